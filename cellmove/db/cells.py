@@ -1,0 +1,364 @@
+"""The cells of the cloud, and the one way to open a database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib import parse
+
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine.interfaces import ExceptionContext
+    from sqlalchemy.exc import DBAPIError
+
+    from cellmove.settings import Settings
+
+CELL0_UUID = "00000000-0000-0000-0000-000000000000"
+
+READ_TIMEOUT = (
+    30  # seconds that one statement may take before the connection counts as lost
+)
+LOCK_WAIT_TIMEOUT = (
+    20  # seconds; below READ_TIMEOUT, so that a lock ends in a clean error 1205
+)
+
+CANNOT_CONNECT = frozenset(
+    {1040, 1044, 1045, 1047, 1049, 1129, 1130, 1698, 2002, 2003, 2005}
+)
+"""MySQL errors that come before anything was executed (1047: a Galera node that is not ready)."""
+
+CONNECTION_LOST = frozenset({1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031})
+
+KINDS = {
+    1205: "deadlock",  # lock wait timeout: like a deadlock, the transaction can be tried again
+    1213: "deadlock",  # also what Galera answers when another node was first
+    1062: "duplicate",
+    1142: "denied",
+    1146: "no-table",
+    1054: "no-column",
+    1290: "read-only",
+    1836: "read-only",
+    1406: "data",
+    1451: "foreign-key",
+    1452: "foreign-key",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of ``cell_mappings``, its URLs resolved."""
+
+    id: int
+    uuid: str
+    name: str
+    disabled: bool
+    transport_url: str = field(repr=False)
+    database_url: str = field(repr=False)
+
+
+def resolve_url(template: str, default: str | None) -> str:
+    """Fill in a cell mapping's URL template as nova does.
+
+    Follows ``nova/objects/cell_mapping.py`` (``_format_url``, ``_parse_netloc``): values are put in
+    as they stand in the default URL, percent-encoding and all; with several comma-separated hosts
+    there are also ``{username1}``, ``{hostname1}`` … counted from 1; and whatever goes wrong, the
+    template itself is returned.
+
+    :param template: ``cell_mappings.database_connection`` or ``.transport_url``
+    :param default: ``[database]connection`` or ``[DEFAULT]transport_url`` of the local nova.conf;
+        None or empty when it is not set
+    """
+    if not default:
+        return template
+    try:
+        url = parse.urlparse(default)
+        values: dict[str, Any] = {
+            "username": url.username,
+            "password": url.password,
+            "hostname": url.hostname,
+            "port": url.port,
+            "scheme": url.scheme,
+            "query": url.query,
+            "fragment": url.fragment,
+            "path": url.path.lstrip("/"),
+        }
+        if "," in url.netloc:
+            for number, location in enumerate(url.netloc.split(","), start=1):
+                values |= {
+                    f"{name}{number}": value
+                    for name, value in _parse_location(location).items()
+                }
+        return template.format(**values)
+    except Exception:  # noqa: BLE001  (nova catches just this much)
+        return template
+
+
+def _parse_location(location: str) -> dict[str, Any]:
+    """Take ``user:password@host:port`` apart as nova does (which splits at the first ``@``)."""
+    from oslo_utils import netutils
+
+    login, at, address = location.partition("@")
+    if not at:
+        login, address = "", location
+    username, colon, password = login.partition(":")
+    host, port = netutils.parse_host_port(address)
+    return {
+        "username": username,
+        "password": password if colon else None,
+        "hostname": host,
+        "port": port,
+    }
+
+
+def read_cells(api_engine: Engine, settings: Settings) -> tuple[Cell, ...]:
+    """All cells but cell0, in order of their ids.
+
+    :raises Usage: a cell's URL is a template and the URL that fills it in is not configured
+    """
+    from sqlalchemy import text
+
+    statement = text(
+        "SELECT id, uuid, name, disabled, transport_url, database_connection FROM cell_mappings ORDER BY id"
+    )
+    with translate_errors("the API database"), api_engine.connect() as connection:
+        rows = connection.execute(statement).all()
+    return tuple(
+        Cell(
+            id=row.id,
+            uuid=row.uuid,
+            name=row.name or "",
+            disabled=bool(row.disabled),
+            transport_url=_resolved(row, "transport_url", settings),
+            database_url=_resolved(row, "database_connection", settings),
+        )
+        for row in rows
+        if row.uuid != CELL0_UUID
+    )
+
+
+def _resolved(row: Any, column: str, settings: Settings) -> str:
+    template: str = getattr(row, column)
+    key, default = {
+        "transport_url": ("[DEFAULT]transport_url", settings.transport_url),
+        "database_connection": ("[database]connection", settings.main_database_url),
+    }[column]
+    names = r"\{(username|password|hostname|port|scheme|query|fragment|path)\d*\}"
+    if not default and re.search(names, template):
+        raise Usage(
+            f"the {column} of cell {row.name or row.uuid} is a template, but {key} is not set; "
+            "name the nova.conf of the API or superconductor host with --nova-conf"
+        )
+    return resolve_url(template, default)
+
+
+def find_cell(cells: Sequence[Cell], name_or_uuid: str) -> Cell:
+    """The cell with this UUID or, failing that, this name.
+
+    :raises Usage: there is none, or more than one of that name; the message lists the choices
+    """
+    found = [cell for cell in cells if cell.uuid == name_or_uuid.lower()] or [
+        cell for cell in cells if cell.name == name_or_uuid
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise Usage(
+            f"several cells are called {name_or_uuid}; use the UUID: {_listed(found)}"
+        )
+    choices = _listed(cells) if cells else "none (besides cell0)"
+    raise Usage(f"there is no cell {name_or_uuid}; the cells are: {choices}")
+
+
+def _listed(cells: Sequence[Cell]) -> str:
+    return ", ".join(
+        f"{cell.name} ({cell.uuid})" if cell.name else cell.uuid for cell in cells
+    )
+
+
+def open_database(url: str, *, connect_timeout: float) -> Engine:
+    """The one way to open a database. Connects lazily; :func:`probe_database` finds out.
+
+    MySQL and MariaDB are reached with PyMySQL whatever driver the URL names. Each session is set to
+
+    - ``READ COMMITTED``: we watch rows that nova changes meanwhile, which a REPEATABLE READ
+      transaction would never show; and the gap locks of that level, taken by deletes by
+      ``instance_uuid``, would hold up nova's inserts.
+    - ``sql_mode=TRADITIONAL``, as oslo.db does for nova: a value that does not fit is an error and
+      is never cut off silently.
+
+    ``rowcount`` is the number of rows matched, not of those changed, so that a compare-and-swap that
+    writes the same value again still counts (SQLAlchemy sets CLIENT.FOUND_ROWS).
+
+    Statements and their parameters are kept out of exception messages.
+
+    :param url: an SQLAlchemy URL: mysql or sqlite
+    :param connect_timeout: seconds until an unreachable server counts as such
+    :raises Usage: no URL, or not one of a database that nova could use
+    """
+    import sqlalchemy
+    from sqlalchemy import event
+
+    parsed = _parse_url(url)
+    options: dict[str, Any] = {"hide_parameters": True}
+    if parsed.get_backend_name() == "sqlite":
+        options["connect_args"] = {"timeout": connect_timeout}
+        statements = ["PRAGMA foreign_keys=ON"]
+    else:
+        timeouts = {
+            "connect_timeout": max(1, round(connect_timeout)),
+            # While logging in; a server that accepts and then says nothing must not cost READ_TIMEOUT.
+            "read_timeout": max(1, round(connect_timeout)),
+            "write_timeout": READ_TIMEOUT,
+        }
+        options |= {
+            "connect_args": {
+                name: value
+                for name, value in timeouts.items()
+                if name not in parsed.query
+            },
+            "isolation_level": "READ COMMITTED",
+            "pool_pre_ping": True,
+            "pool_size": 2,
+            "max_overflow": 14,
+            "pool_timeout": 30,
+            "pool_recycle": 600,
+        }
+        statements = [
+            f"SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"
+        ]
+    engine = sqlalchemy.create_engine(parsed, **options)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+        if "read_timeout" in options["connect_args"] and hasattr(
+            connection, "_read_timeout"
+        ):
+            connection._read_timeout = READ_TIMEOUT
+
+    @event.listens_for(engine, "handle_error")
+    def remember_when(context: ExceptionContext) -> None:
+        # A lost connection (2013) means one thing while connecting and another at a commit.
+        if context.connection is None and context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.add_detail(_WHILE_CONNECTING)
+
+    return engine
+
+
+_WHILE_CONNECTING = "while connecting"
+
+
+def _parse_url(url: str) -> Any:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if not url:
+        raise Usage(
+            "no database URL is configured: set [api_database]connection in nova.conf (--nova-conf) "
+            "or CELLMOVE_API_DATABASE"
+        )
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The parser's own words quote the URL.
+        raise Usage(
+            "a database URL cannot be parsed; see [api_database]connection and cell_mappings"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend in ("mysql", "mariadb"):
+        # 'plugin=…' loads an SQLAlchemy plug-in of the cloud's own hosts (devstack: dbcounter).
+        return parsed.set(drivername="mysql+pymysql").difference_update_query(
+            ["plugin"]
+        )
+    if backend != "sqlite":
+        raise Usage(
+            f"a {backend} database is not supported; nova's are MySQL or MariaDB"
+        )
+    return parsed
+
+
+def probe_database(engine: Engine) -> None:
+    """Connect, log in and ask something harmless.
+
+    :raises CannotConnect: no answer in time, or we are not let in
+    """
+    from sqlalchemy import text
+
+    with translate_errors(), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+
+@contextmanager
+def translate_errors(what: str = "") -> Iterator[None]:
+    """Turn SQLAlchemy's exceptions into ours. Messages hold neither URL nor password nor statement.
+
+    A connection lost during a statement is a plain failure, because the server rolls back what was
+    not committed; lost during the commit, it is uncertain.
+
+    :param what: which database, for the message; may be empty
+    :raises CannotConnect: not reachable, not let in, or no connection free in the pool
+    :raises CallUncertain: the connection was lost during a commit
+    :raises CallFailed: the database said no. ``kind`` is ``deadlock`` (also for a lock wait timeout:
+        try again), ``lost`` (connection lost, nothing written), ``duplicate``, ``foreign-key``,
+        ``data``, ``denied``, ``read-only``, ``no-table``, ``no-column``, or MySQL's error number
+    """
+    from sqlalchemy import exc
+
+    prefix = f"{what}: " if what else ""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise _translated(error, prefix) from None
+    except exc.TimeoutError:
+        raise CannotConnect(
+            f"{prefix}no database connection became free in time"
+        ) from None
+    except exc.PendingRollbackError:
+        raise CallFailed(
+            f"{prefix}the transaction had failed before", kind="lost"
+        ) from None
+    except exc.NoSuchModuleError:
+        raise CannotConnect(
+            f"{prefix}this installation lacks the driver for the database"
+        ) from None
+
+
+def _translated(error: DBAPIError, prefix: str) -> Exception:
+    """Our exception for an error of the driver."""
+    from sqlalchemy import exc
+
+    arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
+    code = arguments[0] if arguments and isinstance(arguments[0], int) else 0
+    words = str(arguments[-1]) if arguments else type(error.orig).__name__
+    message = (
+        prefix + (words.strip().splitlines() or [type(error.orig).__name__])[0][:300]
+    )
+    if code:
+        message += f" (error {code})"
+    connecting = _WHILE_CONNECTING in error.detail
+    if connecting or code in CANNOT_CONNECT or "unable to open database file" in words:
+        return CannotConnect(message)
+    # PyMySQL raises InterfaceError(0, "") for a connection that it has closed itself.
+    if (
+        error.connection_invalidated
+        or code in CONNECTION_LOST
+        or isinstance(error, exc.InterfaceError)
+    ):
+        if error.statement is None:
+            return CallUncertain(message)
+        return CallFailed(message, kind="lost")
+    if "database is locked" in words or "database table is locked" in words:  # SQLite
+        return CallFailed(message, kind="deadlock")
+    if code not in KINDS and isinstance(error, exc.IntegrityError):
+        return CallFailed(
+            message, kind="foreign-key" if "FOREIGN KEY" in words else "duplicate"
+        )
+    return CallFailed(message, kind=KINDS.get(code, str(code) if code else "database"))
