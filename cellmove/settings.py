@@ -120,9 +120,7 @@ class Settings:
     service_credential: ServiceCredential | None = None
     journal: str = field(default="", repr=False)  # a path, or an SQLAlchemy URL
     connect_timeout: float = 5.0  # seconds, for every database, bus and API
-    unreadable: tuple[
-        str, ...
-    ] = ()  # default configuration files that exist but cannot be read
+    unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
 
 def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
@@ -166,30 +164,18 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         api_database_url=text("api_database", "api_database", "connection"),
         main_database_url=text("main_database", "database", "connection"),
         transport_url=text("transport_url", "DEFAULT", "transport_url"),
-        control_exchange=text(
-            "control_exchange", "DEFAULT", "control_exchange", "nova"
-        ),
-        rpc_response_timeout=seconds(
-            "rpc_response_timeout", "DEFAULT", "rpc_response_timeout", 60
-        ),
-        long_rpc_timeout=seconds(
-            "long_rpc_timeout", "DEFAULT", "long_rpc_timeout", 1800
-        ),
-        service_down_time=seconds(
-            "service_down_time", "DEFAULT", "service_down_time", 60
-        ),
-        default_availability_zone=text(
-            "default_availability_zone", "DEFAULT", "default_availability_zone", "nova"
-        ),
+        control_exchange=text("control_exchange", "DEFAULT", "control_exchange", "nova"),
+        rpc_response_timeout=seconds("rpc_response_timeout", "DEFAULT", "rpc_response_timeout", 60),
+        long_rpc_timeout=seconds("long_rpc_timeout", "DEFAULT", "long_rpc_timeout", 1800),
+        service_down_time=seconds("service_down_time", "DEFAULT", "service_down_time", 60),
+        default_availability_zone=text("default_availability_zone", "DEFAULT", "default_availability_zone", "nova"),
         non_inheritable_image_properties=conf.get_list(
             "DEFAULT",
             "non_inheritable_image_properties",
             ("cache_in_nova", "bittorrent"),
         ),
         os_cloud=str(choose("os_cloud") or ""),
-        service_credential=ServiceCredential(cloud=str(service_cloud))
-        if service_cloud
-        else _credential_of(conf),
+        service_credential=ServiceCredential(cloud=str(service_cloud)) if service_cloud else _credential_of(conf),
         journal=_journal(choose("journal"), environ),
         connect_timeout=seconds("connect_timeout", "", "", 5),
         unreadable=unreadable,
@@ -204,9 +190,7 @@ def require(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if value:
         return value
-    looked = (
-        ", ".join(str(path) for path in settings.nova_conf) or "no nova.conf was found"
-    )
+    looked = ", ".join(str(path) for path in settings.nova_conf) or "no nova.conf was found"
     message = f"{name.replace('_', ' ')} is not configured. Set {HOW_TO_SET.get(name, name)}. Read: {looked}."
     if settings.unreadable:
         message += f" Not readable by this user: {', '.join(settings.unreadable)}."
@@ -218,11 +202,7 @@ def config_path(environ: Mapping[str, str]) -> Path:
     if environ.get("CELLMOVE_CONFIG"):
         return Path(environ["CELLMOVE_CONFIG"]).expanduser()
     base = environ.get("XDG_CONFIG_HOME")
-    return (
-        (Path(base) if base else _home(environ) / ".config")
-        / "cellmove"
-        / "config.toml"
-    )
+    return (Path(base) if base else _home(environ) / ".config") / "cellmove" / "config.toml"
 
 
 def _home(environ: Mapping[str, str]) -> Path:
@@ -247,16 +227,10 @@ def _read_config(environ: Mapping[str, str]) -> dict[str, Any]:
         expected = CONFIG_KEYS.get(key)
         if expected is None:
             close = difflib.get_close_matches(key, CONFIG_KEYS, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else f"known keys: {', '.join(CONFIG_KEYS)}"
-            )
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(CONFIG_KEYS)}"
             raise Usage(f"{path}: unknown key {key!r}; {hint}")
         if not isinstance(value, expected) or isinstance(value, bool):
-            raise Usage(
-                f"{path}: {key} has a value of the wrong type ({type(value).__name__})"
-            )
+            raise Usage(f"{path}: {key} has a value of the wrong type ({type(value).__name__})")
     return config
 
 
@@ -273,18 +247,12 @@ def _nova_conf_paths(
         named = [Path(name).expanduser() for name in names if name]
         for path in named:
             if not os.access(path, os.R_OK):
-                why = (
-                    "cannot be read by this user" if path.exists() else "does not exist"
-                )
-                raise Usage(
-                    f"{path} {why}; name nova's configuration with --nova-conf or CELLMOVE_NOVA_CONF"
-                )
+                why = "cannot be read by this user" if path.exists() else "does not exist"
+                raise Usage(f"{path} {why}; name nova's configuration with --nova-conf or CELLMOVE_NOVA_CONF")
         return _expand(named), ()
     present = [path for path in DEFAULT_NOVA_CONF if _exists(path)]
     readable = [path for path in present if os.access(path, os.R_OK)]
-    return _expand(readable), tuple(
-        str(path) for path in present if path not in readable
-    )
+    return _expand(readable), tuple(str(path) for path in present if path not in readable)
 
 
 def _exists(path: Path) -> bool:
@@ -363,15 +331,11 @@ class NovaConf:
         value = self._raw(section, key)
         return "" if value is None else self._replace(value, section, ((section, key),))
 
-    def get_list(
-        self, section: str, key: str, default: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    def get_list(self, section: str, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """The comma-separated value; ``default`` when it is not set."""
         if self._raw(section, key) is None:
             return default
-        return tuple(
-            item.strip() for item in self.get(section, key).split(",") if item.strip()
-        )
+        return tuple(item.strip() for item in self.get(section, key).split(",") if item.strip())
 
     def _raw(self, section: str, key: str) -> str | None:
         variable = f"OS_{section}__{key}".upper()  # oslo_config/sources/_environment.py
@@ -379,28 +343,20 @@ class NovaConf:
             return self._environ[variable]
         return self._sections.get(_normal(section), {}).get(key)
 
-    def _replace(
-        self, value: str, section: str, seen: tuple[tuple[str, str], ...]
-    ) -> str:
+    def _replace(self, value: str, section: str, seen: tuple[tuple[str, str], ...]) -> str:
         lookup = _References(self, section, seen)
-        return _Template(value.replace(r"\$", "$$")).safe_substitute(
-            cast(Mapping[str, object], lookup)
-        )
+        return _Template(value.replace(r"\$", "$$")).safe_substitute(cast(Mapping[str, object], lookup))
 
 
 class _References:
     """What ``safe_substitute`` looks names up in."""
 
-    def __init__(
-        self, conf: NovaConf, section: str, seen: tuple[tuple[str, str], ...]
-    ) -> None:
+    def __init__(self, conf: NovaConf, section: str, seen: tuple[tuple[str, str], ...]) -> None:
         self._conf, self._section, self._seen = conf, section, seen
 
     def __getitem__(self, name: str) -> str:
         group, dot, option = name.partition(".")
-        candidates = (
-            [(group, option)] if dot else [(self._section, name), ("DEFAULT", name)]
-        )
+        candidates = [(group, option)] if dot else [(self._section, name), ("DEFAULT", name)]
         for candidate in candidates:
             value = self._conf._raw(*candidate)
             if value is None:
@@ -409,9 +365,7 @@ class _References:
                 break
             return self._conf._replace(value, candidate[0], (*self._seen, candidate))
         where = "[{}]{}".format(*self._seen[0])
-        raise Usage(
-            f"nova.conf: {where} refers to ${name}, which is not set in the files that were read"
-        )
+        raise Usage(f"nova.conf: {where} refers to ${name}, which is not set in the files that were read")
 
 
 def read_nova_conf(paths: Sequence[Path], environ: Mapping[str, str]) -> NovaConf:
@@ -432,9 +386,7 @@ def read_nova_conf(paths: Sequence[Path], environ: Mapping[str, str]) -> NovaCon
 
         def assignment(self, key: str, value: list[str]) -> None:
             if not self.section:
-                raise iniparser.ParseError(
-                    "Section must be started before assignment", self.lineno, key
-                )
+                raise iniparser.ParseError("Section must be started before assignment", self.lineno, key)
             sections[_normal(self.section)][key.replace("-", "_")] = "\n".join(value)
 
     for path in paths:

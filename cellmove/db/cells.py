@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 
 CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 
-READ_TIMEOUT = (
-    30  # seconds that one statement may take before the connection counts as lost
-)
-LOCK_WAIT_TIMEOUT = (
-    20  # seconds; below READ_TIMEOUT, so that a lock ends in a clean error 1205
-)
+READ_TIMEOUT = 30  # seconds that one statement may take before the connection counts as lost
+LOCK_WAIT_TIMEOUT = 20  # seconds; below READ_TIMEOUT, so that a lock ends in a clean error 1205
 
-CANNOT_CONNECT = frozenset(
-    {1040, 1044, 1045, 1047, 1049, 1129, 1130, 1698, 2002, 2003, 2005}
-)
+CANNOT_CONNECT = frozenset({1040, 1044, 1045, 1047, 1049, 1129, 1130, 1698, 2002, 2003, 2005})
 """MySQL errors that come before anything was executed (1047: a Galera node that is not ready)."""
 
 CONNECTION_LOST = frozenset({1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031})
@@ -89,10 +83,7 @@ def resolve_url(template: str, default: str | None) -> str:
         }
         if "," in url.netloc:
             for number, location in enumerate(url.netloc.split(","), start=1):
-                values |= {
-                    f"{name}{number}": value
-                    for name, value in _parse_location(location).items()
-                }
+                values |= {f"{name}{number}": value for name, value in _parse_location(location).items()}
         return template.format(**values)
     except Exception:  # noqa: BLE001  (nova catches just this much)
         return template
@@ -167,17 +158,13 @@ def find_cell(cells: Sequence[Cell], name_or_uuid: str) -> Cell:
     if len(found) == 1:
         return found[0]
     if found:
-        raise Usage(
-            f"several cells are called {name_or_uuid}; use the UUID: {_listed(found)}"
-        )
+        raise Usage(f"several cells are called {name_or_uuid}; use the UUID: {_listed(found)}")
     choices = _listed(cells) if cells else "none (besides cell0)"
     raise Usage(f"there is no cell {name_or_uuid}; the cells are: {choices}")
 
 
 def _listed(cells: Sequence[Cell]) -> str:
-    return ", ".join(
-        f"{cell.name} ({cell.uuid})" if cell.name else cell.uuid for cell in cells
-    )
+    return ", ".join(f"{cell.name} ({cell.uuid})" if cell.name else cell.uuid for cell in cells)
 
 
 def open_database(url: str, *, connect_timeout: float) -> Engine:
@@ -216,11 +203,7 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
             "write_timeout": READ_TIMEOUT,
         }
         options |= {
-            "connect_args": {
-                name: value
-                for name, value in timeouts.items()
-                if name not in parsed.query
-            },
+            "connect_args": {name: value for name, value in timeouts.items() if name not in parsed.query},
             "isolation_level": "READ COMMITTED",
             "pool_pre_ping": True,
             "pool_size": 2,
@@ -228,9 +211,7 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
             "pool_timeout": 30,
             "pool_recycle": 600,
         }
-        statements = [
-            f"SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"
-        ]
+        statements = [f"SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"]
     engine = sqlalchemy.create_engine(parsed, **options)
 
     @event.listens_for(engine, "connect")
@@ -239,9 +220,7 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
-        if "read_timeout" in options["connect_args"] and hasattr(
-            connection, "_read_timeout"
-        ):
+        if "read_timeout" in options["connect_args"] and hasattr(connection, "_read_timeout"):
             connection._read_timeout = READ_TIMEOUT
 
     @event.listens_for(engine, "handle_error")
@@ -269,19 +248,13 @@ def _parse_url(url: str) -> Any:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # The parser's own words quote the URL.
-        raise Usage(
-            "a database URL cannot be parsed; see [api_database]connection and cell_mappings"
-        ) from None
+        raise Usage("a database URL cannot be parsed; see [api_database]connection and cell_mappings") from None
     backend = parsed.get_backend_name()
     if backend in ("mysql", "mariadb"):
         # 'plugin=…' loads an SQLAlchemy plug-in of the cloud's own hosts (devstack: dbcounter).
-        return parsed.set(drivername="mysql+pymysql").difference_update_query(
-            ["plugin"]
-        )
+        return parsed.set(drivername="mysql+pymysql").difference_update_query(["plugin"])
     if backend != "sqlite":
-        raise Usage(
-            f"a {backend} database is not supported; nova's are MySQL or MariaDB"
-        )
+        raise Usage(f"a {backend} database is not supported; nova's are MySQL or MariaDB")
     return parsed
 
 
@@ -318,17 +291,11 @@ def translate_errors(what: str = "") -> Iterator[None]:
     except exc.DBAPIError as error:
         raise _translated(error, prefix) from None
     except exc.TimeoutError:
-        raise CannotConnect(
-            f"{prefix}no database connection became free in time"
-        ) from None
+        raise CannotConnect(f"{prefix}no database connection became free in time") from None
     except exc.PendingRollbackError:
-        raise CallFailed(
-            f"{prefix}the transaction had failed before", kind="lost"
-        ) from None
+        raise CallFailed(f"{prefix}the transaction had failed before", kind="lost") from None
     except exc.NoSuchModuleError:
-        raise CannotConnect(
-            f"{prefix}this installation lacks the driver for the database"
-        ) from None
+        raise CannotConnect(f"{prefix}this installation lacks the driver for the database") from None
 
 
 def _translated(error: DBAPIError, prefix: str) -> Exception:
@@ -338,27 +305,19 @@ def _translated(error: DBAPIError, prefix: str) -> Exception:
     arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
     code = arguments[0] if arguments and isinstance(arguments[0], int) else 0
     words = str(arguments[-1]) if arguments else type(error.orig).__name__
-    message = (
-        prefix + (words.strip().splitlines() or [type(error.orig).__name__])[0][:300]
-    )
+    message = prefix + (words.strip().splitlines() or [type(error.orig).__name__])[0][:300]
     if code:
         message += f" (error {code})"
     connecting = _WHILE_CONNECTING in error.detail
     if connecting or code in CANNOT_CONNECT or "unable to open database file" in words:
         return CannotConnect(message)
     # PyMySQL raises InterfaceError(0, "") for a connection that it has closed itself.
-    if (
-        error.connection_invalidated
-        or code in CONNECTION_LOST
-        or isinstance(error, exc.InterfaceError)
-    ):
+    if error.connection_invalidated or code in CONNECTION_LOST or isinstance(error, exc.InterfaceError):
         if error.statement is None:
             return CallUncertain(message)
         return CallFailed(message, kind="lost")
     if "database is locked" in words or "database table is locked" in words:  # SQLite
         return CallFailed(message, kind="deadlock")
     if code not in KINDS and isinstance(error, exc.IntegrityError):
-        return CallFailed(
-            message, kind="foreign-key" if "FOREIGN KEY" in words else "duplicate"
-        )
+        return CallFailed(message, kind="foreign-key" if "FOREIGN KEY" in words else "duplicate")
     return CallFailed(message, kind=KINDS.get(code, str(code) if code else "database"))
