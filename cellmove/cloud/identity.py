@@ -1,0 +1,391 @@
+"""Who we are to the cloud, and the one way in which its REST APIs are called."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
+from cellmove.settings import ServiceCredential, Settings, require
+
+if TYPE_CHECKING:
+    from keystoneauth1.access import AccessInfo
+    from keystoneauth1.session import Session
+    from openstack.connection import Connection
+    from requests import Response
+
+READ_TIMEOUT = 120.0  # seconds; cinder and neutron answer some calls only after their own RPC
+PROBE_TIMEOUT = 10.0  # seconds for an answer while probing
+TOKEN_AGE = 300.0  # seconds after which a token is too old to begin a long RPC with
+
+RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "placement", "key-manager", "compute"})
+"""What goes into an RPC context's catalog; nova/context.py keeps about these."""
+
+_token_lock = threading.Lock()
+
+
+def connect(settings: Settings) -> Connection:
+    """The operator's connection, from clouds.yaml (``OS_CLOUD``) or ``OS_*`` variables.
+
+    Nothing is sent yet; :func:`probe` finds out whether it works.
+
+    :raises CannotConnect: no such cloud, or its entry is not complete
+    """
+    openstack = _openstack()
+    with translate_errors("the operator's cloud credential (--os-cloud, OS_CLOUD)"):
+        connection: Connection = openstack.connect(cloud=settings.os_cloud or None, app_name="cellmove")
+        _set_timeouts(connection.session, settings.connect_timeout)
+    return connection
+
+
+def connect_service(settings: Settings) -> Connection:
+    """A connection with role ``service``, without which neutron refuses to touch port bindings.
+
+    :raises Usage: no such credential is configured
+    :raises CannotConnect: the one that is configured is not complete
+    """
+    openstack = _openstack()
+    from keystoneauth1.loading import get_plugin_loader
+    from keystoneauth1.session import Session
+
+    credential: ServiceCredential = require(settings, "service_credential")
+    with translate_errors("the service credential ([neutron] of nova.conf, or service_cloud)"):
+        if credential.cloud:
+            connection: Connection = openstack.connect(cloud=credential.cloud, app_name="cellmove")
+            _set_timeouts(connection.session, settings.connect_timeout)
+            return connection
+        loader: Any = get_plugin_loader(credential.auth_type)
+        known = {option.dest for option in loader.get_options()}
+        options = {name: value for name, value in vars(credential).items() if name in known and value}
+        session = Session(
+            auth=loader.load_from_options(**options),
+            verify=False if credential.insecure else credential.cafile or True,
+            cert=(credential.certfile, credential.keyfile) if credential.keyfile else credential.certfile or None,
+            app_name="cellmove",
+        )
+        _set_timeouts(session, settings.connect_timeout)
+        extra = {}
+        if credential.endpoint_override:
+            # nova gives it without the version, which openstacksdk expects to find in it.
+            extra["network_endpoint_override"] = (
+                credential.endpoint_override.removesuffix("/v2.0").rstrip("/") + "/v2.0"
+            )
+        connection = openstack.connection.Connection(
+            session=session,
+            region_name=credential.region_name or None,
+            interface=list(credential.interfaces),
+            **extra,
+        )
+        return connection
+
+
+def _openstack() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optional parts that are not installed
+        import openstack
+        import openstack.connection
+    return openstack
+
+
+def _set_timeouts(session: Session, connect_timeout: float) -> None:
+    # Session converts its argument to one float; as an attribute it is handed to requests as it is,
+    # and requests takes a pair.
+    session.timeout = (connect_timeout, READ_TIMEOUT)  # type: ignore[assignment]
+
+
+def probe(connection: Connection, services: Sequence[str] = ()) -> None:
+    """Log in and, if asked to, knock at some services, waiting seconds only.
+
+    :param services: attribute names of the connection, such as ``compute``, ``block_storage``
+    :raises CannotConnect: keystone or a service cannot be reached, or we are not let in
+    """
+    from keystoneauth1.session import Session
+
+    with translate_errors():
+        session = connection.session
+        connect_timeout = session.timeout[0] if isinstance(session.timeout, tuple) else session.timeout
+        # The plug-in keeps the token, so that the real session has it afterwards.
+        quick = Session(auth=session.auth, verify=session.verify, cert=session.cert)
+        quick.timeout = (connect_timeout or PROBE_TIMEOUT, PROBE_TIMEOUT)  # type: ignore[assignment]
+        quick.get_token()
+        for service in services:
+            adapter = getattr(connection, service)
+            endpoint = adapter.get_endpoint()
+            if not endpoint:
+                raise CannotConnect(f"the catalog has no {service.replace('_', '-')} service for this region")
+            try:
+                # Any answer will do.
+                quick.get(endpoint, authenticated=False, raise_exc=False)
+            except Exception as error:  # noqa: BLE001  (translated just below)
+                translated = _translated(error, f"the {service.replace('_', '-')} service")
+                raise CannotConnect(str(translated or error)) from None
+
+
+def rpc_credentials(connection: Connection) -> tuple[str, list[dict[str, Any]]]:
+    """What an RPC context has to carry, always both: a fresh token, and the service catalog.
+
+    The token is renewed when it is older than five minutes or half of its life, since the call it
+    goes with may take long. The catalog is in keystone's v2 form, because nova wraps it in
+    ``ServiceCatalogV2`` (nova/context.py).
+
+    :returns: token and catalog
+    :raises CannotConnect: keystone cannot be reached or does not let us in
+    """
+    access = _access(connection, fresh=True)
+    catalog = to_v2_catalog(access.service_catalog.catalog)
+    return str(access.auth_token), catalog
+
+
+def caller(connection: Connection) -> dict[str, Any]:
+    """Who we are, for an RPC context.
+
+    :returns: ``user_id``, ``project_id``, ``user_name``, ``project_name``, ``user_domain``,
+        ``project_domain`` (both ids) and ``roles`` (names)
+    :raises CannotConnect: we are nobody, or the credential is not for a project: nova writes a
+        project into every action, and a temporary image has to belong to one
+    """
+    access = _access(connection, fresh=False)
+    if not access.project_id:
+        raise CannotConnect("the operator's credential is not scoped to a project; cellmove needs one that is")
+    return {
+        "user_id": access.user_id,
+        "project_id": access.project_id,
+        "user_name": access.username,
+        "project_name": access.project_name,
+        "user_domain": access.user_domain_id,
+        "project_domain": access.project_domain_id,
+        "roles": list(access.role_names or ()),
+    }
+
+
+def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
+    with translate_errors("keystone"), _token_lock:
+        session = connection.session
+        auth: Any = session.auth
+        if not hasattr(auth, "get_access"):
+            raise CannotConnect(f"a credential of type {type(auth).__name__} cannot give a token and a catalog")
+        access: AccessInfo = auth.get_access(session)
+        if fresh and is_old(access.issued, access.expires, datetime.now(UTC)):
+            auth.invalidate()
+            access = auth.get_access(session)
+        return access
+
+
+def is_old(issued: datetime | None, expires: datetime | None, now: datetime) -> bool:
+    """Whether a token is too old to begin a long call with. All three are in UTC."""
+    if issued is None or expires is None:
+        return True
+    # abs: with a clock that is behind keystone's, ask once more rather than trust it.
+    age = abs((now - issued).total_seconds())
+    return age > min(TOKEN_AGE, (expires - issued).total_seconds() / 2)
+
+
+def to_v2_catalog(catalog: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A keystone catalog in v2 form, cut down to :data:`RPC_SERVICES`.
+
+    Like keystonemiddleware's ``_v3_to_v2_catalog``, which made the catalog in the contexts that
+    nova-api sends. Entries that are in v2 form already stay as they are.
+
+    :param catalog: entries with ``endpoints`` of ``{region, interface, url}``
+    :returns: entries with ``endpoints`` of ``{region, publicURL, internalURL, adminURL}``
+    """
+    converted: list[dict[str, Any]] = []
+    for service in catalog:
+        if service.get("type") not in RPC_SERVICES:
+            continue
+        regions: dict[Any, dict[str, Any]] = {}
+        for endpoint in service.get("endpoints") or ():
+            if "interface" not in endpoint:
+                regions[len(regions)] = dict(endpoint)
+                continue
+            name = endpoint.get("region") or endpoint.get("region_id")
+            region = regions.setdefault(name, {"region": name} if name else {})
+            region[f"{endpoint['interface'].lower()}URL"] = endpoint["url"]
+        converted.append(
+            {"type": service["type"], "name": service.get("name") or "", "endpoints": list(regions.values())}
+        )
+    return converted
+
+
+def request(
+    connection: Connection,
+    service: str,
+    method: str,
+    path: str,
+    *,
+    json: Any = None,
+    params: Mapping[str, Any] | None = None,
+    microversion: str | None = None,
+    accept: Iterable[int] = (),
+) -> Response:
+    """One REST call.
+
+    :param service: the connection's attribute: ``compute``, ``network``, ``block_storage``,
+        ``image``, ``placement``
+    :param path: under the service's endpoint
+    :param microversion: which one to ask for; without it, the service's oldest
+    :param accept: statuses of 400 and above that the caller wants to see for itself
+    :returns: the response, below 400 or accepted
+    :raises NotFound: 404
+    :raises CallFailed: any other refusal; ``kind`` is the status
+    :raises CannotConnect: nothing was sent, or we are not let in
+    :raises CallUncertain: no answer; the call may have been carried out
+    """
+    options: dict[str, Any] = {"skip_cache": True}  # clouds.yaml may switch on a cache
+    if json is not None:
+        options["json"] = json
+    if params:
+        options["params"] = dict(params)
+    if microversion:
+        options["microversion"] = microversion
+    with translate_errors(f"the {service.replace('_', '-')} service"):
+        adapter = getattr(connection, service)
+        response: Response = adapter.request(path, method, **options)
+        if response.status_code >= 400 and response.status_code not in accept:
+            raise failure_of(response)
+        return response
+
+
+def failure_of(response: Response) -> CallError:
+    """Our error for a response of 400 or above, in the service's own words.
+
+    :returns: ``CannotConnect`` for 401, ``NotFound`` for 404, ``CallUncertain`` for 502 and 504 (a
+        proxy gave up; behind it the call may go on), otherwise ``CallFailed``
+    """
+    words = words_of(response)
+    if response.status_code == 401:
+        return CannotConnect(words)
+    if response.status_code == 404:
+        return NotFound(words)
+    if response.status_code in (502, 504) and response.request.method != "GET":
+        return CallUncertain(words)
+    return CallFailed(words, kind=str(response.status_code))
+
+
+def words_of(response: Response) -> str:
+    """The first line of what the service itself says, with the status."""
+    words = ""
+    try:
+        words = _message_in(response.json())
+    except ValueError:
+        text = re.sub(r"<(title|head).*?</\1>", "", response.text or "", flags=re.DOTALL | re.IGNORECASE)
+        words = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return f"HTTP {response.status_code}: {(lines[0] if lines else response.reason or 'no reason given')[:300]}"
+
+
+def _message_in(body: Any) -> str:
+    """The error text in a JSON body: nova, cinder and keystone wrap it in one key, neutron in
+    ``NeutronError`` with a type, placement in a list ``errors``, glance not at all."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, list):
+        return next((words for item in body if (words := _message_in(item))), "")
+    if not isinstance(body, dict):
+        return ""
+    for key in ("message", "detail", "faultstring", "title"):
+        if isinstance(body.get(key), str) and body[key]:
+            return str(body[key])
+    return next((words for item in body.values() if (words := _message_in(item))), "")
+
+
+@contextmanager
+def translate_errors(what: str = "") -> Iterator[None]:
+    """Turn the exceptions of openstacksdk, keystoneauth and requests into ours.
+
+    :param what: whom we talk to, for the message; may be empty
+    :raises NotFound: 404
+    :raises CallFailed: another refusal; ``kind`` is the HTTP status
+    :raises CannotConnect: not reachable, not let in, not in the catalog, no such cloud
+    :raises CallUncertain: sent, and no answer
+    """
+    try:
+        yield
+    except CallError:
+        raise
+    except Exception as error:
+        translated = _translated(error, what)
+        if translated is None:
+            raise
+        raise translated from None
+
+
+def _translated(error: Exception, what: str) -> CallError | None:
+    """Our exception for one of the libraries'; None when it is none of theirs."""
+    import requests
+    from keystoneauth1 import exceptions as keystone
+    from openstack import exceptions as sdk
+
+    prefix = f"{what}: " if what else ""
+    response = getattr(error, "response", None)
+    if isinstance(error, keystone.Unauthorized | keystone.AuthPluginException | keystone.MissingAuthPlugin):
+        words = words_of(response) if response is not None else _first_line(error)
+        return CannotConnect(prefix + words)
+    if isinstance(error, keystone.HttpError | sdk.HttpException):
+        if response is not None:
+            failure = failure_of(response)
+            failure.args = (prefix + str(failure),)
+            return failure
+        status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
+        return CallFailed(prefix + _first_line(error), kind=str(status or "http"))
+    if isinstance(error, keystone.ConnectionError | requests.exceptions.RequestException):
+        sent = was_sent(error)
+        words = "no answer in time, or the connection broke" if sent else "cannot be reached"
+        message = f"{prefix}{words} ({_reason(error)})"
+        return CallUncertain(message) if sent else CannotConnect(message)
+    if isinstance(error, keystone.ClientException | sdk.SDKException | requests.exceptions.HTTPError):
+        # Catalog, discovery, configuration: nothing was sent.
+        return CannotConnect(prefix + _first_line(error))
+    return None
+
+
+def was_sent(error: BaseException) -> bool:
+    """Whether the request of a connection error may have reached the other side.
+
+    keystoneauth makes one exception of a connection refused, one aborted and two kinds of timeout;
+    the one below it tells.
+    """
+    import ssl
+
+    import requests
+    import urllib3
+
+    for cause in _causes(error):
+        if isinstance(cause, requests.exceptions.ConnectTimeout | ssl.SSLCertVerificationError):
+            return False
+        if isinstance(cause, requests.exceptions.InvalidURL | requests.exceptions.MissingSchema):
+            return False
+        if isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
+            return False
+        if isinstance(cause, requests.exceptions.ProxyError):
+            return False
+    return True
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those behind it: contexts, and what requests and urllib3 wrap."""
+    pending: list[Any] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost words, which do not hold the URL."""
+    innermost = list(_causes(error))[-1]
+    return _first_line(innermost) if isinstance(innermost, OSError) else type(innermost).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]
