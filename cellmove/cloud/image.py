@@ -1,0 +1,148 @@
+"""The temporary image in glance by which an image-backed server's root disk travels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud.identity import caller, request
+from cellmove.errors import CallFailed, NotFound
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+PREFIX = "image_"  # nova/utils.py SM_IMAGE_PROP_PREFIX
+TOP_LEVEL = frozenset({"min_ram", "min_disk"})  # SM_INHERITABLE_KEYS without the formats
+FORMATS = frozenset({"disk_format", "container_format"})  # set by the driver at upload
+SKIPPED = frozenset({"mappings", "block_device_mapping", "img_mappings", "img_block_device_mapping"})
+NOT_INHERITED = frozenset(  # nova/compute/utils.py NON_INHERITABLE_IMAGE_PROPERTIES
+    {
+        "cinder_encryption_key_id",
+        "cinder_encryption_key_deletion_policy",
+        "img_signature",
+        "img_signature_hash_method",
+        "img_signature_key_type",
+        "img_signature_certificate_uuid",
+    }
+)
+NOT_INHERITED_NAMESPACE = "os_glance"
+READ_ONLY = frozenset({"status", "updated_at", "created_at", "deleted_at"})  # nova/image/glance.py _remove_read_only
+
+
+def create_temporary_image(
+    connection: Connection,
+    image_id: str,
+    *,
+    server_id: str,
+    server_name: str,
+    project_id: str,
+    system_metadata: Mapping[str, str],
+    not_inherited: Iterable[str] = ("cache_in_nova", "bittorrent"),
+) -> None:
+    """Make the empty image that the source host will upload the root disk to.
+
+    The body is nova's (``create_image``, nova/compute/utils.py, called with
+    ``<name>-resize-temp``). If the server belongs to another project than we do, the image is
+    ``shared`` and that project becomes a member.
+
+    Doing it again is fine: an image of that id that belongs to this server is kept as it is, and a
+    membership that is missing is added.
+
+    :param image_id: the id that the image is to have
+    :param server_name: ``instances.display_name``
+    :param project_id: the server's
+    :param system_metadata: ``instance_system_metadata`` of the server
+    :param not_inherited: ``[DEFAULT]non_inheritable_image_properties`` of nova.conf
+    :raises CallFailed: refused; ``kind`` is ``foreign`` when the id belongs to an image of something else
+    """
+    us = caller(connection)
+    foreign = us["project_id"] != project_id
+    body = image_body(
+        image_id,
+        server_id=server_id,
+        server_name=server_name,
+        user_id=us["user_id"],
+        shared=foreign,
+        system_metadata=system_metadata,
+        not_inherited=not_inherited,
+    )
+    response = request(connection, "image", "POST", "/images", json=body, accept={409})
+    if response.status_code == 409 and _server_of(connection, image_id) != server_id:
+        raise CallFailed(f"the image id {image_id} is taken by something else", kind="foreign")
+    if foreign:
+        # 409: is a member already.
+        path = f"/images/{image_id}/members"
+        request(connection, "image", "POST", path, json={"member": project_id}, accept={409})
+
+
+def _server_of(connection: Connection, image_id: str) -> str:
+    try:
+        return str(get_image(connection, image_id).get("instance_uuid") or "")
+    except NotFound:
+        return ""  # not ours to see, or deleted: glance never gives out an id twice
+
+
+def image_body(
+    image_id: str,
+    *,
+    server_id: str,
+    server_name: str,
+    user_id: str,
+    shared: bool,
+    system_metadata: Mapping[str, str],
+    not_inherited: Iterable[str],
+) -> dict[str, Any]:
+    """What is sent to make the image.
+
+    Follows ``get_image_from_system_metadata`` (nova/utils.py), which takes *every* key of
+    ``system_metadata`` and only strips the prefix ``image_``, then
+    ``initialize_instance_snapshot_metadata`` (nova/compute/utils.py) and the conversion in
+    nova/image/glance.py.
+
+    :param shared: whether the image is for another project than the caller's
+    :returns: the body of ``POST /v2/images``
+    """
+    unwanted = SKIPPED | NOT_INHERITED | FORMATS | READ_ONLY | frozenset(not_inherited)
+    body: dict[str, Any] = {}
+    for stored, value in system_metadata.items():
+        key = stored.removeprefix(PREFIX)
+        if value is None or key in unwanted or key.startswith(NOT_INHERITED_NAMESPACE):
+            continue
+        if key in TOP_LEVEL:
+            body[key] = int(value)
+        elif key not in ("kernel_id", "ramdisk_id") or value.strip().lower() not in ("none", ""):
+            body[key] = str(value)
+    # These win over what the server's image had.
+    return body | {
+        "id": image_id,
+        "name": f"{server_name}-resize-temp",
+        "visibility": "shared" if shared else "private",
+        "instance_uuid": server_id,
+        "user_id": user_id,
+        "image_type": "snapshot",
+    }
+
+
+def get_image(connection: Connection, image_id: str) -> dict[str, Any]:
+    """One image as glance gives it: properties stand beside ``status``, ``size`` (bytes), ``visibility``.
+
+    :raises NotFound: there is none, or we may not see it
+    """
+    image: dict[str, Any] = request(connection, "image", "GET", f"/images/{image_id}").json()
+    return image
+
+
+def image_exists(connection: Connection, image_id: str) -> bool:
+    """Whether the image is there."""
+    try:
+        return get_image(connection, image_id).get("status") not in ("deleted", "pending_delete")
+    except NotFound:
+        return False
+
+
+def delete_image(connection: Connection, image_id: str) -> None:
+    """Delete an image; fine when it is gone.
+
+    :raises CallFailed: refused; 409 while an upload or a clone holds it
+    """
+    request(connection, "image", "DELETE", f"/images/{image_id}", accept={404, 410})

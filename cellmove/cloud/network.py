@@ -1,0 +1,167 @@
+"""Ports and their bindings in neutron.
+
+All functions take a connection with role ``service``: neutron's default policy lets nobody else
+create, activate or delete a binding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud.identity import request
+from cellmove.errors import CallFailed, NotFound
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+ACTIVE = "ACTIVE"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a server, with its active binding (``host``, ``vif_type``, ``profile``)."""
+
+    id: str
+    host: str
+    status: str
+    vnic_type: str
+    vif_type: str
+    device_owner: str
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    resource_request: Mapping[str, Any] | None = None  # minimum bandwidth or packet rate
+    mac_address: str = ""
+    network_id: str = ""
+    project_id: str = ""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A port bound to one host; at most one binding of a port is ACTIVE."""
+
+    host: str
+    status: str
+    vif_type: str
+    vnic_type: str
+    profile: Mapping[str, Any] = field(default_factory=dict)
+
+
+def has_extended_binding(connection: Connection) -> bool:
+    """Whether neutron can bind a port to two hosts (extension ``binding-extended``)."""
+    extensions = request(connection, "network", "GET", "/extensions").json()["extensions"]
+    return any(extension["alias"] == "binding-extended" for extension in extensions)
+
+
+def ports_of(connection: Connection, server_id: str) -> list[Port]:
+    """The server's ports, of every project."""
+    response = request(connection, "network", "GET", "/ports", params={"device_id": server_id})
+    return [
+        Port(
+            id=port["id"],
+            host=port.get("binding:host_id") or "",
+            status=port.get("status") or "",
+            vnic_type=port.get("binding:vnic_type") or "normal",
+            vif_type=port.get("binding:vif_type") or "",
+            device_owner=port.get("device_owner") or "",
+            profile=port.get("binding:profile") or {},
+            resource_request=port.get("resource_request"),
+            mac_address=port.get("mac_address") or "",
+            network_id=port.get("network_id") or "",
+            project_id=port.get("project_id") or "",
+        )
+        for port in response.json()["ports"]
+    ]
+
+
+def bindings(connection: Connection, port_id: str) -> list[Binding]:
+    """All bindings of a port.
+
+    :raises NotFound: there is no such port
+    """
+    response = request(connection, "network", "GET", f"/ports/{port_id}/bindings")
+    return [
+        Binding(
+            host=binding["host"],
+            status=binding["status"],
+            vif_type=binding.get("vif_type") or "",
+            vnic_type=binding.get("vnic_type") or "normal",
+            profile=binding.get("profile") or {},
+        )
+        for binding in response.json()["bindings"]
+    ]
+
+
+def binding_for(connection: Connection, port_id: str, host: str) -> Binding | None:
+    """The port's binding for a host, or None.
+
+    :raises NotFound: there is no such port
+    """
+    return next((binding for binding in bindings(connection, port_id) if binding.host == host), None)
+
+
+def create_binding(
+    connection: Connection, port_id: str, host: str, vnic_type: str, profile: Mapping[str, Any]
+) -> Binding:
+    """Bind the port to one more host; the new binding is INACTIVE (``bind_ports_to_host``, nova/network/neutron.py).
+
+    Doing it again is fine: neutron answers 409 when there is a binding for the host, and then that
+    binding is returned, whatever its status and profile are.
+
+    :param vnic_type: of the present binding
+    :param profile: of the present binding, which is what nova sends
+    :raises NotFound: there is no such port
+    :raises CallFailed: refused. An unknown host, or one whose agent is dead, is a 500
+        (``PortBindingError``); no binding is left then
+    """
+    body = {"binding": {"host": host, "vnic_type": vnic_type, "profile": dict(profile)}}
+    response = request(connection, "network", "POST", f"/ports/{port_id}/bindings", json=body, accept={409})
+    if response.status_code == 409:
+        present = binding_for(connection, port_id, host)
+        if present is None:
+            raise CallFailed(f"neutron refuses to bind port {port_id} to {host}", kind="409")
+        return present
+    made = response.json()["binding"]
+    return Binding(
+        host=made["host"],
+        status=made["status"],
+        vif_type=made.get("vif_type") or "",
+        vnic_type=made.get("vnic_type") or vnic_type,
+        profile=made.get("profile") or {},
+    )
+
+
+def activate_binding(connection: Connection, port_id: str, host: str) -> None:
+    """Make the binding for this host the active one; the one before becomes INACTIVE.
+
+    Fine when it is active already (neutron answers 409).
+
+    :raises NotFound: no such port, or no binding for this host. nova silently goes on then, and the
+        port stays where it was
+    :raises CallFailed: refused
+    """
+    path = f"/ports/{port_id}/bindings/{host}/activate"
+    response = request(connection, "network", "PUT", path, json={}, accept={409})
+    if response.status_code == 409:
+        present = binding_for(connection, port_id, host)
+        if present is None or present.status != ACTIVE:
+            raise CallFailed(f"neutron refuses to activate the binding of port {port_id} on {host}", kind="409")
+
+
+def delete_binding(connection: Connection, port_id: str, host: str) -> None:
+    """Take away the port's binding for a host. Fine when it, or the port, is gone.
+
+    neutron would delete an active binding too, and leave the port without any (nova bug in the
+    rollback of its cross-cell resize), so this looks first.
+
+    :raises CallFailed: the binding is ACTIVE (``kind`` "active"), or neutron refuses
+    """
+    try:
+        present = binding_for(connection, port_id, host)
+    except NotFound:
+        return
+    if present is None:
+        return
+    if present.status == ACTIVE:
+        raise CallFailed(f"port {port_id} is active on {host}; its binding there is not deleted", kind="active")
+    request(connection, "network", "DELETE", f"/ports/{port_id}/bindings/{host}", accept={404})

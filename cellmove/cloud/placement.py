@@ -1,0 +1,185 @@
+"""Allocations in placement, handled as nova's report client does (nova/scheduler/client/report.py)."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud.identity import failure_of, request
+from cellmove.errors import CallFailed
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+    from requests import Response
+
+MICROVERSION = "1.28"
+"""CONSUMER_GENERATION_VERSION. Never 1.38 or later, which want a consumer type nova does not write."""
+
+ATTEMPTS = 4
+
+
+def allocations_of(connection: Connection, consumer: str) -> dict[str, Any]:
+    """What a consumer (an instance or a migration) holds.
+
+    :returns: ``allocations`` by resource provider; unless that is empty, also
+        ``consumer_generation``, ``project_id`` and ``user_id``
+    """
+    found: dict[str, Any] = request(
+        connection, "placement", "GET", f"/allocations/{consumer}", microversion=MICROVERSION
+    ).json()
+    return found
+
+
+def move_allocations(
+    connection: Connection, from_: str, to: str, *, sleep: Callable[[float], None] = time.sleep
+) -> bool:
+    """Give everything that one consumer holds to another, replacing what that one held.
+
+    Doing it again is fine: when ``from_`` holds nothing and ``to`` holds something, it was done
+    before (nova assumes the same). Retries when only a provider's generation had changed; a
+    changed *consumer* is somebody else's doing and is not retried.
+
+    :param sleep: for tests
+    :returns: True when it moved something, False when it had been moved before
+    :raises CallFailed: ``kind`` is ``empty`` when neither holds anything, ``conflict`` when somebody
+        else changed one of the consumers, otherwise the HTTP status
+    """
+
+    def attempt() -> Response | None:
+        source, target = allocations_of(connection, from_), allocations_of(connection, to)
+        if not source["allocations"]:
+            if target["allocations"]:
+                return None
+            raise CallFailed(f"neither {from_} nor {to} holds any allocation", kind="empty")
+        owner = {"project_id": source["project_id"], "user_id": source["user_id"]}
+        body = {
+            from_: {"allocations": {}, "consumer_generation": source["consumer_generation"], **owner},
+            to: {
+                "allocations": source["allocations"],
+                "consumer_generation": target.get("consumer_generation"),
+                **owner,
+            },
+        }
+        return _send(connection, "POST", "/allocations", body, MICROVERSION)
+
+    return _retried(attempt, sleep) is not None
+
+
+def claim(
+    connection: Connection,
+    consumer: str,
+    allocation_request: Mapping[str, Any],
+    version: str,
+    project_id: str,
+    user_id: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Claim a host for a consumer that holds nothing yet (``claim_resources``).
+
+    nova would add to what the consumer holds ("doubled-up"), which is never wanted here: then this
+    refuses, except that holding exactly what is asked for counts as done.
+
+    :param allocation_request: a scheduler Selection's, parsed: ``{"allocations": …, "mappings": …}``
+    :param version: that Selection's ``allocation_request_version``
+    :raises CallFailed: ``kind`` is ``held`` when the consumer holds something else, ``conflict`` when
+        somebody else was first, otherwise the HTTP status (409: does not fit any more)
+    """
+    wanted = allocation_request["allocations"]
+
+    def attempt() -> Response | None:
+        held = allocations_of(connection, consumer)["allocations"]
+        if held and resources_of(held) == resources_of(wanted):
+            return None
+        if held:
+            raise CallFailed(f"{consumer} holds other allocations already", kind="held")
+        body = {
+            **copy.deepcopy(dict(allocation_request)),
+            "project_id": project_id,
+            "user_id": user_id,
+            "consumer_generation": None,
+        }
+        return _send(connection, "PUT", f"/allocations/{consumer}", body, version)
+
+    _retried(attempt, sleep)
+
+
+def delete_allocations(connection: Connection, consumer: str, *, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Take away all that a consumer holds; fine when it holds nothing.
+
+    As ``delete_allocation_for_instance`` without force: a PUT of nothing with the consumer's
+    generation, so that a change made meanwhile by somebody else is not lost.
+
+    :returns: whether there was something
+    :raises CallFailed: ``kind`` is ``conflict`` when somebody else changed it meanwhile
+    """
+
+    def attempt() -> Response | None:
+        held = allocations_of(connection, consumer)
+        if not held["allocations"]:
+            return None
+        body = {**held, "allocations": {}}
+        return _send(connection, "PUT", f"/allocations/{consumer}", body, MICROVERSION)
+
+    return _retried(attempt, sleep) is not None
+
+
+def provider_names(connection: Connection, uuids: Iterable[str]) -> dict[str, str]:
+    """The names of resource providers (for a compute node, its hypervisor's host name).
+
+    :returns: name by UUID; those that do not exist are left out
+    """
+    names = {}
+    for uuid in sorted(set(uuids)):
+        path = f"/resource_providers/{uuid}"
+        response = request(connection, "placement", "GET", path, microversion=MICROVERSION, accept={404})
+        if response.status_code == 200:
+            names[uuid] = str(response.json()["name"])
+    return names
+
+
+def resources_of(allocations: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Only the amounts by provider and resource class, for comparing."""
+    return {provider: dict(held["resources"]) for provider, held in allocations.items()}
+
+
+def _send(connection: Connection, method: str, path: str, body: Any, version: str) -> Response:
+    """Send an update; a concurrent update comes back as the response, other refusals are raised."""
+    response = request(connection, "placement", method, path, json=body, microversion=version, accept={409})
+    if response.status_code == 409 and not _is_conflict(response):
+        raise failure_of(response)
+    return response
+
+
+def _is_conflict(response: Response) -> bool:
+    """Whether it is a 409 because of somebody else's update, and not for want of room."""
+    return response.status_code == 409 and _error(response).get("code") == "placement.concurrent_update"
+
+
+def _error(response: Response) -> dict[str, Any]:
+    try:
+        errors = response.json()["errors"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return errors[0] if errors else {}
+
+
+def _retried(attempt: Callable[[], Response | None], sleep: Callable[[float], None]) -> Response | None:
+    """Try again after a concurrent update of a provider, as often and as patiently as nova does.
+
+    :returns: what the attempt that went through returned
+    :raises CallFailed: ``kind`` is ``conflict``: a consumer was changed, or all attempts are used up
+    """
+    for number in range(ATTEMPTS):
+        if number:
+            sleep(random.uniform(0, number * 2))
+        response = attempt()
+        if response is None or response.status_code < 400:
+            return response
+        # placement has one code for both, nova compares these words too.
+        if "consumer generation conflict" in str(_error(response).get("detail", "")):
+            raise CallFailed("somebody else changed the allocations meanwhile", kind="conflict")
+    raise CallFailed("placement's providers kept changing; try again later", kind="conflict")

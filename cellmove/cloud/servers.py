@@ -1,0 +1,147 @@
+"""Servers and flavors, as the operator names them, from nova's API (with admin rights)."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud.identity import request
+from cellmove.errors import NotFound, Usage
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+SERVER_MICROVERSION = "2.79"  # Train; every release that cellmove works with has it
+FLAVOR_MICROVERSION = "2.61"  # extra specs within the flavor
+PAGE = 500
+
+
+def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
+    """A server of any project, by UUID or, failing that, by its exact name.
+
+    :returns: as :func:`get_server`
+    :raises Usage: there is none, or several of that name; the message lists them
+    """
+    if is_uuid(name_or_id):
+        try:
+            return get_server(connection, name_or_id)
+        except NotFound:
+            pass
+    found = servers_named(connection, name_or_id)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Usage(f"there is no server {name_or_id} in any project")
+    lines = "\n".join(
+        f"  {server['id']}  project {server['tenant_id']}  {server['status']}  "
+        f"on {server.get('OS-EXT-SRV-ATTR:host') or 'no host'}"
+        for server in found
+    )
+    raise Usage(f"{len(found)} servers are called {name_or_id}; use the UUID of one:\n{lines}")
+
+
+def get_server(connection: Connection, server_id: str) -> dict[str, Any]:
+    """A server as nova's API gives it (microversion 2.79), ``OS-EXT-*`` included.
+
+    :raises NotFound: there is none
+    """
+    response = request(connection, "compute", "GET", f"/servers/{server_id}", microversion=SERVER_MICROVERSION)
+    server: dict[str, Any] = response.json()["server"]
+    return server
+
+
+def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
+    """All servers of exactly this name, of all projects, in the order of their UUIDs.
+
+    A server that is in two cells' databases just while it moves is listed once.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    # nova takes the name for a regular expression (MySQL's REGEXP or, on SQLite, LIKE), and which
+    # characters have to be escaped depends on the database: ask with a prefix that needs none.
+    plain = ""
+    for character in name:
+        if not (character.isalnum() or character in " -_:,@"):
+            break
+        plain += character
+    params = {"all_tenants": "1", "limit": str(PAGE)} | ({"name": f"^{plain}"} if plain else {})
+    while True:
+        response = request(
+            connection,
+            "compute",
+            "GET",
+            "/servers/detail",
+            params=params,
+            microversion=SERVER_MICROVERSION,
+        )
+        page = response.json()["servers"]
+        for server in page:
+            if server["name"] == name:
+                found.setdefault(server["id"], server)
+        if len(page) < PAGE:
+            return [found[server_id] for server_id in sorted(found)]
+        params = params | {"marker": page[-1]["id"]}
+
+
+def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
+    """A flavor, public or not, by its id (``flavorid``) or, failing that, its exact name.
+
+    :returns: ``id`` (the flavorid), ``name``, ``vcpus``, ``ram`` (MiB), ``disk`` and ``ephemeral``
+        (GiB), ``swap`` (MiB), ``extra_specs``, ``disabled``
+    :raises Usage: there is none
+    """
+    flavors: list[dict[str, Any]] = []
+    params = {"is_public": "None", "limit": str(PAGE)}
+    while True:
+        response = request(
+            connection,
+            "compute",
+            "GET",
+            "/flavors/detail",
+            params=params,
+            microversion=FLAVOR_MICROVERSION,
+        )
+        page = response.json()["flavors"]
+        flavors += page
+        if len(page) < PAGE:
+            break
+        params = params | {"marker": page[-1]["id"]}
+    # Both are unique in nova; one flavor's name may be another's id, and the id goes first as in nova's client.
+    found = [flavor for flavor in flavors if flavor["id"] == name_or_id] or [
+        flavor for flavor in flavors if flavor["name"] == name_or_id
+    ]
+    if not found:
+        names = ", ".join(sorted(flavor["name"] for flavor in flavors)[:30]) or "none"
+        raise Usage(f"there is no flavor {name_or_id}; there are: {names}")
+    return flavor_of(found[0])
+
+
+def flavor_of(body: dict[str, Any]) -> dict[str, Any]:
+    """A flavor as nova's API gives it, under plain names; see :func:`find_flavor`."""
+    return {
+        "id": body["id"],
+        "name": body["name"],
+        "vcpus": int(body["vcpus"]),
+        "ram": int(body["ram"]),
+        "disk": int(body["disk"]),
+        "ephemeral": int(body.get("OS-FLV-EXT-DATA:ephemeral") or 0),
+        "swap": int(body.get("swap") or 0),  # an empty string for none, before 2.75
+        "extra_specs": dict(body.get("extra_specs") or {}),
+        "disabled": bool(body.get("OS-FLV-DISABLED:disabled")),
+    }
+
+
+def hard_reboot(connection: Connection, server_id: str) -> None:
+    """Ask nova for a hard reboot, which builds the guest anew from the database. Returns at once.
+
+    :raises CallFailed: refused; 409 when the server's state forbids it
+    """
+    path = f"/servers/{server_id}/action"
+    request(connection, "compute", "POST", path, json={"reboot": {"type": "HARD"}})
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is a UUID in the form that nova uses."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,124 @@
+"""Volumes and their attachments in cinder (microversion 3.44, the one nova uses: nova/volume/cinder.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud.identity import request
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+MICROVERSION = "3.44"
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """One attachment. ``reserved`` and without ``host`` is an empty one that no host uses yet."""
+
+    id: str
+    volume_id: str
+    server_id: str
+    status: str
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What matters of a volume. ``size`` is in GiB."""
+
+    id: str
+    status: str
+    bootable: bool
+    size: int
+    multiattach: bool
+    encrypted: bool
+    volume_type: str = ""
+    project_id: str = ""
+
+
+def get_volume(connection: Connection, volume_id: str) -> Volume:
+    """One volume, of any project.
+
+    :raises NotFound: there is none
+    """
+    response = request(connection, "block_storage", "GET", f"/volumes/{volume_id}", microversion=MICROVERSION)
+    volume = response.json()["volume"]
+    return Volume(
+        id=volume["id"],
+        status=volume["status"],
+        bootable=str(volume.get("bootable")).lower() == "true",
+        size=int(volume["size"]),
+        multiattach=bool(volume.get("multiattach")),
+        encrypted=bool(volume.get("encrypted")),
+        volume_type=volume.get("volume_type") or "",
+        project_id=volume.get("os-vol-tenant-attr:tenant_id") or "",
+    )
+
+
+def attachments_of(connection: Connection, server_id: str, volume_id: str = "") -> list[Attachment]:
+    """The server's attachments, of all projects, in the order of their ids.
+
+    :param volume_id: only those to this volume; empty for all
+    """
+    params = {"all_tenants": "1", "instance_id": server_id}
+    if volume_id:
+        params["volume_id"] = volume_id
+    response = request(
+        connection, "block_storage", "GET", "/attachments/detail", params=params, microversion=MICROVERSION
+    )
+    found = [_attachment(body) for body in response.json()["attachments"]]
+    wanted = [
+        attachment
+        for attachment in found
+        if attachment.server_id == server_id and volume_id in ("", attachment.volume_id)
+    ]
+    return sorted(wanted, key=lambda attachment: attachment.id)
+
+
+def get_attachment(connection: Connection, attachment_id: str) -> Attachment:
+    """One attachment.
+
+    :raises NotFound: there is none
+    """
+    response = request(connection, "block_storage", "GET", f"/attachments/{attachment_id}", microversion=MICROVERSION)
+    return _attachment(response.json()["attachment"])
+
+
+def _attachment(body: dict[str, Any]) -> Attachment:
+    info = body.get("connection_info") or {}
+    return Attachment(
+        id=body["id"],
+        volume_id=body["volume_id"],
+        server_id=body.get("instance") or body.get("instance_uuid") or "",
+        status=body.get("status") or "",
+        host=body.get("attached_host") or info.get("host") or "",
+    )
+
+
+def create_empty_attachment(connection: Connection, volume_id: str, server_id: str) -> str:
+    """Reserve the volume for the server once more, for a host that will fill in its connector later.
+
+    Not idempotent, since cinder chooses the id: after an uncertain answer look at
+    :func:`attachments_of` for one that is ``reserved`` and not known.
+
+    :returns: the id of the new attachment
+    :raises CallFailed: refused, for instance because of the volume's status (``kind`` 400)
+    """
+    body = {"attachment": {"volume_uuid": volume_id, "instance_uuid": server_id, "connector": None}}
+    response = request(connection, "block_storage", "POST", "/attachments", json=body, microversion=MICROVERSION)
+    return str(response.json()["attachment"]["id"])
+
+
+def delete_attachment(connection: Connection, attachment_id: str) -> None:
+    """Delete an attachment; fine when it is gone.
+
+    An empty one needs nothing special. One that nova uses is refused (409,
+    ``ConflictNovaUsingAttachment``) without a service token, since CVE-2023-2088; that is just right
+    here, where only empty ones are to be deleted.
+
+    :raises CallFailed: refused
+    """
+    path = f"/attachments/{attachment_id}"
+    request(connection, "block_storage", "DELETE", path, microversion=MICROVERSION, accept={404})
