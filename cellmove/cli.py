@@ -1,0 +1,394 @@
+"""The commands: parse, call, render; no logic of their own.
+
+Only click is imported here at once. Whatever reaches a database, a bus or an API is imported when a
+command needs it, so that ``cellmove --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from cellmove import __version__
+from cellmove.command import FORMATS, Commands, Options, answer_move, answer_moves, answer_plan, running
+from cellmove.events import Event, EventKind
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# options that several commands share
+
+
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that keeps an option's value for the whole command line."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        options = context.find_object(Options)
+        if options is not None and value not in (None, False):
+            setattr(options, name, value)
+
+    return keep
+
+
+def _output_options(function: F) -> F:
+    for decorate in (
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, is_eager=True, callback=_remember("quiet"),
+            help="Show no progress, only the result and errors.",
+        ),
+        click.option(
+            "-f", "--format", "form", type=click.Choice(FORMATS), expose_value=False, is_eager=True,
+            callback=_remember("form"), help="How to print the result: for people, for programs, or bare values.",
+        ),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def _target_options(function: F) -> F:
+    for decorate in (
+        click.option("--force-locked", is_flag=True, help="Move the server although it is locked."),
+        click.option("--cell", metavar="CELL", help="Move to this cell; its scheduler chooses the host."),
+        click.option("--host", metavar="HOST", help="Move to this compute host."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def _confirm_option(function: F) -> F:
+    return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
+
+
+def _move_argument(function: F) -> F:
+    return click.argument("reference", metavar="MOVE")(function)
+
+
+_options = click.make_pass_decorator(Options, ensure=True)
+
+
+def _one_target(host: str | None, cell: str | None) -> None:
+    if host and cell:
+        raise click.UsageError("--host and --cell exclude each other: a host is in exactly one cell")
+
+
+def _command_line(verb: str, *words: str | None, **target: str | bool | None) -> str:
+    """A command that a person can copy."""
+    parts = ["cellmove", verb, *(word for word in words if word)]
+    for name, value in target.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            parts.append(option)
+        elif value:
+            parts += [option, str(value)]
+    return shlex.join(parts)
+
+
+# the commands
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command prints what to type next. Exit codes are the same for all: see the man page, cellmove(1).",
+)
+@click.option("--nova-conf", metavar="FILE", help="nova's configuration of a superconductor.")
+@click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml with the operator's admin rights.")
+@click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
+@click.option("--config", metavar="FILE", help="cellmove's own configuration file.")
+@_output_options
+@click.version_option(__version__, prog_name="cellmove", message="%(prog)s %(version)s")
+@_options
+def cli(options: Options, /, **given: str | None) -> None:
+    """Move servers between the cells of an OpenStack nova cloud.
+
+    A move goes through five steps: plan, prep-dest, prep-source, finish, and then confirm or revert.
+    Every step can be run on its own; resize and migrate run them in one go. Every side effect stands in
+    the journal before it happens, so that after any crash one command finishes the move (resume) and
+    one takes it back (rollback).
+
+    \b
+    Example:
+      cellmove plan web-1 --cell cell2 --dry-run
+      cellmove migrate web-1 --cell cell2
+      cellmove confirm web-1
+    """
+    for name, value in given.items():
+        setattr(options, name, value)
+
+
+@cli.command(short_help="Check a move, show what would happen, open it.")
+@click.argument("server", metavar="SERVER")
+@click.argument("flavor", metavar="[FLAVOR]", required=False)
+@click.option("--dry-run", is_flag=True, help="Only look: record nothing, in the journal either.")
+@_target_options
+@_output_options
+@_options
+def plan(
+    options: Options, server: str, flavor: str | None, dry_run: bool,
+    host: str | None, cell: str | None, force_locked: bool,
+) -> None:  # fmt: skip
+    """Check whether a server can be moved, show what would happen, and open the move.
+
+    SERVER is a name or UUID. With FLAVOR the server is resized on its way. All reasons against the move
+    are shown at once, each with what to do about it. Nothing in the cloud is changed.
+
+    \b
+    Example:
+      cellmove plan web-1 --cell cell2
+      cellmove plan web-1 m1.large --host compute-11 --dry-run
+    """
+    _one_target(host, cell)
+    with running(options) as run:
+        report = run.functions.plan(
+            run.session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=not dry_run
+        )
+    command = _command_line("plan", server, flavor, host=host, cell=cell, force_locked=force_locked)
+    answer_plan(options, run, report, command)
+
+
+def _run_step(options: Options, reference: str, verb: str) -> None:
+    from cellmove.move import Step
+
+    with running(options) as run:
+        move = run.functions.find_move(run.session, reference)
+        move = run.functions.run_step(run.session, move, Step(verb))
+    answer_move(options, run, move)
+
+
+@cli.command("prep-dest", short_help="Claim and prepare a host in the target cell.")
+@_move_argument
+@_output_options
+@_options
+def prep_dest(options: Options, reference: str) -> None:
+    """Claim a host in the target cell and prepare it; the guest goes on running at the source.
+
+    MOVE is a move's id, or the name or UUID of its server.
+
+    \b
+    Example:
+      cellmove prep-dest web-1
+    """
+    _run_step(options, reference, "prep-dest")
+
+
+@cli.command("prep-source", short_help="Stop the guest; hand over disks, volumes, ports.")
+@_move_argument
+@_output_options
+@_options
+def prep_source(options: Options, reference: str) -> None:
+    """Stop the guest at the source and hand over its disks, volumes and ports.
+
+    MOVE is a move's id, or the name or UUID of its server. From here until finish the guest is down.
+
+    \b
+    Example:
+      cellmove prep-source web-1
+    """
+    _run_step(options, reference, "prep-source")
+
+
+@cli.command(short_help="Start the guest in the target cell.")
+@_move_argument
+@_output_options
+@_options
+def finish(options: Options, reference: str) -> None:
+    """Start the guest in the target cell and make that cell the server's home.
+
+    MOVE is a move's id, or the name or UUID of its server. Afterwards the server is in VERIFY_RESIZE:
+    confirm or revert it, with cellmove or as any resize.
+
+    \b
+    Example:
+      cellmove finish web-1
+    """
+    _run_step(options, reference, "finish")
+
+
+@cli.command(short_help="Keep the move; clean up at the source.")
+@_move_argument
+@_output_options
+@_options
+def confirm(options: Options, reference: str) -> None:
+    """Keep the server in the target cell and remove what is left at the source.
+
+    MOVE is a move's id, or the name or UUID of its server.
+
+    \b
+    Example:
+      cellmove confirm web-1
+    """
+    _run_step(options, reference, "confirm")
+
+
+@cli.command(short_help="Bring the server back; clean up at the target.")
+@_move_argument
+@_output_options
+@_options
+def revert(options: Options, reference: str) -> None:
+    """Bring the server back to the source cell and remove what is left at the target.
+
+    MOVE is a move's id, or the name or UUID of its server.
+
+    \b
+    Example:
+      cellmove revert web-1
+    """
+    _run_step(options, reference, "revert")
+
+
+def _run_to_finish(
+    options: Options, server: str, flavor: str | None, host: str | None, cell: str | None,
+    force_locked: bool, confirm: bool, command: str,
+) -> None:  # fmt: skip
+    _one_target(host, cell)
+    with running(options) as run:
+        report = run.functions.move_for(
+            run.session, server, flavor, host=host, cell=cell, force_locked=force_locked
+        )  # fmt: skip
+        if report.move is not None and not report.refused:
+            for check in report.checks:
+                if check.level.value == "warning":
+                    text = f"warning: {check.text}"
+                    run.observe(Event(EventKind.NOTE, report.move.id, report.move.server_name, text=text))
+            move = run.functions.run_to_finish(run.session, report.move, confirm=confirm)
+    if report.move is None or report.refused:
+        answer_plan(options, run, report, command)
+    else:
+        answer_move(options, run, move)
+
+
+@cli.command(short_help="Move to another cell and flavor in one go.")
+@click.argument("server", metavar="SERVER")
+@click.argument("flavor", metavar="FLAVOR")
+@_confirm_option
+@_target_options
+@_output_options
+@_options
+def resize(
+    options: Options, server: str, flavor: str, host: str | None, cell: str | None, force_locked: bool, confirm: bool
+) -> None:
+    """Move a server to another cell and another flavor: plan, prep-dest, prep-source and finish in one go.
+
+    SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
+    same command goes on where it stopped.
+
+    \b
+    Example:
+      cellmove resize web-1 m1.large --cell cell2
+    """
+    command = _command_line(
+        "resize", server, flavor, host=host, cell=cell, force_locked=force_locked, confirm=confirm
+    )  # fmt: skip
+    _run_to_finish(options, server, flavor, host, cell, force_locked, confirm, command)
+
+
+@cli.command(short_help="Move to another cell in one go.")
+@click.argument("server", metavar="SERVER")
+@_confirm_option
+@_target_options
+@_output_options
+@_options
+def migrate(
+    options: Options, server: str, host: str | None, cell: str | None, force_locked: bool, confirm: bool
+) -> None:
+    """Move a server to another cell: plan, prep-dest, prep-source and finish in one go.
+
+    SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
+    same command goes on where it stopped.
+
+    \b
+    Example:
+      cellmove migrate web-1 --cell cell2 --confirm
+    """
+    command = _command_line("migrate", server, host=host, cell=cell, force_locked=force_locked, confirm=confirm)
+    _run_to_finish(options, server, None, host, cell, force_locked, confirm, command)
+
+
+@cli.command(short_help="Go on with a move where it stopped.")
+@click.argument("reference", metavar="[MOVE]", required=False)
+@click.option("--all", "everything", is_flag=True, help="Go on with every move that was interrupted.")
+@_output_options
+@_options
+def resume(options: Options, reference: str | None, everything: bool) -> None:
+    """Go on with a move where it stopped, forwards or backwards as it was going.
+
+    MOVE is a move's id, or the name or UUID of its server. What is under way is looked at before anything
+    is done; nothing is done twice.
+
+    \b
+    Example:
+      cellmove resume web-1
+      cellmove resume --all
+    """
+    if everything == bool(reference):
+        raise click.UsageError("name a move, or give --all: one of them")
+    with running(options) as run:
+        if everything:
+            moves = run.functions.resume_all(run.session)
+        else:
+            move = run.functions.resume(run.session, run.functions.find_move(run.session, reference))
+    if everything:
+        answer_moves(options, run, moves)
+    else:
+        answer_move(options, run, move)
+
+
+@cli.command(short_help="Take an unfinished move back.")
+@_move_argument
+@_output_options
+@_options
+def rollback(options: Options, reference: str) -> None:
+    """Take a move back before it is finished: the server is in its source cell as before.
+
+    MOVE is a move's id, or the name or UUID of its server. A finished move is taken back with revert.
+
+    \b
+    Example:
+      cellmove rollback web-1
+    """
+    with running(options) as run:
+        move = run.functions.rollback(run.session, run.functions.find_move(run.session, reference))
+    answer_move(options, run, move)
+
+
+@cli.command("list", short_help="List the open moves and what to type next.")
+@click.option("--all", "everything", is_flag=True, help="Also the moves that are over.")
+@_output_options
+@_options
+def list_moves(options: Options, everything: bool) -> None:
+    """List the open moves, each with what to type next.
+
+    \b
+    Example:
+      cellmove list
+      cellmove list --all -f json
+    """
+    with running(options, activity="") as run:
+        moves = [move for move in run.session.journal.all_moves() if everything or move.is_open]
+    answer_moves(options, run, moves)
+
+
+@cli.command(short_help="Show what the journal knows about a move.")
+@_move_argument
+@_output_options
+@_options
+def show(options: Options, reference: str) -> None:
+    """Show what the journal knows about a move: its steps, their actions, times and errors.
+
+    MOVE is a move's id, or the name or UUID of its server.
+
+    \b
+    Example:
+      cellmove show web-1
+    """
+    with running(options, activity="") as run:
+        move = run.functions.find_move(run.session, reference)
+    answer_move(options, run, move, detailed=True)
+
+
+def main() -> None:
+    """The entry point of the command ``cellmove``."""
+    cli()

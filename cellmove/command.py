@@ -1,0 +1,287 @@
+"""What every command shares: its options, signals, and how an error becomes lines and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from cellmove.errors import CallError, CannotConnect, CellmoveError, Refused, Stopped, Unreachable
+from cellmove.events import Event, EventKind
+
+if TYPE_CHECKING:
+    from cellmove.console import Document
+    from cellmove.move import Move
+
+EXIT_CODES = {
+    "0": "done, or already done",
+    "1": "failed and was taken back; trying again is safe",
+    "2": "the command line or the configuration makes no sense",
+    "3": "stopped part-way; the journal knows where, and the next command is printed",
+    "4": "something cannot be reached or does not let us in; nothing was written",
+    "5": "refused by a check; nothing was written",
+    "6": "another run is working on this server",
+    "7": "taking back failed as well; what is left to do is printed",
+    "130": "interrupted by SIGINT (143: by SIGTERM) after the journal was brought up to date",
+}
+"""What a command's exit code means, the same for every command."""
+
+FORMATS = ("table", "json", "value")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+UNDER_WAY = (EventKind.STEP_STARTED, EventKind.ACTION_STARTED, EventKind.UNDO_STARTED)
+"""Events after which an interrupt has to wait for the action in hand."""
+
+
+@dataclass
+class Options:
+    """What the options before and after the verb say."""
+
+    nova_conf: str | None = None
+    os_cloud: str | None = None
+    journal: str | None = None
+    config: str | None = None
+    form: str = "table"
+    quiet: bool = False
+    answered: bool = False  # whether stdout has its one document
+
+    def flags(self) -> dict[str, str | None]:
+        """The options that settings.py knows."""
+        names = ("nova_conf", "os_cloud", "journal", "config")
+        return {name: getattr(self, name) for name in names}
+
+
+# signals
+
+
+class Left(BaseException):
+    """The first signal came while nothing was under way: there is nothing to wait for."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Signals:
+    """Counts signals: the first one asks, the second one ends.
+
+    Called, it gives the number of the first signal, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.busy = False
+        self.announce: Callable[[str], None] = lambda _text: None
+
+    def __call__(self) -> int:
+        return self.number
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Handle one signal."""
+        if self.number:
+            leave_now(128 + number)
+        self.number = number
+        if not self.busy:
+            raise Left(number)
+        self.announce("finishing the action in hand; once more to leave now")
+
+
+def leave_now(code: int) -> NoReturn:
+    """End the process at once: no cleaning up that could take time. The journal is right anyway."""
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # a spinner has hidden the cursor
+    os.write(2, b"left at once; the journal knows where\nnext: cellmove list\n")
+    os._exit(code)
+
+
+@contextmanager
+def install_signals() -> Iterator[Signals]:
+    """Receive signals during the block, except those that the caller (nohup, cron) had ignored."""
+    signals = Signals()
+    before = {}
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, signals.receive)
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# the group: options, and how errors end a command
+
+
+class Commands(click.Group):
+    """The group of commands; the one place where errors become lines and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which a move needs them."""
+        return list(self.commands)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command line and exit with the code of its consequence."""
+        options = extra.setdefault("obj", Options())
+        extra.setdefault("prog_name", "cellmove")
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        parse: Callable[..., Any] = super().main
+        code = _guarded(options, lambda: parse(*args, standalone_mode=False, **extra))
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _guarded(options: Options, run: Callable[[], Any]) -> int:
+    try:
+        code = run()
+    except click.ClickException as error:
+        error.show()
+        _answer_error(options, CellmoveError(error.format_message()), exit_code=2)
+        return 2
+    except click.Abort:
+        return 130
+    except Left as left:
+        name = signal.Signals(left.number).name
+        return _report(options, CellmoveError(f"{name} before anything was begun"), 128 + left.number)
+    except CellmoveError as error:
+        return _report(options, error, error.exit_code)
+    except CallError as error:
+        reached = not isinstance(error, CannotConnect)
+        known = Stopped(str(error), next_command="cellmove list") if reached else Unreachable(str(error))
+        return _report(options, known, known.exit_code)
+    except Exception as error:  # the last resort: a fault of ours must not read as exit code 1, "taken back"
+        if os.environ.get("CELLMOVE_DEBUG"):
+            raise
+        return _report(options, _fault(error), 3)
+    return code if isinstance(code, int) else 0
+
+
+def _fault(error: Exception) -> CellmoveError:
+    """A fault in cellmove itself, named by its place: a foreign exception's text might hold a password."""
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if f"{os.sep}cellmove{os.sep}" in code.co_filename:
+            place = f" at {Path(code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return Stopped(
+        f"this is a fault in cellmove: {type(error).__name__}{place}; CELLMOVE_DEBUG=1 shows more",
+        state="every action that was begun stands in the journal",
+        next_command="cellmove list",
+    )
+
+
+def _report(options: Options, error: CellmoveError, exit_code: int) -> int:
+    from cellmove.console import render_error
+
+    render_error(error, sys.stderr)
+    _answer_error(options, error, exit_code)
+    return exit_code
+
+
+def _answer_error(options: Options, error: CellmoveError, exit_code: int) -> None:
+    if options.form != "json" or options.answered:
+        return
+    from cellmove.console import error_document
+
+    error.exit_code = exit_code
+    _answer(options, error_document(error), lambda _page, _document: None)
+
+
+def _answer(options: Options, document: Document, draw: Callable[[Any, Document], None]) -> None:
+    """Write the command's one result."""
+    from cellmove.console import render
+
+    options.answered = True
+    render(document, options.form, sys.stdout, draw)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open session and the functions that work on it."""
+
+    functions: Any  # the module cellmove.session
+    session: Any
+    observe: Callable[[Event], None]
+
+
+@contextmanager
+def running(options: Options, activity: str = "looking at the cloud") -> Iterator[Run]:
+    """Open a session; progress is shown and signals are received while the block runs.
+
+    :param activity: what a terminal shows until something happens
+    """
+    _hush()
+    from cellmove import session, settings
+    from cellmove.progress import observer_for
+
+    with install_signals() as signals, observer_for(sys.stderr, options.quiet, activity=activity) as progress:
+        signals.announce = progress.announce
+
+        def observe(event: Event) -> None:
+            signals.busy = signals.busy or event.kind in UNDER_WAY
+            progress(event)
+
+        environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
+        found = settings.load(options.flags(), environ)
+        yield Run(session, session.open_session(found, observe, interrupted=signals), observe)
+
+
+def _hush() -> None:
+    """Keep libraries from writing on stderr between our lines, unless somebody is looking for a fault."""
+    import logging
+    import warnings
+
+    if os.environ.get("CELLMOVE_DEBUG"):
+        logging.basicConfig(level=logging.INFO)
+        return
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = False) -> None:
+    from cellmove.console import draw_details, draw_move, move_document
+
+    document = move_document(move, run.session.journal.entries_of(move.id))
+    _answer(options, document, draw_details if detailed else draw_move)
+
+
+def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
+    from cellmove.console import draw_list, list_document
+
+    journal = run.session.journal
+    _answer(options, list_document([(move, journal.entries_of(move.id)) for move in moves]), draw_list)
+
+
+def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
+    """Show a plan.
+
+    :param command: what to type next when the plan opened no move
+    :raises Refused: when a check refuses
+    """
+    from cellmove.console import draw_plan, error_document, plan_document
+
+    entries = run.session.journal.entries_of(report.move.id) if report.move is not None else []
+    document = plan_document(report, entries, command)
+    if not report.refused:
+        _answer(options, document, draw_plan)
+        return
+    count = sum(check["level"] == "refusal" for check in document["checks"])
+    name = document["server"]["name"] or document["server"]["id"]
+    error = Refused(
+        f"{name} cannot be moved as it is: {count} check{'s' if count != 1 else ''} refused",
+        state="nothing was written",
+        next_command=f"{command}  (when the reasons above are settled)",
+    )
+    _answer(options, document | error_document(error), draw_plan)
+    raise error

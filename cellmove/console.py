@@ -1,0 +1,453 @@
+"""What a person, cron and a script see; one renderer for all commands.
+
+Results go to stdout in the format asked for; progress and errors go to stderr. Whatever is shown for
+a person is drawn from the same document that ``--format json`` prints, so the two cannot differ.
+On a terminal rich draws; off a terminal there are plain lines without a single escape sequence.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cellmove.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
+from cellmove.pipeline import busy_step, facts_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from cellmove.errors import CellmoveError
+
+Document = dict[str, Any]
+
+FORMATS = ("table", "json", "value")
+WORD_STYLES = {
+    "done": "green", "finished": "green", "confirmed": "green", "reverted": "green",
+    "running": "cyan", "intent": "cyan", "undoing": "yellow", "rolling-back": "yellow",
+    "failed": "red", "refused": "red", "refusal": "red", "warning": "yellow",
+    "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
+}  # fmt: skip
+RANKS = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISHED)
+
+
+# documents: what --format json prints
+
+
+def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = True) -> Document:
+    """One move as plain data.
+
+    :param entries: its lines in the journal
+    :param with_steps: False leaves the steps out, as in a list
+    """
+    facts = facts_of(move, entries)
+    document: Document = {
+        "schema_version": SCHEMA_VERSION,
+        "move": move.id,
+        "state": move.state.value,
+        "server": {"id": move.server_id, "name": move.server_name},
+        "kind": move.kind,
+        "source": {"cell": facts.get("source_cell", ""), "host": facts.get("source_host", "")},
+        "target": {"cell": facts.get("target_cell", ""), "host": facts.get("target_host", "")},
+        "created_at": move.created_at,
+        "updated_at": move.updated_at,
+        "next": list(next_commands(move, busy_step(entries, move))),
+    }
+    if with_steps:
+        document["steps"] = _step_documents(move, entries)
+    return document
+
+
+def list_document(moves: Sequence[tuple[Move, Sequence[Entry]]]) -> Document:
+    """Many moves as plain data, without their steps."""
+    documents = [move_document(move, entries, with_steps=False) for move, entries in moves]
+    return {"schema_version": SCHEMA_VERSION, "moves": documents}
+
+
+def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> Document:
+    """A plan as plain data: the move it opened (if it did), the summary and every check.
+
+    :param report: a ``PlanReport``
+    :param next_command: what to type next when no move was opened
+    """
+    summary = dict(report.summary)
+    if report.move is not None:
+        document = move_document(report.move, entries)
+    else:
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "move": None,
+            "state": "refused" if report.refused else "not recorded",
+            "server": {"id": summary.get("server_id", ""), "name": summary.get("server_name", "")},
+            "kind": summary.get("kind", ""),
+            "source": {"cell": summary.get("source_cell", ""), "host": summary.get("source_host", "")},
+            "target": {"cell": summary.get("target_cell", ""), "host": ""},
+            "next": [next_command] if next_command else [],
+            "steps": [],
+        }
+    checks = [
+        {"code": check.code, "level": check.level.value, "text": check.text, "remedy": check.remedy}
+        for check in report.checks
+    ]
+    return document | {"refused": report.refused, "checks": checks, "summary": summary}
+
+
+def error_document(error: CellmoveError) -> Document:
+    """An error as plain data."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "error": {
+            "message": error.message,
+            "state": error.state,
+            "next": error.next_command,
+            "exit_code": error.exit_code,
+        },
+    }
+
+
+def _step_documents(move: Move, entries: Sequence[Entry]) -> list[Document]:
+    documents = []
+    reverting = any(entry.step == Step.REVERT and entry.phase is not Phase.UNDONE for entry in entries)
+    for step in TRANSITIONS:
+        own = [entry for entry in entries if entry.step == step]
+        state = _step_state(move, step, own)
+        ahead = move.is_open and move.state is not State.ROLLING_BACK
+        planned = ahead and step is not Step.REVERT and not (reverting and step is Step.CONFIRM)
+        if own or state == "done" or planned:
+            documents.append(
+                {"step": step.value, "state": state, "actions": [_action_document(entry) for entry in own]}
+            )
+    return documents
+
+
+def _step_state(move: Move, step: Step, own: Sequence[Entry]) -> str:
+    after = TRANSITIONS[step][1]
+    passed = RANKS.index(move.state) if move.state in RANKS else len(RANKS)
+    forward = move.state not in (State.ROLLING_BACK, State.ROLLED_BACK)
+    if move.state is after or (forward and after in RANKS and RANKS.index(after) <= passed):
+        return "done"
+    live = [entry for entry in own if entry.phase is not Phase.UNDONE]
+    if any(entry.phase is Phase.FAILED for entry in live):
+        return "failed"
+    if live:
+        return "running"
+    return "undone" if own else "pending"
+
+
+def _action_document(entry: Entry) -> Document:
+    return {
+        "action": entry.action,
+        "phase": entry.phase.value,
+        "started_at": entry.started_at,
+        "finished_at": entry.finished_at or None,
+        "error": entry.error or None,
+    }
+
+
+# results: documents as json, as bare values, or drawn for a person
+
+
+class Page:
+    """Collects what is drawn for a person and gives it back as one text.
+
+    :param rich_width: the terminal's width; None off a terminal
+    """
+
+    def __init__(self, rich_width: int | None) -> None:
+        self._buffer = io.StringIO()
+        self._console: Console | None = None
+        if rich_width is not None:
+            self._console = console(self._buffer, rich_width)
+
+    @property
+    def text(self) -> str:
+        """Everything drawn so far."""
+        return self._buffer.getvalue()
+
+    def gap(self) -> None:
+        """An empty line."""
+        self._buffer.write("\n")
+
+    def fields(self, rows: Sequence[tuple[str, str]], style: str = "") -> None:
+        """Labels and values, two aligned columns."""
+        if self._console is None:
+            self._plain([(label, value) for label, value in rows])
+            return
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(min_width=7, no_wrap=True)
+        grid.add_column()
+        for label, value in rows:
+            grid.add_row(styled(label, WORD_STYLES.get(label.strip(), "dim")), styled(value, _style(value) or style))
+        self._console.print(grid)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the words that mean something have their colour on a terminal."""
+        if self._console is None:
+            self._plain([tuple(header.upper() for header in headers), *rows])
+            return
+        from rich.table import Table
+
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        for header in headers:
+            table.add_column(header.upper(), overflow="fold")
+        for row in rows:
+            table.add_row(*(styled(cell, _style(cell)) for cell in row))
+        self._console.print(table)
+
+    def _plain(self, rows: Sequence[Sequence[str]]) -> None:
+        cleaned = [[clean(cell) for cell in row] for row in rows]
+        widths = [max(len(row[column]) for row in cleaned) for column in range(len(cleaned[0]))]
+        for row in cleaned:
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self._buffer.write(line.rstrip() + "\n")
+
+
+def render(document: Document, form: str, stream: TextIO, draw: Callable[[Page, Document], None]) -> None:
+    """Write a result to stdout.
+
+    :param form: one of :data:`FORMATS`
+    :param draw: how a person sees it: ``draw_plan``, ``draw_move``, ``draw_details`` or ``draw_list``
+    """
+    if form == "json":
+        text = json.dumps(document, indent=2) + "\n"
+    elif form == "value":
+        found = document.get("moves", [document])
+        text = "".join(_value_line(one) for one in found)
+    else:
+        page = Page(_width(stream) if is_terminal(stream) else None)
+        draw(page, document)
+        text = page.text
+    write(stream, text)
+
+
+def _value_line(document: Document) -> str:
+    values = [document["move"] or "-", document["state"], (document["next"] or [""])[0]]
+    return "\t".join(clean(value) for value in values) + "\n"
+
+
+def draw_move(page: Page, document: Document) -> None:
+    """Where a move stands, in a few lines: what a step prints at its end."""
+    page.fields([*_move_fields(document), *_next_fields(document)])
+
+
+def draw_details(page: Page, document: Document) -> None:
+    """Everything the journal knows about a move."""
+    times = [("begun", _moment(document["created_at"])), ("changed", _moment(document["updated_at"]))]
+    page.fields([*_move_fields(document), *times])
+    rows = []
+    for step in document["steps"]:
+        rows.append((step["step"], "", step["state"], "", "", ""))
+        for action in step["actions"]:
+            took = _took(action["started_at"], action["finished_at"])
+            began = _moment(action["started_at"])[11:19]
+            rows.append(("", action["action"], action["phase"], began, took, action["error"] or ""))
+    if rows:
+        page.gap()
+        page.table(("step", "action", "state", "began", "took", "error"), rows)
+    if document["next"]:
+        page.gap()
+        page.fields(_next_fields(document))
+
+
+def draw_list(page: Page, document: Document) -> None:
+    """Many moves, one line each."""
+    if not document["moves"]:
+        page.fields([("moves", "nothing")])
+        return
+    rows = [
+        (
+            one["move"],
+            one["server"]["name"] or one["server"]["id"],
+            one["kind"],
+            one["state"],
+            _place(one["source"]),
+            _place(one["target"]),
+            _moment(one["updated_at"]),
+            (one["next"] or [""])[0],
+        )
+        for one in document["moves"]
+    ]
+    page.table(("move", "server", "kind", "state", "from", "to", "changed", "next"), rows)
+
+
+def draw_plan(page: Page, document: Document) -> None:
+    """What would move where, what travels with it, what speaks against it."""
+    summary: Mapping[str, Any] = document["summary"]
+    page.fields([*_move_fields(document), *_summary_fields(summary)])
+    levels = [check["level"] for check in document["checks"]]
+    counts = [
+        ("passed", levels.count("ok")),
+        ("warnings", levels.count("warning")),
+        ("refusals", levels.count("refusal")),
+    ]
+    page.gap()
+    page.fields([("checks", ", ".join(f"{count} {word}" for word, count in counts if count) or "nothing")])
+    for level in ("refusal", "warning"):
+        found = [check for check in document["checks"] if check["level"] == level]
+        for check in found:
+            rows = [(f"  {level}", f"{check['text']} [{check['code']}]")]
+            page.fields(rows + ([("", f"do: {check['remedy']}")] if check["remedy"] else []))
+    if document["next"]:
+        page.gap()
+        page.fields(_next_fields(document))
+
+
+def render_error(error: CellmoveError, stream: TextIO) -> None:
+    """What happened, in what state the server is, what to type next: three lines on stderr."""
+    rows = [("", error.message, "bold red"), ("state: ", error.state, ""), ("next: ", error.next_command, "bold")]
+    if not is_terminal(stream):
+        text = "".join(f"{label}{_lines(value)}\n" for label, value, _ in rows if value)
+    else:
+        from rich.text import Text
+
+        buffer = io.StringIO()
+        drawn = console(buffer, _width(stream))
+        for label, value, style in rows:
+            if value:
+                drawn.print(Text.assemble((label, "dim"), (_lines(value), style)), soft_wrap=True)
+        text = buffer.getvalue()
+    write(stream, text)
+
+
+def _move_fields(document: Document) -> list[tuple[str, str]]:
+    server = document["server"]
+    identity = f"{server['name']} ({server['id']})" if server["name"] else server["id"]
+    move = [("move", document["move"])] if document["move"] else []
+    return [
+        *move,
+        ("state", document["state"]),
+        ("server", identity),
+        ("kind", document["kind"]),
+        ("from", _place(document["source"])),
+        ("to", _place(document["target"]) or "the scheduler chooses"),
+    ]
+
+
+def _summary_fields(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    hosts = [_host_words(host) for host in summary.get("target_hosts") or ()]
+    if hosts:
+        rows.append(("likely", ", ".join(hosts)))
+    old, new = summary.get("flavor_from") or "", summary.get("flavor_to") or ""
+    rows.append(("flavor", f"{old} -> {new}" if new and new != old else f"{old} (unchanged)"))
+    runs = "running" if summary.get("active") else "stopped"
+    rows.append(
+        ("guest", f"{runs}, {summary.get('backing', '')}-backed, disks travel by {summary.get('transfer', '')}")
+    )
+    rows.append(("has", f"{_count(summary.get('ports'), 'port')}, {_count(summary.get('volumes'), 'volume')}"))
+    copied: Mapping[str, int] = summary.get("copied") or {}
+    rows.append(("copied", f"{_count(sum(copied.values()), 'row')} of {_count(len(copied), 'table')}"))
+    rows.append(("lost", "; ".join(summary.get("lost") or ()) or "nothing"))
+    return rows
+
+
+def _host_words(host: Mapping[str, Any]) -> str:
+    note = f" ({host['note']})" if host.get("note") else ""
+    return f"{host.get('host', '')}{note}"
+
+
+def _next_fields(document: Document) -> list[tuple[str, str]]:
+    return [("next" if not position else "or", command) for position, command in enumerate(document["next"])]
+
+
+def _place(place: Mapping[str, str]) -> str:
+    return " / ".join(part for part in (place["cell"], place["host"]) if part)
+
+
+def _moment(text: str | None) -> str:
+    return (text or "")[:19].replace("T", " ")
+
+
+def _took(began: str, ended: str | None) -> str:
+    import datetime
+
+    if not began or not ended:
+        return ""
+    try:
+        span = datetime.datetime.fromisoformat(ended) - datetime.datetime.fromisoformat(began)
+    except ValueError:
+        return ""
+    return duration(span.total_seconds())
+
+
+def _count(number: int | None, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
+
+
+# small tools
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether to draw for a person: a terminal that understands escape sequences."""
+    try:
+        return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    except ValueError:  # closed
+        return False
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write and flush; a reader that has gone away is no error of ours."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Give a stream that nobody reads any more somewhere to flush to: Python flushes once again at its end."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        return
+
+
+def clean(text: str) -> str:
+    """The text without anything a terminal would obey; names of servers are other people's input."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person says it: 0.1 s, 12 s, 2 min 05 s, 1 h 04 min."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _lines(text: str) -> str:
+    return "\n  ".join(clean(line) for line in text.splitlines() if line.strip())
+
+
+def _style(cell: str) -> str:
+    return WORD_STYLES.get(cell.strip(), "")
+
+
+def styled(words: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(clean(words), style=style)
+
+
+def console(stream: Any, width: int | None) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
+
+
+def _width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80
