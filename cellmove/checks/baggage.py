@@ -1,0 +1,241 @@
+"""What the server takes along: ports, volumes, and what is on its local disks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.picture import Picture
+
+SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "vdpa", "remote-managed"})
+"""Kinds of port that hold a PCI device of the host."""
+
+
+# --- ports ---
+
+
+def check_neutron(picture: Picture) -> Findings:
+    """Whether ports can be bound to two hosts at all."""
+    if not picture.extended_binding:
+        yield refusal(
+            "no-binding-extended",
+            "neutron lacks the extension binding-extended: a port cannot be bound to two hosts",
+            "neutron has to be able to (Rocky or later with the ML2 plugin)",
+        )
+
+
+def check_ports(picture: Picture) -> Findings:
+    """Kinds of port that cannot go, and ports in a state from which no way leads back."""
+    host = picture.instance.host
+    for port in picture.ports:
+        if port.resource_request:
+            yield refusal(
+                "port-resources",
+                f"port {port.id} asks for resources (QoS minimum bandwidth or packet rate); "
+                "nova cannot move those between cells",
+                "take the QoS policy off the port, or detach it",
+            )
+        if port.vnic_type.startswith("accelerator-direct"):
+            yield refusal(
+                "port-accelerator",
+                f"port {port.id} is an accelerator ({port.vnic_type})",
+                f"openstack server remove port {picture.server_id} {port.id}",
+            )
+        elif port.vnic_type in SRIOV:
+            yield warning(
+                "port-pci",
+                f"port {port.id} is a PCI device ({port.vnic_type}): the destination needs a free one on the same "
+                "physical network, and nova has known bugs in giving it back",
+                "compare the port's binding profile with the guest's device after the move",
+            )
+        if port.host and port.host != host:
+            yield refusal(
+                "port-elsewhere",
+                f"port {port.id} is bound to {port.host}, but the server is on {host}: "
+                "an earlier move was left half done",
+                f"openstack server reboot --hard {picture.server_id} binds it anew, if nothing else is wrong",
+            )
+        elif port.vif_type in ("unbound", "binding_failed"):
+            yield warning("port-unbound", f"port {port.id} is not bound ({port.vif_type})", "look at its neutron agent")
+        for other in picture.other_bindings.get(port.id, ()):
+            yield refusal(
+                "port-binding-left",
+                f"port {port.id} has a binding for {other} left over from an earlier move",
+                f"cellmove audit, or DELETE /v2.0/ports/{port.id}/bindings/{other} at neutron with role service",
+            )
+
+
+def network_ok(picture: Picture) -> str:
+    """When all ports can go."""
+    count = len(picture.ports)
+    return f"{_count(count, 'port')} can be bound to another host" if count else "it has no ports"
+
+
+# --- volumes and shares ---
+
+
+def check_volumes(picture: Picture) -> Findings:
+    """Volumes that cinder and nova see differently, or that are busy."""
+    attachments = {attachment.id for attachment in picture.attachments}
+    for device in picture.devices:
+        if not device.uuid:
+            yield refusal(
+                "device-without-uuid",
+                f"the record of {device.device_name or 'a disk'} has no UUID (it is from before 2016), "
+                "by which both cells' records are matched",
+                "give that row of block_device_mapping a new UUID",
+            )
+    for device in picture.volumes:
+        volume, state = device.volume_id, picture.volume_states.get(device.volume_id)
+        if state is None:
+            yield refusal(
+                "volume-missing",
+                f"volume {volume or '(none)'} of {device.device_name or 'a disk'} does not exist in cinder",
+                f"detach it (openstack server remove volume {picture.server_id} {volume})",
+            )
+            continue
+        if state != "in-use":
+            yield refusal(
+                "volume-state",
+                f"volume {volume} is {state}, not in-use",
+                f"wait until that has ended, or repair it (openstack volume show {volume})",
+            )
+        if not device.attachment_id:
+            yield refusal(
+                "old-attachment",
+                f"volume {volume} is attached in the way of before Queens, without an attachment id; "
+                "a revert would not find it again",
+                "detach and attach it again; for a root volume: shelve and unshelve the server",
+            )
+        elif device.attachment_id not in attachments:
+            yield refusal(
+                "attachment-missing",
+                f"cinder does not know the attachment {device.attachment_id} of volume {volume}",
+                "detach and attach it again, or nova-manage volume_attachment refresh",
+            )
+    known = {device.attachment_id for device in picture.volumes}
+    for attachment in picture.attachments:
+        if attachment.id not in known:
+            yield warning(
+                "attachment-left",
+                f"volume {attachment.volume_id} has an attachment {attachment.id} ({attachment.status}) to this server "
+                "that nova does not know: an earlier move left it",
+                f"cellmove audit, or openstack volume attachment delete {attachment.id}",
+            )
+
+
+def check_shares(picture: Picture) -> Findings:
+    """Manila shares, whose records do not travel."""
+    if picture.shares:
+        yield refusal(
+            "shares",
+            f"it has {_count(picture.shares, 'manila share')}, whose records nova does not move between cells",
+            f"detach them first (openstack server share list {picture.server_id}; the server has to be stopped)",
+        )
+
+
+def volumes_ok(picture: Picture) -> str:
+    """When all volumes can go."""
+    count = len(picture.volumes)
+    return f"{_count(count, 'volume')} can be attached to another host" if count else ""
+
+
+# --- local disks ---
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Something on the source host that does not travel. Its name is what an operator accepts it by."""
+
+    name: str
+    text: str
+
+
+def losses(picture: Picture) -> list[Loss]:
+    """What this move would lose: only the root disk and volumes travel.
+
+    Nova's snapshot holds the root disk alone; everything else local is made anew and empty at the
+    destination, and the source's is destroyed on confirm (nova/virt/libvirt/driver.py, snapshot,
+    spawn and cleanup).
+    """
+    found: list[Loss] = []
+    for device in picture.devices:
+        if device.destination_type != "local" or device.boot_index == 0:
+            continue
+        name = device.device_name or "a disk"
+        if device.guest_format == "swap":
+            found.append(Loss("swap", f"swap disk {name}: made anew"))
+        elif device.source_type == "blank":
+            found.append(Loss("ephemeral", f"ephemeral disk {name}: its content is lost"))
+        else:
+            found.append(Loss("local-disk", f"local disk {name}: its content is lost"))
+    names = {loss.name for loss in found}
+    flavor, image, specs = picture.flavor, picture.instance.image, picture.flavor.extra_specs
+    if flavor.swap and "swap" not in names:
+        found.append(Loss("swap", f"swap disk of {flavor.swap} MiB: made anew"))
+    if flavor.ephemeral_gb and "ephemeral" not in names:
+        found.append(Loss("ephemeral", f"ephemeral disk of {flavor.ephemeral_gb} GiB: its content is lost"))
+    if picture.instance.vtpm_secret or specs.get("hw:tpm_version") or image.get("hw_tpm_version"):
+        found.append(Loss("vtpm", "virtual TPM: its secrets are lost; a guest disk sealed to it will not open"))
+    if image.get("hw_firmware_type") == "uefi":
+        found.append(Loss("nvram", "UEFI variables (NVRAM): boot entries and enrolled keys are set back"))
+    if specs.get("hw:pmem"):
+        found.append(Loss("pmem", "persistent memory: its content is lost"))
+    return found
+
+
+def check_losses(picture: Picture) -> Findings:
+    """Refuses each loss, by name."""
+    for loss in losses(picture):
+        yield refusal(
+            f"loses-{loss.name}",
+            f"the move would lose the {loss.text}",
+            "save what is needed first, from inside the guest; there is no way to take it along",
+        )
+
+
+def check_encryption(picture: Picture) -> Findings:
+    """Local disks that are encrypted: a snapshot and its key do not fit any more in the other cell."""
+    if picture.instance.ephemeral_key or any(
+        device.encrypted for device in picture.devices if device.destination_type == "local"
+    ):
+        yield refusal(
+            "encrypted-disk",
+            "its local disks are encrypted by nova, and cannot be carried over",
+            "only servers without local disk encryption can be moved",
+        )
+
+
+def check_disk_store(picture: Picture) -> Findings:
+    """A disk store that both cells share: nova deletes a live disk then.
+
+    On confirm the source compute removes its guest's disks whatever the storage
+    (nova/compute/manager.py, confirm_snapshot_based_resize_at_source): with one ceph pool or one NFS
+    export for both cells those are the disks that the guest runs from.
+    """
+    if picture.is_volume_backed or picture.disk_store == "separate":
+        return
+    if picture.disk_store == "shared":
+        yield refusal(
+            "shared-disk-store",
+            "the cells' computes share one disk store: confirming would delete the disk that the server runs from",
+            "only volume-backed servers can be moved between these cells",
+        )
+        return
+    yield warning(
+        "disk-store-unknown",
+        "if computes of both cells keep their disks in one store (the same ceph pool, the same NFS export), "
+        "confirming would delete the disk that the server runs from; that cannot be seen from here",
+        "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes",
+    )
+
+
+def disks_ok(picture: Picture) -> str:
+    """When no local disk is lost."""
+    if picture.is_volume_backed:
+        return "its root disk is a volume, and it has no local disk to lose"
+    return "its root disk travels through a temporary image, and it has no other local disk to lose"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,116 @@
+"""What the flavor asks for: of the server as it is, and of a resize."""
+
+from __future__ import annotations
+
+from cellmove.checks.finding import Findings, refusal
+from cellmove.db.shapes import Flavor
+from cellmove.picture import Picture
+
+TOPOLOGY_SPECS = (
+    "hw:numa", "hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:cpu_realtime",
+    "hw:emulator_threads_policy", "hw:mem_page_size", "resources:PCPU",
+)  # fmt: skip
+"""What a NUMA topology is made from (nova/virt/hardware.py, numa_get_constraints); beginnings of names."""
+
+PCI_SPECS = ("pci_passthrough:", "hw:pci_numa_affinity_policy")
+"""What PCI requests are made from (nova/pci/request.py)."""
+
+
+def check_flavor(picture: Picture) -> Findings:
+    """Flavors that cannot cross, or that nova-api would not resize to."""
+    old, new = picture.flavor, picture.new_flavor
+    for flavor in (old, new):
+        if flavor is not None and flavor.extra_specs.get("accel:device_profile"):
+            yield refusal(
+                "accelerator",
+                f"flavor {flavor.name} asks for an accelerator (accel:device_profile)",
+                "nova cannot move accelerators" if flavor is old else "choose another flavor",
+            )
+    if new is None:
+        return
+    if new.id == old.id:
+        yield refusal("same-flavor", f"it has the flavor {new.name} already", "use cellmove migrate, which keeps it")
+    elif new.disabled:
+        yield refusal("flavor-disabled", f"flavor {new.name} is disabled", "choose another flavor")
+    minimum = _number(picture.instance.image.get("min_ram"))
+    if new.memory_mb < minimum:
+        yield refusal(
+            "too-little-memory",
+            f"flavor {new.name} has {new.memory_mb} MiB of memory; the server's image wants {minimum}",
+            "choose a flavor with more memory",
+        )
+
+
+def check_disk(picture: Picture) -> Findings:
+    """An image-backed server's root disk, which has to fit."""
+    new = picture.new_flavor
+    if new is None or picture.is_volume_backed:
+        return
+    root_gb, minimum = picture.instance.root_gb, _number(picture.instance.image.get("min_disk"))
+    if new.root_gb == 0:
+        if picture.flavor.root_gb != 0:
+            yield refusal(
+                "zero-disk",
+                f"flavor {new.name} has no root disk, which only a volume-backed server can do with",
+                "choose a flavor with a disk",
+            )
+    elif new.root_gb < root_gb:
+        yield refusal(
+            "disk-too-small",
+            f"flavor {new.name} has a root disk of {new.root_gb} GiB; the server's has {root_gb}",
+            "choose a flavor whose disk is at least as large: disks cannot shrink",
+        )
+    elif new.root_gb < minimum:
+        yield refusal(
+            "disk-too-small",
+            f"flavor {new.name} has a root disk of {new.root_gb} GiB; the server's image wants {minimum}",
+            "choose a flavor with a larger disk",
+        )
+
+
+def check_topology(picture: Picture) -> Findings:
+    """A resize for which nova-api would compute a new NUMA topology or new PCI requests.
+
+    Only nova-api can (nova/compute/api.py, ``resize``: numa_get_constraints and
+    get_pci_requests_from_flavor). With the old ones the guest would come up pinned wrongly, or without
+    its devices. A migration keeps both as they are.
+    """
+    old, new = picture.flavor, picture.new_flavor
+    if new is None:
+        return
+    remedy = "cellmove migrate to the other cell first, then openstack server resize within it"
+    why = "only nova-api computes the {} of a resized server"
+    specs = sorted(_starting(old, TOPOLOGY_SPECS).items() ^ _starting(new, TOPOLOGY_SPECS).items())
+    has_topology = picture.instance.has_numa_topology or bool(picture.spec.get("numa_topology"))
+    if specs:
+        names = ", ".join(sorted({name for name, _value in specs}))
+        yield refusal(
+            "numa", f"the flavors differ in {names}, and {why.format('NUMA topology')}", remedy
+        )  # fmt: skip
+    elif (has_topology or _starting(new, TOPOLOGY_SPECS)) and (old.vcpus, old.memory_mb) != (new.vcpus, new.memory_mb):
+        yield refusal(
+            "numa",
+            f"it has a NUMA topology, which has to change with vCPUs and memory, and {why.format('NUMA topology')}",
+            remedy,
+        )
+    specs = sorted(_starting(old, PCI_SPECS).items() ^ _starting(new, PCI_SPECS).items())
+    if specs:
+        names = ", ".join(sorted({name for name, _value in specs}))
+        yield refusal("pci", f"the flavors differ in {names}, and {why.format('PCI requests')}", remedy)
+
+
+def flavor_ok(picture: Picture) -> str:
+    """When the flavor fits."""
+    old, new = picture.flavor, picture.new_flavor
+    return f"it keeps its flavor {old.name}" if new is None else f"flavor {new.name} fits in place of {old.name}"
+
+
+def _starting(flavor: Flavor, beginnings: tuple[str, ...]) -> dict[str, str]:
+    return {key: value for key, value in flavor.extra_specs.items() if key.startswith(beginnings)}
+
+
+def _number(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0

@@ -1,0 +1,182 @@
+"""What the server is, does and where it is now."""
+
+from __future__ import annotations
+
+from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.picture import OLDEST_COMPUTE, Picture, conductors_up
+
+UNFINISHED = frozenset({
+    "accepted", "queued", "preparing", "running",  # live migration and evacuation
+    "pre-migrating", "migrating", "post-migrating", "finished", "confirming", "reverting",
+})  # fmt: skip
+"""Migration statuses of something that has not ended yet."""
+
+
+# --- the server's records ---
+
+
+def check_records(picture: Picture) -> Findings:
+    """The rows without which nothing can be planned."""
+    name = picture.server_name
+    if picture.build_request:
+        yield refusal(
+            "build-request", f"{name} is still being built", "wait until it has been built (openstack server show)"
+        )
+    if picture.mapping is None or not picture.mapping.cell_uuid:
+        yield refusal(
+            "no-mapping",
+            f"{name} is mapped to no cell",
+            "if it is not being built now, repair it with nova-manage cell_v2 map_instances",
+        )
+        return
+    if picture.mapping.queued_for_delete:
+        yield refusal("being-deleted", f"{name} is being deleted (its mapping is queued for delete)", "nothing to move")
+    if not picture.source_cell:
+        yield refusal("cell0", f"{name} was never built: it is in cell0", "delete it and build it anew")
+    elif picture.server is None:
+        yield refusal(
+            "no-record",
+            f"the API maps {name} to {picture.source_cell}, which has no record of it",
+            "look for it in the other cells' table instances before anything else",
+        )
+    elif picture.server.flavor is None:
+        yield refusal("no-flavor", f"the record of {name} holds no readable flavor", "repair instance_extra.flavor")
+    elif picture.server.hidden:
+        yield refusal(
+            "hidden",
+            f"the record of {name} in {picture.source_cell} is hidden, and yet it is mapped to there: "
+            "a move was left half done",
+            "finish or take back that move (cellmove list, cellmove audit)",
+        )
+    if not picture.request_spec:
+        yield refusal("no-request-spec", f"{name} has no request spec", "nova-manage db online_data_migrations")
+
+
+# --- its state ---
+
+BACK_TO_WORK = {
+    "resized": "confirm or revert the earlier resize first (openstack server resize confirm|revert {id})",
+    "error": "repair it first, for instance with openstack server reboot --hard {id}",
+    "paused": "openstack server unpause {id}",
+    "suspended": "openstack server resume {id}",
+    "shelved": "openstack server unshelve {id}",
+    "shelved_offloaded": "openstack server unshelve {id}",
+    "rescued": "openstack server unrescue {id}",
+    "soft-delete": "openstack server restore {id}",
+}
+
+
+def check_state(picture: Picture) -> Findings:
+    """What the server is and does."""
+    server = picture.instance
+    if server.vm_state not in ("active", "stopped"):
+        remedy = BACK_TO_WORK.get(server.vm_state, "wait until it is active or stopped").format(id=server.uuid)
+        yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
+    if server.task_state:
+        yield refusal(
+            "task-state",
+            f"it is busy: task state {server.task_state}",
+            f"wait until that has ended (openstack server show {server.uuid})",
+        )
+    if server.locked and not picture.force_locked:
+        yield refusal(
+            "locked",
+            f"it is locked by its {server.locked_by or 'owner'}",
+            f"openstack server unlock {server.uuid}, or add --force-locked",
+        )
+
+
+def check_migrations(picture: Picture) -> Findings:
+    """An earlier migration that did not end."""
+    for migration in picture.migrations:
+        if migration.status in UNFINISHED:
+            where = f"{migration.source_compute or '?'} to {migration.dest_compute or '?'}"
+            yield refusal(
+                "unfinished-migration",
+                f"its {migration.migration_type or 'migration'} from {where} is still {migration.status} "
+                f"({migration.uuid})",
+                f"let it end or settle it first (openstack server migration list --server {picture.server_id})",
+            )
+
+
+def check_group(picture: Picture) -> Findings:
+    """A server group's policy, which the scheduler keeps and which may leave no host."""
+    group = picture.group
+    if group is None:
+        return
+    elsewhere = ", ".join(picture.group_hosts) or "no host"
+    if group.policy in ("affinity", "soft-affinity") and picture.group_hosts:
+        yield warning(
+            "server-group",
+            f"it is in the server group {group.name} ({group.policy}) whose other members are on {elsewhere}; "
+            + ("no other host will be accepted" if group.policy == "affinity" else "the group will be torn apart"),
+            "move the whole group, or take it out of it",
+        )
+    elif picture.group_hosts:
+        yield warning(
+            "server-group",
+            f"it is in the server group {group.name} ({group.policy}); not chosen, if possible: {elsewhere}",
+        )
+
+
+def check_config_drive(picture: Picture) -> Findings:
+    """The config drive, which is made anew at the destination."""
+    if picture.instance.config_drive:
+        yield warning(
+            "config-drive",
+            "its config drive is made anew in the other cell, from its metadata as it is now; "
+            "files injected when it was built (personality) will not be on it",
+            "save such files from the config drive first if the guest still needs them",
+        )
+
+
+def state_ok(picture: Picture) -> str:
+    return f"{picture.server_name} is {picture.instance.vm_state}, idle and " + (
+        "locked, which --force-locked overrides" if picture.instance.locked else "not locked"
+    )
+
+
+# --- where it is ---
+
+
+def check_source(picture: Picture) -> Findings:
+    """The compute and the conductor that have to work for it."""
+    host, cell, compute = picture.instance.host, picture.source_cell, picture.source_compute
+    if not host:
+        yield refusal("no-host", "it is on no host", "it has to be on one: start or unshelve it first")
+    elif compute is None:
+        yield refusal("source-unknown", f"{cell} has no nova-compute on {host}", f"start nova-compute on {host}")
+    else:
+        if not compute.up:
+            yield refusal(
+                "source-down",
+                f"nova-compute on {host}, where it is, is down",
+                f"start nova-compute there, or if the host is lost: openstack server evacuate {picture.server_id}",
+            )
+        if compute.version < OLDEST_COMPUTE:
+            yield refusal(
+                "source-too-old",
+                f"nova-compute on {host} is older than Ussuri (service version {compute.version} < {OLDEST_COMPUTE})",
+                "upgrade that host, or move the server within its cell to a newer one first",
+            )
+    if not conductors_up(picture.source_services):
+        yield refusal("source-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}")
+
+
+def check_allocations(picture: Picture) -> Findings:
+    """What placement holds for it."""
+    nodes = {node.uuid for node in picture.source_nodes if node.host == picture.instance.host}
+    if picture.instance.host and nodes.isdisjoint(picture.allocations):
+        yield warning(
+            "allocations",
+            "placement has no allocation of it on its host"
+            + (": it has some elsewhere" if picture.allocations else ", nor anywhere else"),
+            f"nova-manage placement heal_allocations --instance {picture.server_id}",
+        )
+
+
+def source_ok(picture: Picture) -> str:
+    compute = picture.source_compute
+    version = compute.version if compute else 0
+    disabled = ", disabled" if compute and compute.disabled else ""
+    return f"{picture.instance.host} in {picture.source_cell} is up (nova-compute, service version {version}{disabled})"

@@ -1,0 +1,118 @@
+"""Where the server may go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.picture import (
+    OLDEST_COMPUTE,
+    Picture,
+    Target,
+    computes_of,
+    conductors_up,
+    likely_nodes,
+    zone_wanted,
+)
+
+
+def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
+    """Why the server cannot go to a cell: code, text and remedy of each reason."""
+    cell = target.cell
+    if target.unreachable:
+        return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
+    found: list[tuple[str, str, str]] = []
+    if target.disabled and not picture.wanted_cell:
+        found.append((
+            "target-disabled", f"{cell} is disabled for scheduling",
+            f"name it with --cell {cell}, or nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}",
+        ))  # fmt: skip
+    if not conductors_up(target.services):
+        found.append((
+            "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"
+        ))  # fmt: skip
+    found += _host_obstacles(target, picture)
+    if target.leftovers:
+        rows = ", ".join(f"{count} in {table}" for table, count in sorted(target.leftovers.items()))
+        found.append((
+            "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
+            f"cellmove audit --cell {cell}, or if they are deleted ones: nova-manage db archive_deleted_rows there",
+        ))  # fmt: skip
+    if target.missing:
+        found.append((
+            "schema", f"{cell} has no place for data of this server: {', '.join(target.missing)}",
+            f"upgrade the database schema of {cell} (nova-manage db sync)",
+        ))  # fmt: skip
+    return found
+
+
+def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
+    """The first reason that leaves no host of a cell."""
+    cell, host = target.cell, picture.wanted_host
+    computes = computes_of(target, picture)
+    alive = [compute for compute in computes if compute.up]
+    which = f"nova-compute on {host}" if host else f"every nova-compute of {cell}"
+    if not alive:
+        what = "is down, disabled or unknown" if host else "is down or disabled"
+        remedy = "start or enable one, or name another (openstack compute service list)"
+        yield "no-live-compute", f"{which} {what}", remedy
+        return
+    old = sorted(compute.host for compute in computes if compute.version < OLDEST_COMPUTE)
+    if old:
+        yield (
+            "target-too-old",
+            f"nova-compute on {', '.join(old)} is older than Ussuri (service version below {OLDEST_COMPUTE})",
+            "upgrade it, disable it, or name a newer host",
+        )
+    zone = zone_wanted(picture)
+    if zone and all(picture.zones.get(compute.host) != zone for compute in alive):
+        yield (
+            "availability-zone",
+            f"it was built for the availability zone {zone}, "
+            + (f"which {host} is not in" if host else f"in which {cell} has no live host"),
+            f"put a host of {cell} in that zone, or shelve the server and unpin it "
+            "(openstack server unshelve --no-availability-zone)",
+        )
+    elif not likely_nodes(target, picture):
+        yield (
+            "no-room",
+            f"placement does not offer {host or f'any host of {cell}'} for it",
+            "free or add capacity there, or check the flavor's traits and resource classes",
+        )
+
+
+def check_targets(picture: Picture) -> Findings:
+    """Refuses what stands against every allowed cell; of several cells, the others are just left out."""
+    if picture.target_is_source:
+        yield refusal(
+            "same-cell",
+            f"it is in {picture.source_cell} already",
+            "name another cell; within one, openstack server migrate or resize does it",
+        )
+        return
+    if not picture.targets:
+        yield refusal("no-target-cell", "there is no other cell", "add a cell with nova-manage cell_v2 create_cell")
+    problems = {target.cell: obstacles(target, picture) for target in picture.targets}
+    every_one = all(problems.values())
+    for target in picture.targets:
+        for code, text, remedy in problems[target.cell]:
+            if every_one:
+                yield refusal(code, text, remedy)
+            elif code != "target-disabled":
+                yield warning(code, f"{target.cell} is left out: {text}", remedy)
+        if target.disabled and picture.wanted_cell:
+            yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
+
+
+def allowed_targets(picture: Picture) -> list[Target]:
+    """The cells that the server can go to."""
+    return [target for target in picture.targets if not obstacles(target, picture)]
+
+
+def targets_ok(picture: Picture) -> str:
+    parts = []
+    for target in allowed_targets(picture):
+        hosts = [node.host for node in likely_nodes(target, picture)]
+        more = f" and {len(hosts) - 5} more" if len(hosts) > 5 else ""
+        parts.append(f"{target.cell} can take it: {', '.join(hosts[:5])}{more}")
+    return "; ".join(parts)

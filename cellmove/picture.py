@@ -1,0 +1,175 @@
+"""What planning gathered about a server and the cells around it: the one input of every check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cellmove.db.look import COMPUTE, CONDUCTOR
+
+if TYPE_CHECKING:
+    from cellmove.cloud.network import Port
+    from cellmove.cloud.volume import Attachment
+    from cellmove.db.shapes import (
+        BlockDevice,
+        Flavor,
+        Group,
+        Instance,
+        InstanceMapping,
+        MigrationRow,
+        Node,
+        Service,
+    )
+
+OLDEST_COMPUTE = 47
+"""The service version from which nova-compute has all six snapshot-based resize calls (Ussuri)."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cell that the server may go to.
+
+    :param unreachable: why its database cannot be read; everything below is empty then
+    :param leftovers: rows there that the server's own would meet, by table
+    :param missing: columns that hold data of the server and that its schema lacks
+    """
+
+    cell: str
+    uuid: str
+    disabled: bool = False
+    unreachable: str = ""
+    services: tuple[Service, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    leftovers: Mapping[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything the checks look at. Without ``server`` only its records can be judged.
+
+    :param kind: nova's migration type, ``resize`` or ``migration``
+    :param new_flavor: of a resize; None for a migration
+    :param rows: how many rows of the server the source cell has, by table
+    :param target_is_source: the operator named the cell (or a host of the cell) where the server is
+    :param other_bindings: hosts that a port has a binding for besides the source, by port id
+    :param volume_states: cinder's status by volume id; volumes that do not exist are left out
+    :param allocations: resource providers that hold the server's allocations
+    :param candidates: compute nodes that placement offers; None when it was not asked
+    :param zones: availability zone by host
+    :param disk_store: whether the cells' computes share one disk store: ``shared``, ``separate`` or
+        ``unknown``
+    """
+
+    server_id: str
+    server_name: str
+    kind: str
+    mapping: InstanceMapping | None
+    server: Instance | None = None
+    build_request: bool = False
+    request_spec: Mapping[str, Any] = field(default_factory=dict)
+    force_locked: bool = False
+    new_flavor: Flavor | None = None
+    source_cell: str = ""
+    source_services: tuple[Service, ...] = ()
+    source_nodes: tuple[Node, ...] = ()
+    migrations: tuple[MigrationRow, ...] = ()
+    devices: tuple[BlockDevice, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    shares: int = 0
+    group: Group | None = None
+    group_hosts: tuple[str, ...] = ()
+    extended_binding: bool = True
+    ports: tuple[Port, ...] = ()
+    other_bindings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    volume_states: Mapping[str, str] = field(default_factory=dict)
+    attachments: tuple[Attachment, ...] = ()
+    allocations: frozenset[str] = frozenset()
+    candidates: frozenset[str] | None = None
+    zones: Mapping[str, str] = field(default_factory=dict)
+    wanted_cell: str = ""
+    wanted_host: str = ""
+    target_is_source: bool = False
+    targets: tuple[Target, ...] = ()
+    disk_store: str = "unknown"
+
+    @property
+    def instance(self) -> Instance:
+        """The server's row, for those who know that it is there."""
+        assert self.server is not None
+        return self.server
+
+    @property
+    def flavor(self) -> Flavor:
+        """The flavor the server has now, for those who know that it is there."""
+        assert self.instance.flavor is not None
+        return self.instance.flavor
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the server's row and its flavor were found."""
+        return self.server is not None and self.server.flavor is not None
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The fields of the request spec."""
+        fields: Mapping[str, Any] = self.request_spec.get("nova_object.data") or {}
+        return fields
+
+    @property
+    def volumes(self) -> tuple[BlockDevice, ...]:
+        """The devices that are cinder volumes."""
+        return tuple(device for device in self.devices if device.destination_type == "volume")
+
+    @property
+    def is_volume_backed(self) -> bool:
+        """Whether the root disk is a volume (nova/compute/utils.py, is_volume_backed_instance)."""
+        root = next((device for device in self.devices if device.boot_index == 0), None)
+        if root is not None:
+            return root.destination_type == "volume"
+        if self.spec.get("is_bfv") is not None:
+            return bool(self.spec["is_bfv"])
+        return not self.instance.image_ref
+
+    @property
+    def source_compute(self) -> Service | None:
+        """The service of the compute host where the server is."""
+        return next(
+            (each for each in self.source_services if each.binary == COMPUTE and each.host == self.instance.host),
+            None,
+        )
+
+
+def conductors_up(services: tuple[Service, ...]) -> bool:
+    """Whether any conductor of a cell is alive."""
+    return any(service.binary == CONDUCTOR and service.up for service in services)
+
+
+def computes_of(target: Target, picture: Picture) -> list[Service]:
+    """The computes of a target cell that the scheduler may choose from: enabled, and the wanted one if any."""
+    return [
+        service
+        for service in target.services
+        if service.binary == COMPUTE and not service.disabled and picture.wanted_host in ("", service.host)
+    ]
+
+
+def zone_wanted(picture: Picture) -> str:
+    """The availability zone that the server was booted into; empty when it may be anywhere."""
+    return str(picture.spec.get("availability_zone") or "")
+
+
+def likely_nodes(target: Target, picture: Picture) -> list[Node]:
+    """The compute nodes of a target cell that nothing known here speaks against."""
+    zone = zone_wanted(picture)
+    hosts = {
+        service.host
+        for service in computes_of(target, picture)
+        if service.up and zone in ("", picture.zones.get(service.host))
+    }
+    return [
+        node
+        for node in target.nodes
+        if node.host in hosts and (picture.candidates is None or node.uuid in picture.candidates)
+    ]

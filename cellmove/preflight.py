@@ -1,0 +1,59 @@
+"""The checks before anything is written. Each finding is a value: ok, a warning, or a refusal with its remedy.
+
+They follow what nova-api refuses (nova/compute/api.py, ``resize``) and add what nova would lose or
+break without a word. All of them are shown at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cellmove.checks import baggage, flavor, server, target
+from cellmove.checks.finding import Check, Findings, Level
+from cellmove.picture import Picture, Target
+
+__all__ = ["CHECKS", "Check", "Group", "Level", "Picture", "Target", "examine"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Checks about one thing.
+
+    :param ok: what to say when none of them finds anything; an empty text says nothing
+    """
+
+    code: str
+    ok: Callable[[Picture], str]
+    checks: tuple[Callable[[Picture], Findings], ...]
+
+
+def _nothing(_picture: Picture) -> str:
+    return ""
+
+
+RECORDS = Group("records", _nothing, (server.check_records,))
+"""Without these the others have nothing to look at."""
+
+CHECKS: tuple[Group, ...] = (
+    RECORDS,
+    Group("state", server.state_ok, (server.check_state, server.check_migrations)),
+    Group("source", server.source_ok, (server.check_source, server.check_allocations)),
+    Group("target", target.targets_ok, (target.check_targets,)),
+    Group("flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology)),
+    Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports)),
+    Group("volumes", baggage.volumes_ok, (baggage.check_volumes, baggage.check_shares)),
+    Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_encryption)),
+    Group("notes", _nothing, (baggage.check_disk_store, server.check_group, server.check_config_drive)),
+)
+"""All checks, in the order in which their findings are shown."""
+
+
+def examine(picture: Picture) -> tuple[Check, ...]:
+    """All findings at once, in the order of :data:`CHECKS`."""
+    found: list[Check] = []
+    for group in CHECKS if picture.is_complete else (RECORDS,):
+        findings = [finding for check in group.checks for finding in check(picture)]
+        text = "" if findings or not picture.is_complete else group.ok(picture)
+        found += findings or ([Check(group.code, Level.OK, text)] if text else [])
+    return tuple(found)

@@ -1,0 +1,326 @@
+"""The step ``plan``: looks at everything, decides what the move will be, and writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cellmove import preflight
+from cellmove.checks import baggage, target
+from cellmove.cloud import candidates, network, placement, servers, volume
+from cellmove.db import look, state
+from cellmove.errors import CannotConnect, NotFound, Usage
+from cellmove.picture import Picture, Target, likely_nodes
+
+if TYPE_CHECKING:
+    from cellmove.clock import Clock
+    from cellmove.db.cells import Cell
+    from cellmove.db.shapes import BlockDevice, Flavor, Node
+    from cellmove.gateway import Gateway
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What planning came to.
+
+    :param facts: becomes ``Move.plan``: plain JSON values, nothing secret. Empty when the server's
+        records are not complete enough to plan anything (``checks`` then refuses)
+    :param summary: what a person is shown
+    :param checks: all findings, good and bad
+    """
+
+    facts: dict[str, Any]
+    summary: dict[str, Any]
+    checks: tuple[preflight.Check, ...]
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """Where the operator wants the server: cells that are allowed, and how that was said."""
+
+    cells: tuple[Cell, ...]
+    cell: str = ""
+    host: str = ""
+    is_source: bool = False
+
+
+def gather(
+    gateway: Gateway,
+    clock: Clock,
+    *,
+    server: str,
+    flavor: str | None,
+    host: str | None,
+    cell: str | None,
+    force_locked: bool,
+) -> Planned:
+    """Look at a server and at where it may go.
+
+    :param server: name or UUID
+    :param flavor: name or id of the new flavor; None for a migration
+    :param host: the compute host it has to go to; None for any
+    :param cell: name or UUID of the cell it has to go to; None for any
+    :param force_locked: also move a server that is locked
+    :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
+    :raises CallError: something cannot be looked at
+    """
+    # The databases first: that is the quickest way to find out that nothing can be reached.
+    mapped_hosts = look.host_cells(gateway.api_engine) if host else {}
+    new_flavor = _find_flavor(gateway, flavor) if flavor is not None else None
+    found = servers.find_server(gateway.admin, server)
+    server_id = str(found["id"])
+    mapping = look.mapping_of(gateway.api_engine, server_id)
+    source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
+    wish = _wish(gateway, source, mapped_hosts, host=host, cell=cell)
+    picture = Picture(
+        server_id=server_id,
+        server_name=str(found.get("name") or server_id),
+        kind="resize" if new_flavor else "migration",
+        mapping=mapping,
+        build_request=look.has_build_request(gateway.api_engine, server_id),
+        request_spec=_request_spec(gateway, server_id),
+        force_locked=force_locked,
+        new_flavor=new_flavor,
+        source_cell=source.name if source else "",
+        wanted_cell=wish.cell,
+        wanted_host=wish.host,
+        target_is_source=wish.is_source,
+    )
+    if source is not None:
+        picture = _with_records(gateway, clock, picture, source, wish)
+    if picture.is_complete:
+        picture = _with_cloud(gateway, picture)
+    facts = _facts(picture, source, _command(server, flavor, host, cell, force_locked)) if source else {}
+    return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
+
+
+# --- what the operator named ---
+
+
+def _find_flavor(gateway: Gateway, name_or_id: str) -> Flavor:
+    found = look.find_flavors(gateway.api_engine, name_or_id)
+    if not found:
+        raise Usage(f"there is no flavor {name_or_id}{_suggest(name_or_id, look.flavor_names(gateway.api_engine))}")
+    return found[0]
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    """Words like the given one, or else all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=3)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are: {', '.join(names[:30])}{', …' if len(names) > 30 else ''}" if names else "; there are none"
+
+
+def _wish(
+    gateway: Gateway, source: Cell | None, mapped_hosts: Mapping[str, str], *, host: str | None, cell: str | None
+) -> _Wish:
+    """Which cells are allowed.
+
+    :raises Usage: no such cell or host, or the host is in another cell than the one named
+    """
+    named = gateway.cell(cell) if cell else None
+    if host:
+        if host not in mapped_hosts:
+            raise Usage(f"there is no compute host {host}{_suggest(host, mapped_hosts)}")
+        of_host = gateway.cell(mapped_hosts[host])
+        if named is not None and named.uuid != of_host.uuid:
+            raise Usage(f"host {host} is in {of_host.name}, not in {named.name}")
+        named = of_host
+    if named is None:
+        return _Wish(tuple(each for each in gateway.cells if source is None or each.uuid != source.uuid))
+    is_source = source is not None and named.uuid == source.uuid
+    return _Wish(() if is_source else (named,), named.name, host or "", is_source)
+
+
+def _command(server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool) -> str:
+    """What to type to try again."""
+    words = ["cellmove", "migrate", server] if flavor is None else ["cellmove", "resize", server, flavor]
+    for option, value in (("--cell", cell), ("--host", host)):
+        words += [option, value] if value else []
+    return shlex.join([*words, "--force-locked"] if force_locked else words)
+
+
+# --- looking ---
+
+
+def _request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
+    try:
+        return state.read_request_spec(gateway.api_engine, server_id)
+    except (NotFound, ValueError):
+        return {}
+
+
+def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell, wish: _Wish) -> Picture:
+    """Add what the databases say."""
+    database, server_id = gateway.database(source), picture.server_id
+    now, down_time = clock.database_time(), gateway.settings.service_down_time
+    instance = look.instance_of(database, server_id)
+    if instance is None:
+        return picture
+    group = look.group_of(gateway.api_engine, server_id)
+    targets = tuple(_target(gateway, clock, source, cell, server_id, named=bool(wish.cell)) for cell in wish.cells)
+    hosts = {service.host for each in targets for service in each.services}
+    zones = look.availability_zones(gateway.api_engine, hosts)
+    default = gateway.settings.default_availability_zone
+    return dataclasses.replace(
+        picture,
+        server=instance,
+        server_name=instance.display_name or picture.server_name,
+        source_services=tuple(look.services_of(database, now, down_time)),
+        source_nodes=tuple(look.nodes_of(database)),
+        migrations=tuple(look.migrations_of(database, server_id)),
+        devices=tuple(look.block_devices_of(database, server_id)),
+        rows=look.row_counts(database, server_id, with_deleted=False),
+        shares=look.share_count(database, server_id),
+        group=group,
+        group_hosts=tuple(look.group_hosts(gateway, group.members, [server_id])) if group else (),
+        targets=targets,
+        zones={host: zones.get(host, default) for host in hosts},
+    )
+
+
+def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id: str, *, named: bool) -> Target:
+    """What a cell has that the server may go to.
+
+    :param named: the operator asked for this one: that it cannot be reached ends the command
+    """
+    try:
+        database = gateway.database(cell)
+    except CannotConnect as error:
+        if named:
+            raise
+        return Target(cell.name, cell.uuid, disabled=cell.disabled, unreachable=str(error))
+    own = gateway.database(source)
+    return Target(
+        cell.name,
+        cell.uuid,
+        disabled=cell.disabled,
+        services=tuple(look.services_of(database, clock.database_time(), gateway.settings.service_down_time)),
+        nodes=tuple(look.nodes_of(database)),
+        leftovers=look.leftovers(own, database, server_id),
+        missing=tuple(look.missing_columns(own, database, server_id)),
+    )
+
+
+def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
+    """Add what neutron, cinder and placement say."""
+    extended = network.has_extended_binding(gateway.service)
+    ports = tuple(network.ports_of(gateway.service, picture.server_id))
+    others: dict[str, tuple[str, ...]] = {}
+    for port in ports if extended else ():
+        bound = network.bindings(gateway.service, port.id)
+        others[port.id] = tuple(each.host for each in bound if each.host not in ("", port.host, picture.instance.host))
+    states = _volume_states(gateway, picture.volumes)
+    held = placement.allocations_of(gateway.admin, picture.server_id).get("allocations") or {}
+    wanted = picture.new_flavor or picture.flavor
+    node = next((n for each in picture.targets for n in each.nodes if n.host == picture.wanted_host), None)
+    offered = candidates.offered(
+        gateway.admin, wanted, volume_backed=picture.is_volume_backed, only=node.uuid if node else ""
+    )
+    return dataclasses.replace(
+        picture,
+        extended_binding=extended,
+        ports=ports,
+        other_bindings=others,
+        volume_states=states,
+        attachments=tuple(volume.attachments_of(gateway.admin, picture.server_id)) if states else (),
+        allocations=frozenset(held),
+        candidates=offered,
+    )
+
+
+def _volume_states(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str, str]:
+    states: dict[str, str] = {}
+    for volume_id in sorted({device.volume_id for device in devices if device.volume_id}):
+        try:
+            states[volume_id] = volume.get_volume(gateway.admin, volume_id).status
+        except NotFound:
+            continue
+    return states
+
+
+# --- what comes out ---
+
+
+def _facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
+    """The move's plan."""
+    if not picture.is_complete:
+        return {}
+    server, old, compute = picture.instance, picture.flavor, picture.source_compute
+    new = picture.new_flavor or old
+    return {
+        "server_id": server.uuid,
+        "server_name": picture.server_name,
+        "project_id": server.project_id,
+        "user_id": server.user_id,
+        "kind": picture.kind,
+        "source_cell": source.name,
+        "source_cell_uuid": source.uuid,
+        "source_host": server.host,
+        "source_node": server.node,
+        "source_compute_version": compute.version if compute else 0,
+        "wanted_cell": picture.wanted_cell,
+        "wanted_host": picture.wanted_host,
+        "target_cells": [each.cell for each in target.allowed_targets(picture)],
+        "flavor_name": new.name,
+        "new_flavor_id": new.flavorid,
+        "old_instance_type_id": old.id,
+        "new_instance_type_id": new.id,
+        "volume_backed": picture.is_volume_backed,
+        "vm_state": server.vm_state,
+        "active": server.vm_state == "active",
+        "transfer": _transfer(picture),
+        "ports": [port.id for port in picture.ports],
+        "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in picture.volumes],
+        "flavor_from": old.name,
+        "image_ref": server.image_ref,
+        "command": command,
+    }
+
+
+def _transfer(picture: Picture) -> str:
+    """How the root disk travels."""
+    return "volumes" if picture.is_volume_backed else "image"
+
+
+def _summary(picture: Picture, status: str) -> dict[str, Any]:
+    """What a person is shown."""
+    complete = picture.is_complete
+    cells = target.allowed_targets(picture)
+    named = picture.wanted_cell or (cells[0].cell if len(cells) == 1 else "")
+    old = picture.flavor.name if complete else ""
+    return {
+        "server_id": picture.server_id,
+        "server_name": picture.server_name,
+        "status": status,
+        "kind": picture.kind,
+        "source_cell": picture.source_cell,
+        "source_host": picture.instance.host if complete else "",
+        "target_cell": named,
+        "target_hosts": [
+            {"host": node.host, "cell": each.cell, "note": _note(picture, node)}
+            for each in cells
+            for node in likely_nodes(each, picture)
+        ],
+        "flavor_from": old,
+        "flavor_to": picture.new_flavor.name if picture.new_flavor else old,
+        "backing": ("volume" if picture.is_volume_backed else "image") if complete else "",
+        "active": complete and picture.instance.vm_state == "active",
+        "ports": len(picture.ports),
+        "volumes": len(picture.volumes),
+        "copied": dict(picture.rows),
+        "lost": [loss.text for loss in baggage.losses(picture)] if complete else [],
+        "transfer": _transfer(picture) if complete else "",
+    }
+
+
+def _note(picture: Picture, node: Node) -> str:
+    """A word about a host: its zone and how full it is."""
+    memory = f"{node.memory_mb_used / 1024:.0f} of {node.memory_mb / 1024:.0f} GiB"
+    return f"{picture.zones.get(node.host, '')}; {node.vcpus_used} of {node.vcpus} vCPU, {memory} in use"
