@@ -1,0 +1,64 @@
+"""python3 -m lab up | status | down | wipe [--all]"""
+
+import argparse
+import shutil
+import signal
+import sys
+
+from lab import processes
+from lab.layout import LabError, load
+
+STORES = ("rabbitmq", "epmd", "mariadb")
+
+
+def down(layout, number=signal.SIGTERM):
+    """End everything that this lab started: OpenStack first, what it talks to last."""
+    names = processes.recorded_names(layout)
+    ended = processes.end(layout, [name for name in names if name not in STORES], number=number)
+    ended += processes.end(layout, [name for name in names if name in STORES], number=number)
+    print(f"lab: ended {len(ended)} daemons" if ended else "lab: nothing was running", flush=True)
+    return 0
+
+
+def wipe(layout, everything):
+    """End it and remove its databases, guests, images and logs; with `everything` also what is installed in .lab."""
+    down(layout, signal.SIGKILL)
+    names = ["etc", "state", "log", "run", "faults", "env", "clouds.yaml", "port-base"]
+    for name in names + (["venv", "boot", "cache"] if everything else []):
+        path = layout.home / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return 0
+
+
+def status(layout):
+    """One line for each daemon; exit code 0 only if all answer."""
+    from lab import status as module
+
+    return module.show(layout)
+
+
+def main(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
+    parser.add_argument("command", choices=("up", "status", "down", "wipe"))
+    parser.add_argument("--all", action="store_true", help="wipe: also the installed packages and the cache")
+    chosen = parser.parse_args(arguments)
+    try:
+        layout = load()
+        if chosen.command == "up":
+            from lab import up
+
+            return up.up(layout)
+        if chosen.command == "wipe":
+            return wipe(layout, chosen.all)
+        return {"status": status, "down": down}[chosen.command](layout)
+    except LabError as problem:
+        print(f"lab: {problem}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Runs inside the lab's environment: import a project once, fork one daemon for each service, end.
+
+Reads a plan (JSON, see lab/services.py) from standard input, writes {name: pid} as its last line.
+"""
+
+import importlib
+import json
+import os
+import sys
+
+
+def become_daemon(service):
+    """The child's first steps: a session, an environment and a log of its own."""
+    os.setsid()
+    import setproctitle  # nova and neutron bring it along
+
+    setproctitle.setproctitle(f"lab {service['name']}")
+    os.environ.update(service["variables"])
+    log = os.open(service["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(nothing)
+    os.close(log)
+
+
+def run(service):
+    """Be the service, until it ends."""
+    kind, _, target = service["entry"].partition(":")
+    sys.argv = [service["name"], *service["arguments"]]
+    if kind == "wsgi":
+        import serve
+
+        serve.serve(target, service["address"], service["port"])
+        return
+    module, _, function = target.partition(":")
+    if module == "nova.cmd.compute":
+        report_at_once()
+    getattr(importlib.import_module(module), function)()
+
+
+def report_at_once():
+    """Let a nova-compute say that it is up when it is, not five seconds later: tests start and stop it often."""
+    from nova.servicegroup import api
+
+    api.INITIAL_REPORTING_DELAY = 0
+
+
+def load(plan):
+    """Import what all services of the plan need."""
+    sys.path[:0] = plan["paths"]
+    for module in plan["preload"]:
+        # nova chooses its kind of threads in its entry modules, so these come first, as in its own commands.
+        importlib.import_module(module)
+    if "nova.cmd.compute" in plan["preload"]:
+        # nova takes drivers only from the package nova.virt: the lab's folder becomes a part of it.
+        import nova.virt
+
+        nova.virt.__path__.append(plan["virt"])
+
+
+def main():
+    """Fork them all; the parent writes their pids and ends, so that init inherits them."""
+    plan = json.load(sys.stdin)
+    load(plan)
+    pids = {}
+    for service in plan["services"]:
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                become_daemon(service)
+                run(service)
+                status = 0
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else 1
+                if not isinstance(end.code, int):
+                    print(end.code, file=sys.stderr)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        pids[service["name"]] = pid
+    print(json.dumps(pids))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What the lab needs from outside: Debian packages through apt, and OpenStack from PyPI into the lab's own environment."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+
+from lab.layout import LabError
+
+DEBIAN_PROGRAMS = {
+    "mariadb-server": ("/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db"),
+    "mariadb-client": ("/usr/bin/mariadb", "/usr/bin/mariadb-dump"),
+    "rabbitmq-server": ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/bin/epmd"),
+}
+
+# nova.virt.fake imports fixtures, everything that is WSGI is served by cheroot; the client is for people.
+PYTHON_PACKAGES = (
+    "nova",
+    "keystone",
+    "openstack-placement",
+    "glance",
+    "neutron",
+    "cinder",
+    "PyMySQL",
+    "cheroot",
+    "fixtures",
+    "python-openstackclient",
+    "osc-placement",
+)
+
+
+def missing_packages():
+    """The Debian packages whose programs are not there."""
+    return [
+        package
+        for package, programs in DEBIAN_PROGRAMS.items()
+        if not all(os.path.exists(program) for program in programs)
+    ]
+
+
+def run(layout, command, what, environment=None):
+    """Run one installation command; on failure show the end of what it said."""
+    log = layout.log / "install.log"
+    with open(log, "ab") as file:
+        done = subprocess.run(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **(environment or {})},
+            check=False,
+        )
+    if done.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+        raise LabError(f"{what} failed (exit {done.returncode}); the end of {log}:\n{tail}")
+
+
+def debian(layout):
+    """Install MariaDB and RabbitMQ where they are missing, without letting them start as system services."""
+    missing = missing_packages()
+    if importlib.util.find_spec("ensurepip") is None:
+        missing.append("python3-venv")
+    if not missing:
+        return False
+    if os.geteuid() != 0:
+        raise LabError(f"install these packages, or run as root: {' '.join(missing)}")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    policy = "/usr/sbin/policy-rc.d"
+    made_policy = not os.path.exists(policy)
+    if made_policy:
+        with open(policy, "w", encoding="ascii") as file:
+            file.write("#!/bin/sh\nexit 101\n")
+        os.chmod(policy, 0o755)
+    try:
+        run(layout, ["apt-get", "update", "-q"], "apt-get update", quiet)
+        options = ["-q", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-unsafe-io"]
+        run(layout, ["apt-get", "install", *options, *missing], "apt-get install", quiet)
+    finally:
+        if made_policy:
+            os.unlink(policy)
+    still = missing_packages()
+    if still:
+        raise LabError(f"installed, yet their programs are not where they should be: {' '.join(still)}")
+    return True
+
+
+def wanted():
+    """What the environment is made of; another list or another interpreter makes it anew."""
+    return f"{sys.version}\n" + "\n".join(PYTHON_PACKAGES) + "\n"
+
+
+def environment_is_ready(layout):
+    """Whether the environment was made completely, from this very list."""
+    marker = layout.venv / "lab-packages.txt"
+    return marker.exists() and marker.read_text() == wanted() and layout.python.exists()
+
+
+def python(layout):
+    """Make the lab's environment with uv, which itself comes from PyPI into a small one beside it."""
+    if environment_is_ready(layout):
+        return False
+    boot = layout.home / "boot"
+    uv = boot / "bin" / "uv"
+    if not uv.exists():
+        shutil.rmtree(boot, ignore_errors=True)
+        run(layout, [sys.executable, "-m", "venv", boot], "making an environment for uv")
+        run(layout, [boot / "bin" / "python", "-m", "pip", "install", "-q", "uv"], "installing uv")
+    shutil.rmtree(layout.venv, ignore_errors=True)
+    run(layout, [uv, "venv", "-q", "--python", sys.executable, layout.venv], "making the lab's environment")
+    install = [uv, "pip", "install", "-q", "--python", layout.python]
+    run(layout, [*install, *PYTHON_PACKAGES], "installing OpenStack")
+    compile_used(layout)
+    (layout.venv / "lab-packages.txt").write_text(wanted())
+    return True
+
+
+# Only what the lab runs is compiled beforehand: the rest of the environment (tests, drivers for hardware) is larger.
+COMPILED = (
+    "nova", "keystone", "placement", "glance", "neutron", "cinder", "sqlalchemy", "oslo*", "keystone*", "alembic",
+    "eventlet", "kombu", "amqp", "webob", "neutron_lib", "os_*", "openstack", "stevedore", "dogpile", "pymysql",
+    "cryptography", "glance_store", "glanceclient", "cinderclient", "cheroot",
+)  # fmt: skip
+
+
+def compile_used(layout):
+    """Compile with all cores: otherwise each of the daemons that start at once would compile the same modules."""
+    packages = next(layout.venv.glob("lib/python3*/site-packages"))
+    folders = sorted({path for pattern in COMPILED for path in packages.glob(pattern) if path.is_dir()})
+    command = [layout.python, "-m", "compileall", "-q", "-j", str(os.cpu_count() or 1), "-x", "/tests/", *folders]
+    run(layout, command, "compiling")
+
+
+def fingerprint(layout):
+    """A short name for exactly these versions: the key of the schema cache."""
+    packages = next(layout.venv.glob("lib/python3*/site-packages"))
+    versions = sorted(
+        path.name
+        for pattern in ("nova-*", "keystone-*", "openstack_placement-*", "glance-*", "neutron-*", "cinder-*")
+        for path in packages.glob(pattern + ".dist-info")
+    )
+    return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:12]

@@ -1,0 +1,172 @@
+"""Where everything of the lab is: folders, ports, addresses, names and passwords.  Plain data, nothing runs here."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LOOPBACK = "127.0.0.1"
+PASSWORD = "lab-secret"  # everything listens on the loopback only, so one word will do
+REGION = "RegionOne"
+DEFAULT_PORT_BASE = 35000
+
+# Distance of each listening port from the base: two labs with bases 100 apart can run side by side.
+PORT_OFFSETS = {
+    "mariadb": 0,
+    "rabbitmq": 1,
+    "epmd": 2,
+    "erlang": 3,
+    "keystone": 10,
+    "placement": 11,
+    "glance": 12,
+    "cinder": 13,
+    "neutron": 14,
+    "nova": 15,
+}
+
+# Each compute host has a loopback address of its own, as a real one would have: nova passes it around
+# (migrations.dest_host, volume connectors) and the driver finds the other host's folder by it.
+HOSTS = {
+    "c1-host1": "127.0.1.1",
+    "c1-host2": "127.0.1.2",
+    "c2-host1": "127.0.2.1",
+    "c2-host2": "127.0.2.2",
+}
+CELLS = {"cell1": ("c1-host1", "c1-host2"), "cell2": ("c2-host1", "c2-host2")}
+CELL_UUIDS = {
+    "cell0": "00000000-0000-0000-0000-000000000000",
+    "cell1": "11111111-1111-4111-8111-111111111111",
+    "cell2": "22222222-2222-4222-8222-222222222222",
+}
+
+# database -> its owner.  Every project has its own user, so a service that uses a wrong URL is refused.
+DATABASES = {
+    "keystone": "keystone",
+    "placement": "placement",
+    "glance": "glance",
+    "cinder": "cinder",
+    "neutron": "neutron",
+    "nova_api": "nova",
+    "nova_cell0": "nova",
+    "nova_cell1": "nova",
+    "nova_cell2": "nova",
+}
+VIRTUAL_HOSTS = ("/", "cell1", "cell2")
+
+
+class LabError(Exception):
+    """Something the person at the keyboard has to know; its text is the whole message."""
+
+
+def cell_of(host):
+    """The cell whose compute `host` is."""
+    for cell, hosts in CELLS.items():
+        if host in hosts:
+            return cell
+    raise LabError(f"no such compute host: {host} (there are {', '.join(HOSTS)})")
+
+
+def find_home():
+    """The folder that holds the lab: `.lab` of this checkout, or CELLMOVE_LAB_HOME."""
+    return Path(os.environ.get("CELLMOVE_LAB_HOME") or REPOSITORY / ".lab").resolve()
+
+
+def find_port_base(home):
+    """The first port: the environment's, or the one that this lab was made with, or the default."""
+    recorded = home / "port-base"
+    made_with = int(recorded.read_text()) if recorded.exists() else None
+    wanted = os.environ.get("CELLMOVE_LAB_PORT_BASE")
+    if wanted and made_with and int(wanted) != made_with:
+        raise LabError(
+            f"this lab was made with CELLMOVE_LAB_PORT_BASE={made_with}, now it is {wanted}: "
+            "the old ports stand in its databases, so run `make lab-wipe` (with the old base) first"
+        )
+    return int(wanted or made_with or DEFAULT_PORT_BASE)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One lab: its folder and its ports."""
+
+    home: Path
+    port_base: int
+
+    def port(self, name):
+        """The TCP port of one of PORT_OFFSETS."""
+        return self.port_base + PORT_OFFSETS[name]
+
+    def url(self, name):
+        """The base URL of an HTTP service."""
+        return f"http://{LOOPBACK}:{self.port(name)}"
+
+    @property
+    def auth_url(self):
+        """Keystone's versioned address."""
+        return self.url("keystone") + "/v3"
+
+    def database_url(self, database):
+        """The SQLAlchemy URL of one database, with its owner's name and password."""
+        return (
+            f"mysql+pymysql://{DATABASES[database]}:{PASSWORD}@{LOOPBACK}:{self.port('mariadb')}/{database}"
+            "?charset=utf8mb4"
+        )
+
+    def transport_url(self, virtual_host="/"):
+        """The message bus of the API level (`/`) or of a cell (its name)."""
+        path = "" if virtual_host == "/" else virtual_host
+        return f"rabbit://lab:{PASSWORD}@{LOOPBACK}:{self.port('rabbitmq')}/{path}"
+
+    @property
+    def venv(self):
+        """The lab's own virtual environment: nova and all the others."""
+        return self.home / "venv"
+
+    @property
+    def python(self):
+        """The interpreter of that environment."""
+        return self.venv / "bin" / "python"
+
+    @property
+    def cache(self):
+        """What a wipe may keep: a dump of the empty schemas."""
+        return self.home / "cache"
+
+    @property
+    def etc(self):
+        """Configuration files, made anew by every `up`."""
+        return self.home / "etc"
+
+    @property
+    def state(self):
+        """Databases, images, guests: everything that a wipe removes."""
+        return self.home / "state"
+
+    @property
+    def log(self):
+        """One log file for each daemon."""
+        return self.home / "log"
+
+    @property
+    def run(self):
+        """One record (pid and its start time) for each daemon."""
+        return self.home / "run"
+
+    @property
+    def faults(self):
+        """`<host>/<virt call>` files that make the driver fail or hang."""
+        return self.home / "faults"
+
+    @property
+    def nova_conf(self):
+        """The configuration of nova's API level, the one with an [api_database]."""
+        return self.etc / "nova" / "nova.conf"
+
+    def host_state(self, host):
+        """The state folder of one compute host: its guests and their disks."""
+        return self.state / "nova" / host
+
+
+def load():
+    """The layout of the lab of this checkout."""
+    home = find_home()
+    return Layout(home=home, port_base=find_port_base(home))

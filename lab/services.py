@@ -1,0 +1,250 @@
+"""The OpenStack daemons of the lab: which there are, how each is started, and how each is asked whether it answers."""
+
+import json
+import re
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+from lab import config, processes, stores
+from lab.layout import CELLS, HOSTS, LOOPBACK, PASSWORD, REPOSITORY, LabError
+
+INSIDE = REPOSITORY / "lab" / "inside"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One daemon that is forked from a process which has already imported its project.
+
+    `entry` is `main:<module>:<function>` or `wsgi:<module>`; the latter is served on the port named `port`.
+    """
+
+    name: str
+    group: str
+    entry: str
+    arguments: tuple = ()
+    variables: dict = field(default_factory=dict)
+    port: str | None = None
+
+
+# What each group imports before it forks.  Never a module that reads its configuration while it is imported.
+PRELOADED = {
+    "keystone": ("keystone.server.wsgi", "keystone.server.flask.application"),
+    "placement": ("placement.deploy", "placement.handler"),
+    "glance": ("glance.common.wsgi_app", "glance.api.v2.router"),
+    "cinder-api": ("cinder.wsgi.wsgi",),
+    "cinder": ("cinder.cmd.volume", "cinder.cmd.scheduler"),
+    "neutron": ("neutron.cmd.server", "neutron.plugins.ml2.plugin", "neutron.server.api"),
+    "nova": ("nova.cmd.compute", "nova.cmd.conductor", "nova.cmd.scheduler", "nova.compute.manager", "nova.virt.fake",
+             "nova.conductor.manager", "nova.scheduler.manager", "nova.api.openstack.wsgi_app",
+             "nova.api.openstack.compute"),
+    "agent": (),
+}  # fmt: skip
+
+
+def all_services(layout):
+    """Every OpenStack daemon, in the order in which people think of them."""
+    etc = layout.etc
+    nova = {"OS_NOVA_CONFIG_DIR": etc / "nova", "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf"}
+    neutron = {"OS_NEUTRON_CONFIG_DIR": etc / "neutron", "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
+    cinder = ("--config-file", etc / "cinder" / "cinder.conf")
+    found = [
+        Service(
+            "keystone",
+            "keystone",
+            "wsgi:keystone.wsgi.api",
+            variables={"OS_KEYSTONE_CONFIG_FILES": etc / "keystone" / "keystone.conf"},
+            port="keystone",
+        ),
+        Service(
+            "placement",
+            "placement",
+            "wsgi:placement.wsgi.api",
+            variables={"OS_PLACEMENT_CONFIG_DIR": etc / "placement"},
+            port="placement",
+        ),
+        Service(
+            "glance",
+            "glance",
+            "wsgi:glance.wsgi.api",
+            variables={"OS_GLANCE_CONFIG_DIR": etc / "glance"},
+            port="glance",
+        ),
+        Service("cinder-api", "cinder-api", "wsgi:cinder.wsgi.api", cinder, port="cinder"),
+        Service("cinder-scheduler", "cinder", "main:cinder.cmd.scheduler:main", cinder),
+        Service("cinder-volume", "cinder", "main:cinder.cmd.volume:main", cinder),
+        Service("neutron-api", "neutron", "wsgi:neutron.wsgi.api", variables=neutron, port="neutron"),
+        Service("neutron-rpc", "neutron", "main:neutron.cmd.server:main_rpc", variables=neutron),
+        Service("network-agent", "agent", "main:agent:main", (json.dumps(agent_settings(layout)),)),
+        Service("nova-api", "nova", "wsgi:nova.wsgi.osapi_compute", variables=nova, port="nova"),
+    ]
+    level = ("--config-file", layout.nova_conf)
+    found.append(Service("nova-scheduler", "nova", "main:nova.cmd.scheduler:main", level))
+    found.append(Service("nova-superconductor", "nova", "main:nova.cmd.conductor:main", level))
+    for cell in CELLS:
+        files = ("--config-file", etc / "nova" / f"nova-{cell}.conf")
+        found.append(Service(f"nova-conductor-{cell}", "nova", "main:nova.cmd.conductor:main", files))
+    for host in HOSTS:
+        arguments = tuple(word for file in config.compute_files(layout, host) for word in ("--config-file", file))
+        found.append(Service(compute_name(host), "nova", "main:nova.cmd.compute:main", arguments))
+    return found
+
+
+def agent_settings(layout):
+    """What the fake network agent has to know."""
+    return {
+        "transport_url": layout.transport_url(),
+        "hosts": {host: str(layout.host_state(host) / "guests") for host in HOSTS},
+        "addresses": HOSTS,
+        "faults": str(layout.faults),
+        "database": {"host": LOOPBACK, "port": layout.port("mariadb"), "user": "neutron", "password": PASSWORD,
+                     "database": "neutron"},
+    }  # fmt: skip
+
+
+def compute_name(host):
+    """The daemon's name of the nova-compute of one host."""
+    return f"nova-compute-{host}"
+
+
+def plan(layout, services):
+    """What `inside/starter.py` is told: JSON."""
+    return {
+        "preload": list(dict.fromkeys(module for service in services for module in PRELOADED[service.group])),
+        "paths": [str(INSIDE)],
+        "virt": str(INSIDE / "virt"),
+        "run": str(layout.run),
+        "services": [
+            {
+                "name": service.name,
+                "entry": service.entry,
+                "arguments": [str(word) for word in service.arguments],
+                "variables": {name: str(value) for name, value in service.variables.items()},
+                "address": LOOPBACK,
+                "port": layout.port(service.port) if service.port else None,
+                "log": str(layout.log / f"{service.name}.log"),
+            }
+            for service in services
+        ],
+    }
+
+
+def start(layout, services):
+    """Fork services of one group from one process that imports the project once.  What already runs is left alone.
+
+    The process imports first and forks after, then ends: each service is a daemon of its own, with its own session,
+    log and record, and can be ended and started alone.
+    """
+    dead = [service for service in services if not processes.running_pid(layout, service.name)]
+    if not dead:
+        return []
+    # A worker whose master was killed would keep the queue or the port.
+    processes.end(layout, [service.name for service in dead], patience=0)
+    layout.run.mkdir(parents=True, exist_ok=True)
+    layout.log.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [str(layout.python), "-W", "ignore", str(INSIDE / "starter.py")],
+        input=json.dumps(plan(layout, dead)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=processes.environment(layout),
+        cwd=layout.home,
+        check=False,
+    )
+    if done.returncode:
+        raise LabError(f"cannot start {', '.join(service.name for service in dead)}:\n{done.stdout[-3000:]}")
+    for name, pid in json.loads(done.stdout.splitlines()[-1]).items():
+        processes.record(layout, name, pid)
+    return [service.name for service in dead]
+
+
+def http_answers(layout, service):
+    """None if an HTTP service answers with anything but a server error, else what it did."""
+    try:
+        with urllib.request.urlopen(layout.url(service.port) + "/", timeout=5) as response:
+            response.read()
+        return None
+    except urllib.error.HTTPError as problem:
+        return None if problem.code < 500 else f"HTTP {problem.code}"
+    except OSError as problem:
+        return str(getattr(problem, "reason", problem))
+
+
+def amqp_answers(layout):
+    """None if RabbitMQ begins the AMQP handshake."""
+    try:
+        with socket.create_connection((LOOPBACK, layout.port("rabbitmq")), timeout=3) as connection:
+            connection.sendall(b"AMQP\0\0\x09\x01")
+            frame = connection.recv(11)
+    except OSError as problem:
+        return str(problem)
+    # A method frame that says connection.start: class 10, method 10.
+    return None if frame[:1] == b"\x01" and frame[7:11] == b"\0\x0a\0\x0a" else f"unexpected words: {frame!r}"
+
+
+def mariadb_answers(layout):
+    """None if SQL works as the lab's administrator (the init file has run, then)."""
+    try:
+        stores.query(layout, "SELECT 1", "nova_cell2")
+    except LabError as problem:
+        return str(problem).splitlines()[0]
+    return None
+
+
+def heartbeats(layout):
+    """name -> seconds since the last heartbeat, for everything that only a heartbeat shows to be alive.
+
+    A heartbeat of a nova-compute has gone through its cell's bus and conductor, one of the network agent through
+    neutron's RPC server, so they show more than a pid.
+    """
+    statements = [
+        f"SELECT CONCAT('{level}/', `binary`, '/', host), TIMESTAMPDIFF(SECOND, last_seen_up, UTC_TIMESTAMP()) "
+        f"FROM nova_{level}.services WHERE deleted = 0 AND last_seen_up IS NOT NULL"
+        for level in ("cell0", *CELLS)
+    ]
+    statements.append(
+        "SELECT CONCAT('cinder/', `binary`, '/', host), TIMESTAMPDIFF(SECOND, updated_at, UTC_TIMESTAMP()) "
+        "FROM cinder.services WHERE deleted = 0 AND updated_at IS NOT NULL"
+    )
+    statements.append(
+        "SELECT CONCAT('agent/', host), TIMESTAMPDIFF(SECOND, heartbeat_timestamp, UTC_TIMESTAMP()) "
+        "FROM neutron.agents"
+    )
+    return {name: int(age) for name, age in stores.query(layout, " UNION ALL ".join(statements))}
+
+
+def beating(ages, pattern, since):
+    """None if something whose name matches has beaten after the service was started, else what is wrong."""
+    found = [age for name, age in ages.items() if re.fullmatch(pattern, name)]
+    if not found:
+        return "no heartbeat yet"
+    return None if min(found) <= since else f"last heartbeat {min(found)} s ago"
+
+
+def heartbeat_pattern(service):
+    """Which heartbeats belong to a service; None for those that are asked over HTTP."""
+    if service.name.startswith("nova-compute-"):
+        host = service.name.removeprefix("nova-compute-")
+        return rf"cell\d/nova-compute/{host}"
+    if service.name.startswith("nova-conductor-"):
+        return rf"{service.name.removeprefix('nova-conductor-')}/nova-conductor/.*"
+    return {
+        "nova-scheduler": r"cell0/nova-scheduler/.*",
+        "nova-superconductor": r"cell0/nova-conductor/.*",
+        "cinder-scheduler": r"cinder/cinder-scheduler/.*",
+        "cinder-volume": r"cinder/cinder-volume/.*",
+        "network-agent": r"agent/.*",
+        "neutron-rpc": r"agent/.*",
+    }.get(service.name)
+
+
+def problem(layout, service, since, ages=None):
+    """None if a service runs and answers; else what is wrong, in a few words."""
+    if not processes.running_pid(layout, service.name):
+        return "it has ended"
+    if service.port:
+        return http_answers(layout, service)
+    return beating(heartbeats(layout) if ages is None else ages, heartbeat_pattern(service), since)
