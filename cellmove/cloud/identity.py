@@ -106,7 +106,7 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
     """
     from keystoneauth1.session import Session
 
-    with translate_errors():
+    with _nothing_sent(), translate_errors():
         session = connection.session
         connect_timeout = session.timeout[0] if isinstance(session.timeout, tuple) else session.timeout
         # The plug-in keeps the token, so that the real session has it afterwards.
@@ -118,12 +118,8 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
             endpoint = adapter.get_endpoint()
             if not endpoint:
                 raise CannotConnect(f"the catalog has no {service.replace('_', '-')} service for this region")
-            try:
-                # Any answer will do.
-                quick.get(endpoint, authenticated=False, raise_exc=False)
-            except Exception as error:  # noqa: BLE001  (translated just below)
-                translated = _translated(error, f"the {service.replace('_', '-')} service")
-                raise CannotConnect(str(translated or error)) from None
+            with translate_errors(f"the {service.replace('_', '-')} service"):
+                quick.get(endpoint, authenticated=False, raise_exc=False)  # any answer will do
 
 
 def rpc_credentials(connection: Connection) -> tuple[str, list[dict[str, Any]]]:
@@ -164,7 +160,7 @@ def caller(connection: Connection) -> dict[str, Any]:
 
 
 def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
-    with translate_errors("keystone"), _token_lock:
+    with _nothing_sent(), translate_errors("keystone"), _token_lock:
         session = connection.session
         auth: Any = session.auth
         if not hasattr(auth, "get_access"):
@@ -234,7 +230,7 @@ def request(
     :raises NotFound: 404
     :raises CallFailed: any other refusal; ``kind`` is the status
     :raises CannotConnect: nothing was sent, or we are not let in
-    :raises CallUncertain: no answer; the call may have been carried out
+    :raises CallUncertain: no answer; the call may have been carried out. Never for a GET
     """
     options: dict[str, Any] = {"skip_cache": True}  # clouds.yaml may switch on a cache
     if json is not None:
@@ -243,12 +239,34 @@ def request(
         options["params"] = dict(params)
     if microversion:
         options["microversion"] = microversion
+    if method != "GET":
+        return _request(connection, service, method, path, options, accept)
+    with _nothing_sent():
+        try:
+            return _request(connection, service, method, path, options, accept)
+        except CallUncertain:
+            # A kept-alive connection that the other side had just closed; reading twice does no harm.
+            return _request(connection, service, method, path, options, accept)
+
+
+def _request(
+    connection: Connection, service: str, method: str, path: str, options: dict[str, Any], accept: Iterable[int]
+) -> Response:
     with translate_errors(f"the {service.replace('_', '-')} service"):
         adapter = getattr(connection, service)
         response: Response = adapter.request(path, method, **options)
         if response.status_code >= 400 and response.status_code not in accept:
             raise failure_of(response)
         return response
+
+
+@contextmanager
+def _nothing_sent() -> Iterator[None]:
+    """For calls that change nothing: no answer is then as good as not having asked."""
+    try:
+        yield
+    except CallUncertain as error:
+        raise CannotConnect(str(error)) from None
 
 
 def failure_of(response: Response) -> CallError:

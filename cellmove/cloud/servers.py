@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.identity import request
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 
 SERVER_MICROVERSION = "2.79"  # Train; every release that cellmove works with has it
 FLAVOR_MICROVERSION = "2.61"  # extra specs within the flavor
-PAGE = 500
 
 
 def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
 def get_server(connection: Connection, server_id: str) -> dict[str, Any]:
     """A server as nova's API gives it (microversion 2.79), ``OS-EXT-*`` included.
 
+    Its ``flavor`` is what the server was made with (``original_name``, ``vcpus``, …), without an id.
+
     :raises NotFound: there is none
     """
     response = request(connection, "compute", "GET", f"/servers/{server_id}", microversion=SERVER_MICROVERSION)
@@ -55,31 +58,27 @@ def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
 
     A server that is in two cells' databases just while it moves is listed once.
     """
+    # nova takes the name for a regular expression (on SQLite for LIKE): ask for the longest beginning
+    # that means itself, and compare here.
+    plain = re.match(r"[\w @:,-]*", name)
+    params = {"all_tenants": "1"} | ({"name": plain[0]} if plain and plain[0] else {})
     found: dict[str, dict[str, Any]] = {}
-    # nova takes the name for a regular expression (MySQL's REGEXP or, on SQLite, LIKE), and which
-    # characters have to be escaped depends on the database: ask with a prefix that needs none.
-    plain = ""
-    for character in name:
-        if not (character.isalnum() or character in " -_:,@"):
-            break
-        plain += character
-    params = {"all_tenants": "1", "limit": str(PAGE)} | ({"name": f"^{plain}"} if plain else {})
+    for server in _listed(connection, "servers", params, SERVER_MICROVERSION):
+        if server.get("name") == name:  # one in a cell that is down has no name
+            found.setdefault(server["id"], server)
+    return [found[server_id] for server_id in sorted(found)]
+
+
+def _listed(connection: Connection, what: str, params: dict[str, str], microversion: str) -> Iterator[dict[str, Any]]:
+    """All items of a list, page by page (the cloud sets the size of a page: ``[api]max_limit``)."""
     while True:
-        response = request(
-            connection,
-            "compute",
-            "GET",
-            "/servers/detail",
-            params=params,
-            microversion=SERVER_MICROVERSION,
-        )
-        page = response.json()["servers"]
-        for server in page:
-            if server["name"] == name:
-                found.setdefault(server["id"], server)
-        if len(page) < PAGE:
-            return [found[server_id] for server_id in sorted(found)]
-        params = params | {"marker": page[-1]["id"]}
+        path = f"/{what}/detail"
+        body = request(connection, "compute", "GET", path, params=params, microversion=microversion).json()
+        yield from body[what]
+        more = any(link["rel"] == "next" for link in body.get(f"{what}_links", ()))
+        if not more or not body[what]:
+            return
+        params = params | {"marker": body[what][-1]["id"]}
 
 
 def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
@@ -89,22 +88,7 @@ def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
         (GiB), ``swap`` (MiB), ``extra_specs``, ``disabled``
     :raises Usage: there is none
     """
-    flavors: list[dict[str, Any]] = []
-    params = {"is_public": "None", "limit": str(PAGE)}
-    while True:
-        response = request(
-            connection,
-            "compute",
-            "GET",
-            "/flavors/detail",
-            params=params,
-            microversion=FLAVOR_MICROVERSION,
-        )
-        page = response.json()["flavors"]
-        flavors += page
-        if len(page) < PAGE:
-            break
-        params = params | {"marker": page[-1]["id"]}
+    flavors = list(_listed(connection, "flavors", {"is_public": "None"}, FLAVOR_MICROVERSION))
     # Both are unique in nova; one flavor's name may be another's id, and the id goes first as in nova's client.
     found = [flavor for flavor in flavors if flavor["id"] == name_or_id] or [
         flavor for flavor in flavors if flavor["name"] == name_or_id

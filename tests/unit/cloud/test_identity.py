@@ -1,0 +1,224 @@
+"""What an RPC context gets from keystone, and what the REST APIs' errors mean."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+from keystoneauth1 import exceptions as keystone
+from keystoneauth1.access.service_catalog import ServiceCatalogV2
+from keystoneauth1.identity import V3Password
+from keystoneauth1.session import Session
+
+from cellmove.cloud import identity
+from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound, Usage
+from cellmove.settings import Settings
+
+
+def endpoint(region: str, interface: str) -> dict[str, str]:
+    return {"region": region, "region_id": region, "interface": interface, "url": f"http://{region}/{interface}"}
+
+
+CATALOG: list[dict[str, Any]] = [
+    {"type": "image", "name": "glance", "endpoints": [endpoint("One", "public"), endpoint("Two", "public"), endpoint("One", "internal")]},
+    {"type": "network", "endpoints": []},
+    {"type": "object-store", "name": "swift", "endpoints": [endpoint("One", "public")]},
+]  # fmt: skip
+
+
+def test_the_catalog_becomes_what_nova_reads() -> None:
+    converted = identity.to_v2_catalog(CATALOG)
+    assert converted == [
+        {
+            "type": "image",
+            "name": "glance",
+            "endpoints": [
+                {"region": "One", "publicURL": "http://One/public", "internalURL": "http://One/internal"},
+                {"region": "Two", "publicURL": "http://Two/public"},
+            ],
+        },
+        {"type": "network", "name": "", "endpoints": []},
+    ]
+    # nova wraps it in this class and asks it so (nova/context.py _ContextAuthPlugin).
+    reader = ServiceCatalogV2(converted)
+    assert reader.url_for("image", interface="internal", region_name="One") == "http://One/internal"
+
+
+def test_a_catalog_in_v2_form_stays_as_it_is() -> None:
+    entry = {"type": "image", "name": "glance", "endpoints": [{"region": "One", "publicURL": "http://x"}]}
+    assert identity.to_v2_catalog([entry]) == [entry]
+
+
+@pytest.mark.parametrize(
+    ("age", "life", "old"),
+    [(0, 3600, False), (299, 3600, False), (301, 3600, True), (100, 240, False), (121, 240, True), (-400, 3600, True)],
+)
+def test_a_token_is_old_after_five_minutes_or_half_its_life(age: int, life: int, old: bool) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    issued = now - timedelta(seconds=age)
+    assert identity.is_old(issued, issued + timedelta(seconds=life), now) is old
+
+
+def response(status: int, body: Any, content_type: str = "application/json", method: str = "POST") -> requests.Response:
+    made = requests.Response()
+    made.status_code = status
+    made._content = (body if isinstance(body, str) else json.dumps(body)).encode()
+    made.headers["Content-Type"] = content_type
+    made.request = requests.Request(method, "http://x/").prepare()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"conflictingRequest": {"code": 409, "message": "Cannot 'resize'\nsecond line"}}, "Cannot 'resize'"),
+        ({"NeutronError": {"type": "PortBindingError", "message": "Binding failed", "detail": ""}}, "Binding failed"),
+        ({"errors": [{"status": 409, "title": "Conflict", "detail": "no room", "code": "x"}]}, "no room"),
+        ({"error": {"code": 409, "title": "Conflict", "message": "keystone says"}}, "keystone says"),
+        ({"message": "glance says<br />", "code": "409 Conflict", "title": "Conflict"}, "glance says<br />"),
+        ("<html><head><title>409 x</title></head><body><h1>Conflict</h1>in use</body></html>", "Conflict in use"),
+        ("", "no reason given"),
+    ],
+)
+def test_the_services_own_words_are_kept(body: Any, words: str) -> None:
+    failure = identity.failure_of(response(409, body))
+    assert isinstance(failure, CallFailed)
+    assert (str(failure), failure.kind) == (f"HTTP 409: {words}", "409")
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "expected"),
+    [
+        (404, "GET", NotFound),
+        (401, "GET", CannotConnect),
+        (403, "POST", CallFailed),
+        (500, "POST", CallFailed),
+        (503, "POST", CallFailed),
+        (504, "POST", CallUncertain),
+        (504, "GET", CallFailed),
+    ],
+)
+def test_what_a_status_means(status: int, method: str, expected: type[CallError]) -> None:
+    assert type(identity.failure_of(response(status, {}, method=method))) is expected
+
+
+def test_exceptions_of_the_libraries_are_translated_and_others_are_not() -> None:
+    with pytest.raises(CannotConnect, match="keystone: no endpoint"), identity.translate_errors("keystone"):
+        raise keystone.EndpointNotFound("no endpoint")
+    with pytest.raises(CannotConnect), identity.translate_errors():
+        raise keystone.Unauthorized("wrong password")
+    with pytest.raises(NotFound, match="image service: HTTP 404: gone"), identity.translate_errors("image service"):
+        raise keystone.NotFound(response=response(404, {"message": "gone"}))
+    with pytest.raises(NotFound, match="^mine$"), identity.translate_errors("x"):
+        raise NotFound("mine")
+    with pytest.raises(KeyError), identity.translate_errors("x"):
+        raise KeyError("x")
+
+
+@contextmanager
+def server(behaviour: str) -> Iterator[str]:
+    """A listener that reads one request and hangs up, or keeps silent.
+
+    :yields: its URL
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = threading.Event()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.recv(65536)
+            if behaviour == "silent":
+                done.wait(10)
+            connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        done.set()
+        thread.join(10)
+
+
+def call(url: str) -> None:
+    session = Session()
+    session.timeout = (0.5, 0.5)  # type: ignore[assignment]
+    with identity.translate_errors("the network service"):
+        session.post(url, json={}, authenticated=False)
+
+
+@pytest.mark.parametrize("behaviour", ["silent", "hangs up"])
+def test_no_answer_after_sending_is_uncertain(behaviour: str) -> None:
+    with server(behaviour) as url, pytest.raises(CallUncertain, match="the network service: no answer"):
+        call(url)
+
+
+def test_a_refused_connection_was_never_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with pytest.raises(CannotConnect, match="Connection refused"):
+        call(url)
+
+
+def test_a_name_that_does_not_resolve_was_never_sent() -> None:
+    with pytest.raises(CannotConnect, match="cannot be reached"):
+        call("http://no-such-host.invalid/")
+
+
+def test_a_cloud_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    with pytest.raises(CannotConnect, match="nowhere"):
+        identity.connect(Settings(os_cloud="nowhere"))
+
+
+def test_without_a_service_credential_the_way_to_set_one_is_told() -> None:
+    with pytest.raises(Usage, match=r"section \[neutron\]"):
+        identity.connect_service(Settings())
+
+
+class Network:
+    """A service that breaks the connection the first times it is called."""
+
+    def __init__(self, breaks: int) -> None:
+        self.breaks, self.calls, self.network = breaks, 0, self
+
+    def request(self, path: str, method: str, **_options: Any) -> requests.Response:
+        self.calls += 1
+        if self.calls <= self.breaks:
+            raise keystone.ConnectFailure("broken")
+        return response(200, {"path": path}, method=method)
+
+
+@pytest.mark.parametrize(
+    ("method", "breaks", "calls", "expected"),
+    [("GET", 1, 2, None), ("GET", 2, 2, CannotConnect), ("POST", 1, 1, CallUncertain), ("DELETE", 1, 1, CallUncertain)],
+)
+def test_only_reading_is_tried_again_and_never_uncertain(
+    method: str, breaks: int, calls: int, expected: type[CallError] | None
+) -> None:
+    cloud: Any = Network(breaks)
+    if expected is None:
+        assert identity.request(cloud, "network", method, "/ports").json() == {"path": "/ports"}
+    else:
+        with pytest.raises(expected):
+            identity.request(cloud, "network", method, "/ports")
+    assert cloud.calls == calls
+
+
+class FakeConnection:
+    def __init__(self, url: str) -> None:
+        self.session = Session(auth=V3Password(f"{url}v3", username="u", password="s3cret", project_name="p"))
+        self.session.timeout = (0.5, 300.0)  # type: ignore[assignment]
+
+
+def test_probing_a_silent_keystone_does_not_take_the_read_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "PROBE_TIMEOUT", 0.5)
+    with server("silent") as url, pytest.raises(CannotConnect) as caught:
+        identity.probe(FakeConnection(url))  # type: ignore[arg-type]
+    assert "s3cret" not in str(caught.value)

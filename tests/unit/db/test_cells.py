@@ -1,0 +1,184 @@
+"""Cells: URL templates as nova fills them in, choosing a cell, and what database errors mean."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pymysql.err
+import pytest
+import sqlalchemy
+from sqlalchemy import exc, text
+
+from cellmove.db import cells
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
+from cellmove.settings import Settings
+
+DATABASE = "mysql+pymysql://nova:p%40ss@DB.Example:3307/nova_api?charset=utf8mb4&a=b#f"
+TWO_HOSTS = "rabbit://u1:p1@H1:5671,u2:p2@H2:5672/"
+FULL = "{scheme}://{username}:{password}@{hostname}:{port}/{path}?{query}"
+NUMBERED = "rabbit://{username1}:{password1}@{hostname1}:{port1},{username2}:{password2}@{hostname2}:{port2}/cell1"
+BUS = "rabbit://{username}:{password}@{hostname}:{port}/"
+
+
+# The expected values are what nova's own CellMapping._format_url returned for the same arguments.
+@pytest.mark.parametrize(
+    ("template", "default", "expected"),
+    [
+        (FULL, DATABASE, "mysql+pymysql://nova:p%40ss@db.example:3307/nova_api?charset=utf8mb4&a=b"),
+        ("{path}#{fragment}", DATABASE, "nova_api#f"),
+        ("mysql://u:p%40w@h/d", DATABASE, "mysql://u:p%40w@h/d"),
+        (NUMBERED, TWO_HOSTS, "rabbit://u1:p1@H1:5671,u2:p2@H2:5672/cell1"),
+        (NUMBERED, "rabbit://u:p@h1,u2@h2:1,[fe80::1]:2/", "rabbit://u:p@h1:None,u2:None@h2:1/cell1"),
+        ("{hostname3}:{port3}", "rabbit://u:p@h1,u2@h2:1,[fe80::1]:2/", "fe80::1:2"),
+        (NUMBERED, "rabbit://u:a@b@h1:1,u2:p2@h2:2//x", "rabbit://u:a@b@h1:1,u2:p2@h2:2/cell1"),
+        (BUS, "rabbit://u:p@[::1]:5672/v", "rabbit://u:p@::1:5672/"),
+        (BUS, TWO_HOSTS, "rabbit://u1:p1@H1:5671,u2:p2@h2:5672/"),
+        (BUS, "rabbit://u:p@h1:1,h2:2/", BUS),
+        (BUS, "rabbit://u:p@h:notaport/", BUS),
+        (
+            "mysql://{username}:{password}@{hostname}/c?{query}",
+            "mysql://root@localhost/x",
+            "mysql://root:None@localhost/c?",
+        ),
+        ("mysql://u:{{x}}@h/d", DATABASE, "mysql://u:{x}@h/d"),
+        ("mysql://u:{{x}}@h/d", None, "mysql://u:{{x}}@h/d"),
+        ("mysql://u:p{x@h/d", DATABASE, "mysql://u:p{x@h/d"),
+        ("mysql://u:{0}@h/d", DATABASE, "mysql://u:{0}@h/d"),
+        ("{nosuch}", DATABASE, "{nosuch}"),
+        ("none:///", TWO_HOSTS, "none:///"),
+        (FULL, None, FULL),
+    ],
+)
+def test_url_templates_are_filled_in_as_nova_does(template: str, default: str | None, expected: str) -> None:
+    assert cells.resolve_url(template, default) == expected
+
+
+@pytest.fixture
+def api_engine(tmp_path: Path) -> sqlalchemy.Engine:
+    engine = cells.open_database(f"sqlite:///{tmp_path}/api.db", connect_timeout=1)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE cell_mappings (id INTEGER, uuid TEXT, name TEXT, transport_url TEXT, "
+                "database_connection TEXT, disabled BOOLEAN)"
+            )
+        )
+        for row in (
+            {"i": 3, "u": "33333333-3333-3333-3333-333333333333", "n": None, "t": "rabbit://x/3", "d": 1},
+            {"i": 1, "u": cells.CELL0_UUID, "n": "cell0", "t": "none:///", "d": 0},
+            {"i": 2, "u": "22222222-2222-2222-2222-222222222222", "n": "two", "t": "rabbit://{hostname}/2", "d": 0},
+        ):
+            connection.execute(
+                text("INSERT INTO cell_mappings VALUES (:i, :u, :n, :t, 'mysql://{username}@h/c', :d)"), row
+            )
+    return engine
+
+
+def test_cells_are_read_without_cell0_and_with_their_urls_filled_in(api_engine: sqlalchemy.Engine) -> None:
+    settings = Settings(main_database_url="mysql://nova:pw@h/cell0", transport_url="rabbit://bus/")
+    two, three = cells.read_cells(api_engine, settings)
+    assert (two.id, two.name, two.disabled) == (2, "two", False)
+    assert (two.transport_url, two.database_url) == ("rabbit://bus/2", "mysql://nova@h/c")
+    assert (three.name, three.disabled) == ("", True)
+    assert "mysql" not in repr(two)
+
+
+def test_a_template_without_the_url_to_fill_it_in_is_refused(api_engine: sqlalchemy.Engine) -> None:
+    with pytest.raises(Usage, match=r"transport_url of cell two is a template.*\[DEFAULT\]transport_url is not set"):
+        cells.read_cells(api_engine, Settings(main_database_url="mysql://nova:pw@h/cell0"))
+
+
+def cell(number: int, name: str) -> cells.Cell:
+    return cells.Cell(number, f"{str(number) * 8}-0000-0000-0000-00000000000a", name, False, "", "")
+
+
+def test_a_cell_is_found_by_uuid_before_name() -> None:
+    some = (cell(1, "a"), cell(2, "b"), cell(3, cell(1, "a").uuid))
+    assert cells.find_cell(some, "b") is some[1]
+    assert cells.find_cell(some, some[0].uuid.upper()) is some[0]
+    with pytest.raises(Usage, match=rf"no cell c; the cells are: a \({some[0].uuid}\), b"):
+        cells.find_cell(some, "c")
+    with pytest.raises(Usage, match="several cells are called a"):
+        cells.find_cell((cell(1, "a"), cell(2, "a")), "a")
+
+
+def wrapped(
+    error: Exception,
+    statement: str | None = "UPDATE x",
+    *,
+    lost: bool = False,
+    kind: type[exc.DBAPIError] | None = None,
+) -> exc.DBAPIError:
+    """The error as SQLAlchemy raises it: without a statement when it happened in a commit."""
+    return (kind or exc.OperationalError)(statement, {}, error, connection_invalidated=lost)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "kind"),
+    [
+        (wrapped(pymysql.err.OperationalError(2003, "Can't connect"), None), CannotConnect, None),
+        (wrapped(pymysql.err.OperationalError(1045, "Access denied"), None), CannotConnect, None),
+        (wrapped(pymysql.err.OperationalError(1049, "Unknown database"), None), CannotConnect, None),
+        (wrapped(pymysql.err.OperationalError(2013, "Lost connection"), None, lost=True), CallUncertain, None),
+        (wrapped(pymysql.err.OperationalError(2013, "Lost connection"), lost=True), CallFailed, "lost"),
+        (wrapped(pymysql.err.InterfaceError(0, ""), kind=exc.InterfaceError), CallFailed, "lost"),
+        (wrapped(pymysql.err.OperationalError(1213, "Deadlock found")), CallFailed, "deadlock"),
+        (wrapped(pymysql.err.OperationalError(1205, "Lock wait timeout")), CallFailed, "deadlock"),
+        (wrapped(pymysql.err.OperationalError(1213, "WSREP conflict"), None), CallFailed, "deadlock"),
+        (
+            wrapped(pymysql.err.IntegrityError(1062, "Duplicate entry"), kind=exc.IntegrityError),
+            CallFailed,
+            "duplicate",
+        ),
+        (wrapped(pymysql.err.ProgrammingError(1064, "Syntax"), kind=exc.ProgrammingError), CallFailed, "1064"),
+        (exc.TimeoutError("QueuePool limit"), CannotConnect, None),
+    ],
+)
+def test_what_a_database_error_means(error: Exception, expected: type[Exception], kind: str | None) -> None:
+    with pytest.raises(expected) as caught, cells.translate_errors("cell one"):
+        raise error
+    assert str(caught.value).startswith("cell one: ")
+    assert "UPDATE" not in str(caught.value)
+    assert getattr(caught.value, "kind", None) == kind
+
+
+def test_other_exceptions_pass_as_they_are() -> None:
+    with pytest.raises(ZeroDivisionError), cells.translate_errors():
+        raise ZeroDivisionError
+
+
+def test_a_server_that_hangs_up_while_logging_in_counts_as_not_connected() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"mysql://user:s3cret@127.0.0.1:{server.getsockname()[1]}/nova"
+        # Nobody accepts: the kernel takes the connection, and no greeting ever comes.
+        with pytest.raises(CannotConnect) as caught:
+            cells.probe_database(cells.open_database(url, connect_timeout=1))
+    assert "2013" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u@h/d", "mysql+mysqldb://u@h/d?plugin=dbcounter", "mariadb+mariadbconnector://u@h/d"]
+)
+def test_mysql_is_always_reached_with_pymysql(url: str) -> None:
+    engine = cells.open_database(url, connect_timeout=1)
+    assert engine.url.drivername == "mysql+pymysql"
+    assert dict(engine.url.query) == {}
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://u:s3cret@h/d", "s3cret"])
+def test_a_url_of_no_use_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(Usage) as caught:
+        cells.open_database(url, connect_timeout=1)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_sqlite_keeps_foreign_keys_as_innodb_does(tmp_path: Path) -> None:
+    engine = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
+        connection.execute(text("CREATE TABLE child (parent INTEGER REFERENCES parent(id))"))
+    with pytest.raises(CallFailed) as caught, cells.translate_errors(), engine.begin() as connection:
+        connection.execute(text("INSERT INTO child VALUES (1)"))
+    assert caught.value.kind == "foreign-key"

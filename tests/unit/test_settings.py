@@ -1,0 +1,219 @@
+"""Settings: what wins over what, nova.conf's syntax, and that no secret shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cellmove import settings
+from cellmove.errors import Usage
+
+SECRET = "s3cret-pw"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory, and no nova.conf of this machine's."""
+    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", (tmp_path / "etc/nova.conf", tmp_path / "etc/nova.conf.d"))
+    return tmp_path
+
+
+def load(home: Path, flags: dict[str, str | None] | None = None, **environ: str) -> settings.Settings:
+    return settings.load(flags or {}, {"HOME": str(home), **environ})
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def config(home: Path, text: str) -> None:
+    write(home / ".config/cellmove/config.toml", text)
+
+
+def test_defaults_without_any_file(home: Path) -> None:
+    found = load(home)
+    assert found.nova_conf == ()
+    assert found.api_database_url == ""
+    assert (found.control_exchange, found.default_availability_zone) == ("nova", "nova")
+    assert (found.rpc_response_timeout, found.long_rpc_timeout, found.service_down_time) == (60, 1800, 60)
+    assert found.connect_timeout == 5
+    assert found.service_credential is None
+    assert found.journal == str(home / ".local/state/cellmove/journal.db")
+
+
+def test_precedence_from_default_to_flag(home: Path) -> None:
+    conf = write(home / "nova.conf", "[DEFAULT]\ntransport_url = rabbit://conf/\n")
+    assert load(home, {"nova_conf": conf}).transport_url == "rabbit://conf/"
+    config(home, 'transport_url = "rabbit://toml/"\n')
+    assert load(home, {"nova_conf": conf}).transport_url == "rabbit://toml/"
+    assert load(home, {"nova_conf": conf}, CELLMOVE_TRANSPORT_URL="rabbit://env/").transport_url == "rabbit://env/"
+    flags: dict[str, str | None] = {"nova_conf": conf, "transport_url": "rabbit://flag/"}
+    assert load(home, flags, CELLMOVE_TRANSPORT_URL="rabbit://env/").transport_url == "rabbit://flag/"
+
+
+def test_a_flag_that_was_not_given_does_not_hide_the_environment(home: Path) -> None:
+    assert load(home, {"os_cloud": None}, OS_CLOUD="prod").os_cloud == "prod"
+
+
+def test_later_nova_conf_files_win_and_the_rest_stays(home: Path) -> None:
+    first = write(home / "a.conf", "[DEFAULT]\nlong_rpc_timeout = 100\nservice_down_time = 7\n")
+    second = write(home / "b.conf", "[DEFAULT]\nlong_rpc_timeout = 200\n")
+    found = load(home, CELLMOVE_NOVA_CONF=f"{first}:{second}")
+    assert found.nova_conf == (Path(first), Path(second))
+    assert (found.long_rpc_timeout, found.service_down_time) == (200, 7)
+
+
+def test_default_conf_directory_comes_after_the_file_in_order_of_names(home: Path) -> None:
+    write(home / "etc/nova.conf", "[DEFAULT]\ntransport_url = rabbit://file/\ncontrol_exchange = x\n")
+    write(home / "etc/nova.conf.d/20.conf", "[DEFAULT]\ntransport_url = rabbit://twenty/\n")
+    write(home / "etc/nova.conf.d/10.conf", "[DEFAULT]\ntransport_url = rabbit://ten/\n")
+    write(home / "etc/nova.conf.d/README", "not a configuration\n")
+    found = load(home)
+    assert (found.transport_url, found.control_exchange) == ("rabbit://twenty/", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[DEFAULT]\nmy_ip=10.0.0.1\ntransport_url=rabbit://$my_ip/\n", "rabbit://10.0.0.1/"),
+        ("[DEFAULT]\nmy_ip=10.0.0.1\ntransport_url=rabbit://${my_ip}:5672/\n", "rabbit://10.0.0.1:5672/"),
+        ("[bus]\nhost=h\n[DEFAULT]\ntransport_url=rabbit://$bus.host/\n", "rabbit://h/"),
+        ("[DEFAULT]\na=x\nb=$a-$a\ntransport_url=rabbit://$b/\n", "rabbit://x-x/"),
+        ("[DEFAULT]\ntransport_url=rabbit://u:p$$w@h/\n", "rabbit://u:p$w@h/"),
+        ("[DEFAULT]\ntransport_url=rabbit://u:p\\$w@h/\n", "rabbit://u:p$w@h/"),
+        ("[DEFAULT]\ntransport_url=rabbit://u:p$5@h/\n", "rabbit://u:p$5@h/"),
+        ('[DEFAULT]\ntransport_url = "rabbit://h/#x"\n', "rabbit://h/#x"),
+        ("[DEFAULT]\ntransport_url : rabbit://h/\n", "rabbit://h/"),
+        ("[DEFAULT]\ntransport_url = rabbit://1/\ntransport_url = rabbit://2/\n", "rabbit://2/"),
+    ],
+)
+def test_nova_conf_values_are_read_as_oslo_config_does(home: Path, text: str, expected: str) -> None:
+    from oslo_config import cfg
+
+    path = write(home / "nova.conf", text)
+    oslo = cfg.ConfigOpts()
+    oslo.register_opts([cfg.StrOpt(name) for name in ("transport_url", "my_ip", "a", "b")])
+    oslo.register_opt(cfg.StrOpt("host"), group="bus")
+    oslo(["--config-file", path], project="x", default_config_files=[], default_config_dirs=[])
+    assert oslo.transport_url == expected
+    assert load(home, {"nova_conf": path}).transport_url == expected
+
+
+def test_values_over_several_lines_and_section_names_in_capitals(home: Path) -> None:
+    text = "[API_Database]\nconnection = mysql://h/nova_api\n[DEFAULT]\nnon_inheritable_image_properties =\n  a,\n  b\n"
+    found = load(home, {"nova_conf": write(home / "nova.conf", text)})
+    assert found.api_database_url == "mysql://h/nova_api"
+    assert found.non_inheritable_image_properties == ("a", "b")
+
+
+def test_oslo_environment_variables_win_over_the_files(home: Path) -> None:
+    path = write(home / "nova.conf", "[api_database]\nconnection = mysql://file/\n")
+    found = load(home, {"nova_conf": path}, OS_API_DATABASE__CONNECTION="mysql://environment/")
+    assert found.api_database_url == "mysql://environment/"
+
+
+@pytest.mark.parametrize("value", ["$nowhere", "$transport_url"])
+def test_a_reference_that_leads_nowhere_is_named(home: Path, value: str) -> None:
+    path = write(home / "nova.conf", f"[DEFAULT]\ntransport_url = rabbit://{value}/\n")
+    with pytest.raises(Usage, match=rf"\[DEFAULT\]transport_url refers to \{value}"):
+        load(home, {"nova_conf": path})
+
+
+def test_a_file_that_was_named_has_to_be_there(home: Path) -> None:
+    with pytest.raises(Usage, match="missing.conf does not exist.*CELLMOVE_NOVA_CONF"):
+        load(home, CELLMOVE_NOVA_CONF=str(home / "missing.conf"))
+    with pytest.raises(Usage, match=r"missing\.toml, named by CELLMOVE_CONFIG"):
+        load(home, CELLMOVE_CONFIG=str(home / "missing.toml"))
+
+
+def test_a_line_that_does_not_parse_is_named_but_not_quoted(home: Path) -> None:
+    path = write(home / "nova.conf", f"[database]\nconnection {SECRET}\n")
+    with pytest.raises(Usage, match="line 2") as caught:
+        load(home, {"nova_conf": path})
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('jornal = "x"\n', "unknown key 'jornal'; did you mean 'journal'"),
+        ("journal = 3\n", "journal has a value of the wrong type"),
+        ("journal = \n", "not valid TOML"),
+        ("connect_timeout = 0\n", "connect_timeout has to be a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_config_file_is_refused(home: Path, text: str, message: str) -> None:
+    config(home, text)
+    with pytest.raises(Usage, match=message):
+        load(home)
+
+
+def test_require_says_how_to_set_what_is_missing(home: Path) -> None:
+    path = write(home / "nova.conf", "[DEFAULT]\ncontrol_exchange = x\n")
+    found = load(home, {"nova_conf": path})
+    assert settings.require(found, "control_exchange") == "x"
+    with pytest.raises(Usage) as caught:
+        settings.require(found, "api_database_url")
+    assert "[api_database]connection" in str(caught.value)
+    assert "CELLMOVE_API_DATABASE" in str(caught.value)
+    assert path in str(caught.value)
+
+
+NEUTRON = f"""
+[neutron]
+auth_url = http://keystone
+username = neutron
+password = {SECRET}
+project_name = service
+user_domain_name = Default
+project_domain_name = Default
+region_name = One
+"""
+
+
+def test_the_service_credential_is_novas_for_neutron(home: Path) -> None:
+    found = load(home, {"nova_conf": write(home / "nova.conf", NEUTRON)}).service_credential
+    assert found is not None
+    assert (found.auth_type, found.auth_url, found.username) == ("password", "http://keystone", "neutron")
+    assert (found.password, found.project_name, found.region_name) == (SECRET, "service", "One")
+    assert found.interfaces == ("internal", "public")
+
+
+def test_auth_section_moves_the_credential_but_not_the_region(home: Path) -> None:
+    text = NEUTRON.replace("[neutron]", "[shared]").replace("region_name = One", "")
+    text += "[neutron]\nauth_section = shared\nregion_name = Two\nvalid_interfaces = admin\ninsecure = true\n"
+    found = load(home, {"nova_conf": write(home / "nova.conf", text)}).service_credential
+    assert found is not None
+    assert (found.username, found.region_name, found.interfaces, found.insecure) == ("neutron", "Two", ("admin",), True)
+
+
+def test_service_cloud_wins_over_nova_conf(home: Path) -> None:
+    config(home, 'service_cloud = "svc"\n')
+    found = load(home, {"nova_conf": write(home / "nova.conf", NEUTRON)})
+    assert found.service_credential == settings.ServiceCredential(cloud="svc")
+
+
+def test_repr_shows_no_secret(home: Path) -> None:
+    text = NEUTRON + f"[DEFAULT]\ntransport_url = rabbit://u:{SECRET}@h/\n"
+    text += f"[database]\nconnection = mysql://u:{SECRET}@h/d\n[api_database]\nconnection = mysql://u:{SECRET}@h/a\n"
+    path = write(home / "nova.conf", text)
+    found = load(home, {"nova_conf": path, "journal": f"mysql://u:{SECRET}@h/j"})
+    assert SECRET in found.journal + found.transport_url
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("/var/lib/x.db", "/var/lib/x.db"), ("mysql://u@h/j", "mysql://u@h/j"), ("sqlite:////x", "sqlite:////x")],
+)
+def test_the_journal_is_a_path_or_a_url(home: Path, value: str, expected: str) -> None:
+    assert load(home, CELLMOVE_JOURNAL=value).journal == expected
+
+
+def test_the_journal_follows_xdg_and_is_absolute(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(home, XDG_STATE_HOME=str(home / "state")).journal == str(home / "state/cellmove/journal.db")
+    monkeypatch.chdir(home)
+    assert load(home, {"journal": "j.db"}).journal == str(home / "j.db")
