@@ -250,6 +250,7 @@ def _hush() -> None:
 
 
 def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = False) -> None:
+    """Show where a move stands, or (detailed) everything the journal knows about it."""
     from cellmove.console import draw_details, draw_move, move_document
 
     document = move_document(move, run.session.journal.entries_of(move.id))
@@ -257,6 +258,7 @@ def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = Fals
 
 
 def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
+    """List moves."""
     from cellmove.console import draw_list, list_document
 
     journal = run.session.journal
@@ -280,8 +282,8 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
     name = document["server"]["name"] or document["server"]["id"]
     error = Refused(
         f"{name} cannot be moved as it is: {count} check{'s' if count != 1 else ''} refused",
-        state="nothing was written",
-        next_command=f"{command}  (when the reasons above are settled)",
+        state="nothing was written; every reason is listed with what to do about it",
+        next_command=command,
     )
     _answer(options, document | error_document(error), draw_plan)
     raise error

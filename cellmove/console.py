@@ -194,7 +194,7 @@ class Page:
 
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         for header in headers:
-            table.add_column(header.upper(), overflow="fold")
+            table.add_column(header.upper(), overflow="fold", no_wrap=header in ("move", "next"))
         for row in rows:
             table.add_row(*(styled(cell, _style(cell)) for cell in row))
         self._console.print(table)
@@ -237,7 +237,7 @@ def draw_move(page: Page, document: Document) -> None:
 
 def draw_details(page: Page, document: Document) -> None:
     """Everything the journal knows about a move."""
-    times = [("begun", _moment(document["created_at"])), ("changed", _moment(document["updated_at"]))]
+    times = [("begun", f"{_moment(document['created_at'])} UTC"), ("changed", f"{_moment(document['updated_at'])} UTC")]
     page.fields([*_move_fields(document), *times])
     rows = []
     for step in document["steps"]:
@@ -272,7 +272,7 @@ def draw_list(page: Page, document: Document) -> None:
         )
         for one in document["moves"]
     ]
-    page.table(("move", "server", "kind", "state", "from", "to", "changed", "next"), rows)
+    page.table(("move", "server", "kind", "state", "from", "to", "changed (UTC)", "next"), rows)
 
 
 def draw_plan(page: Page, document: Document) -> None:
@@ -280,19 +280,16 @@ def draw_plan(page: Page, document: Document) -> None:
     summary: Mapping[str, Any] = document["summary"]
     page.fields([*_move_fields(document), *_summary_fields(summary)])
     levels = [check["level"] for check in document["checks"]]
-    counts = [
-        ("passed", levels.count("ok")),
-        ("warnings", levels.count("warning")),
-        ("refusals", levels.count("refusal")),
-    ]
+    counts = [f"{levels.count('ok')} passed"]
+    counts += [_count(levels.count(level), level) for level in ("warning", "refusal") if level in levels]
     page.gap()
-    page.fields([("checks", ", ".join(f"{count} {word}" for word, count in counts if count) or "nothing")])
+    page.fields([("checks", ", ".join(counts))])
     for level in ("refusal", "warning"):
         found = [check for check in document["checks"] if check["level"] == level]
         for check in found:
             rows = [(f"  {level}", f"{check['text']} [{check['code']}]")]
             page.fields(rows + ([("", f"do: {check['remedy']}")] if check["remedy"] else []))
-    if document["next"]:
+    if document["next"] and not document["refused"]:
         page.gap()
         page.fields(_next_fields(document))
 

@@ -314,5 +314,7 @@ def _line_of(mark: str, mark_style: str, words: str, style: str, took: str) -> T
     from rich.text import Text
 
     words = clean(words)
-    padding = " " * max(1, TITLE_WIDTH - cell_len(words))
-    return Text.assemble("  ", (mark, mark_style), " ", (words, style), padding if took else "", (f"{took:>10}", "dim"))
+    line = Text.assemble("  ", (mark, mark_style), " ", (words, style))
+    if took:
+        line.append(" " * max(1, TITLE_WIDTH - cell_len(words))).append(f"{took:>10}", "dim")
+    return line
