@@ -120,6 +120,7 @@ class Settings:
     service_credential: ServiceCredential | None = None
     journal: str = field(default="", repr=False)  # a path, or an SQLAlchemy URL
     connect_timeout: float = 5.0  # seconds, for every database, bus and API
+    patience: float = 30.0  # seconds that a call which may be repeated is tried again while nothing answers
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
 

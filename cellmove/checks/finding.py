@@ -32,6 +32,7 @@ class Check:
 
 Findings = Iterator[Check]
 
+
 def refusal(code: str, text: str, remedy: str) -> Check:
     """A finding that forbids the move."""
     return Check(code, Level.REFUSAL, text, remedy)

@@ -75,13 +75,12 @@ def connect_service(settings: Settings) -> Connection:
             extra["network_endpoint_override"] = (
                 credential.endpoint_override.removesuffix("/v2.0").rstrip("/") + "/v2.0"
             )
-        connection = openstack.connection.Connection(
+        return openstack.connection.Connection(
             session=session,
             region_name=credential.region_name or None,
             interface=list(credential.interfaces),
             **extra,
         )
-        return connection
 
 
 def _openstack() -> Any:
@@ -95,7 +94,7 @@ def _openstack() -> Any:
 def _set_timeouts(session: Session, connect_timeout: float) -> None:
     # Session converts its argument to one float; as an attribute it is handed to requests as it is,
     # and requests takes a pair.
-    session.timeout = (connect_timeout, READ_TIMEOUT)  # type: ignore[assignment]
+    session.timeout = (connect_timeout, READ_TIMEOUT)
 
 
 def probe(connection: Connection, services: Sequence[str] = ()) -> None:
@@ -111,7 +110,7 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
         connect_timeout = session.timeout[0] if isinstance(session.timeout, tuple) else session.timeout
         # The plug-in keeps the token, so that the real session has it afterwards.
         quick = Session(auth=session.auth, verify=session.verify, cert=session.cert)
-        quick.timeout = (connect_timeout or PROBE_TIMEOUT, PROBE_TIMEOUT)  # type: ignore[assignment]
+        quick.timeout = (connect_timeout or PROBE_TIMEOUT, PROBE_TIMEOUT)
         quick.get_token()
         for service in services:
             adapter = getattr(connection, service)

@@ -175,7 +175,7 @@ def _retried(attempt: Callable[[], Response | None], sleep: Callable[[float], No
     """
     for number in range(ATTEMPTS):
         if number:
-            sleep(random.uniform(0, number * 2))
+            sleep(random.uniform(0, number * 2))  # noqa: S311 - jitter, not a secret
         response = attempt()
         if response is None or response.status_code < 400:
             return response

@@ -129,3 +129,11 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:
         return False
+
+
+def stop(connection: Connection, server_id: str) -> None:
+    """Ask nova to stop a server; returns when nova has taken the request.
+
+    :raises CallFailed: refused, for instance because of the server's state (``kind`` 409)
+    """
+    request(connection, "compute", "POST", f"/servers/{server_id}/action", json={"os-stop": None})

@@ -1,0 +1,41 @@
+"""Time, sleep and identifiers, injected so that a run can be replayed."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _growing_waits() -> Iterator[float]:
+    wait = 0.25
+    while True:
+        yield wait
+        wait = min(wait * 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where time and identifiers come from."""
+
+    utc_now: Callable[[], datetime.datetime] = _utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    new_uuid: Callable[[], str] = lambda: str(uuid.uuid4())
+    new_token: Callable[[], str] = lambda: secrets.token_hex(3)
+    waits: Callable[[], Iterator[float]] = _growing_waits
+
+    def text(self) -> str:
+        """The current time as ISO 8601 text in UTC."""
+        return self.utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def database_time(self) -> datetime.datetime:
+        """The current time as nova's tables hold it: UTC without a zone, whole seconds."""
+        return self.utc_now().replace(tzinfo=None, microsecond=0)

@@ -1,0 +1,1 @@
+"""Only SQL: the API database and the cells' own."""

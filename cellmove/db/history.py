@@ -1,0 +1,184 @@
+"""A server's action history: instance_actions and their events, as nova writes them.
+
+nova-compute looks an action up by (server, request id) before it runs a method and fails when there
+is none (nova/db/main/api.py, action_event_start), so the action has to be in the cell that is called.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellmove.db.state import transaction
+from cellmove.db.tables import CellDatabase
+from cellmove.errors import CallFailed
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, CursorResult
+
+SUCCESS = "Success"
+ERROR = "Error"
+
+
+def ensure_action(
+    connection: Connection, database: CellDatabase, server_id: str, *, action: str, request_id: str,
+    user_id: str, project_id: str, now: datetime.datetime,
+) -> int:  # fmt: skip
+    """Record that an action was started, unless it is recorded; returns its row's id."""
+    from sqlalchemy import insert
+
+    known = _action_id(connection, database, server_id, request_id)
+    if known is not None:
+        return known
+    result = connection.execute(
+        insert(database["instance_actions"]).values(
+            instance_uuid=server_id, action=action, request_id=request_id, user_id=user_id,
+            project_id=project_id, start_time=now, created_at=now, updated_at=now, deleted=0,
+        )
+    )  # fmt: skip
+    return inserted_id(result)
+
+
+def start_event(
+    database: CellDatabase, server_id: str, *, request_id: str, event: str, host: str, now: datetime.datetime,
+    connection: Connection | None = None,
+) -> None:  # fmt: skip
+    """Record that a part of an action began, unless it is recorded. Without the action: nothing."""
+    from sqlalchemy import insert, select, update
+
+    if connection is None:
+        with transaction(database.engine, database.name) as own:
+            start_event(database, server_id, request_id=request_id, event=event, host=host, now=now, connection=own)
+        return
+    action_id = _action_id(connection, database, server_id, request_id)
+    if action_id is None:
+        return
+    events, actions = database["instance_actions_events"], database["instance_actions"]
+    known = connection.execute(select(events.c.id).where(events.c.action_id == action_id, events.c.event == event))
+    if known.first() is not None:
+        return
+    values: dict[str, Any] = {
+        "event": event, "action_id": action_id, "start_time": now, "created_at": now, "deleted": 0, "host": host,
+    }  # fmt: skip
+    connection.execute(insert(events).values({key: value for key, value in values.items() if key in events.c}))
+    connection.execute(update(actions).where(actions.c.id == action_id).values(updated_at=now))
+
+
+def finish_event(
+    database: CellDatabase, server_id: str, *, request_id: str, event: str, now: datetime.datetime,
+    error: str = "", connection: Connection | None = None,
+) -> None:  # fmt: skip
+    """Record how a part of an action ended, if it is recorded and has not ended.
+
+    :param error: what went wrong; empty for success. The action is then marked as failed too
+    """
+    from sqlalchemy import update
+
+    if connection is None:
+        with transaction(database.engine, database.name) as own:
+            finish_event(database, server_id, request_id=request_id, event=event, now=now, error=error, connection=own)
+        return
+    action_id = _action_id(connection, database, server_id, request_id)
+    if action_id is None:
+        return
+    events, actions = database["instance_actions_events"], database["instance_actions"]
+    values: dict[str, Any] = {"finish_time": now, "result": ERROR if error else SUCCESS, "updated_at": now}
+    if error:
+        values |= {"details": error[:255]} if "details" in events.c else {}
+    connection.execute(
+        update(events)
+        .where(events.c.action_id == action_id, events.c.event == event, events.c.finish_time.is_(None))
+        .values(**values)
+    )
+    mark: dict[str, Any] = {"updated_at": now}
+    if error:
+        mark["message"] = ERROR
+    connection.execute(update(actions).where(actions.c.id == action_id).values(**mark))
+
+
+def event_state(database: CellDatabase, server_id: str, request_id: str, event: str) -> str:
+    """How a part of an action stands: "" (never began), "running", "Success" or "Error"."""
+    from sqlalchemy import select
+
+    with transaction(database.engine, database.name) as connection:
+        action_id = _action_id(connection, database, server_id, request_id)
+        if action_id is None:
+            return ""
+        events = database["instance_actions_events"]
+        query = select(events.c.result, events.c.start_time, events.c.finish_time).where(
+            events.c.action_id == action_id, events.c.event == event
+        )
+        rows = list(connection.execute(query))
+    if not rows:
+        return ""
+    # Every call inserts a row, but nova ends them all in the first one (action_event_finish takes
+    # .first()), so the newest call has ended when any end is not older than the newest beginning.
+    ended = [row for row in rows if row.finish_time is not None]
+    last = max(ended, key=lambda row: row.finish_time, default=None)
+    if last is None or last.finish_time < max(row.start_time for row in rows):
+        return "running"
+    return str(last.result)
+
+
+def last_fault(database: CellDatabase, server_id: str) -> str:
+    """The newest fault's message, or an empty text."""
+    from sqlalchemy import select
+
+    table = database["instance_faults"]
+    with transaction(database.engine, database.name) as connection:
+        text = connection.execute(
+            select(table.c.message)
+            .where(table.c.instance_uuid == server_id, table.c.deleted == 0)
+            .order_by(table.c.id.desc())
+        ).scalar()
+    return str(text or "")
+
+
+def copy_action(source: CellDatabase, target: CellDatabase, server_id: str, request_id: str) -> None:
+    """Copy one action and its events into another cell, unless it is there already."""
+    from sqlalchemy import insert, select
+
+    actions, events = source["instance_actions"], source["instance_actions_events"]
+    with transaction(source.engine, source.name) as connection:
+        action = connection.execute(
+            select(*actions.c)
+            .where(actions.c.instance_uuid == server_id, actions.c.request_id == request_id)
+            .order_by(actions.c.id.desc())
+        ).first()
+        if action is None:
+            return
+        rows = connection.execute(select(*events.c).where(events.c.action_id == action.id).order_by(events.c.id))
+        event_rows = [dict(row._mapping) for row in rows]
+    with transaction(target.engine, target.name) as connection:
+        if _action_id(connection, target, server_id, request_id) is not None:
+            return
+        values = _fitting(dict(action._mapping), target["instance_actions"])
+        new_id = inserted_id(connection.execute(insert(target["instance_actions"]).values(values)))
+        for row in event_rows:
+            values = _fitting(row, target["instance_actions_events"]) | {"action_id": new_id}
+            connection.execute(insert(target["instance_actions_events"]).values(values))
+
+
+def inserted_id(result: CursorResult[Any]) -> int:
+    """The id that the database gave a row just inserted."""
+    key = result.inserted_primary_key
+    if key is None:
+        raise CallFailed("the database did not say which id it gave a new row")
+    return int(key[0])
+
+
+def _fitting(row: Mapping[str, Any], table: Any) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name in table.c and name != "id"}
+
+
+def _action_id(connection: Connection, database: CellDatabase, server_id: str, request_id: str) -> int | None:
+    from sqlalchemy import select
+
+    actions = database["instance_actions"]
+    found: int | None = connection.execute(
+        select(actions.c.id)
+        .where(actions.c.instance_uuid == server_id, actions.c.request_id == request_id, actions.c.deleted == 0)
+        .order_by(actions.c.created_at.desc(), actions.c.id.desc())
+    ).scalar()
+    return found

@@ -1,0 +1,35 @@
+"""Block device mappings that came or went while a server was resized."""
+
+from __future__ import annotations
+
+import datetime
+
+from cellmove.db.state import transaction
+from cellmove.db.tables import CellDatabase
+
+
+def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) -> None:
+    """Copy one BDM, without attachment and connection: those belong to the other cell's host."""
+    from sqlalchemy import insert, select
+
+    table = source["block_device_mapping"]
+    with transaction(source.engine, source.name) as connection:
+        row = connection.execute(select(*table.c).where(table.c.uuid == mapping_uuid, table.c.deleted == 0)).one()
+    values = {name: value for name, value in row._mapping.items() if name in target["block_device_mapping"].c}
+    values.pop("id")
+    values |= {"attachment_id": None, "connection_info": None}
+    with transaction(target.engine, target.name) as connection:
+        connection.execute(insert(target["block_device_mapping"]).values(values))
+
+
+def delete_mapping(database: CellDatabase, mapping_id: int, now: datetime.datetime) -> None:
+    """Soft-delete one BDM, as nova does when a volume is detached."""
+    from sqlalchemy import update
+
+    table = database["block_device_mapping"]
+    with transaction(database.engine, database.name) as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.id == mapping_id, table.c.deleted == 0)
+            .values(deleted=table.c.id, deleted_at=now)
+        )

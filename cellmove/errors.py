@@ -1,0 +1,110 @@
+"""What can go wrong, sorted by consequence.
+
+Two families. The first is for people: a :class:`CellmoveError` ends a command, carries the exit
+code of its consequence and says what happened, in what state the server is and what to type next.
+The second is for the pipeline: a :class:`CallError` is what one call to the cloud came to; the
+pipeline turns it into a consequence. Neither ever carries a secret: whoever raises one passes only
+text that may be shown.
+"""
+
+from __future__ import annotations
+
+
+class CellmoveError(Exception):
+    """Ends a command. ``exit_code`` is the consequence; see the README's table of exit codes.
+
+    :param message: what happened, one or a few plain lines without secrets
+    :param state: in what state the server (or the cloud) is now; may be empty
+    :param next_command: the command to type next; may be empty
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, state: str = "", next_command: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.state = state
+        self.next_command = next_command
+
+
+class RolledBack(CellmoveError):
+    """The move or step failed and was taken back completely; trying again is safe."""
+
+    exit_code = 1
+
+
+class Usage(CellmoveError):
+    """The command line (or the configuration) asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class Stopped(CellmoveError):
+    """Stopped part-way; the journal knows where. ``next_command`` goes on or takes it back."""
+
+    exit_code = 3
+
+
+class Unreachable(CellmoveError):
+    """A database, a bus or an API cannot be reached or does not let us in; nothing was written."""
+
+    exit_code = 4
+
+
+class Refused(CellmoveError):
+    """A check said no before anything was written."""
+
+    exit_code = 5
+
+
+class Locked(CellmoveError):
+    """Another run holds the lock of this server."""
+
+    exit_code = 6
+
+
+class RollbackFailed(CellmoveError):
+    """Taking back failed as well; the message lists what is left to do by hand."""
+
+    exit_code = 7
+
+
+class Interrupted(CellmoveError):
+    """A signal ended the run after the action in hand was journalled (130 SIGINT, 143 SIGTERM)."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, *, signal_number: int, state: str = "", next_command: str = "") -> None:
+        super().__init__(message, state=state, next_command=next_command)
+        self.exit_code = 128 + signal_number
+
+
+class CallError(Exception):
+    """One call to the cloud did not go well. ``str()`` of it is safe to show."""
+
+
+class CallFailed(CallError):
+    """The other side answered no (an HTTP 4xx or 5xx, a remote exception, a lost compare-and-swap).
+
+    :param message: what it said, first line only
+    :param kind: a short machine word: the HTTP status, the remote exception's class, ``conflict``
+    """
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class NotFound(CallFailed):
+    """The thing asked for is not there (HTTP 404, no such row)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="404")
+
+
+class CallUncertain(CallError):
+    """The call may or may not have had its effect: a timeout, a connection lost after sending."""
+
+
+class CannotConnect(CallError):
+    """Nothing was sent: the other side cannot be reached, or does not accept our credentials."""

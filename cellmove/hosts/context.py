@@ -1,0 +1,46 @@
+"""nova's RequestContext as it goes over the wire (nova/context.py, to_dict and from_dict)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud import identity
+
+if TYPE_CHECKING:
+    from cellmove.clock import Clock
+    from cellmove.gateway import Gateway
+
+
+def request_context(gateway: Gateway, clock: Clock, request_id: str) -> dict[str, Any]:
+    """An admin's request context with a fresh token and the service catalog, always both.
+
+    A token without a catalog is worse than none: the compute then fails with EmptyCatalog after it
+    has destroyed the guest. ``request_id`` must be that of an instance action of the server in the
+    cell that is called, or every compute method fails before it begins (InstanceActionNotFound).
+    """
+    token, catalog = identity.rpc_credentials(gateway.admin)
+    caller = identity.caller(gateway.admin)
+    return {
+        "is_admin": True,
+        "is_admin_project": True,
+        "user_id": caller["user_id"],
+        "project_id": caller["project_id"],
+        "user": caller["user_id"],
+        "project": caller["project_id"],
+        "user_name": caller["user_name"],
+        "project_name": caller["project_name"],
+        "user_domain": caller["user_domain"],
+        "project_domain": caller["project_domain"],
+        "roles": list(caller.get("roles") or ["admin"]),
+        "auth_token": token,
+        "service_catalog": catalog,
+        "request_id": request_id,
+        "global_request_id": None,
+        "read_deleted": "no",
+        "remote_address": None,
+        "quota_class": None,
+        "read_only": False,
+        "show_deleted": False,
+        "resource_uuid": None,
+        "timestamp": clock.utc_now().replace(tzinfo=None).strftime("%Y-%m-%dT%H:%M:%S.%f"),
+    }

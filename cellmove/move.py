@@ -1,0 +1,119 @@
+"""What a move is: plain data, and the table of states it may walk through."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+"""Version of the JSON that commands print and of the journal's tables."""
+
+
+class State(enum.StrEnum):
+    """How far a move has come: the last step that was completed."""
+
+    PLANNED = "planned"
+    DEST_PREPARED = "dest-prepared"
+    SOURCE_PREPARED = "source-prepared"
+    FINISHED = "finished"
+    CONFIRMED = "confirmed"
+    REVERTED = "reverted"
+    ROLLING_BACK = "rolling-back"
+    ROLLED_BACK = "rolled-back"
+    SERVER_GONE = "server-gone"
+
+
+class Step(enum.StrEnum):
+    """What a person runs. ``plan`` makes the move and so has no transition."""
+
+    PREP_DEST = "prep-dest"
+    PREP_SOURCE = "prep-source"
+    FINISH = "finish"
+    CONFIRM = "confirm"
+    REVERT = "revert"
+
+
+TRANSITIONS: Mapping[Step, tuple[State, State]] = {
+    Step.PREP_DEST: (State.PLANNED, State.DEST_PREPARED),
+    Step.PREP_SOURCE: (State.DEST_PREPARED, State.SOURCE_PREPARED),
+    Step.FINISH: (State.SOURCE_PREPARED, State.FINISHED),
+    Step.CONFIRM: (State.FINISHED, State.CONFIRMED),
+    Step.REVERT: (State.FINISHED, State.REVERTED),
+}
+"""Which step leads from which state to which; the only place that knows the order."""
+
+TO_FINISH = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
+"""The steps that ``resize`` and ``migrate`` run."""
+
+CLOSED = frozenset({State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE})
+"""A move in one of these states is over; a server has at most one move that is not."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One server's journey from its source cell to a target cell.
+
+    ``plan`` holds what was decided when the move was planned and never changes: names and ids of
+    the cells, hosts, flavors, the request id, the shape of the server. Nothing secret stands in it.
+    """
+
+    id: str
+    server_id: str
+    server_name: str
+    kind: str  # nova's migration_type: "resize" or "migration"
+    state: State
+    created_at: str  # UTC, ISO 8601
+    updated_at: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is left to do or undo."""
+        return self.state not in CLOSED
+
+
+class Phase(enum.StrEnum):
+    """Where one action of a move stands in the journal."""
+
+    INTENT = "intent"
+    DONE = "done"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One action's line in the journal."""
+
+    move_id: str
+    sequence: int
+    step: str
+    action: str
+    phase: Phase
+    intent: Mapping[str, Any]
+    result: Mapping[str, Any]
+    error: str
+    started_at: str
+    finished_at: str
+
+
+def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
+    """What an operator can type next, the natural one first.
+
+    :param busy: the step that was begun and not completed, if any
+    """
+    if move.state is State.ROLLING_BACK:
+        return (f"cellmove rollback {move.id}",)
+    if busy in (Step.CONFIRM, Step.REVERT):
+        return (f"cellmove resume {move.id}",)
+    if busy is not None:
+        return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")
+    if move.state is State.FINISHED:
+        return (f"cellmove confirm {move.id}", f"cellmove revert {move.id}")
+    for step, (before, _after) in TRANSITIONS.items():
+        if before is move.state:
+            return (f"cellmove {step} {move.id}", f"cellmove rollback {move.id}")
+    return ()

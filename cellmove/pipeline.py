@@ -1,0 +1,436 @@
+"""Runs actions: intent, do, done; resume; undo. Knows no step and no action by name.
+
+The rules (kept here and nowhere else):
+
+* an intent is durable before its effect, and ``done`` is written after it;
+* an intent without ``done`` is looked at (``probe``) before anything else is done about it;
+* a call whose outcome is unknown is watched, never repeated, when the action has a probe; an action
+  without one may be repeated at will;
+* before the pivot a failure is taken back in reverse order, after it there is only forward.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cellmove.errors import (
+    CallError,
+    CallFailed,
+    CallUncertain,
+    CannotConnect,
+    CellmoveError,
+    Interrupted,
+    RollbackFailed,
+    RolledBack,
+    Stopped,
+    Unreachable,
+)
+from cellmove.events import Event, EventKind, Observer
+from cellmove.move import TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
+
+if TYPE_CHECKING:
+    from cellmove.clock import Clock
+    from cellmove.gateway import Gateway
+    from cellmove.journal import Journal
+
+
+T = TypeVar("T")
+
+
+class Seen(enum.Enum):
+    """What a probe found."""
+
+    HAPPENED = "happened"
+    NOT_HAPPENED = "not happened"
+    FAILED = "failed"
+    UNDER_WAY = "under way"
+    UNKNOWN = "unknown"
+
+
+class Pivot(enum.Enum):
+    """From when on an action is a point of no return."""
+
+    NO = "no"
+    WHEN_DONE = "when done"  # a failure says that it did not happen
+    WHEN_BEGUN = "when begun"  # a failure may leave it half done: only forward from its intent on
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A probe's answer: what was seen, the result if it happened, and words for a person."""
+
+    seen: Seen
+    result: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an action may look at: the move, what is known so far, and the way to the cloud.
+
+    ``facts`` is the plan overlaid with the results of every action done so far.
+    """
+
+    move: Move
+    facts: Mapping[str, Any]
+    gateway: Gateway
+    clock: Clock
+    note: Callable[[str], None]
+
+
+def _no_intent(_context: Context) -> Mapping[str, Any]:
+    return {}
+
+
+def _always(_context: Context) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Action:
+    """The smallest side effect.
+
+    :param name: its name in the journal; never changed once released
+    :param title: what a person reads; may name facts in braces
+    :param do: has the effect; given the context and the recorded intent, returns the result ids
+    :param intend: chooses ids and takes before-images; what it returns is durable before ``do``
+    :param probe: says whether the effect happened. None: ``do`` may be repeated at will
+    :param undo: takes it back, given intent and result (empty when unknown); must be repeatable,
+        also when the effect never happened. None: there is nothing to take back
+    :param pivot: whether the move only goes forward after this one, and from when on
+    :param takes_all_back: taking this one back gives up what earlier steps reserved, so the whole
+        move goes back with it
+    :param joined: an interrupt is not honoured between this action and the next
+    :param applies: whether this move needs it at all
+    """
+
+    name: str
+    title: str
+    do: Callable[[Context, Mapping[str, Any]], Mapping[str, Any] | None]
+    intend: Callable[[Context], Mapping[str, Any]] = _no_intent
+    probe: Callable[[Context, Mapping[str, Any]], Finding] | None = None
+    undo: Callable[[Context, Mapping[str, Any], Mapping[str, Any]], None] | None = None
+    pivot: Pivot = Pivot.NO
+    takes_all_back: bool = False
+    joined: bool = False
+    applies: Callable[[Context], bool] = _always
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Everything a run needs besides the move."""
+
+    journal: Journal
+    gateway: Gateway
+    clock: Clock
+    observer: Observer
+    actions: Mapping[Step, Sequence[Action]]
+    interrupted: Callable[[], int]  # the signal's number, 0 for none
+
+    def tell(self, kind: EventKind, move: Move, **values: Any) -> None:
+        self.observer(Event(kind, move.id, move.server_name, **values))
+
+
+def busy_step(entries: Sequence[Entry], move: Move) -> Step | None:
+    """The step that was begun after the last completed one and not taken back, if any."""
+    open_steps = {entry.step for entry in entries if entry.phase is not Phase.UNDONE}
+    for step, (before, _after) in TRANSITIONS.items():
+        if before is move.state and step.value in open_steps:
+            return step
+    return None
+
+
+def is_undoing(entries: Sequence[Entry]) -> bool:
+    """Whether a run began to take this move back and did not end."""
+    return any(entry.phase is Phase.UNDOING for entry in entries)
+
+
+def facts_of(move: Move, entries: Sequence[Entry]) -> dict[str, Any]:
+    """The plan overlaid with the results of what is done."""
+    facts = dict(move.plan)
+    for entry in entries:
+        if entry.phase is Phase.DONE:
+            facts |= entry.result
+    return facts
+
+
+def past_pivot(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
+    """Whether a pivot of this step may have been passed."""
+    passed_in = {
+        Pivot.NO: (),
+        Pivot.WHEN_DONE: (Phase.INTENT, Phase.DONE),
+        Pivot.WHEN_BEGUN: (Phase.INTENT, Phase.FAILED, Phase.DONE),
+    }
+    phases = {action.name: passed_in[action.pivot] for action in runner.actions[step]}
+    return any(entry.step == step and entry.phase in phases.get(entry.action, ()) for entry in entries)
+
+
+def run_step(runner: Runner, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
+    """Run a step to its end, going on where an earlier run stopped.
+
+    :param undo_whole_move: after a failure before the pivot take back the whole move, not only
+        this step (``resize`` and ``migrate`` do)
+    :returns: the move in its new state
+    :raises RolledBack: it failed and was taken back
+    :raises Stopped: it cannot go on now; the journal knows where it stands
+    :raises RollbackFailed: it failed and could not be taken back
+    """
+    started = runner.clock.monotonic()
+    runner.tell(EventKind.STEP_STARTED, move, step=step.value)
+    actions = runner.actions[step]
+    for position, action in enumerate(actions):
+        entries = runner.journal.entries_of(move.id)
+        context = _context(runner, move, entries)
+        current = _current(entries, step, action)
+        if current is not None and current.phase is Phase.DONE:
+            continue
+        if not action.applies(context):
+            continue
+        joined = position > 0 and actions[position - 1].joined
+        if not joined and not past_pivot(runner, entries, step):
+            _honour_interrupt(runner, move, step)
+        try:
+            _perform(runner, context, step, action, current)
+        except CallError as error:
+            _after_failure(runner, move, step, action, error, undo_whole_move)
+    move = runner.journal.set_state(move.id, TRANSITIONS[step][1])
+    seconds = runner.clock.monotonic() - started
+    runner.tell(EventKind.STEP_FINISHED, move, step=step.value, seconds=seconds)
+    return move
+
+
+def _current(entries: Sequence[Entry], step: Step, action: Action) -> Entry | None:
+    """The live line of an action: the newest that was not taken back."""
+    for entry in reversed(entries):
+        if entry.step == step and entry.action == action.name and entry.phase is not Phase.UNDONE:
+            return entry
+    return None
+
+
+def _context(runner: Runner, move: Move, entries: Sequence[Entry]) -> Context:
+    def note(text: str) -> None:
+        runner.tell(EventKind.NOTE, move, text=text)
+
+    return Context(move, facts_of(move, entries), runner.gateway, runner.clock, note)
+
+
+def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:
+    number = runner.interrupted()
+    if number:
+        entries = runner.journal.entries_of(move.id)
+        commands = next_commands(move, busy_step(entries, move))
+        raise Interrupted(
+            f"interrupted during {step} of {move.server_name}; everything done so far is in the journal",
+            signal_number=number,
+            state=f"move {move.id} stands after its last finished action",
+            next_command=commands[0] if commands else "",
+        )
+
+
+def _perform(runner: Runner, context: Context, step: Step, action: Action, current: Entry | None) -> None:
+    """Do one action, or find out what became of it.
+
+    :raises CallFailed: it definitely failed
+    :raises CallError: its outcome could not be settled
+    """
+    move = context.move
+    title = describe(action, context.facts)
+    started = runner.clock.monotonic()
+    runner.tell(EventKind.ACTION_STARTED, move, step=step.value, action=action.name, title=title)
+    if current is None:
+        entry = runner.journal.intend(
+            move.id, step.value, action.name, patiently(runner, lambda: action.intend(context))
+        )
+        result = _do(runner, context, action, entry)
+    elif current.phase is Phase.FAILED and not past_pivot(runner, runner.journal.entries_of(move.id), step):
+        raise CallFailed(current.error)
+    else:
+        entry = current
+        result = _settle(runner, context, action, entry)
+    runner.journal.done(entry, result)
+    seconds = runner.clock.monotonic() - started
+    runner.tell(
+        EventKind.ACTION_FINISHED, move, step=step.value, action=action.name,
+        title=describe(action, {**context.facts, **result}), seconds=seconds,
+    )  # fmt: skip
+
+
+def describe(action: Action, facts: Mapping[str, Any]) -> str:
+    """The action's title with the facts filled in; a fact not known yet reads as "…"."""
+
+    class _Missing(dict[str, Any]):
+        def __missing__(self, key: str) -> str:
+            return "…"
+
+    return action.title.format_map(_Missing(facts))
+
+
+def _do(runner: Runner, context: Context, action: Action, entry: Entry) -> Mapping[str, Any]:
+    try:
+        if action.probe is None:
+            return patiently(runner, lambda: action.do(context, entry.intent)) or {}
+        return action.do(context, entry.intent) or {}
+    except CallUncertain as error:
+        if action.probe is None:
+            raise
+        context.note(f"{error}; watching what becomes of it")
+        return _settle(runner, context, action, entry)
+    except CallFailed as error:
+        runner.journal.failed(entry, str(error))
+        raise
+
+
+def _settle(runner: Runner, context: Context, action: Action, entry: Entry) -> Mapping[str, Any]:
+    """Find out what became of an intended action: watch it until it is known, do it if it is not done."""
+    probe = action.probe
+    if probe is None:
+        return _do(runner, context, action, entry)
+    finding = patiently(runner, lambda: probe(context, entry.intent))
+    deadline = runner.clock.monotonic() + runner.gateway.settings.long_rpc_timeout
+    waits = runner.clock.waits()
+    while finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN) and runner.clock.monotonic() < deadline:
+        if runner.interrupted():
+            break
+        runner.tell(EventKind.WAITING, context.move, step=entry.step, action=action.name, text=finding.text)
+        runner.clock.sleep(next(waits))
+        finding = patiently(runner, lambda: probe(context, entry.intent))
+    if finding.seen is Seen.HAPPENED:
+        return finding.result
+    if finding.seen is Seen.NOT_HAPPENED or (finding.seen is Seen.FAILED and _failed_before(runner, entry)):
+        return _do(runner, context, action, entry)
+    if finding.seen is Seen.FAILED:
+        runner.journal.failed(entry, finding.text)
+        raise CallFailed(finding.text)
+    raise CallUncertain(finding.text or f"what became of {action.name} cannot be told yet")
+
+
+def _failed_before(runner: Runner, entry: Entry) -> bool:
+    """Whether this failure is known already and the pivot is passed: then the way is to try again."""
+    entries = runner.journal.entries_of(entry.move_id)
+    return entry.phase is Phase.FAILED and past_pivot(runner, entries, Step(entry.step))
+
+
+def patiently(runner: Runner, call: Callable[[], T]) -> T:
+    """The one retry policy: a call that may be repeated is tried again while nothing answers.
+
+    Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.
+    """
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+    policy = Retrying(
+        retry=retry_if_exception(_transient),
+        stop=stop_after_delay(runner.gateway.settings.patience),
+        wait=wait_exponential(multiplier=0.25, min=0.25, max=2),
+        sleep=runner.clock.sleep,
+        reraise=True,
+    )
+    return policy(call)
+
+
+def _transient(error: BaseException) -> bool:
+    if isinstance(error, CallFailed):
+        # A database deadlock or a connection lost before the commit: nothing was written.
+        return error.kind in ("deadlock", "lost")
+    return isinstance(error, (CannotConnect, CallUncertain))
+
+
+def _after_failure(
+    runner: Runner, move: Move, step: Step, action: Action, error: CallError, undo_whole_move: bool
+) -> None:
+    """Decide what a failure means, take back what has to be taken back, and end the run. Always raises."""
+    runner.tell(EventKind.ACTION_FAILED, move, step=step.value, action=action.name, text=str(error))
+    entries = runner.journal.entries_of(move.id)
+    if past_pivot(runner, entries, step):
+        raise Stopped(
+            f"{step} of {move.server_name} stopped at {action.name}: {error}",
+            state="the point of no return is passed: from here the move only goes forward, nothing is lost",
+            next_command=f"cellmove resume {move.id}",
+        ) from None
+    current = _current(entries, step, action)
+    if isinstance(error, CallUncertain) and action.probe is not None and current is not None:
+        raise Stopped(
+            f"{step} of {move.server_name} stopped at {action.name}: {error}",
+            state="it is not known whether that call had its effect, so nothing was taken back",
+            next_command=f"cellmove resume {move.id}",
+        ) from None
+    whole = undo_whole_move or _gives_all_up(runner, entries, step)
+    try:
+        move = undo(runner, move, None if whole else step)
+    except CellmoveError as failure:
+        failure.message = f"{step} of {move.server_name} failed at {action.name}: {error}\n{failure.message}"
+        raise
+    commands = next_commands(move, None)
+    raise RolledBack(
+        f"{step} of {move.server_name} failed at {action.name}: {error}",
+        state=(
+            f"everything was taken back; the server is in {move.plan.get('source_cell')} as before"
+            if move.state is State.ROLLED_BACK
+            else f"{step} was taken back; the move stays {move.state}"
+        ),
+        next_command=commands[0] if commands else str(move.plan.get("command", "")),
+    ) from None
+
+
+def _gives_all_up(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
+    heavy = {action.name for action in runner.actions[step] if action.takes_all_back}
+    return any(e.step == step and e.action in heavy and e.phase is not Phase.UNDONE for e in entries)
+
+
+def undo(runner: Runner, move: Move, step: Step | None) -> Move:
+    """Take back one step, or (None) the whole move, newest action first.
+
+    :returns: the move: in its old state after one step, ROLLED_BACK after the whole
+    :raises RollbackFailed: an undo was refused; what is left to do by hand is named
+    :raises Stopped: the cloud did not answer; the same command goes on
+    """
+    if step is None and move.state is not State.ROLLING_BACK:
+        move = runner.journal.set_state(move.id, State.ROLLING_BACK)
+    by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
+    entries = runner.journal.entries_of(move.id)
+    live = [e for e in entries if e.phase is not Phase.UNDONE and (step is None or e.step == step)]
+    for entry in reversed(live):
+        action = by_name[entry.step, entry.action]
+        context = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
+        if action.undo is None:
+            runner.journal.undone(entry)
+            continue
+        _undo_one(runner, context, action, entry)
+    if step is None:
+        move = runner.journal.set_state(move.id, State.ROLLED_BACK)
+    return move
+
+
+def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) -> None:
+    move = context.move
+    title = describe(action, context.facts)
+    started = runner.clock.monotonic()
+    runner.tell(EventKind.UNDO_STARTED, move, step=entry.step, action=action.name, title=title)
+    runner.journal.undoing(entry)
+    take_back = action.undo
+    if take_back is None:
+        return
+    try:
+        patiently(runner, lambda: take_back(context, entry.intent, entry.result))
+    except (CannotConnect, CallUncertain) as error:
+        raise Stopped(
+            f"taking back {action.name} of {move.server_name} got no answer: {error}",
+            state="the move is half taken back; the journal knows where",
+            next_command=f"cellmove rollback {move.id}",
+        ) from None
+    except CallFailed as error:
+        raise RollbackFailed(
+            f"taking back {action.name} ({title}) of {move.server_name} failed: {error}",
+            state=f"still to be taken back: {action.name} and what came before it (cellmove show {move.id})",
+            next_command=f"cellmove rollback {move.id}",
+        ) from None
+    runner.journal.undone(entry)
+    seconds = runner.clock.monotonic() - started
+    runner.tell(EventKind.UNDO_FINISHED, move, step=entry.step, action=action.name, title=title, seconds=seconds)
+
+
+def unreachable(error: CallError) -> Unreachable:
+    """A :class:`CallError` met before anything was written, as the consequence it has there."""
+    return Unreachable(str(error), state="nothing was written")

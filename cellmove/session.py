@@ -1,0 +1,352 @@
+"""What the commands do, one plain function each; the command line only parses, calls and renders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellmove.clock import Clock
+from cellmove.db import state
+from cellmove.errors import CallError, CellmoveError, Refused, Stopped, Unreachable, Usage
+from cellmove.events import EventKind, Observer
+from cellmove.journal import Journal, open_journal
+from cellmove.locks import server_lock
+from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
+from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, past_pivot, undo
+from cellmove.pipeline import run_step as run_actions
+
+if TYPE_CHECKING:
+    from cellmove.gateway import Gateway
+    from cellmove.preflight import Check
+    from cellmove.settings import Settings
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one run of a command works with.
+
+    :param lock_directory: where the servers' locks lie
+    """
+
+    settings: Settings
+    journal: Journal
+    gateway: Gateway
+    clock: Clock
+    observer: Observer
+    interrupted: Callable[[], int]
+    lock_directory: Path
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What ``plan`` found.
+
+    :param move: the move that was opened, or the open one that fits; None for a dry run or a refusal
+    """
+
+    move: Move | None
+    summary: Mapping[str, Any]
+    checks: tuple[Check, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether any check refuses the move."""
+        return any(check.level == "refusal" for check in self.checks)
+
+
+def open_session(
+    settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0, clock: Clock | None = None
+) -> Session:
+    """Open the journal; the cloud is reached only when something is asked of it."""
+    from cellmove.gateway import Gateway
+
+    clock = clock or Clock()
+    journal = open_journal(settings.journal, clock.text)
+    where = Path(journal.location).parent if "://" not in settings.journal else Path.home() / ".local/state/cellmove"
+    return Session(settings, journal, Gateway(settings), clock, observer, interrupted, where / "locks")
+
+
+def plan(
+    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
+    force_locked: bool, open_move: bool,
+) -> PlanReport:  # fmt: skip
+    """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move."""
+    from cellmove.steps.plan import gather
+
+    with _before_anything_is_written():
+        planned = gather(
+            session.gateway,
+            session.clock,
+            server=server,
+            flavor=flavor,
+            host=host,
+            cell=cell,
+            force_locked=force_locked,
+        )
+    report = PlanReport(None, planned.summary, planned.checks)
+    if report.refused or not open_move:
+        return report
+    facts = planned.facts
+    with server_lock(session.lock_directory, facts["server_id"], facts["server_name"]):
+        _reconcile_server(session, facts["server_id"])
+        now = session.clock.text()
+        move = Move(
+            id=f"move-{session.clock.new_token()}",
+            server_id=facts["server_id"],
+            server_name=facts["server_name"],
+            kind=facts["kind"],
+            state=State.PLANNED,
+            created_at=now,
+            updated_at=now,
+            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}"},
+        )
+        session.journal.open_move(move)
+    return PlanReport(move, planned.summary, planned.checks)
+
+
+def move_for(
+    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool
+) -> PlanReport:
+    """The move that this command means: the open one that fits, or a newly planned one.
+
+    :raises Refused: the server has an open move of another kind
+    """
+    from cellmove.cloud.servers import find_server
+
+    with _before_anything_is_written():
+        found = find_server(session.gateway.admin, server)
+    _reconcile_server(session, found["id"])
+    move = session.journal.open_move_of(found["id"])
+    if move is None:
+        return plan(session, found["id"], flavor, host=host, cell=cell, force_locked=force_locked, open_move=True)
+    facts = move.plan
+    fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"]) and (flavor is None) == (
+        move.kind == "migration"
+    )
+    fits = fits and host in (None, facts["wanted_host"]) and cell in (None, facts["wanted_cell"])
+    if not fits:
+        raise Refused(
+            f"{move.server_name} already has an open move, {move.id}, with another aim: {facts['command']}",
+            state=f"that move is {move.state}",
+            next_command=f"cellmove show {move.id}",
+        )
+    return PlanReport(move, {}, ())
+
+
+def find_move(session: Session, reference: str) -> Move:
+    """The move that an id, a server name or a server UUID means.
+
+    An open move goes before closed ones; of closed ones the newest is meant.
+
+    :raises Usage: there is none, or several servers of that name have open moves
+    """
+    found = session.journal.find(reference)
+    if not found:
+        raise Usage(f"there is no move of {reference!r} in the journal", next_command="cellmove list --all")
+    if len(found) > 1 and any(move.is_open for move in found):
+        listed = "\n".join(f"  {m.id}  {m.server_name}  {m.server_id}  {m.state}" for m in found)
+        raise Usage(f"{reference!r} means several moves; name one:\n{listed}")
+    return _reconciled(session, found[-1])
+
+
+def run_step(session: Session, move: Move, step: Step) -> Move:
+    """Run one step; a failure takes back only this step where that is possible.
+
+    :raises Refused: it is not this step's turn; the message names the one whose turn it is
+    """
+    with server_lock(session.lock_directory, move.server_id, move.server_name):
+        move = _fresh(session, move)
+        if _is_past(move, step):
+            return move
+        _check_turn(session, move, step)
+        return _run(session, move, step, undo_whole_move=False)
+
+
+def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
+    """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back."""
+    with server_lock(session.lock_directory, move.server_id, move.server_name):
+        move = _fresh(session, move)
+        if move.state is State.ROLLING_BACK:
+            raise Refused(
+                f"{move.id} is being taken back", state="half taken back", next_command=f"cellmove rollback {move.id}"
+            )
+        steps = (*TO_FINISH, Step.CONFIRM) if confirm else TO_FINISH
+        for step in steps:
+            if TRANSITIONS[step][0] is move.state:
+                move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
+        return move
+
+
+def resume(session: Session, move: Move) -> Move:
+    """Go on where a run stopped: finish the step under way, or its taking back. Nothing to do is fine."""
+    with server_lock(session.lock_directory, move.server_id, move.server_name):
+        move = _fresh(session, move)
+        if not move.is_open:
+            return move
+        entries = session.journal.entries_of(move.id)
+        runner = _runner(session)
+        step = busy_step(entries, move)
+        if move.state is State.ROLLING_BACK:
+            return _undo(session, move, None)
+        if step is None:
+            return move
+        if is_undoing(entries) and not past_pivot(runner, entries, step):
+            return _undo(session, move, step)
+        return _run(session, move, step, undo_whole_move=False)
+
+
+def resume_all(session: Session) -> list[Move]:
+    """Resume every open move; one that cannot go on does not keep the others from it.
+
+    :raises Stopped: when any could not; its message lists them
+    """
+    done, failures = [], []
+    for move in session.journal.all_moves():
+        if move.is_open:
+            try:
+                done.append(resume(session, move))
+            except (Usage, Unreachable):
+                raise
+            except CellmoveError as error:
+                failures.append(f"{move.id} ({move.server_name}): {error.message}")
+    if failures:
+        raise Stopped("\n".join(failures), next_command="cellmove list")
+    return done
+
+
+def rollback(session: Session, move: Move) -> Move:
+    """Take a move back: undo everything before the pivot, or revert after it.
+
+    :raises Refused: it is confirmed, or its confirm has begun to destroy the source
+    """
+    with server_lock(session.lock_directory, move.server_id, move.server_name):
+        move = _fresh(session, move)
+        if move.state in (State.ROLLED_BACK, State.REVERTED):
+            return move
+        if not move.is_open:
+            raise Refused(f"{move.id} is {move.state}; there is nothing to take back any more")
+        entries = session.journal.entries_of(move.id)
+        runner = _runner(session)
+        step = busy_step(entries, move)
+        if step is not None and past_pivot(runner, entries, step):
+            if step is Step.REVERT:
+                return _run(session, move, step, undo_whole_move=False)
+            if step is Step.FINISH:
+                move = _run(session, move, step, undo_whole_move=False)
+                return _run(session, move, Step.REVERT, undo_whole_move=False)
+            raise Refused(
+                f"{step} of {move.id} has passed the point of no return",
+                state="the server runs at the target",
+                next_command=f"cellmove resume {move.id}",
+            )
+        if move.state is State.FINISHED:
+            if step is Step.CONFIRM:
+                move = _undo(session, move, Step.CONFIRM)
+            return _run(session, move, Step.REVERT, undo_whole_move=False)
+        return _undo(session, move, None)
+
+
+def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
+    with _calls_to_consequences(session, move):
+        return run_actions(_runner(session), move, step, undo_whole_move=undo_whole_move)
+
+
+def _undo(session: Session, move: Move, step: Step | None) -> Move:
+    with _calls_to_consequences(session, move):
+        return undo(_runner(session), move, step)
+
+
+def _runner(session: Session) -> Runner:
+    from cellmove.steps import ACTIONS
+
+    return Runner(session.journal, session.gateway, session.clock, session.observer, ACTIONS, session.interrupted)
+
+
+@contextmanager
+def _before_anything_is_written() -> Iterator[None]:
+    try:
+        yield
+    except CallError as error:
+        raise Unreachable(str(error), state="nothing was written") from None
+
+
+@contextmanager
+def _calls_to_consequences(session: Session, move: Move) -> Iterator[None]:
+    """What a call came to outside any action: the cloud was not reached, so nothing changed."""
+    try:
+        yield
+    except CallError as error:
+        entries = session.journal.entries_of(move.id)
+        busy = busy_step(entries, move)
+        commands = next_commands(move, busy)
+        kind = Stopped if busy or move.state is State.ROLLING_BACK else Unreachable
+        raise kind(
+            str(error),
+            state="the move stands where it stood" if busy else "nothing was written",
+            next_command=commands[0] if commands else "",
+        ) from None
+
+
+def _fresh(session: Session, move: Move) -> Move:
+    """The move as the journal has it now that we hold the lock."""
+    return session.journal.move(move.id) or move
+
+
+def _is_past(move: Move, step: Step) -> bool:
+    """Whether this step is done already: then the command is a silent no-op."""
+    after = {
+        Step.PREP_DEST: (State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISHED, State.CONFIRMED),
+        Step.PREP_SOURCE: (State.SOURCE_PREPARED, State.FINISHED, State.CONFIRMED),
+        Step.FINISH: (State.FINISHED, State.CONFIRMED),
+        Step.CONFIRM: (State.CONFIRMED,),
+        Step.REVERT: (State.REVERTED,),
+    }
+    return move.state in after[step]
+
+
+def _check_turn(session: Session, move: Move, step: Step) -> None:
+    busy = busy_step(session.journal.entries_of(move.id), move)
+    if TRANSITIONS[step][0] is move.state and busy in (None, step):
+        return
+    commands = next_commands(move, busy)
+    if busy is not None:
+        why = f"{busy} of {move.id} was begun and not finished"
+    else:
+        why = f"it is not the turn of {step}: {move.id} is {move.state}"
+    raise Refused(why, state="nothing was written", next_command=commands[0] if commands else "")
+
+
+def _reconcile_server(session: Session, server_id: str) -> None:
+    move = session.journal.open_move_of(server_id)
+    if move is not None:
+        _reconciled(session, move)
+
+
+def _reconciled(session: Session, move: Move) -> Move:
+    """Close a finished move that its owner confirmed, reverted or deleted through nova's own API meanwhile."""
+    if move.state is not State.FINISHED or busy_step(session.journal.entries_of(move.id), move):
+        return move
+    facts = facts_of(move, session.journal.entries_of(move.id))
+    with _before_anything_is_written():
+        gateway = session.gateway
+        source, target = gateway.cell(facts["source_cell_uuid"]), gateway.cell(facts["target_cell_uuid"])
+        here = state.read_instance(gateway.database(source), move.server_id)
+        there = state.read_instance(gateway.database(target), move.server_id)
+        uuid = facts["migration_uuid"]
+        migrations = [state.read_migration(gateway.database(cell), uuid) for cell in (source, target)]
+    ended = {migration["status"] for migration in migrations if migration is not None}
+    if here is None and there is None:
+        reached = State.SERVER_GONE
+    elif here is None and "confirmed" in ended:
+        reached = State.CONFIRMED
+    elif there is None and "reverted" in ended:
+        reached = State.REVERTED
+    else:
+        return move
+    with server_lock(session.lock_directory, move.server_id, move.server_name):
+        move = session.journal.set_state(move.id, reached)
+    _runner(session).tell(EventKind.NOTE, move, text=f"{move.id} was ended outside of cellmove: {reached}")
+    return move

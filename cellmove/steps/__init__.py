@@ -1,0 +1,18 @@
+"""The steps: each a list of actions. Nothing here knows how actions are run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cellmove.move import Step
+from cellmove.pipeline import Action
+from cellmove.steps import confirm, finish, prep_dest, prep_source, revert
+
+ACTIONS: Mapping[Step, Sequence[Action]] = {
+    Step.PREP_DEST: prep_dest.ACTIONS,
+    Step.PREP_SOURCE: prep_source.ACTIONS,
+    Step.FINISH: finish.ACTIONS,
+    Step.CONFIRM: confirm.ACTIONS,
+    Step.REVERT: revert.ACTIONS,
+}
+"""All actions of every step, in the order in which they are done."""

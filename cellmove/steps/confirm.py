@@ -1,0 +1,146 @@
+"""confirm: what is left at the source is removed for good.
+
+Follows nova-api's confirm_resize and the conductor's ConfirmResizeTask. The pivot is the clean-up on
+the source host: it destroys the disk that a revert would need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.cloud import placement
+from cellmove.cloud.identity import caller
+from cellmove.db import history, records, state
+from cellmove.errors import CallFailed, CannotConnect
+from cellmove.hosts import compute
+from cellmove.pipeline import Action, Context, Finding, Pivot, Seen
+from cellmove.steps import places
+
+NOTHING: Mapping[str, Any] = {}
+GUEST_SHUT_DOWN = 4  # nova/compute/power_state.py
+EVENT = "conductor_confirm_snapshot_based_resize"
+
+
+def _choose_request(context: Context) -> Mapping[str, Any]:
+    """nova-api does the same check first: after "confirming" its own confirm finds no way back."""
+    if not places.is_up(context, places.source(context), context.facts["source_host"]):
+        raise CannotConnect(f"nova-compute on {context.facts['source_host']} is down")
+    return {"confirm_request_id": f"req-{context.clock.new_uuid()}"}
+
+
+def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    server, now = places.server_id(context), places.now(context)
+    database = places.target(context)
+    us = caller(context.gateway.admin)
+    request_id = intent["confirm_request_id"]
+    with state.transaction(database.engine, database.name) as connection:
+        expected: Mapping[str, Any] = {"vm_state": "resized", "task_state": None}
+        state.swap_instance(database, server, expected, {}, now, connection)
+        expected = {"status": "finished"}
+        state.swap_migration(
+            database, context.facts["migration_uuid"], expected, {"status": "confirming"}, now, connection
+        )
+        history.ensure_action(
+            connection, database, server, action="confirmResize", request_id=request_id,
+            user_id=us["user_id"], project_id=us["project_id"], now=now,
+        )  # fmt: skip
+        for event, host in ((EVENT, places.here()), (compute.CONFIRM_AT_SOURCE.event, context.facts["source_host"])):
+            history.start_event(
+                database, server, request_id=request_id, event=event, host=host, now=now, connection=connection
+            )
+    database = places.source(context)
+    with state.transaction(database.engine, database.name) as connection:
+        history.ensure_action(
+            connection, database, server, action="confirmResize", request_id=request_id,
+            user_id=us["user_id"], project_id=us["project_id"], now=now,
+        )  # fmt: skip
+    return {"confirm_request_id": request_id}
+
+
+def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    server, now = places.server_id(context), places.now(context)
+    database = places.target(context)
+    migration = places.migration_row(context, database)
+    with state.transaction(database.engine, database.name) as connection:
+        if migration["status"] == "confirming":
+            expected = {"status": "confirming"}
+            state.swap_migration(
+                database, context.facts["migration_uuid"], expected, {"status": "finished"}, now, connection
+            )
+        for event in (EVENT, compute.CONFIRM_AT_SOURCE.event):
+            history.finish_event(
+                database, server, request_id=intent["confirm_request_id"], event=event, now=now,
+                error="the confirm was taken back", connection=connection,
+            )  # fmt: skip
+
+
+def _clean_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Repeating this call is safe: nova's method finds nothing left to do."""
+    places.call_source(context, compute.CONFIRM_AT_SOURCE, context.facts["confirm_request_id"])
+    return NOTHING
+
+
+def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
+    facts = context.facts
+    database = places.source(context)
+    if state.read_instance(database, places.server_id(context)) is None:
+        return Finding(Seen.HAPPENED)
+    return places.find_out(
+        context,
+        places.source_cell(context),
+        facts["source_host"],
+        compute.CONFIRM_AT_SOURCE,
+        facts["confirm_request_id"],
+    )
+
+
+def _check_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The source host deletes the migration's allocation; one that it left is a leak for ever."""
+    placement.delete_allocations(context.gateway.admin, context.facts["migration_uuid"])
+    return NOTHING
+
+
+def _delete_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    if state.mapped_cell(context.gateway.api_engine, places.server_id(context)) != places.target_cell(context).id:
+        raise CallFailed("the server's mapping does not point at the target cell; its source records are kept")
+    records.delete_server(places.source(context), places.server_id(context))
+    return NOTHING
+
+
+def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The last save of ConfirmResizeTask: the state by the guest's power, nothing stashed any more."""
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    database = places.target(context)
+    instance = places.row(database, server)
+    vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
+    task_states = (None, "deleting", "soft-deleting")
+    with state.transaction(database.engine, database.name) as connection:
+        expected = {"status": "confirming"}
+        state.swap_migration(database, facts["migration_uuid"], expected, {"status": "confirmed"}, now, connection)
+        state.swap_instance(
+            database, server, {"task_state": task_states}, {"vm_state": vm_state, "task_state": None}, now, connection
+        )
+        state.set_flavors(connection, database, server, old=None, new=None, now=now)
+        state.set_extra(connection, database, server, {"migration_context": None}, now)
+        state.set_system_metadata(connection, database, server, "old_vm_state", None, now)
+        for event in (compute.CONFIRM_AT_SOURCE.event, EVENT):
+            history.finish_event(
+                database, server, request_id=facts["confirm_request_id"], event=event, now=now, connection=connection
+            )
+    return NOTHING
+
+
+ACTIONS = (
+    Action("begin_confirm", "begin the confirm (migration confirming)", _begin, intend=_choose_request, undo=_stop),
+    Action(
+        "clean_source",
+        "remove the guest's remains on {source_host}: disk, bindings, attachments, allocation",
+        _clean_source,
+        probe=_probe_source,
+        pivot=Pivot.WHEN_BEGUN,
+    ),
+    Action("check_allocations", "make sure that the migration holds no allocation", _check_allocations),
+    Action("delete_source", "delete the records in {source_cell}", _delete_source),
+    Action("settle_target", "settle the server in {target_cell}", _settle_target),
+)

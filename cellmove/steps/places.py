@@ -1,0 +1,152 @@
+"""Where a move's ends are, and the calls to the computes there: shared by all steps."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+from typing import TYPE_CHECKING, Any
+
+from cellmove.db import history, state
+from cellmove.errors import CallFailed, CannotConnect
+from cellmove.hosts import bus as bus_module
+from cellmove.hosts import compute, conductor
+from cellmove.hosts.context import request_context
+from cellmove.pipeline import Context, Finding, Seen
+
+if TYPE_CHECKING:
+    from cellmove.db.cells import Cell
+    from cellmove.db.tables import CellDatabase
+    from cellmove.hosts.compute import Method
+
+MARK = "cellmove"
+"""The system_metadata key that says, in the cloud itself, which move of ours is working on a server."""
+
+
+def source_cell(context: Context) -> Cell:
+    """The cell that the server comes from."""
+    return context.gateway.cell(context.facts["source_cell_uuid"])
+
+
+def target_cell(context: Context) -> Cell:
+    """The cell that the server goes to; known once the scheduler has chosen."""
+    return context.gateway.cell(context.facts["target_cell_uuid"])
+
+
+def source(context: Context) -> CellDatabase:
+    """The source cell's database."""
+    return context.gateway.database(source_cell(context))
+
+
+def target(context: Context) -> CellDatabase:
+    """The target cell's database."""
+    return context.gateway.database(target_cell(context))
+
+
+def server_id(context: Context) -> str:
+    """The server's UUID."""
+    return context.move.server_id
+
+
+def now(context: Context) -> datetime.datetime:
+    """The current time as nova's tables hold it."""
+    return context.clock.database_time()
+
+
+def here() -> str:
+    """This machine's name, as the host of events that nova's conductor would write."""
+    return socket.gethostname()
+
+
+def row(database: CellDatabase, server: str) -> dict[str, Any]:
+    """The server's live row in a cell.
+
+    :raises CallFailed: when there is none
+    """
+    found = state.read_instance(database, server)
+    if found is None:
+        raise CallFailed(f"the server has no live row in {database.name}", kind="404")
+    return found
+
+
+def migration_row(context: Context, database: CellDatabase) -> dict[str, Any]:
+    """This move's migration record in a cell.
+
+    :raises CallFailed: when there is none
+    """
+    found = state.read_migration(database, context.facts["migration_uuid"])
+    if found is None:
+        raise CallFailed(f"the migration record is not in {database.name}", kind="404")
+    return found
+
+
+def is_up(context: Context, database: CellDatabase, host: str) -> bool:
+    """Whether nova-compute on a host reports itself alive, by nova's own rule (servicegroup/drivers/db.py)."""
+    service = state.read_service(database, host)
+    if service is None or service.get("forced_down"):
+        return False
+    seen = service.get("last_seen_up") or service.get("created_at")
+    if seen is None:
+        return False
+    age = abs((context.clock.utc_now().replace(tzinfo=None) - seen).total_seconds())
+    return bool(age <= context.gateway.settings.service_down_time)
+
+
+def call_source(context: Context, method: Method, request_id: str, **more: Any) -> Any:
+    """Make one of the six calls to the source host, with fresh objects of the source cell."""
+    cell = source_cell(context)
+    return _call(context, cell, context.facts["source_host"], method, request_id, more)
+
+
+def call_target(context: Context, method: Method, request_id: str, **more: Any) -> Any:
+    """Make one of the six calls to the target host, with fresh objects of the target cell."""
+    cell = target_cell(context)
+    return _call(context, cell, context.facts["target_host"], method, request_id, more)
+
+
+def _call(context: Context, cell: Cell, host: str, method: Method, request_id: str, more: dict[str, Any]) -> Any:
+    database = context.gateway.database(cell)
+    service = state.read_service(database, host)
+    if service is None or not is_up(context, database, host):
+        raise CannotConnect(f"nova-compute on {host} is down")
+    bus = context.gateway.bus(cell)
+    rpc = request_context(context.gateway, context.clock, request_id)
+    return compute.invoke(
+        bus,
+        rpc,
+        method,
+        host=host,
+        service_version=int(service["version"]),
+        instance=conductor.instance(bus, rpc, server_id(context)),
+        migration=conductor.migration(bus, rpc, context.facts["migration_uuid"]),
+        **more,
+    )
+
+
+def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> Finding:
+    """What became of a call that may not be sent twice, from the event that nova-compute writes around it.
+
+    No event and the host answers a ping on the same queue: queues keep their order, so the call was
+    never sent. No event and no answer: it may still lie in the queue, and nobody can tell.
+    """
+    database = context.gateway.database(cell)
+    server = server_id(context)
+
+    def seen() -> str:
+        return history.event_state(database, server, request_id, method.event)
+
+    how = seen()
+    if not how and is_up(context, database, host):
+        version = (state.read_service(database, host) or {}).get("version") or 0
+        topic = compute.topic_of(method, int(version))
+        answered = bus_module.ping(context.gateway.bus(cell), topic, host)
+        how = seen() or ("never" if answered else "")
+    if how == history.SUCCESS:
+        return Finding(Seen.HAPPENED)
+    if how == history.ERROR:
+        fault = history.last_fault(database, server)
+        return Finding(Seen.FAILED, text=f"{method.name} failed on {host}: {fault or 'see its log'}")
+    if how == "never":
+        return Finding(Seen.NOT_HAPPENED)
+    if how == "running":
+        return Finding(Seen.UNDER_WAY, text=f"{host} is still at work on {method.name}")
+    return Finding(Seen.UNKNOWN, text=f"nova-compute on {host} does not answer; {method.name} may still reach it")

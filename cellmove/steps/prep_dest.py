@@ -1,0 +1,408 @@
+"""prep-dest: everything that can be made ready at the target while the guest still runs.
+
+Follows nova-api's resize, the conductor's MigrationTask, TargetDBSetupTask and PrepResizeAtDestTask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.cloud import network, placement, volume
+from cellmove.cloud.identity import caller
+from cellmove.db import history, look, records, state
+from cellmove.db.cells import Cell
+from cellmove.errors import CallFailed
+from cellmove.hosts import compute, conductor, scheduler
+from cellmove.hosts.context import request_context
+from cellmove.pipeline import Action, Context, Finding
+from cellmove.steps import places, recover
+
+EVENTS = ("conductor_migrate_server", "cold_migrate")
+"""What nova's conductor writes around the whole of it."""
+
+NOTHING: Mapping[str, Any] = {}
+
+
+# take the server: no API user gets in from here on
+
+
+def _begin_before(context: Context) -> Mapping[str, Any]:
+    database = places.source(context)
+    instance = places.row(database, places.server_id(context))
+    metadata = state.read_system_metadata(database, places.server_id(context))
+    return {
+        "progress": instance["progress"],
+        "auto_disk_config": instance["auto_disk_config"],
+        "image_base_image_ref": metadata.get("image_base_image_ref"),
+    }
+
+
+def _begin(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    database = places.source(context)
+    if state.read_system_metadata(database, server).get(places.MARK) == context.move.id:
+        return NOTHING
+    us = caller(context.gateway.admin)
+    with state.transaction(database.engine, database.name) as connection:
+        state.swap_instance(
+            database,
+            server,
+            {"task_state": None, "vm_state": facts["vm_state"], "host": facts["source_host"], "hidden": (0, None)},
+            {"task_state": "resize_prep", "progress": 0, "auto_disk_config": 0},
+            now,
+            connection,
+            content=False,
+        )
+        state.set_system_metadata(connection, database, server, places.MARK, context.move.id, now)
+        # libvirt rebases the disk on this image at the destination; servers from old releases lack it.
+        state.set_system_metadata(connection, database, server, "image_base_image_ref", facts["image_ref"], now)
+        history.ensure_action(
+            connection,
+            database,
+            server,
+            action="resize" if facts["kind"] == "resize" else "migrate",
+            request_id=facts["request_id"],
+            user_id=us["user_id"],
+            project_id=us["project_id"],
+            now=now,
+        )
+        for event in EVENTS:
+            history.start_event(
+                database, server, request_id=facts["request_id"], event=event, host=places.here(), now=now,
+                connection=connection,
+            )  # fmt: skip
+    return NOTHING
+
+
+def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    database = places.source(context)
+    if state.read_system_metadata(database, server).get(places.MARK) != context.move.id:
+        return
+    instance = places.row(database, server)
+    values = {name: intent[name] for name in ("progress", "auto_disk_config")}
+    if instance["task_state"] in ("resize_prep", "resize_migrating"):
+        values["task_state"] = None
+    with state.transaction(database.engine, database.name) as connection:
+        expected = {"task_state": instance["task_state"]}
+        state.swap_instance(database, server, expected, values, now, connection)
+        state.set_system_metadata(
+            connection, database, server, "image_base_image_ref", intent["image_base_image_ref"], now
+        )
+        state.set_system_metadata(connection, database, server, places.MARK, None, now)
+        for event in EVENTS:
+            history.finish_event(
+                database, server, request_id=facts["request_id"], event=event, now=now,
+                error="the move was taken back", connection=connection,
+            )  # fmt: skip
+
+
+# the migration record
+
+
+def _choose_migration(context: Context) -> Mapping[str, Any]:
+    return {"migration_uuid": context.clock.new_uuid()}
+
+
+def _record_migration(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = context.facts
+    us = caller(context.gateway.admin)
+    values = {
+        "uuid": intent["migration_uuid"],
+        "instance_uuid": places.server_id(context),
+        "status": "pre-migrating",
+        "migration_type": facts["kind"],
+        "source_compute": facts["source_host"],
+        "source_node": facts["source_node"],
+        "old_instance_type_id": facts["old_instance_type_id"],
+        "new_instance_type_id": facts["new_instance_type_id"],
+        "cross_cell_move": 1,
+        "hidden": 0,
+        "user_id": us["user_id"],
+        "project_id": us["project_id"],
+    }
+    state.insert_migration(places.source(context), values, places.now(context))
+    return {"migration_uuid": intent["migration_uuid"]}
+
+
+def _fail_migration(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    """History keeps the record, as it does natively, with the status that says how it ended."""
+    database = places.source(context)
+    migration = state.read_migration(database, intent["migration_uuid"])
+    if migration is not None and migration["status"] not in ("error", "reverted"):
+        expected = {"status": migration["status"]}
+        state.swap_migration(database, intent["migration_uuid"], expected, {"status": "error"}, places.now(context))
+
+
+# allocations
+
+
+def _move_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    consumer = context.facts["migration_uuid"]
+    if placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
+        return NOTHING
+    placement.move_allocations(context.gateway.admin, places.server_id(context), consumer)
+    return NOTHING
+
+
+def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    """Give the server its source allocation back; that replaces whatever was claimed at the target."""
+    consumer = context.facts["migration_uuid"]
+    if placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
+        placement.move_allocations(context.gateway.admin, consumer, places.server_id(context))
+
+
+# the scheduler
+
+
+def _schedule(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts, server, gateway = context.facts, places.server_id(context), context.gateway
+    # An earlier run may have got a claim without its answer: the scheduler would add to it.
+    placement.delete_allocations(gateway.admin, server)
+    rpc = request_context(gateway, context.clock, facts["request_id"])
+    instance = conductor.instance(gateway.bus(places.source_cell(context)), rpc, server)
+    spec = conductor.request_spec(gateway.api_bus, rpc, server)
+    if facts["kind"] == "resize":
+        flavor = conductor.flavor(gateway.api_bus, rpc, facts["new_flavor_id"])
+    else:
+        flavor = state.current_flavor(state.read_extra(places.source(context), server))
+    group = conductor.data(spec).get("instance_group")
+    members = conductor.data(group).get("members") or [] if group else []
+    group_hosts = look.group_hosts(gateway, members, [server]) if members else []
+    refused: CallFailed | None = None
+    for cell in (gateway.cell(name) for name in facts["target_cells"]):
+        prepared = scheduler.prepare_spec(
+            spec,
+            flavor=flavor,
+            instance=instance,
+            volume_backed=facts["volume_backed"],
+            ignore_hosts=[facts["source_host"]],
+            requested_destination=scheduler.destination(cell=cell, host=facts["wanted_host"]),
+            group_hosts=group_hosts,
+        )
+        try:
+            chosen = scheduler.select(gateway.api_bus, rpc, prepared, server)
+        except CallFailed as error:
+            if error.kind != "NoValidHost":
+                raise
+            refused = error
+            continue
+        return _selected(context, cell, chosen, flavor)
+    raise refused or CallFailed("there is no other cell", kind="NoValidHost")
+
+
+def _selected(
+    context: Context, cell: Cell, chosen: list[scheduler.Selection], flavor: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    first = chosen[0]
+    if first.cell_uuid != cell.uuid:
+        raise CallFailed(f"the scheduler chose {first.host}, which is not in {cell.name}", kind="wrong-cell")
+    if context.facts["wanted_host"] not in ("", first.host):
+        raise CallFailed(
+            f"the scheduler chose {first.host} instead of {context.facts['wanted_host']}", kind="wrong-host"
+        )
+    return {
+        "target_cell": cell.name,
+        "target_cell_uuid": cell.uuid,
+        "target_host": first.host,
+        "target_node": first.node,
+        "limits": first.limits,
+        "alternates": [other.host for other in chosen[1:]],
+        "new_flavor": flavor,
+    }
+
+
+# the records
+
+
+def _copy_records(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = context.facts
+    copied = records.copy_server(
+        places.source(context),
+        places.target(context),
+        places.server_id(context),
+        migration_uuid=facts["migration_uuid"],
+        new_flavor=facts["new_flavor"],
+    )
+    return {"copied": copied}
+
+
+def _delete_records(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    database = places.target(context)
+    # Only our own copy: rows with another migration's records would be somebody else's move.
+    if state.read_migration(database, context.facts["migration_uuid"]) is not None:
+        records.delete_server(database, places.server_id(context))
+
+
+# ports
+
+
+def _list_ports(context: Context) -> Mapping[str, Any]:
+    ports = network.ports_of(context.gateway.service, places.server_id(context))
+    return {"ports": [{"id": p.id, "vnic_type": p.vnic_type, "profile": dict(p.profile)} for p in ports]}
+
+
+def _bind_ports(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    for port in intent["ports"]:
+        network.create_binding(
+            context.gateway.service, port["id"], context.facts["target_host"], port["vnic_type"], port["profile"]
+        )
+    return NOTHING
+
+
+def _unbind_ports(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    """Take the target's bindings away, the source's made active first: never a port without a binding."""
+    neutron, facts = context.gateway.service, context.facts
+    for port in intent["ports"]:
+        binding = network.binding_for(neutron, port["id"], facts["target_host"])
+        if binding is None:
+            continue
+        if binding.status == network.ACTIVE:
+            network.activate_binding(neutron, port["id"], facts["source_host"])
+        network.delete_binding(neutron, port["id"], facts["target_host"])
+
+
+# volumes
+
+
+def _list_attachments(context: Context) -> Mapping[str, Any]:
+    known = volume.attachments_of(context.gateway.admin, places.server_id(context))
+    return {"known": [attachment.id for attachment in known]}
+
+
+def _reserve_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An empty attachment for each volume, written into the target's records.
+
+    cinder chooses the id, so one whose answer was lost is recognised by being new and reserved.
+    """
+    cinder, server, database = context.gateway.admin, places.server_id(context), places.target(context)
+    for mapping in state.volume_mappings(database, server):
+        if mapping["attachment_id"] is not None:
+            continue
+        ours = [
+            a.id for a in volume.attachments_of(cinder, server, mapping["volume_id"]) if a.id not in intent["known"]
+        ]
+        attachment = ours[0] if ours else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
+        state.set_attachment(database, mapping["id"], attachment, places.now(context))
+    return NOTHING
+
+
+def _release_volumes(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    """Delete every attachment that is neither the server's own nor one that the source got meanwhile."""
+    cinder, server = context.gateway.admin, places.server_id(context)
+    kept = {mapping["attachment_id"] for mapping in state.volume_mappings(places.source(context), server)}
+    for attachment in volume.attachments_of(cinder, server):
+        if attachment.id not in kept and attachment.id not in intent["known"]:
+            volume.delete_attachment(cinder, attachment.id)
+
+
+# the claim
+
+
+def _claim(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = context.facts
+    places.call_target(
+        context,
+        compute.PREP_AT_DEST,
+        facts["request_id"],
+        flavor=facts["new_flavor"],
+        nodename=facts["target_node"],
+        limits=facts["limits"],
+    )
+    return NOTHING
+
+
+def _probe_claim(context: Context, _intent: Mapping[str, Any]) -> Finding:
+    facts = context.facts
+    return places.find_out(
+        context, places.target_cell(context), facts["target_host"], compute.PREP_AT_DEST, facts["request_id"]
+    )
+
+
+def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    recover.release_target(context)
+
+
+# both cells know of each other
+
+
+def _note_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the conductor writes into the target after the claim (CrossCellMigrationTask._prep_resize_at_dest)."""
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    settings = context.gateway.settings
+    zone = look.availability_zone_of(
+        context.gateway.api_engine, facts["target_host"], settings.default_availability_zone
+    )
+    database = places.target(context)
+    with state.transaction(database.engine, database.name) as connection:
+        state.set_system_metadata(connection, database, server, "old_vm_state", facts["vm_state"], now)
+        expected = {"task_state": "resize_prep"}
+        state.swap_instance(database, server, expected, {"availability_zone": zone}, now, connection)
+    return NOTHING
+
+
+def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Mirror the claim's migration context and destination into the source cell.
+
+    Its migration_id has to be that of the source's record: neutron's events find both hosts by it.
+    """
+    server, now = places.server_id(context), places.now(context)
+    source, target = places.source(context), places.target(context)
+    claimed = json.loads(state.read_extra(target, server)["migration_context"])
+    ours, theirs = places.migration_row(context, source), places.migration_row(context, target)
+    claimed["nova_object.data"]["migration_id"] = ours["id"]
+    destination = {name: theirs[name] for name in ("dest_compute", "dest_node", "dest_host")}
+    with state.transaction(source.engine, source.name) as connection:
+        state.set_extra(connection, source, server, {"migration_context": json.dumps(claimed)}, now)
+        expected = {"status": "pre-migrating"}
+        state.swap_migration(source, context.facts["migration_uuid"], expected, destination, now, connection)
+    return NOTHING
+
+
+def _unmirror(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    database = places.source(context)
+    with state.transaction(database.engine, database.name) as connection:
+        state.set_extra(
+            connection, database, places.server_id(context), {"migration_context": None}, places.now(context)
+        )
+
+
+ACTIONS = (
+    Action(
+        "take_server",
+        "take the server (task state resize_prep) in {source_cell}",
+        _begin,
+        intend=_begin_before,
+        undo=_give_back,
+    ),
+    Action(
+        "record_migration",
+        "record the migration in {source_cell}",
+        _record_migration,
+        intend=_choose_migration,
+        undo=_fail_migration,
+    ),
+    Action(
+        "move_allocations",
+        "hand the source allocation to the migration",
+        _move_allocations,
+        undo=_return_allocations,
+    ),
+    Action("schedule", "ask the scheduler: {target_host} in {target_cell}", _schedule),
+    Action("copy_records", "copy the records to {target_cell}, hidden", _copy_records, undo=_delete_records),
+    Action(
+        "bind_ports", "bind the ports to {target_host}, inactive", _bind_ports, intend=_list_ports, undo=_unbind_ports
+    ),
+    Action(
+        "reserve_volumes",
+        "reserve the volumes for {target_host}",
+        _reserve_volumes,
+        intend=_list_attachments,
+        undo=_release_volumes,
+    ),
+    Action("claim", "claim the resources on {target_host}", _claim, probe=_probe_claim, undo=_release),
+    Action("note_target", "note state and availability zone in {target_cell}", _note_target),
+    Action("mirror", "mirror the claim into {source_cell}", _mirror, undo=_unmirror),
+)

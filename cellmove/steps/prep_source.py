@@ -1,0 +1,114 @@
+"""prep-source: the guest is stopped, its root disk uploaded, volumes and ports let go.
+
+From here on the server is down until ``finish``. Follows the conductor's PrepResizeAtSourceTask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.cloud import image
+from cellmove.db import state
+from cellmove.hosts import compute
+from cellmove.pipeline import Action, Context, Finding
+from cellmove.steps import places, recover
+
+NOTHING: Mapping[str, Any] = {}
+
+
+def _is_image_backed(context: Context) -> bool:
+    return not context.facts["volume_backed"]
+
+
+def _choose_image(context: Context) -> Mapping[str, Any]:
+    return {"image_id": context.clock.new_uuid()}
+
+
+def _create_image(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    server, database = places.server_id(context), places.source(context)
+    metadata = state.read_system_metadata(database, server)
+    metadata.pop(places.MARK, None)
+    image.create_temporary_image(
+        context.gateway.admin,
+        intent["image_id"],
+        server_id=server,
+        server_name=places.row(database, server)["display_name"],
+        project_id=context.facts["project_id"],
+        system_metadata=metadata,
+        not_inherited=context.gateway.settings.non_inheritable_image_properties,
+    )
+    return {"image_id": intent["image_id"]}
+
+
+def _delete_image(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    image.delete_image(context.gateway.admin, intent["image_id"])
+
+
+def _stash(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a revert needs to know, and the task state that prep_at_source expects, in one save."""
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    database = places.source(context)
+    old = state.current_flavor(state.read_extra(database, server))
+    with state.transaction(database.engine, database.name) as connection:
+        expected = {"task_state": "resize_prep"}
+        state.swap_instance(database, server, expected, {"task_state": "resize_migrating"}, now, connection)
+        state.set_system_metadata(connection, database, server, "old_vm_state", facts["vm_state"], now)
+        state.set_flavors(connection, database, server, old=old, new=facts["new_flavor"], now=now)
+    return NOTHING
+
+
+def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    server, now = places.server_id(context), places.now(context)
+    database = places.source(context)
+    task_state = places.row(database, server)["task_state"]
+    with state.transaction(database.engine, database.name) as connection:
+        if task_state == "resize_migrating":
+            expected = {"task_state": task_state}
+            state.swap_instance(database, server, expected, {"task_state": "resize_prep"}, now, connection)
+        state.set_system_metadata(connection, database, server, "old_vm_state", None, now)
+        state.set_flavors(connection, database, server, old=None, new=None, now=now)
+
+
+def _list_attachments(context: Context) -> Mapping[str, Any]:
+    mappings = state.volume_mappings(places.source(context), places.server_id(context))
+    return {"attachments": {str(mapping["id"]): mapping["attachment_id"] for mapping in mappings}}
+
+
+def _stop_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = context.facts
+    places.call_source(context, compute.PREP_AT_SOURCE, facts["request_id"], snapshot_id=facts.get("image_id"))
+    return NOTHING
+
+
+def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
+    facts = context.facts
+    return places.find_out(
+        context, places.source_cell(context), facts["source_host"], compute.PREP_AT_SOURCE, facts["request_id"]
+    )
+
+
+def _restart_source(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    recover.restart_source(context, intent)
+
+
+ACTIONS = (
+    Action(
+        "create_image",
+        "make an empty image for the root disk",
+        _create_image,
+        intend=_choose_image,
+        undo=_delete_image,
+        applies=_is_image_backed,
+    ),
+    Action("stash", "stash flavors and state in {source_cell} (resize_migrating)", _stash, undo=_unstash),
+    Action(
+        "stop_source",
+        "stop the guest on {source_host}, upload its disk, let go of volumes and ports",
+        _stop_source,
+        intend=_list_attachments,
+        probe=_probe_source,
+        undo=_restart_source,
+        takes_all_back=True,
+    ),
+)

@@ -1,0 +1,186 @@
+"""Taking back what computes did: the target host released, the guest started at the source again.
+
+Both look at the world first and may be run any number of times, after a success, a failure or a
+crash of the call that they take back. Native nova does neither: it deletes its records, leaves the
+claim at the destination, and tells the operator to hard reboot (CrossCellMigrationTask.rollback).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.cloud import network, servers, volume
+from cellmove.db import history, state
+from cellmove.errors import CallFailed, CallUncertain
+from cellmove.hosts import compute
+from cellmove.pipeline import Context, Seen
+from cellmove.steps import places
+
+GUEST_RUNNING = 1  # nova/compute/power_state.py
+COULD_NOT_POWER_OFF = "Failed to power off instance"  # nova.exception.InstancePowerOffFailure
+
+
+def release_target(context: Context) -> None:
+    """Undo everything that the target host did: guest, disks, bindings, attachments, claim.
+
+    Done by the host itself, with the call that a revert makes. It is left out when the host was
+    never asked, or refused the claim (then it holds nothing, and nova's call would give back usage
+    that was never taken).
+
+    :raises CallUncertain: the host is still at work
+    :raises CannotConnect: the host is down and may have the guest
+    """
+    facts, server = context.facts, places.server_id(context)
+    database = places.target(context)
+    instance = state.read_instance(database, server)
+    if instance is None:
+        return
+    migration = places.migration_row(context, database)
+    request_id, host = facts["request_id"], facts["target_host"]
+    finished = history.event_state(database, server, request_id, compute.FINISH_AT_DEST.event)
+    claimed = history.event_state(database, server, request_id, compute.PREP_AT_DEST.event)
+    if "running" in (claimed, finished):
+        raise CallUncertain(f"{host} is still at work on the server")
+    if claimed != history.SUCCESS:
+        return
+    if migration["status"] == "reverted" and not state.read_extra(database, server).get("migration_context"):
+        return
+    if not places.is_up(context, database, host) and not finished:
+        context.note(f"nova-compute on {host} is down: it frees its claim by itself when it comes back")
+        return
+    state.swap_instance(
+        database,
+        server,
+        {"task_state": (None, "resize_prep", "resize_migrated", "resize_finish", "resize_reverting")},
+        {"task_state": "resize_reverting"},
+        places.now(context),
+    )
+    places.call_target(context, compute.REVERT_AT_DEST, request_id)
+
+
+def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
+    """Bring the guest back to life at the source after prep_at_source, however far that came.
+
+    :param intent: of the action that made the call: ``attachments`` (attachment id by BDM id, as it
+        was before)
+    :raises CallUncertain: the host is still at work, or nobody can tell yet
+    """
+    facts, server = context.facts, places.server_id(context)
+    database = places.source(context)
+    request_id, host = facts["request_id"], facts["source_host"]
+    back = history.event_state(database, server, request_id, compute.FINISH_REVERT_AT_SOURCE.event)
+    if back == history.SUCCESS:
+        return
+    if back == "running":
+        raise CallUncertain(f"{host} is still at work starting the guest again")
+    if back == history.ERROR:
+        reboot_source(context)
+        return
+    finding = places.find_out(context, places.source_cell(context), host, compute.PREP_AT_SOURCE, request_id)
+    if finding.seen is Seen.NOT_HAPPENED:
+        return
+    if finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN):
+        raise CallUncertain(finding.text)
+    instance = places.row(database, server)
+    if finding.seen is Seen.FAILED and not _is_detached(context, intent):
+        # Failed before the guest was taken apart, or while destroying it: disks, volumes and ports
+        # are as they were. The recorded power_state cannot be trusted (it is saved later), so a
+        # guest that may be off is rebooted; one that could not even be powered off is still on.
+        still_on = COULD_NOT_POWER_OFF in finding.text
+        if instance["vm_state"] == "error" or (facts["active"] and not still_on):
+            reboot_source(context)
+        return
+    if finding.seen is Seen.FAILED:
+        _empty_attachments(context, intent)
+    finish_revert(context, request_id)
+
+
+def finish_revert(context: Context, request_id: str) -> None:
+    """Let the source host start the guest again from the disks that it kept, as a native revert does.
+
+    It also gives the server its old flavor, allocation and attachments back. Never sent twice: a
+    second call would end in an error although the guest runs.
+
+    :raises CallFailed: the host could not; the server is in ERROR
+    """
+    server = places.server_id(context)
+    database = places.source(context)
+    host = context.facts["source_host"]
+    how = history.event_state(database, server, request_id, compute.FINISH_REVERT_AT_SOURCE.event)
+    if how == history.SUCCESS:
+        return
+    if how == "running":
+        raise CallUncertain(f"{host} is still at work starting the guest again")
+    if how == history.ERROR:
+        reboot_source(context)
+        return
+    bind_source(context)
+    state.swap_instance(
+        database,
+        server,
+        {"task_state": (None, "resize_migrated", "resize_reverting")},
+        {"task_state": "resize_reverting"},
+        places.now(context),
+    )
+    places.call_source(context, compute.FINISH_REVERT_AT_SOURCE, request_id)
+
+
+def bind_source(context: Context) -> None:
+    """Make the source host's port bindings the active ones again."""
+    neutron = context.gateway.service
+    for port in network.ports_of(neutron, places.server_id(context)):
+        network.activate_binding(neutron, port.id, context.facts["source_host"])
+
+
+def reboot_source(context: Context) -> None:
+    """Hard-reboot the server at the source and wait until it runs (and stop it if it was stopped).
+
+    nova's own cure for a guest that lost its domain but kept disks, volumes and ports.
+
+    :raises CallFailed: it did not come back
+    """
+    facts, server = context.facts, places.server_id(context)
+    if places.row(places.source(context), server)["task_state"] is None:
+        servers.hard_reboot(context.gateway.admin, server)
+    _wait(context, lambda row: row["vm_state"] == "active" and row["power_state"] == GUEST_RUNNING)
+    if not facts["active"]:
+        servers.stop(context.gateway.admin, server)
+        _wait(context, lambda row: row["vm_state"] == "stopped")
+
+
+def _wait(context: Context, good: Any) -> None:
+    server, database = places.server_id(context), places.source(context)
+    deadline = context.clock.monotonic() + context.gateway.settings.long_rpc_timeout
+    for pause in context.clock.waits():
+        instance = places.row(database, server)
+        if instance["task_state"] is None and good(instance):
+            return
+        if instance["task_state"] is None and instance["vm_state"] == "error":
+            raise CallFailed(f"the guest did not come back at {context.facts['source_host']}: see the server's fault")
+        if context.clock.monotonic() > deadline:
+            break
+        context.clock.sleep(pause)
+    raise CallUncertain("the guest is still being started again at the source")
+
+
+def _is_detached(context: Context, intent: Mapping[str, Any]) -> bool:
+    """Whether prep_at_source came as far as giving up the volumes' or ports' connections."""
+    before = intent["attachments"]
+    for mapping in state.volume_mappings(places.source(context), places.server_id(context)):
+        if before.get(str(mapping["id"])) != mapping["attachment_id"]:
+            return True
+    ports = network.ports_of(context.gateway.service, places.server_id(context))
+    return any(port.host != context.facts["source_host"] for port in ports)
+
+
+def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
+    """Give every volume that still has its old attachment an empty one, as its siblings have already."""
+    server, database = places.server_id(context), places.source(context)
+    before = intent["attachments"]
+    for mapping in state.volume_mappings(database, server):
+        if before.get(str(mapping["id"])) != mapping["attachment_id"]:
+            continue
+        fresh = volume.create_empty_attachment(context.gateway.admin, mapping["volume_id"], server)
+        state.set_attachment(database, mapping["id"], fresh, places.now(context))
+        volume.delete_attachment(context.gateway.service, mapping["attachment_id"])

@@ -1,0 +1,255 @@
+"""revert: the server goes back to where it came from.
+
+Follows nova-api's revert_resize and the conductor's RevertResizeTask, with two changes of order: the
+request spec is put back when the server is, not before; and nothing at the target is touched before
+the mapping points at the source again (the pivot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.cloud import volume
+from cellmove.cloud.identity import caller
+from cellmove.db import history, look, mappings, records, state
+from cellmove.errors import CannotConnect
+from cellmove.hosts import compute
+from cellmove.pipeline import Action, Context, Finding, Pivot, Seen
+from cellmove.steps import finish, places, recover
+
+NOTHING: Mapping[str, Any] = {}
+EVENT = "conductor_revert_snapshot_based_resize"
+
+
+def _begin_before(context: Context) -> Mapping[str, Any]:
+    """Both hosts have to be there: one gives the guest up, the other starts it."""
+    ends = (
+        (places.source(context), context.facts["source_host"]),
+        (places.target(context), context.facts["target_host"]),
+    )
+    for database, host in ends:
+        if not places.is_up(context, database, host):
+            raise CannotConnect(f"nova-compute on {host} is down")
+    instance = places.row(places.target(context), places.server_id(context))
+    return {
+        "revert_request_id": f"req-{context.clock.new_uuid()}",
+        "availability_zone": instance["availability_zone"],
+    }
+
+
+def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    settings = context.gateway.settings
+    zone = look.availability_zone_of(
+        context.gateway.api_engine, facts["source_host"], settings.default_availability_zone
+    )
+    us = caller(context.gateway.admin)
+    database = places.target(context)
+    with state.transaction(database.engine, database.name) as connection:
+        state.swap_instance(
+            database,
+            server,
+            {"vm_state": "resized", "task_state": None},
+            {"task_state": "resize_reverting", "availability_zone": zone},
+            now,
+            connection,
+        )
+        expected = {"status": "finished"}
+        state.swap_migration(database, facts["migration_uuid"], expected, {"status": "reverting"}, now, connection)
+        history.ensure_action(
+            connection, database, server, action="revertResize", request_id=intent["revert_request_id"],
+            user_id=us["user_id"], project_id=us["project_id"], now=now,
+        )  # fmt: skip
+        history.start_event(
+            database, server, request_id=intent["revert_request_id"], event=EVENT, host=places.here(), now=now,
+            connection=connection,
+        )  # fmt: skip
+    return {"revert_request_id": intent["revert_request_id"]}
+
+
+def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    server, now = places.server_id(context), places.now(context)
+    database = places.target(context)
+    migration = places.migration_row(context, database)
+    instance = places.row(database, server)
+    with state.transaction(database.engine, database.name) as connection:
+        if instance["task_state"] == "resize_reverting":
+            state.swap_instance(
+                database,
+                server,
+                {"task_state": "resize_reverting"},
+                {"task_state": None, "availability_zone": intent["availability_zone"]},
+                now,
+                connection,
+            )
+        if migration["status"] == "reverting":
+            expected = {"status": "reverting"}
+            state.swap_migration(
+                database, context.facts["migration_uuid"], expected, {"status": "finished"}, now, connection
+            )
+        history.finish_event(
+            database, server, request_id=intent["revert_request_id"], event=EVENT, now=now,
+            error="the revert was taken back", connection=connection,
+        )  # fmt: skip
+
+
+def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    source, target = places.source(context), places.target(context)
+    old_vm_state = state.read_system_metadata(target, server).get("old_vm_state")
+    with state.transaction(source.engine, source.name) as connection:
+        expected: Mapping[str, Any] = {"task_state": "resize_migrated"}
+        state.swap_instance(source, server, expected, {"task_state": "resize_reverting"}, now, connection)
+        state.set_system_metadata(connection, source, server, "old_vm_state", old_vm_state, now)
+        expected = {"status": "post-migrating"}
+        state.swap_migration(source, facts["migration_uuid"], expected, {"status": "reverting"}, now, connection)
+    history.copy_action(target, source, server, facts["revert_request_id"])
+    return NOTHING
+
+
+def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    server, now = places.server_id(context), places.now(context)
+    database = places.source(context)
+    instance, migration = places.row(database, server), places.migration_row(context, database)
+    with state.transaction(database.engine, database.name) as connection:
+        if instance["task_state"] == "resize_reverting":
+            expected = {"task_state": "resize_reverting"}
+            state.swap_instance(database, server, expected, {"task_state": "resize_migrated"}, now, connection)
+        if migration["status"] == "reverting":
+            expected = {"status": "reverting"}
+            values = {"status": "post-migrating"}
+            state.swap_migration(database, context.facts["migration_uuid"], expected, values, now, connection)
+
+
+def _list_attachments(context: Context) -> Mapping[str, Any]:
+    known = volume.attachments_of(context.gateway.admin, places.server_id(context))
+    return {"known": [attachment.id for attachment in known]}
+
+
+def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Volumes attached or detached while resized: the source's records learn of them."""
+    cinder, server, now = context.gateway.admin, places.server_id(context), places.now(context)
+    source, target = places.source(context), places.target(context)
+    here = {mapping["uuid"]: mapping for mapping in state.volume_mappings(source, server)}
+    there = {mapping["uuid"]: mapping for mapping in state.volume_mappings(target, server)}
+    for uuid, mapping in there.items():
+        if uuid not in here:
+            mappings.copy_mapping(target, source, uuid)
+            here[uuid] = next(m for m in state.volume_mappings(source, server) if m["uuid"] == uuid)
+        if here[uuid]["attachment_id"] is None:
+            ours = [
+                a.id for a in volume.attachments_of(cinder, server, mapping["volume_id"]) if a.id not in intent["known"]
+            ]
+            fresh = ours[0] if ours else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
+            state.set_attachment(source, here[uuid]["id"], fresh, now)
+    for uuid, mapping in here.items():
+        if uuid not in there:
+            if mapping["attachment_id"]:
+                volume.delete_attachment(cinder, mapping["attachment_id"])
+            mappings.delete_mapping(source, mapping["id"], now)
+    return NOTHING
+
+
+def _show_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    state.swap_instance(places.source(context), places.server_id(context), {}, {"hidden": 0}, places.now(context))
+    return NOTHING
+
+
+def _hide_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    state.swap_instance(places.source(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
+
+
+def _switch_back(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    state.swap_mapping(
+        context.gateway.api_engine,
+        places.server_id(context),
+        places.target_cell(context).id,
+        places.source_cell(context).id,
+        places.now(context),
+    )
+    return NOTHING
+
+
+def _hide_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    state.swap_instance(places.target(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    return NOTHING
+
+
+def _clean_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts, server = context.facts, places.server_id(context)
+    history.start_event(
+        places.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
+        host=facts["target_host"], now=places.now(context),
+    )  # fmt: skip
+    places.call_target(context, compute.REVERT_AT_DEST, facts["revert_request_id"])
+    return NOTHING
+
+
+def _probe_target(context: Context, _intent: Mapping[str, Any]) -> Finding:
+    facts = context.facts
+    if state.read_instance(places.target(context), places.server_id(context)) is None:
+        return Finding(Seen.HAPPENED)
+    return places.find_out(
+        context, places.target_cell(context), facts["target_host"], compute.REVERT_AT_DEST, facts["revert_request_id"]
+    )
+
+
+def _delete_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts, server = context.facts, places.server_id(context)
+    history.finish_event(
+        places.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
+        now=places.now(context),
+    )  # fmt: skip
+    records.delete_server(places.target(context), server)
+    return NOTHING
+
+
+def _start_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    recover.finish_revert(context, context.facts["revert_request_id"])
+    return NOTHING
+
+
+def _is_resize(context: Context) -> bool:
+    return bool(context.facts["kind"] == "resize")
+
+
+def _restore_request_spec(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    extra = state.read_extra(places.source(context), places.server_id(context))
+    finish.store_flavor(context, state.current_flavor(extra))
+    return NOTHING
+
+
+def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    history.finish_event(
+        places.source(context), places.server_id(context), request_id=context.facts["revert_request_id"],
+        event=EVENT, now=places.now(context),
+    )  # fmt: skip
+    return NOTHING
+
+
+ACTIONS = (
+    Action("begin_revert", "begin the revert (resize_reverting)", _begin, intend=_begin_before, undo=_stop),
+    Action("prepare_source", "tell {source_cell} of the revert", _prepare_source, undo=_unprepare_source),
+    Action("match_volumes", "match volumes attached or detached meanwhile", _match_volumes, intend=_list_attachments),
+    Action("show_source", "show the server in {source_cell}", _show_source, undo=_hide_source, joined=True),
+    Action(
+        "switch_back", "point the server's mapping at {source_cell}", _switch_back, pivot=Pivot.WHEN_DONE, joined=True
+    ),
+    Action("hide_target", "hide the server in {target_cell}", _hide_target),
+    Action(
+        "clean_target",
+        "remove the guest on {target_host}: disk, bindings, attachments, claim",
+        _clean_target,
+        probe=_probe_target,
+    ),
+    Action("delete_target", "delete the records in {target_cell}", _delete_target),
+    Action("start_source", "start the guest on {source_host} from the disks kept there", _start_source),
+    Action(
+        "restore_request_spec",
+        "put the old flavor back into the request spec",
+        _restore_request_spec,
+        applies=_is_resize,
+    ),
+    Action("close_revert", "close the events", _close),
+)
