@@ -8,13 +8,12 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 from lab import processes, services
-from lab.layout import HOSTS, REPOSITORY, cell_of, load
+from lab.layout import HOSTS, cell_of, load
 
 IMAGE = "lab-image"
 NETWORK = "lab-net"
@@ -237,3 +236,259 @@ def wait_ports(server_id, status, seconds=30.0):
         lambda: all(port.status == status for port in network.ports(device_id=server_id)),
         seconds,
     )
+
+
+def attached_volumes(server_id):
+    """The ids of the volumes that cinder says are attached to a server."""
+    found = set()
+    for attachment in connect().block_storage.attachments(all_projects=True, instance_id=server_id):
+        found.add(attachment.volume_id)
+    return found
+
+
+def delete(server_id, seconds=60.0):
+    """Delete a server with its ports and volumes, whatever state it is in; one that is gone is no error."""
+    connection = connect()
+    server = show(server_id)
+    ports = [port.id for port in connection.network.ports(device_id=server_id)]
+    volumes = {volume["id"] for volume in (server or {}).get("os-extended-volumes:volumes_attached", [])}
+    volumes |= attached_volumes(server_id)
+    if server is not None:
+        if server.get("OS-EXT-STS:task_state") or server["status"] not in ("ACTIVE", "SHUTOFF", "VERIFY_RESIZE"):
+            # In the middle of something that will not go on: let the API accept a delete.
+            act(server_id, "os-resetState", {"state": "error"})
+        if server.get("locked"):
+            act(server_id, "unlock")
+        connection.compute.delete(f"/servers/{server_id}", microversion=MICROVERSION)
+
+        def gone():
+            found = show(server_id)
+            if found and found["status"] == "ERROR" and not found.get("OS-EXT-STS:task_state"):
+                connection.compute.delete(f"/servers/{server_id}", microversion=MICROVERSION)
+            return found is None
+
+        wait_for(f"server {server_id} to be gone", gone, seconds)
+    for port in ports:
+        connection.network.delete_port(port, ignore_missing=True)
+    for volume in volumes:
+        delete_volume(volume)
+    for host in HOSTS:  # what a broken move left behind must not be found by the next test
+        forget_guest(host, server_id)
+
+
+def delete_volume(volume_id):
+    """Delete a volume, even one that cinder believes to be in use."""
+    storage = connect().block_storage
+    volume = storage.find_volume(volume_id)
+    if volume is None:
+        return
+    for attachment in list(storage.attachments(all_projects=True, volume_id=volume_id)):
+        storage.delete(f"/attachments/{attachment.id}", microversion="3.70")
+    storage.post(
+        f"/volumes/{volume_id}/action", json={"os-reset_status": {"status": "available", "attach_status": "detached"}}
+    )
+    storage.delete_volume(volume_id, ignore_missing=True, force=True)
+
+
+def native_move(server_id, flavor=None, host=None, seconds=180.0, wait=True, cloud="lab"):
+    """Let nova itself cold-migrate (or, with a flavor, resize) a server; returns the host it is on then.
+
+    Nova prefers the cell that a server is in, and its API takes a host only for a migration.  So a resize to another
+    cell needs a flavor with `aggregate_instance_extra_specs:cell`, such as `m1.small.cell2`.
+    """
+    if flavor:
+        if host:
+            raise ValueError("nova's API takes a host for a migration only; use a flavor tied to a cell")
+        act(server_id, "resize", {"flavorRef": flavor_id(flavor)}, cloud=cloud)
+    else:
+        act(server_id, "migrate", {"host": host}, cloud=cloud)
+    if not wait:
+        return None
+    server = wait_status(server_id, "VERIFY_RESIZE", seconds=seconds, cloud=cloud)
+    settle_ports(server_id, server)
+    return server.get("OS-EXT-SRV-ATTR:host")
+
+
+def settle_ports(server_id, server):
+    """Wait until the ports are what the guest's power state makes them."""
+    wait_ports(server_id, "ACTIVE" if server["OS-EXT-STS:power_state"] == 1 else "DOWN")
+
+
+def native_confirm(server_id, seconds=90.0, cloud="lab"):
+    """Let nova confirm."""
+    act(server_id, "confirmResize", cloud=cloud)
+    server = wait_status(server_id, "ACTIVE", "SHUTOFF", seconds=seconds, cloud=cloud)
+    wait_migration(server_id, "confirmed")
+    settle_ports(server_id, server)
+
+
+def native_revert(server_id, seconds=90.0, cloud="lab"):
+    """Let nova revert."""
+    act(server_id, "revertResize", cloud=cloud)
+    server = wait_status(server_id, "ACTIVE", "SHUTOFF", seconds=seconds, cloud=cloud)
+    wait_migration(server_id, "reverted")
+    settle_ports(server_id, server)
+
+
+def migrations(server_id):
+    """The migrations of a server, newest first, as the API shows them (plain dicts)."""
+    response = connect().compute.get(f"/os-migrations?instance_uuid={server_id}", microversion="2.80")
+    raise_for(response)
+    return response.json()["migrations"]
+
+
+def wait_migration(server_id, status, seconds=60.0):
+    """Wait until the newest migration has a status: it is written after the server's own status."""
+    return wait_for(
+        f"the newest migration of {server_id} to be {status}",
+        lambda: next((m for m in migrations(server_id)[:1] if m["status"] == status), None),
+        seconds,
+    )
+
+
+# Hosts
+
+
+def service(name):
+    """One daemon of the lab, by its name in `make lab-status`."""
+    for found in services.all_services(layout()):
+        if found.name == name:
+            return found
+    raise ValueError(f"no such daemon: {name}")
+
+
+def compute_state(host):
+    """`up` or `down`, as the compute API says."""
+    response = connect().compute.get(f"/os-services?binary=nova-compute&host={host}", microversion=MICROVERSION)
+    raise_for(response)
+    return response.json()["services"][0]["state"]
+
+
+def stop_daemon(name, number=signal.SIGKILL):
+    """End one daemon at once, as a crash would."""
+    processes.end(layout(), [name], number=number)
+
+
+def start_daemon(name, seconds=60.0):
+    """Start one daemon and wait until it answers."""
+    found = service(name)
+    begun = time.time()
+    services.start(layout(), [found])
+    wait_for(
+        f"{name} to answer",
+        lambda: services.problem(layout(), found, time.time() - begun) is None,
+        seconds,
+    )
+
+
+def stop_compute(host, wait=True, number=signal.SIGKILL):
+    """Kill the nova-compute of a host; `wait` until nova calls it down (about 15 s)."""
+    stop_daemon(services.compute_name(host), number)
+    if wait:
+        wait_for(f"nova-compute on {host} to be down", lambda: compute_state(host) == "down", 60)
+
+
+def start_compute(host):
+    """Start the nova-compute of a host, and wait until nova calls it up."""
+    start_daemon(services.compute_name(host))
+    wait_for(f"nova-compute on {host} to be up", lambda: compute_state(host) == "up", 30)
+
+
+@contextlib.contextmanager
+def stopped_compute(host):
+    """A host whose nova-compute is down, for the length of a `with`."""
+    stop_compute(host)
+    try:
+        yield
+    finally:
+        start_compute(host)
+
+
+def set_fault(host, call, how):
+    """Let a virt call of a host (or its network `agent`) go wrong; see lab/README.md for the words."""
+    cell_of(host)  # says so if there is no such host
+    path = layout().faults / host / call
+    part = path.parent.parent / f".{host}-{call}-{os.getpid()}"
+    part.write_text(how)
+    part.rename(path)
+    if call == "agent":
+        wait_for(f"the agent of {host} to be gone", lambda: not agent_is_there(host), 20)
+
+
+def clear_fault(host, call):
+    """Let it go right again; what hangs there goes on."""
+    (layout().faults / host / call).unlink(missing_ok=True)
+    if call == "agent":
+        wait_for(f"the agent of {host} to be back", lambda: agent_is_there(host), 30)
+
+
+def agent_is_there(host):
+    """Whether neutron knows a network agent on a host."""
+    return any(connect().network.agents(host=host))
+
+
+@contextlib.contextmanager
+def fault(host, call, how="fail"):
+    """`with fault("c2-host1", "spawn", "fail once"):`"""
+    set_fault(host, call, how)
+    try:
+        yield
+    finally:
+        clear_fault(host, call)
+
+
+def clear_faults():
+    """Remove every fault of every host."""
+    for host in HOSTS:
+        for path in (layout().faults / host).iterdir():
+            clear_fault(host, path.name)
+
+
+# Guests and disks: the hypervisors' own truth
+
+
+def guest(host, server_id):
+    """The record that a host's driver keeps of a guest, or None."""
+    path = layout().host_state(host) / "guests" / f"{server_id}.json"
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def guests(server_id):
+    """host -> power state (`running`, `shutdown`) of a guest, for every host that knows it."""
+    found = {host: guest(host, server_id) for host in HOSTS}
+    return {host: POWER_STATES[record["state"]] for host, record in found.items() if record}
+
+
+def disks(server_id):
+    """host -> {file name: sha256} of a guest's disk files, for every host that has any."""
+    found = {}
+    for host in HOSTS:
+        for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
+            for path in sorted(folder.iterdir()):
+                name = path.name if folder.name == server_id else f"{folder.name}/{path.name}"
+                found.setdefault(host, {})[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def disk_hash(server_id):
+    """host -> one sha256 over all disk files of a guest there; {} for a server without local disks."""
+    return {
+        host: hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        for host, files in disks(server_id).items()
+    }
+
+
+def write_to_disk(server_id, data):
+    """Let the guest write something to its root disk, as it would while it runs."""
+    (host,) = (host for host, state in guests(server_id).items() if state == "running")
+    with open(layout().host_state(host) / "instances" / server_id / "disk", "ab") as file:
+        file.write(data)
+
+
+def forget_guest(host, server_id):
+    """Remove what a host still has of a server that is gone."""
+    for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
+        shutil.rmtree(folder, ignore_errors=True)

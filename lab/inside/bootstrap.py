@@ -18,6 +18,9 @@ FLAVORS = {
     "m1.huge": (4096, 128, 1, 0, 0),  # no host is large enough
     "m1.ephemeral": (1, 64, 1, 1, 64),
 }
+# Of these there is one more for each cell, `m1.small.cell2`, which only the hosts of that cell satisfy: nova prefers
+# the cell that a server is in, and its resize takes no host.
+TIED = ("m1.tiny", "m1.small")
 SERVICES = {
     # type: (name, user, path of its endpoint)
     "placement": ("placement", "placement", ""),
@@ -87,13 +90,19 @@ def network(cloud, settings):
 
 
 def flavors(cloud, settings):
-    """Flavors; that they are public is the default."""
+    """Flavors for everybody."""
     there = {flavor.name for flavor in cloud.compute.flavors()}
     for name, (vcpus, ram, disk, ephemeral, swap) in FLAVORS.items():
-        if name not in there:
-            cloud.compute.create_flavor(
-                name=name, vcpus=vcpus, ram=ram, disk=disk, ephemeral=ephemeral, swap=swap, flavorid=name
+        for tied in ("", *(f".{cell}" for cell in settings["cells"])):
+            full = name + tied
+            if full in there or (tied and name not in TIED):
+                continue
+            flavor = cloud.compute.create_flavor(
+                name=full, vcpus=vcpus, ram=ram, disk=disk, ephemeral=ephemeral, swap=swap, flavorid=full
             )
+            if tied:
+                specs = {"aggregate_instance_extra_specs:cell": tied[1:]}
+                cloud.compute.create_flavor_extra_specs(flavor, specs)
 
 
 def aggregates(cloud, settings):
