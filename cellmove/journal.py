@@ -19,7 +19,8 @@ from cellmove.errors import Refused, Stopped, Unreachable, Usage
 from cellmove.move import CLOSED, SCHEMA_VERSION, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, MetaData, Row
+    from sqlalchemy import URL, Connection, Engine, MetaData, Row
+    from sqlalchemy.exc import DBAPIError
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan")
 ENTRY_COLUMNS = (
@@ -54,7 +55,7 @@ class Journal:
             raise
         except DBAPIError as error:
             raise Unreachable(
-                f"the journal {self.location} cannot be written or read: {str(error.orig).splitlines()[0]}",
+                f"the journal {self.location} cannot be written or read: {_words(error)}",
                 state="nothing was sent to the cloud after the last action shown",
                 next_command="cellmove resume --all  (when the journal is well again)",
             ) from None
@@ -192,14 +193,15 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
     """Open the journal, making it if there is none.
 
     :param where: a path, or an SQLAlchemy URL
-    :raises Usage: when it was written by a newer cellmove
+    :raises Usage: when it was written by a newer cellmove, or the URL cannot be used
     :raises Unreachable: when it cannot be opened for writing
     """
-    from sqlalchemy import create_engine, event, insert, select
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-    path = Path(where).expanduser() if "://" not in where else None
+    url = _url(where)
+    path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    location = str(path or url.render_as_string(hide_password=True))
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -210,29 +212,28 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
                 state="nothing was written to the cloud",
                 next_command="cellmove --journal PATH …",
             ) from None
-    url = f"sqlite:///{path}" if path is not None else where
-    engine = create_engine(url, pool_pre_ping=True)
-    if engine.dialect.name == "sqlite":
+    try:
+        engine = create_engine(url, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError, ImportError):
+        raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
+    if path is not None:
 
         @event.listens_for(engine, "connect")
         def _durable(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA busy_timeout=10000")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA busy_timeout=10000")
 
-    journal = Journal(engine, now, str(path) if path else make_url(url).render_as_string(hide_password=True))
-    about = journal.metadata.tables["about"]
+    journal = Journal(engine, now, location)
     try:
-        journal.metadata.create_all(engine)
-        with engine.begin() as connection:
-            version = connection.execute(select(about.c.schema_version)).scalar()
-            if version is None:
-                connection.execute(insert(about).values(schema_version=SCHEMA_VERSION))
-                version = SCHEMA_VERSION
+        try:
+            version = _prepare(journal)
+        except DBAPIError:
+            # Two first runs at once: one made the tables under the other's hands. Now they are there.
+            version = _prepare(journal)
     except DBAPIError as error:
         raise Unreachable(
-            f"the journal {journal.location} cannot be opened: {str(error.orig).splitlines()[0]}",
-            state="nothing was written to the cloud",
+            f"the journal {location} cannot be opened: {_words(error)}", state="nothing was written to the cloud"
         ) from None
     if version > SCHEMA_VERSION:
         raise Usage(
@@ -240,6 +241,43 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
             f"knows {SCHEMA_VERSION}); use that version"
         )
     return journal
+
+
+def _url(where: str) -> URL:
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if "://" not in where:
+        return URL.create("sqlite", database=str(Path(where).expanduser()))
+    try:
+        return make_url(where)
+    except (ArgumentError, ValueError):
+        # Not shown: a URL that does not parse may have its password anywhere.
+        raise Usage(
+            "the journal's URL does not parse; it has to be a path or driver://user:password@host/name"
+        ) from None
+
+
+def _prepare(journal: Journal) -> int:
+    """Make the tables where there are none.
+
+    :returns: the version of the schema that is there
+    """
+    from sqlalchemy import insert, select
+
+    about = journal.metadata.tables["about"]
+    journal.metadata.create_all(journal.engine)
+    with journal.engine.begin() as connection:
+        version = connection.execute(select(about.c.schema_version)).scalar()
+        if version is None:
+            connection.execute(insert(about).values(schema_version=SCHEMA_VERSION))
+            version = SCHEMA_VERSION
+    return int(version)
+
+
+def _words(error: DBAPIError) -> str:
+    """What the database said, first line."""
+    return next(iter(str(error.orig).splitlines()), type(error).__name__)
 
 
 def _metadata() -> MetaData:

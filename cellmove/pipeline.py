@@ -4,16 +4,17 @@ The rules (kept here and nowhere else):
 
 * an intent is durable before its effect, and ``done`` is written after it;
 * an intent without ``done`` is looked at (``probe``) before anything else is done about it;
-* a call whose outcome is unknown is watched, never repeated, when the action has a probe; an action
-  without one may be repeated at will;
+* a call whose outcome is unknown is watched, and repeated (once) only after it was seen not to have
+  happened, when the action has a probe; an action without one may be repeated at will;
 * before the pivot a failure is taken back in reverse order, after it there is only forward.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.errors import (
@@ -178,8 +179,16 @@ def run_step(runner: Runner, move: Move, step: Step, *, undo_whole_move: bool) -
     :raises Stopped: it cannot go on now; the journal knows where it stands
     :raises RollbackFailed: it failed and could not be taken back
     """
+    with _journal_needed(move):
+        return _run_step(runner, move, step, undo_whole_move)
+
+
+def _run_step(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> Move:
     started = runner.clock.monotonic()
     runner.tell(EventKind.STEP_STARTED, move, step=step.value)
+    if is_undoing([entry for entry in runner.journal.entries_of(move.id) if entry.step == step]):
+        # An earlier run died while it took this step back. What is half gone cannot be built upon.
+        move = undo(runner, move, step)
     actions = runner.actions[step]
     for position, action in enumerate(actions):
         entries = runner.journal.entries_of(move.id)
@@ -268,7 +277,11 @@ def describe(action: Action, facts: Mapping[str, Any]) -> str:
     return action.title.format_map(_Missing(facts))
 
 
-def _do(runner: Runner, context: Context, action: Action, entry: Entry) -> Mapping[str, Any]:
+def _do(runner: Runner, context: Context, action: Action, entry: Entry, *, again: bool = True) -> Mapping[str, Any]:
+    """Have the effect.
+
+    :param again: when the outcome was unknown and then seen not to have happened, try once more
+    """
     try:
         if action.probe is None:
             return patiently(runner, lambda: action.do(context, entry.intent)) or {}
@@ -277,18 +290,45 @@ def _do(runner: Runner, context: Context, action: Action, entry: Entry) -> Mappi
         if action.probe is None:
             raise
         context.note(f"{error}; watching what becomes of it")
-        return _settle(runner, context, action, entry)
+        return _settle(runner, context, action, entry, again=again)
     except CallFailed as error:
         runner.journal.failed(entry, str(error))
         raise
 
 
-def _settle(runner: Runner, context: Context, action: Action, entry: Entry) -> Mapping[str, Any]:
+def _settle(runner: Runner, context: Context, action: Action, entry: Entry, *, again: bool = True) -> Mapping[str, Any]:
     """Find out what became of an intended action: watch it until it is known, do it if it is not done."""
+    if action.probe is None:
+        return _do(runner, context, action, entry)
+    finding = _watch(runner, context, action, entry)
+    if finding.seen is Seen.HAPPENED:
+        return finding.result
+    if finding.seen is Seen.NOT_HAPPENED and not again:
+        finding = Finding(Seen.FAILED, text=f"{action.name} was tried twice, got no answer, and did not happen")
+    elif finding.seen is Seen.NOT_HAPPENED or (finding.seen is Seen.FAILED and _failed_before(runner, entry)):
+        return _do(runner, context, action, entry, again=False)
+    if finding.seen is Seen.FAILED:
+        runner.journal.failed(entry, finding.text)
+        raise CallFailed(finding.text)
+    raise CallUncertain(finding.text or f"what became of {action.name} cannot be told yet")
+
+
+def _watch(runner: Runner, context: Context, action: Action, entry: Entry) -> Finding:
+    """Look until it is known what became of an action, time is up, or an interrupt comes.
+
+    :raises CallUncertain: looking itself failed, which says nothing about the action
+    """
     probe = action.probe
     if probe is None:
-        return _do(runner, context, action, entry)
-    finding = patiently(runner, lambda: probe(context, entry.intent))
+        return Finding(Seen.UNKNOWN)
+
+    def look() -> Finding:
+        try:
+            return patiently(runner, lambda: probe(context, entry.intent))
+        except CallError as error:
+            raise CallUncertain(f"what became of {action.name} cannot be seen: {error}") from None
+
+    finding = look()
     deadline = runner.clock.monotonic() + runner.gateway.settings.long_rpc_timeout
     waits = runner.clock.waits()
     while finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN) and runner.clock.monotonic() < deadline:
@@ -296,15 +336,8 @@ def _settle(runner: Runner, context: Context, action: Action, entry: Entry) -> M
             break
         runner.tell(EventKind.WAITING, context.move, step=entry.step, action=action.name, text=finding.text)
         runner.clock.sleep(next(waits))
-        finding = patiently(runner, lambda: probe(context, entry.intent))
-    if finding.seen is Seen.HAPPENED:
-        return finding.result
-    if finding.seen is Seen.NOT_HAPPENED or (finding.seen is Seen.FAILED and _failed_before(runner, entry)):
-        return _do(runner, context, action, entry)
-    if finding.seen is Seen.FAILED:
-        runner.journal.failed(entry, finding.text)
-        raise CallFailed(finding.text)
-    raise CallUncertain(finding.text or f"what became of {action.name} cannot be told yet")
+        finding = look()
+    return finding
 
 
 def _failed_before(runner: Runner, entry: Entry) -> bool:
@@ -318,19 +351,18 @@ def patiently(runner: Runner, call: Callable[[], T]) -> T:
 
     Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+    deadline = runner.clock.monotonic() + runner.gateway.settings.patience
+    for wait in runner.clock.waits():
+        try:
+            return call()
+        except CallError as error:
+            if not _transient(error) or runner.clock.monotonic() + wait > deadline:
+                raise
+        runner.clock.sleep(wait)
+    raise AssertionError("a clock's waits never end")
 
-    policy = Retrying(
-        retry=retry_if_exception(_transient),
-        stop=stop_after_delay(runner.gateway.settings.patience),
-        wait=wait_exponential(multiplier=0.25, min=0.25, max=2),
-        sleep=runner.clock.sleep,
-        reraise=True,
-    )
-    return policy(call)
 
-
-def _transient(error: BaseException) -> bool:
+def _transient(error: CallError) -> bool:
     if isinstance(error, CallFailed):
         # A database deadlock or a connection lost before the commit: nothing was written.
         return error.kind in ("deadlock", "lost")
@@ -344,6 +376,8 @@ def _after_failure(
     runner.tell(EventKind.ACTION_FAILED, move, step=step.value, action=action.name, text=str(error))
     entries = runner.journal.entries_of(move.id)
     if past_pivot(runner, entries, step):
+        if isinstance(error, CallUncertain):
+            _honour_interrupt(runner, move, step)
         raise Stopped(
             f"{step} of {move.server_name} stopped at {action.name}: {error}",
             state="the point of no return is passed: from here the move only goes forward, nothing is lost",
@@ -351,6 +385,7 @@ def _after_failure(
         ) from None
     current = _current(entries, step, action)
     if isinstance(error, CallUncertain) and action.probe is not None and current is not None:
+        _honour_interrupt(runner, move, step)
         raise Stopped(
             f"{step} of {move.server_name} stopped at {action.name}: {error}",
             state="it is not known whether that call had its effect, so nothing was taken back",
@@ -386,6 +421,11 @@ def undo(runner: Runner, move: Move, step: Step | None) -> Move:
     :raises RollbackFailed: an undo was refused; what is left to do by hand is named
     :raises Stopped: the cloud did not answer; the same command goes on
     """
+    with _journal_needed(move):
+        return _undo(runner, move, step)
+
+
+def _undo(runner: Runner, move: Move, step: Step | None) -> Move:
     if step is None and move.state is not State.ROLLING_BACK:
         move = runner.journal.set_state(move.id, State.ROLLING_BACK)
     by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
@@ -393,7 +433,9 @@ def undo(runner: Runner, move: Move, step: Step | None) -> Move:
     live = [e for e in entries if e.phase is not Phase.UNDONE and (step is None or e.step == step)]
     for entry in reversed(live):
         action = by_name[entry.step, entry.action]
-        context = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
+        # The entry's own result is added: once its taking back was begun it is no longer among the facts.
+        before = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
+        context = replace(before, facts={**before.facts, **entry.result})
         if action.undo is None:
             runner.journal.undone(entry)
             continue
@@ -401,6 +443,19 @@ def undo(runner: Runner, move: Move, step: Step | None) -> Move:
     if step is None:
         move = runner.journal.set_state(move.id, State.ROLLED_BACK)
     return move
+
+
+@contextmanager
+def _journal_needed(move: Move) -> Iterator[None]:
+    """Losing the journal in the middle of a run is a stop part-way: "nothing was written" would be wrong."""
+    try:
+        yield
+    except Unreachable as error:
+        raise Stopped(
+            error.message,
+            state=f"the cloud is as the last line of {move.id} in the journal says, or one action further",
+            next_command=f"cellmove resume {move.id}",
+        ) from None
 
 
 def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) -> None:
@@ -412,19 +467,21 @@ def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) ->
     take_back = action.undo
     if take_back is None:
         return
+    # Taking back one step goes on with resume; rollback would take back more than was asked for.
+    again = f"cellmove {'rollback' if move.state is State.ROLLING_BACK else 'resume'} {move.id}"
     try:
         patiently(runner, lambda: take_back(context, entry.intent, entry.result))
     except (CannotConnect, CallUncertain) as error:
         raise Stopped(
             f"taking back {action.name} of {move.server_name} got no answer: {error}",
             state="the move is half taken back; the journal knows where",
-            next_command=f"cellmove rollback {move.id}",
+            next_command=again,
         ) from None
     except CallFailed as error:
         raise RollbackFailed(
             f"taking back {action.name} ({title}) of {move.server_name} failed: {error}",
             state=f"still to be taken back: {action.name} and what came before it (cellmove show {move.id})",
-            next_command=f"cellmove rollback {move.id}",
+            next_command=again,
         ) from None
     runner.journal.undone(entry)
     seconds = runner.clock.monotonic() - started
