@@ -29,7 +29,7 @@ WORD_STYLES = {
     "done": "green", "finished": "green", "confirmed": "green", "reverted": "green",
     "running": "cyan", "intent": "cyan", "undoing": "yellow", "rolling-back": "yellow",
     "failed": "red", "refused": "red", "refusal": "red", "warning": "yellow",
-    "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
+    "server-gone": "yellow", "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
 }  # fmt: skip
 RANKS = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISHED)
 

@@ -226,11 +226,7 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
 
     journal = Journal(engine, now, location)
     try:
-        try:
-            version = _prepare(journal)
-        except DBAPIError:
-            # Two first runs at once: one made the tables under the other's hands. Now they are there.
-            version = _prepare(journal)
+        version = _prepare(journal)
     except DBAPIError as error:
         raise Unreachable(
             f"the journal {location} cannot be opened: {_words(error)}", state="nothing was written to the cloud"
@@ -263,16 +259,21 @@ def _prepare(journal: Journal) -> int:
 
     :returns: the version of the schema that is there
     """
-    from sqlalchemy import insert, select
+    from sqlalchemy import insert, inspect, select
 
     about = journal.metadata.tables["about"]
-    journal.metadata.create_all(journal.engine)
+    if inspect(journal.engine).has_table("about"):
+        with journal.engine.begin() as connection:
+            version = connection.execute(select(about.c.schema_version)).scalar()
+            if version is not None:
+                return int(version)
     with journal.engine.begin() as connection:
-        version = connection.execute(select(about.c.schema_version)).scalar()
-        if version is None:
+        if journal.engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two first runs at once: one makes the tables, one waits
+        journal.metadata.create_all(connection)
+        if connection.execute(select(about.c.schema_version)).scalar() is None:
             connection.execute(insert(about).values(schema_version=SCHEMA_VERSION))
-            version = SCHEMA_VERSION
-    return int(version)
+    return SCHEMA_VERSION
 
 
 def _words(error: DBAPIError) -> str:

@@ -1,0 +1,216 @@
+"""The durable record, on a real SQLite file."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cellmove.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
+from cellmove.journal import Journal, open_journal
+from cellmove.move import SCHEMA_VERSION, Move, Phase, State
+
+
+def ticking() -> Callable[[], str]:
+    seconds = itertools.count()
+    return lambda: f"2026-01-01T00:00:{next(seconds):02}.000Z"
+
+
+def a_move(move_id: str, server_id: str = "uuid-1", name: str = "web-1") -> Move:
+    return Move(
+        move_id, server_id, name, "resize", State.PLANNED, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z",
+        {"source_cell": "cell1", "numbers": [1, 2]},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return open_journal(str(tmp_path / "journal.db"), ticking())
+
+
+def test_a_move_comes_back_as_it_was_recorded(journal: Journal) -> None:
+    journal.open_move(a_move("m1"))
+    assert journal.move("m1") == a_move("m1")
+    assert journal.move("m2") is None
+    assert journal.all_moves() == [a_move("m1")]
+
+
+def test_the_three_lines_of_an_action(journal: Journal, tmp_path: Path) -> None:
+    journal.open_move(a_move("m1"))
+    first = journal.intend("m1", "prep-dest", "claim", {"image_id": "i1"})
+    second = journal.intend("m1", "prep-dest", "copy", {})
+    assert [first.sequence, second.sequence] == [1, 2]
+    journal.done(first, {"host": "compute-11"})
+    journal.failed(second, "no")
+    again = open_journal(str(tmp_path / "journal.db"), ticking())
+    one, two = again.entries_of("m1")
+    assert (one.phase, one.intent, one.result) == (Phase.DONE, {"image_id": "i1"}, {"host": "compute-11"})
+    assert (two.phase, two.error, two.result) == (Phase.FAILED, "no", {})
+    assert one.started_at < one.finished_at
+    again.undoing(one)
+    assert again.entries_of("m1")[0].phase is Phase.UNDOING
+    assert again.entries_of("m1")[0].result == {"host": "compute-11"}
+    again.undone(one)
+    assert again.entries_of("m1")[0].phase is Phase.UNDONE
+
+
+def test_a_server_has_one_open_move(journal: Journal) -> None:
+    journal.open_move(a_move("m1"))
+    journal.open_move(a_move("m2", "uuid-2", "web-2"))
+    with pytest.raises(Refused) as caught:
+        journal.open_move(a_move("m3"))
+    assert "m1" in caught.value.message
+    assert caught.value.next_command == "cellmove show m1"
+    journal.set_state("m1", State.ROLLED_BACK)
+    journal.open_move(a_move("m3"))
+    found = journal.open_move_of("uuid-1")
+    assert found is not None
+    assert found.id == "m3"
+
+
+def test_a_move_is_found_by_id_name_and_uuid(journal: Journal) -> None:
+    journal.open_move(a_move("m1"))
+    journal.set_state("m1", State.CONFIRMED)
+    journal.open_move(a_move("m2"))
+    journal.open_move(a_move("m3", "uuid-2", "web-1"))
+    assert [move.id for move in journal.find("m1")] == ["m1"]
+    assert [move.id for move in journal.find("uuid-1")] == ["m2"]
+    assert [move.id for move in journal.find("web-1")] == ["m2", "m3"]
+    assert journal.find("nobody") == []
+    journal.set_state("m2", State.CONFIRMED)
+    assert [move.id for move in journal.find("uuid-1")] == ["m1", "m2"]
+
+
+def test_what_was_never_there_is_a_stop(journal: Journal) -> None:
+    journal.open_move(a_move("m1"))
+    entry = journal.intend("m1", "prep-dest", "claim", {})
+    with journal.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM entries")
+    with pytest.raises(Stopped):
+        journal.done(entry, {})
+    with pytest.raises(Stopped):
+        journal.set_state("m9", State.FINISHED)
+
+
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal = open_journal(str(tmp_path / "deep" / "journal.db"), ticking())
+        journal.open_move(a_move("m1"))
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "deep").iterdir()}
+    finally:
+        os.umask(before)
+    assert modes.pop("journal.db") == 0o600
+    assert set(modes.values()) <= {0o600}
+    assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) == 0o700
+
+
+def test_a_commit_is_on_the_disk(journal: Journal) -> None:
+    with journal.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_opening_and_reading_writes_nothing(journal: Journal, tmp_path: Path) -> None:
+    journal.open_move(a_move("m1"))
+
+    def version() -> int:
+        with sqlite3.connect(tmp_path / "journal.db") as connection:
+            return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+    watcher = sqlite3.connect(tmp_path / "journal.db")
+    before = watcher.execute("PRAGMA data_version").fetchone()
+    again = open_journal(str(tmp_path / "journal.db"), ticking())
+    again.all_moves()
+    again.entries_of("m1")
+    again.find("web-1")
+    assert watcher.execute("PRAGMA data_version").fetchone() == before
+    watcher.close()
+
+
+def opening(where: str) -> CellmoveError:
+    with pytest.raises(CellmoveError) as caught:
+        open_journal(where, ticking())
+    return caught.value
+
+
+def test_a_place_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for where in (tmp_path / "file" / "journal.db", Path("/proc/nowhere/journal.db"), tmp_path):
+        error = opening(str(where))
+        assert isinstance(error, Unreachable)
+        assert error.exit_code == 4
+        assert error.next_command
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission_is_no_traceback(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert isinstance(opening(str(tmp_path / "journal.db")), Unreachable)
+
+
+def test_a_newer_journal_is_left_alone(journal: Journal, tmp_path: Path) -> None:
+    with journal.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE about SET schema_version = {SCHEMA_VERSION + 1}")
+    error = opening(str(tmp_path / "journal.db"))
+    assert isinstance(error, Usage)
+    assert "newer" in error.message
+
+
+def test_a_file_that_is_no_journal_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_bytes(b"this is not a database, it only looks like a file" * 100)
+    error = opening(str(tmp_path / "journal.db"))
+    assert isinstance(error, Unreachable)
+    assert (tmp_path / "journal.db").read_bytes().startswith(b"this is not")
+
+
+def test_a_journal_torn_while_open_is_no_traceback(journal: Journal, tmp_path: Path) -> None:
+    for number in range(50):
+        journal.open_move(a_move(f"m{number}", f"uuid-{number}"))
+    journal.engine.dispose()
+    path = tmp_path / "journal.db"
+    content = bytearray(path.read_bytes())
+    content[4096 : len(content)] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(bytes(content))
+    with pytest.raises(Unreachable):
+        open_journal(str(path), ticking()).all_moves()
+
+
+def test_a_wrong_url_is_a_usage_error_that_shows_no_password() -> None:
+    for where in ("nosuchdriver://user:secret@host/name", "://", "mysql+pymysql://user:secret@host:port/name"):
+        error = opening(where)
+        assert isinstance(error, Usage)
+        assert "secret" not in error.message
+
+
+def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    where = tmp_path / "a ?%20#.db"
+    open_journal(str(where), ticking()).open_move(a_move("m1"))
+    assert where.exists()
+    assert open_journal(str(where), ticking()).move("m1") is not None
+
+
+def test_two_first_runs_at_once(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+    start = threading.Barrier(8)
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            open_journal(str(tmp_path / "journal.db"), ticking()).open_move(a_move(f"m{number}", f"uuid-{number}"))
+        except CellmoveError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(open_journal(str(tmp_path / "journal.db"), ticking()).all_moves()) == 8

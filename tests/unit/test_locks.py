@@ -1,0 +1,55 @@
+"""One run per server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cellmove.errors import Locked, Unreachable
+from cellmove.locks import server_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cellmove.locks import server_lock
+with server_lock(Path(sys.argv[1]), "uuid-1", "web-1"):
+    sys.stdout.write("held\\n")
+    sys.stdout.flush()
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_on_the_same_server_is_turned_away(tmp_path: Path) -> None:
+    with server_lock(tmp_path / "locks", "uuid-1", "web-1"):
+        with pytest.raises(Locked) as caught, server_lock(tmp_path / "locks", "uuid-1", "web-1"):
+            pass
+        with server_lock(tmp_path / "locks", "uuid-2", "web-2"):
+            pass
+    assert caught.value.exit_code == 6
+    assert "web-1" in caught.value.message
+    with server_lock(tmp_path / "locks", "uuid-1", "web-1"):
+        pass
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Locked), server_lock(tmp_path, "uuid-1", "web-1"):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with server_lock(tmp_path, "uuid-1", "web-1"):
+        pass
+
+
+def test_a_directory_that_cannot_be_used_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unreachable) as caught, server_lock(tmp_path / "file" / "locks", "uuid-1", "web-1"):
+        pass
+    assert caught.value.exit_code == 4
