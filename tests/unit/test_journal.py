@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from cellmove.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
 from cellmove.journal import Journal, open_journal
@@ -120,10 +121,6 @@ def test_a_commit_is_on_the_disk(journal: Journal) -> None:
 def test_opening_and_reading_writes_nothing(journal: Journal, tmp_path: Path) -> None:
     journal.open_move(a_move("m1"))
 
-    def version() -> int:
-        with sqlite3.connect(tmp_path / "journal.db") as connection:
-            return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
     watcher = sqlite3.connect(tmp_path / "journal.db")
     before = watcher.execute("PRAGMA data_version").fetchone()
     again = open_journal(str(tmp_path / "journal.db"), ticking())
@@ -157,7 +154,7 @@ def test_a_directory_without_permission_is_no_traceback(tmp_path: Path) -> None:
 
 def test_a_newer_journal_is_left_alone(journal: Journal, tmp_path: Path) -> None:
     with journal.engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE about SET schema_version = {SCHEMA_VERSION + 1}")
+        connection.execute(update(journal.metadata.tables["about"]).values(schema_version=SCHEMA_VERSION + 1))
     error = opening(str(tmp_path / "journal.db"))
     assert isinstance(error, Usage)
     assert "newer" in error.message

@@ -1,0 +1,812 @@
+"""The engine's rules, with toy actions on a real journal: no step, no cloud, a clock that does not wait."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cellmove.clock import Clock
+from cellmove.errors import (
+    CallFailed,
+    CallUncertain,
+    CannotConnect,
+    Interrupted,
+    RollbackFailed,
+    RolledBack,
+    Stopped,
+    Unreachable,
+)
+from cellmove.events import Event, EventKind
+from cellmove.gateway import Gateway
+from cellmove.journal import Journal, open_journal
+from cellmove.move import Entry, Move, Phase, State, Step, next_commands
+from cellmove.pipeline import (
+    Action,
+    Context,
+    Finding,
+    Pivot,
+    Runner,
+    Seen,
+    busy_step,
+    describe,
+    facts_of,
+    is_undoing,
+    past_pivot,
+    run_step,
+    undo,
+)
+
+LONG = 100.0
+PATIENCE = 10.0
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class World:
+    """A toy cloud: which effects are there, every call made, and what the next calls do."""
+
+    effects: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+    faults: dict[str, list[BaseException | None]] = field(default_factory=dict)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    repeatable: set[str] = field(default_factory=set)
+
+    def call(self, name: str) -> None:
+        """Record a call and let it go wrong if that is its turn."""
+        self.calls.append(name)
+        queue = self.faults.get(name)
+        fault = queue.pop(0) if queue else None
+        if fault is not None:
+            raise fault
+
+    def action(self, name: str, *, probed: bool = False, can_undo: bool = True, **more: Any) -> Action:
+        """An action that adds its name to the effects."""
+
+        def do(_context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+            assert intent == {"for": name}
+            assert not (probed and name in self.effects), f"{name} was sent twice"
+            self.call(f"do {name}")
+            self.effects.add(name)
+            return {name: "its id"}
+
+        def probe(_context: Context, _intent: Mapping[str, Any]) -> Finding:
+            self.call(f"probe {name}")
+            queue = self.findings.get(name)
+            if queue:
+                return queue.pop(0)
+            happened = name in self.effects
+            return Finding(Seen.HAPPENED, {name: "its id"}) if happened else Finding(Seen.NOT_HAPPENED)
+
+        def take_back(_context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+            assert intent == {"for": name}
+            self.call(f"undo {name}")
+            self.effects.discard(name)
+
+        return Action(
+            name,
+            f"make {name}",
+            do,
+            intend=lambda _context: {"for": name},
+            probe=probe if probed else None,
+            undo=take_back if can_undo else None,
+            **more,
+        )
+
+
+@dataclass
+class Bench:
+    """A runner with everything that tests look at."""
+
+    world: World
+    journal: Journal
+    runner: Runner
+    events: list[Event]
+    signal: list[int]
+    now: list[float]
+    move: Move
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.journal.entries_of("m1")
+
+    def phases(self) -> dict[str, str]:
+        return {entry.action: entry.phase.value for entry in self.entries}
+
+    def fresh(self) -> Move:
+        move = self.journal.move("m1")
+        assert move is not None
+        return move
+
+    def run(self, step: Step = Step.PREP_DEST, *, whole: bool = False) -> Move:
+        return run_step(self.runner, self.fresh(), step, undo_whole_move=whole)
+
+    def undo(self, step: Step | None = None) -> Move:
+        return undo(self.runner, self.fresh(), step)
+
+
+def make_bench(
+    path: Path,
+    actions: Mapping[Step, list[Action]],
+    world: World,
+    wrap: Callable[[Journal], Journal] = lambda journal: journal,
+) -> Bench:
+    now = [0.0]
+    events: list[Event] = []
+    signal = [0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = Clock(
+        utc_now=lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=now[0]),
+        monotonic=lambda: now[0],
+        sleep=sleep,
+    )
+    journal = open_journal(str(path / "journal.db"), clock.text)
+    with journal.engine.connect() as connection:  # the one connection of the pool: these tests lose no power
+        connection.exec_driver_sql("PRAGMA synchronous=OFF")
+    move = journal.move("m1")
+    if move is None:
+        move = Move(
+            "m1", "uuid-1", "web-1", "migration", State.PLANNED, clock.text(), clock.text(),
+            {"source_cell": "cell1", "command": "cellmove migrate web-1"},
+        )  # fmt: skip
+        journal.open_move(move)
+    gateway = cast(Gateway, SimpleNamespace(settings=SimpleNamespace(long_rpc_timeout=LONG, patience=PATIENCE)))
+    full: dict[Step, list[Action]] = {step: list(actions.get(step, [])) for step in Step}
+    runner = Runner(wrap(journal), gateway, clock, events.append, full, lambda: signal[0])
+    return Bench(world, journal, runner, events, signal, now, move)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def three(world: World, **more: Any) -> list[Action]:
+    return [world.action("a"), world.action("b", probed=True, **more), world.action("c")]
+
+
+def a_bench(tmp_path: Path, world: World, **more: Any) -> Bench:
+    return make_bench(tmp_path, {Step.PREP_DEST: three(world, **more)}, world)
+
+
+# going forward
+
+
+def test_a_step_does_its_actions_in_order_and_moves_on(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.calls == ["do a", "do b", "do c"]
+    assert bench.phases() == {"a": "done", "b": "done", "c": "done"}
+    assert facts_of(bench.fresh(), bench.entries)["c"] == "its id"
+    kinds = [event.kind for event in bench.events]
+    assert kinds[0] is EventKind.STEP_STARTED
+    assert kinds[-1] is EventKind.STEP_FINISHED
+    assert kinds.count(EventKind.ACTION_FINISHED) == 3
+
+
+def test_the_intent_is_durable_before_the_effect(tmp_path: Path, world: World) -> None:
+    seen: list[str] = []
+    bench: Bench
+
+    def do(_context: Context, _intent: Mapping[str, Any]) -> None:
+        seen.extend(f"{entry.action} {entry.phase}" for entry in bench.entries)
+
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [Action("a", "a", do)]}, world)
+    bench.run()
+    assert seen == ["a intent"]
+
+
+def test_an_action_that_does_not_apply_leaves_no_trace(tmp_path: Path, world: World) -> None:
+    actions = [world.action("a"), world.action("b", applies=lambda _context: False)]
+    bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
+    bench.run()
+    assert bench.phases() == {"a": "done"}
+
+
+def test_what_is_done_is_skipped(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    bench.journal.done(bench.journal.intend("m1", "prep-dest", "a", {"for": "a"}), {})
+    assert busy_step(bench.entries, bench.fresh()) is Step.PREP_DEST
+    bench.run()
+    assert world.calls == ["do b", "do c"]
+
+
+def test_later_actions_know_what_earlier_ones_found(tmp_path: Path, world: World) -> None:
+    facts: list[Mapping[str, Any]] = []
+    last = Action("z", "z", lambda context, _intent: facts.append(context.facts))
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action("a"), last]}, world)
+    bench.run()
+    assert facts == [{"source_cell": "cell1", "command": "cellmove migrate web-1", "a": "its id"}]
+
+
+def test_a_title_fills_in_what_is_known() -> None:
+    action = Action("a", "copy to {cell} on {host}", lambda _context, _intent: None)
+    assert describe(action, {"cell": "cell2"}) == "copy to cell2 on …"
+
+
+# an intent without done: look first
+
+
+def intended(bench: Bench) -> None:
+    bench.journal.done(bench.journal.intend("m1", "prep-dest", "a", {"for": "a"}), {"a": "its id"})
+    bench.world.effects.add("a")
+    bench.journal.intend("m1", "prep-dest", "b", {"for": "b"})
+
+
+def test_seen_to_have_happened_it_is_not_done_again(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    intended(bench)
+    world.effects.add("b")
+    bench.run()
+    assert world.calls == ["probe b", "do c"]
+    assert bench.entries[1].result == {"b": "its id"}
+
+
+def test_seen_not_to_have_happened_it_is_done(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    intended(bench)
+    bench.run()
+    assert world.calls == ["probe b", "do b", "do c"]
+    assert len(bench.entries) == 3
+
+
+def test_seen_to_have_failed_it_is_taken_back(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    intended(bench)
+    world.findings["b"] = [Finding(Seen.FAILED, text="the host said no")]
+    with pytest.raises(RolledBack) as caught:
+        bench.run()
+    assert "the host said no" in caught.value.message
+    assert world.calls == ["probe b", "undo b", "undo a"]
+
+
+def test_still_under_way_it_is_watched(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    intended(bench)
+    world.findings["b"] = [Finding(Seen.UNDER_WAY, text="at work")] * 5 + [Finding(Seen.HAPPENED, {"b": "late"})]
+    bench.run()
+    assert world.calls == ["probe b"] * 6 + ["do c"]
+    assert bench.entries[1].result == {"b": "late"}
+    assert [event.text for event in bench.events if event.kind is EventKind.WAITING] == ["at work"] * 5
+
+
+@pytest.mark.parametrize("seen", [Seen.UNKNOWN, Seen.UNDER_WAY])
+def test_what_cannot_be_told_stops_and_takes_nothing_back(tmp_path: Path, world: World, seen: Seen) -> None:
+    bench = a_bench(tmp_path, world)
+    intended(bench)
+    world.findings["b"] = [Finding(seen, text="no sign of it")] * 10_000
+    with pytest.raises(Stopped) as caught:
+        bench.run()
+    assert caught.value.exit_code == 3
+    assert caught.value.next_command == "cellmove resume m1"
+    assert "no sign of it" in caught.value.message
+    assert bench.now[0] >= LONG
+    assert bench.phases() == {"a": "done", "b": "intent"}
+    assert set(world.calls) == {"probe b"}
+
+
+@pytest.mark.parametrize("error", [CannotConnect("no route"), CallUncertain("timeout"), CallFailed("HTTP 500")])
+def test_a_look_that_fails_says_nothing(tmp_path: Path, world: World, error: Exception) -> None:
+    bench = a_bench(tmp_path, world)
+    intended(bench)
+    world.faults["probe b"] = [error] * 10_000
+    with pytest.raises(Stopped):
+        bench.run()
+    assert bench.phases() == {"a": "done", "b": "intent"}
+    assert not any(call.startswith(("do", "undo")) for call in world.calls)
+
+
+def test_without_a_probe_it_is_simply_done_again(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    bench.journal.intend("m1", "prep-dest", "a", {"for": "a"})
+    world.effects.add("a")
+    bench.run()
+    assert world.calls == ["do a", "do b", "do c"]
+
+
+# an answer that does not come
+
+
+def test_a_lost_answer_is_watched_and_not_sent_again(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallUncertain("timed out")]
+    world.findings["b"] = [Finding(Seen.UNDER_WAY), Finding(Seen.HAPPENED, {"b": "its id"})]
+    bench.run()
+    assert world.calls == ["do a", "do b", "probe b", "probe b", "do c"]
+    assert any(event.kind is EventKind.NOTE and "timed out" in event.text for event in bench.events)
+
+
+def test_a_lost_call_is_sent_once_more_and_then_failed(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallUncertain("timed out")] * 100
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert world.calls == ["do a", "do b", "probe b", "do b", "probe b", "undo b", "undo a"]
+
+
+def test_a_lost_call_that_arrives_the_second_time(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallUncertain("timed out")]
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.calls == ["do a", "do b", "probe b", "do b", "do c"]
+
+
+@pytest.mark.parametrize(
+    "error", [CannotConnect("no route"), CallUncertain("timeout"), CallFailed("1213", kind="deadlock")]
+)
+def test_what_may_be_repeated_is_repeated_with_patience(tmp_path: Path, world: World, error: Exception) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do a"] = [error] * 3
+    bench.run()
+    assert world.calls == ["do a"] * 4 + ["do b", "do c"]
+    assert 0 < bench.now[0] < PATIENCE
+
+
+def test_patience_ends(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do a"] = [CannotConnect("no route")] * 10_000
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert bench.now[0] <= PATIENCE
+    assert 4 < len(world.calls) < 30
+
+
+def test_what_may_not_be_repeated_is_not(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CannotConnect("nova-compute is down")]
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert world.calls == ["do a", "do b", "undo b", "undo a"]
+
+
+# failure before the pivot
+
+
+def test_a_failed_step_takes_back_itself_and_the_move_stays_open(tmp_path: Path, world: World) -> None:
+    actions = {Step.PREP_DEST: [world.action("a")], Step.PREP_SOURCE: [world.action("b"), world.action("c")]}
+    bench = make_bench(tmp_path, actions, world)
+    bench.run()
+    world.faults["do c"] = [CallFailed("no")]
+    with pytest.raises(RolledBack) as caught:
+        bench.run(Step.PREP_SOURCE)
+    assert caught.value.exit_code == 1
+    assert world.calls == ["do a", "do b", "do c", "undo c", "undo b"]
+    assert world.effects == {"a"}
+    assert bench.fresh().state is State.DEST_PREPARED
+    assert caught.value.next_command == "cellmove prep-source m1"
+    assert bench.phases() == {"a": "done", "b": "undone", "c": "undone"}
+    assert bench.run(Step.PREP_SOURCE).state is State.SOURCE_PREPARED
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_a_failed_whole_takes_everything_back(tmp_path: Path, world: World, heavy: bool) -> None:
+    actions = {
+        Step.PREP_DEST: [world.action("a")],
+        Step.PREP_SOURCE: [world.action("b", takes_all_back=heavy), world.action("c")],
+    }
+    bench = make_bench(tmp_path, actions, world)
+    bench.run()
+    world.faults["do c"] = [CallFailed("no")]
+    with pytest.raises(RolledBack) as caught:
+        bench.run(Step.PREP_SOURCE, whole=not heavy)
+    assert world.calls[-3:] == ["undo c", "undo b", "undo a"]
+    assert world.effects == set()
+    assert bench.fresh().state is State.ROLLED_BACK
+    assert caught.value.next_command == "cellmove migrate web-1"
+    assert "cell1 as before" in caught.value.state
+
+
+def test_a_heavy_action_that_was_not_begun_takes_nothing_more_back(tmp_path: Path, world: World) -> None:
+    actions = {
+        Step.PREP_DEST: [world.action("a")],
+        Step.PREP_SOURCE: [world.action("b"), world.action("c", takes_all_back=True)],
+    }
+    bench = make_bench(tmp_path, actions, world)
+    bench.run()
+    world.faults["do b"] = [CallFailed("no")]
+    with pytest.raises(RolledBack):
+        bench.run(Step.PREP_SOURCE)
+    assert bench.fresh().state is State.DEST_PREPARED
+
+
+def test_an_undo_gets_what_the_action_found(tmp_path: Path, world: World) -> None:
+    given: list[tuple[Any, Any, Any]] = []
+    actions = [
+        Action(
+            "a", "a", lambda _context, _intent: {"host": "h1"}, intend=lambda _context: {"before": 1},
+            undo=lambda context, intent, result: given.append((dict(intent), dict(result), context.facts["host"])),
+        )
+    ]  # fmt: skip
+    bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
+    bench.run()
+    bench.journal.undoing(bench.entries[0])  # and died: the facts have to be there the second time too
+    bench.undo()
+    assert given == [({"before": 1}, {"host": "h1"}, "h1")]
+
+
+def test_an_undo_without_an_answer_stops(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    bench.run()
+    world.faults["undo b"] = [CannotConnect("no route")] * 10_000
+    with pytest.raises(Stopped) as caught:
+        bench.undo()
+    assert (caught.value.exit_code, caught.value.next_command) == (3, "cellmove rollback m1")
+    assert bench.phases() == {"a": "done", "b": "undoing", "c": "undone"}
+    del world.faults["undo b"]
+    assert bench.undo().state is State.ROLLED_BACK
+    assert world.effects == set()
+
+
+def test_an_undo_that_is_refused_needs_a_person(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do c"] = [CallFailed("quota")]
+    world.faults["undo b"] = [CallFailed("HTTP 409")]
+    with pytest.raises(RollbackFailed) as caught:
+        bench.run(whole=True)
+    assert caught.value.exit_code == 7
+    assert "quota" in caught.value.message
+    assert "HTTP 409" in caught.value.message
+    assert caught.value.next_command == "cellmove rollback m1"
+    assert bench.undo().state is State.ROLLED_BACK
+    assert world.effects == set()
+
+
+def test_a_step_whose_undo_stopped_goes_on_with_resume(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do c"] = [CallFailed("quota")]
+    world.faults["undo b"] = [CallFailed("HTTP 409")]
+    with pytest.raises(RollbackFailed) as caught:
+        bench.run()
+    assert caught.value.next_command == "cellmove resume m1"
+    assert is_undoing(bench.entries)
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.calls[-5:] == ["undo b", "undo a", "do a", "do b", "do c"]
+    assert world.effects == {"a", "b", "c"}
+
+
+# the pivot
+
+
+def with_pivot(world: World, pivot: Pivot) -> dict[Step, list[Action]]:
+    return {
+        Step.PREP_DEST: [
+            world.action("a"),
+            world.action("b", joined=True),
+            world.action("p", pivot=pivot, joined=True),
+            world.action("c"),
+            world.action("d", probed=True),
+        ]
+    }
+
+
+@pytest.mark.parametrize("failing", ["c", "d"])
+def test_after_the_pivot_there_is_only_forward(tmp_path: Path, world: World, failing: str) -> None:
+    bench = make_bench(tmp_path, with_pivot(world, Pivot.WHEN_DONE), world)
+    world.faults[f"do {failing}"] = [CallFailed("no")]
+    with pytest.raises(Stopped) as caught:
+        bench.run(whole=True)
+    assert (caught.value.exit_code, caught.value.next_command) == (3, "cellmove resume m1")
+    assert past_pivot(bench.runner, bench.entries, Step.PREP_DEST)
+    assert not any(call.startswith("undo") for call in world.calls)
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.effects == {"a", "b", "p", "c", "d"}
+
+
+def test_a_pivot_that_was_refused_is_not_passed(tmp_path: Path, world: World) -> None:
+    bench = make_bench(tmp_path, with_pivot(world, Pivot.WHEN_DONE), world)
+    world.faults["do p"] = [CallFailed("0 rows")]
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert world.effects == set()
+
+
+def test_a_pivot_that_counts_from_its_beginning(tmp_path: Path, world: World) -> None:
+    bench = make_bench(tmp_path, with_pivot(world, Pivot.WHEN_BEGUN), world)
+    world.faults["do p"] = [CallFailed("half destroyed")]
+    with pytest.raises(Stopped):
+        bench.run()
+    assert bench.run().state is State.DEST_PREPARED
+
+
+def test_a_known_failure_after_the_pivot_is_tried_again(tmp_path: Path, world: World) -> None:
+    bench = make_bench(tmp_path, with_pivot(world, Pivot.WHEN_DONE), world)
+    world.faults["do d"] = [CallFailed("no")]
+    with pytest.raises(Stopped):
+        bench.run()
+    world.findings["d"] = [Finding(Seen.FAILED, text="no")]
+    assert bench.run().state is State.DEST_PREPARED
+
+
+# interrupts
+
+
+def interrupting(world: World, bench: Bench, name: str) -> None:
+    """Let the signal come while an action is at work."""
+    before = world.call
+
+    def call(one: str) -> None:
+        if one == name:
+            bench.signal[0] = 2
+        before(one)
+
+    world.call = call  # type: ignore[assignment,method-assign]
+
+
+def test_an_interrupt_ends_after_the_action_in_hand(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    interrupting(world, bench, "do a")
+    with pytest.raises(Interrupted) as caught:
+        bench.run()
+    assert caught.value.exit_code == 130
+    assert caught.value.next_command == "cellmove resume m1"
+    assert bench.phases() == {"a": "done"}
+    bench.signal[0] = 0
+    assert bench.run().state is State.DEST_PREPARED
+
+
+@pytest.mark.parametrize("name", ["b", "p", "c"])
+def test_an_interrupt_does_not_land_between_joined_actions_nor_after_the_pivot(
+    tmp_path: Path, world: World, name: str
+) -> None:
+    bench = make_bench(tmp_path, with_pivot(world, Pivot.WHEN_DONE), world)
+    interrupting(world, bench, f"do {name}")
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.effects == {"a", "b", "p", "c", "d"}
+
+
+def test_an_interrupt_ends_a_watch_and_keeps_the_line(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallUncertain("timed out")]
+    world.findings["b"] = [Finding(Seen.UNDER_WAY)] * 10_000
+    interrupting(world, bench, "probe b")
+    with pytest.raises(Interrupted) as caught:
+        bench.run()
+    assert caught.value.next_command == "cellmove resume m1"
+    assert world.calls == ["do a", "do b", "probe b"]
+    assert bench.phases() == {"a": "done", "b": "intent"}
+
+
+def test_an_interrupt_does_not_keep_a_failure_from_being_taken_back(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallFailed("no")]
+    interrupting(world, bench, "do b")
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert world.effects == set()
+
+
+# losing the journal
+
+
+def test_losing_the_journal_in_the_middle_is_a_stop_not_nothing_written(tmp_path: Path, world: World) -> None:
+    class Torn(Journal):
+        def done(self, entry: Entry, result: Mapping[str, Any]) -> None:
+            raise Unreachable("disk full")
+
+    def tear(journal: Journal) -> Journal:
+        return Torn(journal.engine, journal.now, journal.location)
+
+    bench = make_bench(tmp_path, {Step.PREP_DEST: three(world)}, world, tear)
+    with pytest.raises(Stopped) as caught:
+        bench.run()
+    assert (caught.value.exit_code, caught.value.next_command) == (3, "cellmove resume m1")
+    assert "disk full" in caught.value.message
+
+
+# the crash matrix: die anywhere, then resume or roll back
+
+
+WRITES = ("intend", "done", "failed", "undoing", "undone", "set_state")
+
+
+class Dying(Journal):
+    """A journal whose process dies before or after its n-th write."""
+
+    def __init__(self, journal: Journal, at: int, before: bool) -> None:
+        super().__init__(journal.engine, journal.now, journal.location)
+        self.left = at
+        self.before = before
+        self.written = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in WRITES:
+            return found
+
+        def write(*arguments: Any, **more: Any) -> Any:
+            self.written += 1
+            self.left -= 1
+            if self.left == 0 and self.before:
+                raise Crash
+            result = found(*arguments, **more)
+            if self.left == 0:
+                raise Crash
+            return result
+
+        return write
+
+
+def matrix_actions(world: World) -> dict[Step, list[Action]]:
+    return {
+        Step.PREP_DEST: [world.action("a"), world.action("b", probed=True), world.action("u", can_undo=False)],
+        Step.PREP_SOURCE: [world.action("c", probed=True, takes_all_back=True), world.action("d")],
+        Step.FINISH: [
+            world.action("e", probed=True, takes_all_back=True),
+            world.action("f", joined=True),
+            world.action("p", pivot=Pivot.WHEN_DONE, joined=True),
+            world.action("g", probed=True),
+            world.action("h"),
+        ],
+    }
+
+
+STEPS = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
+EVERYTHING = set("abucdefpgh")
+
+
+def go_to_finish(bench: Bench) -> None:
+    for step in STEPS:
+        move = bench.fresh()
+        if TRANSITIONS_FROM[step] is move.state:
+            bench.run(step)
+
+
+TRANSITIONS_FROM = {
+    Step.PREP_DEST: State.PLANNED,
+    Step.PREP_SOURCE: State.DEST_PREPARED,
+    Step.FINISH: State.SOURCE_PREPARED,
+}
+
+
+def count_writes(tmp_path: Path, run: Callable[[Bench], None], prepare: Callable[[Bench], None]) -> int:
+    path = tmp_path / "counting"
+    path.mkdir()
+    world = World()
+    bench = make_bench(path, matrix_actions(world), world)
+    prepare(bench)
+    counting = make_bench(path, matrix_actions(world), world, lambda journal: Dying(journal, 0, False))
+    run(counting)
+    journal = counting.runner.journal
+    assert isinstance(journal, Dying)
+    return journal.written
+
+
+def die_and_come_back(
+    path: Path, run: Callable[[Bench], None], prepare: Callable[[Bench], None], at: int, before: bool
+) -> Bench:
+    path.mkdir()
+    world = World()
+    prepare(make_bench(path, matrix_actions(world), world))
+    doomed = make_bench(path, matrix_actions(world), world, lambda journal: Dying(journal, at, before))
+    with pytest.raises(Crash):
+        run(doomed)
+    world.faults.clear()
+    return make_bench(path, matrix_actions(world), world)
+
+
+def nothing(_bench: Bench) -> None:
+    return
+
+
+def settle_forward(bench: Bench) -> None:
+    """What ``resume`` does, over and over."""
+    if bench.fresh().state is State.ROLLING_BACK:
+        bench.undo()
+    else:
+        go_to_finish(bench)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_after_a_crash_anywhere_a_resume_finishes(tmp_path: Path, before: bool) -> None:
+    total = count_writes(tmp_path, go_to_finish, nothing)
+    assert total == 2 * len(EVERYTHING) + 3
+    for at in range(1, total + 1):
+        bench = die_and_come_back(tmp_path / str(at), go_to_finish, nothing, at, before)
+        go_to_finish(bench)
+        assert bench.fresh().state is State.FINISHED
+        assert bench.world.effects == EVERYTHING
+        assert set(bench.phases().values()) == {"done"}
+        for probed in ("b", "c", "e", "g"):
+            assert bench.world.calls.count(f"do {probed}") == 1
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_after_a_crash_anywhere_before_the_pivot_a_rollback_takes_all_back(tmp_path: Path, before: bool) -> None:
+    total = count_writes(tmp_path, go_to_finish, nothing)
+    passed = 0
+    for at in range(1, total + 1):
+        bench = die_and_come_back(tmp_path / str(at), go_to_finish, nothing, at, before)
+        move = bench.fresh()
+        if past_pivot(bench.runner, bench.entries, Step.FINISH):
+            passed += 1
+            continue
+        bench.undo()
+        assert bench.fresh().state is State.ROLLED_BACK
+        assert bench.world.effects <= {"u"}  # the one that needs no taking back
+        assert next_commands(bench.fresh(), None) == ()
+        assert move.is_open
+    assert 0 < passed < total / 2
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_after_a_crash_anywhere_in_a_rollback_it_goes_on(tmp_path: Path, before: bool) -> None:
+    def prepare(bench: Bench) -> None:
+        bench.run(Step.PREP_DEST)
+        bench.run(Step.PREP_SOURCE)
+
+    def roll_back(bench: Bench) -> None:
+        bench.undo()
+
+    total = count_writes(tmp_path, roll_back, prepare)
+    for at in range(1, total + 1):
+        bench = die_and_come_back(tmp_path / str(at), roll_back, prepare, at, before)
+        bench.undo()
+        assert bench.fresh().state is State.ROLLED_BACK
+        assert bench.world.effects <= {"u"}
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
+def test_after_a_crash_anywhere_in_a_failing_step_it_converges(tmp_path: Path, before: bool, whole: bool) -> None:
+    def fail(bench: Bench) -> None:
+        bench.world.faults["do u"] = [CallFailed("no")]
+        with pytest.raises(RolledBack):
+            bench.run(Step.PREP_DEST, whole=whole)
+
+    total = count_writes(tmp_path, fail, nothing)
+    for at in range(1, total + 1):
+        bench = die_and_come_back(tmp_path / str(at), fail, nothing, at, before)
+        for _again in range(3):
+            try:
+                settle_forward(bench)
+            except RolledBack:
+                continue
+        move = bench.fresh()
+        assert move.state in (State.FINISHED, State.ROLLED_BACK)
+        assert bench.world.effects == (EVERYTHING if move.state is State.FINISHED else bench.world.effects & {"u"})
+
+
+def test_a_dead_call_is_never_sent_twice(tmp_path: Path, world: World) -> None:
+    """Died between the effect and its line: looking is enough."""
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [Crash()]
+    with pytest.raises(Crash):
+        bench.run()
+    world.effects.add("b")
+    bench.run()
+    assert world.calls.count("do b") == 1
+
+
+# nothing left to do
+
+
+def test_a_step_that_was_only_not_ticked_off_is_ticked_off(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    bench.run()
+    bench.journal.set_state("m1", State.PLANNED)
+    world.calls.clear()
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.calls == []
+
+
+def test_taking_back_twice_writes_nothing_more(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    bench.run()
+    bench.undo()
+    world.calls.clear()
+    lines = bench.entries
+    bench.undo()
+    assert world.calls == []
+    assert bench.entries == lines
+    assert all(entry.phase is Phase.UNDONE for entry in lines)
