@@ -97,13 +97,15 @@ class Picture:
     @property
     def instance(self) -> Instance:
         """The server's row, for those who know that it is there."""
-        assert self.server is not None
+        if self.server is None:
+            raise ValueError("the server's row was not found")
         return self.server
 
     @property
     def flavor(self) -> Flavor:
         """The flavor the server has now, for those who know that it is there."""
-        assert self.instance.flavor is not None
+        if self.instance.flavor is None:
+            raise ValueError("the server's flavor was not found")
         return self.instance.flavor
 
     @property

@@ -164,7 +164,7 @@ def losses(picture: Picture) -> list[Loss]:
             continue
         name = device.device_name or "a disk"
         if device.guest_format == "swap":
-            found.append(Loss("swap", f"swap disk {name}: made anew"))
+            found.append(Loss("swap", f"swap disk {name}: its content is lost"))
         elif device.source_type == "blank":
             found.append(Loss("ephemeral", f"ephemeral disk {name}: its content is lost"))
         else:
@@ -172,7 +172,7 @@ def losses(picture: Picture) -> list[Loss]:
     names = {loss.name for loss in found}
     flavor, image, specs = picture.flavor, picture.instance.image, picture.flavor.extra_specs
     if flavor.swap and "swap" not in names:
-        found.append(Loss("swap", f"swap disk of {flavor.swap} MiB: made anew"))
+        found.append(Loss("swap", f"swap disk of {flavor.swap} MiB: its content is lost"))
     if flavor.ephemeral_gb and "ephemeral" not in names:
         found.append(Loss("ephemeral", f"ephemeral disk of {flavor.ephemeral_gb} GiB: its content is lost"))
     if picture.instance.vtpm_secret or specs.get("hw:tpm_version") or image.get("hw_tpm_version"):

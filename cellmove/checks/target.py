@@ -21,12 +21,10 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
     cell = target.cell
     if target.unreachable:
         return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
-    found: list[tuple[str, str, str]] = []
     if target.disabled and not picture.wanted_cell:
-        found.append((
-            "target-disabled", f"{cell} is disabled for scheduling",
-            f"name it with --cell {cell}, or nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}",
-        ))  # fmt: skip
+        enable = f"nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}"
+        return [("target-disabled", f"{cell} is disabled for scheduling", f"name it with --cell {cell}, or {enable}")]
+    found: list[tuple[str, str, str]] = []
     if not conductors_up(target.services):
         found.append((
             "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"

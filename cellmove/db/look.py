@@ -158,16 +158,16 @@ def group_of(api_engine: Engine, server_id: str) -> Group | None:
     return Group(group.uuid, group.name or "", group.policy or "", tuple(sorted(row.instance_uuid for row in others)))
 
 
-def group_hosts(gateway: Gateway, member_uuids: Collection[str], excluding: str = "") -> list[str]:
+def group_hosts(gateway: Gateway, member_uuids: Collection[str], excluding: Collection[str]) -> list[str]:
     """The hosts of a server group's members in all cells, sorted.
 
     nova computes the same, but from one cell only (nova/objects/instance_group.py, get_hosts).
 
-    :param excluding: the member that does not count: the server that moves
+    :param excluding: members that do not count: the server that moves
     """
     from sqlalchemy import column, false, select, table
 
-    wanted = sorted(set(member_uuids) - {excluding})
+    wanted = sorted(set(member_uuids) - set(excluding))
     if not wanted:
         return []
     mappings = table("instance_mappings", column("instance_uuid"), column("cell_id"))

@@ -179,7 +179,7 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
         rows=look.row_counts(database, server_id, with_deleted=False),
         shares=look.share_count(database, server_id),
         group=group,
-        group_hosts=tuple(look.group_hosts(gateway, group.members, server_id)) if group else (),
+        group_hosts=tuple(look.group_hosts(gateway, group.members, [server_id])) if group else (),
         targets=targets,
         zones={host: zones.get(host, default) for host in hosts},
     )

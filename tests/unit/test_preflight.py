@@ -1,0 +1,409 @@
+"""Each check is tripped by one change to a picture in which nothing is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cellmove.checks import baggage, target
+from cellmove.cloud.network import Port
+from cellmove.cloud.volume import Attachment
+from cellmove.db.shapes import (
+    BlockDevice,
+    Flavor,
+    Group,
+    Instance,
+    InstanceMapping,
+    MigrationRow,
+    Node,
+    Service,
+)
+from cellmove.picture import Picture, Target, likely_nodes
+from cellmove.preflight import CHECKS, Level, examine
+
+SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)
+LARGE = Flavor(id=2, flavorid="two", name="m1.large", vcpus=4, memory_mb=2048, root_gb=10)
+ROOT_IMAGE = BlockDevice("bdm-1", "image", "local", 0, device_name="/dev/vda")
+ROOT_VOLUME = BlockDevice(
+    "bdm-1", "volume", "volume", 0, device_name="/dev/vda", volume_id="volume-1", attachment_id="attachment-1"
+)
+PORT = Port("port-1", "c1-host1", "ACTIVE", "normal", "ovs", "compute:nova")
+
+
+def instance(**changes: Any) -> Instance:
+    """An active server on c1-host1."""
+    values: dict[str, Any] = {
+        "uuid": "server-1", "display_name": "web-1", "project_id": "project", "user_id": "user",
+        "vm_state": "active", "task_state": "", "host": "c1-host1", "node": "c1-host1", "image_ref": "image-1",
+        "root_gb": 5, "flavor": SMALL,
+    }  # fmt: skip
+    return Instance(**values | changes)
+
+
+def compute(host: str, **changes: Any) -> Service:
+    values: dict[str, Any] = {"binary": "nova-compute", "version": 74, "disabled": False, "up": True}
+    return Service(host=host, **values | changes)
+
+
+def conductor(*, up: bool = True) -> Service:
+    return Service("controller", "nova-conductor", 74, disabled=False, up=up)
+
+
+def node(host: str) -> Node:
+    return Node(f"node-of-{host}", host, host, 8, 2, 8192, 1024)
+
+
+def cell(name: str = "cell2", hosts: tuple[str, ...] = ("c2-host1", "c2-host2"), **changes: Any) -> Target:
+    """A target cell in good health."""
+    values: dict[str, Any] = {
+        "services": (conductor(), *map(compute, hosts)),
+        "nodes": tuple(map(node, hosts)),
+    }
+    return Target(name, f"uuid-of-{name}", **values | changes)
+
+
+def picture(**changes: Any) -> Picture:
+    """A migration to cell2 of an image-backed server with one port. Nothing is wrong with it."""
+    values: dict[str, Any] = {
+        "server_id": "server-1",
+        "server_name": "web-1",
+        "kind": "migration",
+        "mapping": InstanceMapping("uuid-of-cell1", queued_for_delete=False),
+        "server": instance(),
+        "request_spec": {"nova_object.data": {"is_bfv": False}},
+        "source_cell": "cell1",
+        "source_services": (conductor(), compute("c1-host1"), compute("c1-host2")),
+        "source_nodes": (node("c1-host1"), node("c1-host2")),
+        "devices": (ROOT_IMAGE,),
+        "ports": (PORT,),
+        "allocations": frozenset({"node-of-c1-host1"}),
+        "candidates": frozenset({"node-of-c2-host1", "node-of-c2-host2"}),
+        "zones": {"c2-host1": "nova", "c2-host2": "nova", "c3-host1": "nova"},
+        "targets": (cell(),),
+        "disk_store": "separate",
+    }
+    return Picture(**values | changes)
+
+
+def resize(**changes: Any) -> Picture:
+    return picture(**{"kind": "resize", "new_flavor": LARGE} | changes)
+
+
+def volume_backed(device: BlockDevice = ROOT_VOLUME, **changes: Any) -> Picture:
+    values: dict[str, Any] = {
+        "devices": (device,),
+        "request_spec": {"nova_object.data": {"is_bfv": True}},
+        "volume_states": {"volume-1": "in-use"},
+        "attachments": (Attachment("attachment-1", "volume-1", "server-1", "attached"),),
+    }
+    return picture(**values | changes)
+
+
+def with_specs(flavor: Flavor, **specs: str) -> Flavor:
+    return dataclasses.replace(flavor, extra_specs={key.replace("__", ":"): value for key, value in specs.items()})
+
+
+def spec(**fields: Any) -> Mapping[str, Any]:
+    return {"nova_object.data": fields}
+
+
+def findings(of: Picture) -> list[tuple[str, str]]:
+    return [(check.level.value, check.code) for check in examine(of) if check.level is not Level.OK]
+
+
+@pytest.mark.parametrize(
+    "clean",
+    [
+        picture(),
+        resize(),
+        volume_backed(),
+        volume_backed(disk_store="unknown"),
+        volume_backed(kind="resize", new_flavor=dataclasses.replace(LARGE, root_gb=0)),
+        picture(server=instance(vm_state="stopped")),
+        picture(server=instance(locked=True, locked_by="admin"), force_locked=True),
+        picture(source_services=(conductor(), compute("c1-host1", disabled=True))),
+        picture(candidates=None),
+        picture(wanted_cell="cell2", wanted_host="c2-host1"),
+        picture(request_spec=spec(availability_zone="nova")),
+        picture(targets=(cell(), cell("cell3", ("c3-host1",), disabled=True))),
+        picture(migrations=(MigrationRow("m", "confirmed", "resize", "a", "b"),)),
+        picture(group=Group("g", "web", "anti-affinity", ("server-1",))),
+        picture(server=instance(has_numa_topology=True, flavor=with_specs(SMALL, hw__cpu_policy="dedicated"))),
+        resize(
+            server=instance(flavor=with_specs(SMALL, hw__cpu_policy="dedicated"), has_numa_topology=True),
+            new_flavor=dataclasses.replace(
+                LARGE, vcpus=1, memory_mb=512, extra_specs={"hw:cpu_policy": "dedicated", "quota:x": "1"}
+            ),
+        ),
+        picture(targets=(cell(services=(conductor(), compute("c2-host1"), compute("c2-host2", version=40, disabled=True))),)),
+    ],
+)  # fmt: skip
+def test_clean(clean: Picture) -> None:
+    assert findings(clean) == []
+    assert len(examine(clean)) >= 5
+
+
+def test_ok_texts_are_whole_sentences() -> None:
+    texts = {check.code: check.text for check in examine(volume_backed(kind="resize", new_flavor=LARGE))}
+    assert texts == {
+        "state": "web-1 is active, idle and not locked",
+        "source": "c1-host1 in cell1 is up (nova-compute, service version 74)",
+        "target": "cell2 can take it: c2-host1, c2-host2",
+        "flavor": "flavor m1.large fits in place of m1.small",
+        "network": "1 port can be bound to another host",
+        "volumes": "1 volume can be attached to another host",
+        "disks": "its root disk is a volume, and it has no local disk to lose",
+    }
+
+
+REFUSALS: dict[str, list[Picture]] = {
+    # records
+    "build-request": [picture(build_request=True)],
+    "no-mapping": [
+        picture(mapping=None, server=None, source_cell=""),
+        picture(mapping=InstanceMapping("", queued_for_delete=False), server=None, source_cell=""),
+    ],
+    "being-deleted": [picture(mapping=InstanceMapping("uuid-of-cell1", queued_for_delete=True))],
+    "cell0": [picture(source_cell="", server=None)],
+    "no-record": [picture(server=None)],
+    "no-flavor": [picture(server=instance(flavor=None))],
+    "hidden": [picture(server=instance(hidden=True))],
+    "no-request-spec": [picture(request_spec={})],
+    # state
+    "vm-state": [picture(server=instance(vm_state=state)) for state in ("error", "paused", "resized", "building")],
+    "task-state": [picture(server=instance(task_state="rebooting"))],
+    "locked": [picture(server=instance(locked=True, locked_by="owner"))],
+    "unfinished-migration": [
+        picture(migrations=(MigrationRow("m", status, "resize", "a", "b"),))
+        for status in ("pre-migrating", "migrating", "post-migrating", "finished", "confirming", "reverting", "running")
+    ],
+    # source
+    "no-host": [picture(server=instance(host="", node=""), ports=())],
+    "source-unknown": [picture(source_services=(conductor(),))],
+    "source-down": [picture(source_services=(conductor(), compute("c1-host1", up=False)))],
+    "source-too-old": [picture(source_services=(conductor(), compute("c1-host1", version=46)))],
+    "source-conductor-down": [picture(source_services=(conductor(up=False), compute("c1-host1")))],
+    # target
+    "same-cell": [picture(target_is_source=True, targets=())],
+    "no-target-cell": [picture(targets=())],
+    "target-unreachable": [picture(targets=(Target("cell2", "u", unreachable="database of cell2: no route"),))],
+    "target-disabled": [picture(targets=(cell(disabled=True),))],
+    "target-conductor-down": [picture(targets=(cell(services=(conductor(up=False), compute("c2-host1"))),))],
+    "no-live-compute": [
+        picture(targets=(cell(services=(conductor(),)),)),
+        picture(targets=(cell(services=(conductor(), compute("c2-host1", up=False))),)),
+        picture(targets=(cell(services=(conductor(), compute("c2-host1", disabled=True))),)),
+        picture(wanted_cell="cell2", wanted_host="c2-host9"),
+    ],
+    "target-too-old": [picture(targets=(cell(services=(conductor(), compute("c2-host1", version=46))),))],
+    "availability-zone": [
+        picture(request_spec=spec(availability_zone="east")),
+        picture(
+            request_spec=spec(availability_zone="east"), wanted_cell="cell2", wanted_host="c2-host1",
+            zones={"c2-host1": "nova", "c2-host2": "east"},
+        ),
+    ],
+    "no-room": [
+        picture(candidates=frozenset()),
+        picture(candidates=frozenset({"node-of-c2-host2"}), wanted_cell="cell2", wanted_host="c2-host1"),
+    ],
+    "leftovers": [picture(targets=(cell(leftovers={"instances": 1, "migrations": 2}),))],
+    "schema": [picture(targets=(cell(missing=("block_device_mapping.encrypted",)),))],
+    # flavor
+    "accelerator": [
+        picture(server=instance(flavor=with_specs(SMALL, accel__device_profile="fpga"))),
+        resize(new_flavor=with_specs(LARGE, accel__device_profile="fpga")),
+    ],
+    "same-flavor": [resize(new_flavor=SMALL)],
+    "flavor-disabled": [resize(new_flavor=dataclasses.replace(LARGE, disabled=True))],
+    "too-little-memory": [
+        resize(server=instance(image={"min_ram": "4096"})),
+        volume_backed(server=instance(image={"min_ram": "4096"}), new_flavor=LARGE),
+    ],
+    "zero-disk": [resize(new_flavor=dataclasses.replace(LARGE, root_gb=0))],
+    "disk-too-small": [
+        resize(new_flavor=dataclasses.replace(LARGE, root_gb=4)),
+        resize(server=instance(image={"min_disk": "11"})),
+    ],
+    "numa": [
+        resize(new_flavor=with_specs(LARGE, hw__numa_nodes="2")),
+        resize(new_flavor=with_specs(LARGE, hw__cpu_policy="dedicated")),
+        resize(new_flavor=with_specs(LARGE, hw__mem_page_size="large")),
+        resize(new_flavor=with_specs(LARGE, resources__PCPU="4")),
+        resize(server=instance(flavor=with_specs(SMALL, hw__numa_nodes="1"))),
+        resize(server=instance(has_numa_topology=True)),
+        resize(request_spec=spec(is_bfv=False, numa_topology={"cells": []})),
+    ],
+    "pci": [
+        resize(new_flavor=with_specs(LARGE, pci_passthrough__alias="gpu:1")),
+        resize(server=instance(flavor=with_specs(SMALL, pci_passthrough__alias="gpu:1"))),
+        resize(new_flavor=with_specs(LARGE, hw__pci_numa_affinity_policy="required")),
+    ],
+    # network
+    "no-binding-extended": [picture(extended_binding=False)],
+    "port-resources": [
+        picture(ports=(dataclasses.replace(PORT, resource_request={"resources": {"NET_BW_EGR_KILOBIT_PER_SEC": 1}}),))
+    ],
+    "port-accelerator": [
+        picture(ports=(dataclasses.replace(PORT, vnic_type=kind),))
+        for kind in ("accelerator-direct", "accelerator-direct-physical")
+    ],
+    "port-elsewhere": [picture(ports=(dataclasses.replace(PORT, host="c1-host2"),))],
+    "port-binding-left": [picture(other_bindings={"port-1": ("c2-host1",)})],
+    # volumes
+    "device-without-uuid": [picture(devices=(dataclasses.replace(ROOT_IMAGE, uuid=""),))],
+    "volume-missing": [volume_backed(volume_states={})],
+    "volume-state": [volume_backed(volume_states={"volume-1": "extending"})],
+    "old-attachment": [volume_backed(dataclasses.replace(ROOT_VOLUME, attachment_id=""), attachments=())],
+    "attachment-missing": [volume_backed(attachments=())],
+    "shares": [picture(shares=1)],
+    # disks
+    "loses-ephemeral": [
+        picture(devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1))),
+        picture(server=instance(flavor=dataclasses.replace(SMALL, ephemeral_gb=1))),
+    ],
+    "loses-swap": [
+        picture(devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1, guest_format="swap"))),
+        picture(server=instance(flavor=dataclasses.replace(SMALL, swap=64))),
+    ],
+    "loses-local-disk": [picture(devices=(ROOT_IMAGE, BlockDevice("b", "image", "local", 1)))],
+    "loses-vtpm": [
+        picture(server=instance(vtpm_secret=True)),
+        picture(server=instance(flavor=with_specs(SMALL, hw__tpm_version="2.0"))),
+        picture(server=instance(image={"hw_tpm_version": "2.0"})),
+    ],
+    "loses-nvram": [picture(server=instance(image={"hw_firmware_type": "uefi"}))],
+    "loses-pmem": [picture(server=instance(flavor=with_specs(SMALL, hw__pmem="6GB")))],
+    "encrypted-disk": [
+        picture(devices=(dataclasses.replace(ROOT_IMAGE, encrypted=True),)),
+        picture(server=instance(ephemeral_key=True)),
+    ],
+    "shared-disk-store": [picture(disk_store="shared")],
+}  # fmt: skip
+
+WARNINGS: dict[str, list[Picture]] = {
+    "allocations": [picture(allocations=frozenset()), picture(allocations=frozenset({"node-of-c1-host2"}))],
+    "server-group": [
+        picture(group=Group("g", "web", policy, ("server-1", "server-2")), group_hosts=("c1-host1",))
+        for policy in ("affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity")
+    ],
+    "config-drive": [picture(server=instance(config_drive=True))],
+    "target-disabled": [picture(targets=(cell(disabled=True),), wanted_cell="cell2")],
+    "schema": [picture(targets=(cell(), cell("cell3", ("c3-host1",), missing=("tags",))), candidates=None)],
+    "target-unreachable": [picture(targets=(cell(), Target("cell3", "u", unreachable="no route")))],
+    "port-pci": [picture(ports=(dataclasses.replace(PORT, vnic_type="direct"),))],
+    "port-unbound": [picture(ports=(dataclasses.replace(PORT, vif_type="binding_failed"),))],
+    "attachment-left": [
+        volume_backed(
+            attachments=(
+                Attachment("attachment-1", "volume-1", "server-1", "attached"),
+                Attachment("attachment-2", "volume-1", "server-1", "reserved"),
+            )
+        )
+    ],
+    "disk-store-unknown": [picture(disk_store="unknown")],
+}
+
+
+def cases(table: Mapping[str, list[Picture]]) -> list[Any]:
+    return [
+        pytest.param(code, of, id=f"{code}-{number}")
+        for code, pictures in table.items()
+        for number, of in enumerate(pictures)
+    ]
+
+
+@pytest.mark.parametrize(("code", "of"), cases(REFUSALS))
+def test_refuses(code: str, of: Picture) -> None:
+    assert findings(of) == [("refusal", code)]
+
+
+@pytest.mark.parametrize(("code", "of"), cases(WARNINGS))
+def test_warns(code: str, of: Picture) -> None:
+    assert findings(of) == [("warning", code)]
+
+
+@pytest.mark.parametrize(("code", "of"), cases(REFUSALS))
+def test_every_refusal_says_what_and_what_to_do(code: str, of: Picture) -> None:
+    check = next(check for check in examine(of) if check.code == code)
+    assert check.text
+    assert check.remedy
+    assert "None" not in check.text + check.remedy
+
+
+def test_everything_is_found_at_once() -> None:
+    bad = picture(
+        server=instance(vm_state="error", task_state="rebooting", locked=True),
+        source_services=(),
+        targets=(cell(services=()),),
+        extended_binding=False,
+        shares=2,
+    )
+    assert {code for _level, code in findings(bad)} == {
+        "vm-state", "task-state", "locked", "source-unknown", "source-conductor-down", "target-conductor-down",
+        "no-live-compute", "no-binding-extended", "shares",
+    }  # fmt: skip
+
+
+def test_of_several_cells_the_unfit_are_left_out() -> None:
+    several = picture(
+        targets=(cell(leftovers={"instances": 1}), cell("cell3", ("c3-host1",)), cell("cell4", disabled=True)),
+        candidates=None,
+    )
+    assert findings(several) == [("warning", "leftovers")]
+    assert [each.cell for each in target.allowed_targets(several)] == ["cell3"]
+
+
+def test_when_no_cell_fits_each_says_why() -> None:
+    none = picture(targets=(cell(leftovers={"instances": 1}), cell("cell3", disabled=True)), candidates=None)
+    assert findings(none) == [("refusal", "leftovers"), ("refusal", "target-disabled")]
+    assert target.allowed_targets(none) == []
+
+
+def test_likely_nodes_are_up_enabled_offered_and_in_the_zone() -> None:
+    hosts = ("up", "down", "off", "full", "west")
+    of = cell(
+        hosts=hosts,
+        services=(
+            compute("up"), compute("down", up=False), compute("off", disabled=True), compute("full"), compute("west"),
+        ),
+    )  # fmt: skip
+    looked = picture(
+        request_spec=spec(availability_zone="east"),
+        zones=dict.fromkeys(hosts, "east") | {"west": "west"},
+        candidates=frozenset(f"node-of-{host}" for host in hosts if host != "full"),
+    )
+    assert [each.host for each in likely_nodes(of, looked)] == ["up"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "fields", "image_ref", "expected"),
+    [
+        ((ROOT_VOLUME,), {"is_bfv": False}, "image-1", True),  # the record itself counts, not the request spec
+        ((ROOT_IMAGE,), {"is_bfv": True}, "", False),
+        ((), {"is_bfv": True}, "image-1", True),
+        ((), {}, "", True),
+        ((), {}, "image-1", False),
+    ],
+)
+def test_volume_backed(
+    devices: tuple[BlockDevice, ...], fields: dict[str, Any], image_ref: str, expected: bool
+) -> None:
+    of = picture(devices=devices, request_spec=spec(**fields), server=instance(image_ref=image_ref))
+    assert of.is_volume_backed is expected
+
+
+def test_a_swap_disk_is_lost_once() -> None:
+    of = picture(
+        devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1, guest_format="swap", device_name="/dev/vdb")),
+        server=instance(flavor=dataclasses.replace(SMALL, swap=64)),
+    )
+    assert [loss.name for loss in baggage.losses(of)] == ["swap"]
+
+
+def test_every_group_is_asked() -> None:
+    assert CHECKS[0].code == "records"
+    assert len({group.code for group in CHECKS}) == len(CHECKS)
