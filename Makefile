@@ -1,14 +1,55 @@
-# The lab: a real two-cell OpenStack on this machine (see lab/README.md).  Needs root and Debian 12.
-.PHONY: lab-up lab-status lab-down lab-wipe
+# Everything a person or CI types. `make test` is all the tests there are; it starts the lab itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: help demo test lint unit lab-test bench man clean lab-up lab-status lab-down lab-wipe
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m compileall -q .venv/lib >/dev/null || true
+	touch $@
+
+demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
+	$(BIN)/python -m lab.demo
+
+test: lint unit lab-up lab-test bench  ## Everything: style, types, unit tests, tests on the lab, start-up time
+
+lint: $(STAMP)  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check cellmove tests bench
+	$(BIN)/mypy
+
+unit: $(STAMP)  ## Tests without any cloud, seconds
+	$(BIN)/pytest -q tests/unit
+
+lab-test: $(STAMP)  ## Tests against the lab, which has to be up
+	$(BIN)/pytest -q tests/lab --durations=10
+
+bench: $(STAMP)  ## What it costs to start
+	$(BIN)/python bench/start_time.py
+
+man: $(STAMP)  ## Write the man pages anew from the commands' own help
+	$(BIN)/python -m cellmove.docs man
+
+clean:  ## Remove what was built here (the lab has its own lab-wipe)
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The lab: a real two-cell OpenStack on this machine (see lab/README.md). Needs root and Debian 12.
 
 lab-up:  ## Start the lab, or what has died of it; installs what is missing
-	python3 -m lab up
+	$(PYTHON) -m lab up
 
 lab-status:  ## Say of each daemon whether it answers
-	python3 -m lab status
+	$(PYTHON) -m lab status
 
 lab-down:  ## End the lab's daemons and nothing else
-	python3 -m lab down
+	$(PYTHON) -m lab down
 
 lab-wipe:  ## End the lab and forget its databases, images and guests (what is installed stays)
-	python3 -m lab wipe
+	$(PYTHON) -m lab wipe

@@ -5,6 +5,7 @@ A gateway is shared by everything a run does. It holds no state about moves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -90,3 +91,16 @@ class Gateway:
         connection = identity.connect_service(self.settings)
         identity.probe(connection)
         return connection
+
+    def reach(self, cells: Iterable[Cell]) -> None:
+        """Make sure, within seconds, that everything a move needs is there and lets us in.
+
+        :param cells: those whose databases and buses will be used
+        :raises CannotConnect: naming what is not
+        """
+        for engine in (self.api_engine, *(self.database(cell).engine for cell in cells)):
+            cells_module.probe_database(engine)
+        for bus in (self.api_bus, *(self.bus(cell) for cell in cells)):
+            bus_module.probe_broker(bus)
+        identity.probe(self.admin)
+        identity.probe(self.service)

@@ -250,7 +250,11 @@ def rollback(session: Session, move: Move) -> Move:
 
 
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
+    facts = facts_of(move, session.journal.entries_of(move.id))
     with _calls_to_consequences(session, move):
+        targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else facts["target_cells"]
+        names = [facts["source_cell_uuid"], *targets]
+        session.gateway.reach(session.gateway.cell(name) for name in names)
         return run_actions(_runner(session), move, step, undo_whole_move=undo_whole_move)
 
 

@@ -59,6 +59,7 @@ def open_bus(url: str, name: str, settings: Settings) -> Bus:
     with warnings.catch_warnings():
         # oslo.messaging imports eventlet where it is installed, and both warn about it at every start.
         warnings.simplefilter("ignore")
+        _silence()
         import oslo_messaging
         from oslo_config import cfg
 
@@ -76,17 +77,20 @@ def _configure(conf: Any, settings: Settings) -> None:
     """Load nova.conf into oslo's global configuration, once: TLS, heartbeats and queues are set there."""
     if _configured:
         return
-    import logging
-
     import oslo_messaging
 
-    # The broker's clients print "Connection failed … retrying" on stderr by themselves.
-    for noisy in ("amqp", "oslo", "oslo_messaging", "oslo.messaging", "kombu"):
-        logging.getLogger(noisy).addHandler(logging.NullHandler())
-        logging.getLogger(noisy).propagate = False
     conf([], project="cellmove", default_config_files=[str(path) for path in settings.nova_conf if path.exists()])
     oslo_messaging.set_transport_defaults(settings.control_exchange)
     _configured.append(True)
+
+
+def _silence() -> None:
+    """Keep the libraries' own words ("Connection failed … retrying") off the operator's terminal."""
+    import logging
+
+    for noisy in ("amqp", "oslo", "oslo_messaging", "oslo.messaging", "oslo_service", "kombu"):
+        logging.getLogger(noisy).addHandler(logging.NullHandler())
+        logging.getLogger(noisy).propagate = False
 
 
 def probe_broker(bus: Bus) -> None:

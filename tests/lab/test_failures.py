@@ -1,0 +1,109 @@
+"""What fails leaves the cloud as it was, ends with 1, and the same command then succeeds."""
+
+from __future__ import annotations
+
+import pytest
+from lab import cloud, oracle
+
+TARGET = "c2-host1"
+
+FAULTS = [
+    pytest.param(TARGET, "agent", "fail", "bind_ports", id="neutron-refuses-the-binding"),
+    pytest.param(TARGET, "get_host_ip_addr", "fail", "claim", id="the-claim-fails"),
+    pytest.param("c1-host1", "power_off", "fail", "stop_source", id="the-guest-does-not-stop"),
+    pytest.param("c1-host1", "snapshot", "fail", "stop_source", id="the-snapshot-fails"),
+    pytest.param("c1-host1", "destroy", "fail once", "stop_source", id="the-guest-cannot-be-taken-apart"),
+    pytest.param(TARGET, "spawn", "fail", "start_target", id="the-guest-does-not-start"),
+]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("volume_backed", [False, True], ids=["image", "volume"])
+@pytest.mark.parametrize(("host", "call", "how", "action"), FAULTS)
+def test_a_failure_is_taken_back(cellmove, boot, volume_backed, host, call, how, action):
+    if call == "snapshot" and volume_backed:
+        # A volume-backed server has no snapshot taken; the same call can only fail elsewhere.
+        call = "destroy"
+        how = "fail once"
+    server = boot("fail", volume_backed=volume_backed, ports=2, volumes=1)
+    before = oracle.picture(server.id)
+    disk = cloud.disk_hash(server.id)
+    command = ("resize", server.name, "m1.small", "--host", TARGET)
+
+    with cloud.fault(host, call, how):
+        failed = cellmove(*command, expect=1)
+
+    assert action in failed.stderr
+    after = oracle.picture(server.id)
+    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.compare(before, after) == []
+    assert cloud.guests(server.id) == {"c1-host1": "running"}
+    assert cloud.disk_hash(server.id) == disk
+
+    cellmove(*command, "--confirm")
+    moved = oracle.picture(server.id)
+    assert oracle.problems(moved, cell="cell2", host=TARGET, flavor="m1.small", status="ACTIVE") == []
+
+
+@pytest.mark.lab
+def test_a_stopped_server_stays_stopped_when_the_start_fails(cellmove, boot):
+    server = boot("stopped", active=False, volumes=1)
+    before = oracle.picture(server.id)
+    with cloud.fault(TARGET, "spawn", "fail"):
+        cellmove("migrate", server.name, "--host", TARGET, expect=1)
+    after = oracle.picture(server.id)
+    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="SHUTOFF") == []
+    assert oracle.compare(before, after) == []
+
+
+@pytest.mark.lab
+def test_a_step_alone_takes_back_only_itself(cellmove, boot):
+    server = boot("alone")
+    before = oracle.picture(server.id)
+    move = cellmove("plan", server.name, "--host", TARGET, "-f", "value").stdout.split()[0]
+    with cloud.fault(TARGET, "get_host_ip_addr", "fail"):
+        cellmove("prep-dest", move, expect=1)
+    assert oracle.compare(before, oracle.picture(server.id)) == []
+    assert cellmove("show", move, "-f", "json").json["state"] == "planned"
+    for step in ("prep-dest", "prep-source", "finish", "confirm"):
+        cellmove(step, move)
+    shot = oracle.picture(server.id)
+    assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="ACTIVE") == []
+
+
+@pytest.mark.lab
+def test_a_dead_destination_is_refused_before_a_write(cellmove, boot):
+    server = boot("dead")
+    before = oracle.picture(server.id)
+    with cloud.stopped_compute(TARGET):
+        refused = cellmove("migrate", server.name, "--host", TARGET, expect=5)
+        assert TARGET in refused.stderr
+        assert oracle.picture(server.id) == before
+    cellmove("migrate", server.name, "--host", TARGET, "--confirm")
+
+
+@pytest.mark.lab
+def test_what_cannot_be_reached_is_said_at_once(cellmove, boot, lab_environment, tmp_path):
+    server = boot("reach")
+    before = oracle.picture(server.id)
+    url = lab_environment["CELLMOVE_LAB_API_DB"]
+
+    wrong = cellmove("plan", server.name, expect=4, env={"CELLMOVE_API_DATABASE": url.replace("lab-secret", "nope")})
+    assert "nope" not in wrong.stderr
+    dead = cellmove(
+        "plan", server.name, expect=4, env={"CELLMOVE_API_DATABASE": "mysql+pymysql://n:x@127.0.0.1:9/nova_api"}
+    )
+    assert "127.0.0.1" in dead.stderr
+
+    planned = cellmove("plan", server.name, "--cell", "cell2", "-f", "value").stdout.split()[0]
+    bus = {"CELLMOVE_TRANSPORT_URL": "rabbit://lab:wrong@127.0.0.1:9/"}
+    cellmove("prep-dest", planned, expect=None, env=bus)
+    assert oracle.compare(before, oracle.picture(server.id)) == []
+
+    clouds = tmp_path / "clouds.yaml"
+    clouds.write_text(
+        "clouds:\n  lab:\n    auth: {auth_url: 'http://127.0.0.1:9/v3', username: a, password: b, project_name: c,"
+        " user_domain_name: Default, project_domain_name: Default}\n"
+    )
+    refused = cellmove("plan", server.name, expect=4, env={"OS_CLIENT_CONFIG_FILE": str(clouds)})
+    assert len(refused.stderr.strip().splitlines()) <= 3
