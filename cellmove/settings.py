@@ -378,7 +378,7 @@ def read_nova_conf(paths: Sequence[Path], environ: Mapping[str, str]) -> NovaCon
 
     sections: Sections = {}
 
-    class Parser(iniparser.BaseParser):
+    class Parser(iniparser.BaseParser):  # type: ignore[misc]  # has no types
         section = ""
 
         def new_section(self, section: str) -> None:

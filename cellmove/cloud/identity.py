@@ -26,6 +26,9 @@ TOKEN_AGE = 300.0  # seconds after which a token is too old to begin a long RPC 
 RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "placement", "key-manager", "compute"})
 """What goes into an RPC context's catalog; nova/context.py keeps about these."""
 
+PHRASES = ("There was a conflict when trying to complete", "The server could not comply with the request since")
+"""webob's own words, which placement puts before the reason."""
+
 _token_lock = threading.Lock()
 
 
@@ -285,7 +288,7 @@ def failure_of(response: Response) -> CallError:
 
 
 def words_of(response: Response) -> str:
-    """The first line of what the service itself says, with the status."""
+    """The first telling line of what the service itself says, with the status."""
     words = ""
     try:
         words = _message_in(response.json())
@@ -293,7 +296,8 @@ def words_of(response: Response) -> str:
         text = re.sub(r"<(title|head).*?</\1>", "", response.text or "", flags=re.DOTALL | re.IGNORECASE)
         words = " ".join(re.sub(r"<[^>]+>", " ", text).split())
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    return f"HTTP {response.status_code}: {(lines[0] if lines else response.reason or 'no reason given')[:300]}"
+    telling = [line for line in lines if not line.startswith(PHRASES)] or lines
+    return f"HTTP {response.status_code}: {(telling[0] if telling else response.reason or 'no reason given')[:300]}"
 
 
 def _message_in(body: Any) -> str:

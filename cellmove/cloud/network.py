@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openstack.connection import Connection
 
 ACTIVE = "ACTIVE"
+UNBOUND = frozenset({"unbound", "binding_failed"})  # FAILED_VIF_TYPES in nova/network/neutron.py
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,8 @@ def create_binding(
 
     :param vnic_type: of the present binding
     :param profile: of the present binding, which is what nova sends
-    :raises NotFound: there is no such port
     :raises CallFailed: refused. An unknown host, or one whose agent is dead, is a 500
-        (``PortBindingError``); no binding is left then
+        (``PortBindingError``), and no binding is left; a port that does not exist is a 500 as well
     """
     body = {"binding": {"host": host, "vnic_type": vnic_type, "profile": dict(profile)}}
     response = request(connection, "network", "POST", f"/ports/{port_id}/bindings", json=body, accept={409})
@@ -132,20 +132,30 @@ def create_binding(
 
 
 def activate_binding(connection: Connection, port_id: str, host: str) -> None:
-    """Make the binding for this host the active one; the one before becomes INACTIVE.
+    """Make the binding for this host the active one, and make sure that it works.
 
-    Fine when it is active already (neutron answers 409).
+    The binding that was active becomes INACTIVE, and neutron forgets how it was bound (``vif_type``
+    becomes ``unbound``: ``Ml2Plugin.activate``). Activated again later, it stays unbound and the port
+    stays DOWN until somebody updates the port, which nova's own revert does at its end
+    (``_update_port_binding_for_instance``, nova/network/neutron.py). So this does as well.
+
+    Fine when it is active already (neutron answers 409). The request has no body; with one, even an
+    empty one, neutron answers 500.
 
     :raises NotFound: no such port, or no binding for this host. nova silently goes on then, and the
         port stays where it was
-    :raises CallFailed: refused
+    :raises CallFailed: refused; ``kind`` is ``unbound`` when neutron cannot bind the port to the host
     """
     path = f"/ports/{port_id}/bindings/{host}/activate"
-    response = request(connection, "network", "PUT", path, json={}, accept={409})
-    if response.status_code == 409:
+    request(connection, "network", "PUT", path, accept={409})
+    present = binding_for(connection, port_id, host)
+    if present is None or present.status != ACTIVE:
+        raise CallFailed(f"neutron refuses to activate the binding of port {port_id} on {host}", kind="409")
+    if present.vif_type in UNBOUND:
+        request(connection, "network", "PUT", f"/ports/{port_id}", json={"port": {"binding:host_id": host}})
         present = binding_for(connection, port_id, host)
-        if present is None or present.status != ACTIVE:
-            raise CallFailed(f"neutron refuses to activate the binding of port {port_id} on {host}", kind="409")
+        if present is None or present.vif_type in UNBOUND:
+            raise CallFailed(f"neutron cannot bind port {port_id} to {host}", kind="unbound")
 
 
 def delete_binding(connection: Connection, port_id: str, host: str) -> None:

@@ -15,13 +15,15 @@ MICROVERSION = "3.44"
 
 @dataclass(frozen=True)
 class Attachment:
-    """One attachment. ``reserved`` and without ``host`` is an empty one that no host uses yet."""
+    """One attachment. A ``reserved`` one is empty: no host uses it yet.
+
+    Which host uses one, cinder tells only in the volume's own ``attachments``.
+    """
 
     id: str
     volume_id: str
     server_id: str
     status: str
-    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,11 @@ def get_attachment(connection: Connection, attachment_id: str) -> Attachment:
 
 
 def _attachment(body: dict[str, Any]) -> Attachment:
-    info = body.get("connection_info") or {}
     return Attachment(
         id=body["id"],
         volume_id=body["volume_id"],
         server_id=body.get("instance") or body.get("instance_uuid") or "",
         status=body.get("status") or "",
-        host=body.get("attached_host") or info.get("host") or "",
     )
 
 

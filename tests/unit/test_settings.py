@@ -123,7 +123,7 @@ def test_a_reference_that_leads_nowhere_is_named(home: Path, value: str) -> None
 
 
 def test_a_file_that_was_named_has_to_be_there(home: Path) -> None:
-    with pytest.raises(Usage, match="missing.conf does not exist.*CELLMOVE_NOVA_CONF"):
+    with pytest.raises(Usage, match=r"missing\.conf does not exist.*CELLMOVE_NOVA_CONF"):
         load(home, CELLMOVE_NOVA_CONF=str(home / "missing.conf"))
     with pytest.raises(Usage, match=r"missing\.toml, named by CELLMOVE_CONFIG"):
         load(home, CELLMOVE_CONFIG=str(home / "missing.toml"))

@@ -81,6 +81,14 @@ def response(status: int, body: Any, content_type: str = "application/json", met
         ({"conflictingRequest": {"code": 409, "message": "Cannot 'resize'\nsecond line"}}, "Cannot 'resize'"),
         ({"NeutronError": {"type": "PortBindingError", "message": "Binding failed", "detail": ""}}, "Binding failed"),
         ({"errors": [{"status": 409, "title": "Conflict", "detail": "no room", "code": "x"}]}, "no room"),
+        (
+            {
+                "errors": [
+                    {"detail": "There was a conflict when trying to complete your request.\n\n no room  ", "code": "x"}
+                ]
+            },
+            "no room",
+        ),
         ({"error": {"code": 409, "title": "Conflict", "message": "keystone says"}}, "keystone says"),
         ({"message": "glance says<br />", "code": "409 Conflict", "title": "Conflict"}, "glance says<br />"),
         ("<html><head><title>409 x</title></head><body><h1>Conflict</h1>in use</body></html>", "Conflict in use"),
@@ -116,7 +124,7 @@ def test_exceptions_of_the_libraries_are_translated_and_others_are_not() -> None
         raise keystone.Unauthorized("wrong password")
     with pytest.raises(NotFound, match="image service: HTTP 404: gone"), identity.translate_errors("image service"):
         raise keystone.NotFound(response=response(404, {"message": "gone"}))
-    with pytest.raises(NotFound, match="^mine$"), identity.translate_errors("x"):
+    with pytest.raises(NotFound, match=r"^mine$"), identity.translate_errors("x"):
         raise NotFound("mine")
     with pytest.raises(KeyError), identity.translate_errors("x"):
         raise KeyError("x")
@@ -147,7 +155,7 @@ def server(behaviour: str) -> Iterator[str]:
 
 def call(url: str) -> None:
     session = Session()
-    session.timeout = (0.5, 0.5)  # type: ignore[assignment]
+    session.timeout = (0.5, 0.5)
     with identity.translate_errors("the network service"):
         session.post(url, json={}, authenticated=False)
 
@@ -214,11 +222,11 @@ def test_only_reading_is_tried_again_and_never_uncertain(
 class FakeConnection:
     def __init__(self, url: str) -> None:
         self.session = Session(auth=V3Password(f"{url}v3", username="u", password="s3cret", project_name="p"))
-        self.session.timeout = (0.5, 300.0)  # type: ignore[assignment]
+        self.session.timeout = (0.5, 300.0)
 
 
 def test_probing_a_silent_keystone_does_not_take_the_read_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "PROBE_TIMEOUT", 0.5)
     with server("silent") as url, pytest.raises(CannotConnect) as caught:
-        identity.probe(FakeConnection(url))  # type: ignore[arg-type]
+        identity.probe(FakeConnection(url))
     assert "s3cret" not in str(caught.value)

@@ -23,7 +23,7 @@ class Placement:
 
     def __init__(self, **held: Any) -> None:
         self.held: dict[str, Any] = held
-        self.generations = {consumer: 1 for consumer in held}
+        self.generations = dict.fromkeys(held, 1)
         self.failures: list[str] = []
         self.updates: list[tuple[str, str, Any, str]] = []
         self.placement = self
