@@ -31,6 +31,7 @@ WORD_STYLES = {
     "failed": "red", "refused": "red", "refusal": "red", "warning": "yellow",
     "server-gone": "yellow", "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
 }  # fmt: skip
+SHOWN_HOSTS = 5
 RANKS = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISHED)
 
 
@@ -326,20 +327,26 @@ def _move_fields(document: Document) -> list[tuple[str, str]]:
 
 
 def _summary_fields(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The plan's lines; what could not be looked at (the server is refused anyway) has none."""
     rows = []
     hosts = [_host_words(host) for host in summary.get("target_hosts") or ()]
     if hosts:
-        rows.append(("likely", ", ".join(hosts)))
-    old, new = summary.get("flavor_from") or "", summary.get("flavor_to") or ""
-    rows.append(("flavor", f"{old} -> {new}" if new and new != old else f"{old} (unchanged)"))
-    runs = "running" if summary.get("active") else "stopped"
-    rows.append(
-        ("guest", f"{runs}, {summary.get('backing', '')}-backed, disks travel by {summary.get('transfer', '')}")
-    )
-    rows.append(("has", f"{_count(summary.get('ports'), 'port')}, {_count(summary.get('volumes'), 'volume')}"))
+        more = f" and {len(hosts) - SHOWN_HOSTS} more" if len(hosts) > SHOWN_HOSTS else ""
+        rows.append(("likely", ", ".join(hosts[:SHOWN_HOSTS]) + more))
+    old, new = summary.get("flavor_from"), summary.get("flavor_to")
+    if old:
+        rows.append(("flavor", f"{old} -> {new}" if new and new != old else f"{old} (unchanged)"))
+    if summary.get("backing"):
+        runs = "running" if summary.get("active") else "stopped"
+        way = f", disks travel by {summary['transfer']}" if summary.get("transfer") else ""
+        rows.append(("guest", f"{runs}, {summary['backing']}-backed{way}"))
+        rows.append(("has", f"{_count(summary.get('ports'), 'port')}, {_count(summary.get('volumes'), 'volume')}"))
     copied: Mapping[str, int] = summary.get("copied") or {}
-    rows.append(("copied", f"{_count(sum(copied.values()), 'row')} of {_count(len(copied), 'table')}"))
-    rows.append(("lost", "; ".join(summary.get("lost") or ()) or "nothing"))
+    if copied:
+        rows.append(("copied", f"{_count(sum(copied.values()), 'row')} of {_count(len(copied), 'table')}"))
+    lost = "; ".join(summary.get("lost") or ())
+    if lost or summary.get("backing"):
+        rows.append(("lost", lost or "nothing"))
     return rows
 
 
