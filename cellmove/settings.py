@@ -36,6 +36,7 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "long_rpc_timeout": (int, float),
     "service_down_time": (int, float),
     "default_availability_zone": str,
+    "disk_stores": str,
 }
 """Every key that ``config.toml`` may hold."""
 
@@ -48,6 +49,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "service_cloud": "CELLMOVE_SERVICE_CLOUD",
     "journal": "CELLMOVE_JOURNAL",
     "connect_timeout": "CELLMOVE_CONNECT_TIMEOUT",
+    "disk_stores": "CELLMOVE_DISK_STORES",
 }
 
 OLD_AUTH_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -121,6 +123,8 @@ class Settings:
     journal: str = field(default="", repr=False)  # a path, or an SQLAlchemy URL
     connect_timeout: float = 5.0  # seconds, for every database, bus and API
     patience: float = 30.0  # seconds that a call which may be repeated is tried again while nothing answers
+    # Whether the cells' computes keep local disks in stores of their own: it cannot be seen from outside.
+    disk_stores: str = "unknown"  # or "separate", "shared"
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
 
@@ -160,6 +164,9 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         return number
 
     service_cloud = choose("service_cloud")
+    disk_stores = text("disk_stores", "", "", "unknown")
+    if disk_stores not in ("separate", "shared", "unknown"):
+        raise Usage(f"disk_stores is either separate or shared, not {disk_stores!r}")
     return Settings(
         nova_conf=paths,
         api_database_url=text("api_database", "api_database", "connection"),
@@ -179,6 +186,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         service_credential=ServiceCredential(cloud=str(service_cloud)) if service_cloud else _credential_of(conf),
         journal=_journal(choose("journal"), environ),
         connect_timeout=seconds("connect_timeout", "", "", 5),
+        disk_stores=disk_stores,
         unreadable=unreadable,
     )
 

@@ -294,6 +294,7 @@ def environment_file(layout):
         "OS_CLIENT_CONFIG_FILE": layout.home / "clouds.yaml",
         "OS_CLOUD": "lab",
         "CELLMOVE_NOVA_CONF": layout.nova_conf,
+        "CELLMOVE_DISK_STORES": "separate",  # every host of the lab keeps its disks in a folder of its own
         "CELLMOVE_LAB_HOME": layout.home,
         "CELLMOVE_LAB_PORT_BASE": layout.port_base,
         "CELLMOVE_LAB_API_DB": layout.database_url("nova_api"),

@@ -222,11 +222,12 @@ def check_disk_store(picture: Picture) -> Findings:
             "only volume-backed servers can be moved between these cells",
         )
         return
-    yield warning(
+    yield refusal(
         "disk-store-unknown",
         "if computes of both cells keep their disks in one store (the same ceph pool, the same NFS export), "
         "confirming would delete the disk that the server runs from; that cannot be seen from here",
-        "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes",
+        "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes; if they are "
+        'apart, say so: disk_stores = "separate" in config.toml, or CELLMOVE_DISK_STORES=separate',
     )
 
 

@@ -89,6 +89,7 @@ def gather(
         wanted_cell=wish.cell,
         wanted_host=wish.host,
         target_is_source=wish.is_source,
+        disk_store=gateway.settings.disk_stores,
     )
     if source is not None:
         picture = _with_records(gateway, clock, picture, source, wish)

@@ -282,6 +282,7 @@ REFUSALS: dict[str, list[Picture]] = {
         picture(server=instance(ephemeral_key=True)),
     ],
     "shared-disk-store": [picture(disk_store="shared")],
+    "disk-store-unknown": [picture(disk_store="unknown")],
 }  # fmt: skip
 
 WARNINGS: dict[str, list[Picture]] = {
@@ -304,7 +305,6 @@ WARNINGS: dict[str, list[Picture]] = {
             )
         )
     ],
-    "disk-store-unknown": [picture(disk_store="unknown")],
 }
 
 
