@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -129,7 +129,7 @@ class Fake:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     fake = Fake()
     module = fake.module()
     monkeypatch.setitem(sys.modules, "cellmove.session", module)
@@ -167,7 +167,7 @@ def test_plan(fake: Fake) -> None:
     assert result.exit_code == 0
     how = {"host": None, "cell": "cell2", "force_locked": True, "open_move": True}
     assert fake.asked == [("plan", "web-1", "m1.large", how)]
-    assert "next  cellmove prep-dest m1" in result.stdout or "cellmove resume m1" in result.stdout
+    assert "next  cellmove resume m1" in result.stdout  # its first action is done
 
 
 def test_a_dry_run_opens_nothing_and_names_the_real_command(fake: Fake) -> None:
@@ -386,7 +386,7 @@ def test_help_and_version_need_nothing(fake: Fake) -> None:
         line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line.strip()
     ]
     assert names[:12] == ["plan", *VERBS, "resize", "migrate", "resume", "rollback", "list", "show"]
-    assert "..." not in text
+    assert "..." not in text.split("Commands:")[1]
     assert run("plan", "-h").exit_code == 0
 
 
@@ -400,7 +400,7 @@ def test_help_imports_nothing_heavy() -> None:
         except SystemExit:
             pass
         heavy = {"openstack", "sqlalchemy", "oslo_messaging", "rich", "keystoneauth1", "asyncio"} & set(sys.modules)
-        sys.exit(" ".join(sorted(heavy)))
+        sys.exit(" ".join(sorted(heavy)) or 0)
         """
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

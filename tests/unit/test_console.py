@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -298,7 +297,7 @@ def clock() -> list[float]:
 
 
 @pytest.fixture
-def plain(clock: list[float]) -> Iterator[tuple[progress.Plain, io.StringIO]]:
+def plain(clock: list[float]) -> tuple[progress.Plain, io.StringIO]:
     stream = io.StringIO()
     return progress.Plain(stream, lambda: clock[0], lambda: "12:00:00"), stream
 
