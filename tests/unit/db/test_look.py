@@ -139,7 +139,7 @@ def cell1(make_cell: Callable[..., CellDatabase]) -> CellDatabase:
     )  # fmt: skip
     insert(cell, "instance_extra", instance_uuid="server-1", flavor=FLAVOR_JSON, pci_requests='[{"count": 1}]')
     insert(cell, "instance_info_caches", instance_uuid="server-1")
-    for key, value in (("image_min_ram", "64"), ("image_hw_firmware_type", "uefi"), ("password_0", "secret"),
+    for key, value in (("image_min_ram", "64"), ("image_hw_firmware_type", "uefi"), ("password_0", "hunter2"),
                        ("imagination", "x"), ("vtpm_secret_uuid", "s")):  # fmt: skip
         insert(cell, "instance_system_metadata", instance_uuid="server-1", key=key, value=value)
     insert(cell, "instance_system_metadata", instance_uuid="server-1", key="image_old", value="x", deleted=9)
@@ -227,7 +227,7 @@ def test_instance(cell1: CellDatabase) -> None:
     assert found.config_drive
     assert not found.has_numa_topology
     assert found.pci_requests == ({"count": 1},)
-    assert "secret" not in repr(found)
+    assert "hunter2" not in repr(found)
 
 
 def test_instance_that_is_deleted_or_without_extra(cell1: CellDatabase) -> None:
