@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -15,7 +16,6 @@ from cellmove.settings import ServiceCredential, Settings, require
 
 if TYPE_CHECKING:
     from keystoneauth1.access import AccessInfo
-    from keystoneauth1.session import Session
     from openstack.connection import Connection
     from requests import Response
 
@@ -25,6 +25,9 @@ TOKEN_AGE = 300.0  # seconds after which a token is too old to begin a long RPC 
 
 RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "placement", "key-manager", "compute"})
 """What goes into an RPC context's catalog; nova/context.py keeps about these."""
+
+OPERATOR = "the operator's credential (--os-cloud, OS_CLOUD)"
+SERVICE = "the service credential ([neutron] of nova.conf, or service_cloud)"
 
 PHRASES = ("There was a conflict when trying to complete", "The server could not comply with the request since")
 """webob's own words, which placement puts before the reason."""
@@ -40,9 +43,9 @@ def connect(settings: Settings) -> Connection:
     :raises CannotConnect: no such cloud, or its entry is not complete
     """
     openstack = _openstack()
-    with translate_errors("the operator's cloud credential (--os-cloud, OS_CLOUD)"):
+    with translate_errors(OPERATOR):
         connection: Connection = openstack.connect(cloud=settings.os_cloud or None, app_name="cellmove")
-        _set_timeouts(connection.session, settings.connect_timeout)
+        _set_up(connection, OPERATOR, settings.connect_timeout)
     return connection
 
 
@@ -57,10 +60,10 @@ def connect_service(settings: Settings) -> Connection:
     from keystoneauth1.session import Session
 
     credential: ServiceCredential = require(settings, "service_credential")
-    with translate_errors("the service credential ([neutron] of nova.conf, or service_cloud)"):
+    with translate_errors(SERVICE):
         if credential.cloud:
             connection: Connection = openstack.connect(cloud=credential.cloud, app_name="cellmove")
-            _set_timeouts(connection.session, settings.connect_timeout)
+            _set_up(connection, SERVICE, settings.connect_timeout)
             return connection
         loader: Any = get_plugin_loader(credential.auth_type)
         known = {option.dest for option in loader.get_options()}
@@ -71,19 +74,20 @@ def connect_service(settings: Settings) -> Connection:
             cert=(credential.certfile, credential.keyfile) if credential.keyfile else credential.certfile or None,
             app_name="cellmove",
         )
-        _set_timeouts(session, settings.connect_timeout)
         extra = {}
         if credential.endpoint_override:
             # nova gives it without the version, which openstacksdk expects to find in it.
             extra["network_endpoint_override"] = (
                 credential.endpoint_override.removesuffix("/v2.0").rstrip("/") + "/v2.0"
             )
-        return openstack.connection.Connection(
+        connection = openstack.connection.Connection(
             session=session,
             region_name=credential.region_name or None,
             interface=list(credential.interfaces),
             **extra,
         )
+        _set_up(connection, SERVICE, settings.connect_timeout)
+        return connection
 
 
 def _openstack() -> Any:
@@ -91,13 +95,23 @@ def _openstack() -> Any:
         warnings.simplefilter("ignore")  # optional parts that are not installed
         import openstack
         import openstack.connection
+    for name in ("keystoneauth", "openstack"):
+        # What matters of their warnings comes back as an exception; without a handler they would be
+        # printed between our own lines.
+        logging.getLogger(name).addHandler(logging.NullHandler())
     return openstack
 
 
-def _set_timeouts(session: Session, connect_timeout: float) -> None:
+def _set_up(connection: Connection, credential: str, connect_timeout: float) -> None:
+    """Set the timeouts, and remember whose credential it is for messages."""
     # Session converts its argument to one float; as an attribute it is handed to requests as it is,
     # and requests takes a pair.
-    session.timeout = (connect_timeout, READ_TIMEOUT)
+    connection.session.timeout = (connect_timeout, READ_TIMEOUT)
+    connection.cellmove_credential = credential
+
+
+def _keystone(connection: Connection) -> str:
+    return f"keystone, with {getattr(connection, 'cellmove_credential', 'this credential')}"
 
 
 def probe(connection: Connection, services: Sequence[str] = ()) -> None:
@@ -108,7 +122,7 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
     """
     from keystoneauth1.session import Session
 
-    with _nothing_sent(), translate_errors():
+    with _no_access(), translate_errors(_keystone(connection)):
         session = connection.session
         connect_timeout = session.timeout[0] if isinstance(session.timeout, tuple) else session.timeout
         # The plug-in keeps the token, so that the real session has it afterwards.
@@ -162,7 +176,7 @@ def caller(connection: Connection) -> dict[str, Any]:
 
 
 def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
-    with _nothing_sent(), translate_errors("keystone"), _token_lock:
+    with _no_access(), translate_errors(_keystone(connection)), _token_lock:
         session = connection.session
         auth: Any = session.auth
         if not hasattr(auth, "get_access"):
@@ -260,6 +274,15 @@ def _request(
         if response.status_code >= 400 and response.status_code not in accept:
             raise failure_of(response)
         return response
+
+
+@contextmanager
+def _no_access() -> Iterator[None]:
+    """For getting a token: whatever keystone says, without one nothing else is sent."""
+    try:
+        yield
+    except CallError as error:
+        raise CannotConnect(str(error)) from None
 
 
 @contextmanager
