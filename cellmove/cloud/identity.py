@@ -233,6 +233,7 @@ def request(
     json: Any = None,
     params: Mapping[str, Any] | None = None,
     microversion: str | None = None,
+    headers: Mapping[str, str] | None = None,
     accept: Iterable[int] = (),
 ) -> Response:
     """One REST call.
@@ -255,6 +256,8 @@ def request(
         options["params"] = dict(params)
     if microversion:
         options["microversion"] = microversion
+    if headers:
+        options["headers"] = dict(headers)
     if method != "GET":
         return _request(connection, service, method, path, options, accept)
     with _nothing_sent():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import request, rpc_credentials
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -111,14 +111,17 @@ def create_empty_attachment(connection: Connection, volume_id: str, server_id: s
     return str(response.json()["attachment"]["id"])
 
 
-def delete_attachment(connection: Connection, attachment_id: str) -> None:
+def delete_attachment(connection: Connection, attachment_id: str, *, service: Connection | None = None) -> None:
     """Delete an attachment; fine when it is gone.
 
     An empty one needs nothing special. One that nova uses is refused (409,
-    ``ConflictNovaUsingAttachment``) without a service token, since CVE-2023-2088; that is just right
-    here, where only empty ones are to be deleted.
+    ``ConflictNovaUsingAttachment``, since CVE-2023-2088) unless a service token goes with the call;
+    being logged in as a service is not enough.
 
+    :param service: the service connection, to delete one that nova uses; to leave it out is the
+        safety catch for calls that mean an empty one
     :raises CallFailed: refused
     """
+    headers = {"X-Service-Token": rpc_credentials(service)[0]} if service is not None else None
     path = f"/attachments/{attachment_id}"
-    request(connection, "block_storage", "DELETE", path, microversion=MICROVERSION, accept={404})
+    request(connection, "block_storage", "DELETE", path, microversion=MICROVERSION, headers=headers, accept={404})
