@@ -336,14 +336,15 @@ def resume(options: Options, reference: str | None, everything: bool) -> None:
         answer_move(options, run, move)
 
 
-@cli.command(short_help="Take an unfinished move back.")
+@cli.command(short_help="Take a move back, whatever it takes.")
 @_move_argument
 @_output_options
 @_options
 def rollback(options: Options, reference: str) -> None:
-    """Take a move back before it is finished: the server is in its source cell as before.
+    """Take a move back, whatever it takes: the server is in its source cell again.
 
-    MOVE is a move's id, or the name or UUID of its server. A finished move is taken back with revert.
+    MOVE is a move's id, or the name or UUID of its server. What was done is undone, newest first; a move
+    that is finished already is reverted. Only a confirmed move cannot be taken back.
 
     \b
     Example:
