@@ -165,7 +165,9 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
     if instance is None:
         return picture
     group = look.group_of(gateway.api_engine, server_id)
-    targets = tuple(_target(gateway, clock, source, cell, server_id, named=bool(wish.cell)) for cell in wish.cells)
+    targets = tuple(_target(gateway, clock, source, cell, server_id, alone=len(wish.cells) == 1) for cell in wish.cells)
+    if len(targets) > 1 and all(each.unreachable for each in targets):
+        raise CannotConnect("; ".join(each.unreachable for each in targets))
     hosts = {service.host for each in targets for service in each.services}
     zones = look.availability_zones(gateway.api_engine, hosts)
     default = gateway.settings.default_availability_zone
@@ -186,15 +188,15 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
     )
 
 
-def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id: str, *, named: bool) -> Target:
+def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id: str, *, alone: bool) -> Target:
     """What a cell has that the server may go to.
 
-    :param named: the operator asked for this one: that it cannot be reached ends the command
+    :param alone: it is the only one: that it cannot be reached ends the command
     """
     try:
         database = gateway.database(cell)
     except CannotConnect as error:
-        if named:
+        if alone:
             raise
         return Target(cell.name, cell.uuid, disabled=cell.disabled, unreachable=str(error))
     own = gateway.database(source)

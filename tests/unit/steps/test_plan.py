@@ -1,0 +1,291 @@
+"""Planning against a cloud that is a table of answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cellmove.clock import Clock
+from cellmove.cloud import candidates, network, placement, servers, volume
+from cellmove.cloud.network import Binding, Port
+from cellmove.cloud.volume import Attachment
+from cellmove.db import look, state
+from cellmove.db.cells import Cell, find_cell
+from cellmove.db.shapes import BlockDevice, Flavor, Instance, InstanceMapping, Node, Service
+from cellmove.errors import CannotConnect, NotFound, Usage
+from cellmove.gateway import Gateway
+from cellmove.preflight import Level
+from cellmove.steps.plan import Planned, gather
+
+SERVER = "5e54d7c0-0000-4000-8000-000000000001"
+SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)
+LARGE = Flavor(id=12, flavorid="two", name="m1.large", vcpus=4, memory_mb=2048, root_gb=10)
+CELLS = tuple(
+    Cell(number, f"uuid-{number}", f"cell{number}", disabled=False, transport_url="rabbit://", database_url="mysql://")
+    for number in (1, 2, 3)
+)
+HOSTS = {"c1-host1": "uuid-1", "c2-host1": "uuid-2", "c2-host2": "uuid-2", "c3-host1": "uuid-3"}
+
+FACTS = {
+    "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
+    "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "flavor_name",
+    "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
+    "transfer", "ports", "volumes", "flavor_from", "image_ref", "command",
+}  # fmt: skip
+SUMMARY = {
+    "server_id", "server_name", "status", "kind", "source_cell", "source_host", "target_cell", "target_hosts",
+    "flavor_from", "flavor_to", "backing", "active", "ports", "volumes", "copied", "lost", "transfer",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class World:
+    """What the fakes answer. Tests change it."""
+
+    instance: Instance | None = dataclasses.field(
+        default_factory=lambda: Instance(
+            SERVER, "web-1", "project", "user", "active", "", "c1-host1", "c1-node1",
+            image_ref="image-1", root_gb=5, flavor=SMALL,
+        )
+    )  # fmt: skip
+    mapping: InstanceMapping | None = dataclasses.field(
+        default_factory=lambda: InstanceMapping("uuid-1", queued_for_delete=False)
+    )
+    devices: list[BlockDevice] = dataclasses.field(default_factory=lambda: [BlockDevice("bdm-1", "image", "local", 0)])
+    unreachable: frozenset[str] = frozenset()
+    volumes: dict[str, str] = dataclasses.field(default_factory=dict)
+    bindings: list[Binding] = dataclasses.field(
+        default_factory=lambda: [Binding("c1-host1", "ACTIVE", "ovs", "normal")]
+    )
+    spec: dict[str, Any] | None = dataclasses.field(default_factory=lambda: {"nova_object.data": {"is_bfv": False}})
+    asked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def database(self, cell: Cell) -> Any:
+        if cell.name in self.unreachable:
+            raise CannotConnect(f"database of {cell.name}: no route")
+        return cell
+
+
+def services_of(cell: Cell, _now: object, _down_time: float) -> list[Service]:
+    hosts = [host for host, uuid in HOSTS.items() if uuid == cell.uuid]
+    computes = [Service(host, "nova-compute", 74, disabled=False, up=True) for host in hosts]
+    return [Service("controller", "nova-conductor", 74, disabled=False, up=True), *computes]
+
+
+def nodes_of(cell: Cell) -> list[Node]:
+    return [Node(f"node-of-{host}", host, host, 8, 2, 8192, 2048) for host, uuid in HOSTS.items() if uuid == cell.uuid]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+
+    def read_request_spec(*_: object) -> dict[str, Any]:
+        if world.spec is None:
+            raise NotFound("no request spec")
+        return world.spec
+
+    def get_volume(_connection: object, volume_id: str) -> Any:
+        if volume_id not in world.volumes:
+            raise NotFound("no such volume")
+        return SimpleNamespace(status=world.volumes[volume_id])
+
+    def offered(_connection: object, flavor: Flavor, **options: Any) -> frozenset[str]:
+        world.asked.append({"flavor": flavor.name, **options})
+        return frozenset(f"node-of-{host}" for host in HOSTS)
+
+    answers: dict[tuple[Any, str], Callable[..., Any]] = {
+        (servers, "find_server"): lambda *_: {"id": SERVER, "name": "web-1", "status": "ACTIVE"},
+        (look, "mapping_of"): lambda *_: world.mapping,
+        (look, "has_build_request"): lambda *_: False,
+        (look, "host_cells"): lambda *_: HOSTS,
+        (look, "find_flavors"): lambda _engine, name: [LARGE] if name in (LARGE.name, LARGE.flavorid) else [],
+        (look, "flavor_names"): lambda *_: [SMALL.name, LARGE.name],
+        (look, "availability_zones"): lambda *_: {"c2-host1": "east"},
+        (look, "group_of"): lambda *_: None,
+        (look, "instance_of"): lambda *_: world.instance,
+        (look, "services_of"): services_of,
+        (look, "nodes_of"): nodes_of,
+        (look, "migrations_of"): lambda *_: [],
+        (look, "block_devices_of"): lambda *_: world.devices,
+        (look, "row_counts"): lambda *_, **__: {"instances": 1, "tags": 2},
+        (look, "share_count"): lambda *_: 0,
+        (look, "leftovers"): lambda *_: {},
+        (look, "missing_columns"): lambda *_: [],
+        (state, "read_request_spec"): read_request_spec,
+        (network, "has_extended_binding"): lambda *_: True,
+        (network, "ports_of"): lambda *_: [Port("port-1", "c1-host1", "ACTIVE", "normal", "ovs", "compute:nova")],
+        (network, "bindings"): lambda *_: world.bindings,
+        (volume, "get_volume"): get_volume,
+        (volume, "attachments_of"): lambda *_: [Attachment("attachment-1", "volume-1", SERVER, "attached")],
+        (placement, "allocations_of"): lambda *_: {"allocations": {"node-of-c1-host1": {}}},
+        (candidates, "offered"): offered,
+    }
+    for (module, name), answer in answers.items():
+        monkeypatch.setattr(module, name, answer)
+    return world
+
+
+def plan(world: World, **options: Any) -> Planned:
+    gateway = SimpleNamespace(
+        api_engine=None, admin=None, service=None, cells=CELLS, database=world.database,
+        cell=lambda name: find_cell(CELLS, name),
+        settings=SimpleNamespace(service_down_time=60, default_availability_zone="nova", disk_stores="separate"),
+    )  # fmt: skip
+    asked: dict[str, Any] = {"server": "web-1", "flavor": None, "host": None, "cell": None, "force_locked": False}
+    return gather(cast(Gateway, gateway), Clock(), **asked | options)
+
+
+def refusals(planned: Planned) -> list[str]:
+    return [check.code for check in planned.checks if check.level is Level.REFUSAL]
+
+
+def test_facts_of_a_migration(world: World) -> None:
+    planned = plan(world)
+    assert refusals(planned) == []
+    assert planned.facts.keys() == FACTS
+    assert json.loads(json.dumps(planned.facts)) == planned.facts
+    assert planned.facts == {
+        "server_id": SERVER, "server_name": "web-1", "project_id": "project", "user_id": "user",
+        "kind": "migration", "source_cell": "cell1", "source_cell_uuid": "uuid-1", "source_host": "c1-host1",
+        "source_node": "c1-node1", "source_compute_version": 74, "wanted_cell": "", "wanted_host": "",
+        "target_cells": ["cell2", "cell3"], "flavor_name": "m1.small", "new_flavor_id": "one",
+        "old_instance_type_id": 1, "new_instance_type_id": 1, "volume_backed": False, "vm_state": "active",
+        "active": True, "transfer": "image", "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
+        "image_ref": "image-1", "command": "cellmove migrate web-1",
+    }  # fmt: skip
+
+
+def test_facts_of_a_resize(world: World) -> None:
+    facts = plan(world, flavor="m1.large", cell="cell2").facts
+    assert facts["kind"] == "resize"
+    assert (facts["flavor_from"], facts["flavor_name"], facts["new_flavor_id"]) == ("m1.small", "m1.large", "two")
+    assert (facts["old_instance_type_id"], facts["new_instance_type_id"]) == (1, 12)
+    assert (facts["wanted_cell"], facts["target_cells"]) == ("cell2", ["cell2"])
+    assert facts["command"] == "cellmove resize web-1 m1.large --cell cell2"
+    assert [asked["flavor"] for asked in world.asked] == ["m1.large"]
+
+
+def test_facts_of_a_volume_backed_server(world: World) -> None:
+    world.devices = [
+        BlockDevice("bdm-1", "volume", "volume", 0, volume_id="volume-1", attachment_id="attachment-1"),
+    ]
+    world.volumes = {"volume-1": "in-use"}
+    planned = plan(world)
+    assert refusals(planned) == []
+    assert planned.facts["volume_backed"] is True
+    assert planned.facts["transfer"] == "volumes"
+    assert planned.facts["volumes"] == [{"bdm_uuid": "bdm-1", "volume_id": "volume-1"}]
+    assert (planned.summary["backing"], planned.summary["volumes"]) == ("volume", 1)
+    assert world.asked[0]["volume_backed"] is True
+
+
+def test_summary(world: World) -> None:
+    summary = plan(world, flavor="m1.large").summary
+    assert summary.keys() == SUMMARY
+    assert summary["target_cell"] == ""
+    assert summary["target_hosts"] == [
+        {"host": "c2-host1", "cell": "cell2", "note": "east; 2 of 8 vCPU, 2 of 8 GiB in use"},
+        {"host": "c2-host2", "cell": "cell2", "note": "nova; 2 of 8 vCPU, 2 of 8 GiB in use"},
+        {"host": "c3-host1", "cell": "cell3", "note": "nova; 2 of 8 vCPU, 2 of 8 GiB in use"},
+    ]
+    assert (summary["status"], summary["flavor_to"], summary["ports"]) == ("ACTIVE", "m1.large", 1)
+    assert (summary["copied"], summary["lost"]) == ({"instances": 1, "tags": 2}, [])
+
+
+def test_a_host_names_its_cell(world: World) -> None:
+    planned = plan(world, host="c2-host2", force_locked=True)
+    assert refusals(planned) == []
+    assert (planned.facts["wanted_host"], planned.facts["target_cells"]) == ("c2-host2", ["cell2"])
+    assert planned.facts["command"] == "cellmove migrate web-1 --host c2-host2 --force-locked"
+    assert [each["host"] for each in planned.summary["target_hosts"]] == ["c2-host2"]
+    assert world.asked[0]["only"] == "node-of-c2-host2"
+
+
+@pytest.mark.parametrize("options", [{"cell": "cell1"}, {"host": "c1-host1"}, {"host": "c1-host1", "cell": "uuid-1"}])
+def test_the_source_is_no_target(world: World, options: dict[str, str]) -> None:
+    planned = plan(world, **options)
+    assert refusals(planned) == ["same-cell"]
+    assert planned.facts["target_cells"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"flavor": "m1.larg"}, "no flavor m1.larg; did you mean m1.large?"),
+        ({"flavor": "zzz"}, "no flavor zzz; there are: m1.large, m1.small"),
+        ({"host": "c2-hots1"}, "no compute host c2-hots1; did you mean c2-host1"),
+        ({"cell": "cell9"}, "no cell cell9"),
+        ({"cell": "cell2", "host": "c3-host1"}, "host c3-host1 is in cell3, not in cell2"),
+    ],
+)
+def test_what_makes_no_sense(world: World, options: dict[str, str], words: str) -> None:
+    with pytest.raises(Usage, match=r"there is|host c3") as raised:
+        plan(world, **options)
+    assert words in raised.value.message
+
+
+def test_the_command_is_quoted(world: World) -> None:
+    assert plan(world, server="my server").facts["command"] == "cellmove migrate 'my server'"
+
+
+def test_no_mapping(world: World) -> None:
+    world.mapping = None
+    planned = plan(world)
+    assert refusals(planned) == ["no-mapping"]
+    assert planned.facts == {}
+    assert planned.summary.keys() == SUMMARY
+
+
+def test_never_scheduled(world: World) -> None:
+    world.mapping = InstanceMapping("uuid-0", queued_for_delete=False)
+    assert refusals(plan(world)) == ["cell0"]
+
+
+@pytest.mark.parametrize("instance", [None, "no flavor"])
+def test_incomplete_records(world: World, instance: str | None) -> None:
+    found = world.instance
+    world.instance = dataclasses.replace(found, flavor=None) if instance and found else None
+    planned = plan(world)
+    assert refusals(planned) == ["no-flavor" if instance else "no-record"]
+    assert planned.facts == {}
+    assert planned.summary.keys() == SUMMARY
+
+
+def test_no_request_spec(world: World) -> None:
+    world.spec = None
+    assert refusals(plan(world)) == ["no-request-spec"]
+
+
+def test_a_cell_that_is_out_of_reach_is_left_out(world: World) -> None:
+    world.unreachable = frozenset({"cell3"})
+    planned = plan(world)
+    assert planned.facts["target_cells"] == ["cell2"]
+    assert planned.summary["target_cell"] == "cell2"
+    assert any(check.code == "target-unreachable" and check.level is Level.WARNING for check in planned.checks)
+
+
+@pytest.mark.parametrize(
+    ("unreachable", "options"), [({"cell2"}, {"cell": "cell2"}), ({"cell1"}, {}), ({"cell2", "cell3"}, {})]
+)
+def test_out_of_reach(world: World, unreachable: set[str], options: dict[str, str]) -> None:
+    world.unreachable = frozenset(unreachable)
+    with pytest.raises(CannotConnect, match="no route"):
+        plan(world, **options)
+
+
+def test_a_binding_left_over_is_found(world: World) -> None:
+    world.bindings.append(Binding("c2-host1", "INACTIVE", "ovs", "normal"))
+    assert refusals(plan(world)) == ["port-binding-left"]
+
+
+def test_a_volume_that_cinder_does_not_know(world: World) -> None:
+    world.devices.append(
+        BlockDevice("bdm-2", "volume", "volume", None, volume_id="volume-9", attachment_id="attachment-1")
+    )
+    assert refusals(plan(world)) == ["volume-missing"]
