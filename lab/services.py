@@ -167,10 +167,55 @@ def http_answers(layout, service):
         with urllib.request.urlopen(layout.url(service.port) + "/", timeout=5) as response:
             response.read()
         return None
-    except urllib.error.HTTPError as problem:
-        return None if problem.code < 500 else f"HTTP {problem.code}"
-    except OSError as problem:
-        return str(getattr(problem, "reason", problem))
+    except urllib.error.HTTPError as wrong:
+        return None if wrong.code < 500 else f"HTTP {wrong.code}"
+    except OSError as wrong:
+        return str(getattr(wrong, "reason", wrong))
+
+
+def get_token(layout):
+    """An administrator's token and its project, from keystone."""
+    domain = {"name": "Default"}
+    user = {"name": "admin", "domain": domain, "password": PASSWORD}
+    body = {
+        "auth": {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": {"name": "admin", "domain": domain}},
+        }
+    }
+    request = urllib.request.Request(
+        layout.auth_url + "/auth/tokens",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.headers["X-Subject-Token"], json.load(response)["token"]["project"]["id"]
+
+
+# A request that needs the service's database, its policy, and keystone: what `make lab-up` believes in.
+PROOFS = {
+    "keystone": "/v3/users",
+    "placement": "/resource_providers",
+    "glance": "/v2/images?limit=1",
+    "cinder-api": "/v3/{project}/volumes?limit=1",
+    "neutron-api": "/v2.0/networks?limit=1",
+    "nova-api": "/v2.1/servers?limit=1",
+}
+
+
+def really_answers(layout, service):
+    """None if an API answers a question of the administrator's, else what it did."""
+    try:
+        token, project = get_token(layout)
+        url = layout.url(service.port) + PROOFS[service.name].format(project=project)
+        request = urllib.request.Request(url, headers={"X-Auth-Token": token})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            response.read()
+        return None
+    except urllib.error.HTTPError as wrong:
+        return f"HTTP {wrong.code} for {wrong.url}"
+    except OSError as wrong:
+        return str(getattr(wrong, "reason", wrong))
 
 
 def amqp_answers(layout):
@@ -179,8 +224,8 @@ def amqp_answers(layout):
         with socket.create_connection((LOOPBACK, layout.port("rabbitmq")), timeout=3) as connection:
             connection.sendall(b"AMQP\0\0\x09\x01")
             frame = connection.recv(11)
-    except OSError as problem:
-        return str(problem)
+    except OSError as wrong:
+        return str(wrong)
     # A method frame that says connection.start: class 10, method 10.
     return None if frame[:1] == b"\x01" and frame[7:11] == b"\0\x0a\0\x0a" else f"unexpected words: {frame!r}"
 
@@ -189,8 +234,8 @@ def mariadb_answers(layout):
     """None if SQL works as the lab's administrator (the init file has run, then)."""
     try:
         stores.query(layout, "SELECT 1", "nova_cell2")
-    except LabError as problem:
-        return str(problem).splitlines()[0]
+    except LabError as wrong:
+        return str(wrong).splitlines()[0]
     return None
 
 

@@ -51,6 +51,15 @@ class Up:
             since = self.begun.setdefault(service.name, begun if service.name in started else 0)
             self.wait(service.name, lambda: services.problem(self.layout, service, self.age(since)))  # noqa: B023
 
+    def ask(self, name):
+        """Wait until an API answers a real question.
+
+        Also its first one: these APIs read their policies at the first request, and two first requests at the same
+        time have been refused (403) by rules that were half read.
+        """
+        service = next(service for service in self.services if service.name == name)
+        self.wait(name, lambda: services.really_answers(self.layout, service))
+
     @staticmethod
     def age(since):
         """How old a heartbeat may be: not older than the start, and never older than a quarter of a minute."""
@@ -105,9 +114,9 @@ class Up:
     def schema(self, project, *arguments):
         """The step that brings one project's database up to date."""
         databases = [database for database, owner in DATABASES.items() if owner == project]
-        marker = self.layout.state / "schemas" / f"{project}-{install.fingerprint(self.layout)}"
 
         def make():
+            marker = self.layout.state / "schemas" / f"{project}-{install.fingerprint(self.layout)}"
             if project == "keystone":
                 self.python("schema.py", "keys", self.layout.state / "keystone")
             if not marker.exists():
@@ -136,14 +145,12 @@ class Up:
 
     def cells(self):
         """The cell mappings: cell1 with plain URLs, cell2 with nova's templates, so that both forms are met."""
-        port = self.layout.port("mariadb")
         template = "{scheme}://{username}:{password}@{hostname}:{port}/"
         mappings = {
             "cell0": ("none:///", template + "nova_cell0?{query}"),
             "cell1": (self.layout.transport_url("cell1"), self.layout.database_url("nova_cell1")),
             "cell2": (template + "cell2", template + "nova_cell2?{query}"),
         }
-        assert str(port) in mappings["cell1"][1]
         for name, (transport, database) in mappings.items():
             stores.query(
                 self.layout,
@@ -237,25 +244,29 @@ class Up:
         steps |= {
             "cells": ((kept,), self.cells),
             "keystone": ((kept,), lambda: self.start("keystone")),
-            "users and catalog": (("keystone",), lambda: self.furnish("identity")),
+            "users and catalog": (("keystone",), lambda: (self.ask("keystone"), self.furnish("identity"))),
             "placement": ((kept,), lambda: self.start("placement")),
             "glance": ((kept,), lambda: self.start("glance")),
             "neutron": ((kept, "RabbitMQ"), lambda: self.start("neutron-api")),
             "neutron's agents": (("neutron",), lambda: self.start("neutron-rpc", "network-agent")),
             "cinder-api": ((kept, "RabbitMQ"), lambda: self.start("cinder-api")),
             "cinder": (("cinder-api",), lambda: self.start("cinder-scheduler", "cinder-volume")),
-            "nova": (
-                ("cells", "RabbitMQ", "users and catalog", "placement"),
-                lambda: self.start(*nova),
-            ),
+            "nova": (("cells", "RabbitMQ", "placement answers"), lambda: self.start(*nova)),
             "hosts in cells": (("nova",), self.map_hosts),
-            "image": (("users and catalog", "glance"), lambda: self.furnish("image")),
-            "network": (("users and catalog", "neutron"), lambda: self.furnish("network")),
+            "image": (("glance answers",), lambda: self.furnish("image")),
+            "network": (("neutron answers",), lambda: self.furnish("network")),
             "flavors and aggregates": (
-                ("users and catalog", "hosts in cells"),
+                ("nova answers", "hosts in cells"),
                 lambda: self.furnish("flavors", "aggregates"),
             ),
         }
+        asked = {"placement": "placement", "glance": "glance", "cinder-api": "cinder-api", "neutron": "neutron-api",
+                 "nova": "nova-api"}  # fmt: skip
+        for step, name in asked.items():
+            steps[f"{step.removesuffix('-api')} answers"] = (
+                ("users and catalog", step),
+                lambda name=name: self.ask(name),
+            )
         return steps
 
 

@@ -16,6 +16,7 @@ import time
 import uuid
 
 REPORT_SECONDS = 15
+REPORT_TIMEOUT = 4  # short: a call made before the server listens is lost, and the next one is only made after it
 LOOK_SECONDS = 0.3
 REPAIR_SECONDS = 2
 
@@ -78,7 +79,7 @@ class Server:
         oslo_messaging.set_transport_defaults("neutron")
         transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=settings["transport_url"])
         self.reports = oslo_messaging.get_rpc_client(
-            transport, oslo_messaging.Target(topic="q-reports-plugin", version="1.4"), timeout=30
+            transport, oslo_messaging.Target(topic="q-reports-plugin", version="1.4"), timeout=REPORT_TIMEOUT
         )
         self.plugin = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(topic="q-plugin", version="1.9"), timeout=30
