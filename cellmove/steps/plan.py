@@ -325,5 +325,6 @@ def _summary(picture: Picture, status: str) -> dict[str, Any]:
 
 def _note(picture: Picture, node: Node) -> str:
     """A word about a host: its zone and how full it is."""
-    memory = f"{node.memory_mb_used / 1024:.0f} of {node.memory_mb / 1024:.0f} GiB"
-    return f"{picture.zones.get(node.host, '')}; {node.vcpus_used} of {node.vcpus} vCPU, {memory} in use"
+    used, memory = max(node.vcpus_used, 0), max(node.memory_mb_used, 0)  # dropped twice, a claim makes them negative
+    room = f"{used} of {node.vcpus} vCPU, {memory / 1024:.0f} of {node.memory_mb / 1024:.0f} GiB in use"
+    return f"{picture.zones.get(node.host, '')}; {room}"
