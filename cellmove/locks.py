@@ -34,6 +34,10 @@ def server_lock(directory: Path, server_id: str, server_name: str) -> Iterator[N
                 state="this run touched nothing",
                 next_command=f"cellmove show {server_id}",
             ) from None
+        except OSError as error:
+            raise Unreachable(
+                f"the lock directory {directory} cannot be used: {error.strerror}", state="nothing was written"
+            ) from None
         yield
     finally:
         os.close(descriptor)

@@ -351,18 +351,25 @@ def patiently(runner: Runner, call: Callable[[], T]) -> T:
 
     Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.
     """
+    from tenacity import RetryCallState, Retrying, retry_if_exception
+
+    waits = runner.clock.waits()
     deadline = runner.clock.monotonic() + runner.gateway.settings.patience
-    for wait in runner.clock.waits():
-        try:
-            return call()
-        except CallError as error:
-            if not _transient(error) or runner.clock.monotonic() + wait > deadline:
-                raise
-        runner.clock.sleep(wait)
-    raise AssertionError("a clock's waits never end")
+
+    def is_over(retry: RetryCallState) -> bool:
+        return runner.clock.monotonic() + retry.upcoming_sleep > deadline
+
+    policy = Retrying(
+        retry=retry_if_exception(_transient),
+        wait=lambda _retry: next(waits),
+        stop=is_over,
+        sleep=runner.clock.sleep,
+        reraise=True,
+    )
+    return policy(call)
 
 
-def _transient(error: CallError) -> bool:
+def _transient(error: BaseException) -> bool:
     if isinstance(error, CallFailed):
         # A database deadlock or a connection lost before the commit: nothing was written.
         return error.kind in ("deadlock", "lost")

@@ -123,6 +123,7 @@ def move_for(
     if move is None:
         return plan(session, found["id"], flavor, host=host, cell=cell, force_locked=force_locked, open_move=True)
     facts = move.plan
+    cell = session.gateway.cell(cell).name if cell else None
     fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"]) and (flavor is None) == (
         move.kind == "migration"
     )

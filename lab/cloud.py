@@ -404,20 +404,28 @@ def stopped_compute(host):
         start_compute(host)
 
 
-def set_fault(host, call, how):
-    """Let a virt call of a host (or its network `agent`) go wrong; see lab/README.md for the words."""
+def fault_path(host, call, server_id=None):
+    """The file of a fault, for all guests of a host or for one."""
     cell_of(host)  # says so if there is no such host
-    path = layout().faults / host / call
-    part = path.parent.parent / f".{host}-{call}-{os.getpid()}"
+    return layout().faults / host / (f"{call}.{server_id}" if server_id else call)
+
+
+def set_fault(host, call, how, server_id=None):
+    """Let a virt call of a host (or its network `agent`) go wrong; see lab/README.md for the words.
+
+    With `server_id` only for that server's guest, so that tests that run at the same time do not meet it.
+    """
+    path = fault_path(host, call, server_id)
+    part = path.parent.parent / f".{host}-{path.name}-{os.getpid()}"
     part.write_text(how)
     part.rename(path)
     if call == "agent":
         wait_for(f"the agent of {host} to be gone", lambda: not agent_is_there(host), 20)
 
 
-def clear_fault(host, call):
+def clear_fault(host, call, server_id=None):
     """Let it go right again; what hangs there goes on."""
-    (layout().faults / host / call).unlink(missing_ok=True)
+    fault_path(host, call, server_id).unlink(missing_ok=True)
     if call == "agent":
         wait_for(f"the agent of {host} to be back", lambda: agent_is_there(host), 30)
 
@@ -428,13 +436,13 @@ def agent_is_there(host):
 
 
 @contextlib.contextmanager
-def fault(host, call, how="fail"):
+def fault(host, call, how="fail", server_id=None):
     """`with fault("c2-host1", "spawn", "fail once"):`"""
-    set_fault(host, call, how)
+    set_fault(host, call, how, server_id)
     try:
         yield
     finally:
-        clear_fault(host, call)
+        clear_fault(host, call, server_id)
 
 
 def clear_faults():

@@ -61,7 +61,7 @@ def check_ports(picture: Picture) -> Findings:
             yield refusal(
                 "port-binding-left",
                 f"port {port.id} has a binding for {other} left over from an earlier move",
-                f"cellmove audit, or DELETE /v2.0/ports/{port.id}/bindings/{other} at neutron with role service",
+                f"if no move is under way: DELETE /v2.0/ports/{port.id}/bindings/{other} at neutron with role service",
             )
 
 
@@ -120,7 +120,7 @@ def check_volumes(picture: Picture) -> Findings:
                 "attachment-left",
                 f"volume {attachment.volume_id} has an attachment {attachment.id} ({attachment.status}) to this server "
                 "that nova does not know: an earlier move left it",
-                f"cellmove audit, or openstack volume attachment delete {attachment.id}",
+                f"if no move is under way: openstack volume attachment delete {attachment.id}",
             )
 
 

@@ -46,7 +46,7 @@ def check_records(picture: Picture) -> Findings:
             "hidden",
             f"the record of {name} in {picture.source_cell} is hidden, and yet it is mapped to there: "
             "a move was left half done",
-            "finish or take back that move (cellmove list, cellmove audit)",
+            "finish or take back that move (cellmove list; openstack server migration list)",
         )
     if not picture.request_spec:
         yield refusal("no-request-spec", f"{name} has no request spec", "nova-manage db online_data_migrations")

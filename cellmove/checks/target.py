@@ -34,7 +34,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
         rows = ", ".join(f"{count} in {table}" for table, count in sorted(target.leftovers.items()))
         found.append((
             "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
-            f"cellmove audit --cell {cell}, or if they are deleted ones: nova-manage db archive_deleted_rows there",
+            f"if they are deleted ones: nova-manage db archive_deleted_rows in {cell}; if not, find out which move left them",
         ))  # fmt: skip
     if target.missing:
         found.append((

@@ -183,4 +183,5 @@ def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
             continue
         fresh = volume.create_empty_attachment(context.gateway.admin, mapping["volume_id"], server)
         state.set_attachment(database, mapping["id"], fresh, places.now(context))
-        volume.delete_attachment(context.gateway.service, mapping["attachment_id"])
+        # Unlike an empty one, this one counts as nova's: cinder wants a service token with it.
+        volume.delete_attachment(context.gateway.admin, mapping["attachment_id"], service=context.gateway.service)

@@ -146,7 +146,7 @@ def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, 
     for uuid, mapping in here.items():
         if uuid not in there:
             if mapping["attachment_id"]:
-                volume.delete_attachment(cinder, mapping["attachment_id"])
+                volume.delete_attachment(cinder, mapping["attachment_id"], service=context.gateway.service)
             mappings.delete_mapping(source, mapping["id"], now)
     return NOTHING
 

@@ -72,9 +72,9 @@ class Server:
     """Neutron's server, as an agent sees it: two RPC topics, and (for what no agent may do) its database."""
 
     def __init__(self, settings):
-        from oslo_config import cfg
         import oslo_messaging
         import pymysql
+        from oslo_config import cfg
 
         oslo_messaging.set_transport_defaults("neutron")
         transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=settings["transport_url"])

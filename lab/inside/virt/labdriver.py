@@ -18,13 +18,12 @@ import time
 import uuid
 from collections.abc import MutableMapping
 
+import nova.conf
 from nova import exception
 from nova.compute import power_state, task_states
 from nova.image import glance
 from nova.virt import fake
 from oslo_log import log as logging
-
-import nova.conf
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -46,26 +45,37 @@ def fault_path(call):
     return os.path.join(HOME, "faults", CONF.host, call)
 
 
-def read_fault(call):
+def read_fault(name):
     """The words in a fault's file, or [] without one."""
     try:
-        with open(fault_path(call), encoding="utf-8") as file:
+        with open(fault_path(name), encoding="utf-8") as file:
             return file.read().split()
     except FileNotFoundError:
         return []
 
 
-def apply_fault(call, words):
+def find_fault(call, arguments):
+    """The fault for this call: one for this very guest (`<call>.<uuid>`) comes before one for all."""
+    for argument in arguments:
+        if hasattr(argument, "uuid") and hasattr(argument, "vm_state"):
+            name = f"{call}.{argument.uuid}"
+            words = read_fault(name)
+            if words:
+                return name, words
+    return call, read_fault(call)
+
+
+def apply_fault(call, name, words):
     """Fail or hang as told: `fail`, `fail once`, `hang` (until the file is removed), `hang <seconds>`."""
-    LOG.warning("Fault at %s: %s", call, " ".join(words))
+    LOG.warning("Fault at %s: %s", name, " ".join(words))
     if words[0] == "hang":
         limit = time.monotonic() + float(words[1]) if words[1:] else float("inf")
-        while time.monotonic() < limit and read_fault(call):
+        while time.monotonic() < limit and read_fault(name):
             time.sleep(0.1)
         return
     if words[1:] == ["once"]:
         try:
-            os.unlink(fault_path(call))
+            os.unlink(fault_path(name))
         except FileNotFoundError:
             return  # another thread was the one
     raise exception.NovaException(f"the lab was told to let {call} fail on {CONF.host}")
@@ -76,14 +86,14 @@ def with_fault(call, method):
 
     @functools.wraps(method)
     def wrapped(self, *args, **kwargs):
-        words = read_fault(call)
+        name, words = find_fault(call, (*args, *kwargs.values()))
         late = words[-1:] == ["after"]
         words = words[:-1] if late else words
         if words and not late:
-            apply_fault(call, words)
+            apply_fault(call, name, words)
         result = method(self, *args, **kwargs)
         if words and late:
-            apply_fault(call, words)
+            apply_fault(call, name, words)
         return result
 
     return wrapped
