@@ -304,9 +304,26 @@ def native_move(server_id, flavor=None, host=None, seconds=180.0, wait=True, clo
         act(server_id, "migrate", {"host": host}, cloud=cloud)
     if not wait:
         return None
-    server = wait_status(server_id, "VERIFY_RESIZE", seconds=seconds, cloud=cloud)
+
+    def moved():
+        server = show(server_id, cloud)
+        if server["status"] == "VERIFY_RESIZE" and not server.get("OS-EXT-STS:task_state"):
+            return server
+        if server["status"] == "ERROR" or (not server.get("OS-EXT-STS:task_state") and last_action_failed(server_id)):
+            fault = server.get("fault", {}).get("message")
+            raise Unexpected(f"nova did not move {server_id}: it is {server['status']}, {fault or 'without a fault'}")
+        return None
+
+    server = wait_for(f"nova to move {server_id}", moved, seconds)
     settle_ports(server_id, server)
     return server.get("OS-EXT-SRV-ATTR:host")
+
+
+def last_action_failed(server_id):
+    """Whether the newest instance action ended with an error."""
+    response = connect().compute.get(f"/servers/{server_id}/os-instance-actions", microversion=MICROVERSION)
+    raise_for(response)
+    return (response.json()["instanceActions"] or [{}])[0].get("message") == "Error"
 
 
 def settle_ports(server_id, server):
