@@ -117,8 +117,7 @@ def table_rows(shot, table, ignored):
 def vifs(network_info):
     """A cached network_info by port, without what the host decides."""
     return {
-        vif["id"]: {name: value for name, value in vif.items() if name not in VIF_IGNORED}
-        for vif in network_info or []
+        vif["id"]: {name: value for name, value in vif.items() if name not in VIF_IGNORED} for vif in network_info or []
     }
 
 
@@ -177,9 +176,7 @@ def volume_differences(before, after, moved):
     def seen(shot):
         ignored = {"id", "attached_host"} if moved else {"id"}
         return {
-            volume_id: normal(
-                {**volume, "attachments": [kept(row, ignored) for row in volume.get("attachments", [])]}
-            )
+            volume_id: normal({**volume, "attachments": [kept(row, ignored) for row in volume.get("attachments", [])]})
             for volume_id, volume in shot["volumes"].items()
         }
 

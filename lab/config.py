@@ -311,9 +311,9 @@ def environment_file(layout):
     return "".join(f"export {name}='{value}'\n" for name, value in variables.items())
 
 
-POLICY = '''# Nova's default for this rule is "!": nobody may resize across cells.
+POLICY = """# Nova's default for this rule is "!": nobody may resize across cells.
 "compute:servers:resize:cross_cell": "role:admin"
-'''
+"""
 
 
 def files(layout):

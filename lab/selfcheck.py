@@ -166,9 +166,7 @@ def check_lab(server):
 
 def main():
     """Boot one server, check, delete it."""
-    server = cloud.boot(
-        "selfcheck", host=HOME, volumes=1, device_tags=True, metadata={"kept": "yes"}, tags=["kept"]
-    )
+    server = cloud.boot("selfcheck", host=HOME, volumes=1, device_tags=True, metadata={"kept": "yes"}, tags=["kept"])
     try:
         wrong = check_breaks(picture(server)) + check_lab(server)
     finally:

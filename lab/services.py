@@ -255,8 +255,7 @@ def heartbeats(layout):
         "FROM cinder.services WHERE deleted = 0 AND updated_at IS NOT NULL"
     )
     statements.append(
-        "SELECT CONCAT('agent/', host), TIMESTAMPDIFF(SECOND, heartbeat_timestamp, UTC_TIMESTAMP()) "
-        "FROM neutron.agents"
+        "SELECT CONCAT('agent/', host), TIMESTAMPDIFF(SECOND, heartbeat_timestamp, UTC_TIMESTAMP()) FROM neutron.agents"
     )
     return {name: int(age) for name, age in stores.query(layout, " UNION ALL ".join(statements))}
 

@@ -1,7 +1,7 @@
 """Runs inside the lab's environment: what the cloud is furnished with, through its own APIs.  Everything idempotent.
 
-    python bootstrap.py identity <settings as JSON>      users, roles, the catalog: needs keystone only
-    python bootstrap.py <part> <settings as JSON>        image, network, flavors: needs that service
+python bootstrap.py identity <settings as JSON>      users, roles, the catalog: needs keystone only
+python bootstrap.py <part> <settings as JSON>        image, network, flavors: needs that service
 """
 
 import json

@@ -1,6 +1,6 @@
 """Runs inside the lab's environment: bring one project's database to its newest schema.
 
-    python schema.py <project> <configuration file> [more of the project's own]
+python schema.py <project> <configuration file> [more of the project's own]
 """
 
 import base64
@@ -83,8 +83,7 @@ def neutron(file):
 
 
 PROJECTS = {
-    function.__name__: function
-    for function in (keys, keystone, bootstrap, nova, placement, glance, cinder, neutron)
+    function.__name__: function for function in (keys, keystone, bootstrap, nova, placement, glance, cinder, neutron)
 }
 
 if __name__ == "__main__":

@@ -286,9 +286,7 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
             "container_format": "bare",
             "properties": {"image_location": "snapshot", "image_state": "available"},
         }
-        update_task_state(
-            task_state=task_states.IMAGE_UPLOADING, expected_state=task_states.IMAGE_PENDING_UPLOAD
-        )
+        update_task_state(task_state=task_states.IMAGE_UPLOADING, expected_state=task_states.IMAGE_PENDING_UPLOAD)
         with open(os.path.join(self.folder(instance.uuid), "disk"), "rb") as disk:
             self.images.update(context, image_id, metadata, disk, purge_props=False)
 
@@ -410,4 +408,3 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
 
 for _call in FAULTS:
     setattr(LabDriver, _call, with_fault(_call, getattr(LabDriver, _call)))
-
