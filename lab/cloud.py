@@ -1,57 +1,46 @@
-"""What tests do to the lab's cloud: boot, move natively, break, look at guests and disks.
+"""What tests do to the lab's servers: boot, delete, move natively.
 
-Runs in the caller's own environment (openstacksdk), on the machine of the lab.  Knows nothing of cellmove.
+Runs in the caller's own environment (openstacksdk), on the machine of the lab.  Knows nothing of cellmove.  Everything
+of `lab.client` and `lab.hosts` is to be had here, too.
 """
 
-import contextlib
 import functools
-import hashlib
-import json
-import os
-import shutil
-import signal
-import time
 
-from lab import processes, services
-from lab.layout import HOSTS, cell_of, load
+from lab.client import MICROVERSION, POLL_SECONDS, Unexpected, connect, layout, raise_for, wait_for
+from lab.hosts import (
+    POWER_STATES,
+    agent_is_there,
+    clear_fault,
+    clear_faults,
+    compute_state,
+    disk_hash,
+    disks,
+    fault,
+    forget_guest,
+    guest,
+    guests,
+    set_fault,
+    start_compute,
+    start_daemon,
+    stop_compute,
+    stop_daemon,
+    stopped_compute,
+    write_to_disk,
+)
+from lab.layout import HOSTS
+from lab.rows import purge
+
+__all__ = [
+    "HOSTS", "POLL_SECONDS", "POWER_STATES", "Unexpected", "act", "agent_is_there", "boot", "clear_fault",
+    "clear_faults", "compute_state", "connect", "delete", "disk_hash", "disks", "fault", "guest", "guests", "layout",
+    "migrations", "native_confirm", "native_move", "native_revert", "set_fault", "show", "start", "start_compute",
+    "start_daemon", "stop", "stop_compute", "stop_daemon", "stopped_compute", "wait_for", "wait_migration",
+    "wait_ports", "wait_status", "write_to_disk",
+]  # fmt: skip
 
 IMAGE = "lab-image"
 NETWORK = "lab-net"
-POLL_SECONDS = 0.25
-POWER_STATES = {0: "pending", 1: "running", 3: "paused", 4: "shutdown", 6: "crashed", 7: "suspended"}
-MICROVERSION = "2.95"
-
-
-class Unexpected(Exception):
-    """The cloud did not get to where the test wanted it."""
-
-
-@functools.cache
-def layout():
-    """The lab of this checkout."""
-    return load()
-
-
-@functools.cache
-def connect(cloud="lab"):
-    """An openstacksdk connection: `lab` is the administrator, `lab-demo` an ordinary user."""
-    import openstack
-
-    files = [str(layout().home / "clouds.yaml")]
-    config = openstack.config.OpenStackConfig(config_files=files, load_envvars=False)
-    return openstack.connection.Connection(config=config.get_one(cloud=cloud), pool_executor=None)
-
-
-def wait_for(what, check, seconds=60.0):
-    """Poll until check() gives something true, which is returned."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise Unexpected(f"waited {seconds:.0f} s for {what}")
-        time.sleep(POLL_SECONDS)
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICdBqkyp6O5JZX07XspyttK+enUTf5ZE8KXapfBDmKsB lab"
 
 
 # Servers
@@ -64,12 +53,6 @@ def show(server_id, cloud="lab"):
         return None
     raise_for(response)
     return response.json()["server"]
-
-
-def raise_for(response):
-    """Turn an HTTP error into an exception with the API's own words."""
-    if response.status_code >= 400:
-        raise Unexpected(f"{response.request.method} {response.url}: {response.status_code} {response.text[:500]}")
 
 
 def act(server_id, action, body=None, cloud="lab", microversion=MICROVERSION):
@@ -115,9 +98,11 @@ def flavor_id(name):
     return connect().compute.find_flavor(name, ignore_missing=False).id
 
 
-def project_id(cloud):
-    """The project of a cloud's user."""
-    return connect(cloud).current_project_id
+def create_keypair(name, cloud="lab"):
+    """A keypair of that name, made if it is not there."""
+    compute = connect(cloud).compute
+    if compute.find_keypair(name) is None:
+        raise_for(compute.post("/os-keypairs", json={"keypair": {"name": name, "public_key": PUBLIC_KEY}}))
 
 
 def create_volume(name, *, size=1, bootable=False, cloud="lab", seconds=60.0):
@@ -177,38 +162,47 @@ def boot(
 
     Its ports (`<name>-port0` ...) and volumes (`<name>-root`, `<name>-data0` ...) are made first, so they are the
     caller's own and nova does not delete them; `delete` does.  `device_tags` gives ports and volumes tags of their own.
-    Only an administrator may name a host: with another cloud the server is made there and `host` is asked for by
-    the administrator's scheduler hint, so pass host=None.
+    Only an administrator may name a host, so with another cloud pass host=None.  `keypair` is made if need be.
     """
     connection = connect(cloud)
-    networks = []
-    for number in range(ports):
-        port = connection.network.create_port(network_id=network_id(), name=f"{name}-port{number}")
-        networks.append({"port": port.id} | ({"tag": f"nic{number}"} if device_tags else {}))
     server = {
         "name": name,
         "flavorRef": flavor_id(flavor),
-        "networks": networks or "none",
         "metadata": metadata or {},
         "tags": list(tags),
     }
     if not volume_backed:
         server["imageRef"] = image_id()
-    mappings = block_devices(name, volume_backed, volumes, device_tags, cloud)
-    if mappings:
-        server["block_device_mapping_v2"] = mappings
     if host:
         server["host"] = host
     if keypair:
+        create_keypair(keypair, cloud)
         server["key_name"] = keypair
     if config_drive is not None:
         server["config_drive"] = config_drive
-    body = {"server": server} | ({"os:scheduler_hints": hints} if hints else {})
-    response = connection.compute.post("/servers", json=body, microversion=MICROVERSION)
-    raise_for(response)
-    server_id = response.json()["server"]["id"]
-    wait_status(server_id, "ACTIVE", seconds=seconds, cloud=cloud)
-    wait_ports(server_id, "ACTIVE")
+    networks = []
+    server_id = None
+    try:
+        for number in range(ports):
+            port = connection.network.create_port(network_id=network_id(), name=f"{name}-port{number}")
+            networks.append({"port": port.id} | ({"tag": f"nic{number}"} if device_tags else {}))
+        server["networks"] = networks or "none"
+        mappings = block_devices(name, volume_backed, volumes, device_tags, cloud)
+        if mappings:
+            server["block_device_mapping_v2"] = mappings
+        body = {"server": server} | ({"os:scheduler_hints": hints} if hints else {})
+        response = connection.compute.post("/servers", json=body, microversion=MICROVERSION)
+        raise_for(response)
+        server_id = response.json()["server"]["id"]
+        wait_status(server_id, "ACTIVE", seconds=seconds, cloud=cloud)
+        wait_ports(server_id, "ACTIVE")
+    except Exception:
+        # Nobody will know the id of a server that was never returned.
+        if server_id:
+            delete(server_id)
+        for network in networks:
+            connection.network.delete_port(network["port"])
+        raise
     if not active:
         stop(server_id, cloud=cloud)
     return server_id
@@ -272,8 +266,10 @@ def delete(server_id, seconds=60.0):
         connection.network.delete_port(port, ignore_missing=True)
     for volume in volumes:
         delete_volume(volume)
-    for host in HOSTS:  # what a broken move left behind must not be found by the next test
+    # What a broken move has left must not be found, or counted, by the next test.
+    for host in HOSTS:
         forget_guest(host, server_id)
+    purge(server_id)
 
 
 def delete_volume(volume_id):
@@ -361,159 +357,3 @@ def wait_migration(server_id, status, seconds=60.0):
         lambda: next((m for m in migrations(server_id)[:1] if m["status"] == status), None),
         seconds,
     )
-
-
-# Hosts
-
-
-def service(name):
-    """One daemon of the lab, by its name in `make lab-status`."""
-    for found in services.all_services(layout()):
-        if found.name == name:
-            return found
-    raise ValueError(f"no such daemon: {name}")
-
-
-def compute_state(host):
-    """`up` or `down`, as the compute API says."""
-    response = connect().compute.get(f"/os-services?binary=nova-compute&host={host}", microversion=MICROVERSION)
-    raise_for(response)
-    return response.json()["services"][0]["state"]
-
-
-def stop_daemon(name, number=signal.SIGKILL):
-    """End one daemon at once, as a crash would."""
-    processes.end(layout(), [name], number=number)
-
-
-def start_daemon(name, seconds=60.0):
-    """Start one daemon and wait until it answers."""
-    found = service(name)
-    begun = time.time()
-    services.start(layout(), [found])
-    wait_for(
-        f"{name} to answer",
-        lambda: services.problem(layout(), found, time.time() - begun) is None,
-        seconds,
-    )
-
-
-def stop_compute(host, wait=True, number=signal.SIGKILL):
-    """Kill the nova-compute of a host; `wait` until nova calls it down (about 15 s)."""
-    stop_daemon(services.compute_name(host), number)
-    if wait:
-        wait_for(f"nova-compute on {host} to be down", lambda: compute_state(host) == "down", 60)
-
-
-def start_compute(host):
-    """Start the nova-compute of a host, and wait until nova calls it up."""
-    start_daemon(services.compute_name(host))
-    wait_for(f"nova-compute on {host} to be up", lambda: compute_state(host) == "up", 30)
-
-
-@contextlib.contextmanager
-def stopped_compute(host):
-    """A host whose nova-compute is down, for the length of a `with`."""
-    stop_compute(host)
-    try:
-        yield
-    finally:
-        start_compute(host)
-
-
-def fault_path(host, call, server_id=None):
-    """The file of a fault, for all guests of a host or for one."""
-    cell_of(host)  # says so if there is no such host
-    return layout().faults / host / (f"{call}.{server_id}" if server_id else call)
-
-
-def set_fault(host, call, how, server_id=None):
-    """Let a virt call of a host (or its network `agent`) go wrong; see lab/README.md for the words.
-
-    With `server_id` only for that server's guest, so that tests that run at the same time do not meet it.
-    """
-    path = fault_path(host, call, server_id)
-    part = path.parent.parent / f".{host}-{path.name}-{os.getpid()}"
-    part.write_text(how)
-    part.rename(path)
-    if call == "agent":
-        wait_for(f"the agent of {host} to be gone", lambda: not agent_is_there(host), 20)
-
-
-def clear_fault(host, call, server_id=None):
-    """Let it go right again; what hangs there goes on."""
-    fault_path(host, call, server_id).unlink(missing_ok=True)
-    if call == "agent":
-        wait_for(f"the agent of {host} to be back", lambda: agent_is_there(host), 30)
-
-
-def agent_is_there(host):
-    """Whether neutron knows a network agent on a host."""
-    return any(connect().network.agents(host=host))
-
-
-@contextlib.contextmanager
-def fault(host, call, how="fail", server_id=None):
-    """`with fault("c2-host1", "spawn", "fail once"):`"""
-    set_fault(host, call, how, server_id)
-    try:
-        yield
-    finally:
-        clear_fault(host, call, server_id)
-
-
-def clear_faults():
-    """Remove every fault of every host."""
-    for host in HOSTS:
-        for path in (layout().faults / host).iterdir():
-            clear_fault(host, path.name)
-
-
-# Guests and disks: the hypervisors' own truth
-
-
-def guest(host, server_id):
-    """The record that a host's driver keeps of a guest, or None."""
-    path = layout().host_state(host) / "guests" / f"{server_id}.json"
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def guests(server_id):
-    """host -> power state (`running`, `shutdown`) of a guest, for every host that knows it."""
-    found = {host: guest(host, server_id) for host in HOSTS}
-    return {host: POWER_STATES[record["state"]] for host, record in found.items() if record}
-
-
-def disks(server_id):
-    """host -> {file name: sha256} of a guest's disk files, for every host that has any."""
-    found = {}
-    for host in HOSTS:
-        for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
-            for path in sorted(folder.iterdir()):
-                name = path.name if folder.name == server_id else f"{folder.name}/{path.name}"
-                found.setdefault(host, {})[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def disk_hash(server_id):
-    """host -> one sha256 over all disk files of a guest there; {} for a server without local disks."""
-    return {
-        host: hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-        for host, files in disks(server_id).items()
-    }
-
-
-def write_to_disk(server_id, data):
-    """Let the guest write something to its root disk, as it would while it runs."""
-    (host,) = (host for host, state in guests(server_id).items() if state == "running")
-    with open(layout().host_state(host) / "instances" / server_id / "disk", "ab") as file:
-        file.write(data)
-
-
-def forget_guest(host, server_id):
-    """Remove what a host still has of a server that is gone."""
-    for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
-        shutil.rmtree(folder, ignore_errors=True)

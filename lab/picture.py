@@ -4,58 +4,11 @@ Read from the databases themselves (one connection, about forty statements) and 
 shows what no API shows: soft-deleted rows, rows in the wrong cell, leftovers.
 """
 
-import datetime
-import decimal
-import json
-
 from lab import cloud
-from lab.layout import CELLS, LOOPBACK, PASSWORD
+from lab.layout import CELLS
+from lab.rows import connect_database, rows
 
 CELL_DATABASES = {"cell0": "nova_cell0", **{cell: f"nova_{cell}" for cell in CELLS}}
-
-# Columns that hold JSON; they are shown parsed.
-JSON_COLUMNS = {
-    "network_info", "connection_info", "flavor", "migration_context", "numa_topology", "pci_requests", "vcpu_model",
-    "device_metadata", "trusted_certs", "resources", "keypairs", "extra_info", "spec",
-}  # fmt: skip
-
-
-def connect_database():
-    """One connection that may read everything."""
-    import pymysql
-
-    return pymysql.connect(
-        host=LOOPBACK,
-        port=cloud.layout().port("mariadb"),
-        user="lab",
-        password=PASSWORD,
-        autocommit=True,
-        charset="utf8mb4",
-        cursorclass=pymysql.cursors.DictCursor,
-    )
-
-
-def plain(column, value):
-    """A value as JSON can hold it; JSON text is parsed."""
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    if column in JSON_COLUMNS and isinstance(value, str) and value[:1] in '{["n':
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def rows(connection, statement, *values):
-    """The rows of a statement, as plain dicts."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return [{name: plain(name, value) for name, value in row.items()} for row in cursor.fetchall()]
 
 
 def references(connection, database):

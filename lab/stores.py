@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import subprocess
 
@@ -27,10 +28,15 @@ MARIADB_OPTIONS = (
 )
 
 
+def user_name():
+    """Who runs the lab; MariaDB wants to be told before it runs as root."""
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
 def prepare_mariadb(layout):
     """Make the data folder once, and the file of statements that every start runs."""
     data = layout.state / "mariadb"
-    if not (data / "mysql" / "db.frm").exists() and not (data / "mysql").exists():
+    if not data.exists():
         part = data.with_name("mariadb.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -41,7 +47,7 @@ def prepare_mariadb(layout):
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 f"--datadir={part}",
-                f"--user={os.environ.get('USER') or 'root'}",
+                f"--user={user_name()}",
             ],
             check=True,
             stdout=subprocess.DEVNULL,
@@ -71,7 +77,7 @@ def mariadb_command(layout):
         f"--bind-address={LOOPBACK}",
         f"--port={layout.port('mariadb')}",
         f"--init-file={layout.etc / 'mariadb.sql'}",
-        "--user=root",
+        f"--user={user_name()}",
         *MARIADB_OPTIONS,
     ]
 

@@ -1,12 +1,14 @@
 """`lab up`: from nothing to a cloud that answers, or from a cloud with dead daemons to a whole one."""
 
+import contextlib
+import fcntl
 import json
-import os
+import socket
 import subprocess
 import time
 
 from lab import config, install, processes, services, stores, tasks
-from lab.layout import CELL_UUIDS, CELLS, DATABASES, HOSTS, LOOPBACK, PASSWORD, REGION, LabError
+from lab.layout import CELL_UUIDS, CELLS, DATABASES, HOSTS, LOOPBACK, PASSWORD, PORT_OFFSETS, REGION, LabError
 
 # How long something may take until it answers, on a machine with two busy cores.
 PATIENCE = 120
@@ -272,10 +274,6 @@ class Up:
 
 def check_ports(layout):
     """Refuse to start beside somebody else's listener: the error of each daemon would be much less clear."""
-    import socket
-
-    from lab.layout import PORT_OFFSETS
-
     if processes.recorded_names(layout):
         return  # ours listen already
     for name in PORT_OFFSETS:
@@ -296,9 +294,22 @@ def up(layout):
     layout.home.mkdir(parents=True, exist_ok=True)
     for folder in (layout.etc, layout.state, layout.log, layout.run, layout.cache):
         folder.mkdir(exist_ok=True)
+    with exclusive(layout):
+        return up_alone(layout, begun)
+
+
+@contextlib.contextmanager
+def exclusive(layout):
+    """One `up` at a time: a second one waits, and then finds everything done."""
+    with open(layout.home / "lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def up_alone(layout, begun):
+    """The same, while no other `up` runs."""
     check_ports(layout)
     (layout.home / "port-base").write_text(f"{layout.port_base}\n")
-    os.chmod(layout.home, 0o755)
     quiet = 0.5  # steps that had nothing to do are not worth a line
 
     def report(name, seconds):

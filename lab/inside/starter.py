@@ -35,13 +35,13 @@ def run(service):
         serve.serve(target, service["address"], service["port"])
         return
     module, _, function = target.partition(":")
-    if module == "nova.cmd.compute":
+    if module.startswith("nova.cmd."):
         report_at_once()
     getattr(importlib.import_module(module), function)()
 
 
 def report_at_once():
-    """Let a nova-compute say that it is up when it is, not five seconds later: tests start and stop it often."""
+    """Let a nova service say that it is up when it is, not five seconds later: tests stop and start them often."""
     from nova.servicegroup import api
 
     api.INITIAL_REPORTING_DELAY = 0

@@ -110,8 +110,8 @@ def write_whole(path, data):
 class Guest:
     """One guest of this host; whatever is set on it is on disk at once."""
 
-    def __init__(self, folder, record):
-        object.__setattr__(self, "path", os.path.join(folder, f"{record['uuid']}.json"))
+    def __init__(self, path, record):
+        object.__setattr__(self, "path", path)
         object.__setattr__(self, "record", record)
 
     def __getattr__(self, name):
@@ -132,40 +132,47 @@ class Guest:
 
 
 class Guests(MutableMapping):
-    """All guests of this host, by uuid: the in-tree driver's `instances`, kept in files."""
+    """All guests of this host, by uuid: the in-tree driver's `instances`, but files and nothing else.
+
+    So a guest whose file is taken away has vanished, as one does that dies behind nova's back.
+    """
 
     def __init__(self, folder):
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
-        self.known = {}
-        for name in os.listdir(folder):
-            if name.endswith(".json"):
-                with open(os.path.join(folder, name), encoding="utf-8") as file:
-                    guest = Guest(folder, json.load(file))
-                self.known[guest.uuid] = guest
+
+    def path(self, key):
+        """The record of one guest."""
+        return os.path.join(self.folder, f"{key}.json")
 
     def __getitem__(self, key):
-        return self.known[key]
+        try:
+            with open(self.path(key), encoding="utf-8") as file:
+                return Guest(self.path(key), json.load(file))
+        except FileNotFoundError:
+            raise KeyError(key) from None
 
     def __setitem__(self, key, value):
         """Accepts what the in-tree driver makes (name, state, uuid); keeps what it does not know about."""
-        before = self.known.get(key)
+        before = self.get(key)
         record = dict(before.record) if before else {"ports": [], "volumes": {}}
         record.update(name=value.name, state=value.state, uuid=value.uuid)
-        guest = Guest(self.folder, record)
-        guest.save()
-        self.known[key] = guest
+        Guest(self.path(key), record).save()
 
     def __delitem__(self, key):
-        guest = self.known.pop(key)
-        if os.path.exists(guest.path):
-            os.unlink(guest.path)
+        try:
+            os.unlink(self.path(key))
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __contains__(self, key):
+        return os.path.exists(self.path(key))
 
     def __iter__(self):
-        return iter(list(self.known))
+        return iter([name.removesuffix(".json") for name in os.listdir(self.folder) if name.endswith(".json")])
 
     def __len__(self):
-        return len(self.known)
+        return len(list(iter(self)))
 
 
 def port_ids(network_info):
@@ -241,8 +248,8 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
         state = power_state.RUNNING if power_on else power_state.SHUTDOWN
         self.instances[instance.uuid] = fake.FakeInstance(instance.name, state, instance.uuid)
         guest = self.instances[instance.uuid]
-        guest.ports = port_ids(network_info)
-        guest.volumes = volumes(block_device_info)
+        guest.record.update(ports=port_ids(network_info), volumes=volumes(block_device_info))
+        guest.save()
 
     # Guests
 
