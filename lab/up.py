@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import socket
 import subprocess
@@ -44,14 +45,21 @@ class Up:
                                f"{processes.log_tail(self.layout, name)}")  # fmt: skip
             time.sleep(0.2)
 
-    def start(self, *names):
-        """Start the services of these names that are dead, and wait until each answers."""
+    def start(self, *names, awaited=None):
+        """Start the services of these names that are dead, and wait until each (or those awaited) answers."""
         chosen = [service for service in self.services if service.name in names]
         begun = time.time()
         started = services.start(self.layout, chosen)
         for service in chosen:
-            since = self.begun.setdefault(service.name, begun if service.name in started else 0)
-            self.wait(service.name, lambda: services.problem(self.layout, service, self.age(since)))  # noqa: B023
+            self.begun.setdefault(service.name, begun if service.name in started else 0)
+        for service in chosen:
+            if awaited is None or service.name in awaited:
+                self.wait(service.name, functools.partial(self.answer, service))
+
+    def answer(self, service):
+        """None if a service answers; a heartbeat must be younger than the service, and than a quarter of a minute."""
+        age = min(15, int(time.time() - self.begun[service.name]))
+        return services.problem(self.layout, service, age)
 
     def ask(self, name):
         """Wait until an API answers a real question.
@@ -61,11 +69,6 @@ class Up:
         """
         service = next(service for service in self.services if service.name == name)
         self.wait(name, lambda: services.really_answers(self.layout, service))
-
-    @staticmethod
-    def age(since):
-        """How old a heartbeat may be: not older than the start, and never older than a quarter of a minute."""
-        return min(15, int(time.time() - since))
 
     # Steps
 
@@ -224,6 +227,7 @@ class Up:
         """What has to be done, and what each step waits for."""
         etc = self.layout.etc
         nova = [service.name for service in self.services if service.group == "nova"]
+        neutron = ("neutron-api", "neutron-rpc", "network-agent")
         schemas = {
             "keystone": (etc / "keystone" / "keystone.conf",),
             "neutron": (etc / "neutron" / "neutron.conf",),
@@ -249,8 +253,9 @@ class Up:
             "users and catalog": (("keystone",), lambda: (self.ask("keystone"), self.furnish("identity"))),
             "placement": ((kept,), lambda: self.start("placement")),
             "glance": ((kept,), lambda: self.start("glance")),
-            "neutron": ((kept, "RabbitMQ"), lambda: self.start("neutron-api")),
-            "neutron's agents": (("neutron",), lambda: self.start("neutron-rpc", "network-agent")),
+            # Forked from one process, which takes its time to import neutron; but the agents need not be waited for yet.
+            "neutron": ((kept, "RabbitMQ"), lambda: self.start(*neutron, awaited=("neutron-api",))),
+            "neutron's agents": (("neutron",), lambda: self.start(*neutron)),
             "cinder-api": ((kept, "RabbitMQ"), lambda: self.start("cinder-api")),
             "cinder": (("cinder-api",), lambda: self.start("cinder-scheduler", "cinder-volume")),
             "nova": (("cells", "RabbitMQ", "placement answers"), lambda: self.start(*nova)),
