@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab import cloud, oracle
 
+NAMES = ("demo-1", "demo-2")
 PROGRAM = Path(sys.executable).with_name("cellmove")
 
 
@@ -37,12 +38,14 @@ def run(*words):
         sys.exit(f"that ended with exit code {code}")
 
 
-def where(server_id):
-    """What the cloud itself says of the server."""
-    server = cloud.show(server_id)
-    host, status = server["OS-EXT-SRV-ATTR:host"], server["status"]
-    mapped = oracle.picture(server_id)["api"]["mapping"]["cell"]
-    print(f"  nova says: {server['name']} is {status} on {host}, mapped to {mapped}", flush=True)
+def listing(*server_ids):
+    """What nova itself says of the servers."""
+    print(f"\n  {'NAME':10}{'STATUS':16}{'HOST':12}{'CELL':8}{'FLAVOR':10}")
+    for server_id in server_ids:
+        server = cloud.show(server_id)
+        cell = oracle.picture(server_id)["api"]["mapping"]["cell"]
+        host, flavor = server["OS-EXT-SRV-ATTR:host"], server["flavor"]["original_name"]
+        print(f"  {server['name']:10}{server['status']:16}{host:12}{cell:8}{flavor:10}", flush=True)
 
 
 def expect(server_id, **wanted):
@@ -53,44 +56,49 @@ def expect(server_id, **wanted):
     print("  the oracle finds nothing wrong and nothing left over", flush=True)
 
 
+def clear():
+    """Forget an earlier show: its servers and its journal."""
+    for server in list(cloud.connect().compute.servers(all_projects=True)):
+        if server.name in NAMES:
+            cloud.delete(server.id)
+    for file in Path(os.environ["CELLMOVE_JOURNAL"]).parent.glob("journal.db*"):
+        file.unlink()
+
+
 def main():
-    """The whole show."""
+    """The whole show. The servers stay, to be looked at; the next show clears them away."""
     os.environ.update(environment())
-    made = []
-    try:
-        say("A server in cell1, with a port and a volume")
-        made.append(cloud.boot("demo-1", volumes=1))
-        first = made[-1]
-        where(first)
-        run("plan", first, "m1.small", "--cell", "cell2")
-        say("The plan is in the journal. One step after the other; the guest runs on until prep-source.")
-        run("prep-dest", first)
-        run("prep-source", first)
-        run("finish", first)
-        where(first)
-        run("confirm", first)
-        where(first)
-        host = cloud.show(first)["OS-EXT-SRV-ATTR:host"]
-        expect(first, cell="cell2", host=host, flavor="m1.small", status="ACTIVE")
+    clear()
 
-        say("Another one, volume-backed, all steps in one command; then its owner changes their mind")
-        made.append(cloud.boot("demo-2", volume_backed=True))
-        second = made[-1]
-        before = oracle.picture(second)
-        run("migrate", second, "--cell", "cell2")
-        where(second)
-        run("revert", second)
-        where(second)
-        expect(second, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE")
-        changed = oracle.compare(before, oracle.picture(second))
-        if changed:
-            sys.exit("it is not as it was:\n  " + "\n  ".join(changed))
+    say("A server in cell1, with a port and a volume")
+    first = cloud.boot(NAMES[0], volumes=1)
+    listing(first)
+    run("plan", first, "m1.small", "--cell", "cell2")
+    say("The plan is in the journal. One step after the other; the guest runs on until prep-source.")
+    run("prep-dest", first)
+    run("prep-source", first)
+    run("finish", first)
+    listing(first)
+    run("confirm", first)
+    listing(first)
+    host = cloud.show(first)["OS-EXT-SRV-ATTR:host"]
+    expect(first, cell="cell2", host=host, flavor="m1.small", status="ACTIVE")
 
-        say("What the journal remembers")
-        run("list", "--all")
-    finally:
-        for server_id in made:
-            cloud.delete(server_id)
+    say("Another one, volume-backed, all steps in one command; then its owner wants it back")
+    second = cloud.boot(NAMES[1], volume_backed=True)
+    before = oracle.picture(second)
+    listing(first, second)
+    run("migrate", second, "--cell", "cell2")
+    listing(first, second)
+    run("revert", second)
+    listing(first, second)
+    expect(second, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE")
+    changed = oracle.compare(before, oracle.picture(second))
+    if changed:
+        sys.exit("it is not as it was:\n  " + "\n  ".join(changed))
+
+    say("What the journal remembers")
+    run("list", "--all")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 PASSWORD = "lab-secret"  # everything listens on the loopback only, so one word will do
 REGION = "RegionOne"
-DEFAULT_PORT_BASE = 35000
+# Below the range from which Linux takes the ports of outgoing connections (32768 and up): inside it, one of the lab's
+# own thousand connections may sit on a port on which a daemon wants to listen.
+DEFAULT_PORT_BASE = 23000
 
 # Distance of each listening port from the base: two labs with bases 100 apart can run side by side.
 PORT_OFFSETS = {
