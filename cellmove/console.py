@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cellmove.errors import Unreachable
 from cellmove.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step, facts_of
 
@@ -296,7 +297,14 @@ def draw_plan(page: Page, document: Document) -> None:
 
 
 def render_error(error: CellmoveError, stream: TextIO) -> None:
-    """What happened, in what state the server is, what to type next: three lines on stderr."""
+    """What happened, in what state the server is, what to type next: three lines on stderr.
+
+    What could not be reached is one line: nothing happened, and a broken cloud fills screens enough.
+    """
+    if error.exit_code == Unreachable.exit_code:
+        again = f"next: {error.next_command}" if error.next_command else ""
+        write(stream, "; ".join(_lines(words) for words in (error.message, error.state, again) if words) + "\n")
+        return
     rows = [("", error.message, "bold red"), ("state: ", error.state, ""), ("next: ", error.next_command, "bold")]
     if not is_terminal(stream):
         text = "".join(f"{label}{_lines(value)}\n" for label, value, _ in rows if value)

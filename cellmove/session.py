@@ -86,7 +86,10 @@ def plan(
             cell=cell,
             force_locked=force_locked,
         )
-    report = PlanReport(None, planned.summary, planned.checks)
+        report = PlanReport(None, planned.summary, planned.checks)
+        if not report.refused:
+            names = (planned.facts["source_cell_uuid"], *planned.facts["target_cells"])
+            session.gateway.reach(session.gateway.cell(name) for name in names)
     if report.refused or not open_move:
         return report
     facts = planned.facts
