@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove.errors import Refused, Stopped, Unreachable, Usage
+from cellmove.errors import Locked, Refused, Stopped, Unreachable, Usage
 from cellmove.move import CLOSED, SCHEMA_VERSION, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
@@ -131,6 +131,35 @@ class Journal:
             query = query.where(condition)
         with self._transaction() as connection:
             return [_move(row) for row in connection.execute(query)]
+
+    @contextmanager
+    def server_lock(self, server_id: str, server_name: str) -> Iterator[None]:
+        """Hold a server's lock in a journal that machines share; it goes with the connection.
+
+        A journal in a file needs none: the lock file beside it does.
+
+        :raises Locked: another machine holds it
+        :raises Usage: the journal's database has no such locks
+        """
+        if self.engine.dialect.name == "sqlite":
+            yield
+            return
+        from sqlalchemy import text
+
+        if self.engine.dialect.name not in ("mysql", "mariadb"):
+            raise Usage(f"a journal shared by machines has to be in MySQL or MariaDB, not {self.engine.dialect.name}")
+        with self._transaction() as connection:
+            name = f"cellmove-{server_id}"
+            if connection.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name}).scalar() != 1:
+                raise Locked(
+                    f"another run of cellmove, on another machine, is working on {server_name}",
+                    state="this run touched nothing",
+                    next_command=f"cellmove show {server_id}",
+                )
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
     # entries
 

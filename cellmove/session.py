@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.clock import Clock
 from cellmove.db import state
-from cellmove.errors import CallError, CellmoveError, Refused, Stopped, Unreachable, Usage
+from cellmove.errors import CallError, CellmoveError, Interrupted, Locked, Refused, Stopped, Unreachable, Usage
 from cellmove.events import EventKind, Observer
 from cellmove.journal import Journal, open_journal
 from cellmove.locks import server_lock
@@ -93,8 +93,8 @@ def plan(
     if report.refused or not open_move:
         return report
     facts = planned.facts
-    with server_lock(session.lock_directory, facts["server_id"], facts["server_name"]):
-        _reconcile_server(session, facts["server_id"])
+    _reconcile_server(session, facts["server_id"])
+    with _lock(session, facts["server_id"], facts["server_name"]):
         now = session.clock.text()
         move = Move(
             id=f"move-{session.clock.new_token()}",
@@ -123,21 +123,52 @@ def move_for(
         found = find_server(session.gateway.admin, server)
     _reconcile_server(session, found["id"])
     move = session.journal.open_move_of(found["id"])
+    cell = session.gateway.cell(cell).name if cell else None
     if move is None:
+        move = _done_already(session, found["id"], flavor, host, cell)
+        if move is not None:
+            return PlanReport(move, {}, ())
         return plan(session, found["id"], flavor, host=host, cell=cell, force_locked=force_locked, open_move=True)
     facts = move.plan
-    cell = session.gateway.cell(cell).name if cell else None
-    fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"]) and (flavor is None) == (
-        move.kind == "migration"
-    )
-    fits = fits and host in (None, facts["wanted_host"]) and cell in (None, facts["wanted_cell"])
-    if not fits:
+    if not _fits(move, flavor, host, cell, exactly=False):
         raise Refused(
             f"{move.server_name} already has an open move, {move.id}, with another aim: {facts['command']}",
             state=f"that move is {move.state}",
             next_command=f"cellmove show {move.id}",
         )
     return PlanReport(move, {}, ())
+
+
+def _fits(move: Move, flavor: str | None, host: str | None, cell: str | None, *, exactly: bool) -> bool:
+    """Whether a command with these words means this move.
+
+    :param exactly: what is not said has not been said then either
+    """
+    facts = move.plan
+    unsaid = ("",) if exactly else (facts["wanted_host"], facts["wanted_cell"])
+    kind_fits = (flavor is None) == (move.kind == "migration")
+    flavor_fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"])
+    host_fits = facts["wanted_host"] in ((host,) if host else unsaid)
+    cell_fits = facts["wanted_cell"] in ((cell,) if cell else (*unsaid, *([facts["wanted_cell"]] if host else [])))
+    return kind_fits and flavor_fits and host_fits and cell_fits
+
+
+def _done_already(
+    session: Session, server_id: str, flavor: str | None, host: str | None, cell: str | None
+) -> Move | None:
+    """The server's last move, if this very command made it and the server is still where it took it.
+
+    Run every night from cron, the same command must not move a server back and forth.
+    """
+    moves = [move for move in session.journal.all_moves() if move.server_id == server_id]
+    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], flavor, host, cell, exactly=True):
+        return None
+    facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
+    with _before_anything_is_written():
+        instance = state.read_instance(
+            session.gateway.database(session.gateway.cell(facts["target_cell_uuid"])), server_id
+        )
+    return moves[-1] if instance is not None and instance["host"] == facts["target_host"] else None
 
 
 def find_move(session: Session, reference: str) -> Move:
@@ -161,7 +192,7 @@ def run_step(session: Session, move: Move, step: Step) -> Move:
 
     :raises Refused: it is not this step's turn; the message names the one whose turn it is
     """
-    with server_lock(session.lock_directory, move.server_id, move.server_name):
+    with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if _is_past(move, step):
             return move
@@ -171,11 +202,18 @@ def run_step(session: Session, move: Move, step: Step) -> Move:
 
 def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
     """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back."""
-    with server_lock(session.lock_directory, move.server_id, move.server_name):
+    with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if move.state is State.ROLLING_BACK:
             raise Refused(
                 f"{move.id} is being taken back", state="half taken back", next_command=f"cellmove rollback {move.id}"
+            )
+        busy = busy_step(session.journal.entries_of(move.id), move)
+        if busy is Step.REVERT or (busy is Step.CONFIRM and not confirm):
+            raise Refused(
+                f"{busy} of {move.id} was begun and not finished",
+                state="nothing was written by this run",
+                next_command=f"cellmove resume {move.id}",
             )
         steps = (*TO_FINISH, Step.CONFIRM) if confirm else TO_FINISH
         for step in steps:
@@ -186,7 +224,7 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
 
 def resume(session: Session, move: Move) -> Move:
     """Go on where a run stopped: finish the step under way, or its taking back. Nothing to do is fine."""
-    with server_lock(session.lock_directory, move.server_id, move.server_name):
+    with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if not move.is_open:
             return move
@@ -212,7 +250,7 @@ def resume_all(session: Session) -> list[Move]:
         if move.is_open:
             try:
                 done.append(resume(session, move))
-            except (Usage, Unreachable):
+            except (Usage, Unreachable, Interrupted):
                 raise
             except CellmoveError as error:
                 failures.append(f"{move.id} ({move.server_name}): {error.message}")
@@ -226,7 +264,7 @@ def rollback(session: Session, move: Move) -> Move:
 
     :raises Refused: it is confirmed, or its confirm has begun to destroy the source
     """
-    with server_lock(session.lock_directory, move.server_id, move.server_name):
+    with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if move.state in (State.ROLLED_BACK, State.REVERTED):
             return move
@@ -251,6 +289,16 @@ def rollback(session: Session, move: Move) -> Move:
                 move = _undo(session, move, Step.CONFIRM)
             return _run(session, move, Step.REVERT, undo_whole_move=False)
         return _undo(session, move, None)
+
+
+@contextmanager
+def _lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
+    """One run per server: on this machine, and on every machine that shares the journal."""
+    with (
+        server_lock(session.lock_directory, server_id, server_name),
+        session.journal.server_lock(server_id, server_name),
+    ):
+        yield
 
 
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
@@ -335,16 +383,22 @@ def _reconcile_server(session: Session, server_id: str) -> None:
 
 def _reconciled(session: Session, move: Move) -> Move:
     """Close a finished move that its owner confirmed, reverted or deleted through nova's own API meanwhile."""
-    if move.state is not State.FINISHED or busy_step(session.journal.entries_of(move.id), move):
+    entries = session.journal.entries_of(move.id)
+    busy = busy_step(entries, move)
+    # A finish that died behind its pivot is an ordinary VERIFY_RESIZE to the owner as well.
+    switched = busy is Step.FINISH and past_pivot(_runner(session), entries, Step.FINISH)
+    if not (move.state is State.FINISHED and busy is None) and not switched:
         return move
-    facts = facts_of(move, session.journal.entries_of(move.id))
-    with _before_anything_is_written():
-        gateway = session.gateway
+    facts, gateway = facts_of(move, entries), session.gateway
+    try:
         source, target = gateway.cell(facts["source_cell_uuid"]), gateway.cell(facts["target_cell_uuid"])
         here = state.read_instance(gateway.database(source), move.server_id)
         there = state.read_instance(gateway.database(target), move.server_id)
         uuid = facts["migration_uuid"]
         migrations = [state.read_migration(gateway.database(cell), uuid) for cell in (source, target)]
+    except (CallError, CellmoveError):
+        # The journal can be read without the cloud; whoever needs the cloud will say that it is away.
+        return move
     ended = {migration["status"] for migration in migrations if migration is not None}
     if here is None and there is None:
         reached = State.SERVER_GONE
@@ -354,7 +408,10 @@ def _reconciled(session: Session, move: Move) -> Move:
         reached = State.REVERTED
     else:
         return move
-    with server_lock(session.lock_directory, move.server_id, move.server_name):
-        move = session.journal.set_state(move.id, reached)
+    try:
+        with _lock(session, move.server_id, move.server_name):
+            move = session.journal.set_state(move.id, reached)
+    except Locked:
+        return move
     _runner(session).tell(EventKind.NOTE, move, text=f"{move.id} was ended outside of cellmove: {reached}")
     return move

@@ -166,13 +166,11 @@ def check_source(picture: Picture) -> Findings:
 def check_allocations(picture: Picture) -> Findings:
     """What placement holds for it."""
     nodes = {node.uuid for node in picture.source_nodes if node.host == picture.instance.host}
-    if picture.instance.host and nodes.isdisjoint(picture.allocations):
-        yield warning(
-            "allocations",
-            "placement has no allocation of it on its host"
-            + (": it has some elsewhere" if picture.allocations else ", nor anywhere else"),
-            f"nova-manage placement heal_allocations --instance {picture.server_id}",
-        )
+    heal = f"nova-manage placement heal_allocations --instance {picture.server_id}"
+    if not picture.allocations:
+        yield refusal("no-allocations", "placement holds nothing for it, so nothing can be handed over", heal)
+    elif picture.instance.host and nodes.isdisjoint(picture.allocations):
+        yield warning("allocations", "placement has no allocation of it on its host: it has some elsewhere", heal)
 
 
 def source_ok(picture: Picture) -> str:

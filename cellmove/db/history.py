@@ -40,6 +40,11 @@ def ensure_action(
     return inserted_id(result)
 
 
+def has_action(connection: Connection, database: CellDatabase, server_id: str, request_id: str) -> bool:
+    """Whether an action with this request id is recorded."""
+    return _action_id(connection, database, server_id, request_id) is not None
+
+
 def start_event(
     database: CellDatabase, server_id: str, *, request_id: str, event: str, host: str, now: datetime.datetime,
     connection: Connection | None = None,
@@ -112,6 +117,8 @@ def event_state(database: CellDatabase, server_id: str, request_id: str, event: 
         rows = list(connection.execute(query))
     if not rows:
         return ""
+    if len(rows) == 1 and rows[0].finish_time is not None:
+        return str(rows[0].result)
     # Every call inserts a row, but nova ends them all in the first one (action_event_finish takes
     # .first()), so the newest call has ended when any end is not older than the newest beginning.
     ended = [row for row in rows if row.finish_time is not None]

@@ -189,6 +189,24 @@ def _insert_id_mappings(connection: Connection, database: CellDatabase, rows: li
         connection.execute(insert(table).values(values))
 
 
+LABELS: Mapping[str, str] = {"instance_metadata": "instance_uuid", "tags": "resource_id"}
+"""What an owner hangs on a server, and may change while it is being moved."""
+
+
+def copy_labels(source: CellDatabase, target: CellDatabase, server_id: str, connection: Connection) -> None:
+    """Make metadata and tags in the target what they are in the source now.
+
+    :param connection: of the target
+    """
+    from sqlalchemy import delete
+
+    rows = read_rows(source, server_id)
+    for name, key in LABELS.items():
+        connection.execute(delete(target[name]).where(target[name].c[key] == server_id))
+        if rows.get(name):
+            _insert(connection, target, name, rows[name])
+
+
 def delete_server(database: CellDatabase, server_id: str) -> bool:
     """Remove a hidden copy of a server for good, in one transaction.
 

@@ -103,6 +103,21 @@ def _swap(
     raise CallFailed(f"{what} was changed by somebody else in {whose}: found {seen}", kind="conflict")
 
 
+CARRIED_OVER = ("display_name", "display_description", "hostname", "locked", "locked_by")
+"""What an owner may change in every state, so also while the other cell's row is the one that will count."""
+
+
+def carry_over(
+    connection: Connection, database: CellDatabase, server_id: str, instance: Mapping[str, Any], now: datetime.datetime
+) -> None:
+    """Give a cell's row what its owner changed in the other cell's since it was copied.
+
+    :param instance: the other cell's row
+    """
+    values = {name: instance[name] for name in CARRIED_OVER if name in instance}
+    swap_instance(database, server_id, {}, values, now, connection)
+
+
 # system metadata and extra
 
 
@@ -217,17 +232,15 @@ def insert_migration(database: CellDatabase, values: Mapping[str, Any], now: dat
 
 def swap_migration(
     database: CellDatabase, migration_uuid: str, expected: Mapping[str, Any], values: Mapping[str, Any],
-    now: datetime.datetime, connection: Connection | None = None,
+    now: datetime.datetime, connection: Connection | None = None, *, content: bool = True,
 ) -> None:  # fmt: skip
-    """Change a migration record if it is as expected, or already changed."""
+    """Change a migration record if it is as expected, or already changed (see :func:`swap_instance`)."""
     if connection is None:
         with transaction(database.engine, database.name) as own:
-            swap_migration(database, migration_uuid, expected, values, now, own)
+            swap_migration(database, migration_uuid, expected, values, now, own, content=content)
         return
-    table = database["migrations"]
-    _swap(
-        connection, database.name, table, {"uuid": migration_uuid, "deleted": 0}, expected, values, now, "the migration"
-    )
+    table, key = database["migrations"], {"uuid": migration_uuid, "deleted": 0}
+    _swap(connection, database.name, table, key, expected, values, now, "the migration", content)
 
 
 # block device mappings

@@ -179,11 +179,20 @@ def call(
     worker.start()
     worker.join(timeout + MARGIN)
     if worker.is_alive():
+        _abandoned.append((bus.url, worker))
         raise CallUncertain(f"{method} on the bus of {bus.name} did not answer in {timeout + MARGIN:.0f} s")
     error = box.get("error")
     if error is not None:
         raise _translated(error, bus, method)
     return box["answer"]
+
+
+_abandoned: list[tuple[str, threading.Thread]] = []
+
+
+def has_abandoned_calls(bus: Bus) -> bool:
+    """Whether a call that was given up may still be sent by its thread, when the broker is back."""
+    return any(url == bus.url and worker.is_alive() for url, worker in _abandoned)
 
 
 def ping(bus: Bus, topic: str, server: str) -> bool:

@@ -35,12 +35,13 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     us = caller(context.gateway.admin)
     request_id = intent["confirm_request_id"]
     with state.transaction(database.engine, database.name) as connection:
-        expected: Mapping[str, Any] = {"vm_state": "resized", "task_state": None}
-        state.swap_instance(database, server, expected, {}, now, connection)
-        expected = {"status": "finished"}
-        state.swap_migration(
-            database, context.facts["migration_uuid"], expected, {"status": "confirming"}, now, connection
-        )
+        if not history.has_action(connection, database, server, request_id):
+            # An owner's own confirm makes the very same writes: finding them there would not do.
+            expected: Mapping[str, Any] = {"vm_state": "resized", "task_state": None}
+            state.swap_instance(database, server, expected, {}, now, connection, content=False)
+            expected, values = {"status": "finished"}, {"status": "confirming"}
+            uuid = context.facts["migration_uuid"]
+            state.swap_migration(database, uuid, expected, values, now, connection, content=False)
         history.ensure_action(
             connection, database, server, action="confirmResize", request_id=request_id,
             user_id=us["user_id"], project_id=us["project_id"], now=now,
@@ -61,7 +62,9 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
 def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     server, now = places.server_id(context), places.now(context)
     database = places.target(context)
-    migration = places.migration_row(context, database)
+    migration = state.read_migration(database, context.facts["migration_uuid"])
+    if migration is None:
+        return
     with state.transaction(database.engine, database.name) as connection:
         if migration["status"] == "confirming":
             expected = {"status": "confirming"}
@@ -112,6 +115,8 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
     """The last save of ConfirmResizeTask: the state by the guest's power, nothing stashed any more."""
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.target(context)
+    if places.migration_row(context, database)["status"] == "confirmed":
+        return NOTHING  # its owner may have gone on with the server since
     instance = places.row(database, server)
     vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
     task_states = (None, "deleting", "soft-deleting")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmove.db import history, state
+from cellmove.db import history, records, state
+from cellmove.errors import CallFailed
 from cellmove.hosts import compute
 from cellmove.pipeline import Action, Context, Finding, Pivot
 from cellmove.steps import places, prep_dest, recover
@@ -18,9 +19,13 @@ NOTHING: Mapping[str, Any] = {}
 
 def _hand_over(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts, server, now = context.facts, places.server_id(context), places.now(context)
-    state.swap_instance(
-        places.target(context), server, {"task_state": "resize_prep"}, {"task_state": "resize_migrated"}, now
-    )
+    require_server(context)
+    source, target = places.source(context), places.target(context)
+    with state.transaction(target.engine, target.name) as connection:
+        expected = {"task_state": "resize_prep"}
+        state.swap_instance(target, server, expected, {"task_state": "resize_migrated"}, now, connection)
+        state.carry_over(connection, target, server, places.row(source, server), now)
+        records.copy_labels(source, target, server, connection)
     history.start_event(
         places.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
         host=facts["target_host"], now=now,
@@ -41,8 +46,24 @@ def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[st
     )  # fmt: skip
 
 
+def require_server(context: Context) -> None:
+    """Make sure that the server is still there and still ours.
+
+    nova lets an owner delete a server in any task state; starting its copy then would bring a
+    deleted server back.
+
+    :raises CallFailed: it is gone, or somebody else took it
+    """
+    instance = state.read_instance(places.source(context), places.server_id(context))
+    if instance is None:
+        raise CallFailed("the server was deleted meanwhile", kind="404")
+    if instance["task_state"] != "resize_migrated":
+        raise CallFailed(f"somebody else took the server: its task state is {instance['task_state']}", kind="conflict")
+
+
 def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
+    require_server(context)
     places.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
     return NOTHING
 
@@ -71,6 +92,12 @@ def _hide_target(context: Context, _intent: Mapping[str, Any], _result: Mapping[
 
 
 def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pivot. Repeated after a crash, it first looks whether the owner went on meanwhile."""
+    migration = places.migration_row(context, places.target(context))
+    if migration["status"] != "finished":
+        raise CallFailed(
+            f"somebody else went on with the move: its migration is {migration['status']}", kind="conflict"
+        )
     state.swap_mapping(
         context.gateway.api_engine,
         places.server_id(context),
@@ -81,8 +108,21 @@ def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
     return NOTHING
 
 
+def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    """Only met when the switch was committed and its answer lost, and then nothing else got through."""
+    state.swap_mapping(
+        context.gateway.api_engine,
+        places.server_id(context),
+        places.target_cell(context).id,
+        places.source_cell(context).id,
+        places.now(context),
+    )
+
+
 def _hide_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    state.swap_instance(places.source(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    # Never a row that lives again: after the owner's own revert its task state is another.
+    expected = {"task_state": "resize_migrated"}
+    state.swap_instance(places.source(context), places.server_id(context), expected, {"hidden": 1}, places.now(context))
     return NOTHING
 
 
@@ -132,6 +172,7 @@ ACTIONS = (
         "switch_mapping",
         "point the server's mapping at {target_cell}",
         _switch_mapping,
+        undo=_switch_back,
         pivot=Pivot.WHEN_DONE,
         joined=True,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db import history, state
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.db.tables import CellDatabase
     from cellmove.hosts.compute import Method
+
+LOOKS = 5
+"""How often, a second apart, it is looked for the first trace of a call before it counts as never sent."""
 
 MARK = "cellmove"
 """The system_metadata key that says, in the cloud itself, which move of ours is working on a server."""
@@ -122,6 +126,16 @@ def _call(context: Context, cell: Cell, host: str, method: Method, request_id: s
     )
 
 
+def _seen_soon(context: Context, seen: Callable[[], str]) -> str:
+    """Look again for a while: a call taken before the ping may still be on the way to its first write."""
+    for _ in range(LOOKS):
+        how = seen()
+        if how:
+            return how
+        context.clock.sleep(1.0)
+    return seen()
+
+
 def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> Finding:
     """What became of a call that may not be sent twice, from the event that nova-compute writes around it.
 
@@ -138,8 +152,9 @@ def find_out(context: Context, cell: Cell, host: str, method: Method, request_id
     if not how and is_up(context, database, host):
         version = (state.read_service(database, host) or {}).get("version") or 0
         topic = compute.topic_of(method, int(version))
-        answered = bus_module.ping(context.gateway.bus(cell), topic, host)
-        how = seen() or ("never" if answered else "")
+        bus = context.gateway.bus(cell)
+        if not bus_module.has_abandoned_calls(bus) and bus_module.ping(bus, topic, host):
+            how = _seen_soon(context, seen) or "never"
     if how == history.SUCCESS:
         return Finding(Seen.HAPPENED)
     if how == history.ERROR:

@@ -13,7 +13,7 @@ from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
 from cellmove.db.cells import Cell
-from cellmove.errors import CallFailed
+from cellmove.errors import CallFailed, NotFound
 from cellmove.hosts import compute, conductor, scheduler
 from cellmove.hosts.context import request_context
 from cellmove.pipeline import Action, Context, Finding
@@ -149,9 +149,13 @@ def _move_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[s
 
 def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Give the server its source allocation back; that replaces whatever was claimed at the target."""
-    consumer = context.facts["migration_uuid"]
-    if placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
-        placement.move_allocations(context.gateway.admin, consumer, places.server_id(context))
+    consumer, server = context.facts["migration_uuid"], places.server_id(context)
+    if state.read_instance(places.source(context), server) is None:
+        # Its owner deleted the server meanwhile: nobody is left to hold anything.
+        placement.delete_allocations(context.gateway.admin, consumer)
+        placement.delete_allocations(context.gateway.admin, server)
+    elif placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
+        placement.move_allocations(context.gateway.admin, consumer, server)
 
 
 # the scheduler
@@ -189,8 +193,24 @@ def _schedule(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]
                 raise
             refused = error
             continue
+        _hold_only(context, chosen[0])
         return _selected(context, cell, chosen, flavor)
     raise refused or CallFailed("there is no other cell", kind="NoValidHost")
+
+
+def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
+    """See to it that only the chosen host is claimed.
+
+    An earlier request whose answer was lost may have been served late; the scheduler adds its claim
+    to what is held already (nova/scheduler/client/report.py, claim_resources).
+    """
+    admin, server = context.gateway.admin, places.server_id(context)
+    wanted = chosen.allocation_request.get("allocations") or {}
+    held = placement.allocations_of(admin, server)["allocations"]
+    if wanted and placement.resources_of(held) != placement.resources_of(wanted):
+        placement.delete_allocations(admin, server)
+        project, user = context.facts["project_id"], context.facts["user_id"]
+        placement.claim(admin, server, chosen.allocation_request, chosen.allocation_request_version, project, user)
 
 
 def _selected(
@@ -256,7 +276,10 @@ def _unbind_ports(context: Context, intent: Mapping[str, Any], _result: Mapping[
     """Take the target's bindings away, the source's made active first: never a port without a binding."""
     neutron, facts = context.gateway.service, context.facts
     for port in intent["ports"]:
-        binding = network.binding_for(neutron, port["id"], facts["target_host"])
+        try:
+            binding = network.binding_for(neutron, port["id"], facts["target_host"])
+        except NotFound:
+            continue  # its owner deleted the port meanwhile
         if binding is None:
             continue
         if binding.status == network.ACTIVE:
@@ -363,6 +386,8 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _unmirror(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     database = places.source(context)
+    if state.read_system_metadata(database, places.server_id(context)).get(places.MARK) != context.move.id:
+        return  # deleted meanwhile, or taken back already
     with state.transaction(database.engine, database.name) as connection:
         state.set_extra(
             connection, database, places.server_id(context), {"migration_context": None}, places.now(context)

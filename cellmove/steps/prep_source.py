@@ -10,6 +10,7 @@ from typing import Any
 
 from cellmove.cloud import image
 from cellmove.db import state
+from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
 from cellmove.pipeline import Action, Context, Finding
 from cellmove.steps import places, recover
@@ -61,6 +62,8 @@ def _stash(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     server, now = places.server_id(context), places.now(context)
     database = places.source(context)
+    if state.read_system_metadata(database, server).get(places.MARK) != context.move.id:
+        return  # deleted meanwhile, or taken back already
     task_state = places.row(database, server)["task_state"]
     with state.transaction(database.engine, database.name) as connection:
         if task_state == "resize_migrating":
@@ -71,6 +74,9 @@ def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
 
 
 def _list_attachments(context: Context) -> Mapping[str, Any]:
+    """A host that is down is found now, while it is certain that it was never asked."""
+    if not places.is_up(context, places.source(context), context.facts["source_host"]):
+        raise CannotConnect(f"nova-compute on {context.facts['source_host']} is down")
     mappings = state.volume_mappings(places.source(context), places.server_id(context))
     return {"attachments": {str(mapping["id"]): mapping["attachment_id"] for mapping in mappings}}
 
@@ -83,9 +89,7 @@ def _stop_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
 
 def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
     facts = context.facts
-    return places.find_out(
-        context, places.source_cell(context), facts["source_host"], compute.PREP_AT_SOURCE, facts["request_id"]
-    )
+    return recover.find_out_source(context, facts["request_id"])
 
 
 def _restart_source(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
@@ -101,7 +105,13 @@ ACTIONS = (
         undo=_delete_image,
         applies=_is_image_backed,
     ),
-    Action("stash", "stash flavors and state in {source_cell} (resize_migrating)", _stash, undo=_unstash),
+    Action(
+        "stash",
+        "stash flavors and state in {source_cell} (resize_migrating)",
+        _stash,
+        undo=_unstash,
+        takes_all_back=True,
+    ),
     Action(
         "stop_source",
         "stop the guest on {source_host}, upload its disk, let go of volumes and ports",

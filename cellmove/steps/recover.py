@@ -14,7 +14,7 @@ from cellmove.cloud import network, servers, volume
 from cellmove.db import history, state
 from cellmove.errors import CallFailed, CallUncertain
 from cellmove.hosts import compute
-from cellmove.pipeline import Context, Seen
+from cellmove.pipeline import Context, Finding, Seen
 from cellmove.steps import places
 
 GUEST_RUNNING = 1  # nova/compute/power_state.py
@@ -33,9 +33,9 @@ def release_target(context: Context) -> None:
     """
     facts, server = context.facts, places.server_id(context)
     database = places.target(context)
-    instance = state.read_instance(database, server)
-    if instance is None:
+    if state.read_instance(database, server) is None:
         return
+    _fence_target(context)
     migration = places.migration_row(context, database)
     request_id, host = facts["request_id"], facts["target_host"]
     finished = history.event_state(database, server, request_id, compute.FINISH_AT_DEST.event)
@@ -49,14 +49,30 @@ def release_target(context: Context) -> None:
     if not places.is_up(context, database, host) and not finished:
         context.note(f"nova-compute on {host} is down: it frees its claim by itself when it comes back")
         return
-    state.swap_instance(
-        database,
-        server,
-        {"task_state": (None, "resize_prep", "resize_migrated", "resize_finish", "resize_reverting")},
-        {"task_state": "resize_reverting"},
-        places.now(context),
-    )
     places.call_target(context, compute.REVERT_AT_DEST, request_id)
+
+
+def _fence_target(context: Context) -> None:
+    """Take the task state that finish_at_dest needs to begin, before anything is looked at.
+
+    A call that still lies in the host's queue fails at its first save then (expected resize_migrated),
+    instead of starting a second guest after the first was started again.
+
+    :raises CallUncertain: it has begun and has not ended
+    """
+    facts, server, database = context.facts, places.server_id(context), places.target(context)
+    free: tuple[str | None, ...] = (None, "resize_prep", "resize_migrated", "resize_reverting")
+    finished = history.event_state(database, server, facts["request_id"], compute.FINISH_AT_DEST.event)
+    if finished in (history.SUCCESS, history.ERROR):
+        free = (*free, "resize_finish")
+    try:
+        state.swap_instance(
+            database, server, {"task_state": free}, {"task_state": "resize_reverting"}, places.now(context)
+        )
+    except CallFailed as error:
+        if error.kind != "conflict":
+            raise
+        raise CallUncertain(f"{facts['target_host']} is still at work on the server") from None
 
 
 def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
@@ -69,6 +85,11 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
     facts, server = context.facts, places.server_id(context)
     database = places.source(context)
     request_id, host = facts["request_id"], facts["source_host"]
+    instance = state.read_instance(database, server)
+    if instance is None:
+        return  # its owner deleted the server meanwhile
+    if places.migration_row(context, database)["status"] == "reverted":
+        return  # its owner reverted the move meanwhile
     back = history.event_state(database, server, request_id, compute.FINISH_REVERT_AT_SOURCE.event)
     if back == history.SUCCESS:
         return
@@ -77,12 +98,11 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
     if back == history.ERROR:
         reboot_source(context)
         return
-    finding = places.find_out(context, places.source_cell(context), host, compute.PREP_AT_SOURCE, request_id)
+    finding = find_out_source(context, request_id)
     if finding.seen is Seen.NOT_HAPPENED:
         return
     if finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN):
         raise CallUncertain(finding.text)
-    instance = places.row(database, server)
     if finding.seen is Seen.FAILED and not _is_detached(context, intent):
         # Failed before the guest was taken apart, or while destroying it: disks, volumes and ports
         # are as they were. The recorded power_state cannot be trusted (it is saved later), so a
@@ -94,6 +114,22 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
     if finding.seen is Seen.FAILED:
         _empty_attachments(context, intent)
     finish_revert(context, request_id)
+
+
+def find_out_source(context: Context, request_id: str) -> Finding:
+    """What became of prep_at_source.
+
+    A host that was restarted during the call starts the guest again by itself and clears the task
+    state (ComputeManager._init_instance), but the call's event stays open for ever.
+    """
+    host = context.facts["source_host"]
+    finding = places.find_out(context, places.source_cell(context), host, compute.PREP_AT_SOURCE, request_id)
+    if finding.seen is not Seen.UNDER_WAY:
+        return finding
+    instance = state.read_instance(places.source(context), places.server_id(context))
+    if instance is not None and instance["task_state"] is None:
+        return Finding(Seen.FAILED, text=f"{host} was restarted during {compute.PREP_AT_SOURCE.name}")
+    return finding
 
 
 def finish_revert(context: Context, request_id: str) -> None:
@@ -171,7 +207,7 @@ def _is_detached(context: Context, intent: Mapping[str, Any]) -> bool:
         if before.get(str(mapping["id"])) != mapping["attachment_id"]:
             return True
     ports = network.ports_of(context.gateway.service, places.server_id(context))
-    return any(port.host != context.facts["source_host"] for port in ports)
+    return any(port.host == context.facts["target_host"] for port in ports)
 
 
 def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:

@@ -46,7 +46,11 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     )
     us = caller(context.gateway.admin)
     database = places.target(context)
+    result = {"revert_request_id": intent["revert_request_id"]}
     with state.transaction(database.engine, database.name) as connection:
+        if history.has_action(connection, database, server, intent["revert_request_id"]):
+            return result
+        # An owner's own revert makes the very same writes: finding them there would not do.
         state.swap_instance(
             database,
             server,
@@ -54,9 +58,18 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             {"task_state": "resize_reverting", "availability_zone": zone},
             now,
             connection,
+            content=False,
         )
         expected = {"status": "finished"}
-        state.swap_migration(database, facts["migration_uuid"], expected, {"status": "reverting"}, now, connection)
+        state.swap_migration(
+            database,
+            facts["migration_uuid"],
+            expected,
+            {"status": "reverting"},
+            now,
+            connection,
+            content=False,
+        )
         history.ensure_action(
             connection, database, server, action="revertResize", request_id=intent["revert_request_id"],
             user_id=us["user_id"], project_id=us["project_id"], now=now,
@@ -65,14 +78,16 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             database, server, request_id=intent["revert_request_id"], event=EVENT, host=places.here(), now=now,
             connection=connection,
         )  # fmt: skip
-    return {"revert_request_id": intent["revert_request_id"]}
+    return result
 
 
 def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     server, now = places.server_id(context), places.now(context)
     database = places.target(context)
-    migration = places.migration_row(context, database)
-    instance = places.row(database, server)
+    migration = state.read_migration(database, context.facts["migration_uuid"])
+    instance = state.read_instance(database, server)
+    if migration is None or instance is None:
+        return
     with state.transaction(database.engine, database.name) as connection:
         if instance["task_state"] == "resize_reverting":
             state.swap_instance(
@@ -98,10 +113,12 @@ def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     source, target = places.source(context), places.target(context)
     old_vm_state = state.read_system_metadata(target, server).get("old_vm_state")
+    changed = places.row(target, server)  # a rename or a lock made while it was resized stays
     with state.transaction(source.engine, source.name) as connection:
         expected: Mapping[str, Any] = {"task_state": "resize_migrated"}
         state.swap_instance(source, server, expected, {"task_state": "resize_reverting"}, now, connection)
         state.set_system_metadata(connection, source, server, "old_vm_state", old_vm_state, now)
+        state.carry_over(connection, source, server, changed, now)
         expected = {"status": "post-migrating"}
         state.swap_migration(source, facts["migration_uuid"], expected, {"status": "reverting"}, now, connection)
     history.copy_action(target, source, server, facts["revert_request_id"])
@@ -171,6 +188,17 @@ def _switch_back(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
     return NOTHING
 
 
+def _switch_forth(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    """Only met when the switch was committed and its answer lost, and then nothing else got through."""
+    state.swap_mapping(
+        context.gateway.api_engine,
+        places.server_id(context),
+        places.source_cell(context).id,
+        places.target_cell(context).id,
+        places.now(context),
+    )
+
+
 def _hide_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     state.swap_instance(places.target(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
     return NOTHING
@@ -182,6 +210,14 @@ def _clean_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
         places.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
         host=facts["target_host"], now=places.now(context),
     )  # fmt: skip
+    # A failed call leaves no task state behind, and the next one would not be taken without it.
+    state.swap_instance(
+        places.target(context),
+        server,
+        {"task_state": (None, "resize_reverting")},
+        {"task_state": "resize_reverting"},
+        places.now(context),
+    )
     places.call_target(context, compute.REVERT_AT_DEST, facts["revert_request_id"])
     return NOTHING
 
@@ -234,7 +270,12 @@ ACTIONS = (
     Action("match_volumes", "match volumes attached or detached meanwhile", _match_volumes, intend=_list_attachments),
     Action("show_source", "show the server in {source_cell}", _show_source, undo=_hide_source, joined=True),
     Action(
-        "switch_back", "point the server's mapping at {source_cell}", _switch_back, pivot=Pivot.WHEN_DONE, joined=True
+        "switch_back",
+        "point the server's mapping at {source_cell}",
+        _switch_back,
+        undo=_switch_forth,
+        pivot=Pivot.WHEN_DONE,
+        joined=True,
     ),
     Action("hide_target", "hide the server in {target_cell}", _hide_target),
     Action(

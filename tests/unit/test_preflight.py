@@ -281,12 +281,13 @@ REFUSALS: dict[str, list[Picture]] = {
         picture(devices=(dataclasses.replace(ROOT_IMAGE, encrypted=True),)),
         picture(server=instance(ephemeral_key=True)),
     ],
+    "no-allocations": [picture(allocations=frozenset())],
     "shared-disk-store": [picture(disk_store="shared")],
     "disk-store-unknown": [picture(disk_store="unknown")],
 }  # fmt: skip
 
 WARNINGS: dict[str, list[Picture]] = {
-    "allocations": [picture(allocations=frozenset()), picture(allocations=frozenset({"node-of-c1-host2"}))],
+    "allocations": [picture(allocations=frozenset({"node-of-c1-host2"}))],
     "server-group": [
         picture(group=Group("g", "web", policy, ("server-1", "server-2")), group_hosts=("c1-host1",))
         for policy in ("affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity")
