@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,14 +29,14 @@ CALLS = {
 def wait_for_intent(journal: Path, action: str) -> None:
     """Wait until the journal says that an action was begun and not done."""
     deadline = time.monotonic() + 60
+    query = "SELECT count(*) FROM entries WHERE action = ? AND phase = 'intent'"
     while time.monotonic() < deadline:
-        if journal.exists():
-            with sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=5) as connection:
-                found = connection.execute(
-                    "SELECT count(*) FROM entries WHERE action = ? AND phase = 'intent'", (action,)
-                )
-                if found.fetchone()[0]:
-                    return
+        with (
+            contextlib.suppress(sqlite3.OperationalError),  # it is only being made
+            contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=5)) as connection,
+        ):
+            if connection.execute(query, (action,)).fetchone()[0]:
+                return
         time.sleep(0.1)
     pytest.fail(f"{action} was never begun")
 
