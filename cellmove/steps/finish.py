@@ -158,7 +158,13 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 ACTIONS = (
-    Action("hand_over", "hand the server over to {target_cell} (resize_migrated)", _hand_over, undo=_take_over),
+    Action(
+        "hand_over",
+        "hand the server over to {target_cell} (resize_migrated)",
+        _hand_over,
+        undo=_take_over,
+        takes_all_back=True,
+    ),
     Action(
         "start_target",
         "connect ports and volumes and start the guest on {target_host}",

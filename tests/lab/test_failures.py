@@ -33,7 +33,9 @@ def test_a_failure_is_taken_back(cellmove, boot, volume_backed, host, call, how,
     disk = cloud.disk_hash(server.id)
     command = ("resize", server.name, "m1.small", "--host", TARGET)
 
-    with cloud.fault(host, call, how):
+    # These two calls do not know which server they are for.
+    whose = None if call in ("agent", "get_host_ip_addr") else server.id
+    with cloud.fault(host, call, how, whose):
         failed = cellmove(*command, expect=1)
 
     assert action in failed.stderr
@@ -52,7 +54,7 @@ def test_a_failure_is_taken_back(cellmove, boot, volume_backed, host, call, how,
 def test_a_stopped_server_stays_stopped_when_the_start_fails(cellmove, boot):
     server = boot("stopped", active=False, volumes=1)
     before = oracle.picture(server.id)
-    with cloud.fault(TARGET, "spawn", "fail"):
+    with cloud.fault(TARGET, "spawn", "fail", server.id):
         cellmove("migrate", server.name, "--host", TARGET, expect=1)
     after = oracle.picture(server.id)
     assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="SHUTOFF") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lab import cloud, oracle
 
 TARGET = "c2-host1"
