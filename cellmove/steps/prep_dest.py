@@ -13,7 +13,7 @@ from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
 from cellmove.db.cells import Cell
-from cellmove.errors import CallFailed, NotFound
+from cellmove.errors import CallFailed
 from cellmove.hosts import compute, conductor, scheduler
 from cellmove.hosts.context import request_context
 from cellmove.pipeline import Action, Context, Finding
@@ -275,11 +275,12 @@ def _bind_ports(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any
 def _unbind_ports(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Take the target's bindings away, the source's made active first: never a port without a binding."""
     neutron, facts = context.gateway.service, context.facts
+    # A port that was detached or deleted meanwhile is none of ours (neutron would answer 400 or 404).
+    ours = {port.id for port in network.ports_of(neutron, places.server_id(context))}
     for port in intent["ports"]:
-        try:
-            binding = network.binding_for(neutron, port["id"], facts["target_host"])
-        except NotFound:
-            continue  # its owner deleted the port meanwhile
+        if port["id"] not in ours:
+            continue
+        binding = network.binding_for(neutron, port["id"], facts["target_host"])
         if binding is None:
             continue
         if binding.status == network.ACTIVE:
