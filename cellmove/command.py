@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +145,8 @@ def _guarded(options: Options, run: Callable[[], Any]) -> int:
         code = run()
     except click.ClickException as error:
         error.show()
+        if _asks_for_json(sys.argv[1:]):
+            options.form = "json"  # the mistake may stand before the option that says so
         _answer_error(options, CellmoveError(error.format_message()), exit_code=2)
         return 2
     except click.Abort:
@@ -163,6 +165,13 @@ def _guarded(options: Options, run: Callable[[], Any]) -> int:
             raise
         return _report(options, _fault(error), 3)
     return code if isinstance(code, int) else 0
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    pairs = zip(words, (*words[1:], ""), strict=True)
+    return any(
+        (word in ("-f", "--format") and after == "json") or word in ("-fjson", "--format=json") for word, after in pairs
+    )
 
 
 def _fault(error: Exception) -> CellmoveError:

@@ -53,7 +53,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "server": {"id": move.server_id, "name": move.server_name},
         "kind": move.kind,
         "source": {"cell": facts.get("source_cell", ""), "host": facts.get("source_host", "")},
-        "target": {"cell": facts.get("target_cell", ""), "host": facts.get("target_host", "")},
+        "target": _target(move, entries, facts),
         "created_at": move.created_at,
         "updated_at": move.updated_at,
         "next": list(next_commands(move, busy_step(entries, move))),
@@ -86,7 +86,7 @@ def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> D
             "server": {"id": summary.get("server_id", ""), "name": summary.get("server_name", "")},
             "kind": summary.get("kind", ""),
             "source": {"cell": summary.get("source_cell", ""), "host": summary.get("source_host", "")},
-            "target": {"cell": summary.get("target_cell", ""), "host": ""},
+            "target": {"cell": summary.get("target_cell", ""), "host": summary.get("target_host", "")},
             "next": [next_command] if next_command else [],
             "steps": [],
         }
@@ -152,6 +152,13 @@ def _action_document(entry: Entry) -> Document:
 # results: documents as json, as bare values, or drawn for a person
 
 
+WIDE = 125
+"""Columns of a terminal from which on a list of moves is shown with everything."""
+
+DROPPED_WHEN_NARROW = ("kind", "from", "changed (UTC)")
+"""What ``show`` says as well."""
+
+
 class Page:
     """Collects what is drawn for a person and gives it back as one text.
 
@@ -194,11 +201,14 @@ class Page:
             return
         from rich.table import Table
 
+        narrow = self._console.width < WIDE
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        for header in headers:
-            table.add_column(header.upper(), overflow="fold", no_wrap=header in ("move", "next"))
+        shown = [column for column, header in enumerate(headers) if not (narrow and header in DROPPED_WHEN_NARROW)]
+        for column in shown:
+            folds = headers[column] == "error"
+            table.add_column(headers[column].upper(), overflow="fold" if folds else "ellipsis", no_wrap=not folds)
         for row in rows:
-            table.add_row(*(styled(cell, _style(cell)) for cell in row))
+            table.add_row(*(styled(row[column], _style(row[column])) for column in shown))
         self._console.print(table)
 
     def _plain(self, rows: Sequence[Sequence[str]]) -> None:
@@ -237,6 +247,15 @@ def draw_move(page: Page, document: Document) -> None:
     page.fields([*_move_fields(document), *_next_fields(document)])
 
 
+def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Where the move goes: what the scheduler chose, also when that was taken back; before, what was asked for."""
+    chosen = dict(facts)
+    for entry in entries:
+        chosen |= {name: entry.result[name] for name in ("target_cell", "target_host") if name in entry.result}
+    wanted_cell, wanted_host = move.plan.get("wanted_cell", ""), move.plan.get("wanted_host", "")
+    return {"cell": chosen.get("target_cell", wanted_cell), "host": chosen.get("target_host", wanted_host)}
+
+
 def draw_details(page: Page, document: Document) -> None:
     """Everything the journal knows about a move."""
     times = [("begun", f"{_moment(document['created_at'])} UTC"), ("changed", f"{_moment(document['updated_at'])} UTC")]
@@ -259,7 +278,7 @@ def draw_details(page: Page, document: Document) -> None:
 def draw_list(page: Page, document: Document) -> None:
     """Many moves, one line each."""
     if not document["moves"]:
-        page.fields([("moves", "nothing")])
+        page.fields([("moves", "none")])
         return
     rows = [
         (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, MetaData, Row
     from sqlalchemy.exc import DBAPIError
 
-MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan")
+MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
 ENTRY_COLUMNS = (
     "move_id", "sequence", "step", "action", "phase", "intent", "result", "error", "started_at", "finished_at",
 )  # fmt: skip
@@ -116,6 +116,17 @@ class Journal:
             values["open_server"] = None
         with self._transaction() as connection:
             connection.execute(update(self.moves).where(self.moves.c.id == move_id).values(values))
+        return self._known(move_id)
+
+    def set_aim(self, move_id: str, aim: str) -> Move:
+        """Record to which state a whole run is to bring the move, so that ``resume`` goes on to it."""
+        from sqlalchemy import update
+
+        with self._transaction() as connection:
+            connection.execute(update(self.moves).where(self.moves.c.id == move_id).values(aim=aim))
+        return self._known(move_id)
+
+    def _known(self, move_id: str) -> Move:
         move = self.move(move_id)
         if move is None:
             raise Stopped(f"move {move_id} has vanished from the journal {self.location}")
@@ -328,6 +339,7 @@ def _metadata() -> MetaData:
         Column("created_at", String(32), nullable=False),
         Column("updated_at", String(32), nullable=False),
         Column("plan", Text(16_000_000), nullable=False),
+        Column("aim", String(32), nullable=False, server_default=""),
     )
     Table(
         "entries",

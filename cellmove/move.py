@@ -67,6 +67,12 @@ class Move:
     created_at: str  # UTC, ISO 8601
     updated_at: str
     plan: Mapping[str, Any] = field(default_factory=dict)
+    aim: str = ""  # the state that a whole run ("resize", "migrate") is after; empty: a person walks step by step
+
+    @property
+    def is_on_the_way(self) -> bool:
+        """Whether a whole run was begun and has not come to the end it was after."""
+        return bool(self.aim) and self.state is not State.ROLLING_BACK and self.is_open and self.state != self.aim
 
     @property
     def is_open(self) -> bool:
@@ -109,7 +115,7 @@ def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
         return (f"cellmove rollback {move.id}",)
     if busy in (Step.CONFIRM, Step.REVERT):
         return (f"cellmove resume {move.id}",)
-    if busy is not None:
+    if busy is not None or move.is_on_the_way:
         return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")
     if move.state is State.FINISHED:
         return (f"cellmove confirm {move.id}", f"cellmove revert {move.id}")

@@ -76,6 +76,11 @@ def plan(
     """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move."""
     from cellmove.steps.plan import gather
 
+    there = _open_move(session, server)
+    if there is not None:
+        if _fits(there, flavor, host, _cell_name(session, cell), exactly=True):
+            return PlanReport(there, {}, ())
+        raise _has_another_aim(there)
     with _before_anything_is_written():
         planned = gather(
             session.gateway,
@@ -117,26 +122,45 @@ def move_for(
 
     :raises Refused: the server has an open move of another kind
     """
+    move = _open_move(session, server)
+    cell = _cell_name(session, cell)
+    if move is None:
+        move = _done_already(session, server, flavor, host, cell)
+        if move is not None:
+            return PlanReport(move, {}, ())
+        return plan(session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True)
+    if not _fits(move, flavor, host, cell, exactly=False):
+        raise _has_another_aim(move)
+    return PlanReport(move, {}, ())
+
+
+def _open_move(session: Session, server: str) -> Move | None:
+    """The open move of a server named by name or UUID, if there is one and its owner has not ended it."""
+    server_id = _server_id(session, server)
+    _reconcile_server(session, server_id)
+    return session.journal.open_move_of(server_id)
+
+
+def _server_id(session: Session, server: str) -> str:
     from cellmove.cloud.servers import find_server
 
     with _before_anything_is_written():
-        found = find_server(session.gateway.admin, server)
-    _reconcile_server(session, found["id"])
-    move = session.journal.open_move_of(found["id"])
-    cell = session.gateway.cell(cell).name if cell else None
-    if move is None:
-        move = _done_already(session, found["id"], flavor, host, cell)
-        if move is not None:
-            return PlanReport(move, {}, ())
-        return plan(session, found["id"], flavor, host=host, cell=cell, force_locked=force_locked, open_move=True)
-    facts = move.plan
-    if not _fits(move, flavor, host, cell, exactly=False):
-        raise Refused(
-            f"{move.server_name} already has an open move, {move.id}, with another aim: {facts['command']}",
-            state=f"that move is {move.state}",
-            next_command=f"cellmove show {move.id}",
-        )
-    return PlanReport(move, {}, ())
+        return str(find_server(session.gateway.admin, server)["id"])
+
+
+def _cell_name(session: Session, cell: str | None) -> str | None:
+    if not cell:
+        return None
+    with _before_anything_is_written():
+        return session.gateway.cell(cell).name
+
+
+def _has_another_aim(move: Move) -> Refused:
+    return Refused(
+        f"{move.server_name} already has an open move, {move.id}, with another aim: {move.plan['command']}",
+        state=f"that move is {move.state}; nothing was written",
+        next_command=f"cellmove show {move.id}",
+    )
 
 
 def _fits(move: Move, flavor: str | None, host: str | None, cell: str | None, *, exactly: bool) -> bool:
@@ -153,13 +177,12 @@ def _fits(move: Move, flavor: str | None, host: str | None, cell: str | None, *,
     return kind_fits and flavor_fits and host_fits and cell_fits
 
 
-def _done_already(
-    session: Session, server_id: str, flavor: str | None, host: str | None, cell: str | None
-) -> Move | None:
+def _done_already(session: Session, server: str, flavor: str | None, host: str | None, cell: str | None) -> Move | None:
     """The server's last move, if this very command made it and the server is still where it took it.
 
     Run every night from cron, the same command must not move a server back and forth.
     """
+    server_id = _server_id(session, server)
     moves = [move for move in session.journal.all_moves() if move.server_id == server_id]
     if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], flavor, host, cell, exactly=True):
         return None
@@ -180,7 +203,7 @@ def find_move(session: Session, reference: str) -> Move:
     """
     found = session.journal.find(reference)
     if not found:
-        raise Usage(f"there is no move of {reference!r} in the journal", next_command="cellmove list --all")
+        raise Usage(f"there is no move of {reference!r} in the journal", next_command=f"cellmove plan {reference}")
     if len(found) > 1 and any(move.is_open for move in found):
         listed = "\n".join(f"  {m.id}  {m.server_name}  {m.server_id}  {m.state}" for m in found)
         raise Usage(f"{reference!r} means several moves; name one:\n{listed}")
@@ -215,11 +238,19 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
                 state="nothing was written by this run",
                 next_command=f"cellmove resume {move.id}",
             )
-        steps = (*TO_FINISH, Step.CONFIRM) if confirm else TO_FINISH
-        for step in steps:
-            if TRANSITIONS[step][0] is move.state:
-                move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
-        return move
+        aim = State.CONFIRMED if confirm else State.FINISHED
+        if move.is_open and move.aim != aim:
+            move = session.journal.set_aim(move.id, aim.value)
+        return _run_to_aim(session, move)
+
+
+def _run_to_aim(session: Session, move: Move) -> Move:
+    """Run the steps that lead to the move's aim; before ``finish`` is done a failure takes everything back."""
+    steps = (*TO_FINISH, Step.CONFIRM) if move.aim == State.CONFIRMED else TO_FINISH
+    for step in steps:
+        if TRANSITIONS[step][0] is move.state:
+            move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
+    return move
 
 
 def resume(session: Session, move: Move) -> Move:
@@ -234,10 +265,11 @@ def resume(session: Session, move: Move) -> Move:
         if move.state is State.ROLLING_BACK:
             return _undo(session, move, None)
         if step is None:
-            return move
+            return _run_to_aim(session, move) if move.is_on_the_way else move
         if is_undoing(entries) and not past_pivot(runner, entries, step):
             return _undo(session, move, step)
-        return _run(session, move, step, undo_whole_move=False)
+        move = _run(session, move, step, undo_whole_move=bool(move.aim) and step in TO_FINISH)
+        return _run_to_aim(session, move) if move.is_on_the_way and step in TO_FINISH else move
 
 
 def resume_all(session: Session) -> list[Move]:
@@ -368,11 +400,14 @@ def _check_turn(session: Session, move: Move, step: Step) -> None:
     if TRANSITIONS[step][0] is move.state and busy in (None, step):
         return
     commands = next_commands(move, busy)
-    if busy is not None:
+    if move.state is State.SERVER_GONE:
+        why = f"the server is gone, and {move.id} is closed"
+    elif busy is not None:
         why = f"{busy} of {move.id} was begun and not finished"
     else:
         why = f"it is not the turn of {step}: {move.id} is {move.state}"
-    raise Refused(why, state="nothing was written", next_command=commands[0] if commands else "")
+    again = str(move.plan.get("command", "")) if move.state is State.ROLLED_BACK else f"cellmove show {move.id}"
+    raise Refused(why, state="nothing was written", next_command=commands[0] if commands else again)
 
 
 def _reconcile_server(session: Session, server_id: str) -> None:

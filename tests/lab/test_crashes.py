@@ -69,10 +69,8 @@ def test_killed_while_a_compute_works(cellmove, boot, lab_environment, tmp_path,
         assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
         assert oracle.compare(before, after) == []
     else:
-        shown = cellmove("show", server.name, "-f", "json").json
-        if shown["state"] != "finished":
-            assert shown["next"][0] in ended.stdout
-            cellmove("finish", server.name)
+        # The run was after the whole move, and so is its resume.
+        assert "finished" in ended.stdout
         cellmove("confirm", server.name)
         after = oracle.picture(server.id)
         assert oracle.problems(after, cell="cell2", host=TARGET, flavor="m1.small", status="ACTIVE") == []

@@ -195,7 +195,7 @@ def test_a_list() -> None:
     text = shown(listed, console.draw_list)
     assert text.splitlines()[0].split() == ["MOVE", "SERVER", "KIND", "STATE", "FROM", "TO", "CHANGED", "(UTC)", "NEXT"]
     assert "cellmove prep-dest m1" in text
-    assert shown(console.list_document([]), console.draw_list) == "moves  nothing\n"
+    assert shown(console.list_document([]), console.draw_list) == "moves  none\n"
 
 
 def test_a_plan() -> None:
