@@ -29,7 +29,8 @@ unit: $(STAMP)  ## Tests without any cloud, seconds
 	$(BIN)/pytest -q tests/unit
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
-	$(BIN)/pytest -q tests/lab --durations=10
+	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --durations=5
+	$(BIN)/pytest -q tests/lab -m alone --durations=5
 
 bench: $(STAMP)  ## What it costs to start
 	$(BIN)/python bench/start_time.py

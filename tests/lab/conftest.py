@@ -91,6 +91,5 @@ def boot(lab_environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
         return Server(server_id, name)
 
     yield boot_one
-    cloud.clear_faults()
     for server_id in made:
         cloud.delete(server_id)

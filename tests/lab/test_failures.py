@@ -17,8 +17,16 @@ FAULTS = {
     "the-guest-does-not-start": (TARGET, "spawn", "fail", "start_target"),
 }
 
+FOR_EVERYBODY = ("agent", "get_host_ip_addr")
+"""Faults that cannot be told apart by server."""
+
 CASES = [
-    pytest.param(volume_backed, *fault, id=f"{name}-{'volume' if volume_backed else 'image'}")
+    pytest.param(
+        volume_backed,
+        *fault,
+        id=f"{name}-{'volume' if volume_backed else 'image'}",
+        marks=[pytest.mark.alone] if fault[1] in FOR_EVERYBODY else [],
+    )
     for name, fault in FAULTS.items()
     for volume_backed in (False, True)
     if not (volume_backed and name == "the-snapshot-fails")  # of a volume-backed server none is taken
@@ -33,8 +41,7 @@ def test_a_failure_is_taken_back(cellmove, boot, volume_backed, host, call, how,
     disk = cloud.disk_hash(server.id)
     command = ("resize", server.name, "m1.small", "--host", TARGET)
 
-    # These two calls do not know which server they are for.
-    whose = None if call in ("agent", "get_host_ip_addr") else server.id
+    whose = None if call in FOR_EVERYBODY else server.id
     with cloud.fault(host, call, how, whose):
         failed = cellmove(*command, expect=1)
 
@@ -62,6 +69,7 @@ def test_a_stopped_server_stays_stopped_when_the_start_fails(cellmove, boot):
 
 
 @pytest.mark.lab
+@pytest.mark.alone
 def test_a_step_alone_takes_back_only_itself(cellmove, boot):
     server = boot("alone")
     before = oracle.picture(server.id)
@@ -77,6 +85,7 @@ def test_a_step_alone_takes_back_only_itself(cellmove, boot):
 
 
 @pytest.mark.lab
+@pytest.mark.alone
 def test_a_dead_destination_is_refused_before_a_write(cellmove, boot):
     server = boot("dead")
     before = oracle.picture(server.id)
