@@ -152,11 +152,11 @@ def _action_document(entry: Entry) -> Document:
 # results: documents as json, as bare values, or drawn for a person
 
 
-WIDE = 125
-"""Columns of a terminal from which on a list of moves is shown with everything."""
+NEEDS_WIDTH = {"kind": 155, "from": 155, "changed (UTC)": 155, "to": 100}
+"""Columns that a terminal narrower than this does without; ``show`` says them as well."""
 
-DROPPED_WHEN_NARROW = ("kind", "from", "changed (UTC)")
-"""What ``show`` says as well."""
+NEVER_CUT = frozenset({"move", "state", "next", "step", "action", "began", "took"})
+"""What is typed, or is short anyway."""
 
 
 class Page:
@@ -201,12 +201,19 @@ class Page:
             return
         from rich.table import Table
 
-        narrow = self._console.width < WIDE
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        shown = [column for column, header in enumerate(headers) if not (narrow and header in DROPPED_WHEN_NARROW)]
+        width = self._console.width
+        shown = [column for column, header in enumerate(headers) if width >= NEEDS_WIDTH.get(header, 0)]
         for column in shown:
-            folds = headers[column] == "error"
-            table.add_column(headers[column].upper(), overflow="fold" if folds else "ellipsis", no_wrap=not folds)
+            header, folds = headers[column], headers[column] == "error"
+            longest = max(len(header), *(len(row[column]) for row in rows)) if header in NEVER_CUT else None
+            table.add_column(
+                header.upper(),
+                overflow="fold" if folds else "ellipsis",
+                no_wrap=not folds,
+                min_width=longest,
+                max_width=max(width // 6, 12) if header == "server" else None,
+            )
         for row in rows:
             table.add_row(*(styled(row[column], _style(row[column])) for column in shown))
         self._console.print(table)
