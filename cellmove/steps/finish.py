@@ -98,25 +98,13 @@ def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
         raise CallFailed(
             f"somebody else went on with the move: its migration is {migration['status']}", kind="conflict"
         )
-    state.swap_mapping(
-        context.gateway.api_engine,
-        places.server_id(context),
-        places.source_cell(context).id,
-        places.target_cell(context).id,
-        places.now(context),
-    )
+    places.map_to_target(context)
     return NOTHING
 
 
 def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Only met when the switch was committed and its answer lost, and then nothing else got through."""
-    state.swap_mapping(
-        context.gateway.api_engine,
-        places.server_id(context),
-        places.target_cell(context).id,
-        places.source_cell(context).id,
-        places.now(context),
-    )
+    places.map_to_source(context)
 
 
 def _hide_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:

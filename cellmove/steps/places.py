@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cellmove.db import history, state
+from cellmove.db import history, look, state
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
@@ -84,15 +84,24 @@ def migration_row(context: Context, database: CellDatabase) -> dict[str, Any]:
 
 
 def is_up(context: Context, database: CellDatabase, host: str) -> bool:
-    """Whether nova-compute on a host reports itself alive, by nova's own rule (servicegroup/drivers/db.py)."""
+    """Whether there is a nova-compute on a host and it reports itself alive."""
     service = state.read_service(database, host)
-    if service is None or service.get("forced_down"):
-        return False
-    seen = service.get("last_seen_up") or service.get("created_at")
-    if seen is None:
-        return False
-    age = abs((context.clock.utc_now().replace(tzinfo=None) - seen).total_seconds())
-    return bool(age <= context.gateway.settings.service_down_time)
+    moment = context.clock.utc_now().replace(tzinfo=None)
+    return service is not None and look.is_up(service, moment, context.gateway.settings.service_down_time)
+
+
+def map_to_target(context: Context) -> None:
+    """Point the server's mapping at the target cell, from the source or already there."""
+    _map(context, source_cell(context), target_cell(context))
+
+
+def map_to_source(context: Context) -> None:
+    """Point the server's mapping at the source cell, from the target or already there."""
+    _map(context, target_cell(context), source_cell(context))
+
+
+def _map(context: Context, old: Cell, new: Cell) -> None:
+    state.swap_mapping(context.gateway.api_engine, server_id(context), old.id, new.id, now(context))
 
 
 def call_source(context: Context, method: Method, request_id: str, **more: Any) -> Any:
