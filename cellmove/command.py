@@ -289,6 +289,8 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
         return
     count = sum(check["level"] == "refusal" for check in document["checks"])
     name = document["server"]["name"] or document["server"]["id"]
+    if any(check["code"] == "being-moved" for check in document["checks"]):
+        command = f"cellmove adopt {name}"  # it says where to resume when the journal is not lost
     error = Refused(
         f"{name} cannot be moved as it is: {count} check{'s' if count != 1 else ''} refused",
         state="nothing was written; every reason is listed with what to do about it",

@@ -35,6 +35,9 @@ def _nothing(_picture: Picture) -> str:
 RECORDS = Group("records", _nothing, (server.check_records,))
 """Without these the others have nothing to look at."""
 
+MARKED = Group("state", _nothing, (server.check_mark,))
+"""A server that a move of ours is working on already: whatever else is odd about it is that move's doing."""
+
 CHECKS: tuple[Group, ...] = (
     RECORDS,
     Group("state", server.state_ok, (server.check_state, server.check_migrations)),
@@ -52,7 +55,10 @@ CHECKS: tuple[Group, ...] = (
 def examine(picture: Picture) -> tuple[Check, ...]:
     """All findings at once, in the order of :data:`CHECKS`."""
     found: list[Check] = []
-    for group in CHECKS if picture.is_complete else (RECORDS,):
+    groups: tuple[Group, ...] = CHECKS if picture.is_complete else (RECORDS,)
+    if picture.server is not None and picture.server.mark:
+        groups = (MARKED,)
+    for group in groups:
         findings = [finding for check in group.checks for finding in check(picture)]
         text = "" if findings or not picture.is_complete else group.ok(picture)
         found += findings or ([Check(group.code, Level.OK, text)] if text else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.mark import KEY, mark_of
 from cellmove.picture import OLDEST_COMPUTE, Picture, conductors_up
 
 UNFINISHED = frozenset({
@@ -64,6 +65,18 @@ BACK_TO_WORK = {
     "rescued": "openstack server unrescue {id}",
     "soft-delete": "openstack server restore {id}",
 }
+
+
+def check_mark(picture: Picture) -> Findings:
+    """A move of ours that this journal knows nothing of: begun elsewhere, or its journal is lost."""
+    found = mark_of({KEY: picture.instance.mark})
+    if found is not None:
+        yield refusal(
+            "being-moved",
+            f"cellmove is moving it already: {found.move_id}, recorded in {found.holder or 'a journal unknown here'}",
+            f"go on there with cellmove resume {found.move_id}; "
+            f"if that journal is lost, cellmove adopt {picture.server_id} rebuilds it",
+        )
 
 
 def check_state(picture: Picture) -> Findings:

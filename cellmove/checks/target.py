@@ -30,7 +30,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"
         ))  # fmt: skip
     found += _host_obstacles(target, picture)
-    if target.leftovers:
+    if target.leftovers and not picture.instance.mark:  # with a mark they are a move's own copy
         rows = ", ".join(f"{count} in {table}" for table, count in sorted(target.leftovers.items()))
         found.append((
             "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",

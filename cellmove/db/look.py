@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cellmove import mark
 from cellmove.db import records
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import (
@@ -222,7 +223,7 @@ def instance_of(database: CellDatabase, server_id: str) -> Instance | None:
     wanted = select(system.c.key, system.c.value).where(
         system.c.instance_uuid == server_id,
         system.c.deleted == 0,
-        or_(system.c.key.startswith("image_", autoescape=True), system.c.key == "vtpm_secret_uuid"),
+        or_(system.c.key.startswith("image_", autoescape=True), system.c.key.in_(["vtpm_secret_uuid", mark.KEY])),
     )
     metadata = {item.key: item.value or "" for item in _rows(database.engine, wanted)}
     return Instance(
@@ -245,8 +246,9 @@ def instance_of(database: CellDatabase, server_id: str) -> Instance | None:
         flavor=current_flavor(row.flavor),
         has_numa_topology=bool(parse_json(row.numa_topology)),
         pci_requests=tuple(parse_json(row.pci_requests) or ()),
-        image={key.removeprefix("image_"): value for key, value in metadata.items() if key != "vtpm_secret_uuid"},
+        image={key.removeprefix("image_"): value for key, value in metadata.items() if key.startswith("image_")},
         vtpm_secret="vtpm_secret_uuid" in metadata,
+        mark=metadata.get(mark.KEY, ""),
     )
 
 

@@ -48,6 +48,7 @@ class Instance:
 
     :param flavor: None when ``instance_extra`` holds none that can be read
     :param image: what system metadata keeps of the image, without the prefix ``image_``
+    :param mark: the value of ``cellmove.mark.KEY``: which move of ours is working on it, and who records that
     """
 
     uuid: str
@@ -71,6 +72,7 @@ class Instance:
     pci_requests: tuple[Mapping[str, Any], ...] = ()
     image: Mapping[str, str] = field(default_factory=dict)
     vtpm_secret: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +154,16 @@ def set_system_metadata(
         connection.execute(
             insert(table).values(instance_uuid=server_id, key=key, value=value, created_at=now, deleted=0)
         )
+
+
+def remove_system_metadata(
+    connection: Connection, database: CellDatabase, server_id: str, keys: Collection[str]
+) -> None:
+    """Remove keys for good (see :func:`set_system_metadata`); those that are not there are fine."""
+    from sqlalchemy import delete
+
+    table = database["instance_system_metadata"]
+    connection.execute(delete(table).where(table.c.instance_uuid == server_id, table.c.key.in_(list(keys))))
 
 
 def read_extra(database: CellDatabase, server_id: str) -> dict[str, Any]:

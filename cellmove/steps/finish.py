@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove import mark
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
@@ -64,6 +65,9 @@ def require_server(context: Context) -> None:
 def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
     require_server(context)
+    if not facts["volume_backed"] and not facts.get("image_id"):
+        # The host would start the guest from the image it was first built from, without a word.
+        raise CallFailed("the move knows of no image with the root disk")
     places.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
     return NOTHING
 
@@ -141,7 +145,7 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
                 history.finish_event(
                     database, server, request_id=facts["request_id"], event=event, now=now, connection=connection
                 )
-            state.set_system_metadata(connection, database, server, places.MARK, None, now)
+            state.remove_system_metadata(connection, database, server, mark.KEYS)
     return NOTHING
 
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cellmove import mark
 from cellmove.db import history, look, state
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import bus as bus_module
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 LOOKS = 5
 """How often, a second apart, it is looked for the first trace of a call before it counts as never sent."""
-
-MARK = "cellmove"
-"""The system_metadata key that says, in the cloud itself, which move of ours is working on a server."""
 
 
 def source_cell(context: Context) -> Cell:
@@ -88,6 +86,11 @@ def is_up(context: Context, database: CellDatabase, host: str) -> bool:
     service = state.read_service(database, host)
     moment = context.clock.utc_now().replace(tzinfo=None)
     return service is not None and look.is_up(service, moment, context.gateway.settings.service_down_time)
+
+
+def is_marked(context: Context, database: CellDatabase) -> bool:
+    """Whether a cell's row of the server says that this move is working on it."""
+    return mark.move_id_of(state.read_system_metadata(database, server_id(context)).get(mark.KEY)) == context.move.id
 
 
 def map_to_target(context: Context) -> None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove import mark
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
@@ -39,10 +40,10 @@ def _begin_before(context: Context) -> Mapping[str, Any]:
     }
 
 
-def _begin(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.source(context)
-    if state.read_system_metadata(database, server).get(places.MARK) == context.move.id:
+    if places.is_marked(context, database):
         return NOTHING
     us = caller(context.gateway.admin)
     with state.transaction(database.engine, database.name) as connection:
@@ -55,7 +56,8 @@ def _begin(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
             connection,
             content=False,
         )
-        state.set_system_metadata(connection, database, server, places.MARK, context.move.id, now)
+        for key, value in mark.rows_of(_mark(context, intent)).items():
+            state.set_system_metadata(connection, database, server, key, value, now)
         # libvirt rebases the disk on this image at the destination; servers from old releases lack it.
         state.set_system_metadata(connection, database, server, "image_base_image_ref", facts["image_ref"], now)
         history.ensure_action(
@@ -76,10 +78,24 @@ def _begin(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     return NOTHING
 
 
+def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
+    """What a lost journal can be rebuilt from, together with the rows of later actions."""
+    facts = context.facts
+    return mark.Mark(
+        move_id=context.move.id,
+        holder=mark.holder_of(context.gateway.settings.journal),
+        request_id=facts["request_id"],
+        flavor_id=facts["new_flavor_id"] if facts["kind"] == "resize" else "",
+        cell=facts["wanted_cell"],
+        host=facts["wanted_host"],
+        before=intent,
+    )
+
+
 def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.source(context)
-    if state.read_system_metadata(database, server).get(places.MARK) != context.move.id:
+    if not places.is_marked(context, database):
         return
     instance = places.row(database, server)
     values = {name: intent[name] for name in ("progress", "auto_disk_config")}
@@ -91,7 +107,7 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
         state.set_system_metadata(
             connection, database, server, "image_base_image_ref", intent["image_base_image_ref"], now
         )
-        state.set_system_metadata(connection, database, server, places.MARK, None, now)
+        state.remove_system_metadata(connection, database, server, mark.KEYS)
         for event in EVENTS:
             history.finish_event(
                 database, server, request_id=facts["request_id"], event=event, now=now,
@@ -387,7 +403,7 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _unmirror(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     database = places.source(context)
-    if state.read_system_metadata(database, places.server_id(context)).get(places.MARK) != context.move.id:
+    if not places.is_marked(context, database):
         return  # deleted meanwhile, or taken back already
     with state.transaction(database.engine, database.name) as connection:
         state.set_extra(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove import mark
 from cellmove.cloud import image
 from cellmove.db import state
 from cellmove.errors import CannotConnect
@@ -28,8 +29,9 @@ def _choose_image(context: Context) -> Mapping[str, Any]:
 
 def _create_image(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     server, database = places.server_id(context), places.source(context)
-    metadata = state.read_system_metadata(database, server)
-    metadata.pop(places.MARK, None)
+    metadata = {
+        key: value for key, value in state.read_system_metadata(database, server).items() if key not in mark.KEYS
+    }
     image.create_temporary_image(
         context.gateway.admin,
         intent["image_id"],
@@ -62,7 +64,7 @@ def _stash(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     server, now = places.server_id(context), places.now(context)
     database = places.source(context)
-    if state.read_system_metadata(database, server).get(places.MARK) != context.move.id:
+    if not places.is_marked(context, database):
         return  # deleted meanwhile, or taken back already
     task_state = places.row(database, server)["task_state"]
     with state.transaction(database.engine, database.name) as connection:

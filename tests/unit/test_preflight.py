@@ -110,6 +110,16 @@ def spec(**fields: Any) -> Mapping[str, Any]:
     return {"nova_object.data": fields}
 
 
+def test_a_server_that_another_journal_moves_is_refused_with_one_finding() -> None:
+    server = instance(mark="move-1a root@m2:/j.db", task_state="resize_prep", hidden=True, locked=True)
+    (found,) = examine(picture(server=server, targets=(cell(leftovers={"instances": 1}),)))
+    assert (found.level, found.code) == (Level.REFUSAL, "being-moved")
+    assert "move-1a" in found.text
+    assert "root@m2:/j.db" in found.text
+    assert "cellmove resume move-1a" in found.remedy
+    assert "cellmove adopt server-1" in found.remedy
+
+
 def findings(of: Picture) -> list[tuple[str, str]]:
     return [(check.level.value, check.code) for check in examine(of) if check.level is not Level.OK]
 

@@ -1,0 +1,113 @@
+"""What a move leaves in the cloud itself while it is under way: who moves the server, and what cannot be seen later.
+
+The rows stand in ``instance_system_metadata`` of the source cell from ``take_server`` on, travel to the
+target with the other rows, and go when the move is finished or taken back. With them another machine
+can name the one that holds the journal, and a lost journal can be rebuilt (``cellmove adopt``).
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KEY = "cellmove"
+"""The key whose value begins with the move's id; a server without it is not being moved by us."""
+
+REQUEST, FLAVOR, CELL, HOST, BEFORE = (f"{KEY}_{name}" for name in ("request", "flavor", "cell", "host", "before"))
+KEYS = (KEY, REQUEST, FLAVOR, CELL, HOST, BEFORE)
+"""Every key that a move may have set."""
+
+LENGTH = 255
+"""How long a value may be in nova's tables."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One server's mark.
+
+    :param holder: who holds the journal: ``user@machine:path``, or the address of a shared one
+    :param request_id: of the action that nova's history shows
+    :param flavor_id: the new flavor of a resize; empty for a migration
+    :param cell: the cell that the operator named, if any
+    :param host: the host that the operator named, if any
+    :param before: the columns that taking the server changes, as they were
+    """
+
+    move_id: str
+    holder: str = ""
+    request_id: str = ""
+    flavor_id: str = ""
+    cell: str = ""
+    host: str = ""
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+
+def move_id_of(value: str | None) -> str:
+    """The id of the move that a value of :data:`KEY` names; empty when there is none."""
+    return next(iter((value or "").split()), "")
+
+
+def rows_of(mark: Mark) -> dict[str, str]:
+    """A mark as system metadata: key to value. What is not known is left out."""
+    values = {
+        KEY: f"{mark.move_id} {mark.holder}".strip(),
+        REQUEST: mark.request_id,
+        FLAVOR: mark.flavor_id,
+        CELL: mark.cell,
+        HOST: mark.host,
+        BEFORE: json.dumps(dict(mark.before)) if mark.before else "",
+    }
+    return {key: value[:LENGTH] for key, value in values.items() if value}
+
+
+def mark_of(metadata: Mapping[str, str]) -> Mark | None:
+    """The mark in a server's system metadata, or None."""
+    value = metadata.get(KEY)
+    if not move_id_of(value):
+        return None
+    try:
+        before = json.loads(metadata.get(BEFORE) or "{}")
+    except ValueError:
+        before = {}
+    return Mark(
+        move_id=move_id_of(value),
+        holder=" ".join((value or "").split(" ")[1:]),
+        request_id=metadata.get(REQUEST, ""),
+        flavor_id=metadata.get(FLAVOR, ""),
+        cell=metadata.get(CELL, ""),
+        host=metadata.get(HOST, ""),
+        before=before if isinstance(before, dict) else {},
+    )
+
+
+def holder_of(journal: str) -> str:
+    """Who holds a journal, so that a person on another machine can go there.
+
+    :param journal: its path or URL, as the settings have it; no password is kept
+    :returns: plain ASCII, which every nova schema can hold
+    """
+    if "://" in journal:
+        from sqlalchemy.engine import make_url
+
+        url = make_url(journal)
+        where = f"{url.get_backend_name()}://{url.host or ''}/{url.database or ''}"
+    else:
+        where = f"{_user()}@{socket.gethostname()}:{journal}"
+    return where.encode("ascii", "backslashreplace").decode()
+
+
+def is_same_holder(one: str, other: str, move_id: str) -> bool:
+    """Whether two holders are one, as far as a mark has room for them."""
+    return rows_of(Mark(move_id, one)) == rows_of(Mark(move_id, other))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # no entry for it in the password database, as in some containers
