@@ -1,20 +1,18 @@
 """A message bus of nova's, called with our own deadline.
 
-oslo.messaging has three habits this module keeps away from everybody else: a call to a broker that
-cannot be reached never returns whatever its timeout says, so the broker is probed first and the call
-runs in a thread that is given up at a deadline; remote built-in exceptions arrive as themselves with a
-remote traceback glued on; and its options must live on the global configuration object.
+What carries the calls is picked by the URL: oslo.messaging (:mod:`cellmove.hosts.rabbit`) for every bus
+of a real cloud, plain HTTP (:mod:`cellmove.hosts.loopback`) for those of the sandbox. A call runs in a
+thread that is given up at a deadline, because a transport may never return.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
-import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.errors import CallFailed, CallUncertain
+from cellmove.hosts import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from cellmove.settings import Settings
 
 MARGIN = 10.0
-"""Seconds that our own deadline lies behind oslo.messaging's timeout."""
+"""Seconds that our own deadline lies behind the transport's timeout."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,22 @@ class Target:
     namespace: str = ""
 
 
+class Transport(Protocol):
+    """What carries the calls of a bus."""
+
+    def probe(self) -> None:
+        """Check within seconds that the broker answers and accepts us.
+
+        :raises CannotConnect: naming the host and port, never the password
+        """
+
+    def send(
+        self, target: Target, context: Mapping[str, Any], method: str, arguments: Mapping[str, Any], timeout: float,
+        long: bool,
+    ) -> Any:  # fmt: skip
+        """Send a call and wait for its answer: see :func:`call`, which raises the same."""
+
+
 @dataclass(frozen=True)
 class Bus:
     """An open bus.
@@ -45,8 +59,7 @@ class Bus:
 
     name: str
     url: str = field(repr=False)
-    transport: Any = field(repr=False)
-    connect_timeout: float
+    transport: Transport = field(repr=False)
     response_timeout: float
     long_timeout: float
 
@@ -56,41 +69,17 @@ def open_bus(url: str, name: str, settings: Settings) -> Bus:
 
     :raises CannotConnect: when no broker of the URL answers or lets us in
     """
-    with warnings.catch_warnings():
-        # oslo.messaging imports eventlet where it is installed, and both warn about it at every start.
-        warnings.simplefilter("ignore")
-        _silence()
-        import oslo_messaging
-        from oslo_config import cfg
+    transport: Transport
+    if url.startswith(loopback.SCHEME):
+        where = url.replace(loopback.SCHEME, "http://", 1)
+        transport = loopback.LoopbackTransport(where, name, settings.connect_timeout)
+    else:
+        from cellmove.hosts import rabbit
 
-        _configure(cfg.CONF, settings)
-        transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=url)
-    bus = Bus(name, url, transport, settings.connect_timeout, settings.rpc_response_timeout, settings.long_rpc_timeout)
+        transport = rabbit.open_transport(url, name, settings)
+    bus = Bus(name, url, transport, settings.rpc_response_timeout, settings.long_rpc_timeout)
     probe_broker(bus)
     return bus
-
-
-_configured: list[bool] = []
-
-
-def _configure(conf: Any, settings: Settings) -> None:
-    """Load nova.conf into oslo's global configuration, once: TLS, heartbeats and queues are set there."""
-    if _configured:
-        return
-    import oslo_messaging
-
-    conf([], project="cellmove", default_config_files=[str(path) for path in settings.nova_conf if path.exists()])
-    oslo_messaging.set_transport_defaults(settings.control_exchange)
-    _configured.append(True)
-
-
-def _silence() -> None:
-    """Keep the libraries' own words ("Connection failed … retrying") off the operator's terminal."""
-    import logging
-
-    for noisy in ("amqp", "oslo", "oslo_messaging", "oslo.messaging", "oslo_service", "kombu"):
-        logging.getLogger(noisy).addHandler(logging.NullHandler())
-        logging.getLogger(noisy).propagate = False
 
 
 def probe_broker(bus: Bus) -> None:
@@ -98,53 +87,7 @@ def probe_broker(bus: Bus) -> None:
 
     :raises CannotConnect: naming the host and port, never the password
     """
-    import oslo_messaging
-    from oslo_config import cfg
-
-    url = oslo_messaging.TransportURL.parse(cfg.CONF, bus.url)
-    if url.transport not in ("rabbit", "amqp", "kombu"):
-        return
-    said = []
-    for host in url.hosts:
-        where = f"{host.hostname}:{host.port or 5672}"
-        try:
-            socket.create_connection((host.hostname, host.port or 5672), timeout=bus.connect_timeout).close()
-        except OSError as error:
-            said.append(f"{where}: {error.strerror or error}")
-            continue
-        if getattr(cfg.CONF, "oslo_messaging_rabbit", None) is not None and cfg.CONF.oslo_messaging_rabbit.ssl:
-            return
-        refused = _login(host, url.virtual_host or "/", bus.connect_timeout)
-        if refused is None:
-            return
-        said.append(f"{where}: {refused}")
-    raise CannotConnect(f"message bus of {bus.name} cannot be reached ({'; '.join(said)})")
-
-
-def _login(host: Any, virtual_host: str, timeout: float) -> str | None:
-    """Try to log in to one broker; None when it lets us in, else what it said."""
-    import amqp
-
-    connection = amqp.Connection(
-        host=f"{host.hostname}:{host.port or 5672}",
-        userid=host.username or "guest",
-        password=host.password or "guest",
-        virtual_host=virtual_host,
-        connect_timeout=timeout,
-        read_timeout=timeout,
-        write_timeout=timeout,
-    )
-    try:
-        connection.connect()
-        connection.close()
-    except (amqp.exceptions.AMQPError, OSError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, amqp.exceptions.AccessRefused):
-            text = "the user name or password is refused"
-        elif isinstance(error, amqp.exceptions.NotAllowed):
-            text = f"no access to the virtual host {virtual_host}"
-        return text
-    return None
+    bus.transport.probe()
 
 
 def call(
@@ -171,7 +114,7 @@ def call(
 
     def run() -> None:
         try:
-            box["answer"] = _client(bus, target, timeout, long).call(dict(context), method, **arguments)
+            box["answer"] = bus.transport.send(target, context, method, arguments, timeout, long)
         except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
             box["error"] = error
 
@@ -183,7 +126,7 @@ def call(
         raise CallUncertain(f"{method} on the bus of {bus.name} did not answer in {timeout + MARGIN:.0f} s")
     error = box.get("error")
     if error is not None:
-        raise _translated(error, bus, method)
+        raise error
     return box["answer"]
 
 
@@ -206,48 +149,3 @@ def ping(bus: Bus, topic: str, server: str) -> bool:
     except (CallUncertain, CallFailed):
         return False
     return True
-
-
-def _client(bus: Bus, target: Target, timeout: float, long: bool) -> Any:
-    import oslo_messaging
-
-    class _Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
-        def serialize_context(self, context: Mapping[str, Any]) -> dict[str, Any]:
-            return dict(context)
-
-    client = oslo_messaging.get_rpc_client(
-        bus.transport,
-        oslo_messaging.Target(
-            topic=target.topic, server=target.server or None, namespace=target.namespace or None, version=target.version
-        ),
-        serializer=_Serializer(),
-    )
-    options: dict[str, Any] = {"timeout": timeout}
-    if long:
-        options["call_monitor_timeout"] = bus.response_timeout
-    return client.prepare(**options)
-
-
-def _translated(error: BaseException, bus: Bus, method: str) -> Exception:
-    import amqp
-    import oslo_messaging
-
-    if isinstance(error, oslo_messaging.MessagingTimeout):
-        return CallUncertain(f"{method} on the bus of {bus.name} got no answer in time")
-    if isinstance(error, oslo_messaging.RemoteError):
-        return CallFailed(f"{error.exc_type}: {_first_line(error.value)}", kind=str(error.exc_type))
-    if isinstance(error, oslo_messaging.MessageDeliveryFailure):
-        return CannotConnect(f"{method} could not be delivered on the bus of {bus.name}")
-    if isinstance(error, amqp.exceptions.AMQPError):
-        return CannotConnect(f"the broker of {bus.name} refused: {_first_line(error)}")
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return CallUncertain(f"the connection to the broker of {bus.name} broke during {method}")
-    if isinstance(error, Exception):
-        # Built-in exceptions of the other side are raised here as themselves.
-        return CallFailed(f"{type(error).__name__}: {_first_line(error)}", kind=type(error).__name__)
-    raise error
-
-
-def _first_line(value: object) -> str:
-    text = str(value).strip()
-    return text.splitlines()[0] if text else ""

@@ -1,0 +1,129 @@
+"""The cloud as a process of its own: ``python -m cellmove.sandbox FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import bottle  # type: ignore[import-untyped]
+
+from cellmove.sandbox import buses, rest, seed
+from cellmove.sandbox.store import Cloud, Refusal, files
+
+HEARTBEAT = 10.0  # seconds
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_words: Any) -> None:
+        """Say nothing: the history tells what happened."""
+
+
+def write_configuration(folder: Path, base: str, urls: dict[str, str]) -> dict[str, str]:
+    """The files by which cellmove finds this cloud; returns the environment that names them."""
+    bus = base.replace("http://", "sandbox://", 1) + "/bus"
+    login = {"auth_url": f"{base}/identity/v3", "username": "admin", "password": rest.PASSWORD, "project_name": "admin",
+             "user_domain_name": "Default", "project_domain_name": "Default"}  # fmt: skip
+    clouds = {"clouds": {"sandbox": {"auth": login, "region_name": "RegionOne", "identity_api_version": "3"}}}
+    (folder / "clouds.yaml").write_text(json.dumps(clouds))
+    neutron = login | {"auth_type": "password", "username": "nova", "region_name": "RegionOne"}
+    sections: dict[str, dict[str, Any]] = {
+        "DEFAULT": {"transport_url": f"{bus}/api", "rpc_response_timeout": 10, "long_rpc_timeout": 120},
+        "api_database": {"connection": urls["api"]},
+        "database": {"connection": urls["cell1"]},
+        "neutron": neutron,
+    }
+    lines = [
+        f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for name, each in sections.items()
+    ]
+    (folder / "nova.conf").write_text("\n".join(lines))
+    return {
+        "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"), "OS_CLOUD": "sandbox",
+        "CELLMOVE_NOVA_CONF": str(folder / "nova.conf"), "CELLMOVE_DISK_STORES": "separate",
+    }  # fmt: skip
+
+
+def add_control(app: Any, cloud: Cloud, pace: list[float]) -> None:
+    """What tests and the demo do to the cloud: POST /sandbox/NAME with the arguments as JSON."""
+
+    def state() -> Any:
+        return {"history": cloud.world.history, "guests": cloud.world.guests}
+
+    def host(name: str, up: bool) -> None:
+        if up:
+            buses.restart(cloud, name)
+        else:
+            cloud.world.down.append(name)
+        seed.heartbeat(cloud)
+
+    def change(**values: Any) -> None:
+        for name, value in values.items():
+            setattr(cloud.world, name, value)
+
+    def slow(seconds: float) -> None:
+        pace[0] = seconds
+
+    known: dict[str, Callable[..., Any]] = {
+        "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "world": change, "pace": slow,
+        **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
+           for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
+                        seed.make_volume)},
+    }  # fmt: skip
+
+    @app.post("/sandbox/<name>")  # type: ignore[untyped-decorator]
+    def control(name: str) -> str:
+        with cloud.lock:
+            try:
+                return json.dumps({"answer": known[name](**bottle.request.json)}, default=str)
+            except Refusal as refusal:
+                raise bottle.HTTPError(409, str(refusal)) from None
+
+
+def main() -> None:
+    """Serve until killed. Says where in one line of JSON once it listens."""
+    parser = argparse.ArgumentParser(prog="python -m cellmove.sandbox")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--database", default="", help="URL in front of /api, /cell1 and /cell2 (default: SQLite)")
+    chosen = parser.parse_args()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    urls = (
+        {name: f"{chosen.database}{name}" for name in ("api", "cell1", "cell2")}
+        if chosen.database
+        else files(chosen.folder)
+    )
+    nothing: Any = None  # the application is made once the port is known
+    server = make_server("127.0.0.1", chosen.port, nothing, _Server, _Quiet)
+    base = f"http://127.0.0.1:{server.server_port}"
+    cloud, pace = Cloud(urls), [0.0]
+    seed.make_cloud(cloud, base.replace("http://", "sandbox://", 1) + "/bus")
+    app = rest.make_app(cloud, base)
+    rest.add_bus(app, cloud, lambda: pace[0])
+    add_control(app, cloud, pace)
+    server.set_app(app)
+    environment = write_configuration(chosen.folder, base, urls)
+    bottle.debug(False)
+
+    def beat() -> None:
+        while True:
+            time.sleep(HEARTBEAT)
+            with cloud.lock:
+                seed.heartbeat(cloud)
+
+    threading.Thread(target=beat, daemon=True).start()
+    print(json.dumps({"url": base, "environment": environment}), flush=True)  # noqa: T201 - whoever started it reads this
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

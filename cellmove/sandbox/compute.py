@@ -1,0 +1,540 @@
+"""nova-compute: the six calls of a snapshot-based resize, with nova's own sequence of writes.
+
+Each call is a generator that yields between two writes, so that a host can be stopped, or be slow,
+anywhere in it. What fails leaves what nova's decorators leave (nova/compute/manager.py): a fault, a
+migration in error, an event that ended with Error, and no task state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cellmove.sandbox import services
+from cellmove.sandbox.store import Cloud, Record, Refusal, cell_of
+
+Work = Generator[None, None, Any]
+
+RUNNING, SHUT_DOWN = 1, 4
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that a host has taken.
+
+    :param instance: fields of the Instance that was sent; ``migration`` likewise
+    :param more: snapshot_id, flavor, nodename, limits
+    """
+
+    cloud: Cloud
+    host: str
+    method: str
+    request_id: str
+    instance: Record
+    migration: Record
+    more: Mapping[str, Any]
+
+    @property
+    def cell(self) -> str:
+        """Whose database the host writes to."""
+        return cell_of(self.host)
+
+    @property
+    def server(self) -> str:
+        """The server's UUID."""
+        return str(self.instance["uuid"])
+
+    def row(self) -> Record:
+        """The server's live row."""
+        found = self.cloud.row(self.cell, "instances", uuid=self.server, deleted=0)
+        if found is None:
+            raise Refusal("InstanceNotFound", f"Instance {self.server} could not be found.")
+        return found
+
+    def save(self, values: Mapping[str, Any], *expected: str | None) -> None:
+        """Save the instance, if its task state is one of those expected (any when none is named)."""
+        match: Record = {"uuid": self.server, "deleted": 0} | ({"task_state": expected} if expected else {})
+        if not self.cloud.update(self.cell, "instances", values, **match):
+            seen = self.row()["task_state"]
+            raise Refusal("UnexpectedTaskStateError", f"Expected {list(expected)}. Actual: {{'task_state': {seen}}}")
+
+    def set_migration(self, **values: Any) -> None:
+        """Save the migration."""
+        self.cloud.update(self.cell, "migrations", values, uuid=self.migration["uuid"])
+
+    def set_extra(self, **values: Any) -> None:
+        """Save parts of the instance that lie in instance_extra."""
+        self.cloud.update(self.cell, "instance_extra", values, instance_uuid=self.server, deleted=0)
+
+    def flavors(self) -> Record:
+        """Current, old and new flavor."""
+        extra = self.cloud.row(self.cell, "instance_extra", instance_uuid=self.server, deleted=0) or {}
+        found: Record = json.loads(extra["flavor"])
+        return found
+
+    def set_flavors(self, **flavors: Any) -> None:
+        """Change some of the three."""
+        self.set_extra(flavor=json.dumps(self.flavors() | flavors))
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the system metadata."""
+        match = {"instance_uuid": self.server, "key": key, "deleted": 0}
+        found = self.cloud.row(self.cell, "instance_system_metadata", **match)
+        return None if found is None else str(found["value"])
+
+    def volumes(self) -> list[Record]:
+        """The volumes' block device mappings."""
+        rows = self.cloud.rows(self.cell, "block_device_mapping", instance_uuid=self.server, deleted=0)
+        return [row for row in rows if row["destination_type"] == "volume"]
+
+    def fail_if_asked(self, call: str) -> None:
+        """Raise what a test has asked for."""
+        if self.cloud.fault(self.host, call, self.server):
+            raise Refusal("NovaException", f"the lab's fault: {call}")
+
+
+def run(call: Call) -> Work:
+    """The call as a host runs it: the event around it, and what a failure leaves."""
+    cloud, body = call.cloud, METHODS[call.method]
+    actions = cloud.rows(call.cell, "instance_actions", instance_uuid=call.server, request_id=call.request_id)
+    if not actions:
+        raise Refusal("InstanceActionNotFound", f"Action for request_id {call.request_id} not found")
+    action, event = actions[-1]["id"], f"compute_{call.method}"
+    now = cloud.now()
+    cloud.insert(
+        call.cell, "instance_actions_events",
+        {"action_id": action, "event": event, "start_time": now, "created_at": now, "deleted": 0, "host": call.host},
+    )  # fmt: skip
+    cloud.tell("call begun", method=call.method, host=call.host, server=call.server)
+    try:
+        yield
+        result = yield from body(call)
+    except Refusal as error:
+        _fault(call, str(error))
+        if call.method != "prep_snapshot_based_resize_at_dest":
+            call.set_migration(status="error")
+        _end_event(call, action, event, "Error")
+        reverts = call.method != "prep_snapshot_based_resize_at_dest" and error.kind != "UnexpectedTaskStateError"
+        if reverts:
+            cloud.update(call.cell, "instances", {"task_state": None}, uuid=call.server, deleted=0)
+        cloud.tell("call failed", method=call.method, host=call.host, server=call.server)
+        raise
+    _end_event(call, action, event, "Success")
+    cloud.tell("call done", method=call.method, host=call.host, server=call.server)
+    return result
+
+
+def _fault(call: Call, message: str) -> None:
+    now = call.cloud.now()
+    values = {"instance_uuid": call.server, "message": message, "code": 500, "host": call.host, "created_at": now}
+    call.cloud.insert(call.cell, "instance_faults", values | {"deleted": 0, "details": ""})
+
+
+def _end_event(call: Call, action: int, event: str, result: str) -> None:
+    """nova ends the first event of that name, whichever was begun last (action_event_finish)."""
+    cloud = call.cloud
+    first = cloud.row(call.cell, "instance_actions_events", action_id=action, event=event)
+    if first is not None:
+        values = {"finish_time": cloud.now(), "result": result}
+        cloud.update(call.cell, "instance_actions_events", values, id=first["id"])
+    cloud.update(call.cell, "instance_actions", {"message": "Error"} if result == "Error" else {}, id=action)
+
+
+def _or_error(call: Call, body: Work) -> Work:
+    """A failure in here leaves the server in ERROR (_error_out_instance_on_exception)."""
+    try:
+        return (yield from body)
+    except Refusal:
+        call.cloud.update(call.cell, "instances", {"vm_state": "error"}, uuid=call.server, deleted=0)
+        raise
+
+
+def _prep_at_dest(call: Call) -> Work:
+    cloud, server = call.cloud, call.server
+    try:
+        call.fail_if_asked("get_host_ip_addr")
+        if call.migration["migration_type"] == "resize" and not _sent_new_flavor(call):
+            raise Refusal("AttributeError", "'NoneType' object has no attribute 'flavorid'")
+    except Refusal as error:
+        words = f"Migration pre-check error: Pre-checks failed on host '{call.host}'. Error: {error}"
+        raise Refusal("MigrationPreCheckError", words) from None
+    usage = cloud.world.usage[call.host]
+    usage[server] = usage.get(server, 0) + 1
+    cloud.tell("claimed", host=call.host, server=server)
+    yield
+    node = cloud.row(call.cell, "compute_nodes", host=call.host)
+    call.set_migration(
+        dest_compute=call.host, dest_node=call.more["nodename"], dest_host="127.0.0.1", status="pre-migrating",
+        dest_compute_id=node["id"] if node else None,
+    )  # fmt: skip
+    yield
+    row = cloud.row(call.cell, "migrations", uuid=call.migration["uuid"]) or {}
+    context = {
+        "nova_object.name": "MigrationContext",
+        "nova_object.namespace": "nova",
+        "nova_object.version": "1.2",
+        "nova_object.data": {
+            "instance_uuid": server, "migration_id": row.get("id"), "new_numa_topology": None,
+            "old_numa_topology": None, "new_pci_devices": None, "old_pci_devices": None, "new_pci_requests": None,
+            "old_pci_requests": None, "new_resources": None, "old_resources": None,
+        },
+    }  # fmt: skip
+    call.set_extra(migration_context=json.dumps(context))
+    yield
+    return context
+
+
+def _sent_new_flavor(call: Call) -> bool:
+    """The claim reads the new flavor from the instance that was sent."""
+    return bool(call.instance.get("new_flavor") or (call.flavors().get("new")))
+
+
+def _prep_at_source(call: Call) -> Work:
+    cloud, snapshot = call.cloud, call.more.get("snapshot_id")
+    call.set_migration(status="migrating")
+    yield
+    guest = cloud.world.guests[call.host].get(call.server)
+    if guest is None or cloud.fault(call.host, "power_off", call.server):
+        raise Refusal("InstancePowerOffFailure", "Failed to power off instance: the lab's fault")
+    _stop(call, guest)
+    yield
+    if snapshot:
+        try:
+            call.fail_if_asked("snapshot")
+            services.upload(cloud, snapshot, cloud.world.disks[call.host][call.server]["disk"])
+        except Refusal:
+            cloud.world.images.pop(snapshot, None)  # delete_image_on_error
+            raise
+        yield
+    yield from _or_error(call, _take_apart(call))
+
+
+def _take_apart(call: Call) -> Work:
+    cloud = call.cloud
+    yield from _destroy(call, disks=False)
+    for row in call.volumes():
+        fresh = services.create_attachment(cloud, row["volume_id"], call.server)["id"]
+        yield
+        services.delete_attachment(cloud, row["attachment_id"], by_service=True)
+        yield
+        cloud.update(call.cell, "block_device_mapping", {"attachment_id": fresh}, id=row["id"])
+        yield
+    yield from _activate(call, call.migration["dest_compute"])
+    call.set_migration(status="post-migrating")
+    yield
+    call.save({"task_state": "resize_migrated", "power_state": SHUT_DOWN}, "resize_migrating")
+    yield
+
+
+def _finish_at_dest(call: Call) -> Work:
+    return _or_error(call, _finish(call))
+
+
+def _finish(call: Call) -> Work:
+    cloud, server, snapshot = call.cloud, call.server, call.more.get("snapshot_id")
+    before = call.row()
+    disk = ""
+    if snapshot:
+        try:
+            disk = services.image(cloud, snapshot).get("data", "")
+        except Refusal:
+            raise Refusal("ImageNotFound", f"Image {snapshot} could not be found.") from None
+    flavors = call.flavors()
+    now_flavor = flavors["new"] if call.migration["migration_type"] == "resize" else flavors["cur"]
+    values = _flavor_columns(now_flavor) if call.migration["migration_type"] == "resize" else {}
+    if snapshot:
+        values["image_ref"] = snapshot
+    call.save({"task_state": "resize_finish", **values}, "resize_migrated")
+    call.set_flavors(cur=now_flavor, old=flavors["cur"])
+    yield
+    yield from _connect_volumes(call)
+    _complete_volumes(call)
+    yield
+    _bind_here(call)
+    yield
+    power_on = call.metadata("old_vm_state") == "active"
+    try:
+        call.fail_if_asked("spawn")
+        if snapshot:
+            cloud.world.disks[call.host][server] = {"disk": disk}
+        _start(call, running=power_on)
+    except Refusal:
+        yield from _undo_spawn(call)
+        raise
+    yield
+    if snapshot:
+        services.delete_image(cloud, snapshot)
+        yield
+    call.set_migration(status="finished")
+    yield
+    node = cloud.row(call.cell, "compute_nodes", host=call.host) or {}
+    values = {
+        "vm_state": "resized", "task_state": None, "power_state": RUNNING if power_on else SHUT_DOWN,
+        "image_ref": before["image_ref"], "host": call.host, "node": node.get("hypervisor_hostname"),
+        "compute_id": node.get("id"), "launched_at": cloud.now(), "progress": 0,
+    }  # fmt: skip
+    call.save(values, "resize_finish")
+    yield
+
+
+def _undo_spawn(call: Call) -> Work:
+    for row in call.volumes():
+        call.cloud.world.attachments.pop(row["attachment_id"], None)
+        call.cloud.tell("attachment deleted", attachment=row["attachment_id"], volume=row["volume_id"])
+        yield
+    yield from _activate(call, call.migration["source_compute"])
+
+
+def _confirm_at_source(call: Call) -> Work:
+    try:
+        yield from _or_error(call, _confirm(call))
+    except Refusal:
+        services.drop_allocations(call.cloud, call.migration["uuid"])
+        raise
+    services.drop_allocations(call.cloud, call.migration["uuid"])
+    yield
+
+
+def _confirm(call: Call) -> Work:
+    cloud, server = call.cloud, call.server
+    call.row()
+    call.fail_if_asked("cleanup")
+    if server in cloud.world.disks[call.host]:
+        del cloud.world.disks[call.host][server]
+        cloud.tell("disks deleted", host=call.host, server=server)
+    yield
+    yield from _delete_bindings(call)
+    yield from _delete_attachments(call)
+    call.set_migration(status="confirmed")
+    cloud.world.usage[call.host].pop(server, None)
+    call.set_extra(migration_context=None)
+    yield
+
+
+def _revert_at_dest(call: Call) -> Work:
+    return _or_error(call, _revert(call))
+
+
+def _revert(call: Call) -> Work:
+    cloud, server = call.cloud, call.server
+    call.row()
+    yield from _destroy(call, disks=True)
+    yield from _activate(call, call.migration["source_compute"])
+    yield from _delete_bindings(call)
+    yield from _delete_attachments(call)
+    call.set_migration(status="reverted")
+    usage = cloud.world.usage[call.host]
+    usage[server] = usage.get(server, 0) - 1
+    if not usage[server]:
+        del usage[server]
+    call.set_extra(migration_context=None)
+    yield
+    call.save({}, "resize_reverting")
+    yield
+
+
+def _finish_revert_at_source(call: Call) -> Work:
+    try:
+        yield from _or_error(call, _finish_revert(call))
+    except Refusal:
+        _forget_flavors(call)
+        raise
+    _forget_flavors(call)
+    yield
+
+
+def _forget_flavors(call: Call) -> None:
+    """_delete_stashed_flavor_info, whatever came before."""
+    call.cloud.delete(call.cell, "instance_system_metadata", instance_uuid=call.server, key="old_vm_state")
+    if call.cloud.row(call.cell, "instance_extra", instance_uuid=call.server, deleted=0):
+        call.set_flavors(old=None, new=None)
+
+
+def _finish_revert(call: Call) -> Work:
+    cloud, server = call.cloud, call.server
+    power_on = (call.metadata("old_vm_state") or "active") == "active"
+    old = call.flavors().get("old")
+    if old is None:
+        raise Refusal("AttributeError", "'NoneType' object has no attribute 'id'")
+    node = cloud.row(call.cell, "compute_nodes", host=call.host) or {}
+    place = {"host": call.host, "node": node.get("hypervisor_hostname"), "compute_id": node.get("id")}
+    call.save({**_flavor_columns(old), **place}, "resize_reverting")
+    call.set_flavors(cur=old)
+    yield
+    services.move_allocations(cloud, call.migration["uuid"], server)
+    yield
+    yield from _connect_volumes(call)
+    _bind_here(call)
+    yield
+    failure: Refusal | None = None
+    try:
+        call.fail_if_asked("finish_revert_migration")
+        _start(call, running=power_on)
+        call.set_extra(migration_context=None)
+        call.save(
+            {"vm_state": "active" if power_on else "stopped", "task_state": None, "launched_at": cloud.now(),
+             "power_state": RUNNING if power_on else SHUT_DOWN, "progress": 0},
+            "resize_reverting",
+        )  # fmt: skip
+    except Refusal as error:
+        failure = error
+    _complete_volumes(call)
+    yield
+    if failure:
+        raise failure
+    call.set_migration(status="reverted")
+    yield
+
+
+METHODS = {
+    "prep_snapshot_based_resize_at_dest": _prep_at_dest,
+    "prep_snapshot_based_resize_at_source": _prep_at_source,
+    "finish_snapshot_based_resize_at_dest": _finish_at_dest,
+    "confirm_snapshot_based_resize_at_source": _confirm_at_source,
+    "revert_snapshot_based_resize_at_dest": _revert_at_dest,
+    "finish_revert_snapshot_based_resize_at_source": _finish_revert_at_source,
+}
+
+
+# what the calls are made of
+
+
+def _flavor_columns(flavor: Record) -> Record:
+    data = flavor["nova_object.data"]
+    return {name: data[name] for name in ("memory_mb", "vcpus", "root_gb", "ephemeral_gb")} | {
+        "instance_type_id": data["id"]
+    }
+
+
+def _start(call: Call, *, running: bool) -> None:
+    """Define the guest, and start it; a root disk has to be there."""
+    cloud, server = call.cloud, call.server
+    if call.row()["image_ref"] and "disk" not in cloud.world.disks[call.host].get(server, {}):
+        raise Refusal("DiskNotFound", f"No disk at {call.host} for {server}")
+    plugged = [port["id"] for port in services.ports_of(cloud, server) if _active_host(port) == call.host]
+    cloud.world.guests[call.host][server] = {
+        "state": RUNNING if running else SHUT_DOWN,
+        "ports": sorted(plugged),
+        "volumes": sorted(row["volume_id"] for row in call.volumes()),
+    }
+    if running:
+        cloud.tell("guest started", host=call.host, server=server)
+
+
+def _stop(call: Call, guest: Record) -> None:
+    if guest["state"] == RUNNING:
+        guest["state"] = SHUT_DOWN
+        call.cloud.tell("guest stopped", host=call.host, server=call.server)
+
+
+def _destroy(call: Call, *, disks: bool) -> Work:
+    call.fail_if_asked("destroy")
+    guest = call.cloud.world.guests[call.host].get(call.server)
+    if guest is not None:
+        _stop(call, guest)
+        del call.cloud.world.guests[call.host][call.server]
+    yield
+    if disks and call.server in call.cloud.world.disks[call.host]:
+        del call.cloud.world.disks[call.host][call.server]
+        call.cloud.tell("disks deleted", host=call.host, server=call.server)
+        yield
+
+
+def _active_host(port: Record) -> str:
+    return services.active_binding(port)[0]
+
+
+def _activate(call: Call, host: str) -> Work:
+    """migrate_instance_start: a binding that is not there is passed over without a word."""
+    for port in services.ports_of(call.cloud, call.server):
+        if host in port["bindings"] and port["bindings"][host]["status"] != "ACTIVE":
+            services.activate_binding(call.cloud, port["id"], host)
+            yield
+
+
+def _bind_here(call: Call) -> None:
+    """migrate_instance_finish: ports that are elsewhere, or unbound, are bound to this host."""
+    for port in services.ports_of(call.cloud, call.server):
+        host, binding = services.active_binding(port)
+        if host != call.host or binding["vif_type"] == "unbound":
+            services.bind_port(call.cloud, port["id"], call.host)
+
+
+def _delete_bindings(call: Call) -> Work:
+    for port in services.ports_of(call.cloud, call.server):
+        if call.host in port["bindings"]:
+            services.delete_binding(call.cloud, port["id"], call.host)
+            yield
+
+
+def _delete_attachments(call: Call) -> Work:
+    """Errors are only logged."""
+    for row in call.volumes():
+        if row["attachment_id"] in call.cloud.world.attachments:
+            services.delete_attachment(call.cloud, row["attachment_id"], by_service=True)
+            yield
+
+
+def _connect_volumes(call: Call) -> Work:
+    for row in call.volumes():
+        services.connect_attachment(call.cloud, row["attachment_id"] or "", call.host, row["device_name"])
+        information = json.dumps({"driver_volume_type": "iscsi", "data": {}, "serial": row["volume_id"]})
+        call.cloud.update(call.cell, "block_device_mapping", {"connection_info": information}, id=row["id"])
+        yield
+
+
+def _complete_volumes(call: Call) -> None:
+    for row in call.volumes():
+        services.complete_attachment(call.cloud, row["attachment_id"])
+
+
+# a host that starts
+
+
+def start_host(cloud: Cloud, host: str) -> None:
+    """What nova-compute does with its servers when it starts (_init_instance); the guests ran on meanwhile."""
+    cell = cell_of(host)
+    for row in cloud.rows(cell, "instances", host=host, deleted=0):
+        call = Call(cloud, host, "", "", {"uuid": row["uuid"]}, {}, {})
+        if row["task_state"] == "resize_prep" and row["vm_state"] != "error":
+            call.save({"task_state": None})
+        if row["task_state"] == "resize_migrating":
+            if row["uuid"] not in cloud.world.guests[host] or cloud.world.guests[host][row["uuid"]]["state"] != RUNNING:
+                try:
+                    _start(call, running=call.metadata("old_vm_state") != "stopped")
+                except Refusal as error:
+                    cloud.tell("not started again", host=host, server=row["uuid"], why=str(error))
+            call.save({"task_state": None})
+    usage: dict[str, int] = {}
+    cloud.world.usage[host] = usage
+    for row in cloud.rows(cell, "instances", host=host, deleted=0):
+        usage[row["uuid"]] = 1
+    for row in cloud.rows(cell, "migrations", dest_compute=host, deleted=0):
+        if row["status"] not in ("confirmed", "reverted", "error", "failed", "accepted", "completed"):
+            usage[row["instance_uuid"]] = 1
+
+
+def hard_reboot(cloud: Cloud, host: str, server: str) -> None:
+    """Build the guest anew from what the database says; it fails where its volumes or ports are not here."""
+    call = Call(cloud, host, "", "", {"uuid": server}, {}, {})
+    attached = cloud.world.attachments
+    try:
+        call.fail_if_asked("hard_reboot")
+        for row in call.volumes():
+            if attached.get(row["attachment_id"], {}).get("host") != host:
+                raise Refusal("VolumeNotConnected", f"volume {row['volume_id']} is not connected to {host}")
+        _start(call, running=True)
+        call.save({"task_state": None, "vm_state": "active", "power_state": RUNNING})
+    except Refusal as error:
+        _fault(call, str(error))
+        call.save({"task_state": None, "vm_state": "error"})
+
+
+def stop(cloud: Cloud, host: str, server: str) -> None:
+    """Power a guest off."""
+    call = Call(cloud, host, "", "", {"uuid": server}, {}, {})
+    if server in cloud.world.guests[host]:
+        _stop(call, cloud.world.guests[host][server])
+    call.save({"task_state": None, "vm_state": "stopped", "power_state": SHUT_DOWN})

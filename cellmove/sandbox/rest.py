@@ -1,0 +1,320 @@
+"""The REST calls that cellmove makes, behind one loopback server: keystone, nova, neutron, cinder, glance, placement."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from typing import Any
+
+import bottle  # type: ignore[import-untyped]
+
+from cellmove.sandbox import buses, seed, services
+from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal
+
+PASSWORD = "sandbox-secret"  # noqa: S105 - of a cloud that lives on loopback and owns nothing
+ROLES = ("admin", "service", "member", "reader")
+ENDPOINTS = {
+    "identity": "identity/v3", "compute": "compute/v2.1", "network": "network", "image": "image",
+    "block-storage": "volume/v3", "placement": "placement",
+}  # fmt: skip
+
+
+def make_app(cloud: Cloud, base: str) -> Any:
+    """The WSGI application.
+
+    :param base: URL under which it is reached
+    """
+    app = bottle.Bottle()
+    for add in (_keystone, _nova, _neutron, _cinder, _glance, _placement):
+        add(app, cloud, base)
+    app.default_error_handler = lambda error: _error(error.status_code, str(error.body))
+    return app
+
+
+def _error(status: int, message: str, code: str = "") -> Any:
+    body = {"errors": [{"status": status, "title": message, "detail": message, "code": code or "placement.undefined"}]}
+    return bottle.HTTPResponse(json.dumps(body), status, {"Content-Type": "application/json"})
+
+
+def _route(app: Any, cloud: Cloud, method: str, path: str, status: int = 200) -> Callable[[Any], Any]:
+    """A call: its function gives the body; refusals become what the service would answer."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(**parts: str) -> Any:
+            if path.startswith("/") and not path.startswith("/identity") and not _has_token():
+                return _error(401, "The request you have made requires authentication.")
+            with cloud.lock:
+                try:
+                    body = function(**parts)
+                except Refusal as refusal:
+                    return _error(int(refusal.kind), str(refusal), refusal.code)
+            bottle.response.status = status
+            bottle.response.content_type = "application/json"
+            return "" if body is None else json.dumps(body, default=str)
+
+        app.route(path, method, answer)
+        return function
+
+    return add
+
+
+def _has_token() -> bool:
+    return bool(bottle.request.headers.get("X-Auth-Token"))
+
+
+def _document(app: Any, path: str, body: Any) -> None:
+    """A version document: needs no token."""
+
+    def answer() -> Any:
+        bottle.response.content_type = "application/json"
+        return json.dumps(body)
+
+    for each in (path, f"{path}/"):
+        app.route(each, "GET", answer)
+
+
+def _links(url: str) -> list[Record]:
+    return [{"rel": "self", "href": url}]
+
+
+def _keystone(app: Any, cloud: Cloud, base: str) -> None:
+    version = {"id": "v3.14", "status": "stable", "links": _links(f"{base}/identity/v3/")}
+    _document(app, "/identity/v3", {"version": version})
+
+    @_route(app, cloud, "POST", "/identity/v3/auth/tokens", 201)
+    def token() -> Any:
+        user = bottle.request.json["auth"]["identity"]["password"]["user"]
+        if user["password"] != PASSWORD:
+            raise Refusal(401, "The request you have made requires authentication.")
+        now = datetime.datetime.now(datetime.UTC)
+        bottle.response.set_header("X-Subject-Token", f"sandbox-token-{user['name']}")
+        catalog = [
+            {"type": kind, "name": kind, "endpoints": [
+                {"interface": face, "region": "RegionOne", "region_id": "RegionOne", "url": f"{base}/{path}"}
+                for face in ("public", "internal", "admin")
+            ]}
+            for kind, path in ENDPOINTS.items()
+        ]  # fmt: skip
+        domain = {"id": "default", "name": "Default"}
+        return {
+            "token": {
+                "methods": ["password"], "user": {"id": seed.USER, "name": user["name"], "domain": domain},
+                "project": {"id": seed.PROJECT, "name": "admin", "domain": domain}, "catalog": catalog,
+                "roles": [{"id": name, "name": name} for name in ROLES],
+                "issued_at": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "expires_at": (now + datetime.timedelta(hours=24)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            }
+        }  # fmt: skip
+
+
+def show_server(cloud: Cloud, row: Record, cell: str) -> Record:
+    """A server as nova's API gives it, as far as cellmove and the oracle look."""
+    status = {"active": "ACTIVE", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "error": "ERROR"}
+    return {
+        "id": row["uuid"], "name": row["display_name"], "tenant_id": row["project_id"], "user_id": row["user_id"],
+        "status": "VERIFY_RESIZE" if row["vm_state"] == "resized" else status.get(row["vm_state"], "UNKNOWN"),
+        "OS-EXT-SRV-ATTR:host": row["host"], "OS-EXT-STS:task_state": row["task_state"],
+        "OS-EXT-STS:vm_state": row["vm_state"], "OS-EXT-STS:power_state": row["power_state"],
+        "locked": bool(row["locked"]), "cell": cell,
+    }  # fmt: skip
+
+
+def find_server(cloud: Cloud, server: str) -> Record:
+    """The server that the mapping leads to, or 404."""
+    cell, row = seed._instance(cloud, server)
+    return show_server(cloud, row, cell)
+
+
+def _nova(app: Any, cloud: Cloud, base: str) -> None:
+    version = {"id": "v2.1", "status": "CURRENT", "version": "2.104", "min_version": "2.1"}
+    _document(app, "/compute/v2.1", {"version": version | {"links": _links(f"{base}/compute/v2.1/")}})
+
+    @_route(app, cloud, "GET", "/compute/v2.1/servers/detail")
+    def servers() -> Any:
+        found = []
+        for cell in CELLS:
+            for row in cloud.rows(cell, "instances", deleted=0, hidden=0):
+                if bottle.request.query.get("name", "") in row["display_name"]:
+                    found.append(show_server(cloud, row, cell))
+        return {"servers": found}
+
+    @_route(app, cloud, "GET", "/compute/v2.1/servers/<server>")
+    def show(server: str) -> Any:
+        return {"server": find_server(cloud, server)}
+
+    @_route(app, cloud, "POST", "/compute/v2.1/servers/<server>/action", 202)
+    def act(server: str) -> None:
+        if "reboot" in bottle.request.json:
+            seed.hard_reboot(cloud, server)
+        elif "os-stop" in bottle.request.json:
+            seed.stop(cloud, server)
+        else:
+            raise Refusal(400, "There is no such action")
+
+
+def _neutron(app: Any, cloud: Cloud, base: str) -> None:
+    version = {"id": "v2.0", "status": "CURRENT", "links": _links(f"{base}/network/v2.0/")}
+    _document(app, "/network", {"versions": [version]})
+
+    def shown(port: Record) -> Record:
+        host, binding = services.active_binding(port)
+        return {
+            **{name: port[name] for name in ("id", "name", "device_id", "device_owner", "mac_address", "network_id",
+                                             "project_id")},
+            "status": services.port_status(cloud, port), "binding:host_id": host,
+            "binding:vif_type": binding.get("vif_type", "unbound"), "binding:profile": binding.get("profile", {}),
+            "binding:vnic_type": binding.get("vnic_type", "normal"),
+        }  # fmt: skip
+
+    @_route(app, cloud, "GET", "/network/v2.0/extensions")
+    def extensions() -> Any:
+        return {"extensions": [{"alias": "binding-extended"}]}
+
+    @_route(app, cloud, "GET", "/network/v2.0/ports")
+    def ports() -> Any:
+        return {"ports": [shown(port) for port in services.ports_of(cloud, bottle.request.query["device_id"])]}
+
+    @_route(app, cloud, "PUT", "/network/v2.0/ports/<port_id>")
+    def update(port_id: str) -> Any:
+        services.bind_port(cloud, port_id, bottle.request.json["port"]["binding:host_id"])
+        return {"port": shown(services.port(cloud, port_id))}
+
+    @_route(app, cloud, "GET", "/network/v2.0/ports/<port_id>/bindings")
+    def bindings(port_id: str) -> Any:
+        port = services.port(cloud, port_id)
+        if not port["device_id"]:
+            raise Refusal(400, "Port is not owned by a server")
+        return {"bindings": [{"host": host, **binding} for host, binding in port["bindings"].items()]}
+
+    @_route(app, cloud, "POST", "/network/v2.0/ports/<port_id>/bindings", 201)
+    def bind(port_id: str) -> Any:
+        body = bottle.request.json["binding"]
+        return {"binding": services.create_binding(cloud, port_id, body["host"], body["vnic_type"], body["profile"])}
+
+    @_route(app, cloud, "PUT", "/network/v2.0/ports/<port_id>/bindings/<host>/activate")
+    def activate(port_id: str, host: str) -> Any:
+        return services.activate_binding(cloud, port_id, host)
+
+    @_route(app, cloud, "DELETE", "/network/v2.0/ports/<port_id>/bindings/<host>", 204)
+    def unbind(port_id: str, host: str) -> None:
+        services.delete_binding(cloud, port_id, host)
+
+
+def _cinder(app: Any, cloud: Cloud, base: str) -> None:
+    version = {"id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0"}
+    _document(app, "/volume/v3", {"versions": [version | {"links": _links(f"{base}/volume/v3/")}]})
+
+    @_route(app, cloud, "GET", "/volume/v3/volumes/<volume>")
+    def show(volume: str) -> Any:
+        if volume not in cloud.world.volumes:
+            raise Refusal(404, f"Volume {volume} could not be found.")
+        found = cloud.world.volumes[volume]
+        return {"volume": {**found, "status": services.volume_status(cloud, volume), "volume_type": "", "multiattach": False,
+                           "encrypted": False, "os-vol-tenant-attr:tenant_id": seed.PROJECT}}  # fmt: skip
+
+    @_route(app, cloud, "GET", "/volume/v3/attachments/detail")
+    def listed() -> Any:
+        query = bottle.request.query
+        return {
+            "attachments": [
+                attachment
+                for attachment in cloud.world.attachments.values()
+                if attachment["instance"] == query.get("instance_id", attachment["instance"])
+                and attachment["volume_id"] == query.get("volume_id", attachment["volume_id"])
+            ]
+        }
+
+    @_route(app, cloud, "GET", "/volume/v3/attachments/<attachment>")
+    def one(attachment: str) -> Any:
+        return {"attachment": services.attachment(cloud, attachment)}
+
+    @_route(app, cloud, "POST", "/volume/v3/attachments")
+    def create() -> Any:
+        body = bottle.request.json["attachment"]
+        return {"attachment": services.create_attachment(cloud, body["volume_uuid"], body["instance_uuid"])}
+
+    @_route(app, cloud, "DELETE", "/volume/v3/attachments/<attachment>")
+    def remove(attachment: str) -> Any:
+        by_service = bool(bottle.request.headers.get("X-Service-Token"))
+        services.delete_attachment(cloud, attachment, by_service=by_service)
+        return {"attachments": []}
+
+
+def _glance(app: Any, cloud: Cloud, base: str) -> None:
+    version = {"id": "v2.17", "status": "CURRENT", "links": _links(f"{base}/image/v2/")}
+    _document(app, "/image", {"versions": [version]})
+
+    @_route(app, cloud, "POST", "/image/v2/images", 201)
+    def create() -> Any:
+        return services.create_image(cloud, bottle.request.json, seed.PROJECT)
+
+    @_route(app, cloud, "GET", "/image/v2/images/<image>")
+    def show(image: str) -> Any:
+        return services.image(cloud, image)
+
+    @_route(app, cloud, "GET", "/image/v2/images")
+    def listed() -> Any:
+        wanted = bottle.request.query.get("instance_uuid")
+        return {"images": [each for each in cloud.world.images.values() if wanted in (None, each.get("instance_uuid"))]}
+
+    @_route(app, cloud, "DELETE", "/image/v2/images/<image>", 204)
+    def remove(image: str) -> None:
+        services.delete_image(cloud, image)
+
+
+def _placement(app: Any, cloud: Cloud, base: str) -> None:
+    version = {"id": "v1.0", "max_version": "1.39", "min_version": "1.0", "status": "CURRENT"}
+    _document(app, "/placement", {"versions": [version | {"links": _links("")}]})
+
+    @_route(app, cloud, "GET", "/placement/allocations/<consumer>")
+    def held(consumer: str) -> Any:
+        found = services.held(cloud, consumer)
+        kept = {name: found[name] for name in ("allocations", "project_id", "user_id") if name in found}
+        return kept | ({"consumer_generation": found["generation"]} if "generation" in found else {})
+
+    @_route(app, cloud, "PUT", "/placement/allocations/<consumer>", 204)
+    def put(consumer: str) -> None:
+        services.put_allocations(cloud, {consumer: bottle.request.json})
+
+    @_route(app, cloud, "POST", "/placement/allocations", 204)
+    def post() -> None:
+        services.put_allocations(cloud, bottle.request.json)
+
+    @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>")
+    def provider(uuid: str) -> Any:
+        if uuid not in services.PROVIDERS:
+            raise Refusal(404, f"No resource provider with uuid {uuid} found")
+        return {"uuid": uuid, "name": services.PROVIDERS[uuid]}
+
+    @_route(app, cloud, "GET", "/placement/allocation_candidates")
+    def candidates() -> Any:
+        query = bottle.request.query
+        wanted = {name: int(amount) for name, amount in (part.split(":") for part in query["resources"].split(","))}
+        only = services.PROVIDERS.get(query.get("in_tree", ""))
+        found = services.room(cloud, wanted, [only] if only else list(HOSTS))
+        return {
+            "allocation_requests": [{"allocations": {uuid: {"resources": wanted}}} for uuid in found],
+            "provider_summaries": {uuid: {"root_provider_uuid": uuid} for uuid in found},
+        }
+
+
+def add_bus(app: Any, cloud: Cloud, pace: Callable[[], float]) -> None:
+    """The buses, as calls of the same server: what sandbox:// URLs lead to."""
+
+    @app.get("/bus/<bus>")  # type: ignore[untyped-decorator]
+    def knock(bus: str) -> str:
+        if bus in cloud.world.deaf:
+            bottle.abort(503, "this broker is down")
+        return "{}"
+
+    @app.post("/bus/<bus>")  # type: ignore[untyped-decorator]
+    def take(bus: str) -> str:
+        message = bottle.request.json
+        try:
+            answer = buses.deliver(cloud, bus, message, lambda _call, work: buses.finish(cloud, work, pace()))
+            return json.dumps({"answer": answer})
+        except Refusal as refusal:
+            return json.dumps({"error": {"kind": str(refusal.kind), "message": str(refusal)}})
+        except buses.NoAnswer as nobody:
+            return json.dumps({"nobody": str(nobody)})

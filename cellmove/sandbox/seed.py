@@ -1,0 +1,282 @@
+"""A fresh cloud, its servers, and what their owners do with them."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from typing import Any
+
+from cellmove.sandbox import buses, compute, services
+from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, cell_of, metadata, recorded
+
+PROJECT, USER = "5a" * 16, "5b" * 16
+IMAGE = "30000000-0000-4000-8000-000000000001"
+
+
+def make_cloud(cloud: Cloud, bus_url: str) -> None:
+    """Cells, hosts and flavors.
+
+    :param bus_url: in front of ``/cell1`` and ``/cell2``
+    """
+    cloud.create()
+    cell0 = {"uuid": "00000000-0000-0000-0000-000000000000", "name": "cell0", "transport_url": "none:///"}
+    cloud.insert("api", "cell_mappings", cell0 | {"database_connection": "none://", "disabled": 0})
+    for number, cell in enumerate(CELLS, 2):
+        values = {
+            "id": number, "uuid": buses.CELL_UUIDS[cell], "name": cell, "disabled": 0,
+            "transport_url": f"{bus_url}/{cell}", "database_connection": cloud.urls[cell],
+        }  # fmt: skip
+        cloud.insert("api", "cell_mappings", values)
+        _insert(cloud, cell, "services", "service", host="vm", binary="nova-conductor", topic="conductor")
+    for host, cell in HOSTS.items():
+        cloud.insert("api", "host_mappings", {"host": host, "cell_id": CELLS.index(cell) + 2})
+        _insert(cloud, cell, "services", "service", host=host)
+        _insert(
+            cloud, cell, "compute_nodes", "compute_node", host=host, hypervisor_hostname=host,
+            uuid=services.provider_of(host), service_id=None,
+        )  # fmt: skip
+    for row in recorded()["rows"]["flavors"]:
+        cloud.insert("api", "flavors", _dated(cloud, "flavors", row))
+    heartbeat(cloud)
+
+
+def _insert(cloud: Cloud, where: str, table: str, template: str, **values: Any) -> int:
+    """One row like the one that was recorded."""
+    row = {**recorded()["rows"][template], "uuid": cloud.new_id(table), **values}
+    del row["id"]
+    return cloud.insert(where, table, _dated(cloud, table, row))
+
+
+def _dated(cloud: Cloud, table: str, row: Record) -> Record:
+    """A row with real times, and with JSON as text."""
+    which = "api" if table in metadata("api").tables else "cell"
+    columns = cloud.table(table, which).c
+    times = {name for name in row if name in columns and str(columns[name].type) == "DATETIME" and row[name]}
+    text = {name: json.dumps(value) for name, value in row.items() if isinstance(value, dict | list)}
+    return {**row, **text, **dict.fromkeys(times, cloud.now())}
+
+
+def heartbeat(cloud: Cloud) -> None:
+    """Every service that is not down reports itself alive."""
+    for cell in CELLS:
+        for row in cloud.rows(cell, "services"):
+            name = row["host"] if row["binary"] == "nova-compute" else f"{cell}-conductor"
+            if name in cloud.world.down:
+                continue
+            cloud.update(cell, "services", {"last_seen_up": cloud.now()}, id=row["id"])
+
+
+def boot(
+    cloud: Cloud,
+    name: str,
+    *,
+    host: str = "c1-host1",
+    flavor: str = "m1.tiny",
+    volume_backed: bool = False,
+    active: bool = True,
+    ports: int = 1,
+    volumes: int = 0,
+) -> str:
+    """A server with everything on it; returns its UUID. Ports and volumes are named as in the lab."""
+    server, cell = cloud.new_id(name), cell_of(host)
+    values = {"$server": server, "$image": IMAGE, "$user": USER, "$project": PROJECT, "$host": host, "$name": name}
+    text = json.dumps(recorded()["rows"])
+    for word, value in values.items():
+        text = text.replace(word, value)
+    rows = json.loads(text)
+    chosen = buses.flavor_object(cloud.row("api", "flavors", name=flavor) or {})
+    data, node = chosen["nova_object.data"], cloud.row(cell, "compute_nodes", host=host) or {}
+    state = {"vm_state": "active", "power_state": 1} if active else {"vm_state": "stopped", "power_state": 4}
+
+    def put(table: str, row: Record, **changes: Any) -> int:
+        kept = {column: value for column, value in row.items() if column != "id"}
+        return cloud.insert(cell, table, _dated(cloud, table, kept | changes))
+
+    columns = {key: data[key] for key in ("memory_mb", "vcpus", "root_gb", "ephemeral_gb")}
+    put(
+        "instances", rows["instance"], **state, **columns, instance_type_id=data["id"], compute_id=node["id"],
+        image_ref="" if volume_backed else IMAGE, launched_on=host,
+    )  # fmt: skip
+    put("instance_extra", rows["instance_extra"], flavor={"cur": chosen, "old": None, "new": None})
+    for key, value in rows["system_metadata"].items():
+        put("instance_system_metadata", {"instance_uuid": server, "key": key, "value": value, "deleted": 0})
+    put("instance_metadata", {"instance_uuid": server, "key": "a", "value": "b", "deleted": 0})
+    put("tags", {"resource_id": server, "tag": "blue"})
+    put("instance_id_mappings", {"uuid": server, "deleted": 0})
+    put("instance_actions_events", rows["event"], action_id=put("instance_actions", rows["action"]))
+    if not volume_backed:
+        put("block_device_mapping", rows["image_mapping"], uuid=cloud.new_id("mapping"))
+    names = [f"{name}-root"] if volume_backed else []
+    for number, volume in enumerate([*names, *(f"{name}-data{each}" for each in range(volumes))]):
+        root = volume.endswith("-root")
+        _attach(
+            cloud,
+            server,
+            host,
+            make_volume(cloud, volume),
+            0 if root else -1,
+            f"/dev/sd{'abcdefgh'[number + 1 - len(names)]}",
+        )
+    vifs = [_plug(cloud, server, host, f"{name}-port{number}", rows) for number in range(ports)]
+    put("instance_info_caches", {"instance_uuid": server, "network_info": json.dumps(vifs), "deleted": 0})
+    mapping = {"instance_uuid": server, "cell_id": CELLS.index(cell) + 2, "project_id": PROJECT, "user_id": USER}
+    cloud.insert("api", "instance_mappings", mapping | {"queued_for_delete": 0})
+    spec = rows["request_spec"]
+    spec["nova_object.data"] |= {"flavor": chosen, "is_bfv": volume_backed}
+    cloud.insert("api", "request_specs", {"instance_uuid": server, "spec": json.dumps(spec)})
+    disk = {} if volume_backed else {"DISK_GB": data["root_gb"]}
+    resources = {"VCPU": data["vcpus"], "MEMORY_MB": data["memory_mb"], **disk}
+    held = {"allocations": {services.provider_of(host): {"resources": resources}}, "consumer_generation": None}
+    services.put_allocations(cloud, {server: held | {"project_id": PROJECT, "user_id": USER}})
+    if not volume_backed:
+        cloud.world.disks[host][server] = {"disk": hashlib.sha256(server.encode()).hexdigest()}
+    call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
+    compute._start(call, running=active)
+    cloud.world.usage[host][server] = 1
+    return server
+
+
+def make_volume(cloud: Cloud, name: str) -> str:
+    """An available volume of 1 GiB."""
+    volume = cloud.new_id("volume")
+    cloud.world.volumes[volume] = {"id": volume, "name": name, "size": 1, "bootable": name.endswith("-root")}
+    return volume
+
+
+def _attach(cloud: Cloud, server: str, host: str, volume: str, boot_index: int, device: str) -> None:
+    attachment = services.create_attachment(cloud, volume, server)["id"]
+    services.connect_attachment(cloud, attachment, host, device)
+    services.complete_attachment(cloud, attachment)
+    _insert(
+        cloud, _cell_of_server(cloud, server), "block_device_mapping", "volume_mapping", instance_uuid=server,
+        volume_id=volume, attachment_id=attachment, device_name=device, boot_index=boot_index, tag=None,
+        connection_info={"driver_volume_type": "iscsi", "serial": volume},
+    )  # fmt: skip
+
+
+def _cell_of_server(cloud: Cloud, server: str) -> str:
+    """Where the server is for its owner: by its mapping, or (while it is made) by its row."""
+    mapping = cloud.row("api", "instance_mappings", instance_uuid=server)
+    if mapping is not None:
+        return CELLS[mapping["cell_id"] - 2]
+    return next(cell for cell in CELLS if cloud.row(cell, "instances", uuid=server))
+
+
+def _plug(cloud: Cloud, server: str, host: str, name: str, rows: Record) -> Record:
+    port, cell = cloud.new_id("port"), cell_of(host)
+    number = len(cloud.world.ports) + 1
+    mac = f"fa:16:3e:00:{number // 256:02x}:{number % 256:02x}"
+    cloud.world.ports[port] = {
+        "id": port, "name": name, "device_id": server, "device_owner": "compute:nova", "mac_address": mac,
+        "network_id": rows["vif"]["network"]["id"], "project_id": PROJECT, "ip": f"10.90.0.{number}",
+        "bindings": {host: {"status": "ACTIVE", "vif_type": "ovs", "vnic_type": "normal", "profile": {}}},
+    }  # fmt: skip
+    row = {**rows["virtual_interface"], "address": f"{mac}/{port}", "uuid": port}
+    del row["id"]
+    cloud.insert(cell, "virtual_interfaces", _dated(cloud, "virtual_interfaces", row))
+    vif: Record = rows["vif"] | {"id": port, "address": mac}
+    return vif
+
+
+# what an owner does
+
+
+def _instance(cloud: Cloud, server: str) -> tuple[str, Record]:
+    mapping = cloud.row("api", "instance_mappings", instance_uuid=server)
+    cell = _cell_of_server(cloud, server) if mapping and not mapping["queued_for_delete"] else ""
+    row = cloud.row(cell, "instances", uuid=server, deleted=0) if cell else None
+    if row is None or row["hidden"]:
+        raise Refusal(404, f"Instance {server} could not be found.")
+    return cell, row
+
+
+def rename(cloud: Cloud, server: str, name: str) -> None:
+    """Possible in every state."""
+    cell, row = _instance(cloud, server)
+    cloud.update(cell, "instances", {"display_name": name}, id=row["id"])
+
+
+def lock(cloud: Cloud, server: str) -> None:
+    """Possible in every state."""
+    cell, row = _instance(cloud, server)
+    cloud.update(cell, "instances", {"locked": 1, "locked_by": "owner"}, id=row["id"])
+
+
+def hard_reboot(cloud: Cloud, server: str) -> None:
+    """Only without a task, and not while resized: 409."""
+    cell, row = _instance(cloud, server)
+    if row["task_state"] is not None or row["vm_state"] not in ("active", "stopped", "error"):
+        raise Refusal(409, f"Cannot 'reboot' instance {server} while it is in task_state {row['task_state']}")
+    if row["host"] in cloud.world.down:
+        cloud.update(cell, "instances", {"task_state": "rebooting_hard"}, id=row["id"])
+        return
+    compute.hard_reboot(cloud, row["host"], server)
+
+
+def stop(cloud: Cloud, server: str) -> None:
+    """Only an active server without a task: 409."""
+    _cell, row = _instance(cloud, server)
+    if row["task_state"] is not None or row["vm_state"] not in ("active", "error"):
+        raise Refusal(409, f"Cannot 'stop' instance {server} while it is in vm_state {row['vm_state']}")
+    compute.stop(cloud, row["host"], server)
+
+
+def attach(cloud: Cloud, server: str, volume: str) -> None:
+    """Active, stopped or resized, without a task."""
+    cell, row = _instance(cloud, server)
+    if row["task_state"] is not None or row["vm_state"] not in ("active", "stopped", "resized"):
+        raise Refusal(409, f"Cannot 'attach_volume' instance {server} while it is in task_state {row['task_state']}")
+    taken = [each["device_name"] for each in cloud.rows(cell, "block_device_mapping", instance_uuid=server)]
+    device = next(name for name in (f"/dev/sd{letter}" for letter in "bcdefghijk") if name not in taken)
+    _attach(cloud, server, row["host"], volume, -1, device)
+    cloud.world.guests[row["host"]][server]["volumes"].append(volume)
+    cloud.world.guests[row["host"]][server]["volumes"].sort()
+
+
+def detach(cloud: Cloud, server: str, volume: str) -> None:
+    """Active, stopped or resized, without a task; never the root disk."""
+    cell, row = _instance(cloud, server)
+    if row["task_state"] is not None or row["vm_state"] not in ("active", "stopped", "resized"):
+        raise Refusal(409, f"Cannot 'detach_volume' instance {server} while it is in task_state {row['task_state']}")
+    mapping = cloud.row(cell, "block_device_mapping", instance_uuid=server, volume_id=volume, deleted=0) or {}
+    services.delete_attachment(cloud, mapping["attachment_id"], by_service=True)
+    cloud.update(cell, "block_device_mapping", {"deleted": mapping["id"]}, id=mapping["id"])
+    cloud.world.guests[row["host"]][server]["volumes"].remove(volume)
+
+
+def delete(cloud: Cloud, server: str) -> None:
+    """Possible in every state. A resized server is not confirmed first here: tests do not delete those."""
+    cell, row = _instance(cloud, server)
+    host, now = row["host"], cloud.now()
+    guest = cloud.world.guests[host].pop(server, None)
+    if guest and guest["state"] == 1:
+        cloud.tell("guest stopped", host=host, server=server)
+    cloud.world.disks[host].pop(server, None)
+    cloud.world.usage[host].pop(server, None)
+    for mapping in cloud.rows(cell, "block_device_mapping", instance_uuid=server, deleted=0):
+        cloud.world.attachments.pop(mapping["attachment_id"], None)
+        cloud.update(cell, "block_device_mapping", {"deleted": mapping["id"], "deleted_at": now}, id=mapping["id"])
+    for port in services.ports_of(cloud, server):
+        port.update(device_id="", device_owner="", bindings={})
+    services.drop_allocations(cloud, server)
+    ended = {"deleted": row["id"], "deleted_at": now, "vm_state": "deleted", "task_state": None}
+    cloud.update(cell, "instances", ended, id=row["id"])
+    for table in ("instance_extra", "instance_system_metadata", "instance_info_caches", "instance_metadata",
+                  "instance_faults", "migrations", "virtual_interfaces"):  # fmt: skip
+        for each in cloud.rows(cell, table, instance_uuid=server, deleted=0):
+            cloud.update(cell, table, {"deleted": each["id"], "deleted_at": now}, id=each["id"])
+    cloud.delete(cell, "tags", resource_id=server)
+    cloud.update("api", "instance_mappings", {"queued_for_delete": 1}, instance_uuid=server)
+    cloud.delete("api", "request_specs", instance_uuid=server)
+    cloud.tell("server deleted", server=server)
+
+
+def running_hosts(cloud: Cloud, server: str) -> list[str]:
+    """The hosts on which the guest runs."""
+    return [host for host, guests in cloud.world.guests.items() if guests.get(server, {}).get("state") == 1]
+
+
+def utc(text: str) -> datetime.datetime:
+    """A time out of ISO text, without a zone."""
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
