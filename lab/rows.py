@@ -52,6 +52,21 @@ def rows(connection, statement, *values):
         return [{name: plain(name, value) for name, value in row.items()} for row in cursor.fetchall()]
 
 
+def open_events(server_id, cell):
+    """The events of a server's actions in one cell that have begun and not ended, by name."""
+    connection = connect_database()
+    try:
+        found = rows(
+            connection,
+            f"SELECT e.event FROM nova_{cell}.instance_actions_events e JOIN nova_{cell}.instance_actions a "
+            "ON a.id = e.action_id WHERE a.instance_uuid = %s AND e.finish_time IS NULL ORDER BY e.id",
+            server_id,
+        )
+        return [row["event"] for row in found]
+    finally:
+        connection.close()
+
+
 def purge(server_id):
     """Make a server that the API no longer shows gone for good: its rows in all cells, what it holds in placement.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -40,6 +41,28 @@ class Server:
     name: str
 
 
+@dataclass(frozen=True)
+class Started:
+    """A `cellmove` process under way."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def kill(self) -> None:
+        """SIGKILL; one that has ended is no error."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, seconds: float = 240.0) -> Outcome:
+        """Wait until it ends by itself."""
+        code = self.process.wait(seconds)
+        outcome = Outcome(code, self.out.read_text(), self.err.read_text())
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        assert "lab-secret" not in outcome.stdout + outcome.stderr
+        return outcome
+
+
 Cellmove = Callable[..., Outcome]
 
 
@@ -57,24 +80,66 @@ def lab_environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def cellmove(lab_environment: dict[str, str], tmp_path: Path) -> Cellmove:
-    """Runs a real `cellmove` process with a journal of the test's own."""
-    environment = {**lab_environment, "CELLMOVE_JOURNAL": str(tmp_path / "journal.db")}
+def environment(lab_environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """What a cellmove process of this test is given, with a journal of the test's own."""
+    return {**lab_environment, "CELLMOVE_JOURNAL": str(tmp_path / "journal.db")}
+
+
+def run_to_end(command: list[str], environment: dict[str, str]) -> Outcome:
+    """Run a process that may never show a traceback or a password."""
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
+        stdin=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    assert "Traceback" not in answer.stderr, answer.stderr
+    assert "lab-secret" not in answer.stdout + answer.stderr
+    return Outcome(answer.returncode, answer.stdout, answer.stderr)
+
+
+@pytest.fixture
+def cellmove(environment: dict[str, str]) -> Cellmove:
+    """Runs a real `cellmove` process to its end."""
 
     def run(*arguments: str, expect: int | None = 0, env: dict[str, str] | None = None) -> Outcome:
-        command = [sys.executable, "-m", "cellmove", *arguments]
-        answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
-            stdin=subprocess.DEVNULL, env={**environment, **(env or {})},
-        )  # fmt: skip
-        outcome = Outcome(answer.returncode, answer.stdout, answer.stderr)
+        outcome = run_to_end([sys.executable, "-m", "cellmove", *arguments], {**environment, **(env or {})})
         if expect is not None:
-            assert outcome.code == expect, f"{arguments} ended with {outcome.code}\n{answer.stdout}\n{answer.stderr}"
-        assert "Traceback" not in outcome.stderr
-        assert "lab-secret" not in outcome.stdout + outcome.stderr
+            said = f"{outcome.stdout}\n{outcome.stderr}"
+            assert outcome.code == expect, f"{arguments} ended with {outcome.code}\n{said}"
         return outcome
 
     return run
+
+
+@pytest.fixture
+def killed(environment: dict[str, str]) -> Callable[..., None]:
+    """Runs a `cellmove` process that dies of SIGKILL at a point of an action; see tests/kill_at.py."""
+
+    def run(where: str, *arguments: str) -> None:
+        command = [sys.executable, str(ROOT / "tests" / "kill_at.py"), where, "--", *arguments]
+        outcome = run_to_end(command, environment)
+        assert outcome.code == -signal.SIGKILL, f"{outcome.stdout}\n{outcome.stderr}"
+
+    return run
+
+
+@pytest.fixture
+def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts `cellmove` processes and does not wait for them; one still there at the end is killed."""
+    made: list[Started] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> Started:
+        files = tuple(tmp_path / f"{len(made)}.{name}" for name in ("out", "err"))
+        with files[0].open("wb") as out, files[1].open("wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cellmove", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                cwd=ROOT, env={**environment, **(env or {})},
+            )  # fmt: skip
+        made.append(Started(process, *files))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.kill()
 
 
 @pytest.fixture

@@ -1,0 +1,200 @@
+"""SIGKILL at twelve boundaries of actions and within two calls: one command finishes the move, one takes it back.
+
+One server of either backing goes through all of it, there and back between its cells; every case begins and ends
+with a server at rest. A case that fails leaves its server, and the next one gets a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from lab import cloud, oracle, rows
+
+HOSTS = {"cell1": "c1-host1", "cell2": "c2-host1"}
+OTHER_CELL = {"cell1": "cell2", "cell2": "cell1"}
+
+BOUNDARIES = (
+    "prep-dest:take_server:after-effect",
+    "prep-dest:reserve_volumes:after-effect",
+    "prep-dest:claim:after-effect",
+    "prep-source:stop_source:after-intent",
+    "prep-source:stop_source:after-effect",
+    "finish:start_target:after-intent",
+    "finish:start_target:after-effect",
+    "finish:switch_mapping:after-effect",
+    "confirm:begin_confirm:after-effect",
+    "confirm:clean_source:after-effect",
+    "revert:clean_target:after-effect",
+    "revert:start_source:after-effect",
+)
+
+NO_WAY_BACK = ("confirm:clean_source:after-effect",)
+"""What the source would need for a rollback is being destroyed, so a rollback is refused."""
+
+CALLS = {
+    "prep-source:stop_source": ("source", "power_off", "compute_prep_snapshot_based_resize_at_source"),
+    "finish:start_target": ("target", "spawn", "compute_finish_snapshot_based_resize_at_dest"),
+}
+"""Calls to die in: which end works on it, the virt call in which it lingers, and nova's event of it."""
+
+
+@dataclass
+class Traveller:
+    """A server that is used again from case to case, and where it is."""
+
+    id: str
+    volume_backed: bool
+    cell: str = "cell1"
+    flavor: str = "m1.tiny"
+    at_rest: bool = False
+
+    @property
+    def away(self) -> str:
+        """The cell that it is moved to next."""
+        return OTHER_CELL[self.cell]
+
+    def move_command(self) -> tuple[str, ...]:
+        """The command that moves it to the other cell; an image-backed server is resized as well."""
+        flavor = () if self.volume_backed else (self.other_flavor,)
+        return ("migrate" if self.volume_backed else "resize", self.id, *flavor, "--host", HOSTS[self.away])
+
+    @property
+    def other_flavor(self) -> str:
+        """The flavor that it has after the next move."""
+        if self.volume_backed:
+            return self.flavor
+        return "m1.small" if self.flavor == "m1.tiny" else "m1.tiny"
+
+    def arrive(self) -> None:
+        """Its home is the other cell from now on."""
+        self.flavor = self.other_flavor
+        self.cell = self.away
+
+
+@pytest.fixture(scope="module")
+def travellers(lab_environment):
+    """The servers of this module, by backing; deleted at its end."""
+    there: dict[str, Traveller] = {}
+    yield there
+    for traveller in there.values():
+        cloud.delete(traveller.id)
+
+
+@pytest.fixture(
+    params=[pytest.param(backing, marks=pytest.mark.xdist_group(backing)) for backing in ("image", "volume")]
+)
+def traveller(request, travellers):
+    """A server at rest with this backing."""
+    known = travellers.get(request.param)
+    if known is not None and not known.at_rest:
+        cloud.delete(known.id)
+        known = None
+    if known is None:
+        volume_backed = request.param == "volume"
+        made = cloud.boot(f"kill-{request.param}-{time.time_ns() % 10**6}", volume_backed=volume_backed, volumes=1)
+        known = travellers[request.param] = Traveller(made, volume_backed)
+    known.at_rest = False
+    return known
+
+
+def check_home(traveller, before, disk):
+    """It is in its cell as if nothing had been tried."""
+    after = oracle.picture(traveller.id)
+    host = HOSTS[traveller.cell]
+    assert oracle.problems(after, cell=traveller.cell, host=host, flavor=traveller.flavor, status="ACTIVE") == []
+    assert oracle.compare(before, after) == []
+    assert cloud.guests(traveller.id) == {host: "running"}
+    assert cloud.disk_hash(traveller.id) == disk
+
+
+def check_arrived(traveller, before, disk, *, confirmed):
+    """It is in the other cell, with nothing lost on the way."""
+    after, host = oracle.picture(traveller.id), HOSTS[traveller.away]
+    status = "ACTIVE" if confirmed else "VERIFY_RESIZE"
+    found = oracle.problems(after, cell=traveller.away, host=host, flavor=traveller.other_flavor, status=status)
+    assert found == []
+    resized = not traveller.volume_backed
+    assert not confirmed or oracle.compare(before, after, moved=True, resized=resized) == []
+    assert cloud.guests(traveller.id) == {host: "running"}
+    assert set(cloud.disk_hash(traveller.id).values()) == set(disk.values())
+
+
+def check_silent(cellmove, traveller, first):
+    """The same resume once more says the same, without a word about work, and writes nothing."""
+    shot = oracle.picture(traveller.id)
+    second = cellmove("resume", traveller.id)
+    assert (second.stdout, second.stderr) == (first.stdout, "")
+    assert oracle.picture(traveller.id) == shot
+
+
+def resume_and_check(cellmove, traveller, step, before, disk):
+    """`resume` brings the move to what the killed run was after; afterwards the server is at rest again."""
+    first = cellmove("resume", traveller.id)
+    if step == "revert":
+        check_home(traveller, before, disk)
+        check_silent(cellmove, traveller, first)
+        return
+    check_arrived(traveller, before, disk, confirmed=step == "confirm")
+    check_silent(cellmove, traveller, first)
+    if step == "confirm":
+        traveller.arrive()
+    else:
+        cellmove("revert", traveller.id)
+        check_home(traveller, before, disk)
+
+
+def rollback_and_check(cellmove, traveller, before, disk):
+    """`rollback` takes the server home; doing it again is nothing."""
+    cellmove("rollback", traveller.id)
+    check_home(traveller, before, disk)
+    shot = oracle.picture(traveller.id)
+    cellmove("rollback", traveller.id)
+    assert oracle.picture(traveller.id) == shot
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("way", ["rollback", "resume"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_killed_at(cellmove, killed, traveller, boundary, way):
+    step = boundary.partition(":")[0]
+    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    if step in ("confirm", "revert"):
+        cellmove(*traveller.move_command())
+        killed(boundary, step, traveller.id)
+    else:
+        killed(boundary, *traveller.move_command())
+
+    if way == "rollback" and boundary in NO_WAY_BACK:
+        refused = cellmove("rollback", traveller.id, expect=5)
+        assert "cellmove resume" in refused.stderr
+        resume_and_check(cellmove, traveller, step, before, disk)
+    elif way == "rollback":
+        rollback_and_check(cellmove, traveller, before, disk)
+    else:
+        resume_and_check(cellmove, traveller, step, before, disk)
+    traveller.at_rest = True
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("way", ["rollback", "resume"])
+@pytest.mark.parametrize("call", list(CALLS))
+def test_killed_while_a_compute_works(cellmove, started, traveller, call, way):
+    """The host works on when cellmove is gone: nothing has to be cleaned up first, and nothing is sent twice."""
+    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    end, virt_call, event = CALLS[call]
+    cell = traveller.cell if end == "source" else traveller.away
+
+    with cloud.fault(HOSTS[cell], virt_call, "hang 5", traveller.id):
+        process = started(*traveller.move_command())
+        cloud.wait_for(f"{event} to begin", lambda: event in rows.open_events(traveller.id, cell), 60)
+        process.kill()
+        if way == "rollback":
+            rollback_and_check(cellmove, traveller, before, disk)
+        else:
+            resume_and_check(cellmove, traveller, call.partition(":")[0], before, disk)
+    assert json.loads(cellmove("resume", "--all", "-f", "json").stdout)["moves"] == []
+    traveller.at_rest = True
