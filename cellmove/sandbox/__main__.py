@@ -57,7 +57,7 @@ def add_control(app: Any, cloud: Cloud, pace: list[float]) -> None:
     """What tests and the demo do to the cloud: POST /sandbox/NAME with the arguments as JSON."""
 
     def state() -> Any:
-        return {"history": cloud.world.history, "guests": cloud.world.guests}
+        return vars(cloud.world)
 
     def host(name: str, up: bool) -> None:
         if up:

@@ -118,6 +118,11 @@ def volume_status(cloud: Cloud, volume_id: str) -> str:
     return next((status for state, status in names if state in states), "available")
 
 
+def volume_attach_status(cloud: Cloud, volume_id: str) -> str:
+    """Cinder's second word for it."""
+    return "attached" if volume_status(cloud, volume_id) == "in-use" else "detached"
+
+
 def create_attachment(cloud: Cloud, volume_id: str, server_id: str) -> Record:
     """Reserve a volume; one that another server uses is refused."""
     if volume_id not in cloud.world.volumes:
