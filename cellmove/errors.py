@@ -9,6 +9,29 @@ text that may be shown.
 
 from __future__ import annotations
 
+import re
+
+SECRETS = (
+    (re.compile(r"(://[^\s/:@]*:)[^\s'\"]+@"), r"\1***@"),  # a URL's password, with whatever stands in it
+    (re.compile(r"\bgAAAA[\w=-]{16,}"), "***"),  # a fernet token
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), "***"),  # a JWS token
+    (
+        re.compile(
+            r"(?i)\b((?:x-(?:auth|service|subject)-token|authorization|auth_token|\w*password|admin_?pass|secret)"
+            r"['\"]?\s*[:=]\s*(?:u?['\"])?(?:bearer |basic )?)[^\s'\",;&}]+"
+        ),
+        r"\1***",
+    ),
+)
+"""What a secret looks like in another program's words, and what is put in its place."""
+
+
+def scrub(text: str) -> str:
+    """Other programs' words without the passwords and tokens that they may hold."""
+    for pattern, instead in SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
 
 class CellmoveError(Exception):
     """Ends a command. ``exit_code`` is the consequence; see the README's table of exit codes.
@@ -80,7 +103,10 @@ class Interrupted(CellmoveError):
 
 
 class CallError(Exception):
-    """One call to the cloud did not go well. ``str()`` of it is safe to show."""
+    """One call to the cloud did not go well. ``str()`` of it is safe to show: it is scrubbed here."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(scrub(message))
 
 
 class CallFailed(CallError):

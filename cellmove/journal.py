@@ -1,31 +1,34 @@
 """The durable record of moves and their actions.
 
 Every ``intent`` is committed before the effect it announces and every ``done`` after it, so that a
-run which dies anywhere leaves a true account behind. SQLite by default (one file, mode 0600, WAL
-with ``synchronous=FULL``: a commit that returned survives a power cut); any SQLAlchemy URL works.
+run which dies anywhere leaves a true account behind. SQLite by default: one file, mode 0600, with a
+rollback journal and ``synchronous=FULL``, so that a commit that returned survives a power cut. (Not with
+a write-ahead log: one bit turned in that and SQLite drops every commit behind it without a word.) MySQL
+or MariaDB for a journal that machines share. Checksums (seal.py) tell a damaged journal, which is refused.
 Nothing secret is ever written: what actions record are ids, states and before-images.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove.errors import Locked, Refused, Stopped, Unreachable, Usage
-from cellmove.move import CLOSED, SCHEMA_VERSION, Entry, Move, Phase, State
+from cellmove import seal
+from cellmove.errors import Locked, Refused, Stopped, Unreachable, Usage, scrub
+from cellmove.move import CLOSED, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine, MetaData, Row
+    from sqlalchemy import URL, Connection, Engine, Row
     from sqlalchemy.exc import DBAPIError
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
-ENTRY_COLUMNS = (
-    "move_id", "sequence", "step", "action", "phase", "intent", "result", "error", "started_at", "finished_at",
-)  # fmt: skip
+DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA synchronous=FULL")
 
 
 class Journal:
@@ -40,7 +43,7 @@ class Journal:
         self.engine = engine
         self.now = now
         self.location = location
-        self.metadata = _metadata()
+        self.metadata = seal.make_metadata()
         self.moves = self.metadata.tables["moves"]
         self.entries = self.metadata.tables["entries"]
 
@@ -53,12 +56,20 @@ class Journal:
                 yield connection
         except IntegrityError:
             raise
+        except seal.Damaged as error:
+            raise _is_damaged(self.location, str(error)) from None
         except DBAPIError as error:
             raise Unreachable(
                 f"the journal {self.location} cannot be written or read: {_words(error)}",
                 state="nothing was sent to the cloud after the last action shown",
                 next_command="cellmove resume --all  (when the journal is well again)",
             ) from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._transaction() as connection:
+            seal.lock_digest(connection, self.metadata.tables["about"])
+            yield connection
 
     # moves
 
@@ -67,13 +78,22 @@ class Journal:
 
         :raises Refused: when the server already has an open move
         """
-        from sqlalchemy import insert
+        self.adopt(move, ())
+
+    def adopt(self, move: Move, entries: Sequence[Entry]) -> Move:
+        """Record a move together with what is known of its actions already.
+
+        :returns: the move as it is recorded
+        :raises Refused: when the server already has an open move
+        """
         from sqlalchemy.exc import IntegrityError
 
         values = _move_values(move) | {"open_server": move.server_id if move.is_open else None}
         try:
-            with self._transaction() as connection:
-                connection.execute(insert(self.moves).values(values))
+            with self._writing() as connection:
+                seal.insert(connection, self.moves, values)
+                for entry in entries:
+                    seal.insert(connection, self.entries, _entry_values(entry))
         except IntegrityError:
             other = self.open_move_of(move.server_id)
             name = other.id if other else "unknown"
@@ -81,6 +101,7 @@ class Journal:
                 f"{move.server_name} already has an open move, {name}",
                 next_command=f"cellmove show {name}",
             ) from None
+        return self._known(move.id)
 
     def move(self, move_id: str) -> Move | None:
         """The move with this id, or None."""
@@ -109,21 +130,17 @@ class Journal:
 
     def set_state(self, move_id: str, state: State) -> Move:
         """Record how far a move has come; closing it frees the server for another move."""
-        from sqlalchemy import update
-
         values: dict[str, Any] = {"state": state.value, "updated_at": self.now()}
         if state in CLOSED:
             values["open_server"] = None
-        with self._transaction() as connection:
-            connection.execute(update(self.moves).where(self.moves.c.id == move_id).values(values))
+        with self._writing() as connection:
+            seal.change(connection, self.moves, {"id": move_id}, values)
         return self._known(move_id)
 
     def set_aim(self, move_id: str, aim: str) -> Move:
         """Record to which state a whole run is to bring the move, so that ``resume`` goes on to it."""
-        from sqlalchemy import update
-
-        with self._transaction() as connection:
-            connection.execute(update(self.moves).where(self.moves.c.id == move_id).values(aim=aim))
+        with self._writing() as connection:
+            seal.change(connection, self.moves, {"id": move_id}, {"aim": aim})
         return self._known(move_id)
 
     def _known(self, move_id: str) -> Move:
@@ -135,9 +152,7 @@ class Journal:
     def _select(self, condition: Any) -> list[Move]:
         from sqlalchemy import select
 
-        query = select(*(self.moves.c[name] for name in MOVE_COLUMNS)).order_by(
-            self.moves.c.created_at, self.moves.c.id
-        )
+        query = select(*self.moves.c).order_by(self.moves.c.created_at, self.moves.c.id)
         if condition is not None:
             query = query.where(condition)
         with self._transaction() as connection:
@@ -178,16 +193,15 @@ class Journal:
         """All lines of a move, in the order in which they were begun."""
         from sqlalchemy import select
 
-        columns = [self.entries.c[name] for name in ENTRY_COLUMNS]
-        query = select(*columns).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
+        query = select(*self.entries.c).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
         with self._transaction() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
     def intend(self, move_id: str, step: str, action: str, intent: Mapping[str, Any]) -> Entry:
         """Commit that an action is about to have its effect."""
-        from sqlalchemy import func, insert, select
+        from sqlalchemy import func, select
 
-        with self._transaction() as connection:
+        with self._writing() as connection:
             last = connection.execute(
                 select(func.max(self.entries.c.sequence)).where(self.entries.c.move_id == move_id)
             ).scalar()
@@ -196,7 +210,7 @@ class Journal:
                 "phase": Phase.INTENT.value, "intent": json.dumps(dict(intent)), "result": "{}", "error": "",
                 "started_at": self.now(), "finished_at": "",
             }  # fmt: skip
-            connection.execute(insert(self.entries).values(values))
+            seal.insert(connection, self.entries, values)
         return _entry_from_values(values)
 
     def done(self, entry: Entry, result: Mapping[str, Any]) -> None:
@@ -204,8 +218,8 @@ class Journal:
         self._mark(entry, phase=Phase.DONE, result=json.dumps(dict(result)), error="")
 
     def failed(self, entry: Entry, error: str) -> None:
-        """Commit that the action was tried and came back with an error."""
-        self._mark(entry, phase=Phase.FAILED, error=error)
+        """Commit that the action was tried and came back with an error, which may be another program's words."""
+        self._mark(entry, phase=Phase.FAILED, error=scrub(error))
 
     def undoing(self, entry: Entry) -> None:
         """Commit that the action is about to be taken back."""
@@ -216,16 +230,11 @@ class Journal:
         self._mark(entry, phase=Phase.UNDONE)
 
     def _mark(self, entry: Entry, *, phase: Phase, **values: str) -> None:
-        from sqlalchemy import update
-
-        table = self.entries
-        statement = (
-            update(table)
-            .where(table.c.move_id == entry.move_id, table.c.sequence == entry.sequence)
-            .values(phase=phase.value, finished_at=self.now(), **values)
-        )
-        with self._transaction() as connection:
-            if connection.execute(statement).rowcount != 1:
+        key = {"move_id": entry.move_id, "sequence": entry.sequence}
+        with self._writing() as connection:
+            if not seal.change(
+                connection, self.entries, key, {"phase": phase.value, "finished_at": self.now(), **values}
+            ):
                 raise Stopped(f"line {entry.sequence} of move {entry.move_id} has vanished from the journal")
 
 
@@ -234,49 +243,165 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
 
     :param where: a path, or an SQLAlchemy URL
     :raises Usage: when it was written by a newer cellmove, or the URL cannot be used
-    :raises Unreachable: when it cannot be opened for writing
+    :raises Unreachable: when it cannot be opened for writing, or is damaged
     """
     from sqlalchemy import create_engine, event
-    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
     url = _url(where)
     path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     location = str(path or url.render_as_string(hide_password=True))
     if path is not None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise Unreachable(
-                f"the journal {path} cannot be opened for writing: {error.strerror}",
-                state="nothing was written to the cloud",
-                next_command="cellmove --journal PATH …",
-            ) from None
+        _make_file(path, now)
+        _require_known(location, _peek(path))
     try:
         engine = create_engine(url, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
     if path is not None:
-
-        @event.listens_for(engine, "connect")
-        def _durable(connection: Any, _record: Any) -> None:
-            connection.execute("PRAGMA busy_timeout=10000")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-
+        event.listen(engine, "connect", _make_durable)
     journal = Journal(engine, now, location)
     try:
-        version = _prepare(journal)
+        version = _version(journal)
+        _require_known(location, version)
+        if version < seal.VERSION:
+            seal.upgrade(engine, journal.metadata)
+        with engine.begin() as connection:
+            if path is not None:
+                connection.exec_driver_sql("BEGIN")  # one view for all the reads: others may be writing
+            seal.verify(connection, journal.metadata)
     except DBAPIError as error:
+        if path is not None and _is_corrupt(error):
+            raise _is_damaged(location, _words(error)) from None
         raise Unreachable(
             f"the journal {location} cannot be opened: {_words(error)}", state="nothing was written to the cloud"
         ) from None
-    if version > SCHEMA_VERSION:
-        raise Usage(
-            f"the journal {journal.location} was written by a newer cellmove (schema {version}; this one "
-            f"knows {SCHEMA_VERSION}); use that version"
-        )
+    except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
+        raise _is_damaged(location, str(error) if isinstance(error, seal.Damaged) else type(error).__name__) from None
     return journal
+
+
+def _is_damaged(location: str, how: str) -> Unreachable:
+    return Unreachable(
+        f"the journal {location} is damaged: {how}",
+        state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
+        next_command=f"mv {location} {location}.damaged && cellmove adopt SERVER",
+    )
+
+
+def _is_corrupt(error: DBAPIError) -> bool:
+    """Whether SQLite says that the file is no database, rather than that it cannot get at it."""
+    import sqlite3
+
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT)
+
+
+def _make_durable(connection: Any, _record: Any) -> None:
+    for statement in DURABLE:
+        connection.execute(statement)
+    # A file of the first version (or of a newer one) may be in WAL mode, which setting a mode would end.
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode=TRUNCATE")
+
+
+def _make_file(path: Path, now: Callable[[], str]) -> None:
+    """Make an empty journal unless there is a file, in one stroke: one that is half made is never seen.
+
+    An empty file is therefore none of ours, but what is left of a journal that was cut off.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.exists():
+            os.close(os.open(path, os.O_RDWR))
+            if path.stat().st_size == 0:
+                raise _is_damaged(str(path), "it is empty, cut off at its beginning")
+            return
+        fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        try:
+            _make_tables(fresh, now)
+            with suppress(FileExistsError):  # another first run was quicker
+                os.link(fresh, path)
+        finally:
+            fresh.unlink()
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # a power cut must not take the file's name away
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise Unreachable(
+            f"the journal {path} cannot be opened for writing: {error.strerror}",
+            state="nothing was written to the cloud",
+            next_command="cellmove --journal PATH …",
+        ) from None
+
+
+def _make_tables(path: Path, now: Callable[[], str]) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DBAPIError
+
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    journal = Journal(engine, now, str(path))
+    try:
+        with engine.begin() as connection:
+            journal.metadata.create_all(connection)
+            seal.make_about(connection, journal.metadata.tables["about"], seal.EMPTY)
+    except DBAPIError as error:
+        raise OSError(errno.EIO, _words(error)) from None
+    finally:
+        engine.dispose()
+
+
+def _require_known(location: str, version: int) -> None:
+    if version > seal.VERSION:
+        raise Usage(
+            f"the journal {location} was written by a newer cellmove (schema {version}; this one "
+            f"knows {seal.VERSION}); use that version"
+        )
+
+
+def _peek(path: Path) -> int:
+    """The version of a journal's file, read without a lock or any write, since it may be a newer one's.
+
+    :returns: 0 when it cannot be told that way
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
+            (version,) = connection.execute("SELECT schema_version FROM about").fetchone()
+            with suppress(sqlite3.Error):
+                digest, sealed = connection.execute("SELECT digest, seal FROM about").fetchone()
+                if sealed == seal.seal_of(seal.VERSION, digest):
+                    return seal.VERSION  # only the number is damaged, which is found out later
+            return int(version)
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
+
+
+def _version(journal: Journal) -> int:
+    """The version of the tables that are there; in a shared database they are made when there are none.
+
+    :raises Damaged: there are tables, but not the one that says the version
+    """
+    from sqlalchemy import inspect, select
+
+    about = journal.metadata.tables["about"]
+    with journal.engine.begin() as connection:
+        if inspect(connection).has_table("about"):
+            version = connection.execute(select(about.c.schema_version)).scalar()
+            if version is None:
+                raise seal.Damaged("it does not say its version")
+            return int(version)
+        if connection.dialect.name == "sqlite":
+            raise seal.Damaged("it does not say its version")
+        journal.metadata.create_all(connection)
+        seal.make_about(connection, about, seal.EMPTY)
+    return seal.VERSION
 
 
 def _url(where: str) -> URL:
@@ -294,68 +419,9 @@ def _url(where: str) -> URL:
         ) from None
 
 
-def _prepare(journal: Journal) -> int:
-    """Make the tables where there are none.
-
-    :returns: the version of the schema that is there
-    """
-    from sqlalchemy import insert, inspect, select
-
-    about = journal.metadata.tables["about"]
-    if inspect(journal.engine).has_table("about"):
-        with journal.engine.begin() as connection:
-            version = connection.execute(select(about.c.schema_version)).scalar()
-            if version is not None:
-                return int(version)
-    with journal.engine.begin() as connection:
-        if journal.engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two first runs at once: one makes the tables, one waits
-        journal.metadata.create_all(connection)
-        if connection.execute(select(about.c.schema_version)).scalar() is None:
-            connection.execute(insert(about).values(schema_version=SCHEMA_VERSION))
-    return SCHEMA_VERSION
-
-
 def _words(error: DBAPIError) -> str:
     """What the database said, first line."""
     return next(iter(str(error.orig).splitlines()), type(error).__name__)
-
-
-def _metadata() -> MetaData:
-    from sqlalchemy import Column, Integer, MetaData, String, Table, Text
-
-    metadata = MetaData()
-    Table("about", metadata, Column("schema_version", Integer, primary_key=True))
-    Table(
-        "moves",
-        metadata,
-        Column("id", String(32), primary_key=True),
-        Column("server_id", String(36), nullable=False, index=True),
-        Column("server_name", String(255), nullable=False),
-        Column("kind", String(16), nullable=False),
-        Column("state", String(32), nullable=False),
-        # Holds the server's id while the move is open and NULL afterwards: at most one open move a server.
-        Column("open_server", String(36), unique=True),
-        Column("created_at", String(32), nullable=False),
-        Column("updated_at", String(32), nullable=False),
-        Column("plan", Text(16_000_000), nullable=False),
-        Column("aim", String(32), nullable=False, server_default=""),
-    )
-    Table(
-        "entries",
-        metadata,
-        Column("move_id", String(32), primary_key=True),
-        Column("sequence", Integer, primary_key=True, autoincrement=False),
-        Column("step", String(32), nullable=False),
-        Column("action", String(64), nullable=False),
-        Column("phase", String(16), nullable=False),
-        Column("intent", Text(16_000_000), nullable=False),
-        Column("result", Text(16_000_000), nullable=False),
-        Column("error", Text, nullable=False),
-        Column("started_at", String(32), nullable=False),
-        Column("finished_at", String(32), nullable=False),
-    )
-    return metadata
 
 
 def _move_values(move: Move) -> dict[str, Any]:
@@ -364,12 +430,21 @@ def _move_values(move: Move) -> dict[str, Any]:
 
 
 def _move(row: Row[Any]) -> Move:
-    values = dict(row._mapping)
+    values = seal.verified("moves", row._mapping)
+    del values["open_server"]
     return Move(**(values | {"state": State(values["state"]), "plan": json.loads(values["plan"])}))
 
 
 def _entry(row: Row[Any]) -> Entry:
-    return _entry_from_values(dict(row._mapping))
+    return _entry_from_values(seal.verified("entries", row._mapping))
+
+
+def _entry_values(entry: Entry) -> dict[str, Any]:
+    return {
+        "move_id": entry.move_id, "sequence": entry.sequence, "step": entry.step, "action": entry.action,
+        "phase": entry.phase.value, "intent": json.dumps(dict(entry.intent)), "result": json.dumps(dict(entry.result)),
+        "error": entry.error, "started_at": entry.started_at, "finished_at": entry.finished_at,
+    }  # fmt: skip
 
 
 def _entry_from_values(values: Mapping[str, Any]) -> Entry:

@@ -8,14 +8,15 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
+from cellmove import seal
 from cellmove.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
 from cellmove.journal import Journal, open_journal
-from cellmove.move import SCHEMA_VERSION, Move, Phase, State
+from cellmove.move import Move, Phase, State
 
 
 def ticking() -> Callable[[], str]:
@@ -97,6 +98,7 @@ def test_what_was_never_there_is_a_stop(journal: Journal) -> None:
         journal.done(entry, {})
     with pytest.raises(Stopped):
         journal.set_state("m9", State.FINISHED)
+    assert "rows are missing" in opening(journal.location).message
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 
 def test_a_commit_is_on_the_disk(journal: Journal) -> None:
     with journal.engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
 
@@ -146,12 +148,69 @@ def test_a_place_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> None:
         assert error.next_command
 
 
-def test_a_newer_journal_is_left_alone(journal: Journal, tmp_path: Path) -> None:
-    with journal.engine.begin() as connection:
-        connection.execute(update(journal.metadata.tables["about"]).values(schema_version=SCHEMA_VERSION + 1))
-    error = opening(str(tmp_path / "journal.db"))
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_newer_journal_is_left_alone(journal: Journal, tmp_path: Path, mode: str) -> None:
+    journal.open_move(a_move("m1"))
+    journal.engine.dispose()
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("UPDATE about SET schema_version = ?, seal = 'of another kind'", (seal.VERSION + 1,))
+        connection.commit()
+    before = path.read_bytes(), path.stat().st_mtime_ns, sorted(tmp_path.iterdir())
+    error = opening(str(path))
     assert isinstance(error, Usage)
     assert "newer" in error.message
+    assert (path.read_bytes(), path.stat().st_mtime_ns, sorted(tmp_path.iterdir())) == before
+
+
+OLD = """
+CREATE TABLE about (schema_version INTEGER NOT NULL, PRIMARY KEY (schema_version));
+CREATE TABLE moves (id VARCHAR(32) NOT NULL, server_id VARCHAR(36) NOT NULL, server_name VARCHAR(255) NOT NULL,
+    kind VARCHAR(16) NOT NULL, state VARCHAR(32) NOT NULL, open_server VARCHAR(36), created_at VARCHAR(32) NOT NULL,
+    updated_at VARCHAR(32) NOT NULL, "plan" TEXT(16000000) NOT NULL, aim VARCHAR(32) DEFAULT '' NOT NULL,
+    PRIMARY KEY (id), UNIQUE (open_server));
+CREATE INDEX ix_moves_server_id ON moves (server_id);
+CREATE TABLE entries (move_id VARCHAR(32) NOT NULL, sequence INTEGER NOT NULL, step VARCHAR(32) NOT NULL,
+    action VARCHAR(64) NOT NULL, phase VARCHAR(16) NOT NULL, intent TEXT(16000000) NOT NULL,
+    result TEXT(16000000) NOT NULL, error TEXT NOT NULL, started_at VARCHAR(32) NOT NULL,
+    finished_at VARCHAR(32) NOT NULL, PRIMARY KEY (move_id, sequence));
+INSERT INTO about VALUES (1);
+INSERT INTO moves VALUES ('m1', 'uuid-1', 'web-1', 'resize', 'planned', 'uuid-1', '2026-01-01T00:00:00Z',
+    '2026-01-01T00:00:00Z', '{"source_cell": "cell1", "numbers": [1, 2]}', '');
+INSERT INTO entries VALUES ('m1', 1, 'prep-dest', 'claim', 'done', '{"a": 1}', '{"b": 2}', '', 't1', 't2');
+"""
+"""A journal as the first version made it."""
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(OLD)
+    journal = open_journal(str(path), ticking())
+    assert journal.all_moves() == [a_move("m1")]
+    (entry,) = journal.entries_of("m1")
+    assert (entry.phase, entry.intent, entry.result) == (Phase.DONE, {"a": 1}, {"b": 2})
+    journal.intend("m1", "prep-dest", "mirror", {})
+    journal.engine.dispose()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT schema_version FROM about").fetchall() == [(seal.VERSION,)]
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
+    again = open_journal(str(path), ticking())
+    assert [each.action for each in again.entries_of("m1")] == ["claim", "mirror"]
+    assert again.open_move_of("uuid-1") == a_move("m1")
+
+
+def test_a_torn_journal_of_the_first_version_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD)
+    content = bytearray(path.read_bytes())
+    content[4096 * 2 : 4096 * 3] = b"\xff" * 4096
+    path.write_bytes(bytes(content))
+    assert opening(str(path)).exit_code == 4
+    assert path.read_bytes() == bytes(content)
 
 
 def test_a_file_that_is_no_journal_is_no_traceback(tmp_path: Path) -> None:
