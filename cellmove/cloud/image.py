@@ -11,6 +11,7 @@ from cellmove.errors import CallFailed, NotFound
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
+SUFFIX = "-resize-temp"  # nova/compute/utils.py, create_image, as the conductor calls it
 PREFIX = "image_"  # nova/utils.py SM_IMAGE_PROP_PREFIX
 TOP_LEVEL = frozenset({"min_ram", "min_disk"})  # SM_INHERITABLE_KEYS without the formats
 FORMATS = frozenset({"disk_format", "container_format"})  # set by the driver at upload
@@ -115,7 +116,7 @@ def image_body(
     # These win over what the server's image had.
     return body | {
         "id": image_id,
-        "name": f"{server_name}-resize-temp",
+        "name": f"{server_name}{SUFFIX}",
         "visibility": "shared" if shared else "private",
         "instance_uuid": server_id,
         "user_id": user_id,
@@ -130,6 +131,17 @@ def get_image(connection: Connection, image_id: str) -> dict[str, Any]:
     """
     image: dict[str, Any] = request(connection, "image", "GET", f"/images/{image_id}").json()
     return image
+
+
+def temporary_images(connection: Connection, server_id: str) -> list[dict[str, Any]]:
+    """The images by which a cross-cell move of this server lets its root disk travel, ours or nova's own."""
+    params = {"instance_uuid": server_id, "image_type": "snapshot", "sort": "created_at:asc"}
+    response = request(connection, "image", "GET", "/images", params=params)
+    return [
+        image
+        for image in response.json()["images"]
+        if image.get("instance_uuid") == server_id and str(image.get("name")).endswith(SUFFIX)
+    ]
 
 
 def image_exists(connection: Connection, image_id: str) -> bool:

@@ -82,7 +82,7 @@ def gather(
         kind="resize" if new_flavor else "migration",
         mapping=mapping,
         build_request=look.has_build_request(gateway.api_engine, server_id),
-        request_spec=_request_spec(gateway, server_id),
+        request_spec=request_spec(gateway, server_id),
         force_locked=force_locked,
         new_flavor=new_flavor,
         source_cell=source.name if source else "",
@@ -95,7 +95,7 @@ def gather(
         picture = _with_records(gateway, clock, picture, source, wish)
     if picture.is_complete:
         picture = _with_cloud(gateway, picture)
-    facts = _facts(picture, source, _command(server, flavor, host, cell, force_locked)) if source else {}
+    facts = plan_facts(picture, source, command_line(server, flavor, host, cell, force_locked)) if source else {}
     return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
 
 
@@ -139,7 +139,7 @@ def _wish(
     return _Wish(() if is_source else (named,), named.name, host or "", is_source)
 
 
-def _command(server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool) -> str:
+def command_line(server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool) -> str:
     """What to type to try again."""
     words = ["cellmove", "migrate", server] if flavor is None else ["cellmove", "resize", server, flavor]
     for option, value in (("--cell", cell), ("--host", host)):
@@ -150,7 +150,8 @@ def _command(server: str, flavor: str | None, host: str | None, cell: str | None
 # --- looking ---
 
 
-def _request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
+def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
+    """The server's stored request spec; empty when it has none that can be read."""
     try:
         return state.read_request_spec(gateway.api_engine, server_id)
     except (NotFound, ValueError):
@@ -251,8 +252,11 @@ def _volume_states(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str
 # --- what comes out ---
 
 
-def _facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
-    """The move's plan."""
+def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
+    """The move's plan; empty when the server's records are not complete enough.
+
+    :param command: what to type to try again (:func:`command_line`)
+    """
     if not picture.is_complete:
         return {}
     server, old, compute = picture.instance, picture.flavor, picture.source_compute

@@ -1,0 +1,257 @@
+"""Which actions of a move happened, told from what they left in the cloud. Looks at values only.
+
+A line is DONE where that is certain and INTENT where it may be so: the pipeline then looks (an action
+with a probe) or does it again (one that may be repeated at will), exactly as after a crash. An action
+that certainly did not happen has no line. Where the order of actions allows only one reading, the
+later trace vouches for the earlier action.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cellmove.db.history import SUCCESS
+from cellmove.hosts import compute
+from cellmove.move import TO_FINISH, Phase, State, Step
+from cellmove.steps import ACTIONS
+
+if TYPE_CHECKING:
+    from cellmove.cloud.network import Port
+    from cellmove.cloud.volume import Attachment
+
+RESERVED = "reserved"
+REPLACED = "replaced"
+"""Stands for the id of an attachment that the source had and that nobody can name any more."""
+
+
+@dataclass(frozen=True)
+class End:
+    """What one cell knows of the server.
+
+    :param instance: its row
+    :param migration: the move's record there, if there is one
+    :param volumes: its volume BDMs: ``id``, ``volume_id``, ``attachment_id``
+    :param events: how the computes' parts of the move stand, by event (``history.event_state``)
+    """
+
+    instance: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    extra: Mapping[str, Any]
+    migration: Mapping[str, Any] | None
+    volumes: tuple[Mapping[str, Any], ...]
+    events: Mapping[str, str]
+
+    @property
+    def flavors(self) -> Mapping[str, Any]:
+        """The primitives of the flavors: ``cur``, and ``old`` and ``new`` while they are stashed."""
+        flavors: dict[str, Any] = json.loads(self.extra.get("flavor") or "{}")
+        return flavors
+
+    @property
+    def stashed(self) -> bool:
+        """Whether the old flavor is stashed beside the current one, as prep-source does it."""
+        return bool(self.flavors.get("old"))
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Everything that a move has left so far.
+
+    :param before: the columns that taking the server changes, as they were
+    :param source: None when the server was deleted there meanwhile
+    :param holds: whether the migration holds an allocation
+    :param arrival: the facts that the scheduler's choice gave (``target_host`` …); empty without a copy
+    :param bound: the ports that have a binding for the target host
+    :param needs_limits: whether the claim wants limits that only the scheduler can compute
+    """
+
+    before: Mapping[str, Any]
+    source: End | None
+    target: End | None
+    migration_uuid: str
+    mapped_to_target: bool
+    holds: bool
+    volume_backed: bool
+    arrival: Mapping[str, Any]
+    ports: tuple[Port, ...]
+    bound: frozenset[str]
+    attachments: tuple[Attachment, ...]
+    image_id: str
+    needs_limits: bool = False
+
+    def event(self, method: compute.Method) -> str:
+        """How a compute's part of the move stands, in the cell of that compute."""
+        at_target = method in (compute.PREP_AT_DEST, compute.FINISH_AT_DEST, compute.REVERT_AT_DEST)
+        end = self.target if at_target else self.source
+        return end.events.get(method.event, "") if end is not None else ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One action as it will stand in the journal."""
+
+    step: Step
+    action: str
+    phase: Phase
+    intent: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+
+def rebuild(traces: Traces) -> tuple[State, tuple[Line, ...]]:
+    """How far the move has come, and a line for every action that happened or may have happened."""
+    lines = tuple(_lines(traces))
+    if is_going_back(traces):
+        return State.ROLLING_BACK, lines
+    done = {line.action for line in lines if line.phase is Phase.DONE}
+    reached = State.PLANNED
+    if "mirror" in done:
+        reached = State.DEST_PREPARED
+    if "stop_source" in done:
+        reached = State.SOURCE_PREPARED
+    return reached, lines
+
+
+def finished_lines(*, volume_backed: bool, kind: str, facts: Mapping[str, Any]) -> tuple[Line, ...]:
+    """The lines of a move that is finished: everything happened, whoever did it."""
+    left_out = {"create_image"} if volume_backed else set()
+    left_out |= {"save_request_spec"} if kind != "resize" else set()
+    return tuple(
+        Line(step, action.name, Phase.DONE, {}, facts if action.name == "schedule" else {})
+        for step in TO_FINISH
+        for action in ACTIONS[step]
+        if action.name not in left_out
+    )
+
+
+def is_going_back(traces: Traces) -> bool:
+    """Whether it was being taken back, or can only be taken back."""
+    if traces.mapped_to_target:
+        return False
+    source, target = traces.source, traces.target
+    if source is None:
+        return True  # its owner deleted it meanwhile
+    task_state, stopped = source.instance["task_state"], traces.event(compute.PREP_AT_SOURCE)
+    statuses = {end.migration["status"] for end in (source, target) if end is not None and end.migration is not None}
+    if "reverted" in statuses or traces.event(compute.FINISH_REVERT_AT_SOURCE):
+        return True
+    if target is not None and target.instance["task_state"] == "resize_reverting":
+        return True
+    if not stopped:
+        return task_state not in ("resize_prep", "resize_migrating")
+    if stopped != SUCCESS:
+        return False  # the pipeline looks what became of it
+    if task_state != "resize_migrated":
+        return True  # somebody reset it: the target would refuse to start
+    lost = not traces.volume_backed and not traces.image_id
+    return lost and not traces.event(compute.FINISH_AT_DEST)  # a start that was begun says itself what became of it
+
+
+def _lines(traces: Traces) -> Iterator[Line]:
+    yield from _taken(traces)
+    if traces.target is None:
+        return
+    yield from _prepared(traces)
+    stopped = traces.event(compute.PREP_AT_SOURCE)
+    if traces.image_id:
+        image = {"image_id": traces.image_id}
+        yield Line(Step.PREP_SOURCE, "create_image", Phase.DONE, image, image)
+    if not stopped and not (traces.source is not None and traces.source.stashed):
+        return
+    yield Line(Step.PREP_SOURCE, "stash", Phase.DONE, {}, {})
+    phase = Phase.DONE if stopped == SUCCESS else Phase.INTENT
+    yield Line(Step.PREP_SOURCE, "stop_source", phase, {"attachments": _source_attachments(traces)}, {})
+    if stopped == SUCCESS:
+        yield from _finished(traces)
+
+
+def _taken(traces: Traces) -> Iterator[Line]:
+    """Up to the scheduler: what the source cell and placement show."""
+    yield Line(Step.PREP_DEST, "take_server", Phase.DONE, traces.before, {})
+    if traces.migration_uuid:
+        uuid = {"migration_uuid": traces.migration_uuid}
+        yield Line(Step.PREP_DEST, "record_migration", Phase.DONE, uuid, uuid)
+        if traces.holds or traces.target is not None:
+            yield Line(Step.PREP_DEST, "move_allocations", Phase.DONE, {}, {})
+
+
+def _prepared(traces: Traces) -> Iterator[Line]:
+    """From the copy to the claim and what both cells are told of it."""
+    target = traces.target
+    if target is None:
+        return
+    claimed = traces.event(compute.PREP_AT_DEST)
+    # Asked again for the very same host, the scheduler gives the same answer, limits and all.
+    asked = Phase.INTENT if traces.needs_limits and not claimed else Phase.DONE
+    yield Line(Step.PREP_DEST, "schedule", asked, {}, traces.arrival if asked is Phase.DONE else {})
+    yield Line(Step.PREP_DEST, "copy_records", Phase.DONE, {}, {})
+    phase = Phase.DONE if claimed else Phase.INTENT
+    ports = [{"id": port.id, "vnic_type": port.vnic_type, "profile": dict(port.profile)} for port in traces.ports]
+    yield Line(Step.PREP_DEST, "bind_ports", phase, {"ports": ports}, {})
+    yield Line(Step.PREP_DEST, "reserve_volumes", phase, {"known": _known_attachments(traces)}, {})
+    ready = all(port.id in traces.bound for port in traces.ports)
+    ready = ready and all(mapping["attachment_id"] is not None for mapping in target.volumes)
+    if not claimed and not ready:
+        return
+    yield Line(Step.PREP_DEST, "claim", Phase.DONE if claimed == SUCCESS else Phase.INTENT, {}, {})
+    if claimed != SUCCESS:
+        return
+    mirrored = _is_mirrored(traces)
+    yield Line(Step.PREP_DEST, "note_target", Phase.DONE if mirrored else Phase.INTENT, {}, {})
+    if mirrored:
+        yield Line(Step.PREP_DEST, "mirror", Phase.DONE, {}, {})
+
+
+def _is_mirrored(traces: Traces) -> bool:
+    """Whether the source cell knows of the claim. Taking back drops the context first, the host last."""
+    source = traces.source
+    if source is None or source.migration is None:
+        return True
+    later = source.stashed or bool(traces.event(compute.PREP_AT_SOURCE))
+    return later or bool(source.migration["dest_compute"] and source.extra.get("migration_context"))
+
+
+def _finished(traces: Traces) -> Iterator[Line]:
+    """From handing the server over to the end."""
+    source, target = traces.source, traces.target
+    if target is None:
+        return
+    started = traces.event(compute.FINISH_AT_DEST)
+    announced = source is not None and bool(source.events.get(compute.FINISH_AT_DEST.event))
+    if not started and not announced and target.instance["task_state"] != "resize_migrated":
+        return
+    yield Line(Step.FINISH, "hand_over", Phase.DONE if started else Phase.INTENT, {}, {})
+    yield Line(Step.FINISH, "start_target", Phase.DONE if started == SUCCESS else Phase.INTENT, {}, {})
+    if started != SUCCESS:
+        return
+    if not target.instance["hidden"]:
+        yield Line(Step.FINISH, "show_target", Phase.DONE, {}, {})
+    if traces.mapped_to_target:
+        yield Line(Step.FINISH, "switch_mapping", Phase.DONE, {}, {})
+        if source is not None and source.instance["hidden"]:
+            yield Line(Step.FINISH, "hide_source", Phase.DONE, {}, {})
+
+
+def _known_attachments(traces: Traces) -> list[str]:
+    """The attachments that are none of this move's: all but the target's, and empty ones that nobody names."""
+    named = {mapping["attachment_id"] for mapping in (traces.source.volumes if traces.source is not None else ())}
+    theirs = {mapping["attachment_id"] for mapping in (traces.target.volumes if traces.target is not None else ())}
+    return [
+        attachment.id
+        for attachment in traces.attachments
+        if attachment.id not in theirs and (attachment.id in named or attachment.status != RESERVED)
+    ]
+
+
+def _source_attachments(traces: Traces) -> dict[str, str | None]:
+    """The source's attachments by BDM id as they were before the guest was stopped.
+
+    An empty one there was put in the place of another by prep_at_source, which deleted that one.
+    """
+    empty = {attachment.id for attachment in traces.attachments if attachment.status == RESERVED}
+    return {
+        str(mapping["id"]): REPLACED if mapping["attachment_id"] in empty else mapping["attachment_id"]
+        for mapping in (traces.source.volumes if traces.source is not None else ())
+    }
