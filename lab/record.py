@@ -80,7 +80,7 @@ def templates(connection):
         for each in made:
             cloud.delete(each)
     cell = shot["cells"]["cell1"]
-    instance = cell["instances"][0]
+    instance, vif = cell["instances"][0], cell["instance_info_caches"][0]["network_info"][0]
     names = {
         server_id: "$server",
         instance["image_ref"]: "$image",
@@ -88,11 +88,16 @@ def templates(connection):
         instance["project_id"]: "$project",
         "c1-host1": "$host",
         "recorded": "$name",
+        vif["id"]: "$port",
+        vif["devname"]: "$tap",
+        vif["address"]: "$mac",
+        vif["network"]["subnets"][0]["ips"][0]["address"]: "$address",
+        next(iter(shot["volumes"])): "$volume",
     }
     kept = {
         "instance": instance,
         "instance_extra": cell["instance_extra"][0],
-        "vif": cell["instance_info_caches"][0]["network_info"][0],
+        "vif": vif,
         "image_mapping": next(row for row in cell["block_device_mapping"] if row["source_type"] == "image"),
         "volume_mapping": next(row for row in cell["block_device_mapping"] if row["source_type"] == "volume"),
         "virtual_interface": cell["virtual_interfaces"][0],

@@ -10,7 +10,7 @@ from typing import Any
 
 from cellmove.sandbox import compute, services
 from cellmove.sandbox.compute import Call, Work
-from cellmove.sandbox.store import HOSTS, Cloud, Record, Refusal, cell_of
+from cellmove.sandbox.store import HOSTS, Cloud, Record, Refusal, cell_of, envelope
 
 CELL_UUIDS = {"cell1": "11111111-1111-4111-8111-111111111111", "cell2": "22222222-2222-4222-8222-222222222222"}
 
@@ -118,7 +118,7 @@ def _object(cloud: Cloud, bus: str, arguments: Mapping[str, Any]) -> Record:
         extra = cloud.row(bus, "instance_extra", instance_uuid=key, deleted=0) or {}
         flavors = json.loads(extra["flavor"])
         data |= {"flavor": flavors["cur"], "old_flavor": flavors["old"], "new_flavor": flavors["new"]}
-    return _envelope(name, version, data)
+    return envelope(name, version, data)
 
 
 def _missing(kind: str, key: str) -> Record:
@@ -127,22 +127,13 @@ def _missing(kind: str, key: str) -> Record:
 
 def flavor_object(row: Mapping[str, Any]) -> Record:
     """A Flavor object for a row of the API database."""
-    names = ("id", "name", "memory_mb", "vcpus", "root_gb", "ephemeral_gb", "flavorid", "swap", "rxtx_factor")
-    plain = {name: row[name] for name in names}
-    return _envelope("Flavor", "1.2", plain | {"extra_specs": {}, "disabled": False, "is_public": True})
+    flags = {"extra_specs": {}, "disabled": False, "is_public": True, "deleted": False, "deleted_at": None}
+    weight = {"vcpu_weight": row["vcpu_weight"] or 0}
+    return envelope("Flavor", "1.2", {name: _plain(value) for name, value in row.items()} | flags | weight)
 
 
 def _plain(value: Any) -> Any:
     return value.isoformat() + "Z" if isinstance(value, datetime.datetime) else value
-
-
-def _envelope(name: str, version: str, data: Record) -> Record:
-    return {
-        "nova_object.name": name,
-        "nova_object.namespace": "nova",
-        "nova_object.version": version,
-        "nova_object.data": data,
-    }
 
 
 # the scheduler
@@ -194,7 +185,7 @@ def _fits(cloud: Cloud, spec: Record, host: str) -> bool:
 
 def _selection(cloud: Cloud, provider: str, wanted: Mapping[str, int]) -> Record:
     host = services.PROVIDERS[provider]
-    return _envelope(
+    return envelope(
         "Selection",
         "1.1",
         {

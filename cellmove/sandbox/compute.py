@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellmove.sandbox import services
-from cellmove.sandbox.store import Cloud, Record, Refusal, cell_of
+from cellmove.sandbox.store import Cloud, Record, Refusal, cell_of, envelope, filled
 
 Work = Generator[None, None, Any]
 
@@ -102,12 +102,11 @@ def run(call: Call) -> Work:
     if not actions:
         raise Refusal("InstanceActionNotFound", f"Action for request_id {call.request_id} not found")
     action, event = actions[-1]["id"], f"compute_{call.method}"
-    now = cloud.now()
     cloud.insert(
         call.cell, "instance_actions_events",
-        {"action_id": action, "event": event, "start_time": now, "created_at": now, "deleted": 0, "host": call.host},
+        {"action_id": action, "event": event, "start_time": cloud.now(), "host": call.host},
     )  # fmt: skip
-    cloud.tell("call begun", method=call.method, host=call.host, server=call.server)
+    cloud.tell("call begun", method=call.method, host=call.host, server=call.server, request=call.request_id)
     try:
         yield
         result = yield from body(call)
@@ -127,9 +126,8 @@ def run(call: Call) -> Work:
 
 
 def _fault(call: Call, message: str) -> None:
-    now = call.cloud.now()
-    values = {"instance_uuid": call.server, "message": message, "code": 500, "host": call.host, "created_at": now}
-    call.cloud.insert(call.cell, "instance_faults", values | {"deleted": 0, "details": ""})
+    values = {"instance_uuid": call.server, "message": message, "code": 500, "host": call.host, "details": ""}
+    call.cloud.insert(call.cell, "instance_faults", values)
 
 
 def _end_event(call: Call, action: int, event: str, result: str) -> None:
@@ -166,21 +164,19 @@ def _prep_at_dest(call: Call) -> Work:
     yield
     node = cloud.row(call.cell, "compute_nodes", host=call.host)
     call.set_migration(
-        dest_compute=call.host, dest_node=call.more["nodename"], dest_host="127.0.0.1", status="pre-migrating",
+        dest_compute=call.host, dest_node=call.more["nodename"], dest_host=services.ADDRESSES[call.host], status="pre-migrating",
         dest_compute_id=node["id"] if node else None,
     )  # fmt: skip
     yield
     row = cloud.row(call.cell, "migrations", uuid=call.migration["uuid"]) or {}
-    context = {
-        "nova_object.name": "MigrationContext",
-        "nova_object.namespace": "nova",
-        "nova_object.version": "1.2",
-        "nova_object.data": {
-            "instance_uuid": server, "migration_id": row.get("id"), "new_numa_topology": None,
-            "old_numa_topology": None, "new_pci_devices": None, "old_pci_devices": None, "new_pci_requests": None,
-            "old_pci_requests": None, "new_resources": None, "old_resources": None,
-        },
-    }  # fmt: skip
+    devices = envelope("PciDeviceList", "1.3", {"objects": []})
+    requests = envelope("InstancePCIRequests", "1.1", {"instance_uuid": server, "requests": []})
+    context = envelope(
+        "MigrationContext", "1.2",
+        {"instance_uuid": server, "migration_id": row.get("id"), "old_pci_devices": devices, "new_pci_devices": devices,
+         "old_pci_requests": requests, "new_pci_requests": requests, "old_numa_topology": None,
+         "new_numa_topology": None, "old_resources": None, "new_resources": None},
+    )  # fmt: skip
     call.set_extra(migration_context=json.dumps(context))
     yield
     return context
@@ -480,8 +476,9 @@ def _delete_attachments(call: Call) -> Work:
 def _connect_volumes(call: Call) -> Work:
     for row in call.volumes():
         services.connect_attachment(call.cloud, row["attachment_id"] or "", call.host, row["device_name"])
-        information = json.dumps({"driver_volume_type": "iscsi", "data": {}, "serial": row["volume_id"]})
-        call.cloud.update(call.cell, "block_device_mapping", {"connection_info": information}, id=row["id"])
+        mapping = filled("volume_mapping", volume=row["volume_id"], server=call.server)
+        values = {"connection_info": json.dumps(mapping["connection_info"])}
+        call.cloud.update(call.cell, "block_device_mapping", values, id=row["id"])
         yield
 
 

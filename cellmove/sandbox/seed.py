@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from cellmove.sandbox import buses, compute, services
-from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, cell_of, metadata, recorded
+from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, cell_of, filled, metadata, recorded
 
 PROJECT, USER = "5a" * 16, "5b" * 16
 IMAGE = "30000000-0000-4000-8000-000000000001"
@@ -80,11 +80,8 @@ def boot(
 ) -> str:
     """A server with everything on it; returns its UUID. Ports and volumes are named as in the lab."""
     server, cell = cloud.new_id(name), cell_of(host)
-    values = {"$server": server, "$image": IMAGE, "$user": USER, "$project": PROJECT, "$host": host, "$name": name}
-    text = json.dumps(recorded()["rows"])
-    for word, value in values.items():
-        text = text.replace(word, value)
-    rows = json.loads(text)
+    words = {"server": server, "image": IMAGE, "user": USER, "project": PROJECT, "host": host, "name": name}
+    rows = {each: filled(each, **words) for each in recorded()["rows"]}
     chosen = buses.flavor_object(cloud.row("api", "flavors", name=flavor) or {})
     data, node = chosen["nova_object.data"], cloud.row(cell, "compute_nodes", host=host) or {}
     state = {"vm_state": "active", "power_state": 1} if active else {"vm_state": "stopped", "power_state": 4}
@@ -100,28 +97,22 @@ def boot(
     )  # fmt: skip
     put("instance_extra", rows["instance_extra"], flavor={"cur": chosen, "old": None, "new": None})
     for key, value in rows["system_metadata"].items():
-        put("instance_system_metadata", {"instance_uuid": server, "key": key, "value": value, "deleted": 0})
-    put("instance_metadata", {"instance_uuid": server, "key": "a", "value": "b", "deleted": 0})
+        put("instance_system_metadata", {"instance_uuid": server, "key": key, "value": value})
+    put("instance_metadata", {"instance_uuid": server, "key": "a", "value": "b"})
     put("tags", {"resource_id": server, "tag": "blue"})
-    put("instance_id_mappings", {"uuid": server, "deleted": 0})
+    put("instance_id_mappings", {"uuid": server})
     put("instance_actions_events", rows["event"], action_id=put("instance_actions", rows["action"]))
     if not volume_backed:
         put("block_device_mapping", rows["image_mapping"], uuid=cloud.new_id("mapping"))
     names = [f"{name}-root"] if volume_backed else []
     for number, volume in enumerate([*names, *(f"{name}-data{each}" for each in range(volumes))]):
         root = volume.endswith("-root")
-        _attach(
-            cloud,
-            server,
-            host,
-            make_volume(cloud, volume),
-            0 if root else -1,
-            f"/dev/sd{'abcdefgh'[number + 1 - len(names)]}",
-        )
-    vifs = [_plug(cloud, server, host, f"{name}-port{number}", rows) for number in range(ports)]
-    put("instance_info_caches", {"instance_uuid": server, "network_info": json.dumps(vifs), "deleted": 0})
-    mapping = {"instance_uuid": server, "cell_id": CELLS.index(cell) + 2, "project_id": PROJECT, "user_id": USER}
-    cloud.insert("api", "instance_mappings", mapping | {"queued_for_delete": 0})
+        device, tag = f"/dev/sd{'abcdefgh'[number + 1 - len(names)]}", None if root else f"data{number - len(names)}"
+        _attach(cloud, server, host, make_volume(cloud, volume), 0 if root else -1, device, tag)
+    vifs = [_plug(cloud, server, host, name, number) for number in range(ports)]
+    put("instance_info_caches", {"instance_uuid": server, "network_info": vifs, "updated_at": "now"})
+    where = {"id": None, "cell_id": CELLS.index(cell) + 2}
+    cloud.insert("api", "instance_mappings", _dated(cloud, "instance_mappings", rows["instance_mapping"] | where))
     spec = rows["request_spec"]
     spec["nova_object.data"] |= {"flavor": chosen, "is_bfv": volume_backed}
     cloud.insert("api", "request_specs", {"instance_uuid": server, "spec": json.dumps(spec)})
@@ -144,15 +135,17 @@ def make_volume(cloud: Cloud, name: str) -> str:
     return volume
 
 
-def _attach(cloud: Cloud, server: str, host: str, volume: str, boot_index: int, device: str) -> None:
+def _attach(
+    cloud: Cloud, server: str, host: str, volume: str, boot_index: int, device: str, tag: str | None = None
+) -> None:
     attachment = services.create_attachment(cloud, volume, server)["id"]
     services.connect_attachment(cloud, attachment, host, device)
     services.complete_attachment(cloud, attachment)
-    _insert(
-        cloud, _cell_of_server(cloud, server), "block_device_mapping", "volume_mapping", instance_uuid=server,
-        volume_id=volume, attachment_id=attachment, device_name=device, boot_index=boot_index, tag=None,
-        connection_info={"driver_volume_type": "iscsi", "serial": volume},
-    )  # fmt: skip
+    row = filled("volume_mapping", server=server, volume=volume)
+    row |= {"id": None, "uuid": cloud.new_id("mapping"), "attachment_id": attachment, "device_name": device}
+    row |= {"boot_index": boot_index, "tag": tag}
+    cell = _cell_of_server(cloud, server)
+    cloud.insert(cell, "block_device_mapping", _dated(cloud, "block_device_mapping", row))
 
 
 def _cell_of_server(cloud: Cloud, server: str) -> str:
@@ -163,19 +156,25 @@ def _cell_of_server(cloud: Cloud, server: str) -> str:
     return next(cell for cell in CELLS if cloud.row(cell, "instances", uuid=server))
 
 
-def _plug(cloud: Cloud, server: str, host: str, name: str, rows: Record) -> Record:
-    port, cell = cloud.new_id("port"), cell_of(host)
-    number = len(cloud.world.ports) + 1
-    mac = f"fa:16:3e:00:{number // 256:02x}:{number % 256:02x}"
+def _plug(cloud: Cloud, server: str, host: str, name: str, number: int) -> Record:
+    port, count = cloud.new_id("port"), len(cloud.world.ports) + 1
+    mac, address = f"fa:16:3e:00:{count // 256:02x}:{count % 256:02x}", f"10.90.{count // 250}.{count % 250 + 1}"
+    words = {
+        "server": server,
+        "project": PROJECT,
+        "port": port,
+        "mac": mac,
+        "address": address,
+        "tap": f"tap{port[:11]}",
+    }
+    vif: Record = filled("vif", **words)
     cloud.world.ports[port] = {
-        "id": port, "name": name, "device_id": server, "device_owner": "compute:nova", "mac_address": mac,
-        "network_id": rows["vif"]["network"]["id"], "project_id": PROJECT, "ip": f"10.90.0.{number}",
+        "id": port, "name": f"{name}-port{number}", "device_id": server, "device_owner": "compute:nova",
+        "mac_address": mac, "network_id": vif["network"]["id"], "project_id": PROJECT, "ip": address,
         "bindings": {host: {"status": "ACTIVE", "vif_type": "ovs", "vnic_type": "normal", "profile": {}}},
     }  # fmt: skip
-    row = {**rows["virtual_interface"], "address": f"{mac}/{port}", "uuid": port}
-    del row["id"]
-    cloud.insert(cell, "virtual_interfaces", _dated(cloud, "virtual_interfaces", row))
-    vif: Record = rows["vif"] | {"id": port, "address": mac}
+    row = filled("virtual_interface", **words) | {"id": None, "tag": f"nic{number}"}
+    cloud.insert(cell_of(host), "virtual_interfaces", _dated(cloud, "virtual_interfaces", row))
     return vif
 
 

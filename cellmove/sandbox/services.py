@@ -11,6 +11,8 @@ PROVIDER = "10000000-0000-4000-8000-00000000000{}"
 PROVIDERS: Mapping[str, str] = {PROVIDER.format(number): host for number, host in enumerate(HOSTS, 1)}
 """Resource providers: the uuids of the compute nodes, and their hosts."""
 
+ADDRESSES: Mapping[str, str] = {host: f"127.0.{cell[-1]}.{host[-1]}" for host, cell in HOSTS.items()}
+
 CAPACITY = {"VCPU": 32, "MEMORY_MB": 16384, "DISK_GB": 200}
 
 

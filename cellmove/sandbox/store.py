@@ -62,6 +62,14 @@ def recorded() -> Any:
     return json.loads(resources.files(__package__).joinpath("nova.json").read_text())
 
 
+def filled(name: str, /, **words: str) -> Any:
+    """A recorded row with the real values in place of its words ($server, $port, ...)."""
+    text = json.dumps(recorded()["rows"][name])
+    for word, value in words.items():
+        text = text.replace(f"${word}", value)
+    return json.loads(text)
+
+
 @cache
 def metadata(which: str) -> MetaData:
     """The tables of ``cell`` or ``api``, for SQLAlchemy."""
@@ -85,6 +93,16 @@ def _type(kind: str) -> Any:
         return String(int(name.partition("(")[2].rstrip(")")))
     plain = {"int": Integer, "bigint": Integer, "tinyint": Integer, "float": Float, "double": Float}
     return (plain | {"datetime": DateTime}).get(name, Text)
+
+
+def envelope(name: str, version: str, data: Record) -> Record:
+    """A versioned object as nova writes it."""
+    return {
+        "nova_object.name": name,
+        "nova_object.namespace": "nova",
+        "nova_object.version": version,
+        "nova_object.data": data,
+    }
 
 
 class Cloud:
@@ -145,7 +163,8 @@ class Cloud:
         from sqlalchemy import insert
 
         found = self.table(table, "api" if where == "api" else "cell")
-        kept = {name: value for name, value in values.items() if name in found.c}
+        dated = {"created_at": self.now(), "deleted": 0} | dict(values)
+        kept = {name: value for name, value in dated.items() if name in found.c}
         with self.write(where) as connection:
             key = connection.execute(insert(found).values(kept)).inserted_primary_key
         return int(key[0]) if key and isinstance(key[0], int) else 0

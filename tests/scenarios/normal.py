@@ -1,0 +1,224 @@
+"""A picture without what only this run knows: words for ids in the order in which they appear, "time" for every time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lab.picture import fields
+
+Record = dict[str, Any]
+
+DROPPED = {
+    "*.id": "numbers a row; what refers to it is replaced by words",
+    "nova_object.*": "the envelopes of objects: how one travelled, not what it holds",
+    "network_info.*.active": "nova's idea of whether the port is up: neutron's events come when they come",
+    "server.image.links": "URLs of this cloud",
+    "server.OS-EXT-SRV-ATTR:instance_name": "made from the number of the row, see id",
+    "compute_nodes": "the hosts, the same for every server; serves here to name the ids that refer to them",
+}
+"""What is not compared, each with the reason. The only such list."""
+
+SORTED_BY = {
+    "instance_system_metadata": "key",
+    "instance_metadata": "key",
+    "tags": "tag",
+    "block_device_mapping": "device_name",
+    "virtual_interfaces": "uuid",
+}
+"""Tables that are sets; the others are kept in the order of their ids, which is history."""
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+KINDS = {
+    "time": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)?",
+    "request": rf"req-{UUID}",
+    "id": UUID,
+    "mac": r"(?<![0-9a-f:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![0-9a-f:])",
+    "content": r"\b[0-9a-f]{64}\b",
+    "digest": r"\b[0-9a-f]{32}\b",
+    "reservation": r"\br-[0-9a-z]{8}\b",
+    "address": r"\b(?:\d{1,3}\.){3}\d{1,3}\b(?!/)",
+    "tap": r"\btap[0-9a-f]{8}-[0-9a-f]{2}\b",
+}
+FINDER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in KINDS.items()))
+
+
+class Words:
+    """What is said instead of an id."""
+
+    def __init__(self, literal: Mapping[str, str]) -> None:
+        self.literal = {found: word for found, word in literal.items() if found}
+        self.known: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
+
+    def name(self, found: str | None, word: str) -> None:
+        """Say this word for that id."""
+        if found:
+            self.known.setdefault(found, word)
+
+    def of(self, match: re.Match[str]) -> str:
+        """The word for what was found; a new one if it has none yet."""
+        kind, found = str(match.lastgroup), match.group()
+        if kind == "time":
+            return "time"
+        if found not in self.known:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+            self.known[found] = f"{kind}{self.counts[kind]}"
+        return self.known[found]
+
+    def text(self, value: str) -> str:
+        """A string with words in it."""
+        for found, word in self.literal.items():
+            value = value.replace(found, word)
+        return FINDER.sub(self.of, value)
+
+
+def name_everything(shot: Record, words: Words) -> None:
+    """Words for all that has a name of its own, so that they do not depend on which id sorts first."""
+    words.name(shot["id"], "server")
+    for port_id, port in sorted(shot["ports"].items(), key=lambda pair: str(pair[1]["name"])):
+        label = words.text(str(port["name"]))
+        words.name(port_id, label)
+        words.name(port["mac_address"], f"mac of {label}")
+        words.name(f"tap{port_id[:11]}", f"tap of {label}")
+        words.name(port["network_id"], "network")
+        for number, address in enumerate(port["fixed_ips"]):
+            words.name(address, f"address {number} of {label}")
+    for volume_id, volume in sorted(shot["volumes"].items(), key=lambda pair: str(pair[1].get("name"))):
+        label = words.text(str(volume.get("name")))
+        words.name(volume_id, label)
+        for each in sorted(volume["attachments"], key=lambda each: (each["attach_status"], str(each["attached_host"]))):
+            words.name(each["id"], words.text(f"attachment of {label}: {each['attach_status']}"))
+    for tables in shot["cells"].values():
+        for row in tables.get("instances", []):
+            words.name(row["image_ref"], "image")
+            words.name(row["project_id"], "project")
+            words.name(row["user_id"], "user")
+
+
+def numbers(shot: Record, cell: str, tables: Mapping[str, list[Record]]) -> dict[str, dict[int, str]]:
+    """Column -> number -> word, for the columns by which rows of one cell refer to others."""
+    nodes = {node["id"]: f"node {host}" for host, node in shot["compute_nodes"].items() if node["cell"] == cell}
+    everywhere = {f"{node['id']}": f"node {host}" for host, node in shot["compute_nodes"].items()}
+    assert everywhere  # a picture without hosts names nothing
+    return {
+        "action_id": {row["id"]: f"{row['action']} {row['request_id']}" for row in tables.get("instance_actions", [])},
+        "migration_id": {row["id"]: f"migration {row['uuid']}" for row in tables.get("migrations", [])},
+        "compute_id": nodes,
+    }
+
+
+def refer(value: Any, names: Mapping[str, Mapping[int, str]]) -> Any:
+    """The same with words for the numbers that refer to rows, and without what is dropped or empty."""
+    if isinstance(value, list):
+        return [refer(each, names) for each in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, each in value.items():
+        if each is None or name == "active" or (name == "id" and isinstance(each, int)):
+            continue
+        if name == "deleted":
+            each = bool(each)
+        kept[name] = names[name].get(each, each) if name in names else refer(each, names)
+    return kept
+
+
+def say(value: Any, words: Words) -> Any:
+    """The same with words for ids."""
+    if isinstance(value, dict):
+        return {words.text(str(name)): say(each, words) for name, each in sorted(value.items())}
+    if isinstance(value, list):
+        return [say(each, words) for each in value]
+    return words.text(value) if isinstance(value, str) else value
+
+
+def without(row: Record, *dropped: str) -> Record:
+    """A row without some of its columns."""
+    return {name: value for name, value in row.items() if name not in dropped}
+
+
+def ordered(table: str, rows: Iterable[Record], words: Words) -> list[Record]:
+    """The rows of a set, in an order that does not depend on ids."""
+    if table not in SORTED_BY:
+        return list(rows)
+    return sorted(rows, key=lambda row: words.text(str(row[SORTED_BY[table]])))
+
+
+def normalised(shot: Record, literal: Mapping[str, str]) -> Record:
+    """The picture as it must be in every run and in every cloud.
+
+    :param literal: what is replaced wherever it stands: the server's name, hosts that a scheduler chose
+    """
+    words = Words(literal)
+    name_everything(shot, words)
+    server = without(shot["server"], "OS-EXT-SRV-ATTR:instance_name") if shot["server"] else None
+    if server and server.get("image"):
+        server["image"] = without(server["image"], "links")
+    found: Record = {
+        "server": refer(server, {}),
+        "mapping": refer(without(shot["api"]["mapping"] or {}, "id", "cell_id"), {}),
+        "request_spec": refer(without(fields(shot["api"]["request_spec"]) or {}, "id"), {}),
+        "build_requests": len(shot["api"]["build_requests"]),
+        "allocations": shot["allocations"],
+        "guests": {
+            host: {**guest, **{name: sorted(map(words.text, guest[name])) for name in ("ports", "volumes")}}
+            for host, guest in shot["guests"].items()
+        },
+        "disks": shot["disks"],
+        "images": refer([without(image, "id") for image in shot["images"]], {}),
+        "ports": refer(dict(shot["ports"]), {}),
+        "volumes": {
+            volume_id: refer(volume, {}) | {"attachments": sorted(
+                (refer(each, {}) for each in volume["attachments"]),
+                key=lambda each: (each["attach_status"], str(each.get("attached_host"))),
+            )}
+            for volume_id, volume in shot["volumes"].items()
+        },
+    }  # fmt: skip
+    for cell, tables in shot["cells"].items():
+        names = numbers(shot, cell, tables)
+        other = numbers(shot, "cell2" if cell == "cell1" else "cell1", {})
+        found[cell] = {}
+        for table, rows in tables.items():
+            found[cell][table] = []
+            for row in ordered(table, rows, words):
+                destination = names if str(row.get("dest_compute") or "").startswith(cell[0] + cell[-1]) else other
+                mine = names | {"dest_compute_id": destination["compute_id"]}
+                found[cell][table].append(refer(fields(without(row, "id")), mine))
+    return say(found, words)
+
+
+def lines(shot: Record) -> str:
+    """A picture as text: one line a row, so that a difference is a line."""
+    said = []
+    for part, content in sorted(shot.items()):
+        if part.startswith("cell"):
+            for table, rows in sorted(content.items()):
+                said += [f'"{part}.{table} {number}": {flat(row)}' for number, row in enumerate(rows)]
+        elif isinstance(content, dict) and part not in ("mapping",):
+            said += [f'"{part}: {name}": {flat(each)}' for name, each in sorted(content.items())]
+        else:
+            said.append(f'"{part}": {flat(content)}')
+    return "{\n" + ",\n".join(said) + "\n}\n"
+
+
+def flat(value: Any) -> str:
+    """JSON in one line."""
+    return json.dumps(value, sort_keys=True)
+
+
+def differences(before: Record, after: Record) -> list[str]:
+    """What differs between two pictures that were read from their lines."""
+    found = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            for column in sorted({*old, *new}):
+                if old.get(column) != new.get(column):
+                    found.append(f"{name} {column}: {flat(old.get(column))} -> {flat(new.get(column))}")
+        elif old != new:
+            found.append(f"{name}: {flat(old)} -> {flat(new)}")
+    return found
