@@ -59,6 +59,8 @@ class Journal:
         except seal.Damaged as error:
             raise _is_damaged(self.location, str(error)) from None
         except DBAPIError as error:
+            if _is_corrupt(error):
+                raise _is_damaged(self.location, _words(error)) from None
             raise Unreachable(
                 f"the journal {self.location} cannot be written or read: {_words(error)}",
                 state="nothing was sent to the cloud after the last action shown",
@@ -271,7 +273,7 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
                 connection.exec_driver_sql("BEGIN")  # one view for all the reads: others may be writing
             seal.verify(connection, journal.metadata)
     except DBAPIError as error:
-        if path is not None and _is_corrupt(error):
+        if _is_corrupt(error):
             raise _is_damaged(location, _words(error)) from None
         raise Unreachable(
             f"the journal {location} cannot be opened: {_words(error)}", state="nothing was written to the cloud"
@@ -290,11 +292,17 @@ def _is_damaged(location: str, how: str) -> Unreachable:
 
 
 def _is_corrupt(error: DBAPIError) -> bool:
-    """Whether SQLite says that the file is no database, rather than that it cannot get at it."""
+    """Whether SQLite cannot make sense of the file, rather than not get at it."""
     import sqlite3
 
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT)
+    if not isinstance(error.orig, sqlite3.Error):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # text that is no text comes without a code
+    return code not in (
+        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CONSTRAINT,
+    )  # fmt: skip
 
 
 def _make_durable(connection: Any, _record: Any) -> None:
@@ -421,7 +429,7 @@ def _url(where: str) -> URL:
 
 def _words(error: DBAPIError) -> str:
     """What the database said, first line."""
-    return next(iter(str(error.orig).splitlines()), type(error).__name__)
+    return next(iter(str(error.orig).splitlines()), type(error).__name__)[:200]
 
 
 def _move_values(move: Move) -> dict[str, Any]:
