@@ -62,6 +62,13 @@ def _confirm_option(function: F) -> F:
     return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
 
 
+def _host_restarted_option(function: F) -> F:
+    return click.option(
+        "--host-restarted", is_flag=True,
+        help="You have seen to it: the compute host whose call is under way was restarted since, so no more comes of it.",
+    )(function)  # fmt: skip
+
+
 def _move_argument(function: F) -> F:
     return click.argument("reference", metavar="MOVE")(function)
 
@@ -310,9 +317,10 @@ def migrate(
 @cli.command(short_help="Go on with a move where it stopped.")
 @click.argument("reference", metavar="[MOVE]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Go on with every move that was interrupted.")
+@_host_restarted_option
 @_output_options
 @_options
-def resume(options: Options, reference: str | None, everything: bool) -> None:
+def resume(options: Options, reference: str | None, everything: bool, host_restarted: bool) -> None:
     """Go on with a move where it stopped, forwards or backwards as it was going.
 
     MOVE is a move's id, or the name or UUID of its server. What is under way is looked at before anything
@@ -325,11 +333,14 @@ def resume(options: Options, reference: str | None, everything: bool) -> None:
     """
     if everything == bool(reference):
         raise click.UsageError("name a move, or give --all: one of them")
+    if everything and host_restarted:
+        raise click.UsageError("--host-restarted is said of one move")
     with running(options) as run:
         if everything:
             moves = run.functions.resume_all(run.session)
         else:
-            move = run.functions.resume(run.session, run.functions.find_move(run.session, reference))
+            move = run.functions.find_move(run.session, reference)
+            move = run.functions.resume(run.session, move, host_restarted=host_restarted)
     if everything:
         answer_moves(options, run, moves)
     else:
@@ -338,9 +349,10 @@ def resume(options: Options, reference: str | None, everything: bool) -> None:
 
 @cli.command(short_help="Take a move back, whatever it takes.")
 @_move_argument
+@_host_restarted_option
 @_output_options
 @_options
-def rollback(options: Options, reference: str) -> None:
+def rollback(options: Options, reference: str, host_restarted: bool) -> None:
     """Take a move back, whatever it takes: the server is in its source cell again.
 
     MOVE is a move's id, or the name or UUID of its server. What was done is undone, newest first; a move

@@ -80,6 +80,7 @@ class Context:
     gateway: Gateway
     clock: Clock
     note: Callable[[str], None]
+    host_restarted: bool = False  # the operator's word: see Runner
 
 
 def _no_intent(_context: Context) -> Mapping[str, Any]:
@@ -130,6 +131,7 @@ class Runner:
     observer: Observer
     actions: Mapping[Step, Sequence[Action]]
     interrupted: Callable[[], int]  # the signal's number, 0 for none
+    host_restarted: bool = False  # the operator's word: a call that an earlier run left under way died with its host
 
     def tell(self, kind: EventKind, move: Move, **values: Any) -> None:
         self.observer(Event(kind, move.id, move.server_name, **values))
@@ -223,7 +225,7 @@ def _context(runner: Runner, move: Move, entries: Sequence[Entry]) -> Context:
     def note(text: str) -> None:
         runner.tell(EventKind.NOTE, move, text=text)
 
-    return Context(move, facts_of(move, entries), runner.gateway, runner.clock, note)
+    return Context(move, facts_of(move, entries), runner.gateway, runner.clock, note, runner.host_restarted)
 
 
 def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Session:
     """What one run of a command works with.
 
     :param lock_directory: where the servers' locks lie
+    :param host_restarted: the operator's word that a call of an earlier run died with its host
     """
 
     settings: Settings
@@ -38,6 +39,7 @@ class Session:
     observer: Observer
     interrupted: Callable[[], int]
     lock_directory: Path
+    host_restarted: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,8 +255,12 @@ def _run_to_aim(session: Session, move: Move) -> Move:
     return move
 
 
-def resume(session: Session, move: Move) -> Move:
-    """Go on where a run stopped: finish the step under way, or its taking back. Nothing to do is fine."""
+def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
+    """Go on where a run stopped: finish the step under way, or its taking back. Nothing to do is fine.
+
+    :param host_restarted: the operator's word that the call under way died with its host
+    """
+    session = replace(session, host_restarted=host_restarted)
     with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if not move.is_open:
@@ -291,11 +297,13 @@ def resume_all(session: Session) -> list[Move]:
     return done
 
 
-def rollback(session: Session, move: Move) -> Move:
+def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
     """Take a move back: undo everything before the pivot, or revert after it.
 
+    :param host_restarted: the operator's word that the call under way died with its host
     :raises Refused: it is confirmed, or its confirm has begun to destroy the source
     """
+    session = replace(session, host_restarted=host_restarted)
     with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if move.state in (State.ROLLED_BACK, State.REVERTED):
@@ -350,7 +358,10 @@ def _undo(session: Session, move: Move, step: Step | None) -> Move:
 def _runner(session: Session) -> Runner:
     from cellmove.steps import ACTIONS
 
-    return Runner(session.journal, session.gateway, session.clock, session.observer, ACTIONS, session.interrupted)
+    return Runner(
+        session.journal, session.gateway, session.clock, session.observer, ACTIONS, session.interrupted,
+        session.host_restarted,
+    )  # fmt: skip
 
 
 @contextmanager

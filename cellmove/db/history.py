@@ -128,6 +128,19 @@ def event_state(database: CellDatabase, server_id: str, request_id: str, event: 
     return str(last.result)
 
 
+def event_begun(database: CellDatabase, server_id: str, request_id: str, event: str) -> datetime.datetime | None:
+    """When a part of an action was last begun, by the clock of who began it; None when it never was."""
+    from sqlalchemy import func, select
+
+    with transaction(database.engine, database.name) as connection:
+        action_id = _action_id(connection, database, server_id, request_id)
+        events = database["instance_actions_events"]
+        begun: datetime.datetime | None = connection.execute(
+            select(func.max(events.c.start_time)).where(events.c.action_id == action_id, events.c.event == event)
+        ).scalar()
+        return begun
+
+
 def last_fault(database: CellDatabase, server_id: str) -> str:
     """The newest fault's message, or an empty text."""
     from sqlalchemy import select

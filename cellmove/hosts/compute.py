@@ -27,6 +27,9 @@ class Method:
     :param old_version: its version where the host speaks RPC 5.x
     :param alternative_topic: whether newer hosts take it on ``compute-alt``
     :param wants_request_spec: whether 5.x demands a (disregarded) request_spec
+    :param repeatable: whether it may be sent while an earlier one may be at work: nova-compute does
+        them one after the other (it locks the server, or its resources), and the later finds
+        nothing left to do
     """
 
     name: str
@@ -34,11 +37,14 @@ class Method:
     old_version: str
     alternative_topic: bool = False
     wants_request_spec: bool = False
+    repeatable: bool = False
 
 
+# A second claim is counted twice until the host's next audit of its resources, a minute later.
 PREP_AT_DEST = Method(
-    "prep_snapshot_based_resize_at_dest", "compute_prep_snapshot_based_resize_at_dest", "5.5", wants_request_spec=True
-)
+    "prep_snapshot_based_resize_at_dest", "compute_prep_snapshot_based_resize_at_dest", "5.5",
+    wants_request_spec=True, repeatable=True,
+)  # fmt: skip
 PREP_AT_SOURCE = Method(
     "prep_snapshot_based_resize_at_source",
     "compute_prep_snapshot_based_resize_at_source",
@@ -50,9 +56,12 @@ FINISH_AT_DEST = Method(
     alternative_topic=True, wants_request_spec=True,
 )  # fmt: skip
 CONFIRM_AT_SOURCE = Method(
-    "confirm_snapshot_based_resize_at_source", "compute_confirm_snapshot_based_resize_at_source", "5.8"
+    "confirm_snapshot_based_resize_at_source", "compute_confirm_snapshot_based_resize_at_source", "5.8",
+    repeatable=True,
+)  # fmt: skip
+REVERT_AT_DEST = Method(
+    "revert_snapshot_based_resize_at_dest", "compute_revert_snapshot_based_resize_at_dest", "5.9", repeatable=True
 )
-REVERT_AT_DEST = Method("revert_snapshot_based_resize_at_dest", "compute_revert_snapshot_based_resize_at_dest", "5.9")
 FINISH_REVERT_AT_SOURCE = Method(
     "finish_revert_snapshot_based_resize_at_source", "compute_finish_revert_snapshot_based_resize_at_source", "5.10",
     alternative_topic=True,
@@ -66,6 +75,14 @@ def topic_of(method: Method, service_version: int) -> str:
     the calls that end a move are taken on ``compute-alt`` as well.
     """
     return "compute-alt" if method.alternative_topic and service_version >= 71 else "compute"
+
+
+_sent: set[tuple[str, str]] = set()
+
+
+def is_of_this_run(method: Method, request_id: str) -> bool:
+    """Whether this very process has made the call: what an operator says of calls before is not said of it."""
+    return (request_id, method.name) in _sent
 
 
 def invoke(
@@ -92,4 +109,5 @@ def invoke(
     target = Target(
         topic=topic_of(method, service_version), server=host, version="6.0" if modern else method.old_version
     )
+    _sent.add((str(context.get("request_id")), method.name))
     return call(bus, target, context, method.name, arguments, long=True)

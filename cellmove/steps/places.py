@@ -13,6 +13,7 @@ from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
 from cellmove.hosts.context import request_context
+from cellmove.move import State
 from cellmove.pipeline import Context, Finding, Seen
 
 if TYPE_CHECKING:
@@ -148,32 +149,82 @@ def _seen_soon(context: Context, seen: Callable[[], str]) -> str:
     return seen()
 
 
+def how_it_stands(context: Context, database: CellDatabase, method: Method, request_id: str) -> str:
+    """How a call stands by its event: "" (never began), "running", "Success" or "Error".
+
+    The event of a call that died with its nova-compute stays open for ever, and nothing else that
+    nova writes tells a host at work from one that was restarted: the heartbeat's count goes on where
+    it was, and a starting nova-compute looks only at servers whose ``host`` it is
+    (ComputeManager.init_host). So it takes the operator's word, which ends the event as an error.
+    """
+    server = server_id(context)
+    how = history.event_state(database, server, request_id, method.event)
+    if how != "running" or not context.host_restarted or compute.is_of_this_run(method, request_id):
+        return how
+    # Ended when it began, by the host's own clock: a second call of the same second must count as later.
+    history.finish_event(
+        database, server, request_id=request_id, event=method.event,
+        now=history.event_begun(database, server, request_id, method.event) or now(context),
+        error="nova-compute was restarted during the call",
+    )  # fmt: skip
+    return history.ERROR
+
+
+def still_at_work(context: Context, host: str, method: Method) -> str:
+    """What to say of a call that has not ended, and of what an operator can do when it never will."""
+    verb = "rollback" if context.move.state is State.ROLLING_BACK else "resume"
+    return (
+        f"{host} is still at work on {method.name}; should that never end, restart nova-compute there, then type"
+        f" cellmove {verb} {context.move.id} --host-restarted"
+    )
+
+
+def is_overdue(context: Context, database: CellDatabase, method: Method, request_id: str) -> bool:
+    """Whether a call began so long ago that its host has lost it, or would not mind a second one."""
+    begun = history.event_begun(database, server_id(context), request_id, method.event)
+    patience = context.gateway.settings.rpc_response_timeout
+    return begun is not None and (now(context) - begun).total_seconds() > patience
+
+
+def _answers(context: Context, cell: Cell, host: str, method: Method) -> bool:
+    """Whether the host has taken everything that was sent to it before: queues keep their order."""
+    database = context.gateway.database(cell)
+    if not is_up(context, database, host):
+        return False
+    version = (state.read_service(database, host) or {}).get("version") or 0
+    bus = context.gateway.bus(cell)
+    return not bus_module.has_abandoned_calls(bus) and bus_module.ping(
+        bus, compute.topic_of(method, int(version)), host
+    )
+
+
 def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> Finding:
     """What became of a call that may not be sent twice, from the event that nova-compute writes around it.
 
     No event and the host answers a ping on the same queue: queues keep their order, so the call was
-    never sent. No event and no answer: it may still lie in the queue, and nobody can tell.
+    never sent. No event and no answer: it may still lie in the queue, and nobody can tell. One that
+    may be sent again is not waited for longer than its answer would take.
     """
     database = context.gateway.database(cell)
     server = server_id(context)
 
     def seen() -> str:
-        return history.event_state(database, server, request_id, method.event)
+        return how_it_stands(context, database, method, request_id)
 
     how = seen()
-    if not how and is_up(context, database, host):
-        version = (state.read_service(database, host) or {}).get("version") or 0
-        topic = compute.topic_of(method, int(version))
-        bus = context.gateway.bus(cell)
-        if not bus_module.has_abandoned_calls(bus) and bus_module.ping(bus, topic, host):
-            how = _seen_soon(context, seen) or "never"
+    if not how and _answers(context, cell, host, method):
+        how = _seen_soon(context, seen) or "never"
+    if how == "running" and method.repeatable and is_overdue(context, database, method, request_id):
+        how = "never" if _answers(context, cell, host, method) else how
     if how == history.SUCCESS:
         return Finding(Seen.HAPPENED)
+    if how == history.ERROR and context.host_restarted:
+        return Finding(Seen.FAILED, text=f"nova-compute on {host} was restarted during {method.name}")
     if how == history.ERROR:
         fault = history.last_fault(database, server)
         return Finding(Seen.FAILED, text=f"{method.name} failed on {host}: {fault or 'see its log'}")
     if how == "never":
         return Finding(Seen.NOT_HAPPENED)
     if how == "running":
-        return Finding(Seen.UNDER_WAY, text=f"{host} is still at work on {method.name}")
+        return Finding(Seen.UNDER_WAY, text=still_at_work(context, host, method))
     return Finding(Seen.UNKNOWN, text=f"nova-compute on {host} does not answer; {method.name} may still reach it")

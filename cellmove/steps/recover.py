@@ -38,13 +38,14 @@ def release_target(context: Context) -> None:
     _fence_target(context)
     migration = places.migration_row(context, database)
     request_id, host = facts["request_id"], facts["target_host"]
-    finished = history.event_state(database, server, request_id, compute.FINISH_AT_DEST.event)
-    claimed = history.event_state(database, server, request_id, compute.PREP_AT_DEST.event)
-    if "running" in (claimed, finished):
-        raise CallUncertain(f"{host} is still at work on the server")
-    if claimed != history.SUCCESS:
-        return
-    if migration["status"] == "reverted" and not state.read_extra(database, server).get("migration_context"):
+    finished = how_finish_stands(context)
+    claimed = places.how_it_stands(context, database, compute.PREP_AT_DEST, request_id)
+    if finished == "running":
+        raise CallUncertain(places.still_at_work(context, host, compute.FINISH_AT_DEST))
+    if claimed == "running" and not places.is_overdue(context, database, compute.PREP_AT_DEST, request_id):
+        raise CallUncertain(places.still_at_work(context, host, compute.PREP_AT_DEST))
+    holds = bool(state.read_extra(database, server).get("migration_context"))
+    if claimed in ("", history.ERROR) or (not holds and (claimed == "running" or migration["status"] == "reverted")):
         return
     if not places.is_up(context, database, host) and not finished:
         context.note(f"nova-compute on {host} is down: it frees its claim by itself when it comes back")
@@ -62,8 +63,7 @@ def _fence_target(context: Context) -> None:
     """
     facts, server, database = context.facts, places.server_id(context), places.target(context)
     free: tuple[str | None, ...] = (None, "resize_prep", "resize_migrated", "resize_reverting")
-    finished = history.event_state(database, server, facts["request_id"], compute.FINISH_AT_DEST.event)
-    if finished in (history.SUCCESS, history.ERROR):
+    if how_finish_stands(context) in (history.SUCCESS, history.ERROR):
         free = (*free, "resize_finish")
     try:
         state.swap_instance(
@@ -72,7 +72,23 @@ def _fence_target(context: Context) -> None:
     except CallFailed as error:
         if error.kind != "conflict":
             raise
-        raise CallUncertain(f"{facts['target_host']} is still at work on the server") from None
+        text = places.still_at_work(context, facts["target_host"], compute.FINISH_AT_DEST)
+        raise CallUncertain(text) from None
+
+
+def how_finish_stands(context: Context) -> str:
+    """How finish_at_dest stands: like :func:`places.how_it_stands`.
+
+    One whose last save was made has succeeded, whatever became of its event.
+    """
+    facts, database = context.facts, places.target(context)
+    how = places.how_it_stands(context, database, compute.FINISH_AT_DEST, facts["request_id"])
+    if how != "running":
+        return how
+    instance = state.read_instance(database, places.server_id(context))
+    arrived = instance is not None and (instance["vm_state"], instance["task_state"]) == ("resized", None)
+    finished = places.migration_row(context, database)["status"] == "finished"
+    return history.SUCCESS if arrived and finished else how
 
 
 def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
@@ -84,25 +100,23 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
     """
     facts, server = context.facts, places.server_id(context)
     database = places.source(context)
-    request_id, host = facts["request_id"], facts["source_host"]
+    request_id = facts["request_id"]
     instance = state.read_instance(database, server)
     if instance is None:
         return  # its owner deleted the server meanwhile
     if places.migration_row(context, database)["status"] == "reverted":
         return  # its owner reverted the move meanwhile
-    back = history.event_state(database, server, request_id, compute.FINISH_REVERT_AT_SOURCE.event)
-    if back == history.SUCCESS:
-        return
-    if back == "running":
-        raise CallUncertain(f"{host} is still at work starting the guest again")
-    if back == history.ERROR:
-        reboot_source(context)
+    if places.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id):
+        finish_revert(context, request_id)
         return
     finding = find_out_source(context, request_id)
     if finding.seen is Seen.NOT_HAPPENED:
         return
     if finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN):
         raise CallUncertain(finding.text)
+    if finding.seen is Seen.FAILED:
+        event, moment = compute.PREP_AT_SOURCE.event, places.now(context)
+        history.finish_event(database, server, request_id=request_id, event=event, now=moment, error=finding.text)
     if finding.seen is Seen.FAILED and not _is_detached(context, intent):
         # Failed before the guest was taken apart, or while destroying it: disks, volumes and ports
         # are as they were. The recorded power_state cannot be trusted (it is saved later), so a
@@ -129,26 +143,29 @@ def find_out_source(context: Context, request_id: str) -> Finding:
     instance = state.read_instance(places.source(context), places.server_id(context))
     if instance is not None and instance["task_state"] is None:
         return Finding(Seen.FAILED, text=f"{host} was restarted during {compute.PREP_AT_SOURCE.name}")
+    if instance is not None and instance["task_state"] == "resize_migrated":
+        return Finding(Seen.HAPPENED)  # its last save
     return finding
 
 
 def finish_revert(context: Context, request_id: str) -> None:
     """Let the source host start the guest again from the disks that it kept, as a native revert does.
 
-    It also gives the server its old flavor, allocation and attachments back. Never sent twice: a
-    second call would end in an error although the guest runs.
+    It also gives the server its old flavor, allocation and attachments back. Sent again only when
+    the first died with its host, which shows in the task state: a call that fails takes it away. A
+    second call after a success would end in an error although the guest runs.
 
     :raises CallFailed: the host could not; the server is in ERROR
     """
     server = places.server_id(context)
     database = places.source(context)
     host = context.facts["source_host"]
-    how = history.event_state(database, server, request_id, compute.FINISH_REVERT_AT_SOURCE.event)
+    how = places.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id)
     if how == history.SUCCESS:
         return
     if how == "running":
-        raise CallUncertain(f"{host} is still at work starting the guest again")
-    if how == history.ERROR:
+        raise CallUncertain(places.still_at_work(context, host, compute.FINISH_REVERT_AT_SOURCE))
+    if how == history.ERROR and places.row(database, server)["task_state"] is None:
         reboot_source(context)
         return
     bind_source(context)
@@ -176,8 +193,13 @@ def reboot_source(context: Context) -> None:
 
     :raises CallFailed: it did not come back
     """
-    facts, server = context.facts, places.server_id(context)
-    if places.row(places.source(context), server)["task_state"] is None:
+    facts, server, database = context.facts, places.server_id(context), places.source(context)
+    task_state = places.row(database, server)["task_state"]
+    if task_state in ("resize_migrating", "resize_reverting"):
+        # Left by a call that died with its host; one that fails takes it away itself.
+        state.swap_instance(database, server, {"task_state": task_state}, {"task_state": None}, places.now(context))
+        task_state = None
+    if task_state is None:
         servers.hard_reboot(context.gateway.admin, server)
     _wait(context, lambda row: row["vm_state"] == "active" and row["power_state"] == GUEST_RUNNING)
     if not facts["active"]:

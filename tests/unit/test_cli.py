@@ -115,16 +115,16 @@ class Fake:
         self._asked("run_to_finish", move.id, confirm)
         return a_move(State.CONFIRMED if confirm else State.FINISHED)
 
-    def resume(self, _session: Any, move: Move) -> Move:
-        self._asked("resume", move.id)
+    def resume(self, _session: Any, move: Move, *, host_restarted: bool) -> Move:
+        self._asked("resume", move.id, host_restarted)
         return a_move(State.FINISHED)
 
     def resume_all(self, _session: Any) -> list[Move]:
         self._asked("resume_all")
         return [a_move(State.FINISHED), a_move(State.PLANNED, "m2")]
 
-    def rollback(self, _session: Any, move: Move) -> Move:
-        self._asked("rollback", move.id)
+    def rollback(self, _session: Any, move: Move, *, host_restarted: bool) -> Move:
+        self._asked("rollback", move.id, host_restarted)
         return a_move(State.ROLLED_BACK)
 
 
@@ -227,10 +227,12 @@ def test_warnings_are_told_before_a_migrate_runs(fake: Fake) -> None:
 
 def test_resume_and_rollback(fake: Fake) -> None:
     assert run("resume", "m1").exit_code == 0
-    assert run("rollback", "m1").exit_code == 0
+    assert run("rollback", "m1", "--host-restarted").exit_code == 0
     everything = run("resume", "--all", "-f", "value")
     assert everything.stdout.splitlines()[1].startswith("m2\tplanned\t")
     assert [asked[0] for asked in fake.asked] == ["find_move", "resume", "find_move", "rollback", "resume_all"]
+    assert [asked[-1] for asked in fake.asked if asked[0] in ("resume", "rollback")] == [False, True]
+    assert "one move" in run("resume", "--all", "--host-restarted").stderr
 
 
 def test_list_shows_open_moves_unless_told_otherwise(fake: Fake) -> None:
@@ -385,7 +387,7 @@ def test_help_and_version_need_nothing(fake: Fake) -> None:
     names = [
         line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line.strip()
     ]
-    assert names[:12] == ["plan", *VERBS, "resize", "migrate", "resume", "rollback", "list", "show"]
+    assert names[:13] == ["plan", *VERBS, "resize", "migrate", "resume", "rollback", "adopt", "list", "show"]
     assert "..." not in text.split("Commands:")[1]
     assert run("plan", "-h").exit_code == 0
 
