@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import socketserver
 import threading
@@ -15,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import bottle  # type: ignore[import-untyped]
 
 from cellmove.sandbox import buses, rest, seed
-from cellmove.sandbox.store import Cloud, Refusal, files
+from cellmove.sandbox.store import Cloud, Refusal, cell_of, files, make_databases
 
 HEARTBEAT = 10.0  # seconds
 
@@ -62,19 +63,20 @@ def add_control(app: Any, cloud: Cloud, pace: list[float]) -> None:
     def host(name: str, up: bool) -> None:
         if up:
             buses.restart(cloud, name)
+            seed.heartbeat(cloud)
         else:
             cloud.world.down.append(name)
-        seed.heartbeat(cloud)
+            long_ago = cloud.now() - datetime.timedelta(hours=1)  # nova has noticed by now
+            cloud.update(cell_of(name), "services", {"last_seen_up": long_ago}, host=name)
 
-    def change(**values: Any) -> None:
-        for name, value in values.items():
-            setattr(cloud.world, name, value)
+    def fault(key: str, how: str) -> None:
+        cloud.world.faults[key] = how
 
     def slow(seconds: float) -> None:
         pace[0] = seconds
 
     known: dict[str, Callable[..., Any]] = {
-        "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "world": change, "pace": slow,
+        "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "fault": fault, "pace": slow,
         **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
            for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
                         seed.make_volume)},
@@ -102,6 +104,7 @@ def main() -> None:
         if chosen.database
         else files(chosen.folder)
     )
+    make_databases(urls)
     nothing: Any = None  # the application is made once the port is known
     server = make_server("127.0.0.1", chosen.port, nothing, _Server, _Quiet)
     base = f"http://127.0.0.1:{server.server_port}"
@@ -121,7 +124,7 @@ def main() -> None:
                 seed.heartbeat(cloud)
 
     threading.Thread(target=beat, daemon=True).start()
-    print(json.dumps({"url": base, "environment": environment}), flush=True)  # noqa: T201 - whoever started it reads this
+    print(json.dumps({"url": base, "environment": environment, "databases": urls}), flush=True)  # noqa: T201 - whoever started it reads this
     server.serve_forever()
 
 

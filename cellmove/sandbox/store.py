@@ -220,3 +220,16 @@ def cell_of(host: str) -> str:
 def files(folder: Path) -> dict[str, str]:
     """The databases' URLs for a cloud in a folder."""
     return {name: f"sqlite:///{folder / name}.db" for name in ("api", *CELLS)}
+
+
+def make_databases(urls: Mapping[str, str]) -> None:
+    """Create the databases that a server does not have yet. SQLite makes its files itself."""
+    from sqlalchemy import create_engine, make_url, text
+
+    for url in map(make_url, urls.values()):
+        if url.get_backend_name() != "sqlite":
+            engine = create_engine(url.set(database=None))
+            with engine.begin() as connection:
+                name = engine.dialect.identifier_preparer.quote(url.database or "")
+                connection.execute(text(f"CREATE DATABASE IF NOT EXISTS {name}"))
+            engine.dispose()

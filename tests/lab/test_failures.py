@@ -1,99 +1,35 @@
-"""What fails leaves the cloud as it was, ends with 1, and the same command then succeeds."""
+"""The failures of tests/scenarios on the lab, and a cloud that cannot be reached at all."""
 
 from __future__ import annotations
 
 import pytest
 
-from lab import cloud, oracle
-
-TARGET = "c2-host1"
-
-FAULTS = {
-    "neutron-refuses-the-binding": (TARGET, "agent", "fail", "bind_ports"),
-    "the-claim-fails": (TARGET, "get_host_ip_addr", "fail", "claim"),
-    "the-guest-does-not-stop": ("c1-host1", "power_off", "fail", "stop_source"),
-    "the-snapshot-fails": ("c1-host1", "snapshot", "fail", "stop_source"),
-    "the-guest-cannot-be-taken-apart": ("c1-host1", "destroy", "fail once", "stop_source"),
-    "the-guest-does-not-start": (TARGET, "spawn", "fail", "start_target"),
-}
-
-FOR_EVERYBODY = ("agent", "get_host_ip_addr")
-"""Faults that cannot be told apart by server."""
-
-CASES = [
-    pytest.param(
-        volume_backed,
-        *fault,
-        id=f"{name}-{'volume' if volume_backed else 'image'}",
-        marks=[pytest.mark.alone] if fault[1] in FOR_EVERYBODY else [],
-    )
-    for name, fault in FAULTS.items()
-    for volume_backed in (False, True)
-    if not (volume_backed and name == "the-snapshot-fails")  # of a volume-backed server none is taken
-]
+from lab import oracle
+from tests.lab.place import Lab
+from tests.scenarios import failures
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize(("volume_backed", "host", "call", "how", "action"), CASES)
-def test_a_failure_is_taken_back(cellmove, boot, volume_backed, host, call, how, action):
-    server = boot("fail", volume_backed=volume_backed, ports=2, volumes=1)
-    before = oracle.picture(server.id)
-    disk = cloud.disk_hash(server.id)
-    command = ("resize", server.name, "m1.small", "--host", TARGET)
-
-    whose = None if call in FOR_EVERYBODY else server.id
-    with cloud.fault(host, call, how, whose):
-        failed = cellmove(*command, expect=1)
-
-    assert action in failed.stderr
-    after = oracle.picture(server.id)
-    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
-    assert oracle.compare(before, after) == []
-    assert cloud.guests(server.id) == {"c1-host1": "running"}
-    assert cloud.disk_hash(server.id) == disk
-
-    cellmove(*command, "--confirm")
-    moved = oracle.picture(server.id)
-    assert oracle.problems(moved, cell="cell2", host=TARGET, flavor="m1.small", status="ACTIVE") == []
+@pytest.mark.parametrize(("name", "backing"), failures.CASES)
+def test_a_failure_is_taken_back(cellmove, boot, agrees, name, backing):
+    failures.a_failure_is_taken_back(Lab(boot, cellmove), agrees, name, backing)
 
 
 @pytest.mark.lab
-def test_a_stopped_server_stays_stopped_when_the_start_fails(cellmove, boot):
-    server = boot("stopped", active=False, volumes=1)
-    before = oracle.picture(server.id)
-    with cloud.fault(TARGET, "spawn", "fail", server.id):
-        cellmove("migrate", server.name, "--host", TARGET, expect=1)
-    after = oracle.picture(server.id)
-    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="SHUTOFF") == []
-    assert oracle.compare(before, after) == []
+def test_a_stopped_server_stays_stopped_when_the_start_fails(cellmove, boot, agrees):
+    failures.a_stopped_server_stays_stopped(Lab(boot, cellmove), agrees)
 
 
 @pytest.mark.lab
 @pytest.mark.alone
-def test_a_step_alone_takes_back_only_itself(cellmove, boot):
-    server = boot("alone")
-    before = oracle.picture(server.id)
-    move = cellmove("plan", server.name, "--host", TARGET, "-f", "value").stdout.split()[0]
-    with cloud.fault(TARGET, "get_host_ip_addr", "fail"):
-        cellmove("prep-dest", move, expect=1)
-    assert oracle.compare(before, oracle.picture(server.id)) == []
-    assert cellmove("show", move, "-f", "json").json["state"] == "planned"
-    for step in ("prep-dest", "prep-source", "finish", "confirm"):
-        cellmove(step, move)
-    shot = oracle.picture(server.id)
-    assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="ACTIVE") == []
+def test_a_step_alone_takes_back_only_itself(cellmove, boot, agrees):
+    failures.a_step_alone_takes_back_only_itself(Lab(boot, cellmove), agrees)
 
 
 @pytest.mark.lab
 @pytest.mark.alone
 def test_a_dead_destination_is_refused_before_a_write(cellmove, boot):
-    server = boot("dead")
-    before = oracle.picture(server.id)
-    with cloud.stopped_compute(TARGET):
-        refused = cellmove("migrate", server.name, "--host", TARGET, expect=5)
-        assert TARGET in refused.stderr
-        assert oracle.picture(server.id) == before
-    cellmove("migrate", server.name, "--host", TARGET, "--confirm")
+    failures.a_dead_destination_is_refused(Lab(boot, cellmove))
 
 
 @pytest.mark.lab

@@ -1,60 +1,18 @@
-"""The sixteen moves, each followed by a move back to where it came from; judged by the lab's oracle."""
+"""The sixteen moves of tests/scenarios on the lab, and what only a real nova can show: projects, owners, its own API."""
 
 from __future__ import annotations
 
 import pytest
 
 from lab import cloud, oracle
-
-SHAPES = [
-    pytest.param(
-        volume_backed, active, id=f"{'volume' if volume_backed else 'image'}-{'active' if active else 'stopped'}"
-    )
-    for volume_backed in (False, True)
-    for active in (True, False)
-]
+from tests.lab.place import Lab
+from tests.scenarios import moves
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("ending", ["confirm", "revert"])
-@pytest.mark.parametrize("kind", ["migrate", "resize"])
-@pytest.mark.parametrize(("volume_backed", "active"), SHAPES)
-def test_there_and_back(cellmove, boot, volume_backed, active, kind, ending):
-    server = boot(
-        "move", volume_backed=volume_backed, active=active, ports=2, volumes=1, tags=("blue",), metadata={"a": "b"}
-    )
-    before = oracle.picture(server.id)
-    disk = set(cloud.disk_hash(server.id).values())
-    status = "ACTIVE" if active else "SHUTOFF"
-    arguments = (kind, server.name, *(("m1.small",) if kind == "resize" else ()), "--cell", "cell2")
-
-    moved = cellmove(*arguments, "-f", "json").json
-
-    assert moved["state"] == "finished"
-    assert cloud.show(server.id)["status"] == "VERIFY_RESIZE"
-    assert moved["target"]["host"] == cloud.show(server.id)["OS-EXT-SRV-ATTR:host"]
-    assert set(cloud.disk_hash(server.id).values()) == disk
-
-    cellmove(ending, server.name)
-
-    if ending == "confirm":
-        host, flavor = moved["target"]["host"], "m1.small" if kind == "resize" else "m1.tiny"
-        assert oracle.problems(oracle.picture(server.id), cell="cell2", host=host, flavor=flavor, status=status) == []
-        home = ("migrate",) if kind == "migrate" else ("resize",)
-        flavor_back = ("m1.tiny",) if kind == "resize" else ()
-        cellmove(*home, server.id, *flavor_back, "--host", "c1-host1", "--confirm")
-        home_cell, home_host = "cell1", "c1-host1"
-    else:
-        after = oracle.picture(server.id)
-        assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status=status) == []
-        assert oracle.compare(before, after) == []
-        # The way is free for another move: nothing was left in the target cell.
-        again = cellmove("migrate", server.id, "--cell", "cell2", "--confirm", "-f", "json").json
-        home_cell, home_host = "cell2", again["target"]["host"]
-
-    last = oracle.picture(server.id)
-    assert oracle.problems(last, cell=home_cell, host=home_host, flavor="m1.tiny", status=status) == []
-    assert set(cloud.disk_hash(server.id).values()) == disk
+@pytest.mark.parametrize(("backing", "state", "kind", "ending"), moves.CASES)
+def test_there_and_back(cellmove, boot, agrees, backing, state, kind, ending):
+    moves.there_and_back(Lab(boot, cellmove), agrees, backing, state, kind, ending)
 
 
 @pytest.mark.lab

@@ -1,0 +1,24 @@
+"""What the tests of all clouds share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.place import Agrees, Album
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How pictures get into tests/scenarios/pictures."""
+    parser.addoption("--record", action="store_true", help="write down what the lab shows, for the sandbox to be like")
+
+
+@pytest.fixture(scope="session")
+def album(request: pytest.FixtureRequest) -> Album:
+    """The recorded pictures."""
+    return Album(record=bool(request.config.getoption("--record")))
+
+
+@pytest.fixture
+def agrees(album: Album, request: pytest.FixtureRequest) -> Agrees:
+    """Compares a picture with the recorded one. Only the lab may record: the sandbox is what is being measured."""
+    return album.agrees if request.node.get_closest_marker("lab") else Album().agrees

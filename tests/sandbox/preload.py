@@ -1,0 +1,6 @@
+"""Everything that a cellmove process imports on its way, for the process that the others are forked from."""
+
+import importlib
+
+for name in ("cellmove.adopt", "cellmove.cli", "openstack.connection", "sqlalchemy.dialects.sqlite", "sqlite3"):
+    importlib.import_module(name)
