@@ -363,7 +363,35 @@ def rollback(options: Options, reference: str, host_restarted: bool) -> None:
       cellmove rollback web-1
     """
     with running(options) as run:
-        move = run.functions.rollback(run.session, run.functions.find_move(run.session, reference))
+        move = run.functions.find_move(run.session, reference)
+        move = run.functions.rollback(run.session, move, host_restarted=host_restarted)
+    answer_move(options, run, move)
+
+
+@cli.command(short_help="Rebuild the journal of a move that lost it.")
+@click.argument("server", metavar="SERVER")
+@click.option(
+    "--journal-is-lost", is_flag=True,
+    help="The journal that the server's mark names is gone for good, and nobody works with it.",
+)  # fmt: skip
+@_output_options
+@_options
+def adopt(options: Options, server: str, journal_is_lost: bool) -> None:
+    """Rebuild the journal of a move whose journal is lost, from what the cloud shows.
+
+    SERVER is a name or UUID. Only the journal is written. Afterwards resume and rollback work as ever. A
+    server in VERIFY_RESIZE, also one that nova itself moved, is taken as a finished move, for confirm and
+    revert. What cannot be adopted, or not with certainty, is refused with the reason.
+
+    \b
+    Example:
+      cellmove adopt web-1
+      cellmove adopt web-1 --journal-is-lost
+    """
+    with running(options) as run:
+        from cellmove import adopt as adopting
+
+        move = adopting.adopt(run.session, server, journal_is_lost=journal_is_lost)
     answer_move(options, run, move)
 
 

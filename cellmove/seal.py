@@ -7,6 +7,7 @@ one back, all without an error. So every row carries the checksum of its own con
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ class Damaged(Exception):
     """The journal's content is not what was written. Its text says how that was seen."""
 
 
+@functools.cache
 def make_metadata() -> MetaData:
     """The tables, as this version has them."""
     from sqlalchemy import Column, Integer, MetaData, String, Table, Text
