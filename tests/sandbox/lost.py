@@ -1,0 +1,153 @@
+"""A run is killed, its journal is lost, and the move is adopted: then it ends as if nothing had been lost.
+
+python -m tests.sandbox.lost                 every boundary of a whole move, and of taking one back
+python -m tests.sandbox.lost 'CASE'…         replay cases by their names
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cellmove import adopt as adopting
+from cellmove.errors import CellmoveError
+from cellmove.move import Move, State
+from lab import oracle
+from tests.sandbox import cases, judge
+from tests.sandbox.picture import picture
+from tests.sandbox.rig import Outcome, Rig
+from tests.sandbox.stage import Stage
+
+NOT_BEGUN = ("before-intent", "after-intent")
+"""Points of taking the server at which nothing has happened yet."""
+
+
+SHAPES_TRIED = ("image-active-full", "volume-stopped-full")
+
+
+class Case(NamedTuple):
+    """One run that is killed.
+
+    :param step: a step, or ``undo-`` and the step before which the move stands when it is taken back
+    :param way: where the operator goes after adopting: ``on`` or ``back``
+    """
+
+    shape: str
+    step: str
+    action: str
+    point: str
+    way: str
+
+
+def lose_journal(rig: Rig) -> None:
+    """The journal is gone, and nobody kept a copy."""
+    for path in rig.folder.glob("journal.db*"):
+        path.unlink()
+
+
+def adopt(rig: Rig, server: str, *, journal_is_lost: bool = False) -> Move | CellmoveError:
+    """Type ``cellmove adopt``: the move, or what was said instead."""
+    try:
+        with rig.session() as session:
+            return adopting.adopt(session, server, journal_is_lost=journal_is_lost)
+    except CellmoveError as error:
+        return error
+
+
+def play(stage: Stage, shape: str, step: str, action: str, point: str, recovery: str) -> list[str]:
+    """Kill a command, lose its journal, adopt, and go on or back: what is wrong then (see :class:`Case`)."""
+    rig, outcomes = stage.rig, list[Outcome]()
+    checkpoint = stage.set(shape, step.removeprefix("undo-"))
+    server = checkpoint.scene.server
+    cases.kill_at(rig, action, point)
+    outcomes.append(rig.run("rollback" if step.startswith("undo-") else step, checkpoint.move))
+    if outcomes[-1].code != -9:
+        return [f"never came to {point} of {action}: {outcomes[-1].text}"]
+    lose_journal(rig)
+    effects = rig.taps.effects
+    move = adopt(rig, server)
+    if rig.taps.effects != effects:
+        return [f"adopt wrote {rig.taps.effects - effects} times to the cloud"]
+    if isinstance(move, CellmoveError):
+        return _refused(stage, checkpoint.scene, move, nothing_begun=_is_nothing(step, action, point))
+    if move.id != checkpoint.move and move.state is not State.FINISHED:
+        return [f"it was adopted as {move.id}, not as {checkpoint.move}"]
+    outcomes.append(rig.run("resume" if recovery == "on" else "rollback", move.id))
+    if recovery == "on":
+        cases.follow(rig, outcomes, State.FINISHED)
+    while outcomes[-1].code and len(outcomes) < cases.PATIENCE:
+        rig.sleep(3.0)
+        outcomes.append(rig.run(*cases.words_of(outcomes[-1].next_command)))
+    rig.work_to_the_end()
+    found = judge.violations(rig, checkpoint.scene, outcomes)
+    wanted = (State.ROLLED_BACK, State.REVERTED) if recovery == "back" else (State.FINISHED,)
+    if not step.startswith("undo-") and rig.state() not in wanted:
+        found.append(f"it ended as {rig.state()}")
+    return [f"{problem}  ({[outcome.text for outcome in outcomes]})" for problem in found]
+
+
+def _is_nothing(step: str, action: str, point: str) -> bool:
+    if step.startswith("undo-"):
+        return action == "take_server" and point in ("after-undo", "after-undone")
+    return action == "take_server" and point in NOT_BEGUN
+
+
+def _refused(stage: Stage, scene: judge.Scene, error: CellmoveError, *, nothing_begun: bool) -> list[str]:
+    if not nothing_begun:
+        return [f"adopt refused: {error.message}"]
+    if error.exit_code != 5 or "nothing to adopt" not in error.message:
+        return [f"adopt of nothing ended with {error.exit_code}: {error.message}"]
+    return oracle.compare(scene.before, picture(stage.rig.cloud, scene.server))
+
+
+def names(stage: Stage, shapes: tuple[str, ...]) -> Iterator[Case]:
+    """Every boundary of a whole move, and of taking it back from two places."""
+    for shape in shapes:
+        for step in ("prep-dest", "prep-source", "finish"):
+            _calls, points, _writes = cases.rehearse(stage, shape, step)
+            yield from (Case(shape, step, action, point, way) for point, action in points for way in cases.RECOVERIES)
+        for step in ("prep-source", "finish"):
+            _calls, points, _writes = cases.rehearse(stage, shape, step, "rollback")
+            for point, action in points:
+                yield from (Case(shape, f"undo-{step}", action, point, way) for way in cases.RECOVERIES)
+
+
+def work(cases_: list[Case]) -> list[tuple[Case, list[str]]]:
+    """Play some cases; in a worker process, which keeps its stage."""
+    if not _stages:
+        _stages.append(Stage())
+    stage = _stages[0]
+    return [(case, play(stage, *case)) for case in cases_]
+
+
+_stages: list[Stage] = []
+
+
+def main() -> int:
+    """0 when every case ended well."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sandbox.lost", description=__doc__)
+    parser.add_argument("--shape", action="append", help="of the server; by default two of them")
+    parser.add_argument("--sample", type=int, default=1, help="only every n-th case")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("case", nargs="*", help="play just these: SHAPE:STEP:ACTION:POINT:WAY")
+    chosen = parser.parse_args()
+    wanted = [Case(*name.split(":")) for name in chosen.case]
+    if not wanted:
+        wanted = list(names(Stage(), tuple(chosen.shape or SHAPES_TRIED)))[:: chosen.sample]
+    wrong = 0
+    with multiprocessing.get_context("spawn").Pool(chosen.jobs) as pool:
+        for results in pool.imap_unordered(work, [wanted[at : at + 8] for at in range(0, len(wanted), 8)]):
+            for case, problems in results:
+                wrong += bool(problems)
+                for problem in problems:
+                    sys.stdout.write(f"FAILED {':'.join(case)}\n  {problem}\n")
+    sys.stdout.write(f"{len(wanted)} lost journals, {wrong} ended badly\n")
+    return 1 if wrong or not wanted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
