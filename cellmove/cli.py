@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 import click
 
 from cellmove import __version__
-from cellmove.command import FORMATS, Commands, Options, answer_move, answer_moves, answer_plan, running
+from cellmove.command import (
+    FORMATS,
+    Commands,
+    Options,
+    answer_move,
+    answer_moves,
+    answer_plan,
+    install_signals,
+    running,
+)
 from cellmove.events import Event, EventKind
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -428,6 +437,27 @@ def show(options: Options, reference: str) -> None:
     with running(options, activity="") as run:
         move = run.functions.find_move(run.session, reference)
     answer_move(options, run, move, detailed=True)
+
+
+@cli.command(short_help="Show what cellmove does, in an embedded cloud.")
+@click.option(
+    "--pace", type=click.FloatRange(0.05, 5.0), default=0.2, show_default=True, metavar="SECONDS",
+    help="How long a host of the embedded cloud takes between two of its writes.",
+)  # fmt: skip
+def demo(pace: float) -> None:
+    """Show what cellmove does: move servers through an embedded two-cell cloud, with a kill -9 in the middle.
+
+    Needs no OpenStack, no configuration and no rights, and leaves nothing behind. Every command is shown
+    and is a real one. In the end the embedded cloud is asked whether all is as it should be.
+
+    \b
+    Example:
+      cellmove demo
+    """
+    from cellmove import demo as demonstration
+
+    with install_signals():
+        demonstration.show(pace)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The show: two servers moved between the cells of the lab, with every command and what it prints.
 
-Run by `make demo` in cellmove's own virtual environment; exits with 0 only if the first server ends
+Run by `make lab-demo` in cellmove's own virtual environment; exits with 0 only if the first server ends
 in cell2, ACTIVE, and the second is back in cell1 as it was.
 """
 

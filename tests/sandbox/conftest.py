@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.place import Process, Sandbox, start
+from cellmove.sandbox import seed
+from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.store import Cloud, files
+from tests.sandbox.place import Sandbox
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,11 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proces
 def sandbox(sandbox_process: Process, tmp_path: Path) -> Sandbox:
     """It, and `cellmove` processes with a journal of this test's own."""
     return Sandbox(sandbox_process, tmp_path)
+
+
+@pytest.fixture
+def small_cloud(tmp_path: Path) -> tuple[Cloud, str]:
+    """A cloud in this process with one server, to be looked at and broken."""
+    cloud = Cloud(files(tmp_path))
+    seed.make_cloud(cloud, "sandbox://nowhere")
+    return cloud, seed.boot(cloud, "one", ports=2, volumes=1)

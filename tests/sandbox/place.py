@@ -7,21 +7,16 @@ import itertools
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cellmove.sandbox.process import Process
 from cellmove.sandbox.rest import PASSWORD
-from cellmove.sandbox.store import Cloud, World
 from tests.sandbox.picture import picture
 from tests.scenarios.place import Outcome, Picture, Server
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # Processes are forked from one that has everything imported: they start in 50 ms instead of 2 s.
 FORKS = multiprocessing.get_context("forkserver")
@@ -43,51 +38,6 @@ def run_command(arguments: list[str], environment: dict[str, str], out: Path, er
 
 
 @dataclass
-class Process:
-    """A `python -m cellmove.sandbox`, told where it is by the line that it prints.
-
-    :param urls: the databases', for somebody who looks into them from outside
-    """
-
-    process: subprocess.Popen[str]
-    url: str
-    environment: dict[str, str]
-    urls: dict[str, str]
-
-    def control(self, what: str, /, **arguments: Any) -> Any:
-        """POST /sandbox/WHAT."""
-        body, kind = json.dumps(arguments).encode(), {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/sandbox/{what}", body, kind)  # noqa: S310 - our own, on loopback
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)["answer"]
-
-    def cloud(self) -> Cloud:
-        """The cloud as it is now, to be looked at."""
-        copy = Cloud(self.urls)
-        copy.world = World(**self.control("state"))
-        return copy
-
-    def end(self) -> None:
-        """End the process."""
-        self.process.terminate()
-        self.process.wait(10)
-
-
-def start(folder: Path, database: str = "") -> Process:
-    """Start a sandbox in a folder; it answers when this returns.
-
-    :param database: URL in front of /api, /cell1 and /cell2 (default: SQLite files)
-    """
-    options = ["--database", database] if database else []
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cellmove.sandbox", str(folder), *options], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stdout is not None
-    said = json.loads(process.stdout.readline())
-    return Process(process, said["url"], said["environment"], said["databases"])
-
-
-@dataclass
 class Sandbox:
     """See :class:`tests.scenarios.place.Place`."""
 
@@ -98,8 +48,7 @@ class Sandbox:
     @property
     def environment(self) -> dict[str, str]:
         """What a cellmove process is given, with a journal of the test's own."""
-        own = {**self.process.environment, "CELLMOVE_JOURNAL": str(self.folder / "journal.db")}
-        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(ROOT), **own}
+        return {**self.process.environment, "CELLMOVE_JOURNAL": str(self.folder / "journal.db")}
 
     def boot(self, prefix: str = "test", **how: Any) -> Server:
         """A server is there at once."""

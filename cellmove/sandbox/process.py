@@ -1,0 +1,66 @@
+"""Starting the cloud as a process of its own, and talking to it: for the demo and for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellmove.sandbox.store import Cloud, World
+
+
+@dataclass(frozen=True)
+class Process:
+    """A ``python -m cellmove.sandbox`` that answers.
+
+    :param databases: their URLs, for somebody who looks into them from outside
+    """
+
+    process: subprocess.Popen[str]
+    url: str
+    own_environment: Mapping[str, str]
+    databases: Mapping[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a ``cellmove`` for this cloud is given: nothing of any other cloud."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "CELLMOVE_"))}
+        return {**kept, **self.own_environment}
+
+    def control(self, what: str, /, **arguments: Any) -> Any:
+        """POST /sandbox/WHAT."""
+        body, kind = json.dumps(arguments).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/sandbox/{what}", body, kind)  # noqa: S310 - our own, on loopback
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.load(answer)["answer"]
+
+    def cloud(self) -> Cloud:
+        """The cloud as it is now, to be looked at."""
+        copy = Cloud(self.databases)
+        copy.world = World(**self.control("state"))
+        return copy
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.communicate(timeout=10)
+
+
+def start(folder: Path, database: str = "") -> Process:
+    """Start a cloud; it answers when this returns.
+
+    :param folder: for its files
+    :param database: URL in front of api, cell1 and cell2 (default: SQLite files)
+    """
+    options = ["--database", database] if database else []
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", "cellmove.sandbox", str(folder), *options], stdout=subprocess.PIPE, text=True
+    )
+    said = json.loads(process.stdout.readline() if process.stdout else "")
+    return Process(process, said["url"], said["environment"], said["databases"])
