@@ -32,7 +32,7 @@ unit: $(STAMP)  ## Tests without any cloud, seconds
 	$(BIN)/pytest -q tests/unit
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
-	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --durations=5
+	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --dist loadgroup --durations=5
 	$(BIN)/pytest -q tests/lab -m alone --durations=5
 
 bench: $(STAMP)  ## What it costs to start

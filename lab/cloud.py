@@ -19,12 +19,14 @@ from lab.hosts import (
     forget_guest,
     guest,
     guests,
+    restart_compute,
     set_fault,
     start_compute,
     start_daemon,
     stop_compute,
     stop_daemon,
     stopped_compute,
+    wait_for_all,
     write_to_disk,
 )
 from lab.layout import HOSTS
@@ -33,9 +35,9 @@ from lab.rows import purge
 __all__ = [
     "HOSTS", "POLL_SECONDS", "POWER_STATES", "Unexpected", "act", "agent_is_there", "boot", "clear_fault",
     "clear_faults", "compute_state", "connect", "delete", "disk_hash", "disks", "fault", "guest", "guests", "layout",
-    "migrations", "native_confirm", "native_move", "native_revert", "set_fault", "show", "start", "start_compute",
-    "start_daemon", "stop", "stop_compute", "stop_daemon", "stopped_compute", "wait_for", "wait_migration",
-    "wait_ports", "wait_status", "write_to_disk",
+    "migrations", "native_confirm", "native_move", "native_revert", "restart_compute", "set_fault", "show", "start",
+    "start_compute", "start_daemon", "stop", "stop_compute", "stop_daemon", "stopped_compute", "wait_for",
+    "wait_for_all", "wait_migration", "wait_ports", "wait_status", "write_to_disk",
 ]  # fmt: skip
 
 IMAGE = "lab-image"

@@ -208,7 +208,8 @@ def nova_default(layout, transport_url, folder):
         "state_path": folder,
         "use_stderr": "true",
         "my_ip": LOOPBACK,
-        "rpc_response_timeout": 60,
+        # A service whose conductor is killed in the middle of a call of its own waits for as long before it goes on.
+        "rpc_response_timeout": 20,
         "long_rpc_timeout": 120,
         "report_interval": 3,
         "service_down_time": 15,

@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 
-from lab import processes, services
+from lab import processes, services, up
 from lab.client import MICROVERSION, connect, layout, raise_for, wait_for
 from lab.layout import HOSTS, cell_of
 
@@ -39,7 +39,10 @@ def stop_daemon(name, number=signal.SIGKILL):
 
 
 def start_daemon(name, seconds=60.0):
-    """Start one daemon and wait until it answers."""
+    """Start one daemon, MariaDB and RabbitMQ too, and wait until it answers."""
+    if name in ("mariadb", "rabbitmq"):
+        getattr(up.Up(layout()), name)()
+        return
     found = service(name)
     begun = time.time()
     services.start(layout(), [found])
@@ -61,6 +64,27 @@ def start_compute(host):
     """Start the nova-compute of a host, and wait until nova calls it up."""
     start_daemon(services.compute_name(host))
     wait_for(f"nova-compute on {host} to be up", lambda: compute_state(host) == "up", 30)
+
+
+def restart_compute(host):
+    """Kill the nova-compute of a host, at whatever it is, and start it again."""
+    stop_compute(host, wait=False)
+    start_compute(host)
+
+
+def wait_for_all(seconds=90.0):
+    """Wait until every daemon is at work again after one that all depend on was away.
+
+    Those that only a heartbeat shows to be alive must have made one after this was called.
+    """
+    begun = time.time()
+
+    def all_answer():
+        ages = services.heartbeats(layout())
+        since = time.time() - begun
+        return all(services.problem(layout(), each, since, ages) is None for each in services.all_services(layout()))
+
+    wait_for("every daemon to answer", all_answer, seconds)
 
 
 @contextlib.contextmanager

@@ -11,11 +11,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.lab.travel import Traveller
+
 ROOT = Path(__file__).resolve().parents[2]
+pytest.register_assert_rewrite("tests.lab.travel")
 sys.path.insert(0, str(ROOT))  # the lab's own module for tests lies beside the package, not in it
 
 
@@ -140,6 +144,32 @@ def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..
     yield start
     for one in made:
         one.kill()
+
+
+@pytest.fixture(scope="module")
+def travellers(lab_environment: dict[str, str]) -> Iterator[Callable[[str], Traveller]]:
+    """Gives a server at rest by its backing: that of the case before, or a new one when that case failed."""
+    from lab import cloud
+    from tests.lab.travel import Traveller
+
+    there: dict[str, Traveller] = {}
+
+    def travel(backing: str) -> Traveller:
+        known = there.pop(backing, None)
+        if known is not None and not known.at_rest:
+            cloud.delete(known.id)
+            known = None
+        if known is None:
+            volume_backed = backing == "volume"
+            name = f"travel-{backing}-{uuid.uuid4().hex[:6]}"
+            known = Traveller(cloud.boot(name, volume_backed=volume_backed, volumes=1), volume_backed)
+        there[backing] = known
+        known.at_rest = False
+        return known
+
+    yield travel
+    for known in there.values():
+        cloud.delete(known.id)
 
 
 @pytest.fixture

@@ -7,15 +7,11 @@ with a server at rest. A case that fails leaves its server, and the next one get
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass
 
 import pytest
 
 from lab import cloud, oracle, rows
-
-HOSTS = {"cell1": "c1-host1", "cell2": "c2-host1"}
-OTHER_CELL = {"cell1": "cell2", "cell2": "cell1"}
+from tests.lab.travel import HOSTS, check_arrived, check_home
 
 BOUNDARIES = (
     "prep-dest:take_server:after-effect",
@@ -40,87 +36,6 @@ CALLS = {
     "finish:start_target": ("target", "spawn", "compute_finish_snapshot_based_resize_at_dest"),
 }
 """Calls to die in: which end works on it, the virt call in which it lingers, and nova's event of it."""
-
-
-@dataclass
-class Traveller:
-    """A server that is used again from case to case, and where it is."""
-
-    id: str
-    volume_backed: bool
-    cell: str = "cell1"
-    flavor: str = "m1.tiny"
-    at_rest: bool = False
-
-    @property
-    def away(self) -> str:
-        """The cell that it is moved to next."""
-        return OTHER_CELL[self.cell]
-
-    def move_command(self) -> tuple[str, ...]:
-        """The command that moves it to the other cell; an image-backed server is resized as well."""
-        flavor = () if self.volume_backed else (self.other_flavor,)
-        return ("migrate" if self.volume_backed else "resize", self.id, *flavor, "--host", HOSTS[self.away])
-
-    @property
-    def other_flavor(self) -> str:
-        """The flavor that it has after the next move."""
-        if self.volume_backed:
-            return self.flavor
-        return "m1.small" if self.flavor == "m1.tiny" else "m1.tiny"
-
-    def arrive(self) -> None:
-        """Its home is the other cell from now on."""
-        self.flavor = self.other_flavor
-        self.cell = self.away
-
-
-@pytest.fixture(scope="module")
-def travellers(lab_environment):
-    """The servers of this module, by backing; deleted at its end."""
-    there: dict[str, Traveller] = {}
-    yield there
-    for traveller in there.values():
-        cloud.delete(traveller.id)
-
-
-@pytest.fixture(
-    params=[pytest.param(backing, marks=pytest.mark.xdist_group(backing)) for backing in ("image", "volume")]
-)
-def traveller(request, travellers):
-    """A server at rest with this backing."""
-    known = travellers.get(request.param)
-    if known is not None and not known.at_rest:
-        cloud.delete(known.id)
-        known = None
-    if known is None:
-        volume_backed = request.param == "volume"
-        made = cloud.boot(f"kill-{request.param}-{time.time_ns() % 10**6}", volume_backed=volume_backed, volumes=1)
-        known = travellers[request.param] = Traveller(made, volume_backed)
-    known.at_rest = False
-    return known
-
-
-def check_home(traveller, before, disk):
-    """It is in its cell as if nothing had been tried."""
-    after = oracle.picture(traveller.id)
-    host = HOSTS[traveller.cell]
-    assert oracle.problems(after, cell=traveller.cell, host=host, flavor=traveller.flavor, status="ACTIVE") == []
-    assert oracle.compare(before, after) == []
-    assert cloud.guests(traveller.id) == {host: "running"}
-    assert cloud.disk_hash(traveller.id) == disk
-
-
-def check_arrived(traveller, before, disk, *, confirmed):
-    """It is in the other cell, with nothing lost on the way."""
-    after, host = oracle.picture(traveller.id), HOSTS[traveller.away]
-    status = "ACTIVE" if confirmed else "VERIFY_RESIZE"
-    found = oracle.problems(after, cell=traveller.away, host=host, flavor=traveller.other_flavor, status=status)
-    assert found == []
-    resized = not traveller.volume_backed
-    assert not confirmed or oracle.compare(before, after, moved=True, resized=resized) == []
-    assert cloud.guests(traveller.id) == {host: "running"}
-    assert set(cloud.disk_hash(traveller.id).values()) == set(disk.values())
 
 
 def check_silent(cellmove, traveller, first):
@@ -148,12 +63,17 @@ def resume_and_check(cellmove, traveller, step, before, disk):
 
 
 def rollback_and_check(cellmove, traveller, before, disk):
-    """`rollback` takes the server home; doing it again is nothing."""
+    """`rollback` takes the server home."""
     cellmove("rollback", traveller.id)
     check_home(traveller, before, disk)
-    shot = oracle.picture(traveller.id)
-    cellmove("rollback", traveller.id)
-    assert oracle.picture(traveller.id) == shot
+
+
+@pytest.fixture(
+    params=[pytest.param(backing, marks=pytest.mark.xdist_group(backing)) for backing in ("image", "volume")]
+)
+def traveller(request, travellers):
+    """A server at rest with this backing; all cases of a backing run after each other."""
+    return travellers(request.param)
 
 
 @pytest.mark.lab
@@ -180,10 +100,12 @@ def test_killed_at(cellmove, killed, traveller, boundary, way):
 
 
 @pytest.mark.lab
+@pytest.mark.xdist_group("image")
 @pytest.mark.parametrize("way", ["rollback", "resume"])
 @pytest.mark.parametrize("call", list(CALLS))
-def test_killed_while_a_compute_works(cellmove, started, traveller, call, way):
+def test_killed_while_a_compute_works(cellmove, started, travellers, call, way):
     """The host works on when cellmove is gone: nothing has to be cleaned up first, and nothing is sent twice."""
+    traveller = travellers("image")
     before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
     end, virt_call, event = CALLS[call]
     cell = traveller.cell if end == "source" else traveller.away
