@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cellmove.errors import Unreachable
+from cellmove.errors import Locked, Unreachable
 from cellmove.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step, facts_of
 
@@ -325,9 +325,9 @@ def draw_plan(page: Page, document: Document) -> None:
 def render_error(error: CellmoveError, stream: TextIO) -> None:
     """What happened, in what state the server is, what to type next: three lines on stderr.
 
-    What could not be reached is one line: nothing happened, and a broken cloud fills screens enough.
+    What could not be reached, or is being worked on by another run, is one line: nothing happened.
     """
-    if error.exit_code == Unreachable.exit_code:
+    if error.exit_code in (Unreachable.exit_code, Locked.exit_code):
         again = f"next: {error.next_command}" if error.next_command else ""
         write(stream, "; ".join(_lines(words) for words in (error.message, error.state, again) if words) + "\n")
         return

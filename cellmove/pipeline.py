@@ -440,7 +440,15 @@ def _undo(runner: Runner, move: Move, step: Step | None) -> Move:
     by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
     entries = runner.journal.entries_of(move.id)
     live = [e for e in entries if e.phase is not Phase.UNDONE and (step is None or e.step == step)]
+    before_it = runner.interrupted()  # a failure is taken back although the signal came before it
     for entry in reversed(live):
+        if runner.interrupted() and not before_it:
+            raise Interrupted(
+                f"interrupted while {move.server_name} was taken back; everything done so far is in the journal",
+                signal_number=runner.interrupted(),
+                state="the move is half taken back; the journal knows where",
+                next_command=_again(move),
+            )
         action = by_name[entry.step, entry.action]
         # The entry's own result is added: once its taking back was begun it is no longer among the facts.
         before = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
@@ -467,6 +475,11 @@ def _journal_needed(move: Move) -> Iterator[None]:
         ) from None
 
 
+def _again(move: Move) -> str:
+    """What goes on with taking back. One step alone: resume; rollback would take back more than was asked for."""
+    return f"cellmove {'rollback' if move.state is State.ROLLING_BACK else 'resume'} {move.id}"
+
+
 def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) -> None:
     move = context.move
     title = describe(action, context.facts)
@@ -476,8 +489,7 @@ def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) ->
     take_back = action.undo
     if take_back is None:
         return
-    # Taking back one step goes on with resume; rollback would take back more than was asked for.
-    again = f"cellmove {'rollback' if move.state is State.ROLLING_BACK else 'resume'} {move.id}"
+    again = _again(move)
     try:
         patiently(runner, lambda: take_back(context, entry.intent, entry.result))
     except (CannotConnect, CallUncertain) as error:

@@ -577,6 +577,23 @@ def test_an_interrupt_ends_a_watch_and_keeps_the_line(tmp_path: Path, world: Wor
     assert bench.phases() == {"a": "done", "b": "intent"}
 
 
+def test_an_interrupt_of_a_rollback_ends_after_the_action_in_hand(tmp_path: Path, world: World) -> None:
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action(name) for name in "abc"]}, world)
+    run_step(bench.runner, bench.move, Step.PREP_DEST, undo_whole_move=False)
+    interrupting(world, bench, "undo c")
+    with pytest.raises(Interrupted) as caught:
+        undo(bench.runner, bench.move, None)
+    assert caught.value.exit_code == 130
+    assert caught.value.next_command == "cellmove rollback m1"
+    assert world.effects == {"a", "b"}
+    bench.signal[0] = 0
+    moved = bench.journal.move("m1")
+    assert moved is not None
+    assert undo(bench.runner, moved, None).state is State.ROLLED_BACK
+    assert world.effects == set()
+    assert world.calls.count("undo c") == 1
+
+
 def test_an_interrupt_does_not_keep_a_failure_from_being_taken_back(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     world.faults["do b"] = [CallFailed("no")]
