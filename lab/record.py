@@ -75,7 +75,8 @@ def templates(connection):
     made = []
     try:
         made.append(cloud.boot("recorded", ports=1, volumes=1, metadata={"a": "b"}, keypair="k1", device_tags=True))
-        shot, server_id = oracle.picture(made[0]), made[0]
+        made.append(cloud.boot("recorded-volume", volume_backed=True))
+        shot, server_id, from_volume = oracle.picture(made[0]), made[0], oracle.picture(made[1])
     finally:
         for each in made:
             cloud.delete(each)
@@ -93,6 +94,7 @@ def templates(connection):
         vif["address"]: "$mac",
         vif["network"]["subnets"][0]["ips"][0]["address"]: "$address",
         next(iter(shot["volumes"])): "$volume",
+        made[1]: "$server",
     }
     kept = {
         "instance": instance,
@@ -106,6 +108,11 @@ def templates(connection):
         "system_metadata": {row["key"]: row["value"] for row in cell["instance_system_metadata"]},
         "instance_mapping": shot["api"]["mapping"],
         "request_spec": shot["api"]["request_spec"],
+        # What differs when the server starts from a volume.
+        "volume_system_metadata": {
+            row["key"]: row["value"] for row in from_volume["cells"]["cell1"]["instance_system_metadata"]
+        },
+        "volume_image": from_volume["api"]["request_spec"]["nova_object.data"]["image"],
         "service": rows(connection, "SELECT * FROM nova_cell1.services WHERE host = 'c1-host1'")[0],
         "compute_node": rows(connection, "SELECT * FROM nova_cell1.compute_nodes WHERE host = 'c1-host1'")[0],
         "flavors": rows(connection, "SELECT * FROM nova_api.flavors WHERE name IN ('m1.tiny', 'm1.small')"),

@@ -89,6 +89,7 @@ def restart(cloud: Cloud, host: str) -> None:
     """Start a host: it looks after its servers, then takes what waits in its queue."""
     if host in cloud.world.down:
         cloud.world.down.remove(host)
+    cloud.tell("host started", host=host)
     compute.start_host(cloud, host)
     waiting, cloud.world.queues[host] = cloud.world.queues[host], []
     for message in waiting:

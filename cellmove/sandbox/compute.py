@@ -368,12 +368,14 @@ def _finish_revert(call: Call) -> Work:
     try:
         call.fail_if_asked("finish_revert_migration")
         _start(call, running=power_on)
+        yield
         call.set_extra(migration_context=None)
         call.save(
             {"vm_state": "active" if power_on else "stopped", "task_state": None, "launched_at": cloud.now(),
              "power_state": RUNNING if power_on else SHUT_DOWN, "progress": 0},
             "resize_reverting",
         )  # fmt: skip
+        yield
     except Refusal as error:
         failure = error
     _complete_volumes(call)
@@ -504,6 +506,12 @@ def start_host(cloud: Cloud, host: str) -> None:
                 except Refusal as error:
                     cloud.tell("not started again", host=host, server=row["uuid"], why=str(error))
             call.save({"task_state": None})
+    audit(cloud, host)
+
+
+def audit(cloud: Cloud, host: str) -> None:
+    """What the resource tracker counts anew every minute: servers here, and migrations to here."""
+    cell = cell_of(host)
     usage: dict[str, int] = {}
     cloud.world.usage[host] = usage
     for row in cloud.rows(cell, "instances", host=host, deleted=0):

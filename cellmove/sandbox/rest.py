@@ -234,6 +234,10 @@ def _cinder(app: Any, cloud: Cloud, base: str) -> None:
         body = bottle.request.json["attachment"]
         return {"attachment": services.create_attachment(cloud, body["volume_uuid"], body["instance_uuid"])}
 
+    @_route(app, cloud, "POST", "/volume/v3/attachments/<attachment>/action", 204)
+    def complete(attachment: str) -> None:
+        services.complete_attachment(cloud, attachment)
+
     @_route(app, cloud, "DELETE", "/volume/v3/attachments/<attachment>")
     def remove(attachment: str) -> Any:
         by_service = bool(bottle.request.headers.get("X-Service-Token"))

@@ -84,7 +84,6 @@ def boot(
     rows = {each: filled(each, **words) for each in recorded()["rows"]}
     chosen = buses.flavor_object(cloud.row("api", "flavors", name=flavor) or {})
     data, node = chosen["nova_object.data"], cloud.row(cell, "compute_nodes", host=host) or {}
-    state = {"vm_state": "active", "power_state": 1} if active else {"vm_state": "stopped", "power_state": 4}
 
     def put(table: str, row: Record, **changes: Any) -> int:
         kept = {column: value for column, value in row.items() if column != "id"}
@@ -92,11 +91,11 @@ def boot(
 
     columns = {key: data[key] for key in ("memory_mb", "vcpus", "root_gb", "ephemeral_gb")}
     put(
-        "instances", rows["instance"], **state, **columns, instance_type_id=data["id"], compute_id=node["id"],
+        "instances", rows["instance"], **columns, instance_type_id=data["id"], compute_id=node["id"],
         image_ref="" if volume_backed else IMAGE, launched_on=host,
     )  # fmt: skip
     put("instance_extra", rows["instance_extra"], flavor={"cur": chosen, "old": None, "new": None})
-    for key, value in rows["system_metadata"].items():
+    for key, value in rows["volume_system_metadata" if volume_backed else "system_metadata"].items():
         put("instance_system_metadata", {"instance_uuid": server, "key": key, "value": value})
     put("instance_metadata", {"instance_uuid": server, "key": "a", "value": "b"})
     put("tags", {"resource_id": server, "tag": "blue"})
@@ -115,6 +114,7 @@ def boot(
     cloud.insert("api", "instance_mappings", _dated(cloud, "instance_mappings", rows["instance_mapping"] | where))
     spec = rows["request_spec"]
     spec["nova_object.data"] |= {"flavor": chosen, "is_bfv": volume_backed}
+    spec["nova_object.data"] |= {"image": rows["volume_image"]} if volume_backed else {}
     cloud.insert("api", "request_specs", {"instance_uuid": server, "spec": json.dumps(spec)})
     disk = {} if volume_backed else {"DISK_GB": data["root_gb"]}
     resources = {"VCPU": data["vcpus"], "MEMORY_MB": data["memory_mb"], **disk}
@@ -123,8 +123,10 @@ def boot(
     if not volume_backed:
         cloud.world.disks[host][server] = {"disk": hashlib.sha256(server.encode()).hexdigest()}
     call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
-    compute._start(call, running=active)
+    compute._start(call, running=True)
     cloud.world.usage[host][server] = 1
+    if not active:
+        stop(cloud, server)
     return server
 
 
@@ -190,6 +192,15 @@ def _instance(cloud: Cloud, server: str) -> tuple[str, Record]:
     return cell, row
 
 
+def _note(cloud: Cloud, cell: str, row: Record, action: str, event: str) -> None:
+    """What nova writes down of an owner's act."""
+    words = {"server": row["uuid"], "user": USER, "project": PROJECT, "host": row["host"]}
+    act = filled("action", **words) | {"id": None, "action": action, "request_id": f"req-{cloud.new_id('request')}"}
+    number = cloud.insert(cell, "instance_actions", _dated(cloud, "instance_actions", act))
+    done = filled("event", **words) | {"id": None, "action_id": number, "event": event}
+    cloud.insert(cell, "instance_actions_events", _dated(cloud, "instance_actions_events", done))
+
+
 def rename(cloud: Cloud, server: str, name: str) -> None:
     """Possible in every state."""
     cell, row = _instance(cloud, server)
@@ -210,14 +221,16 @@ def hard_reboot(cloud: Cloud, server: str) -> None:
     if row["host"] in cloud.world.down:
         cloud.update(cell, "instances", {"task_state": "rebooting_hard"}, id=row["id"])
         return
+    _note(cloud, cell, row, "reboot", "compute_reboot_instance")
     compute.hard_reboot(cloud, row["host"], server)
 
 
 def stop(cloud: Cloud, server: str) -> None:
     """Only an active server without a task: 409."""
-    _cell, row = _instance(cloud, server)
+    cell, row = _instance(cloud, server)
     if row["task_state"] is not None or row["vm_state"] not in ("active", "error"):
         raise Refusal(409, f"Cannot 'stop' instance {server} while it is in vm_state {row['vm_state']}")
+    _note(cloud, cell, row, "stop", "compute_stop_instance")
     compute.stop(cloud, row["host"], server)
 
 
@@ -245,9 +258,10 @@ def detach(cloud: Cloud, server: str, volume: str) -> None:
 
 
 def delete(cloud: Cloud, server: str) -> None:
-    """Possible in every state. A resized server is not confirmed first here: tests do not delete those."""
+    """Possible in every state; a server that waits to be confirmed is confirmed first, as nova's API does it."""
     cell, row = _instance(cloud, server)
     host, now = row["host"], cloud.now()
+    _confirm_first(cloud, cell, row)
     guest = cloud.world.guests[host].pop(server, None)
     if guest and guest["state"] == 1:
         cloud.tell("guest stopped", host=host, server=server)
@@ -269,6 +283,31 @@ def delete(cloud: Cloud, server: str) -> None:
     cloud.update("api", "instance_mappings", {"queued_for_delete": 1}, instance_uuid=server)
     cloud.delete("api", "request_specs", instance_uuid=server)
     cloud.tell("server deleted", server=server)
+
+
+def _confirm_first(cloud: Cloud, cell: str, row: Record) -> None:
+    """_confirm_resize_on_deleting: nothing happens unless a migration is finished or confirming."""
+    waiting = [each for each in cloud.rows(cell, "migrations", instance_uuid=row["uuid"], deleted=0)
+               if each["status"] in ("finished", "confirming")]  # fmt: skip
+    if row["vm_state"] != "resized" or not waiting:
+        return
+    migration, request = waiting[0], f"req-{cloud.new_id('delete')}"
+    other = cell_of(migration["source_compute"])
+    action = {"action": "confirmResize", "instance_uuid": row["uuid"], "request_id": request, "deleted": 0}
+    cloud.insert(other, "instance_actions", action | {"start_time": cloud.now(), "created_at": cloud.now()})
+    method = "confirm_snapshot_based_resize_at_source"
+    host = migration["source_compute"]
+    buses.finish(cloud, compute.run(compute.Call(cloud, host, method, request, {"uuid": row["uuid"]}, migration, {})))
+    for table in ("instance_extra", "instance_system_metadata", "instance_info_caches", "instance_metadata",
+                  "instance_faults", "migrations", "virtual_interfaces", "block_device_mapping"):  # fmt: skip
+        cloud.delete(other, table, instance_uuid=row["uuid"])
+    cloud.delete(other, "tags", resource_id=row["uuid"])
+    cloud.delete(other, "instance_id_mappings", uuid=row["uuid"])
+    for each in cloud.rows(other, "instance_actions", instance_uuid=row["uuid"]):
+        cloud.delete(other, "instance_actions_events", action_id=each["id"])
+    cloud.delete(other, "instance_actions", instance_uuid=row["uuid"])
+    cloud.delete(other, "instances", uuid=row["uuid"])
+    cloud.update(cell, "migrations", {"status": "confirmed"}, uuid=migration["uuid"])
 
 
 def running_hosts(cloud: Cloud, server: str) -> list[str]:
