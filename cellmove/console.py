@@ -115,6 +115,8 @@ def _step_documents(move: Move, entries: Sequence[Entry]) -> list[Document]:
     reverting = any(entry.step == Step.REVERT and entry.phase is not Phase.UNDONE for entry in entries)
     for step in TRANSITIONS:
         own = [entry for entry in entries if entry.step == step]
+        if step is Step.SWEEP and not own:
+            continue
         state = _step_state(move, step, own)
         ahead = move.is_open and move.state is not State.ROLLING_BACK
         planned = ahead and step is not Step.REVERT and not (reverting and step is Step.CONFIRM)

@@ -22,17 +22,22 @@ class State(enum.StrEnum):
     REVERTED = "reverted"
     ROLLING_BACK = "rolling-back"
     ROLLED_BACK = "rolled-back"
+    SWEEPING = "sweeping"  # its owner deleted the server; what is left of it is being removed
     SERVER_GONE = "server-gone"
 
 
 class Step(enum.StrEnum):
-    """What a person runs. ``plan`` makes the move and so has no transition."""
+    """What a person runs. ``plan`` makes the move and so has no transition.
+
+    ``sweep`` is run by ``resume`` and ``rollback`` alone.
+    """
 
     PREP_DEST = "prep-dest"
     PREP_SOURCE = "prep-source"
     FINISH = "finish"
     CONFIRM = "confirm"
     REVERT = "revert"
+    SWEEP = "sweep"
 
 
 TRANSITIONS: Mapping[Step, tuple[State, State]] = {
@@ -41,6 +46,7 @@ TRANSITIONS: Mapping[Step, tuple[State, State]] = {
     Step.FINISH: (State.SOURCE_PREPARED, State.FINISHED),
     Step.CONFIRM: (State.FINISHED, State.CONFIRMED),
     Step.REVERT: (State.FINISHED, State.REVERTED),
+    Step.SWEEP: (State.SWEEPING, State.SERVER_GONE),
 }
 """Which step leads from which state to which; the only place that knows the order."""
 
@@ -113,7 +119,7 @@ def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
     """
     if move.state is State.ROLLING_BACK:
         return (f"cellmove rollback {move.id}",)
-    if busy in (Step.CONFIRM, Step.REVERT):
+    if busy in (Step.CONFIRM, Step.REVERT) or move.state is State.SWEEPING:
         return (f"cellmove resume {move.id}",)
     if busy is not None or move.is_on_the_way:
         return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")

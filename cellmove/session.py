@@ -17,6 +17,7 @@ from cellmove.locks import server_lock
 from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
+from cellmove.reconcile import owners_deed
 
 if TYPE_CHECKING:
     from cellmove.gateway import Gateway
@@ -221,6 +222,7 @@ def run_step(session: Session, move: Move, step: Step) -> Move:
         move = _fresh(session, move)
         if _is_past(move, step):
             return move
+        _check_there(session, move)
         _check_turn(session, move, step)
         return _run(session, move, step, undo_whole_move=False)
 
@@ -229,6 +231,7 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
     """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back."""
     with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
+        _check_there(session, move)
         if move.state is State.ROLLING_BACK:
             raise Refused(
                 f"{move.id} is being taken back", state="half taken back", next_command=f"cellmove rollback {move.id}"
@@ -265,6 +268,8 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
         move = _fresh(session, move)
         if not move.is_open:
             return move
+        if _is_deleted(session, move):
+            return _sweep(session, move)
         entries = session.journal.entries_of(move.id)
         runner = _runner(session)
         step = busy_step(entries, move)
@@ -310,6 +315,8 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
             return move
         if not move.is_open:
             raise Refused(f"{move.id} is {move.state}; there is nothing to take back any more")
+        if _is_deleted(session, move):
+            return _sweep(session, move)
         entries = session.journal.entries_of(move.id)
         runner = _runner(session)
         step = busy_step(entries, move)
@@ -406,6 +413,15 @@ def _is_past(move: Move, step: Step) -> bool:
     return move.state in after[step]
 
 
+def _check_there(session: Session, move: Move) -> None:
+    if _is_deleted(session, move):
+        raise Refused(
+            f"{move.server_name} was deleted by its owner",
+            state="something of it is left in the other cell; nothing was written by this run",
+            next_command=f"cellmove resume {move.id}",
+        )
+
+
 def _check_turn(session: Session, move: Move, step: Step) -> None:
     busy = busy_step(session.journal.entries_of(move.id), move)
     if TRANSITIONS[step][0] is move.state and busy in (None, step):
@@ -429,35 +445,28 @@ def _reconcile_server(session: Session, server_id: str) -> None:
 
 def _reconciled(session: Session, move: Move) -> Move:
     """Close a finished move that its owner confirmed, reverted or deleted through nova's own API meanwhile."""
-    entries = session.journal.entries_of(move.id)
-    busy = busy_step(entries, move)
-    # A finish that died behind its pivot is an ordinary VERIFY_RESIZE to the owner as well.
-    switched = busy is Step.FINISH and past_pivot(_runner(session), entries, Step.FINISH)
-    if not (move.state is State.FINISHED and busy is None) and not switched:
-        return move
-    facts, gateway = facts_of(move, entries), session.gateway
-    try:
-        source, target = gateway.cell(facts["source_cell_uuid"]), gateway.cell(facts["target_cell_uuid"])
-        here = state.read_instance(gateway.database(source), move.server_id)
-        there = state.read_instance(gateway.database(target), move.server_id)
-        uuid = facts["migration_uuid"]
-        migrations = [state.read_migration(gateway.database(cell), uuid) for cell in (source, target)]
-    except (CallError, CellmoveError):
-        # The journal can be read without the cloud; whoever needs the cloud will say that it is away.
-        return move
-    ended = {migration["status"] for migration in migrations if migration is not None}
-    if here is None and there is None:
-        reached = State.SERVER_GONE
-    elif here is None and "confirmed" in ended:
-        reached = State.CONFIRMED
-    elif there is None and "reverted" in ended:
-        reached = State.REVERTED
-    else:
+    runner = _runner(session)
+    reached = owners_deed(runner, move, session.journal.entries_of(move.id))
+    if reached is None or reached is State.SWEEPING:
         return move
     try:
         with _lock(session, move.server_id, move.server_name):
             move = session.journal.set_state(move.id, reached)
     except Locked:
         return move
-    _runner(session).tell(EventKind.NOTE, move, text=f"{move.id} was ended outside of cellmove: {reached}")
+    runner.tell(EventKind.NOTE, move, text=f"{move.id} was ended outside of cellmove: {reached}")
     return move
+
+
+def _is_deleted(session: Session, move: Move) -> bool:
+    """Whether the owner deleted the server, and something of it is left."""
+    if move.state is State.SWEEPING:
+        return True
+    return owners_deed(_runner(session), move, session.journal.entries_of(move.id)) is State.SWEEPING
+
+
+def _sweep(session: Session, move: Move) -> Move:
+    """Remove what is left of a server that its owner deleted; the caller holds the lock."""
+    if move.state is not State.SWEEPING:
+        move = session.journal.set_state(move.id, State.SWEEPING)
+    return _run(session, move, Step.SWEEP, undo_whole_move=False)

@@ -111,6 +111,15 @@ def create_empty_attachment(connection: Connection, volume_id: str, server_id: s
     return str(response.json()["attachment"]["id"])
 
 
+def complete_attachment(connection: Connection, attachment_id: str) -> None:
+    """Say that a host uses the volume now (``os-complete``); fine when that was said before.
+
+    :raises CallFailed: refused, for instance because no host has filled in its connector
+    """
+    path = f"/attachments/{attachment_id}/action"
+    request(connection, "block_storage", "POST", path, json={"os-complete": attachment_id}, microversion=MICROVERSION)
+
+
 def delete_attachment(connection: Connection, attachment_id: str, *, service: Connection | None = None) -> None:
     """Delete an attachment; fine when it is gone.
 

@@ -114,8 +114,12 @@ def carry_over(
 
     :param instance: the other cell's row
     """
-    values = {name: instance[name] for name in CARRIED_OVER if name in instance}
-    swap_instance(database, server_id, {}, values, now, connection)
+    swap_instance(database, server_id, {}, owners_part(instance), now, connection)
+
+
+def owners_part(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """Those columns of a row, of :data:`CARRIED_OVER`, that this schema has."""
+    return {name: instance[name] for name in CARRIED_OVER if name in instance}
 
 
 # system metadata and extra

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,14 @@ class Process:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return json.load(answer)["answer"]
 
+    @cached_property
+    def _view(self) -> Cloud:
+        return Cloud(self.databases)
+
     def cloud(self) -> Cloud:
         """The cloud as it is now, to be looked at."""
-        copy = Cloud(self.databases)
-        copy.world = World(**self.control("state"))
-        return copy
+        self._view.world = World(**self.control("state"))
+        return self._view
 
     def end(self) -> None:
         """End the process."""

@@ -228,7 +228,7 @@ def make_databases(urls: Mapping[str, str]) -> None:
 
     for url in map(make_url, urls.values()):
         if url.get_backend_name() != "sqlite":
-            engine = create_engine(url.set(database=None))
+            engine = create_engine(url.set(database=""))
             with engine.begin() as connection:
                 name = engine.dialect.identifier_preparer.quote(url.database or "")
                 connection.execute(text(f"CREATE DATABASE IF NOT EXISTS {name}"))

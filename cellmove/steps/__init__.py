@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cellmove.move import Step
 from cellmove.pipeline import Action
-from cellmove.steps import confirm, finish, prep_dest, prep_source, revert
+from cellmove.steps import confirm, finish, prep_dest, prep_source, revert, sweep
 
 ACTIONS: Mapping[Step, Sequence[Action]] = {
     Step.PREP_DEST: prep_dest.ACTIONS,
@@ -14,5 +14,6 @@ ACTIONS: Mapping[Step, Sequence[Action]] = {
     Step.FINISH: finish.ACTIONS,
     Step.CONFIRM: confirm.ACTIONS,
     Step.REVERT: revert.ACTIONS,
+    Step.SWEEP: sweep.ACTIONS,
 }
 """All actions of every step, in the order in which they are done."""

@@ -100,7 +100,7 @@ def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
 
 def _check_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """The source host deletes the migration's allocation; one that it left is a leak for ever."""
-    placement.delete_allocations(context.gateway.admin, context.facts["migration_uuid"])
+    placement.delete_allocations(context.gateway.admin, context.facts["migration_uuid"], sleep=context.clock.sleep)
     return NOTHING
 
 

@@ -6,7 +6,7 @@ Follows the conductor's FinishResizeAtDestTask. The pivot is the instance mappin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
 from cellmove.db import history, records, state
@@ -15,6 +15,9 @@ from cellmove.hosts import compute
 from cellmove.pipeline import Action, Context, Finding, Pivot
 from cellmove.steps import places, prep_dest, recover
 
+if TYPE_CHECKING:
+    from cellmove.db.tables import CellDatabase
+
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -22,16 +25,17 @@ def _hand_over(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     require_server(context)
     source, target = places.source(context), places.target(context)
+    instance = places.row(source, server)
     with state.transaction(target.engine, target.name) as connection:
         expected = {"task_state": "resize_prep"}
         state.swap_instance(target, server, expected, {"task_state": "resize_migrated"}, now, connection)
-        state.carry_over(connection, target, server, places.row(source, server), now)
+        state.carry_over(connection, target, server, instance, now)
         records.copy_labels(source, target, server, connection)
     history.start_event(
         places.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
         host=facts["target_host"], now=now,
     )  # fmt: skip
-    return NOTHING
+    return {"carried": state.owners_part(instance)}
 
 
 def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
@@ -84,6 +88,7 @@ def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
 
 
 def _show_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    require_server(context)
     expected = {"vm_state": "resized", "task_state": None}
     state.swap_instance(places.target(context), places.server_id(context), expected, {"hidden": 0}, places.now(context))
     return NOTHING
@@ -102,6 +107,8 @@ def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
         raise CallFailed(
             f"somebody else went on with the move: its migration is {migration['status']}", kind="conflict"
         )
+    if state.mapped_cell(context.gateway.api_engine, places.server_id(context)) != places.target_cell(context).id:
+        require_server(context)
     places.map_to_target(context)
     return NOTHING
 
@@ -112,10 +119,29 @@ def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[
 
 
 def _hide_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nobody changes the source's row any more; what its owner changed since the hand-over comes along."""
+    server, now = places.server_id(context), places.now(context)
+    source, target = places.source(context), places.target(context)
     # Never a row that lives again: after the owner's own revert its task state is another.
-    expected = {"task_state": "resize_migrated"}
-    state.swap_instance(places.source(context), places.server_id(context), expected, {"hidden": 1}, places.now(context))
+    state.swap_instance(source, server, {"task_state": "resize_migrated"}, {"hidden": 1}, now)
+    carry_late_changes(context, source, target)
+    with state.transaction(target.engine, target.name) as connection:
+        records.copy_labels(source, target, server, connection)
     return NOTHING
+
+
+def carry_late_changes(context: Context, old: CellDatabase, new: CellDatabase) -> None:
+    """Bring what an owner changed in the old cell's row after it was carried over, unless it was changed anew since.
+
+    A start takes minutes, and all that time the owner still reaches the old row.
+    """
+    server, carried = places.server_id(context), context.facts.get("carried")
+    if carried is None:
+        return  # not known: a move whose journal was rebuilt
+    before, after = state.owners_part(places.row(old, server)), state.owners_part(places.row(new, server))
+    late = {name: value for name, value in before.items() if value != carried[name] and after[name] == carried[name]}
+    if late:
+        state.swap_instance(new, server, {name: carried[name] for name in late}, late, places.now(context))
 
 
 def _is_resize(context: Context) -> bool:

@@ -159,7 +159,7 @@ def _move_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[s
     consumer = context.facts["migration_uuid"]
     if placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
         return NOTHING
-    placement.move_allocations(context.gateway.admin, places.server_id(context), consumer)
+    placement.move_allocations(context.gateway.admin, places.server_id(context), consumer, sleep=context.clock.sleep)
     return NOTHING
 
 
@@ -168,10 +168,10 @@ def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: M
     consumer, server = context.facts["migration_uuid"], places.server_id(context)
     if state.read_instance(places.source(context), server) is None:
         # Its owner deleted the server meanwhile: nobody is left to hold anything.
-        placement.delete_allocations(context.gateway.admin, consumer)
-        placement.delete_allocations(context.gateway.admin, server)
+        placement.delete_allocations(context.gateway.admin, consumer, sleep=context.clock.sleep)
+        placement.delete_allocations(context.gateway.admin, server, sleep=context.clock.sleep)
     elif placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
-        placement.move_allocations(context.gateway.admin, consumer, server)
+        placement.move_allocations(context.gateway.admin, consumer, server, sleep=context.clock.sleep)
 
 
 # the scheduler
@@ -180,7 +180,7 @@ def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: M
 def _schedule(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts, server, gateway = context.facts, places.server_id(context), context.gateway
     # An earlier run may have got a claim without its answer: the scheduler would add to it.
-    placement.delete_allocations(gateway.admin, server)
+    placement.delete_allocations(gateway.admin, server, sleep=context.clock.sleep)
     rpc = request_context(gateway, context.clock, facts["request_id"])
     instance = conductor.instance(gateway.bus(places.source_cell(context)), rpc, server)
     spec = conductor.request_spec(gateway.api_bus, rpc, server)
@@ -224,9 +224,17 @@ def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
     wanted = chosen.allocation_request.get("allocations") or {}
     held = placement.allocations_of(admin, server)["allocations"]
     if wanted and placement.resources_of(held) != placement.resources_of(wanted):
-        placement.delete_allocations(admin, server)
+        placement.delete_allocations(admin, server, sleep=context.clock.sleep)
         project, user = context.facts["project_id"], context.facts["user_id"]
-        placement.claim(admin, server, chosen.allocation_request, chosen.allocation_request_version, project, user)
+        placement.claim(
+            admin,
+            server,
+            chosen.allocation_request,
+            chosen.allocation_request_version,
+            project,
+            user,
+            sleep=context.clock.sleep,
+        )
 
 
 def _selected(

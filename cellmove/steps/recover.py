@@ -165,8 +165,11 @@ def finish_revert(context: Context, request_id: str) -> None:
         return
     if how == "running":
         raise CallUncertain(places.still_at_work(context, host, compute.FINISH_REVERT_AT_SOURCE))
-    if how == history.ERROR and places.row(database, server)["task_state"] is None:
-        reboot_source(context)
+    instance = places.row(database, server)
+    if how == history.ERROR and instance["task_state"] is None:
+        if instance["vm_state"] == "error":
+            reboot_source(context)
+        _settle_source(context)
         return
     bind_source(context)
     state.swap_instance(
@@ -177,6 +180,24 @@ def finish_revert(context: Context, request_id: str) -> None:
         places.now(context),
     )
     places.call_source(context, compute.FINISH_REVERT_AT_SOURCE, request_id)
+
+
+def _settle_source(context: Context) -> None:
+    """What finish_revert does last, for one that did not come so far: the guest is back, nothing is stashed."""
+    server, now = places.server_id(context), places.now(context)
+    database, cinder = places.source(context), context.gateway.admin
+    attaching = {each.id for each in volume.attachments_of(cinder, server) if each.status == "attaching"}
+    for mapping in state.volume_mappings(database, server):
+        if mapping["attachment_id"] in attaching:
+            volume.complete_attachment(cinder, mapping["attachment_id"])
+    migration = places.migration_row(context, database)
+    with state.transaction(database.engine, database.name) as connection:
+        state.set_extra(connection, database, server, {"migration_context": None}, now)
+        state.set_flavors(connection, database, server, old=None, new=None, now=now)
+        state.set_system_metadata(connection, database, server, "old_vm_state", None, now)
+        if migration["status"] in ("reverting", "post-migrating"):
+            expected = {"status": migration["status"]}
+            state.swap_migration(database, migration["uuid"], expected, {"status": "reverted"}, now, connection)
 
 
 def bind_source(context: Context) -> None:
@@ -224,22 +245,32 @@ def _wait(context: Context, good: Any) -> None:
 
 def _is_detached(context: Context, intent: Mapping[str, Any]) -> bool:
     """Whether prep_at_source came as far as giving up the volumes' or ports' connections."""
-    before = intent["attachments"]
-    for mapping in state.volume_mappings(places.source(context), places.server_id(context)):
-        if before.get(str(mapping["id"])) != mapping["attachment_id"]:
+    server, before = places.server_id(context), intent["attachments"]
+    present = {each.id for each in volume.attachments_of(context.gateway.admin, server)}
+    for mapping in state.volume_mappings(places.source(context), server):
+        if before.get(str(mapping["id"])) != mapping["attachment_id"] or mapping["attachment_id"] not in present:
             return True
-    ports = network.ports_of(context.gateway.service, places.server_id(context))
+    ports = network.ports_of(context.gateway.service, server)
     return any(port.host == context.facts["target_host"] for port in ports)
 
 
 def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
-    """Give every volume that still has its old attachment an empty one, as its siblings have already."""
-    server, database = places.server_id(context), places.source(context)
+    """Give every volume that still has its old attachment an empty one, as its siblings have already.
+
+    A host that died between making the new one and noting it leaves it behind, and perhaps a note of
+    one that is gone: the one that is there is taken.
+    """
+    server, database, cinder = places.server_id(context), places.source(context), context.gateway.admin
     before = intent["attachments"]
+    reserved = {mapping["attachment_id"] for mapping in state.volume_mappings(places.target(context), server)}
     for mapping in state.volume_mappings(database, server):
-        if before.get(str(mapping["id"])) != mapping["attachment_id"]:
+        old = mapping["attachment_id"]
+        if before.get(str(mapping["id"])) != old:
             continue
-        fresh = volume.create_empty_attachment(context.gateway.admin, mapping["volume_id"], server)
+        present = volume.attachments_of(cinder, server, mapping["volume_id"])
+        spare = [a.id for a in present if a.status == "reserved" and a.id not in reserved and a.id != old]
+        fresh = spare[0] if spare else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
         state.set_attachment(database, mapping["id"], fresh, places.now(context))
-        # Unlike an empty one, this one counts as nova's: cinder wants a service token with it.
-        volume.delete_attachment(context.gateway.admin, mapping["attachment_id"], service=context.gateway.service)
+        if any(a.id == old for a in present):
+            # Unlike an empty one, this one counts as nova's: cinder wants a service token with it.
+            volume.delete_attachment(cinder, old, service=context.gateway.service)

@@ -122,7 +122,7 @@ def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
         expected = {"status": "post-migrating"}
         state.swap_migration(source, facts["migration_uuid"], expected, {"status": "reverting"}, now, connection)
     history.copy_action(target, source, server, facts["revert_request_id"])
-    return NOTHING
+    return {"carried": state.owners_part(changed)}
 
 
 def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
@@ -178,6 +178,10 @@ def _hide_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[
 
 
 def _switch_back(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Repeated after a crash, it first looks whether the owner deleted the server meanwhile."""
+    server = places.server_id(context)
+    if state.mapped_cell(context.gateway.api_engine, server) != places.source_cell(context).id:
+        places.row(places.target(context), server)
     places.map_to_source(context)
     return NOTHING
 
@@ -188,7 +192,9 @@ def _switch_forth(context: Context, _intent: Mapping[str, Any], _result: Mapping
 
 
 def _hide_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    state.swap_instance(places.target(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    source, target = places.source(context), places.target(context)
+    state.swap_instance(target, places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    finish.carry_late_changes(context, target, source)
     return NOTHING
 
 

@@ -1,0 +1,66 @@
+"""What an owner did to a server through nova's own API while we had a move of it. Only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cellmove.db import state
+from cellmove.errors import CallError, CellmoveError
+from cellmove.move import Entry, Move, Phase, State, Step
+from cellmove.pipeline import busy_step, facts_of, past_pivot
+
+if TYPE_CHECKING:
+    from cellmove.gateway import Gateway
+    from cellmove.pipeline import Runner
+
+
+def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State | None:
+    """The state that the owner brought the move to.
+
+    Looked for only once the server's mapping may point at the target: before that, nova keeps everybody
+    out but a deletion, and the steps notice that themselves.
+
+    :returns: CONFIRMED, REVERTED or SERVER_GONE when the owner ended it; SWEEPING when the server was
+        deleted and a copy of it is left in the other cell; None when nothing was done, or the cloud
+        cannot be asked (whoever needs it will say so)
+    """
+    busy = busy_step(entries, move)
+    # A finish that died behind its pivot is an ordinary VERIFY_RESIZE to the owner as well.
+    switched = busy is Step.FINISH and past_pivot(runner, entries, Step.FINISH)
+    if move.state is not State.FINISHED and not switched:
+        return None
+    facts = facts_of(move, entries)
+    try:
+        found = _look(runner.gateway, move.server_id, facts)
+    except (CallError, CellmoveError):
+        return None
+    free = busy is None or switched
+    if found["mapped"] == "target" and not found["target"] and found["source"]:
+        return None if free and "reverted" in found["ended"] else State.SWEEPING
+    if found["mapped"] == "source" and not found["source"] and found["target"]:
+        return State.SWEEPING if _was_back(entries) else None
+    if not found["source"] and not found["target"]:
+        return State.SERVER_GONE if free else State.SWEEPING
+    if free and not found["source"] and "confirmed" in found["ended"]:
+        return State.CONFIRMED
+    if free and not found["target"] and "reverted" in found["ended"]:
+        return State.REVERTED
+    return None
+
+
+def _was_back(entries: Sequence[Entry]) -> bool:
+    """Whether our own revert had pointed the mapping at the source."""
+    return any(entry.action == "switch_back" and entry.phase is Phase.DONE for entry in entries)
+
+
+def _look(gateway: Gateway, server_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    cells = {name: gateway.cell(facts[f"{name}_cell_uuid"]) for name in ("source", "target")}
+    databases = {name: gateway.database(cell) for name, cell in cells.items()}
+    mapped = state.mapped_cell(gateway.api_engine, server_id)
+    migrations = [state.read_migration(database, facts["migration_uuid"]) for database in databases.values()]
+    return {
+        **{name: state.read_instance(database, server_id) is not None for name, database in databases.items()},
+        "mapped": next((name for name, cell in cells.items() if cell.id == mapped), ""),
+        "ended": {migration["status"] for migration in migrations if migration is not None},
+    }

@@ -1,0 +1,57 @@
+"""What is left of a move whose server its owner deleted: the copy in the other cell goes as well.
+
+nova lets an owner delete a server in any task state, and then only looks after the cell that the
+mapping points at. Everything here may be done again, and asks the hosts to clean up after themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.cloud import image, placement
+from cellmove.db import records, state
+from cellmove.hosts import compute
+from cellmove.pipeline import Action, Context
+from cellmove.steps import places
+
+NOTHING: Mapping[str, Any] = {}
+
+
+def _clear_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The kept disk, bindings, attachments and records at the source, by the call that a confirm makes."""
+    server, database = places.server_id(context), places.source(context)
+    if state.read_instance(database, server) is None:
+        return NOTHING
+    state.swap_instance(database, server, {}, {"hidden": 1}, places.now(context))
+    places.call_source(context, compute.CONFIRM_AT_SOURCE, context.facts["request_id"])
+    records.delete_server(database, server)
+    return NOTHING
+
+
+def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Guest, disk, bindings, attachments, claim and records at the target, by the call that a revert makes."""
+    server, database = places.server_id(context), places.target(context)
+    if state.read_instance(database, server) is None:
+        return NOTHING
+    values = {"hidden": 1, "task_state": "resize_reverting"}
+    state.swap_instance(database, server, {}, values, places.now(context))
+    places.call_target(context, compute.REVERT_AT_DEST, context.facts["request_id"])
+    records.delete_server(database, server)
+    return NOTHING
+
+
+def _clear_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    admin = context.gateway.admin
+    for consumer in (context.facts["migration_uuid"], places.server_id(context)):
+        placement.delete_allocations(admin, consumer, sleep=context.clock.sleep)
+    if context.facts.get("image_id"):
+        image.delete_image(admin, context.facts["image_id"])
+    return NOTHING
+
+
+ACTIONS = (
+    Action("clear_source", "remove what is left of the deleted server on {source_host}", _clear_source),
+    Action("clear_target", "remove what is left of the deleted server on {target_host}", _clear_target),
+    Action("clear_rest", "give up its allocations and the temporary image", _clear_rest),
+)

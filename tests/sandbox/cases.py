@@ -1,0 +1,362 @@
+"""What can go wrong, as names; and what happens when one of them is played."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cellmove.move import State
+from cellmove.sandbox import buses, seed
+from cellmove.sandbox.compute import Call, Work
+from cellmove.sandbox.store import Refusal
+from tests.sandbox import judge
+from tests.sandbox.rig import Crash, Outcome, Rig, Seen
+from tests.sandbox.stage import BEFORE, SHAPES, STEPS, Checkpoint, Stage
+
+FAMILIES = {
+    "kill": "killed in a step, at every point of every action",
+    "undo": "killed while taking back, at every point of every action",
+    "double": "killed, and killed again while recovering",
+    "call": "one outgoing call goes wrong, for every call of a move",
+    "restart": "a compute host restarts in the middle of a call, after every write",
+    "meddle": "the owner meddles, before every action",
+    "seed": "seeded schedules of up to three faults and a kill",
+}
+
+POINTS = ("before-intent", "after-intent", "after-effect", "after-done")
+UNDO_POINTS = ("before-undoing", "after-undoing", "after-undo", "after-undone")
+FAULTS = ("refused", "error", "lost", "timeout", "conflict", "slow")
+RECOVERIES = ("on", "back")
+MEDDLING = ("delete", "attach", "detach", "rename", "lock", "hard_reboot")
+MAIN_SHAPE = "image-active-full"
+GOALS = {"confirm": State.CONFIRMED, "revert": State.REVERTED}
+SEEDS, MANY_SEEDS = 200, 5000
+PATIENCE = 15
+"""How many commands an operator types before the case counts as one that never ends."""
+
+
+# what an operator does
+
+
+def words_of(command: str) -> tuple[str, ...]:
+    """The words of a printed command, without the program and without where to."""
+    words = shlex.split(command.partition("  (")[0])[1:]
+    while "--cell" in words:
+        position = words.index("--cell")
+        del words[position : position + 2]
+    return tuple(words)
+
+
+def follow(rig: Rig, outcomes: list[Outcome], goal: State) -> None:
+    """Type what was said to be typed next, until the move is where it was to go."""
+    while len(outcomes) < PATIENCE:
+        move, last = rig.move(), outcomes[-1]
+        if move.state is goal or (last.code == 0 and not move.is_open):
+            return
+        command = words_of(said(last)) if said(last) else ()
+        if last.code == 0 or not command:
+            command = _natural(move.id, move.state, goal)
+        rig.sleep(3.0)
+        outcomes.append(rig.run(*command))
+
+
+def said(outcome: Outcome) -> str:
+    """The command that was printed. That a host was restarted is for the operator to say, who sees it."""
+    for word in ("resume", "rollback"):
+        start = outcome.message.find(f"cellmove {word} ")
+        if "--host-restarted" in outcome.message[start:] and start >= 0:
+            return outcome.message[start:].partition("--host-restarted")[0] + "--host-restarted"
+    return outcome.next_command
+
+
+def _natural(move: str, state: State, goal: State) -> tuple[str, ...]:
+    steps = {State.PLANNED: "prep-dest", State.DEST_PREPARED: "prep-source", State.SOURCE_PREPARED: "finish"}
+    if state is State.ROLLING_BACK:
+        return "rollback", move
+    if state is State.FINISHED:
+        return ("confirm" if goal is State.CONFIRMED else "revert"), move
+    return steps.get(state, "resume"), move
+
+
+def recover(rig: Rig, outcomes: list[Outcome], recovery: str, goal: State) -> None:
+    """Run on to the goal, or give up and take the move back."""
+    move = rig.move()
+    if recovery == "on":
+        if outcomes[-1].code == -9:
+            outcomes.append(rig.run("resume", move.id))
+        follow(rig, outcomes, goal)
+        return
+    if move.state in (State.CONFIRMED, State.ROLLED_BACK, State.REVERTED):
+        return
+    outcomes.append(rig.run("rollback", move.id))
+    while outcomes[-1].code and len(outcomes) < PATIENCE:
+        command = words_of(said(outcomes[-1]))
+        if not command:
+            return
+        rig.sleep(3.0)
+        outcomes.append(rig.run(*command))
+
+
+# playing a case
+
+
+def run(stage: Stage, name: str) -> tuple[list[str], list[str]]:
+    """Play a case: what was wrong, and the story."""
+    family, *parts = name.split(":")
+    outcomes: list[Outcome] = []
+    try:
+        checkpoint, more = PLAYERS[family](stage, outcomes, *parts)
+        stage.rig.taps.on_call = lambda _seen: ""
+        stage.rig.taps.on_journal = lambda _point, _action: None
+        stage.rig.hold = None
+        stage.rig.work_to_the_end()
+        wrong = judge.violations(stage.rig, checkpoint.scene, outcomes) if more is None else more()
+    except Exception as error:  # noqa: BLE001 - a traceback is what an operator must never see
+        wrong = [f"{type(error).__name__}: {error}"]
+    return wrong, [outcome.text for outcome in outcomes]
+
+
+Played = tuple[Checkpoint, Callable[[], list[str]] | None]
+
+
+def kill_at(rig: Rig, action: str, point: str) -> None:
+    """End the process at a point of an action; once."""
+
+    def on_journal(here: str, what: str) -> None:
+        if (here, what) == (point, action):
+            rig.taps.on_journal = lambda _point, _action: None
+            raise Crash
+
+    rig.taps.on_journal = on_journal
+
+
+def _kill(
+    stage: Stage, outcomes: list[Outcome], shape: str, step: str, action: str, point: str, recovery: str
+) -> Played:
+    checkpoint = stage.set(shape, step)
+    kill_at(stage.rig, action, point)
+    outcomes.append(stage.rig.run(step, checkpoint.move))
+    if outcomes[-1].code != -9:
+        raise AssertionError(f"never came to {point} of {action}")
+    recover(stage.rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
+    return checkpoint, None
+
+
+def _undo(
+    stage: Stage, outcomes: list[Outcome], shape: str, step: str, action: str, point: str, recovery: str
+) -> Played:
+    """Killed while a move that stands before ``step`` is taken back."""
+    checkpoint = stage.set(shape, step)
+    kill_at(stage.rig, action, point)
+    outcomes.append(stage.rig.run("rollback", checkpoint.move))
+    if outcomes[-1].code != -9:
+        raise AssertionError(f"never came to {point} of {action}")
+    outcomes.append(stage.rig.run("resume" if recovery == "on" else "rollback", checkpoint.move))
+    return checkpoint, None
+
+
+def _double(
+    stage: Stage, outcomes: list[Outcome], shape: str, step: str, first: str, second: str, recovery: str
+) -> Played:
+    """Killed at one point of the step, and again at the n-th point of the recovery."""
+    checkpoint = stage.set(shape, step)
+    kill_at(stage.rig, *reversed(first.split("@")))
+    outcomes.append(stage.rig.run(step, checkpoint.move))
+    kill_at_number(stage.rig, int(second))
+    outcomes.append(stage.rig.run("resume" if recovery == "on" else "rollback", checkpoint.move))
+    stage.rig.taps.on_journal = lambda _point, _action: None
+    recover(stage.rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
+    return checkpoint, None
+
+
+def kill_at_number(rig: Rig, number: int) -> None:
+    """End the process at the n-th point from here."""
+    left = [number]
+
+    def on_journal(_here: str, _what: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            rig.taps.on_journal = lambda _point, _action: None
+            raise Crash
+
+    rig.taps.on_journal = on_journal
+
+
+def _call(
+    stage: Stage, outcomes: list[Outcome], shape: str, step: str, number: str, fault: str, recovery: str
+) -> Played:
+    checkpoint = stage.set(shape, step)
+    stage.rig.taps.on_call = lambda seen: fault if seen.number == int(number) else ""
+    outcomes.append(stage.rig.run(step, checkpoint.move))
+    stage.rig.taps.on_call = lambda _seen: ""
+    recover(stage.rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
+    return checkpoint, None
+
+
+def _restart(
+    stage: Stage, outcomes: list[Outcome], shape: str, step: str, method: str, after: str, recovery: str
+) -> Played:
+    """The host of a call is killed after so many of its writes, and starts again at once."""
+    checkpoint = stage.set(shape, step)
+    rig = stage.rig
+
+    def hold(call: Call, work: Work) -> Any:
+        if call.method != method:
+            return buses.finish(rig.cloud, work)
+        rig.hold = None
+        try:
+            for _ in range(int(after)):
+                next(work)
+        except StopIteration as end:
+            return end.value
+        work.close()
+        rig.cloud.world.down.append(call.host)
+        buses.restart(rig.cloud, call.host)
+        raise buses.NoAnswer(call.host)
+
+    rig.hold = hold
+    outcomes.append(rig.run(step, checkpoint.move))
+    recover(rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
+    return checkpoint, None
+
+
+def _meddle(
+    stage: Stage, outcomes: list[Outcome], shape: str, step: str, action: str, what: str, recovery: str
+) -> Played:
+    """Just before an action's intent the owner does something; nova may refuse it."""
+    checkpoint = stage.set(shape, step)
+    rig, server, done = stage.rig, checkpoint.scene.server, [False]
+
+    def on_journal(here: str, name: str) -> None:
+        if (here, name) == ("before-intent", action) and not done[0]:
+            done[0] = meddle(rig, server, what)
+
+    rig.taps.on_journal = on_journal
+    outcomes.append(rig.run(step, checkpoint.move))
+    rig.taps.on_journal = lambda _point, _action: None
+    recover(rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
+    if not done[0]:
+        return checkpoint, None
+    return checkpoint, lambda: judge.after_meddling(rig, checkpoint.scene, outcomes, what)
+
+
+def meddle(rig: Rig, server: str, what: str) -> bool:
+    """What the owner does; False when nova refused."""
+    cloud = rig.cloud
+    try:
+        if what == "attach":
+            seed.attach(cloud, server, seed.make_volume(cloud, "late"))
+        elif what == "detach":
+            attached = [a["volume_id"] for a in cloud.world.attachments.values() if a["instance"] == server]
+            data = sorted(v for v in attached if not cloud.world.volumes[v]["name"].endswith("-root"))
+            if not data:
+                return False
+            seed.detach(cloud, server, data[-1])
+        elif what == "rename":
+            seed.rename(cloud, server, "renamed")
+        else:
+            getattr(seed, what)(cloud, server)
+    except Refusal:
+        return False
+    return True
+
+
+def _seed(stage: Stage, outcomes: list[Outcome], number: str) -> Played:
+    """A schedule drawn from a seed: up to three faults anywhere, perhaps a kill, and what the operator does."""
+    draw = random.Random(int(number))  # noqa: S311 - replayed, not secret
+    checkpoint = stage.set(draw.choice(list(SHAPES)), "home")
+    rig = stage.rig
+    ending = draw.choice(("confirm", "revert", "finish"))
+    whole = draw.random() < 0.5
+    faults = {draw.randrange(30, 260): draw.choice(FAULTS) for _ in range(draw.randrange(4))}
+    rig.taps.on_call = lambda seen: faults.get(seen.number, "")
+    if draw.random() < 0.5:
+        kill_at_number(rig, draw.randrange(140))
+    outcomes.append(rig.run("plan", checkpoint.scene.server, "m1.small"))
+    recovery = draw.choice(RECOVERIES)
+    if outcomes[-1].code:
+        # Nothing was begun; what a plan does when calls go wrong is another family's business.
+        rig.taps.on_call = lambda _seen: ""
+        outcomes.append(rig.run("plan", checkpoint.scene.server, "m1.small"))
+    commands = [("resize", checkpoint.scene.server, "m1.small")] if whole else [(step,) for step in STEPS[:3]]
+    goal = GOALS.get(ending, State.FINISHED)
+    commands += [(ending,)] if ending in GOALS else []
+    for command in commands:
+        outcomes.append(rig.run(*(command if len(command) > 1 else (*command, rig.move().id))))
+        if outcomes[-1].code:
+            break
+    rig.taps.on_call = lambda _seen: ""
+    rig.taps.on_journal = lambda _point, _action: None
+    recover(rig, outcomes, recovery, goal)
+    return checkpoint, None
+
+
+PLAYERS: dict[str, Callable[..., Played]] = {
+    "kill": _kill, "undo": _undo, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
+    "seed": _seed,
+}  # fmt: skip
+
+
+# all cases
+
+
+def rehearse(
+    stage: Stage, shape: str, step: str, verb: str = ""
+) -> tuple[list[Seen], list[tuple[str, str]], dict[str, int]]:
+    """Run a step (or another verb) with nothing going wrong: its calls, its points, and the writes of each call."""
+    checkpoint = stage.set(shape, step)
+    points: list[tuple[str, str]] = []
+    writes: dict[str, int] = {}
+
+    def hold(call: Call, work: Work) -> Any:
+        writes[call.method] = 0
+        try:
+            while True:
+                next(work)
+                writes[call.method] += 1
+        except StopIteration as end:
+            return end.value
+
+    stage.rig.hold = hold
+    stage.rig.taps.on_journal = lambda point, action: points.append((point, action))
+    outcome = stage.rig.run(verb or step, checkpoint.move)
+    if outcome.code:
+        raise AssertionError(outcome.text)
+    return list(stage.rig.taps.calls), points, writes
+
+
+def names(stage: Stage, *, long: bool) -> Iterator[str]:
+    """Every case there is."""
+    for shape in SHAPES:
+        for step in STEPS:
+            _calls, points, _writes = rehearse(stage, shape, step)
+            for point, action in points:
+                yield from (f"kill:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
+    for shape in (MAIN_SHAPE, "volume-stopped-full"):
+        for step in ("prep-source", "finish"):
+            _calls, points, _writes = rehearse(stage, shape, step, "rollback")
+            for point, action in points:
+                yield from (f"undo:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
+    for step in STEPS:
+        calls, points, writes = rehearse(stage, MAIN_SHAPE, step)
+        for seen in calls:
+            for fault in FAULTS:
+                yield from (f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}" for recovery in RECOVERIES)
+        for method, count in writes.items():
+            for after in range(1, count + 1):
+                yield from (f"restart:{MAIN_SHAPE}:{step}:{method}:{after}:{recovery}" for recovery in RECOVERIES)
+        for action in dict.fromkeys(action for point, action in points if point == "before-intent"):
+            for what in MEDDLING:
+                yield from (f"meddle:{MAIN_SHAPE}:{step}:{action}:{what}:{recovery}" for recovery in RECOVERIES)
+        if long:
+            for point, action in points:
+                for second in range(60):
+                    yield from (
+                        f"double:{MAIN_SHAPE}:{step}:{point}@{action}:{second}:{recovery}" for recovery in RECOVERIES
+                    )
+    yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))
+
+
+__all__ = ["BEFORE", "FAMILIES", "names", "run"]

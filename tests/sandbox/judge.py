@@ -1,0 +1,191 @@
+"""The oracle of the proofs: everything that may not be, in the cloud, in its history, and in what was said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from cellmove.move import State
+from cellmove.sandbox import compute
+from lab import oracle
+from tests.sandbox.picture import picture
+from tests.sandbox.rig import Outcome, Rig
+
+ONE_SHOT = (
+    "prep_snapshot_based_resize_at_source",
+    "finish_snapshot_based_resize_at_dest",
+    "finish_revert_snapshot_based_resize_at_source",
+)
+"""Calls that wreck the server when a host runs them twice."""
+
+OURS = ("conductor_migrate_server", "cold_migrate", "conductor_confirm_snapshot_based_resize",
+        "conductor_revert_snapshot_based_resize")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A server before its move, and a bystander that nothing may happen to.
+
+    :param before: the oracle's picture of the server; ``bystander_before`` of the other one
+    """
+
+    server: str
+    bystander: str
+    active: bool
+    before: dict[str, Any]
+    bystander_before: dict[str, Any]
+    disk: str
+    flavor: str = "m1.tiny"
+    new_flavor: str = "m1.small"
+    host: str = "c1-host1"
+
+
+def violations(rig: Rig, scene: Scene, outcomes: list[Outcome]) -> list[str]:
+    """What is wrong after a case. Empty when all promises were kept."""
+    move = rig.move()
+    shot = picture(rig.cloud, scene.server)
+    found = [*_place(rig, scene, shot, move.state), *_history(rig, scene.server), *_truth(outcomes)]
+    if picture(rig.cloud, scene.bystander) != scene.bystander_before:
+        changed = oracle.compare(scene.bystander_before, picture(rig.cloud, scene.bystander))
+        found.append(f"the bystander was changed: {changed}")
+    found += _once_more(rig, move.id)
+    return found
+
+
+def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[str]:
+    """The server is where the move's state says, whole, and there alone."""
+    settled = "ACTIVE" if scene.active else "SHUTOFF"
+    target = next((host for host in ("c2-host1", "c2-host2") if scene.server in rig.cloud.world.guests[host]), "")
+    if state in (State.ROLLED_BACK, State.REVERTED):
+        home = oracle.problems(shot, cell="cell1", host=scene.host, flavor=scene.flavor, status=settled)
+        found = [*home, *oracle.compare(scene.before, shot)]
+        usage = {scene.host: 1}
+    elif state is State.CONFIRMED:
+        found = oracle.problems(shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status=settled)
+        usage = {target: 1}
+    elif state is State.FINISHED:
+        found = oracle.problems(
+            shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status="VERIFY_RESIZE"
+        )
+        usage = {scene.host: 1, target: 1}
+    else:
+        return [f"the move ended as {state}"]
+    claims = Counter(event["host"] for event in rig.cloud.world.history if event["what"] == "claimed")
+    for host, count in claims.items():
+        if count > 1:  # a claim made twice is counted twice, until the host's own audit a minute later
+            compute.audit(rig.cloud, host)
+    held = {host: uses[scene.server] for host, uses in rig.cloud.world.usage.items() if scene.server in uses}
+    if held != usage:
+        found.append(f"hosts count its resources as {held}, not {usage}")
+    if scene.disk:
+        home_host = scene.host if state in (State.ROLLED_BACK, State.REVERTED) else target
+        disk = rig.cloud.world.disks.get(home_host, {}).get(scene.server, {}).get("disk")
+        if disk != scene.disk:
+            found.append(f"the disk on {home_host} is {disk}")
+    for cell in ("cell1", "cell2"):
+        if rig.cloud.rows(cell, "instance_system_metadata", instance_uuid=scene.server, key="cellmove"):
+            found.append(f"{cell}: our mark is left")
+        for action in rig.cloud.rows(cell, "instance_actions", instance_uuid=scene.server):
+            for event in rig.cloud.rows(cell, "instance_actions_events", action_id=action["id"]):
+                if event["event"] in OURS and event["finish_time"] is None and cell == shot["api"]["mapping"]["cell"]:
+                    found.append(f"{cell}: the event {event['event']} is left open")
+    return found
+
+
+def _history(rig: Rig, server: str) -> list[str]:
+    """Running on at most one host at every instant; nothing that wrecks was sent twice."""
+    found, running = [], set()
+    for event in rig.cloud.world.history:
+        if event.get("server") != server:
+            continue
+        if event["what"] == "guest started":
+            if running - {event["host"]}:
+                found.append(f"the guest was started on {event['host']} while it ran on {sorted(running)}")
+            running.add(event["host"])
+        elif event["what"] == "guest stopped":
+            running.discard(event["host"])
+    calls: Counter[tuple[str, str, str]] = Counter()
+    for event in rig.cloud.world.history:
+        if event["what"] == "host started":  # what was under way there died, and may be sent again
+            calls = Counter({key: count for key, count in calls.items() if key[0] != event["host"]})
+        if event["what"] == "call begun" and event["server"] == server and event["method"] in ONE_SHOT:
+            calls[event["host"], event["method"], event["request"]] += 1
+            if calls[event["host"], event["method"], event["request"]] > 1:
+                found.append(f"{event['method']} was sent again to {event['host']}")
+    return found
+
+
+def _truth(outcomes: list[Outcome]) -> list[str]:
+    """What the commands said is so."""
+    found = []
+    for outcome in outcomes:
+        if outcome.code in (4, 5) and outcome.effects:
+            found.append(f"it wrote {outcome.effects} times and said that it did not: {outcome.text}")
+        if outcome.code in (1, 3, 7) and not outcome.next_command:
+            found.append(f"no next command: {outcome.text}")
+        if outcome.code == 7:
+            found.append(f"taking back failed: {outcome.text}")
+    return found
+
+
+def _once_more(rig: Rig, move: str) -> list[str]:
+    """What is finished is a silent no-op: not one write, in the cloud or in the journal."""
+    journal = rig.folder / "journal.db"
+    rig.run("resume", move)  # opening may tidy the journal's own files
+    before = journal.read_bytes()
+    again = rig.run("resume", move)
+    found = []
+    if again.code or again.effects:
+        found.append(f"resume of what is finished: {again.text}, {again.effects} writes")
+    if journal.read_bytes() != before:
+        found.append("resume of what is finished wrote to the journal")
+    return found
+
+
+def after_meddling(rig: Rig, scene: Scene, outcomes: list[Outcome], what: str) -> list[str]:
+    """What holds after the owner did something in the middle."""
+    found = [*_history(rig, scene.server), *_truth(outcomes)]
+    if what == "delete":
+        return [*found, *_gone(rig, scene.server)]
+    shot = picture(rig.cloud, scene.server)
+    state = rig.move().state
+    row = next(iter(shot["cells"][shot["api"]["mapping"]["cell"]].get("instances", [])), {})
+    if what == "rename" and row.get("display_name") != "renamed":
+        found.append(f"the owner's name is lost: {row.get('display_name')}")
+    if what == "lock" and not row.get("locked"):
+        found.append("the owner's lock is lost")
+    home = state in (State.ROLLED_BACK, State.REVERTED)
+    target = next(
+        (host for host in ("c2-host1", "c2-host2") if scene.server in rig.cloud.world.guests[host]), "c2-host1"
+    )
+    status = "VERIFY_RESIZE" if state is State.FINISHED else "ACTIVE" if scene.active else "SHUTOFF"
+    found += oracle.problems(
+        shot, cell="cell1" if home else "cell2", host=scene.host if home else target,
+        flavor=scene.flavor if home else scene.new_flavor, status=status,
+    )  # fmt: skip
+    return found
+
+
+def _gone(rig: Rig, server: str) -> list[str]:
+    """A server that its owner deleted: nothing of it is left anywhere."""
+    world, found = rig.cloud.world, []
+    for host in world.guests:
+        found += [f"a guest is left on {host}"] if server in world.guests[host] else []
+        found += [f"a disk is left on {host}"] if server in world.disks[host] else []
+        found += [f"usage is left on {host}"] if server in world.usage[host] else []
+    found += [f"{each['id']} is left: attachment" for each in world.attachments.values() if each["instance"] == server]
+    found += [f"image {each['name']} is left" for each in world.images.values() if each.get("instance_uuid") == server]
+    consumers = {server}
+    for cell in ("cell1", "cell2"):
+        consumers |= {row["uuid"] for row in rig.cloud.rows(cell, "migrations", instance_uuid=server)}
+        rows = rig.cloud.rows(cell, "instances", uuid=server)
+        found += [f"{cell}: a live row is left" for row in rows if not row["deleted"]]
+        if cell == "cell2" and rows and rig.move().state is not State.CONFIRMED:
+            mapping = rig.cloud.row("api", "instance_mappings", instance_uuid=server) or {}
+            found += [f"{cell}: rows of a server that never lived there"] if mapping.get("cell_id") == 2 else []
+    found += [f"{consumer} still holds allocations" for consumer in consumers if consumer in world.allocations]
+    for port in world.ports.values():
+        if port["name"].startswith("web") and port["bindings"]:
+            found.append(f"{port['name']} still has bindings {port['bindings']}")
+    return found

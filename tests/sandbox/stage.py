@@ -1,0 +1,77 @@
+"""Scenes to fail in: a server of each shape, at every step of its move, ready in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellmove.sandbox import seed
+from tests.sandbox.judge import Scene
+from tests.sandbox.picture import picture
+from tests.sandbox.rig import Rig, Snapshot
+
+SHAPES = {
+    f"{backing}-{state}-{extras}": (backing == "volume", state == "active", extras)
+    for backing in ("image", "volume")
+    for state in ("active", "stopped")
+    for extras in ("bare", "full")
+}
+"""Names of shapes: backing, state, and with or without two ports and two volumes."""
+
+STEPS = ("prep-dest", "prep-source", "finish", "confirm", "revert")
+
+BEFORE = {"prep-dest": (), "prep-source": STEPS[:1], "finish": STEPS[:2], "confirm": STEPS[:3], "revert": STEPS[:3]}
+"""What has to be done before a step."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything at the moment before a step.
+
+    :param move: the move's id
+    """
+
+    scene: Scene
+    snapshot: Snapshot
+    move: str
+
+
+class Stage:
+    """One rig and the checkpoints made on it so far."""
+
+    def __init__(self) -> None:
+        self.rig = Rig()
+        self.empty = self.rig.save()
+        self.made: dict[tuple[str, str], Checkpoint] = {}
+
+    def set(self, shape: str, step: str) -> Checkpoint:
+        """Put everything as it is before a step; "home" is before the plan."""
+        checkpoint = self.checkpoint(shape, step)
+        self.rig.restore(checkpoint.snapshot)
+        return checkpoint
+
+    def checkpoint(self, shape: str, step: str) -> Checkpoint:
+        """Made when first asked for."""
+        key = (shape, "confirm" if step == "revert" else step)
+        if key not in self.made:
+            self.made[key] = self._make(*key)
+        return self.made[key]
+
+    def _make(self, shape: str, step: str) -> Checkpoint:
+        rig = self.rig
+        if step == "home":
+            volume_backed, active, extras = SHAPES[shape]
+            rig.restore(self.empty)
+            many = {"ports": 2, "volumes": 2} if extras == "full" else {"ports": 0, "volumes": 0}
+            server = seed.boot(rig.cloud, "web", volume_backed=volume_backed, active=active, **many)
+            other = seed.boot(rig.cloud, "other", ports=1, volumes=1)
+            rig.cloud.world.history.append({"what": "the show begins"})
+            disk = "" if volume_backed else rig.cloud.world.disks["c1-host1"][server]["disk"]
+            scene = Scene(server, other, active, picture(rig.cloud, server), picture(rig.cloud, other), disk)
+            return Checkpoint(scene, rig.save(), "")
+        previous = {"prep-dest": "home", "prep-source": "prep-dest", "finish": "prep-source", "confirm": "finish"}[step]
+        before = self.set(shape, previous)
+        command = ("plan", before.scene.server, "m1.small") if previous == "home" else (previous, before.move)
+        outcome = rig.run(*command)
+        if outcome.code:
+            raise AssertionError(outcome.text)
+        return Checkpoint(before.scene, rig.save(), rig.move().id)
