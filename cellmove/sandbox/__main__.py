@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cellmove.sandbox")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--database", default="", help="URL in front of /api, /cell1 and /cell2 (default: SQLite)")
+    parser.add_argument("--database", default="", help="URL in front of api, cell1 and cell2 (default: SQLite)")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     urls = (

@@ -2,5 +2,14 @@
 
 import importlib
 
-for name in ("cellmove.adopt", "cellmove.cli", "openstack.connection", "sqlalchemy.dialects.sqlite", "sqlite3"):
+for name in (
+    "cellmove.adopt",
+    "cellmove.cli",
+    "cellmove.console",
+    "cellmove.gateway",
+    "cellmove.progress",
+    "openstack.connection",
+    "sqlalchemy.dialects.sqlite",
+    "sqlite3",
+):
     importlib.import_module(name)
