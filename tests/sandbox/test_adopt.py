@@ -1,13 +1,25 @@
-"""Lost journals, a sample of them (all: ``python -m tests.sandbox.lost``), and what adopt refuses.
-
-In processes of their own: the sandbox listens to every HTTP call of its process.
-"""
+"""Lost journals, a sample of them (all: ``python -m tests.sandbox.lost``), and what adopt refuses."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+import requests
+
+from cellmove import mark
+from cellmove.errors import CellmoveError
+from cellmove.move import State
+from cellmove.sandbox import seed
+from lab import oracle
+from tests.sandbox import cases, judge, lost
+from tests.sandbox.judge import Scene
+from tests.sandbox.picture import picture
+from tests.sandbox.rig import Rig
+from tests.sandbox.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,3 +35,131 @@ def run(*arguments: str) -> str:
 
 def test_moves_whose_journal_was_lost_end_as_ever() -> None:
     assert ", 0 ended badly" in run("tests.sandbox.lost", "--sample", "23")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """The cloud in this process; it listens to HTTP only as long as this module runs."""
+    send = requests.adapters.HTTPAdapter.send
+    yield Stage()
+    requests.adapters.HTTPAdapter.send = send  # type: ignore[method-assign]
+
+
+def killed(
+    stage: Stage, step: str, action: str, point: str = "after-effect", shape: str = "image-active-full"
+) -> Scene:
+    """A server whose move was killed there."""
+    checkpoint = stage.set(shape, step)
+    cases.kill_at(stage.rig, action, point)
+    assert stage.rig.run(step, checkpoint.move).code == -9
+    return checkpoint.scene
+
+
+def refusal(stage: Stage, server: str, **how: bool) -> CellmoveError:
+    """What adopt says when it refuses; then it has written nothing."""
+    effects, journal = stage.rig.taps.effects, stage.rig.folder / "journal.db"
+    before = journal.read_bytes() if journal.exists() else None
+    said = lost.adopt(stage.rig, server, **how)
+    assert isinstance(said, CellmoveError), said
+    assert stage.rig.taps.effects == effects
+    assert before is None or journal.read_bytes() == before
+    assert said.exit_code == 5
+    assert said.next_command
+    return said
+
+
+def test_a_move_in_this_journal_is_not_adopted(stage: Stage) -> None:
+    scene = killed(stage, "prep-dest", "claim")
+    said = refusal(stage, scene.server, journal_is_lost=True)
+    assert said.next_command == f"cellmove resume {stage.rig.move().id}"
+
+
+def test_another_ones_move_needs_the_word_that_its_journal_is_lost(stage: Stage) -> None:
+    scene = killed(stage, "prep-dest", "claim")
+    rows = stage.rig.cloud.rows("cell1", "instance_system_metadata", instance_uuid=scene.server, key=mark.KEY)
+    move_id = rows[0]["value"].split()[0]
+    for cell in ("cell1", "cell2"):
+        stage.rig.cloud.update(
+            cell, "instance_system_metadata", {"value": f"{move_id} root@elsewhere:/j.db"},
+            instance_uuid=scene.server, key=mark.KEY,
+        )  # fmt: skip
+    lost.lose_journal(stage.rig)
+    said = refusal(stage, scene.server)
+    assert "root@elsewhere:/j.db" in said.message
+    assert f"cellmove resume {move_id}" in said.state
+    assert "--journal-is-lost" in said.next_command
+    moved = lost.adopt(stage.rig, scene.server, journal_is_lost=True)
+    assert not isinstance(moved, CellmoveError), moved
+    assert stage.rig.run("rollback", moved.id).code == 0
+    assert oracle.compare(scene.before, picture(stage.rig.cloud, scene.server)) == []
+
+
+def test_a_half_made_move_without_our_mark_is_left_to_nova(stage: Stage) -> None:
+    scene = killed(stage, "prep-source", "stop_source")
+    for cell in ("cell1", "cell2"):
+        for key in mark.KEYS:
+            stage.rig.cloud.delete(cell, "instance_system_metadata", instance_uuid=scene.server, key=key)
+    lost.lose_journal(stage.rig)
+    assert "carries no mark of cellmove" in refusal(stage, scene.server).message
+
+
+def no_request(rig: Rig, server: str) -> None:
+    rig.cloud.update("cell1", "instance_actions", {"request_id": "req-another"}, instance_uuid=server)
+
+
+def another_migration(rig: Rig, server: str) -> None:
+    uuid = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+    rig.cloud.update("cell2", "migrations", {"uuid": uuid}, instance_uuid=server)
+
+
+def two_images(rig: Rig, _server: str) -> None:
+    (one,) = [image for image in rig.cloud.world.images.values() if str(image["name"]).endswith("-resize-temp")]
+    rig.cloud.world.images["second"] = {**one, "id": "second"}
+
+
+def busy(rig: Rig, server: str) -> None:
+    rig.cloud.update("cell1", "instances", {"task_state": "deleting"}, uuid=server)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_request, "no action with the mark's request id"), (another_migration, "migration"),
+        (two_images, "several temporary images"), (busy, "task state deleting"),
+    ],
+)  # fmt: skip
+def test_traces_that_do_not_fit_together_are_refused(
+    stage: Stage, spoil: Callable[[Rig, str], None], words: str
+) -> None:
+    scene = killed(stage, "prep-source", "stop_source")
+    lost.lose_journal(stage.rig)
+    spoil(stage.rig, scene.server)
+    assert words in refusal(stage, scene.server).message
+
+
+def test_a_lost_root_disk_image_leaves_only_the_way_back(stage: Stage) -> None:
+    scene = killed(stage, "prep-source", "stop_source")
+    lost.lose_journal(stage.rig)
+    for image_id in [
+        key for key, image in stage.rig.cloud.world.images.items() if str(image["name"]).endswith("-temp")
+    ]:
+        del stage.rig.cloud.world.images[image_id]
+    moved = lost.adopt(stage.rig, scene.server)
+    assert not isinstance(moved, CellmoveError), moved
+    assert moved.state is State.ROLLING_BACK
+    assert stage.rig.run("resume", moved.id).code == 0
+    assert oracle.compare(scene.before, picture(stage.rig.cloud, scene.server)) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "action"), [("prep-dest", "mirror"), ("prep-source", "stop_source"), ("finish", "start_target")]
+)
+def test_what_a_deleted_server_left_is_cleared(stage: Stage, step: str, action: str) -> None:
+    scene = killed(stage, step, action)
+    lost.lose_journal(stage.rig)
+    seed.delete(stage.rig.cloud, scene.server)
+    moved = lost.adopt(stage.rig, scene.server)
+    assert not isinstance(moved, CellmoveError), moved.message if isinstance(moved, CellmoveError) else ""
+    outcome = stage.rig.run("rollback", moved.id)
+    assert outcome.code == 0, outcome.text
+    assert judge._gone(stage.rig, scene.server) == []
