@@ -92,7 +92,7 @@ class Call:
     def fail_if_asked(self, call: str) -> None:
         """Raise what a test has asked for."""
         if self.cloud.fault(self.host, call, self.server):
-            raise Refusal("NovaException", f"the lab's fault: {call}")
+            raise Refusal("NovaException", f"the sandbox was told to let {call} fail on {self.host}")
 
 
 def run(call: Call) -> Work:
@@ -111,10 +111,10 @@ def run(call: Call) -> Work:
         yield
         result = yield from body(call)
     except Refusal as error:
-        _fault(call, str(error))
+        _fault(call, error)
         if call.method != "prep_snapshot_based_resize_at_dest":
             call.set_migration(status="error")
-        _end_event(call, action, event, "Error")
+        _end_event(call, action, event, "Error", str(error)[:255])
         reverts = call.method != "prep_snapshot_based_resize_at_dest" and error.kind != "UnexpectedTaskStateError"
         if reverts:
             cloud.update(call.cell, "instances", {"task_state": None}, uuid=call.server, deleted=0)
@@ -125,17 +125,21 @@ def run(call: Call) -> Work:
     return result
 
 
-def _fault(call: Call, message: str) -> None:
-    values = {"instance_uuid": call.server, "message": message, "code": 500, "host": call.host, "details": ""}
-    call.cloud.insert(call.cell, "instance_faults", values)
+CODES = {"InstancePowerOffFailure": 400, "ImageNotFound": 404, "InstanceNotFound": 404, "DiskNotFound": 404}
+"""The HTTP status of nova's exceptions; 500 for all others (nova/exception.py)."""
 
 
-def _end_event(call: Call, action: int, event: str, result: str) -> None:
+def _fault(call: Call, error: Refusal) -> None:
+    values = {"instance_uuid": call.server, "message": str(error)[:255], "host": call.host, "details": ""}
+    call.cloud.insert(call.cell, "instance_faults", values | {"code": CODES.get(str(error.kind), 500)})
+
+
+def _end_event(call: Call, action: int, event: str, result: str, details: str | None = None) -> None:
     """nova ends the first event of that name, whichever was begun last (action_event_finish)."""
     cloud = call.cloud
     first = cloud.row(call.cell, "instance_actions_events", action_id=action, event=event)
     if first is not None:
-        values = {"finish_time": cloud.now(), "result": result}
+        values = {"finish_time": cloud.now(), "result": result, "details": details}
         cloud.update(call.cell, "instance_actions_events", values, id=first["id"])
     cloud.update(call.cell, "instance_actions", {"message": "Error"} if result == "Error" else {}, id=action)
 
@@ -193,7 +197,8 @@ def _prep_at_source(call: Call) -> Work:
     yield
     guest = cloud.world.guests[call.host].get(call.server)
     if guest is None or cloud.fault(call.host, "power_off", call.server):
-        raise Refusal("InstancePowerOffFailure", "Failed to power off instance: the lab's fault")
+        why = f"the sandbox was told to let power_off fail on {call.host}"
+        raise Refusal("InstancePowerOffFailure", f"Failed to power off instance: {why}")
     _stop(call, guest)
     yield
     if snapshot:
@@ -533,7 +538,7 @@ def hard_reboot(cloud: Cloud, host: str, server: str) -> None:
         _start(call, running=True)
         call.save({"task_state": None, "vm_state": "active", "power_state": RUNNING})
     except Refusal as error:
-        _fault(call, str(error))
+        _fault(call, error)
         call.save({"task_state": None, "vm_state": "error"})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -12,14 +14,19 @@ from lab.picture import fields
 Record = dict[str, Any]
 
 DROPPED = {
-    "*.id": "numbers a row; what refers to it is replaced by words",
-    "nova_object.*": "the envelopes of objects: how one travelled, not what it holds",
-    "network_info.*.active": "nova's idea of whether the port is up: neutron's events come when they come",
+    "*.number": "the id of a row; what refers to it is replaced by words",
+    "mapping.cell_id": "the id of a cell; its name is compared",
+    "instance_info_caches.network_info.active": "nova's idea of whether a port is up: neutron says so when it likes",
+    "instance_actions_events.traceback": "paths and line numbers of the nova that ran",
+    "instance_faults.details": "the same",
     "server.image.links": "URLs of this cloud",
-    "server.OS-EXT-SRV-ATTR:instance_name": "made from the number of the row, see id",
-    "compute_nodes": "the hosts, the same for every server; serves here to name the ids that refer to them",
+    "server.OS-EXT-SRV-ATTR:instance_name": "made from the id of the row",
 }
-"""What is not compared, each with the reason. The only such list."""
+"""What is not compared, each with the reason; the only such list. An id that is a number is called ``number``.
+
+Besides: the envelopes of versioned objects, which say how one travelled and not what it holds; and the compute
+nodes, which are the same in every picture and only serve to name those that a row refers to.
+"""
 
 SORTED_BY = {
     "instance_system_metadata": "key",
@@ -89,7 +96,7 @@ def name_everything(shot: Record, words: Words) -> None:
     for volume_id, volume in sorted(shot["volumes"].items(), key=lambda pair: str(pair[1].get("name"))):
         label = words.text(str(volume.get("name")))
         words.name(volume_id, label)
-        for each in sorted(volume["attachments"], key=lambda each: (each["attach_status"], str(each["attached_host"]))):
+        for each in in_order(volume)["attachments"]:
             words.name(each["id"], words.text(f"attachment of {label}: {each['attach_status']}"))
     for tables in shot["cells"].values():
         for row in tables.get("instances", []):
@@ -101,8 +108,6 @@ def name_everything(shot: Record, words: Words) -> None:
 def numbers(shot: Record, cell: str, tables: Mapping[str, list[Record]]) -> dict[str, dict[int, str]]:
     """Column -> number -> word, for the columns by which rows of one cell refer to others."""
     nodes = {node["id"]: f"node {host}" for host, node in shot["compute_nodes"].items() if node["cell"] == cell}
-    everywhere = {f"{node['id']}": f"node {host}" for host, node in shot["compute_nodes"].items()}
-    assert everywhere  # a picture without hosts names nothing
     return {
         "action_id": {row["id"]: f"{row['action']} {row['request_id']}" for row in tables.get("instance_actions", [])},
         "migration_id": {row["id"]: f"migration {row['uuid']}" for row in tables.get("migrations", [])},
@@ -110,19 +115,26 @@ def numbers(shot: Record, cell: str, tables: Mapping[str, list[Record]]) -> dict
     }
 
 
-def refer(value: Any, names: Mapping[str, Mapping[int, str]]) -> Any:
-    """The same with words for the numbers that refer to rows, and without what is dropped or empty."""
+@functools.cache
+def dropped(path: str) -> bool:
+    """Whether this is not compared."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in DROPPED)
+
+
+def refer(path: str, value: Any, names: Mapping[str, Mapping[int, str]]) -> Any:
+    """The same with words for the numbers that refer to rows, and without what is dropped or NULL."""
     if isinstance(value, list):
-        return [refer(each, names) for each in value]
+        return [refer(path, each, names) for each in value]
     if not isinstance(value, dict):
         return value
     kept = {}
     for name, each in value.items():
-        if each is None or name == "active" or (name == "id" and isinstance(each, int)):
+        inner = f"{path}.{'number' if name == 'id' and isinstance(each, int) else name}"
+        if each is None or dropped(inner):
             continue
         if name == "deleted":
             each = bool(each)
-        kept[name] = names[name].get(each, each) if name in names else refer(each, names)
+        kept[name] = names[name].get(each, each) if name in names else refer(inner, each, names)
     return kept
 
 
@@ -135,16 +147,20 @@ def say(value: Any, words: Words) -> Any:
     return words.text(value) if isinstance(value, str) else value
 
 
-def without(row: Record, *dropped: str) -> Record:
-    """A row without some of its columns."""
-    return {name: value for name, value in row.items() if name not in dropped}
-
-
 def ordered(table: str, rows: Iterable[Record], words: Words) -> list[Record]:
     """The rows of a set, in an order that does not depend on ids."""
     if table not in SORTED_BY:
         return list(rows)
     return sorted(rows, key=lambda row: words.text(str(row[SORTED_BY[table]])))
+
+
+def in_order(volume: Record) -> Record:
+    """A volume with its attachments in an order that does not depend on ids."""
+
+    def key(attachment: Record) -> tuple[str, str]:
+        return attachment["attach_status"], str(attachment.get("attached_host"))
+
+    return volume | {"attachments": sorted(volume["attachments"], key=key)}
 
 
 def normalised(shot: Record, literal: Mapping[str, str]) -> Record:
@@ -154,13 +170,10 @@ def normalised(shot: Record, literal: Mapping[str, str]) -> Record:
     """
     words = Words(literal)
     name_everything(shot, words)
-    server = without(shot["server"], "OS-EXT-SRV-ATTR:instance_name") if shot["server"] else None
-    if server and server.get("image"):
-        server["image"] = without(server["image"], "links")
     found: Record = {
-        "server": refer(server, {}),
-        "mapping": refer(without(shot["api"]["mapping"] or {}, "id", "cell_id"), {}),
-        "request_spec": refer(without(fields(shot["api"]["request_spec"]) or {}, "id"), {}),
+        "server": refer("server", shot["server"], {}),
+        "mapping": refer("mapping", shot["api"]["mapping"], {}),
+        "request_spec": refer("request_spec", fields(shot["api"]["request_spec"]), {}),
         "build_requests": len(shot["api"]["build_requests"]),
         "allocations": shot["allocations"],
         "guests": {
@@ -168,26 +181,19 @@ def normalised(shot: Record, literal: Mapping[str, str]) -> Record:
             for host, guest in shot["guests"].items()
         },
         "disks": shot["disks"],
-        "images": refer([without(image, "id") for image in shot["images"]], {}),
-        "ports": refer(dict(shot["ports"]), {}),
-        "volumes": {
-            volume_id: refer(volume, {}) | {"attachments": sorted(
-                (refer(each, {}) for each in volume["attachments"]),
-                key=lambda each: (each["attach_status"], str(each.get("attached_host"))),
-            )}
-            for volume_id, volume in shot["volumes"].items()
-        },
+        "images": refer("images", shot["images"], {}),
+        "ports": refer("ports", shot["ports"], {}),
+        "volumes": {volume_id: in_order(refer("volumes", volume, {})) for volume_id, volume in shot["volumes"].items()},
     }  # fmt: skip
     for cell, tables in shot["cells"].items():
-        names = numbers(shot, cell, tables)
-        other = numbers(shot, "cell2" if cell == "cell1" else "cell1", {})
-        found[cell] = {}
+        here = numbers(shot, cell, tables)
+        there = numbers(shot, "cell2" if cell == "cell1" else "cell1", {})
+        found[cell] = {table: [] for table in tables}
         for table, rows in tables.items():
-            found[cell][table] = []
             for row in ordered(table, rows, words):
-                destination = names if str(row.get("dest_compute") or "").startswith(cell[0] + cell[-1]) else other
-                mine = names | {"dest_compute_id": destination["compute_id"]}
-                found[cell][table].append(refer(fields(without(row, "id")), mine))
+                nodes = here if shot["compute_nodes"].get(row.get("dest_compute"), {}).get("cell") == cell else there
+                names = here | {"dest_compute_id": nodes["compute_id"]}
+                found[cell][table].append(refer(table, fields(row), names))
     return say(found, words)
 
 

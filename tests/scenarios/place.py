@@ -89,7 +89,8 @@ class Album:
 
 def literal(server: Server, target: str) -> Mapping[str, str]:
     """What is replaced wherever it stands."""
-    return {server.name: "NAME", target: "target-host"}
+    told = {f"the {cloud} was told to let": "SOMEBODY wanted" for cloud in ("lab", "sandbox")}
+    return {server.name: "NAME", target: "target-host", **told}
 
 
 def status(shot: Picture) -> str:
