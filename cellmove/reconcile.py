@@ -15,23 +15,28 @@ if TYPE_CHECKING:
     from cellmove.pipeline import Runner
 
 
+BEFORE_THE_SWITCH = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED)
+"""The server lives in the source cell, and what a move has done can be taken back."""
+
+
 def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State | None:
     """The state that the owner brought the move to.
 
-    Looked for only once the server's mapping may point at the target: before that, nova keeps everybody
-    out but a deletion, and the steps notice that themselves.
-
     :returns: CONFIRMED, REVERTED or SERVER_GONE when the owner ended it; SWEEPING when the server was
-        deleted and a copy of it is left in the other cell; None when nothing was done, or the cloud
-        cannot be asked (whoever needs it will say so)
+        deleted and something of the move is left; None when nothing was done, or the cloud cannot be
+        asked (whoever needs it will say so)
     """
     busy = busy_step(entries, move)
     # A finish that died behind its pivot is an ordinary VERIFY_RESIZE to the owner as well.
     switched = busy is Step.FINISH and past_pivot(runner, entries, Step.FINISH)
-    if move.state is not State.FINISHED and not switched:
-        return None
     facts = facts_of(move, entries)
     try:
+        if move.state in BEFORE_THE_SWITCH and not switched:
+            # nova keeps everybody out now, except from a deletion.
+            home = runner.gateway.database(runner.gateway.cell(facts["source_cell_uuid"]))
+            return State.SWEEPING if state.read_instance(home, move.server_id) is None else None
+        if move.state is not State.FINISHED and not switched:
+            return None
         found = _look(runner.gateway, move.server_id, facts)
     except (CallError, CellmoveError):
         return None

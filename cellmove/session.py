@@ -17,7 +17,7 @@ from cellmove.locks import server_lock
 from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
-from cellmove.reconcile import owners_deed
+from cellmove.reconcile import BEFORE_THE_SWITCH, owners_deed
 
 if TYPE_CHECKING:
     from cellmove.gateway import Gateway
@@ -417,7 +417,7 @@ def _check_there(session: Session, move: Move) -> None:
     if _is_deleted(session, move):
         raise Refused(
             f"{move.server_name} was deleted by its owner",
-            state="something of it is left in the other cell; nothing was written by this run",
+            state="something of the move is left; nothing was written by this run",
             next_command=f"cellmove resume {move.id}",
         )
 
@@ -465,8 +465,15 @@ def _is_deleted(session: Session, move: Move) -> bool:
     return owners_deed(_runner(session), move, session.journal.entries_of(move.id)) is State.SWEEPING
 
 
+def _has_switched(session: Session, move: Move) -> bool:
+    return past_pivot(_runner(session), session.journal.entries_of(move.id), Step.FINISH)
+
+
 def _sweep(session: Session, move: Move) -> Move:
     """Remove what is left of a server that its owner deleted; the caller holds the lock."""
+    if move.state in BEFORE_THE_SWITCH and not _has_switched(session, move):
+        move = _undo(session, move, None)
+        return session.journal.set_state(move.id, State.SERVER_GONE)
     if move.state is not State.SWEEPING:
         move = session.journal.set_state(move.id, State.SWEEPING)
     return _run(session, move, Step.SWEEP, undo_whole_move=False)

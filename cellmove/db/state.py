@@ -213,7 +213,12 @@ def set_flavors(
 
 
 def current_flavor(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The primitive of the flavor that an instance_extra row says the server has."""
+    """The primitive of the flavor that an instance_extra row says the server has.
+
+    :raises NotFound: there is no row: the server was deleted
+    """
+    if not extra:
+        raise NotFound("the server has no live instance_extra row")
     flavor: dict[str, Any] = json.loads(extra["flavor"])["cur"]
     return flavor
 

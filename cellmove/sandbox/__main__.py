@@ -39,7 +39,7 @@ def write_configuration(folder: Path, base: str, urls: dict[str, str]) -> dict[s
     (folder / "clouds.yaml").write_text(json.dumps(clouds))
     neutron = login | {"auth_type": "password", "username": "nova", "region_name": "RegionOne"}
     sections: dict[str, dict[str, Any]] = {
-        "DEFAULT": {"transport_url": f"{bus}/api", "rpc_response_timeout": 10, "long_rpc_timeout": 120},
+        "DEFAULT": {"transport_url": f"{bus}/api", "rpc_response_timeout": 60, "long_rpc_timeout": 120},
         "api_database": {"connection": urls["api"]},
         "database": {"connection": urls["cell1"]},
         "neutron": neutron,

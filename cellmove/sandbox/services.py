@@ -54,6 +54,8 @@ def create_binding(cloud: Cloud, port_id: str, host: str, vnic_type: str, profil
     if port_id not in cloud.world.ports:
         raise Refusal(500, "Request Failed: internal server error while processing your request.")
     bindings = cloud.world.ports[port_id]["bindings"]
+    if not cloud.world.ports[port_id]["device_owner"].startswith("compute:"):
+        raise Refusal(400, "Port does not support multiple bindings: it is not owned by a server")
     if host in bindings:
         raise Refusal(409, f"Binding for port {port_id} on host {host} already exists.")
     if host not in HOSTS or cloud.fault(host, "agent"):

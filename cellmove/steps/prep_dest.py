@@ -398,7 +398,9 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     server, now = places.server_id(context), places.now(context)
     source, target = places.source(context), places.target(context)
-    claimed = json.loads(state.read_extra(target, server)["migration_context"])
+    claimed = json.loads(state.read_extra(target, server).get("migration_context") or "{}")
+    if not claimed:
+        raise CallFailed(f"{context.facts['target_host']} has left no migration context in its cell", kind="404")
     ours, theirs = places.migration_row(context, source), places.migration_row(context, target)
     claimed["nova_object.data"]["migration_id"] = ours["id"]
     destination = {name: theirs[name] for name in ("dest_compute", "dest_node", "dest_host")}

@@ -28,6 +28,8 @@ FAMILIES = {
 POINTS = ("before-intent", "after-intent", "after-effect", "after-done")
 UNDO_POINTS = ("before-undoing", "after-undoing", "after-undo", "after-undone")
 FAULTS = ("refused", "error", "lost", "timeout", "conflict", "slow")
+FAULTS_OF_READING = ("refused", "error", "timeout", "slow")
+"""A call that only reads has no effect to be lost, and nothing to be in conflict with."""
 RECOVERIES = ("on", "back")
 MEDDLING = ("delete", "attach", "detach", "rename", "lock", "hard_reboot")
 MAIN_SHAPE = "image-active-full"
@@ -342,7 +344,7 @@ def names(stage: Stage, *, long: bool) -> Iterator[str]:
     for step in STEPS:
         calls, points, writes = rehearse(stage, MAIN_SHAPE, step)
         for seen in calls:
-            for fault in FAULTS:
+            for fault in FAULTS if seen.writes else FAULTS_OF_READING:
                 yield from (f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}" for recovery in RECOVERIES)
         for method, count in writes.items():
             for after in range(1, count + 1):

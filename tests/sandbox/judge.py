@@ -19,8 +19,7 @@ ONE_SHOT = (
 )
 """Calls that wreck the server when a host runs them twice."""
 
-OURS = ("conductor_migrate_server", "cold_migrate", "conductor_confirm_snapshot_based_resize",
-        "conductor_revert_snapshot_based_resize")  # fmt: skip
+CLAIM = "prep_snapshot_based_resize_at_dest"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ def violations(rig: Rig, scene: Scene, outcomes: list[Outcome]) -> list[str]:
     if picture(rig.cloud, scene.bystander) != scene.bystander_before:
         changed = oracle.compare(scene.bystander_before, picture(rig.cloud, scene.bystander))
         found.append(f"the bystander was changed: {changed}")
+    found += [f"an effect that the journal did not know of before: {text}" for text in rig.taps.unannounced]
     found += _once_more(rig, move.id)
     return found
 
@@ -71,10 +71,8 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
         usage = {scene.host: 1, target: 1}
     else:
         return [f"the move ended as {state}"]
-    claims = Counter(event["host"] for event in rig.cloud.world.history if event["what"] == "claimed")
-    for host, count in claims.items():
-        if count > 1:  # a claim made twice is counted twice, until the host's own audit a minute later
-            compute.audit(rig.cloud, host)
+    for host in _claimed_twice(rig, scene.server):
+        compute.audit(rig.cloud, host)  # counted twice until the host's own audit, a minute later
     held = {host: uses[scene.server] for host, uses in rig.cloud.world.usage.items() if scene.server in uses}
     if held != usage:
         found.append(f"hosts count its resources as {held}, not {usage}")
@@ -86,11 +84,22 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
     for cell in ("cell1", "cell2"):
         if rig.cloud.rows(cell, "instance_system_metadata", instance_uuid=scene.server, key="cellmove"):
             found.append(f"{cell}: our mark is left")
-        for action in rig.cloud.rows(cell, "instance_actions", instance_uuid=scene.server):
-            for event in rig.cloud.rows(cell, "instance_actions_events", action_id=action["id"]):
-                if event["event"] in OURS and event["finish_time"] is None and cell == shot["api"]["mapping"]["cell"]:
-                    found.append(f"{cell}: the event {event['event']} is left open")
+    home = shot["api"]["mapping"]["cell"]
+    for event in shot["cells"][home].get("instance_actions_events", []):
+        if event["finish_time"] is None:
+            found.append(f"{home}: the event {event['event']} is left open")
     return found
+
+
+def _claimed_twice(rig: Rig, server: str) -> set[str]:
+    """Hosts that died in a claim, or were so slow with it that it was sent again."""
+    claims: Counter[str] = Counter()
+    for event in rig.cloud.world.history:
+        if event.get("server") == server and event["what"] == "claimed":
+            claims[event["host"]] += 1
+        if event["what"] == "call done" and event["server"] == server and event["method"] == CLAIM:
+            claims[event["host"]] -= 1
+    return {host for host, count in claims.items() if count > 0}
 
 
 def _history(rig: Rig, server: str) -> list[str]:
@@ -106,12 +115,23 @@ def _history(rig: Rig, server: str) -> list[str]:
         elif event["what"] == "guest stopped":
             running.discard(event["host"])
     calls: Counter[tuple[str, str, str]] = Counter()
+    working: set[tuple[str, str]] = set()
     for event in rig.cloud.world.history:
         if event["what"] == "host started":  # what was under way there died, and may be sent again
             calls = Counter({key: count for key, count in calls.items() if key[0] != event["host"]})
-        if event["what"] == "call begun" and event["server"] == server and event["method"] in ONE_SHOT:
-            calls[event["host"], event["method"], event["request"]] += 1
-            if calls[event["host"], event["method"], event["request"]] > 1:
+            working = {each for each in working if each[0] != event["host"]}
+        if event.get("server") != server or not event["what"].startswith("call "):
+            continue
+        call = (event["host"], event["method"])
+        if event["what"] != "call begun":
+            working.discard(call)
+            continue
+        if call in working:
+            found.append(f"{event['method']} was sent to {event['host']}, which was still at work on it")
+        working.add(call)
+        if event["method"] in ONE_SHOT:
+            calls[*call, event["request"]] += 1
+            if calls[*call, event["request"]] > 1:
                 found.append(f"{event['method']} was sent again to {event['host']}")
     return found
 
@@ -132,7 +152,6 @@ def _truth(outcomes: list[Outcome]) -> list[str]:
 def _once_more(rig: Rig, move: str) -> list[str]:
     """What is finished is a silent no-op: not one write, in the cloud or in the journal."""
     journal = rig.folder / "journal.db"
-    rig.run("resume", move)  # opening may tidy the journal's own files
     before = journal.read_bytes()
     again = rig.run("resume", move)
     found = []
@@ -160,11 +179,13 @@ def after_meddling(rig: Rig, scene: Scene, outcomes: list[Outcome], what: str) -
         (host for host in ("c2-host1", "c2-host2") if scene.server in rig.cloud.world.guests[host]), "c2-host1"
     )
     status = "VERIFY_RESIZE" if state is State.FINISHED else "ACTIVE" if scene.active else "SHUTOFF"
-    found += oracle.problems(
+    wrong = oracle.problems(
         shot, cell="cell1" if home else "cell2", host=scene.host if home else target,
         flavor=scene.flavor if home else scene.new_flavor, status=status,
     )  # fmt: skip
-    return found
+    # A volume that came or went after the switch has nothing at the source to go back to.
+    late = what in ("attach", "detach") and state is State.FINISHED
+    return found + [words for words in wrong if not (late and words.startswith("volume "))]
 
 
 def _gone(rig: Rig, server: str) -> list[str]:

@@ -33,7 +33,7 @@ from cellmove.errors import CellmoveError
 from cellmove.gateway import Gateway
 from cellmove.hosts import compute as calls_to_computes
 from cellmove.journal import open_journal
-from cellmove.move import Move, State, Step
+from cellmove.move import Entry, Move, Phase, State, Step
 from cellmove.sandbox import __main__ as process
 from cellmove.sandbox import buses, rest, seed
 from cellmove.sandbox.compute import Call, Work
@@ -120,8 +120,8 @@ class Taps:
     on_tick: Callable[[], None] = lambda: None
     numbers: Iterator[int] = field(default_factory=itertools.count)
     calls: list[Seen] = field(default_factory=list)
-    on_effect: Callable[[str], None] = lambda _text: None
     effects: int = 0
+    unannounced: list[str] = field(default_factory=list)
 
 
 class Rig:
@@ -137,6 +137,7 @@ class Rig:
         self.beaten = -100.0
         self.taps = Taps()
         self.working: list[tuple[Call, Work]] = []
+        self.without_intent = ""
         self.cloud = Cloud(files(self.folder), lambda: self._utc().replace(tzinfo=None, microsecond=0))
         seed.make_cloud(self.cloud, BASE.replace("http://", "sandbox://") + "/bus")
         self.app = rest.make_app(self.cloud, BASE)
@@ -260,12 +261,25 @@ class Rig:
 
         def tapped(*arguments: Any) -> Any:
             action = arguments[2] if name == "intend" else arguments[0].action
+            if action == self.without_intent and name in ("intend", "done"):
+                return self._unannounced(journal, name, *arguments)
             self.taps.on_journal(before, action)
             result = method(*arguments)
             self.taps.on_journal(after, action)
             return result
 
         object.__setattr__(journal, name, tapped)
+
+    def _unannounced(self, journal: Any, name: str, *arguments: Any) -> Any:
+        """The mutant: an intent that is written only when the action is done."""
+        if name == "intend":
+            move_id, step, action, intent = arguments
+            return Entry(move_id, 0, step, action, Phase.INTENT, intent, {}, "", self.clock.text(), "")
+        entry, result = arguments
+        type(journal).done(
+            journal, type(journal).intend(journal, entry.move_id, entry.step, entry.action, entry.intent), result
+        )
+        return None
 
     def run(self, *command: str) -> Outcome:
         """Type a command: one of the verbs, and a move or server."""
@@ -297,6 +311,8 @@ class Rig:
             report = sessions.plan(session, what, flavor, host=None, cell="cell2", force_locked=False, open_move=True)
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
+        elif verb == "show":
+            sessions.find_move(session, what)
         elif verb in ("resume", "rollback"):
             move = sessions.find_move(session, what)
             again = sessions.resume if verb == "resume" else sessions.rollback
@@ -324,8 +340,12 @@ class Rig:
         return wrong
 
     def _effect(self, text: str) -> None:
+        """Something is about to be changed; the journal has to know of it already."""
         self.taps.effects += 1
-        self.taps.on_effect(text)
+        with contextlib.closing(sqlite3.connect(self.folder / "journal.db")) as journal:
+            known = journal.execute("SELECT count(*) FROM entries WHERE phase IN ('intent', 'undoing', 'failed')")
+            if not known.fetchone()[0]:
+                self.taps.unannounced.append(text)
 
     def _tap_database(self, engine: Any) -> None:
         ends: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
