@@ -257,7 +257,9 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
         _make_file(path, now)
         _require_known(location, _peek(path))
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        # One view for all the reads of a transaction, whatever the server's default is.
+        options = {} if path is not None else {"isolation_level": "REPEATABLE READ"}
+        engine = create_engine(url, pool_pre_ping=True, **options)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
     if path is not None:

@@ -1,0 +1,80 @@
+"""A journal in MariaDB that machines share: one run a server wherever it was started, and no lock outlives its run."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+
+import pytest
+import sqlalchemy
+
+from cellmove.errors import Locked
+from cellmove.journal import open_journal
+from cellmove.mark import holder_of
+from cellmove.move import Move, Phase, State
+from lab import cloud, oracle
+
+TARGET = "c2-host1"
+
+
+@pytest.fixture
+def shared(lab_environment):
+    """The URL of an empty database; it is dropped at the end."""
+    url = sqlalchemy.make_url(lab_environment["CELLMOVE_LAB_API_DB"]).set(username="lab")  # may make databases
+    name = f"cellmove_{uuid.uuid4().hex[:8]}"
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
+@pytest.mark.lab
+def test_two_machines_share_a_journal(cellmove, started, boot, shared, tmp_path):
+    """Two homes: the lock files of the one do not lie before the other."""
+    server = boot("shared", volumes=1)
+    here, there = ({"CELLMOVE_JOURNAL": shared, "HOME": str(tmp_path / name)} for name in ("here", "there"))
+    with cloud.fault("c1-host1", "power_off", "hang 20", server.id):
+        run = started("migrate", server.name, "--host", TARGET, env=here)
+        journal = open_journal(shared, lambda: "now")
+        cloud_lag = oracle.picture  # something to wait with: each look takes a moment
+        while not any(entry.action == "stop_source" for m in journal.all_moves() for entry in journal.entries_of(m.id)):
+            assert run.process.poll() is None
+            cloud_lag(server.id)
+        turned_away = cellmove("resume", server.name, env=there, expect=6)
+        assert "on another machine" in turned_away.stderr
+        assert len(turned_away.stderr.strip().splitlines()) == 1
+        rows = oracle.picture(server.id)["cells"]["cell1"]["instance_system_metadata"]
+        (value,) = [row["value"] for row in rows if row["key"] == "cellmove"]
+        assert value.split(" ", 1)[1] == holder_of(shared)
+        assert "lab-secret" not in value
+        run.process.send_signal(signal.SIGKILL)
+        run.process.wait()
+    assert "finished" in cellmove("resume", server.name, env=there).stdout
+    shot = oracle.picture(server.id)
+    assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="VERIFY_RESIZE") == []
+    assert "revert" in cellmove("revert", server.name, env=here).stdout
+
+
+@pytest.mark.lab
+def test_the_journal_in_mariadb_is_sealed_as_in_a_file(shared):
+    journal = open_journal(shared, lambda: "2026-01-01T00:00:00Z")
+    move = Move("m1", "uuid-1", "wéb-1", "resize", State.PLANNED, "2026", "2026", {"words": "ü" * 300})
+    journal.open_move(move)
+    entry = journal.intend("m1", "prep-dest", "claim", {"a": 1})
+    journal.done(entry, {"b": 2})
+    again = open_journal(shared, lambda: "")
+    assert again.move("m1") == move
+    assert again.entries_of("m1")[0].phase is Phase.DONE
+    with journal.server_lock("uuid-1", "web-1"):
+        with pytest.raises(Locked), again.server_lock("uuid-1", "web-1"):
+            pass
+        with again.server_lock("uuid-2", "web-2"):
+            pass
+    with again.server_lock("uuid-1", "web-1"):
+        pass
+    with journal.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE entries SET phase = 'intent'")
+    with pytest.raises(Exception, match="damaged"):
+        open_journal(shared, lambda: "")
