@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.forge import Forge
+
 if TYPE_CHECKING:
     from tests.lab.travel import Traveller
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.register_assert_rewrite("tests.lab.travel")
-sys.path.insert(0, str(ROOT))  # the lab's own module for tests lies beside the package, not in it
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Server:
 class Started:
     """A `cellmove` process under way."""
 
-    process: subprocess.Popen[bytes]
+    forge: Forge
+    pid: int
     out: Path
     err: Path
 
     def kill(self) -> None:
         """SIGKILL; one that has ended is no error."""
-        self.process.kill()
-        self.process.wait()
+        self.forge.kill(self.pid)
 
-    def end(self, seconds: float = 240.0) -> Outcome:
-        """Wait until it ends by itself."""
-        code = self.process.wait(seconds)
+    def end(self, seconds: float = 300.0) -> Outcome:
+        """Wait until it ends by itself; it may never show a traceback or a password."""
+        code = self.forge.wait(self.pid, seconds)
         outcome = Outcome(code, self.out.read_text(), self.err.read_text())
         assert "Traceback" not in outcome.stderr, outcome.stderr
         assert "lab-secret" not in outcome.stdout + outcome.stderr
@@ -89,23 +89,36 @@ def environment(lab_environment: dict[str, str], tmp_path: Path) -> dict[str, st
     return {**lab_environment, "CELLMOVE_JOURNAL": str(tmp_path / "journal.db")}
 
 
-def run_to_end(command: list[str], environment: dict[str, str]) -> Outcome:
-    """Run a process that may never show a traceback or a password."""
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
-        stdin=subprocess.DEVNULL, env=environment,
-    )  # fmt: skip
-    assert "Traceback" not in answer.stderr, answer.stderr
-    assert "lab-secret" not in answer.stdout + answer.stderr
-    return Outcome(answer.returncode, answer.stdout, answer.stderr)
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """What `cellmove` processes of this session are started by."""
+    made = Forge()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def cellmove(environment: dict[str, str]) -> Cellmove:
+def started(forge: Forge, environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts `cellmove` processes and does not wait for them; one still there at the end is killed."""
+    made: list[Started] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None, kill_at: str = "") -> Started:
+        out, err = (tmp_path / f"{len(made)}.{name}" for name in ("out", "err"))
+        pid = forge.start(arguments, {**environment, **(env or {})}, out, err, kill_at=kill_at)
+        made.append(Started(forge, pid, out, err))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.kill()
+
+
+@pytest.fixture
+def cellmove(started: Callable[..., Started]) -> Cellmove:
     """Runs a real `cellmove` process to its end."""
 
     def run(*arguments: str, expect: int | None = 0, env: dict[str, str] | None = None) -> Outcome:
-        outcome = run_to_end([sys.executable, "-m", "cellmove", *arguments], {**environment, **(env or {})})
+        outcome = started(*arguments, env=env).end()
         if expect is not None:
             said = f"{outcome.stdout}\n{outcome.stderr}"
             assert outcome.code == expect, f"{arguments} ended with {outcome.code}\n{said}"
@@ -115,35 +128,14 @@ def cellmove(environment: dict[str, str]) -> Cellmove:
 
 
 @pytest.fixture
-def killed(environment: dict[str, str]) -> Callable[..., None]:
+def killed(started: Callable[..., Started]) -> Callable[..., None]:
     """Runs a `cellmove` process that dies of SIGKILL at a point of an action; see tests/kill_at.py."""
 
     def run(where: str, *arguments: str) -> None:
-        command = [sys.executable, str(ROOT / "tests" / "kill_at.py"), where, "--", *arguments]
-        outcome = run_to_end(command, environment)
+        outcome = started(*arguments, kill_at=where).end()
         assert outcome.code == -signal.SIGKILL, f"{outcome.stdout}\n{outcome.stderr}"
 
     return run
-
-
-@pytest.fixture
-def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    """Starts `cellmove` processes and does not wait for them; one still there at the end is killed."""
-    made: list[Started] = []
-
-    def start(*arguments: str, env: dict[str, str] | None = None) -> Started:
-        files = tuple(tmp_path / f"{len(made)}.{name}" for name in ("out", "err"))
-        with files[0].open("wb") as out, files[1].open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cellmove", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                cwd=ROOT, env={**environment, **(env or {})},
-            )  # fmt: skip
-        made.append(Started(process, *files))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.kill()
 
 
 @pytest.fixture(scope="module")
