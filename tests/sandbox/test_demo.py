@@ -13,16 +13,18 @@ from cellmove.sandbox.store import Cloud
 
 
 def test_the_show_ends_well_and_leaves_nothing(tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     ended = subprocess.run(
         [sys.executable, "-m", "cellmove", "demo", "--pace", "0.1"], capture_output=True, text=True, timeout=180,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}, check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(temporary)}, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for command in ("plan", "prep-dest", "prep-source", "finish", "resume", "confirm", "migrate", "revert"):
         assert f"$ cellmove {command} " in ended.stdout
     assert ended.stdout.index("$ kill -9 ") < ended.stdout.index("$ cellmove resume ")
     assert "all is as it should be" in ended.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def double_guest(cloud: Cloud, server: str) -> None:
