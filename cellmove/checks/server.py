@@ -56,7 +56,8 @@ def check_records(picture: Picture) -> Findings:
 # --- its state ---
 
 BACK_TO_WORK = {
-    "resized": "confirm or revert the earlier resize first (openstack server resize confirm|revert {id})",
+    "resized": "confirm or revert the earlier resize first (openstack server resize confirm|revert {id}; "
+    "one between cells also with cellmove: cellmove adopt {id})",
     "error": "repair it first, for instance with openstack server reboot --hard {id}",
     "paused": "openstack server unpause {id}",
     "suspended": "openstack server resume {id}",

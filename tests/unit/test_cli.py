@@ -278,7 +278,7 @@ def test_quiet_leaves_the_result_and_errors(fake: Fake, arguments: tuple[str, ..
     assert result.stderr == ""
     assert "m1" in result.stdout
     fake.error = Locked("another run", state="untouched", next_command="cellmove show m1")
-        assert run(*arguments).stderr == "another run; untouched; next: cellmove show m1\n"
+    assert run(*arguments).stderr == "another run; untouched; next: cellmove show m1\n"
 
 
 def test_options_reach_the_settings(fake: Fake, tmp_path: Path) -> None:
