@@ -31,7 +31,7 @@ def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State |
     switched = busy is Step.FINISH and past_pivot(runner, entries, Step.FINISH)
     facts = facts_of(move, entries)
     try:
-        if move.state in BEFORE_THE_SWITCH and not switched:
+        if move.state in (*BEFORE_THE_SWITCH, State.ROLLED_BACK) and not switched:
             # nova keeps everybody out now, except from a deletion.
             home = runner.gateway.database(runner.gateway.cell(facts["source_cell_uuid"]))
             return State.SWEEPING if state.read_instance(home, move.server_id) is None else None

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.clock import Clock
 from cellmove.db import state
-from cellmove.errors import CallError, CellmoveError, Interrupted, Locked, Refused, Stopped, Unreachable, Usage
+from cellmove.errors import (
+    CallError,
+    CellmoveError,
+    Interrupted,
+    Locked,
+    Refused,
+    RolledBack,
+    Stopped,
+    Unreachable,
+    Usage,
+)
 from cellmove.events import EventKind, Observer
 from cellmove.journal import Journal, open_journal
 from cellmove.locks import server_lock
@@ -354,7 +364,13 @@ def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> 
         targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else facts["target_cells"]
         names = [facts["source_cell_uuid"], *targets]
         session.gateway.reach(session.gateway.cell(name) for name in names)
-        return run_actions(_runner(session), move, step, undo_whole_move=undo_whole_move)
+        try:
+            return run_actions(_runner(session), move, step, undo_whole_move=undo_whole_move)
+        except RolledBack as error:
+            if _is_deleted(session, _fresh(session, move)):
+                error.state = "its owner deleted the server meanwhile"
+                error.next_command = f"cellmove rollback {move.id}"
+            raise
 
 
 def _undo(session: Session, move: Move, step: Step | None) -> Move:

@@ -206,7 +206,9 @@ def set_flavors(
     table = database["instance_extra"]
     text = connection.execute(
         select(table.c.flavor).where(table.c.instance_uuid == server_id, table.c.deleted == 0)
-    ).scalar_one()
+    ).scalar()
+    if text is None:
+        raise NotFound("the server has no live instance_extra row")
     flavors = json.loads(text)
     flavors |= {"old": old, "new": new}
     set_extra(connection, database, server_id, {"flavor": json.dumps(flavors)}, now)

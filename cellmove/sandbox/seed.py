@@ -293,6 +293,8 @@ def _confirm_first(cloud: Cloud, cell: str, row: Record) -> None:
         return
     migration, request = waiting[0], f"req-{cloud.new_id('delete')}"
     other = cell_of(migration["source_compute"])
+    if cloud.row(other, "instances", uuid=row["uuid"], deleted=0) is None:
+        raise Refusal(500, "the confirm finds no instance in the source cell; the server goes to ERROR")
     action = {"action": "confirmResize", "instance_uuid": row["uuid"], "request_id": request, "deleted": 0}
     cloud.insert(other, "instance_actions", action | {"start_time": cloud.now(), "created_at": cloud.now()})
     method = "confirm_snapshot_based_resize_at_source"
