@@ -97,7 +97,7 @@ def name_everything(shot: Record, words: Words) -> None:
         label = words.text(str(volume.get("name")))
         words.name(volume_id, label)
         for each in in_order(volume)["attachments"]:
-            words.name(each["id"], words.text(f"attachment of {label}: {each['attach_status']}"))
+            words.name(each.get("id"), words.text(f"attachment of {label}: {each['attach_status']}"))
     for tables in shot["cells"].values():
         for row in tables.get("instances", []):
             words.name(row["image_ref"], "image")
@@ -110,7 +110,7 @@ def numbers(shot: Record, cell: str, tables: Mapping[str, list[Record]]) -> dict
     nodes = {node["id"]: f"node {host}" for host, node in shot["compute_nodes"].items() if node["cell"] == cell}
     return {
         "action_id": {row["id"]: f"{row['action']} {row['request_id']}" for row in tables.get("instance_actions", [])},
-        "migration_id": {row["id"]: f"migration {row['uuid']}" for row in tables.get("migrations", [])},
+        "migration_id": {row["id"]: f"migration {row.get('uuid')}" for row in tables.get("migrations", [])},
         "compute_id": nodes,
     }
 
