@@ -18,6 +18,7 @@ import click
 from cellmove.errors import RolledBack
 from cellmove.sandbox import services
 from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.seed import running_hosts
 from cellmove.sandbox.store import CELLS, Cloud, cell_of, metadata
 
 FIRST, SECOND = "web-1", "db-1"
@@ -51,7 +52,11 @@ def show(pace: float) -> None:
 
 def _play(process: Process, environment: Mapping[str, str], pace: float) -> None:
     def cellmove(*words: str) -> None:
-        ended = _started(environment, *words).wait()
+        command = _started(environment, *words)
+        try:
+            ended = command.wait()
+        finally:
+            command.terminate()  # when the show is ended from outside; of one that has ended nothing comes
         if ended:
             raise RolledBack(f"cellmove {shlex.join(words)} ended with {ended}")
 
@@ -127,7 +132,7 @@ def _list(cloud: Cloud, servers: Mapping[str, str]) -> None:
     click.echo(f"\n  {'SERVER':8}{'STATE':10}{'CELL':8}{'HOST':10}{'vCPUs':7}GUEST RUNS ON")
     for name, server in servers.items():
         row, cell = _home(cloud, server)
-        running = ", ".join(_running(cloud, server)) or "no host"
+        running = ", ".join(running_hosts(cloud, server)) or "no host"
         click.echo(f"  {name:8}{row['vm_state']:10}{cell:8}{row['host']:10}{row['vcpus']:<7}{running}")
 
 
@@ -136,10 +141,6 @@ def _home(cloud: Cloud, server: str) -> tuple[Mapping[str, Any], str]:
     mapping = cloud.row("api", "instance_mappings", instance_uuid=server) or {}
     cell = CELLS[mapping["cell_id"] - 2]
     return cloud.row(cell, "instances", uuid=server, deleted=0) or {}, cell
-
-
-def _running(cloud: Cloud, server: str) -> list[str]:
-    return [host for host, guests in cloud.world.guests.items() if guests.get(server, {}).get("state") == 1]
 
 
 def _judge(cloud: Cloud, servers: Mapping[str, str]) -> None:
@@ -183,8 +184,8 @@ def misplaced(cloud: Cloud, server: str, wanted: Wanted) -> Iterable[str]:
         if column in table.c and cloud.rows(other, table.name, **{column: server}):
             yield f"{other} still has rows in {table.name}"
     world = cloud.world
-    if _running(cloud, server) != [wanted.host]:
-        yield f"its guest runs on {_running(cloud, server)}"
+    if running_hosts(cloud, server) != [wanted.host]:
+        yield f"its guest runs on {running_hosts(cloud, server)}"
     for what, places in (("guest", world.guests), ("disk", world.disks)):
         strange = [host for host, there in places.items() if server in there and host != wanted.host]
         if strange:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from typing import Any
@@ -315,8 +314,3 @@ def _confirm_first(cloud: Cloud, cell: str, row: Record) -> None:
 def running_hosts(cloud: Cloud, server: str) -> list[str]:
     """The hosts on which the guest runs."""
     return [host for host, guests in cloud.world.guests.items() if guests.get(server, {}).get("state") == 1]
-
-
-def utc(text: str) -> datetime.datetime:
-    """A time out of ISO text, without a zone."""
-    return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
