@@ -203,6 +203,10 @@ def test_what_is_finished_is_left_alone_to_the_last_byte(sandbox: Sandbox) -> No
     server = sandbox.boot("idle", ports=1, volumes=1)
     command = ("resize", server.name, "m1.small", "--host", TARGET)
     sandbox.cellmove(*command)
+    cells = sandbox.picture(server.id)["cells"].values()
+    rows = [row for cell in cells for row in cell.get("instance_system_metadata", [])]
+    assert len(rows) > 2
+    assert [row["key"] for row in rows if row["key"].startswith("cellmove")] == [], "our marks are taken off"
     idle = (
         command,
         ("resume", server.name),
