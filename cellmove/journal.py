@@ -289,7 +289,11 @@ def _is_damaged(location: str, how: str) -> Unreachable:
     return Unreachable(
         f"the journal {location} is damaged: {how}",
         state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
-        next_command=f"mv {location} {location}.damaged && cellmove adopt SERVER",
+        next_command=(
+            "cellmove --journal ANOTHER adopt SERVER"
+            if "://" in location
+            else f"mv {location} {location}.damaged && cellmove adopt SERVER"
+        ),
     )
 
 
@@ -398,20 +402,31 @@ def _version(journal: Journal) -> int:
 
     :raises Damaged: there are tables, but not the one that says the version
     """
-    from sqlalchemy import inspect, select
+    from sqlalchemy import inspect, select, text
 
     about = journal.metadata.tables["about"]
+
+    def version(connection: Connection) -> int | None:
+        if not inspect(connection).has_table("about"):
+            return None
+        found = connection.execute(select(about.c.schema_version)).scalar()
+        return None if found is None else int(found)
+
     with journal.engine.begin() as connection:
-        if inspect(connection).has_table("about"):
-            version = connection.execute(select(about.c.schema_version)).scalar()
-            if version is None:
-                raise seal.Damaged("it does not say its version")
-            return int(version)
-        if connection.dialect.name == "sqlite":
-            raise seal.Damaged("it does not say its version")
-        journal.metadata.create_all(connection)
-        seal.make_about(connection, about, seal.EMPTY)
-    return seal.VERSION
+        known = version(connection)
+    if known is not None:
+        return known
+    if journal.engine.dialect.name == "sqlite":
+        raise seal.Damaged("it does not say its version")
+    with journal.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # Tables are made outside any transaction there: two first runs at once, one makes them, one waits.
+        connection.execute(text("SELECT GET_LOCK('cellmove-tables', 30)"))
+        known = version(connection)
+        if known is None:
+            journal.metadata.create_all(connection)
+            seal.make_about(connection, about, seal.EMPTY)
+        connection.execute(text("SELECT RELEASE_LOCK('cellmove-tables')"))
+    return known or seal.VERSION
 
 
 def _url(where: str) -> URL:
