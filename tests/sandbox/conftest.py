@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from tests.sandbox.place import Sandbox
 
 
 @pytest.fixture(scope="session")
-def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """The embedded cloud, served."""
-    process = start(tmp_path_factory.mktemp("sandbox"))
-    yield process
-    process.end()
+def sandbox_process() -> Iterator[Process]:
+    """The embedded cloud, served; where there is shared memory its databases need not wait for a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    with tempfile.TemporaryDirectory(prefix="cellmove-test-", dir=memory if memory.is_dir() else None) as folder:
+        process = start(Path(folder))
+        yield process
+        process.end()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Everything that a cellmove process imports on its way, for the process that the others are forked from."""
 
+import gc
 import importlib
 
 for name in (
@@ -13,3 +14,6 @@ for name in (
     "sqlite3",
 ):
     importlib.import_module(name)
+
+gc.collect()
+gc.freeze()  # what is here stays, and is shared
