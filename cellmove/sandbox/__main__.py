@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import socketserver
 import threading
 import time
@@ -72,11 +73,18 @@ def add_control(app: Any, cloud: Cloud, pace: list[float]) -> None:
     def fault(key: str, how: str) -> None:
         cloud.world.faults[key] = how
 
+    def world(**values: Any) -> None:
+        """Put the world back as it was."""
+        for name, value in values.items():
+            setattr(cloud.world, name, value)
+        seed.heartbeat(cloud)
+
     def slow(seconds: float) -> None:
         pace[0] = seconds
 
     known: dict[str, Callable[..., Any]] = {
         "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "fault": fault, "pace": slow,
+        "world": world,
         **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
            for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
                         seed.make_volume)},
@@ -97,7 +105,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--database", default="", help="URL in front of api, cell1 and cell2 (default: SQLite)")
+    parser.add_argument("--with-parent", action="store_true", help="end when whoever started it ends")
     chosen = parser.parse_args()
+    parent = os.getppid()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     urls = (
         {name: f"{chosen.database}{name}" for name in ("api", "cell1", "cell2")}
@@ -119,7 +129,10 @@ def main() -> None:
 
     def beat() -> None:
         while True:
-            time.sleep(HEARTBEAT)
+            for _ in range(round(HEARTBEAT)):
+                time.sleep(1.0)
+                if chosen.with_parent and os.getppid() != parent:
+                    os._exit(0)
             with cloud.lock:
                 seed.heartbeat(cloud)
 

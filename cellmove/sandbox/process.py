@@ -64,7 +64,9 @@ def start(folder: Path, database: str = "") -> Process:
     """
     options = ["--database", database] if database else []
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "cellmove.sandbox", str(folder), *options], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "cellmove.sandbox", str(folder), "--with-parent", *options],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     said = json.loads(process.stdout.readline() if process.stdout else "")
     return Process(process, said["url"], said["environment"], said["databases"])

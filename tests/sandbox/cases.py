@@ -13,10 +13,11 @@ from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Refusal
 from tests.sandbox import judge
 from tests.sandbox.rig import Crash, Outcome, Rig, Seen
-from tests.sandbox.stage import BEFORE, SHAPES, STEPS, Checkpoint, Stage
+from tests.sandbox.stage import BEFORE, SHAPES, STEPS, Stage
 
 FAMILIES = {
-    "kill": "killed in a step, at every point of every action",
+    "real": "a real process ended by SIGKILL, at every point of every action",
+    "kill": "the same in one process, for every other shape of server",
     "undo": "killed while taking back, at every point of every action",
     "double": "killed, and killed again while recovering",
     "call": "one outgoing call goes wrong, for every call of a move",
@@ -120,7 +121,7 @@ def run(stage: Stage, name: str) -> tuple[list[str], list[str]]:
     return wrong, [outcome.text for outcome in outcomes]
 
 
-Played = tuple[Checkpoint, Callable[[], list[str]] | None]
+Played = tuple[Any, Callable[[], list[str]] | None]
 
 
 def kill_at(rig: Rig, action: str, point: str) -> None:
@@ -171,6 +172,24 @@ def _double(
     stage.rig.taps.on_journal = lambda _point, _action: None
     recover(stage.rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
     return checkpoint, None
+
+
+def _real(stage: Stage, outcomes: list[Outcome], step: str, action: str, point: str, recovery: str) -> Played:
+    """A real process, ended by a real SIGKILL."""
+    processes = stage.processes
+    scene, move = processes.set(step)
+    outcomes.append(processes.rig.run(step, move, killed=f"{step}:{action}:{point}"))
+    if outcomes[-1].code != -9:
+        raise AssertionError(f"never came to {point} of {action}")
+    outcomes.append(processes.rig.run("resume" if recovery == "on" else "rollback", move))
+    if outcomes[-1].code == 5 and recovery == "back":
+        outcomes.append(processes.rig.run(*words_of(outcomes[-1].next_command)))
+    if step in ("prep-dest", "prep-source") and recovery == "on":
+        # Gone on to the step's end; the way from there to the end is walked by others.
+        outcomes.append(processes.rig.run("rollback", move))
+    if outcomes[-1].code:
+        raise AssertionError(outcomes[-1].text)
+    return scene, lambda: judge.violations(processes.rig, scene, outcomes)
 
 
 def kill_at_number(rig: Rig, number: int) -> None:
@@ -297,7 +316,7 @@ def _seed(stage: Stage, outcomes: list[Outcome], number: str) -> Played:
 
 PLAYERS: dict[str, Callable[..., Played]] = {
     "kill": _kill, "undo": _undo, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
-    "seed": _seed,
+    "seed": _seed, "real": _real,
 }  # fmt: skip
 
 
@@ -332,10 +351,11 @@ def rehearse(
 def names(stage: Stage, *, long: bool) -> Iterator[str]:
     """Every case there is."""
     for shape in SHAPES:
+        family = "real" if shape == MAIN_SHAPE else f"kill:{shape}"
         for step in STEPS:
             _calls, points, _writes = rehearse(stage, shape, step)
             for point, action in points:
-                yield from (f"kill:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
+                yield from (f"{family}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
     for shape in (MAIN_SHAPE, "volume-stopped-full"):
         for step in ("prep-source", "finish"):
             _calls, points, _writes = rehearse(stage, shape, step, "rollback")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cellmove.sandbox import seed
 from tests.sandbox.judge import Scene
 from tests.sandbox.picture import picture
 from tests.sandbox.rig import Rig, Snapshot
+
+if TYPE_CHECKING:
+    from tests.sandbox.processes import ProcessStage
 
 SHAPES = {
     f"{backing}-{state}-{extras}": (backing == "volume", state == "active", extras)
@@ -42,6 +47,13 @@ class Stage:
         self.rig = Rig()
         self.empty = self.rig.save()
         self.made: dict[tuple[str, str], Checkpoint] = {}
+
+    @functools.cached_property
+    def processes(self) -> ProcessStage:
+        """The same with real processes, for those proofs that end them."""
+        from tests.sandbox.processes import ProcessStage
+
+        return ProcessStage()
 
     def set(self, shape: str, step: str) -> Checkpoint:
         """Put everything as it is before a step; "home" is before the plan."""
