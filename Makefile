@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit sandbox-test lab-test bench man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit sandbox-test proof test-long lab-test bench man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ demo: $(STAMP)  ## Move servers through an embedded cloud, with a kill -9 on the
 lab-demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
 	$(BIN)/python -m lab.demo
 
-test: lint unit sandbox-test lab-up lab-test bench  ## Everything: style, types, all tests, start-up time
+test: lint unit sandbox-test proof lab-up lab-test bench  ## Everything: style, types, all tests, start-up time
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
@@ -33,6 +33,14 @@ unit: $(STAMP)  ## Tests without any cloud, seconds
 
 sandbox-test: $(STAMP)  ## Whole commands against the sandbox, the embedded cloud
 	$(BIN)/pytest -q tests/sandbox -n 2 --durations=5
+
+proof: $(STAMP)  ## Every crash, every failed call, every meddler; and whether the proofs would notice
+	$(BIN)/python -m tests.sandbox.proof
+	$(BIN)/python -m tests.sandbox.mutations
+
+test-long: $(STAMP)  ## The long proofs: killed twice, thousands of seeds, every lost journal (hours)
+	$(BIN)/python -m tests.sandbox.proof --long
+	$(BIN)/python -m tests.sandbox.lost
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --dist loadgroup --durations=5

@@ -404,10 +404,12 @@ def _calls_to_consequences(session: Session, move: Move) -> Iterator[None]:
         entries = session.journal.entries_of(move.id)
         busy = busy_step(entries, move)
         commands = next_commands(move, busy)
-        kind = Stopped if busy or move.state is State.ROLLING_BACK else Unreachable
+        # A whole run may have done steps before this one.
+        part_way = busy or move.state is State.ROLLING_BACK or (move.aim and move.state is not State.PLANNED)
+        kind = Stopped if part_way else Unreachable
         raise kind(
             str(error),
-            state="the move stands where it stood" if busy else "nothing was written",
+            state="the move stands where it stood" if part_way else "nothing was written",
             next_command=commands[0] if commands else "",
         ) from None
 

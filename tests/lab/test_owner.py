@@ -46,18 +46,49 @@ def test_a_server_deleted_on_the_way_stays_deleted(cellmove, boot):
     move = cellmove("plan", server.id, "--host", TARGET, "-f", "value").stdout.split()[0]
     cellmove("prep-dest", move)
     cellmove("prep-source", move)
-    cloud.connect().compute.delete_server(server.id)
-    cloud.wait_for("the server to be gone", lambda: cloud.show(server.id) is None, 60)
+    delete(server.id)
 
-    refused = cellmove("finish", move, expect=1)
+    refused = cellmove("finish", move, expect=5)
 
-    assert "deleted" in refused.stderr
-    shot = oracle.picture(server.id)
+    assert "deleted by its owner" in refused.stderr
+    assert f"next: cellmove resume {move}" in refused.stderr
+    cellmove("resume", move)
+    check_gone(server.id)
+    assert not oracle.picture(server.id)["cells"]["cell2"], "the target cell still has rows of a deleted server"
+    assert cellmove("show", move, "-f", "json").json["state"] == "server-gone"
+
+
+def delete(server_id: str) -> None:
+    """As its owner does it; nova takes that in any task state."""
+    cloud.connect().compute.delete_server(server_id)
+    cloud.wait_for("the server to be gone", lambda: cloud.show(server_id) is None, 60)
+
+
+def check_gone(server_id: str) -> None:
+    """Nothing that costs anybody anything is left of a server."""
+    shot = oracle.picture(server_id)
     assert shot["guests"] == {}
+    assert shot["disks"] == {}
     assert shot["images"] == []
     assert not any(shot["allocations"].values())
-    assert not shot["cells"]["cell2"], "the target cell still has rows of a deleted server"
-    assert cellmove("show", move, "-f", "json").json["state"] == "rolled-back"
+    assert not any(volume.get("attachments") for volume in shot["volumes"].values())
+    live = [row for cell in shot["cells"].values() for row in cell.get("instances", []) if not row["deleted"]]
+    assert live == []
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("where", ["revert:prepare_source:before-intent", "revert:clean_target:before-intent"])
+def test_a_server_deleted_while_it_is_reverted_leaves_nothing(cellmove, killed, boot, where):
+    """Before the switch nova forgets the copy at the source, after it the one at the target."""
+    server = boot("swept", volumes=1)
+    cellmove("migrate", server.id, "--host", TARGET)
+    killed(where, "revert", server.id)
+    delete(server.id)
+
+    cellmove("resume", server.id)
+
+    check_gone(server.id)
+    assert cellmove("show", server.id, "-f", "json").json["state"] == "server-gone"
 
 
 @pytest.mark.lab

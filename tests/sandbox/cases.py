@@ -35,6 +35,16 @@ RECOVERIES = ("on", "back")
 MEDDLING = ("delete", "attach", "detach", "rename", "lock", "hard_reboot")
 MAIN_SHAPE = "image-active-full"
 GOALS = {"confirm": State.CONFIRMED, "revert": State.REVERTED}
+KEPT = (
+    "seed:123",
+    "restart:image-active-full:prep-source:prep_snapshot_based_resize_at_source:7:back",
+    "restart:image-active-full:revert:finish_revert_snapshot_based_resize_at_source:7:on",
+    "meddle:image-active-full:revert:switch_back:delete:back",
+    "meddle:image-active-full:prep-source:stash:delete:on",
+    "meddle:image-active-full:finish:switch_mapping:rename:on",
+)
+"""Cases that failed once, and would again if the reason came back."""
+
 SEEDS, MANY_SEEDS = 200, 5000
 PATIENCE = 15
 """How many commands an operator types before the case counts as one that never ends."""

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.sandbox import cases
@@ -47,8 +48,9 @@ def run_all(names: list[str], jobs: int) -> tuple[Counter[str], dict[str, list[s
     begun = time.monotonic()
     counted: Counter[str] = Counter()
     wrong: dict[str, list[str]] = {}
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for results in pool.imap_unordered(work, chunks(names)):
+    # Not a Pool: its workers may not have children, and some proofs need them.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for results in pool.map(work, chunks(names)):
             for name, problems, _story in results:
                 counted[name.partition(":")[0]] += 1
                 if problems:

@@ -1,0 +1,80 @@
+"""The proofs themselves: that no action is left out of them, and that they would notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellmove import steps
+from cellmove.move import Step
+from tests.sandbox import cases
+from tests.sandbox.cases import POINTS, RECOVERIES
+from tests.sandbox.judge import violations
+from tests.sandbox.stage import SHAPES, STEPS, Stage
+
+
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture(scope="module")
+def names(stage: Stage) -> list[str]:
+    return list(cases.names(stage, long=False))
+
+
+def test_every_action_of_the_code_is_killed_at_every_point(names):
+    """The inventory is counted from the code: a new action that no case kills fails here."""
+    wanted = {
+        f"{step}:{action.name}:{point}:{recovery}"
+        for step in STEPS
+        for action in steps.ACTIONS[Step(step)]
+        for point in POINTS
+        for recovery in RECOVERIES
+    }
+    real = {name.removeprefix("real:") for name in names if name.startswith("real:")}
+    assert real == wanted
+    assert {Step(step) for step in STEPS} == set(steps.ACTIONS) - {Step.SWEEP}
+
+
+def test_every_shape_is_there_and_no_case_twice(names):
+    shapes = {name.split(":")[1] for name in names if name.startswith("kill:")}
+    assert shapes == set(SHAPES) - {cases.MAIN_SHAPE}
+    assert len(names) == len(set(names))
+    assert len(names) >= 3000
+
+
+def test_every_undo_of_the_way_there_is_killed(names):
+    taken_back = {
+        action.name
+        for step in (Step.PREP_DEST, Step.PREP_SOURCE)
+        for action in steps.ACTIONS[step]
+        if action.undo is not None
+    }
+    assert taken_back <= {name.split(":")[3] for name in names if name.startswith("undo:")}
+
+
+@pytest.mark.parametrize("name", cases.KEPT)
+def test_a_case_that_once_failed(stage, name):
+    """Kept for ever, whatever the draw of the day is."""
+    problems, story = cases.run(stage, name)
+    assert problems == [], story
+
+
+def test_the_judge_sees_a_guest_that_ran_twice(stage):
+    scene = stage.set(cases.MAIN_SHAPE, "confirm").scene
+    history = stage.rig.cloud.world.history
+    assert not [words for words in violations(stage.rig, scene, []) if "while it ran" in words]
+    history.append({"what": "guest started", "host": "c1-host1", "server": scene.server})
+    assert any("while it ran on" in words for words in violations(stage.rig, scene, []))
+
+
+def test_the_judge_sees_what_is_left_over(stage):
+    scene = stage.set(cases.MAIN_SHAPE, "confirm").scene
+    world = stage.rig.cloud.world
+    assert violations(stage.rig, scene, []) == []
+    world.images["x"] = {"name": "web-resize-temp", "status": "active", "instance_uuid": scene.server}
+    world.usage["c2-host2"][scene.server] = 1
+    world.disks["c2-host1"][scene.server] = {"disk": "another"}
+    found = "\n".join(violations(stage.rig, scene, []))
+    for words in ("web-resize-temp", "count its resources", "the disk on c2-host1"):
+        assert words in found
