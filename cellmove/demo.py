@@ -58,7 +58,8 @@ def _play(process: Process, environment: Mapping[str, str], pace: float) -> None
         finally:
             command.terminate()  # when the show is ended from outside; of one that has ended nothing comes
         if ended:
-            raise RolledBack(f"cellmove {shlex.join(words)} ended with {ended}")
+            died = "" if process.process.poll() is None else f"; the cloud ended with {process.process.poll()}"
+            raise RolledBack(f"cellmove {shlex.join(words)} ended with {ended}{died}")
 
     servers = {
         FIRST: process.control("boot", name=FIRST, ports=2, volumes=1),

@@ -101,7 +101,8 @@ def boot(
     put("instance_id_mappings", {"uuid": server})
     put("instance_actions_events", rows["event"], action_id=put("instance_actions", rows["action"]))
     if not volume_backed:
-        put("block_device_mapping", rows["image_mapping"], uuid=cloud.new_id("mapping"))
+        kind = None if volumes else "disk"  # nova's API says it only where the owner named no mappings
+        put("block_device_mapping", rows["image_mapping"], uuid=cloud.new_id("mapping"), device_type=kind)
     names = [f"{name}-root"] if volume_backed else []
     for number, volume in enumerate([*names, *(f"{name}-data{each}" for each in range(volumes))]):
         root = volume.endswith("-root")
