@@ -154,7 +154,7 @@ class Journal:
     def _select(self, condition: Any) -> list[Move]:
         from sqlalchemy import select
 
-        query = select(*self.moves.c).order_by(self.moves.c.created_at, self.moves.c.id)
+        query = select(self.moves).order_by(self.moves.c.created_at, self.moves.c.id)
         if condition is not None:
             query = query.where(condition)
         with self._transaction() as connection:
@@ -195,7 +195,7 @@ class Journal:
         """All lines of a move, in the order in which they were begun."""
         from sqlalchemy import select
 
-        query = select(*self.entries.c).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
+        query = select(self.entries).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
         with self._transaction() as connection:
             return [_entry(row) for row in connection.execute(query)]
 

@@ -117,7 +117,7 @@ def change(connection: Connection, table: Table, key: Mapping[str, Any], values:
     from sqlalchemy import select, update
 
     where = [table.c[name] == value for name, value in key.items()]
-    row = connection.execute(select(*table.c).where(*where)).one_or_none()
+    row = connection.execute(select(table).where(*where)).one_or_none()
     if row is None:
         return False
     before = verified(table.name, row._mapping)
@@ -169,7 +169,7 @@ def verify(connection: Connection, metadata: MetaData) -> None:
     digest = EMPTY
     for name in ("moves", "entries"):
         table = metadata.tables[name]
-        for row in connection.execute(select(*table.c)):
+        for row in connection.execute(select(table)):
             verified(name, row._mapping)
             digest = combined(digest, row._mapping["checksum"])
     if digest != rows[0].digest:
@@ -198,7 +198,7 @@ def upgrade(engine: Engine, metadata: MetaData) -> None:
         digest = EMPTY
         for name in ("moves", "entries"):
             table = metadata.tables[name]
-            for row in connection.execute(select(*table.c)).all():
+            for row in connection.execute(select(table)).all():
                 sum_ = checksum(name, row._mapping)
                 where = [key == row._mapping[key.name] for key in table.primary_key.columns]
                 connection.execute(update(table).where(*where).values(checksum=sum_))

@@ -162,13 +162,13 @@ def copy_action(source: CellDatabase, target: CellDatabase, server_id: str, requ
     actions, events = source["instance_actions"], source["instance_actions_events"]
     with transaction(source.engine, source.name) as connection:
         action = connection.execute(
-            select(*actions.c)
+            select(actions)
             .where(actions.c.instance_uuid == server_id, actions.c.request_id == request_id)
             .order_by(actions.c.id.desc())
         ).first()
         if action is None:
             return
-        rows = connection.execute(select(*events.c).where(events.c.action_id == action.id).order_by(events.c.id))
+        rows = connection.execute(select(events).where(events.c.action_id == action.id).order_by(events.c.id))
         event_rows = [dict(row._mapping) for row in rows]
     with transaction(target.engine, target.name) as connection:
         if _action_id(connection, target, server_id, request_id) is not None:

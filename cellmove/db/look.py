@@ -94,13 +94,13 @@ def find_flavors(api_engine: Engine, name_or_id: str) -> list[Flavor]:
     columns = ("id", "flavorid", "name", "vcpus", "memory_mb", "root_gb", "ephemeral_gb", "swap", "disabled")
     flavors = table("flavors", *map(column, columns))
     extra = table("flavor_extra_specs", column("flavor_id"), column("key"), column("value"))
-    query = select(*flavors.c).where(or_(flavors.c.flavorid == name_or_id, flavors.c.name == name_or_id))
+    query = select(flavors).where(or_(flavors.c.flavorid == name_or_id, flavors.c.name == name_or_id))
     found = _rows(api_engine, query)
     rows = [row for row in found if row.flavorid == name_or_id] or found
     if not rows:
         return []
     specs: dict[int, dict[str, str]] = {}
-    wanted = select(*extra.c).where(extra.c.flavor_id.in_([row.id for row in rows]))
+    wanted = select(extra).where(extra.c.flavor_id.in_([row.id for row in rows]))
     for spec in _rows(api_engine, wanted):
         specs.setdefault(spec.flavor_id, {})[spec.key] = spec.value or ""
     return [make_flavor({**row._mapping, "extra_specs": specs.get(row.id, {})}) for row in rows]

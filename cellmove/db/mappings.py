@@ -14,7 +14,7 @@ def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) 
 
     table = source["block_device_mapping"]
     with transaction(source.engine, source.name) as connection:
-        row = connection.execute(select(*table.c).where(table.c.uuid == mapping_uuid, table.c.deleted == 0)).one()
+        row = connection.execute(select(table).where(table.c.uuid == mapping_uuid, table.c.deleted == 0)).one()
     values = {name: value for name, value in row._mapping.items() if name in target["block_device_mapping"].c}
     values.pop("id")
     values |= {"attachment_id": None, "connection_info": None}

@@ -69,14 +69,14 @@ def read_rows(database: CellDatabase, server_id: str) -> Rows:
             if name not in database.tables:
                 continue
             table = database[name]
-            query = select(*table.c).where(table.c[key] == server_id)
+            query = select(table).where(table.c[key] == server_id)
             if "deleted" in table.c:
                 query = query.where(table.c.deleted == 0)
             order = table.c.id if "id" in table.c else table.c[key]
             rows[name] = [dict(row._mapping) for row in connection.execute(query.order_by(order))]
         events = database["instance_actions_events"]
         action_ids = [row["id"] for row in rows["instance_actions"]]
-        query = select(*events.c).where(events.c.action_id.in_(action_ids), events.c.deleted == 0)
+        query = select(events).where(events.c.action_id.in_(action_ids), events.c.deleted == 0)
         found = connection.execute(query.order_by(events.c.id)) if action_ids else ()
         rows["instance_actions_events"] = [dict(row._mapping) for row in found]
     return rows

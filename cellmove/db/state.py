@@ -58,7 +58,7 @@ def read_instance(database: CellDatabase, server_id: str) -> dict[str, Any] | No
 
     table = database["instances"]
     with transaction(database.engine, database.name) as connection:
-        row = connection.execute(select(*table.c).where(table.c.uuid == server_id, table.c.deleted == 0)).one_or_none()
+        row = connection.execute(select(table).where(table.c.uuid == server_id, table.c.deleted == 0)).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
@@ -177,7 +177,7 @@ def read_extra(database: CellDatabase, server_id: str) -> dict[str, Any]:
     table = database["instance_extra"]
     with transaction(database.engine, database.name) as connection:
         row = connection.execute(
-            select(*table.c).where(table.c.instance_uuid == server_id, table.c.deleted == 0).order_by(table.c.id)
+            select(table).where(table.c.instance_uuid == server_id, table.c.deleted == 0).order_by(table.c.id)
         ).first()
     return {} if row is None else dict(row._mapping)
 
@@ -235,7 +235,7 @@ def read_migration(database: CellDatabase, migration_uuid: str) -> dict[str, Any
     table = database["migrations"]
     with transaction(database.engine, database.name) as connection:
         row = connection.execute(
-            select(*table.c).where(table.c.uuid == migration_uuid, table.c.deleted == 0)
+            select(table).where(table.c.uuid == migration_uuid, table.c.deleted == 0)
         ).one_or_none()
     return None if row is None else dict(row._mapping)
 
@@ -305,7 +305,7 @@ def read_service(database: CellDatabase, host: str, binary: str = "nova-compute"
     table = database["services"]
     with transaction(database.engine, database.name) as connection:
         row = connection.execute(
-            select(*table.c).where(table.c.host == host, table.c.binary == binary, table.c.deleted == 0)
+            select(table).where(table.c.host == host, table.c.binary == binary, table.c.deleted == 0)
         ).first()
     return None if row is None else dict(row._mapping)
 

@@ -20,7 +20,7 @@ def cross_cell_migrations(database: CellDatabase, server_id: str) -> list[dict[s
 
     table = database["migrations"]
     query = (
-        select(*table.c)
+        select(table)
         .where(table.c.instance_uuid == server_id, table.c.deleted == 0, table.c.cross_cell_move == true())
         .order_by(table.c.id)
     )

@@ -149,7 +149,7 @@ class Cloud:
         from sqlalchemy import select
 
         found = self.table(table, "api" if where == "api" else "cell")
-        query = select(*found.c).where(*(found.c[name] == value for name, value in match.items()))
+        query = select(found).where(*(found.c[name] == value for name, value in match.items()))
         query = query.order_by(*found.primary_key.columns)
         with self.engines[where].connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cellmove.move import State
+from cellmove.move import TRANSITIONS, State
 from cellmove.sandbox import buses, seed
 from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Refusal
@@ -46,6 +46,7 @@ KEPT = (
 """Cases that failed once, and would again if the reason came back."""
 
 SEEDS, MANY_SEEDS = 200, 5000
+STATE_BEFORE = {step.value: before for step, (before, _after) in TRANSITIONS.items()}
 PATIENCE = 15
 """How many commands an operator types before the case counts as one that never ends."""
 
@@ -192,6 +193,8 @@ def _real(stage: Stage, outcomes: list[Outcome], step: str, action: str, point: 
     if outcomes[-1].code != -9:
         raise AssertionError(f"never came to {point} of {action}")
     outcomes.append(processes.rig.run("resume" if recovery == "on" else "rollback", move))
+    if recovery == "on" and processes.rig.move().state is STATE_BEFORE[step]:
+        outcomes.append(processes.rig.run(step, move))  # it was killed before it had begun
     if outcomes[-1].code == 5 and recovery == "back":
         outcomes.append(processes.rig.run(*words_of(outcomes[-1].next_command)))
     if step in ("prep-dest", "prep-source") and recovery == "on":
@@ -199,7 +202,7 @@ def _real(stage: Stage, outcomes: list[Outcome], step: str, action: str, point: 
         outcomes.append(processes.rig.run("rollback", move))
     if outcomes[-1].code:
         raise AssertionError(outcomes[-1].text)
-    return scene, lambda: judge.violations(processes.rig, scene, outcomes)
+    return scene, lambda: judge.violations(processes.rig, scene, outcomes, once_more=False)
 
 
 def kill_at_number(rig: Rig, number: int) -> None:

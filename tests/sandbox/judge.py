@@ -40,8 +40,11 @@ class Scene:
     host: str = "c1-host1"
 
 
-def violations(rig: Rig, scene: Scene, outcomes: list[Outcome]) -> list[str]:
-    """What is wrong after a case. Empty when all promises were kept."""
+def violations(rig: Rig, scene: Scene, outcomes: list[Outcome], *, once_more: bool = True) -> list[str]:
+    """What is wrong after a case. Empty when all promises were kept.
+
+    :param once_more: type ``resume`` again, which must do nothing
+    """
     move = rig.move()
     shot = picture(rig.cloud, scene.server)
     found = [*_place(rig, scene, shot, move.state), *_history(rig, scene.server), *_truth(outcomes)]
@@ -49,8 +52,7 @@ def violations(rig: Rig, scene: Scene, outcomes: list[Outcome]) -> list[str]:
         changed = oracle.compare(scene.bystander_before, picture(rig.cloud, scene.bystander))
         found.append(f"the bystander was changed: {changed}")
     found += [f"an effect that the journal did not know of before: {text}" for text in rig.taps.unannounced]
-    found += _once_more(rig, move.id)
-    return found
+    return [*found, *_once_more(rig, move.id)] if once_more else found
 
 
 def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[str]:

@@ -20,11 +20,8 @@ from cellmove.sandbox.store import Cloud
 from tests.sandbox.judge import Scene
 from tests.sandbox.picture import picture
 from tests.sandbox.place import FORKS, run_command
-from tests.sandbox.rig import Outcome, Taps, newest_move
+from tests.sandbox.rig import Outcome, Taps, newest_move, shared_memory
 from tests.sandbox.stage import BEFORE
-
-TABLES = ("instances", "instance_extra", "migrations", "block_device_mapping", "instance_system_metadata",
-          "instance_actions_events")  # fmt: skip
 
 
 def killed_command(where: str, arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
@@ -39,7 +36,7 @@ class ProcessRig:
     """The cloud as a process, and a command a process: what :class:`tests.sandbox.rig.Rig` is in one."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cellmove-processes-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="cellmove-processes-", dir=shared_memory()))
         self.process = start(self.folder / "cloud")
         self.environment = self.process.environment | {"CELLMOVE_JOURNAL": str(self.folder / "journal.db")}
         self.taps = Taps()
@@ -58,7 +55,6 @@ class ProcessRig:
         out, err = self.folder / "out", self.folder / "err"
         for path in (out, err):
             path.unlink(missing_ok=True)
-        before = self._trace()
         arguments = (list(command), dict(self.environment), out, err)
         child = (
             FORKS.Process(target=killed_command, args=(killed, *arguments))
@@ -76,15 +72,8 @@ class ProcessRig:
         lines = [line for line in said.splitlines() if line.startswith("next: ")]
         return Outcome(
             command, child.exitcode, said if child.exitcode > 0 else "", "",
-            lines[-1].removeprefix("next: ") if lines else "", int(before != self._trace()),
+            lines[-1].removeprefix("next: ") if lines else "",
         )  # fmt: skip
-
-    def _trace(self) -> tuple[Any, ...]:
-        """Everything that a command may change, but for the heartbeats."""
-        cloud = self.cloud
-        rows = [str(cloud.rows(cell, table)) for cell in ("cell1", "cell2") for table in TABLES]
-        world = {name: value for name, value in asdict(cloud.world).items() if name != "counter"}
-        return (str(world), *rows, str(cloud.rows("api", "instance_mappings")))
 
     def sleep(self, _seconds: float) -> None:
         """Not here: the cloud is at work all the time."""

@@ -124,6 +124,12 @@ class Taps:
     unannounced: list[str] = field(default_factory=list)
 
 
+def shared_memory() -> Path | None:
+    """Where files are quicker than on a disk, if there is such a place."""
+    place = Path("/dev/shm")  # noqa: S108 - only ever a folder of our own in it
+    return place if place.is_dir() else None
+
+
 def newest_move(journal: Path) -> Move:
     """The move that was opened last."""
     query = "SELECT id, server_id, server_name, kind, state, created_at, updated_at FROM moves ORDER BY rowid DESC"
@@ -136,10 +142,7 @@ class Rig:
     """The cloud, and cellmove beside it."""
 
     def __init__(self) -> None:
-        shared_memory = Path("/dev/shm")  # noqa: S108 - faster than a disk, where there is one
-        self.folder = Path(
-            tempfile.mkdtemp(prefix="cellmove-rig-", dir=shared_memory if shared_memory.is_dir() else None)
-        )
+        self.folder = Path(tempfile.mkdtemp(prefix="cellmove-rig-", dir=shared_memory()))
         self.seconds = 0.0
         self.ids = 0
         self.beaten = -100.0
