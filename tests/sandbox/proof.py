@@ -56,6 +56,9 @@ def run_all(names: list[str], jobs: int) -> tuple[Counter[str], dict[str, list[s
                 if problems:
                     wrong[name] = problems
                     print(f"FAILED {name}\n  " + "\n  ".join(problems), flush=True)
+            if counted.total() % 500 < CHUNK:
+                spent = time.monotonic() - begun
+                print(f"{counted.total()} of {len(names)} cases, {spent:.0f} s", file=sys.stderr, flush=True)
     return counted, wrong, time.monotonic() - begun
 
 
