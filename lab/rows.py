@@ -87,8 +87,9 @@ def purge(server_id):
                     (server_id,),
                 )
                 cursor.execute(
-                    f"UPDATE {database}.migrations SET status = 'error' WHERE instance_uuid = %s "
-                    "AND status NOT IN ('confirmed', 'reverted', 'error', 'failed', 'cancelled', 'completed', 'done')",
+                    # One in error that has no instance would keep the host's resource tracker from starting.
+                    f"UPDATE {database}.migrations SET deleted = id, deleted_at = UTC_TIMESTAMP() "
+                    "WHERE instance_uuid = %s AND deleted = 0",
                     (server_id,),
                 )
         with connection.cursor() as cursor:
