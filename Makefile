@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit sandbox-test proof test-long lab-test bench man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit sandbox-test proof mutants test-long lab-test bench man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -34,11 +34,13 @@ unit: $(STAMP)  ## Tests without any cloud, seconds
 sandbox-test: $(STAMP)  ## Whole commands against the sandbox, the embedded cloud
 	$(BIN)/pytest -q tests/sandbox -n 2 --durations=5
 
-proof: $(STAMP)  ## Every crash, every failed call, every meddler; and whether the proofs would notice
+proof: $(STAMP)  ## Every crash, every failed call, every meddler, in the sandbox
 	$(BIN)/python -m tests.sandbox.proof
+
+mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing
 	$(BIN)/python -m tests.sandbox.mutations
 
-test-long: $(STAMP)  ## The long proofs: killed twice, thousands of seeds, every lost journal (hours)
+test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every lost journal (hours)
 	$(BIN)/python -m tests.sandbox.proof --long
 	$(BIN)/python -m tests.sandbox.lost
 
