@@ -127,7 +127,7 @@ def _call(context: Context, cell: Cell, host: str, method: Method, request_id: s
         raise CannotConnect(f"nova-compute on {host} is down")
     bus = context.gateway.bus(cell)
     rpc = request_context(context.gateway, context.clock, request_id)
-    return compute.invoke(
+    answer = compute.invoke(
         bus,
         rpc,
         method,
@@ -137,6 +137,9 @@ def _call(context: Context, cell: Cell, host: str, method: Method, request_id: s
         migration=conductor.migration(bus, rpc, context.facts["migration_uuid"]),
         **more,
     )
+    # nova ends the first event of that name; after a call that was sent again, one is still open.
+    history.finish_event(database, server_id(context), request_id=request_id, event=method.event, now=now(context))
+    return answer
 
 
 def _seen_soon(context: Context, seen: Callable[[], str]) -> str:

@@ -137,6 +137,11 @@ def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Map
             expected = {"status": "reverting"}
             values = {"status": "post-migrating"}
             state.swap_migration(database, context.facts["migration_uuid"], expected, values, now, connection)
+        # The action came over from the target with its event still open.
+        history.finish_event(
+            database, server, request_id=context.facts["revert_request_id"], event=EVENT, now=now,
+            error="the revert was taken back", connection=connection,
+        )  # fmt: skip
 
 
 def _list_attachments(context: Context) -> Mapping[str, Any]:
