@@ -144,7 +144,12 @@ def find_out_source(context: Context, request_id: str) -> Finding:
     if instance is not None and instance["task_state"] is None:
         return Finding(Seen.FAILED, text=f"{host} was restarted during {compute.PREP_AT_SOURCE.name}")
     if instance is not None and instance["task_state"] == "resize_migrated":
-        return Finding(Seen.HAPPENED)  # its last save
+        # Its last save was made; the host died before it ended the event, which nobody else would do.
+        history.finish_event(
+            places.source(context), places.server_id(context), request_id=request_id,
+            event=compute.PREP_AT_SOURCE.event, now=places.now(context),
+        )  # fmt: skip
+        return Finding(Seen.HAPPENED)
     return finding
 
 
