@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,34 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.forge import Forge
+from tests.scenarios.place import Outcome, Server
 
 if TYPE_CHECKING:
     from tests.lab.travel import Traveller
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.register_assert_rewrite("tests.lab.travel")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        """stdout as JSON; a test that asks for it expects nothing else there."""
-        return json.loads(self.stdout)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that a test moves, and where it was booted."""
-
-    id: str
-    name: str
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Refusal
 from tests.sandbox import judge
 from tests.sandbox.rig import Crash, Outcome, Rig, Seen
-from tests.sandbox.stage import BEFORE, SHAPES, STEPS, Stage
+from tests.sandbox.stage import SHAPES, STEPS, Stage
 
 FAMILIES = {
     "real": "a real process ended by SIGKILL, at every point of every action",
@@ -146,14 +146,19 @@ def kill_at(rig: Rig, action: str, point: str) -> None:
     rig.taps.on_journal = on_journal
 
 
+def run_killed(rig: Rig, outcomes: list[Outcome], action: str, point: str, *command: str) -> None:
+    """Type a command that ends at a point of an action."""
+    kill_at(rig, action, point)
+    outcomes.append(rig.run(*command))
+    if outcomes[-1].code != -9:
+        raise AssertionError(f"never came to {point} of {action}")
+
+
 def _kill(
     stage: Stage, outcomes: list[Outcome], shape: str, step: str, action: str, point: str, recovery: str
 ) -> Played:
     checkpoint = stage.set(shape, step)
-    kill_at(stage.rig, action, point)
-    outcomes.append(stage.rig.run(step, checkpoint.move))
-    if outcomes[-1].code != -9:
-        raise AssertionError(f"never came to {point} of {action}")
+    run_killed(stage.rig, outcomes, action, point, step, checkpoint.move)
     recover(stage.rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
     return checkpoint, None
 
@@ -163,10 +168,7 @@ def _undo(
 ) -> Played:
     """Killed while a move that stands before ``step`` is taken back."""
     checkpoint = stage.set(shape, step)
-    kill_at(stage.rig, action, point)
-    outcomes.append(stage.rig.run("rollback", checkpoint.move))
-    if outcomes[-1].code != -9:
-        raise AssertionError(f"never came to {point} of {action}")
+    run_killed(stage.rig, outcomes, action, point, "rollback", checkpoint.move)
     outcomes.append(stage.rig.run("resume" if recovery == "on" else "rollback", checkpoint.move))
     return checkpoint, None
 
@@ -424,6 +426,3 @@ def names(stage: Stage, *, long: bool) -> Iterator[str]:
                         f"double:{MAIN_SHAPE}:{step}:{point}@{action}:{second}:{recovery}" for recovery in RECOVERIES
                     )
     yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))
-
-
-__all__ = ["BEFORE", "FAMILIES", "names", "run"]

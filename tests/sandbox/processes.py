@@ -6,8 +6,6 @@ seconds of reading libraries. From the fork on they are `cellmove` and nothing e
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import tempfile
 import time
 from dataclasses import asdict
@@ -20,7 +18,7 @@ from cellmove.sandbox.store import Cloud
 from tests.sandbox.judge import Scene
 from tests.sandbox.picture import picture
 from tests.sandbox.place import FORKS, run_command
-from tests.sandbox.rig import Outcome, Taps, newest_move, shared_memory
+from tests.sandbox.rig import Outcome, Taps, copy_databases, newest_move, put_databases_back, shared_memory
 from tests.sandbox.stage import BEFORE
 
 
@@ -81,27 +79,14 @@ class ProcessRig:
 
     def save(self) -> tuple[dict[str, Any], dict[str, bytes], bytes]:
         """World, databases and journal."""
-        databases = {}
-        for path in (self.folder / "cloud").glob("*.db"):
-            with (
-                contextlib.closing(sqlite3.connect(path)) as source,
-                contextlib.closing(sqlite3.connect(":memory:")) as copy,
-            ):
-                source.backup(copy)
-                databases[path.name] = copy.serialize()
+        databases = copy_databases((self.folder / "cloud").glob("*.db"))
         journal = self.folder / "journal.db"
         return asdict(self.cloud.world), databases, journal.read_bytes() if journal.exists() else b""
 
     def restore(self, saved: tuple[dict[str, Any], dict[str, bytes], bytes]) -> None:
         """Put everything back; the services report themselves alive at once."""
         world, databases, journal = saved
-        for name, content in databases.items():
-            with (
-                contextlib.closing(sqlite3.connect(":memory:")) as copy,
-                contextlib.closing(sqlite3.connect(self.folder / "cloud" / name)) as target,
-            ):
-                copy.deserialize(content)
-                copy.backup(target)
+        put_databases_back(self.folder / "cloud", databases)
         self.process.control("world", **world)
         for path in self.folder.glob("journal.db*"):
             path.unlink()
@@ -125,7 +110,7 @@ class ProcessStage:
             previous = BEFORE[key][-1:]
             if previous:
                 _scene, move = self.set(previous[0])
-                self._must("plan" if not previous else previous[0], move)
+                self._must(previous[0], move)
             else:
                 self.rig.restore(self.made["home"][0])
                 self._must("plan", scene.server, "m1.small", "--cell", "cell2")

@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -67,7 +67,10 @@ class DriverError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: its exit code, and the error if there was one. Code -9: it was killed."""
+    """How a command ended: its exit code, and the error if there was one. Code -9: it was killed.
+
+    :param failed_calls: how many of its outgoing calls were made to go wrong
+    """
 
     command: tuple[str, ...]
     code: int
@@ -75,6 +78,7 @@ class Outcome:
     state: str = ""
     next_command: str = ""
     effects: int = 0
+    failed_calls: int = 0
 
     @property
     def text(self) -> str:
@@ -117,10 +121,10 @@ class Taps:
 
     on_call: Tap = lambda _seen: ""
     on_journal: Callable[[str, str], None] = lambda _point, _action: None
-    on_tick: Callable[[], None] = lambda: None
     numbers: Iterator[int] = field(default_factory=itertools.count)
     calls: list[Seen] = field(default_factory=list)
     effects: int = 0
+    failed_calls: int = 0
     unannounced: list[str] = field(default_factory=list)
 
 
@@ -128,6 +132,30 @@ def shared_memory() -> Path | None:
     """Where files are quicker than on a disk, if there is such a place."""
     place = Path("/dev/shm")  # noqa: S108 - only ever a folder of our own in it
     return place if place.is_dir() else None
+
+
+def copy_databases(paths: Iterable[Path]) -> dict[str, bytes]:
+    """SQLite databases by the names of their files, whoever has them open."""
+    databases = {}
+    for path in paths:
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(":memory:")) as copy,
+        ):
+            source.backup(copy)
+            databases[path.name] = copy.serialize()
+    return databases
+
+
+def put_databases_back(folder: Path, databases: Mapping[str, bytes]) -> None:
+    """What :func:`copy_databases` copied, into files that others may have open."""
+    for name, content in databases.items():
+        with (
+            contextlib.closing(sqlite3.connect(":memory:")) as copy,
+            contextlib.closing(sqlite3.connect(folder / name)) as target,
+        ):
+            copy.deserialize(content)
+            copy.backup(target)
 
 
 def newest_move(journal: Path) -> Move:
@@ -153,7 +181,6 @@ class Rig:
         seed.make_cloud(self.cloud, BASE.replace("http://", "sandbox://") + "/bus")
         self.app = rest.make_app(self.cloud, BASE)
         self.hold: buses.Hold | None = None
-        self.host_faults: dict[str, str] = {}
         rest.add_bus(self.app, self.cloud, lambda: 0.0)
         environment = process.write_configuration(self.folder, BASE, files(self.folder))
         self.settings = settings_module.load({}, environment | {"CELLMOVE_JOURNAL": str(self.folder / "journal.db")})
@@ -186,7 +213,6 @@ class Rig:
         if self.seconds - self.beaten > 20:
             self.beaten = self.seconds
             seed.heartbeat(self.cloud)
-        self.taps.on_tick()
         for pair in list(self.working):
             with contextlib.suppress(StopIteration, Refusal):
                 for _ in range(steps):
@@ -203,15 +229,7 @@ class Rig:
 
     def save(self) -> Snapshot:
         """Keep everything as it is now."""
-        databases = {}
-        for path in sorted(self.folder.glob("*.db")):
-            if path.name != "journal.db":
-                with (
-                    contextlib.closing(sqlite3.connect(path)) as source,
-                    contextlib.closing(sqlite3.connect(":memory:")) as copy,
-                ):
-                    source.backup(copy)
-                    databases[path.name] = copy.serialize()
+        databases = copy_databases(path for path in self.folder.glob("*.db") if path.name != "journal.db")
         journal = self.folder / "journal.db"
         return Snapshot(
             pickle.dumps(self.cloud.world), databases, journal.read_bytes() if journal.exists() else b"",
@@ -223,13 +241,7 @@ class Rig:
         self.taps, self.working, self.hold, self.said = Taps(), [], None, []
         self.cloud.world = pickle.loads(snapshot.world)  # noqa: S301 - our own
         self.seconds, self.ids, self.beaten = snapshot.seconds, snapshot.ids, snapshot.seconds
-        for name, content in snapshot.databases.items():
-            with (
-                contextlib.closing(sqlite3.connect(":memory:")) as copy,
-                contextlib.closing(sqlite3.connect(self.folder / name)) as target,
-            ):
-                copy.deserialize(content)
-                copy.backup(target)
+        put_databases_back(self.folder, snapshot.databases)
         for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
             (self.folder / name).unlink(missing_ok=True)
         if snapshot.journal:
@@ -295,7 +307,7 @@ class Rig:
         """Type a command: one of the verbs, and a move or server."""
         verb, what = command[0], command[1]
         calls_to_computes._sent.clear()  # every command is a process of its own
-        begun = self.taps.effects
+        begun, failed_before = self.taps.effects, self.taps.failed_calls
         code, error = 0, None
         try:
             with self.session() as session:
@@ -304,10 +316,10 @@ class Rig:
             code, error = failure.exit_code, failure
         except Crash:
             code = -9
-        effects = self.taps.effects - begun
+        effects, failed_calls = self.taps.effects - begun, self.taps.failed_calls - failed_before
         if error is None:
-            return Outcome(command, code, effects=effects)
-        return Outcome(command, code, error.message, error.state, error.next_command, effects)
+            return Outcome(command, code, effects=effects, failed_calls=failed_calls)
+        return Outcome(command, code, error.message, error.state, error.next_command, effects, failed_calls)
 
     def _verb(self, session: sessions.Session, verb: str, what: str, more: tuple[str, ...]) -> None:
         if verb in ("resize", "migrate"):
@@ -344,6 +356,7 @@ class Rig:
         seen = Seen(next(self.taps.numbers), kind, text, writes)
         self.taps.calls.append(seen)
         wrong = self.taps.on_call(seen)
+        self.taps.failed_calls += wrong not in ("", "slow")
         if writes and wrong not in ("refused", "error", "conflict"):
             self._effect(text)
         return wrong

@@ -80,7 +80,7 @@ class Stage:
             disk = "" if volume_backed else rig.cloud.world.disks["c1-host1"][server]["disk"]
             scene = Scene(server, other, active, picture(rig.cloud, server), picture(rig.cloud, other), disk)
             return Checkpoint(scene, rig.save(), "")
-        previous = {"prep-dest": "home", "prep-source": "prep-dest", "finish": "prep-source", "confirm": "finish"}[step]
+        previous = ("home", *BEFORE[step])[-1]
         before = self.set(shape, previous)
         command = ("plan", before.scene.server, "m1.small") if previous == "home" else (previous, before.move)
         outcome = rig.run(*command)
