@@ -6,15 +6,10 @@ command needs it, so that ``cellmove --help`` answers at once.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
 from cellmove import __version__
 from cellmove.command import (
-    FORMATS,
     Commands,
     Options,
     answer_move,
@@ -24,83 +19,16 @@ from cellmove.command import (
     running,
 )
 from cellmove.events import Event, EventKind
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-# options that several commands share
-
-
-def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """A callback that keeps an option's value for the whole command line."""
-
-    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        options = context.find_object(Options)
-        if options is not None and value not in (None, False):
-            setattr(options, name, value)
-
-    return keep
-
-
-def _output_options(function: F) -> F:
-    for decorate in (
-        click.option(
-            "-q", "--quiet", is_flag=True, expose_value=False, is_eager=True, callback=_remember("quiet"),
-            help="Show no progress, only the result and errors.",
-        ),
-        click.option(
-            "-f", "--format", "form", type=click.Choice(FORMATS), expose_value=False, is_eager=True,
-            callback=_remember("form"), help="How to print the result: for people, for programs, or bare values.",
-        ),
-    ):  # fmt: skip
-        function = decorate(function)
-    return function
-
-
-def _target_options(function: F) -> F:
-    for decorate in (
-        click.option("--force-locked", is_flag=True, help="Move the server although it is locked."),
-        click.option("--cell", metavar="CELL", help="Move to this cell; its scheduler chooses the host."),
-        click.option("--host", metavar="HOST", help="Move to this compute host."),
-    ):
-        function = decorate(function)
-    return function
-
-
-def _confirm_option(function: F) -> F:
-    return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
-
-
-def _host_restarted_option(function: F) -> F:
-    return click.option(
-        "--host-restarted", is_flag=True,
-        help="You have seen to it: the compute host whose call is under way was restarted since, so no more comes of it.",
-    )(function)  # fmt: skip
-
-
-def _move_argument(function: F) -> F:
-    return click.argument("reference", metavar="MOVE")(function)
-
-
-_options = click.make_pass_decorator(Options, ensure=True)
-
-
-def _one_target(host: str | None, cell: str | None) -> None:
-    if host and cell:
-        raise click.UsageError("--host and --cell exclude each other: a host is in exactly one cell")
-
-
-def _command_line(verb: str, *words: str | None, **target: str | bool | None) -> str:
-    """A command that a person can copy."""
-    parts = ["cellmove", verb, *(word for word in words if word)]
-    for name, value in target.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            parts.append(option)
-        elif value:
-            parts += [option, str(value)]
-    return shlex.join(parts)
-
+from cellmove.options import (
+    command_line,
+    confirm_option,
+    host_restarted_option,
+    move_argument,
+    one_target,
+    output_options,
+    pass_options,
+    target_options,
+)
 
 # the commands
 
@@ -114,9 +42,9 @@ def _command_line(verb: str, *words: str | None, **target: str | bool | None) ->
 @click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml with the operator's admin rights.")
 @click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
 @click.option("--config", metavar="FILE", help="cellmove's own configuration file.")
-@_output_options
+@output_options
 @click.version_option(__version__, prog_name="cellmove", message="%(prog)s %(version)s")
-@_options
+@pass_options
 def cli(options: Options, /, **given: str | None) -> None:
     """Move servers between the cells of an OpenStack nova cloud.
 
@@ -139,9 +67,9 @@ def cli(options: Options, /, **given: str | None) -> None:
 @click.argument("server", metavar="SERVER")
 @click.argument("flavor", metavar="[FLAVOR]", required=False)
 @click.option("--dry-run", is_flag=True, help="Only look: record nothing, in the journal either.")
-@_target_options
-@_output_options
-@_options
+@target_options
+@output_options
+@pass_options
 def plan(
     options: Options, server: str, flavor: str | None, dry_run: bool,
     host: str | None, cell: str | None, force_locked: bool,
@@ -156,12 +84,12 @@ def plan(
       cellmove plan web-1 --cell cell2
       cellmove plan web-1 m1.large --host compute-11 --dry-run
     """
-    _one_target(host, cell)
+    one_target(host, cell)
     with running(options) as run:
         report = run.functions.plan(
             run.session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=not dry_run
         )
-    command = _command_line("plan", server, flavor, host=host, cell=cell, force_locked=force_locked)
+    command = command_line("plan", server, flavor, host=host, cell=cell, force_locked=force_locked)
     answer_plan(options, run, report, command)
 
 
@@ -175,9 +103,9 @@ def _run_step(options: Options, reference: str, verb: str) -> None:
 
 
 @cli.command("prep-dest", short_help="Claim and prepare a host in the target cell.")
-@_move_argument
-@_output_options
-@_options
+@move_argument
+@output_options
+@pass_options
 def prep_dest(options: Options, reference: str) -> None:
     """Claim a host in the target cell and prepare it; the guest goes on running at the source.
 
@@ -191,9 +119,9 @@ def prep_dest(options: Options, reference: str) -> None:
 
 
 @cli.command("prep-source", short_help="Stop the guest; hand over disks, volumes, ports.")
-@_move_argument
-@_output_options
-@_options
+@move_argument
+@output_options
+@pass_options
 def prep_source(options: Options, reference: str) -> None:
     """Stop the guest at the source and hand over its disks, volumes and ports.
 
@@ -207,9 +135,9 @@ def prep_source(options: Options, reference: str) -> None:
 
 
 @cli.command(short_help="Start the guest in the target cell.")
-@_move_argument
-@_output_options
-@_options
+@move_argument
+@output_options
+@pass_options
 def finish(options: Options, reference: str) -> None:
     """Start the guest in the target cell and make that cell the server's home.
 
@@ -224,9 +152,9 @@ def finish(options: Options, reference: str) -> None:
 
 
 @cli.command(short_help="Keep the move; clean up at the source.")
-@_move_argument
-@_output_options
-@_options
+@move_argument
+@output_options
+@pass_options
 def confirm(options: Options, reference: str) -> None:
     """Keep the server in the target cell and remove what is left at the source.
 
@@ -240,9 +168,9 @@ def confirm(options: Options, reference: str) -> None:
 
 
 @cli.command(short_help="Bring the server back; clean up at the target.")
-@_move_argument
-@_output_options
-@_options
+@move_argument
+@output_options
+@pass_options
 def revert(options: Options, reference: str) -> None:
     """Bring the server back to the source cell and remove what is left at the target.
 
@@ -259,7 +187,7 @@ def _run_to_finish(
     options: Options, server: str, flavor: str | None, host: str | None, cell: str | None,
     force_locked: bool, confirm: bool, command: str,
 ) -> None:  # fmt: skip
-    _one_target(host, cell)
+    one_target(host, cell)
     with running(options) as run:
         report = run.functions.move_for(
             run.session, server, flavor, host=host, cell=cell, force_locked=force_locked
@@ -279,10 +207,10 @@ def _run_to_finish(
 @cli.command(short_help="Move to another cell and flavor in one go.")
 @click.argument("server", metavar="SERVER")
 @click.argument("flavor", metavar="FLAVOR")
-@_confirm_option
-@_target_options
-@_output_options
-@_options
+@confirm_option
+@target_options
+@output_options
+@pass_options
 def resize(
     options: Options, server: str, flavor: str, host: str | None, cell: str | None, force_locked: bool, confirm: bool
 ) -> None:
@@ -295,7 +223,7 @@ def resize(
     Example:
       cellmove resize web-1 m1.large --cell cell2
     """
-    command = _command_line(
+    command = command_line(
         "resize", server, flavor, host=host, cell=cell, force_locked=force_locked, confirm=confirm
     )  # fmt: skip
     _run_to_finish(options, server, flavor, host, cell, force_locked, confirm, command)
@@ -303,10 +231,10 @@ def resize(
 
 @cli.command(short_help="Move to another cell in one go.")
 @click.argument("server", metavar="SERVER")
-@_confirm_option
-@_target_options
-@_output_options
-@_options
+@confirm_option
+@target_options
+@output_options
+@pass_options
 def migrate(
     options: Options, server: str, host: str | None, cell: str | None, force_locked: bool, confirm: bool
 ) -> None:
@@ -319,16 +247,16 @@ def migrate(
     Example:
       cellmove migrate web-1 --cell cell2 --confirm
     """
-    command = _command_line("migrate", server, host=host, cell=cell, force_locked=force_locked, confirm=confirm)
+    command = command_line("migrate", server, host=host, cell=cell, force_locked=force_locked, confirm=confirm)
     _run_to_finish(options, server, None, host, cell, force_locked, confirm, command)
 
 
 @cli.command(short_help="Go on with a move where it stopped.")
 @click.argument("reference", metavar="[MOVE]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Go on with every move that was interrupted.")
-@_host_restarted_option
-@_output_options
-@_options
+@host_restarted_option
+@output_options
+@pass_options
 def resume(options: Options, reference: str | None, everything: bool, host_restarted: bool) -> None:
     """Go on with a move where it stopped, forwards or backwards as it was going.
 
@@ -357,10 +285,10 @@ def resume(options: Options, reference: str | None, everything: bool, host_resta
 
 
 @cli.command(short_help="Take a move back, whatever it takes.")
-@_move_argument
-@_host_restarted_option
-@_output_options
-@_options
+@move_argument
+@host_restarted_option
+@output_options
+@pass_options
 def rollback(options: Options, reference: str, host_restarted: bool) -> None:
     """Take a move back, whatever it takes: the server is in its source cell again.
 
@@ -383,8 +311,8 @@ def rollback(options: Options, reference: str, host_restarted: bool) -> None:
     "--journal-is-lost", is_flag=True,
     help="The journal that the server's mark names is gone for good, and nobody works with it.",
 )  # fmt: skip
-@_output_options
-@_options
+@output_options
+@pass_options
 def adopt(options: Options, server: str, journal_is_lost: bool) -> None:
     """Rebuild the journal of a move whose journal is lost, from what the cloud shows.
 
@@ -406,8 +334,8 @@ def adopt(options: Options, server: str, journal_is_lost: bool) -> None:
 
 @cli.command("list", short_help="List the open moves and what to type next.")
 @click.option("--all", "everything", is_flag=True, help="Also the moves that are over.")
-@_output_options
-@_options
+@output_options
+@pass_options
 def list_moves(options: Options, everything: bool) -> None:
     """List the open moves, each with what to type next.
 
@@ -422,9 +350,9 @@ def list_moves(options: Options, everything: bool) -> None:
 
 
 @cli.command(short_help="Show what the journal knows about a move.")
-@_move_argument
-@_output_options
-@_options
+@move_argument
+@output_options
+@pass_options
 def show(options: Options, reference: str) -> None:
     """Show what the journal knows about a move: its steps, their actions, times and errors.
 

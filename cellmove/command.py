@@ -18,7 +18,7 @@ from cellmove.errors import CallError, CannotConnect, CellmoveError, Refused, St
 from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
-    from cellmove.console import Document
+    from cellmove.documents import Document
     from cellmove.move import Move
 
 EXIT_CODES = {
@@ -201,7 +201,7 @@ def _report(options: Options, error: CellmoveError, exit_code: int) -> int:
 def _answer_error(options: Options, error: CellmoveError, exit_code: int) -> None:
     if options.form != "json" or options.answered:
         return
-    from cellmove.console import error_document
+    from cellmove.documents import error_document
 
     error.exit_code = exit_code
     _answer(options, error_document(error), lambda _page, _document: None)
@@ -260,7 +260,8 @@ def _hush() -> None:
 
 def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = False) -> None:
     """Show where a move stands, or (detailed) everything the journal knows about it."""
-    from cellmove.console import draw_details, draw_move, move_document
+    from cellmove.console import draw_details, draw_move
+    from cellmove.documents import move_document
 
     document = move_document(move, run.session.journal.entries_of(move.id))
     _answer(options, document, draw_details if detailed else draw_move)
@@ -268,7 +269,8 @@ def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = Fals
 
 def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
     """List moves."""
-    from cellmove.console import draw_list, list_document
+    from cellmove.console import draw_list
+    from cellmove.documents import list_document
 
     journal = run.session.journal
     _answer(options, list_document([(move, journal.entries_of(move.id)) for move in moves]), draw_list)
@@ -280,7 +282,8 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
     :param command: what to type next when the plan opened no move
     :raises Refused: when a check refuses
     """
-    from cellmove.console import draw_plan, error_document, plan_document
+    from cellmove.console import draw_plan
+    from cellmove.documents import error_document, plan_document
 
     entries = run.session.journal.entries_of(report.move.id) if report.move is not None else []
     document = plan_document(report, entries, command)

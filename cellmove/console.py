@@ -13,17 +13,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cellmove.documents import Document
 from cellmove.errors import Locked, Unreachable
-from cellmove.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
-from cellmove.pipeline import busy_step, facts_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from cellmove.errors import CellmoveError
-
-Document = dict[str, Any]
 
 FORMATS = ("table", "json", "value")
 WORD_STYLES = {
@@ -33,122 +30,6 @@ WORD_STYLES = {
     "server-gone": "yellow", "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
 }  # fmt: skip
 SHOWN_HOSTS = 5
-RANKS = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISHED)
-
-
-# documents: what --format json prints
-
-
-def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = True) -> Document:
-    """One move as plain data.
-
-    :param entries: its lines in the journal
-    :param with_steps: False leaves the steps out, as in a list
-    """
-    facts = facts_of(move, entries)
-    document: Document = {
-        "schema_version": SCHEMA_VERSION,
-        "move": move.id,
-        "state": move.state.value,
-        "server": {"id": move.server_id, "name": move.server_name},
-        "kind": move.kind,
-        "source": {"cell": facts.get("source_cell", ""), "host": facts.get("source_host", "")},
-        "target": _target(move, entries, facts),
-        "created_at": move.created_at,
-        "updated_at": move.updated_at,
-        "next": list(next_commands(move, busy_step(entries, move))),
-    }
-    if with_steps:
-        document["steps"] = _step_documents(move, entries)
-    return document
-
-
-def list_document(moves: Sequence[tuple[Move, Sequence[Entry]]]) -> Document:
-    """Many moves as plain data, without their steps."""
-    documents = [move_document(move, entries, with_steps=False) for move, entries in moves]
-    return {"schema_version": SCHEMA_VERSION, "moves": documents}
-
-
-def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> Document:
-    """A plan as plain data: the move it opened (if it did), the summary and every check.
-
-    :param report: a ``PlanReport``
-    :param next_command: what to type next when no move was opened
-    """
-    summary = dict(report.summary)
-    if report.move is not None:
-        document = move_document(report.move, entries)
-    else:
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "move": None,
-            "state": "refused" if report.refused else "not recorded",
-            "server": {"id": summary.get("server_id", ""), "name": summary.get("server_name", "")},
-            "kind": summary.get("kind", ""),
-            "source": {"cell": summary.get("source_cell", ""), "host": summary.get("source_host", "")},
-            "target": {"cell": summary.get("target_cell", ""), "host": summary.get("target_host", "")},
-            "next": [next_command] if next_command else [],
-            "steps": [],
-        }
-    checks = [
-        {"code": check.code, "level": check.level.value, "text": check.text, "remedy": check.remedy}
-        for check in report.checks
-    ]
-    return document | {"refused": report.refused, "checks": checks, "summary": summary}
-
-
-def error_document(error: CellmoveError) -> Document:
-    """An error as plain data."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "error": {
-            "message": error.message,
-            "state": error.state,
-            "next": error.next_command,
-            "exit_code": error.exit_code,
-        },
-    }
-
-
-def _step_documents(move: Move, entries: Sequence[Entry]) -> list[Document]:
-    documents = []
-    reverting = any(entry.step == Step.REVERT and entry.phase is not Phase.UNDONE for entry in entries)
-    for step in TRANSITIONS:
-        own = [entry for entry in entries if entry.step == step]
-        if step is Step.SWEEP and not own:
-            continue
-        state = _step_state(move, step, own)
-        ahead = move.is_open and move.state is not State.ROLLING_BACK
-        planned = ahead and step is not Step.REVERT and not (reverting and step is Step.CONFIRM)
-        if own or state == "done" or planned:
-            documents.append(
-                {"step": step.value, "state": state, "actions": [_action_document(entry) for entry in own]}
-            )
-    return documents
-
-
-def _step_state(move: Move, step: Step, own: Sequence[Entry]) -> str:
-    after = TRANSITIONS[step][1]
-    passed = RANKS.index(move.state) if move.state in RANKS else len(RANKS)
-    forward = move.state not in (State.ROLLING_BACK, State.ROLLED_BACK)
-    if move.state is after or (forward and after in RANKS and RANKS.index(after) <= passed):
-        return "done"
-    live = [entry for entry in own if entry.phase is not Phase.UNDONE]
-    if any(entry.phase is Phase.FAILED for entry in live):
-        return "failed"
-    if live:
-        return "running"
-    return "undone" if own else "pending"
-
-
-def _action_document(entry: Entry) -> Document:
-    return {
-        "action": entry.action,
-        "phase": entry.phase.value,
-        "started_at": entry.started_at,
-        "finished_at": entry.finished_at or None,
-        "error": entry.error or None,
-    }
 
 
 # results: documents as json, as bare values, or drawn for a person
@@ -254,15 +135,6 @@ def _value_line(document: Document) -> str:
 def draw_move(page: Page, document: Document) -> None:
     """Where a move stands, in a few lines: what a step prints at its end."""
     page.fields([*_move_fields(document), *_next_fields(document)])
-
-
-def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Where the move goes: what the scheduler chose, also when that was taken back; before, what was asked for."""
-    chosen = dict(facts)
-    for entry in entries:
-        chosen |= {name: entry.result[name] for name in ("target_cell", "target_host") if name in entry.result}
-    wanted_cell, wanted_host = move.plan.get("wanted_cell", ""), move.plan.get("wanted_host", "")
-    return {"cell": chosen.get("target_cell", wanted_cell), "host": chosen.get("target_host", wanted_host)}
 
 
 def draw_details(page: Page, document: Document) -> None:

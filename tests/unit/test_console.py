@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cellmove import console, progress
+from cellmove import console, documents, progress
 from cellmove.errors import RolledBack, Stopped
 from cellmove.events import Event, EventKind
 from cellmove.move import Entry, Move, Phase, State, Step
@@ -90,7 +90,7 @@ SUMMARY = {
 
 
 def states(move: Move, entries: list[Entry]) -> dict[str, str]:
-    return {step["step"]: step["state"] for step in console.move_document(move, entries)["steps"]}
+    return {step["step"]: step["state"] for step in documents.move_document(move, entries)["steps"]}
 
 
 def test_a_planned_move_has_its_way_before_it() -> None:
@@ -113,7 +113,7 @@ def test_the_state_of_a_step_that_is_not_done(phases: tuple[Phase, Phase], expec
 
 def test_done_steps_and_what_is_next() -> None:
     done = [entry(1, Step.PREP_DEST, "claim", Phase.DONE, result={"target_host": "compute-11", "target_cell": "cell2"})]
-    document = console.move_document(a_move(State.FINISHED), done)
+    document = documents.move_document(a_move(State.FINISHED), done)
     assert document["target"] == {"cell": "cell2", "host": "compute-11"}
     assert document["next"] == ["cellmove confirm m1", "cellmove revert m1"]
     assert {step["step"]: step["state"] for step in document["steps"]} == {
@@ -138,7 +138,7 @@ def test_a_revert_under_way() -> None:
 
 def test_a_plan_that_is_refused() -> None:
     checks = (Check("locked", Level.REFUSAL, "the server is locked", "unlock it"), Check("up", Level.OK, "fine"))
-    document = console.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1")
+    document = documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1")
     assert document["refused"]
     assert document["move"] is None
     assert document["state"] == "refused"
@@ -158,19 +158,19 @@ def shown(document: dict[str, Any], draw: Any, form: str = "table", stream: io.S
 
 
 def test_json_is_the_document() -> None:
-    document = console.move_document(a_move(), [])
+    document = documents.move_document(a_move(), [])
     assert json.loads(shown(document, console.draw_move, "json")) == document
 
 
 def test_bare_values_are_one_line_with_tabs() -> None:
-    document = console.move_document(a_move(), [])
+    document = documents.move_document(a_move(), [])
     assert shown(document, console.draw_move, "value") == "m1\tplanned\tcellmove prep-dest m1\n"
-    listed = console.list_document([(a_move(), []), (a_move(State.CONFIRMED), [])])
+    listed = documents.list_document([(a_move(), []), (a_move(State.CONFIRMED), [])])
     assert shown(listed, console.draw_list, "value") == "m1\tplanned\tcellmove prep-dest m1\nm1\tconfirmed\t\n"
 
 
 def test_a_move_off_a_terminal_is_aligned_and_plain() -> None:
-    text = shown(console.move_document(a_move(), []), console.draw_move)
+    text = shown(documents.move_document(a_move(), []), console.draw_move)
     assert "\x1b" not in text
     lines = text.splitlines()
     assert lines[0] == "move    m1"
@@ -184,18 +184,18 @@ def test_the_details_name_every_action_with_its_time_and_error() -> None:
         entry(1, Step.PREP_DEST, "claim", Phase.UNDONE, error="no valid host"),
         entry(2, Step.PREP_DEST, "claim", Phase.INTENT, finished_at=""),
     ]
-    text = shown(console.move_document(a_move(), entries), console.draw_details)
+    text = shown(documents.move_document(a_move(), entries), console.draw_details)
     assert re.search(r"claim +undone +10:00:00 +2\.5 s +no valid host\n", text)
     assert re.search(r"claim +intent +10:00:00\n", text)
     assert re.search(r"prep-dest +running\n", text)
 
 
 def test_a_list() -> None:
-    listed = console.list_document([(a_move(), [])])
+    listed = documents.list_document([(a_move(), [])])
     text = shown(listed, console.draw_list)
     assert text.splitlines()[0].split() == ["MOVE", "SERVER", "KIND", "STATE", "FROM", "TO", "CHANGED", "(UTC)", "NEXT"]
     assert "cellmove prep-dest m1" in text
-    assert shown(console.list_document([]), console.draw_list) == "moves  none\n"
+    assert shown(documents.list_document([]), console.draw_list) == "moves  none\n"
 
 
 def test_a_plan() -> None:
@@ -204,7 +204,7 @@ def test_a_plan() -> None:
         Check("drive", Level.WARNING, "the config drive is rebuilt"),
         Check("locked", Level.REFUSAL, "the server is locked", "unlock it"),
     )
-    text = shown(console.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan)
+    text = shown(documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan)
     assert "flavor  m1.small -> m1.large" in text
     assert "compute-11 (half full), compute-12" in text
     assert "and 2 more" in text
@@ -218,13 +218,13 @@ def test_a_plan() -> None:
 def test_a_plan_of_what_could_not_be_looked_at() -> None:
     bare = {"server_id": "uuid-1", "server_name": "web-1", "target_hosts": [], "copied": {}, "lost": [], "backing": ""}
     checks = (Check("x", Level.REFUSAL, "no"),)
-    text = shown(console.plan_document(Report(None, bare, checks), [], ""), console.draw_plan)
+    text = shown(documents.plan_document(Report(None, bare, checks), [], ""), console.draw_plan)
     assert "lost" not in text
     assert "guest" not in text
 
 
 def test_on_a_terminal_it_is_the_same_text_in_colour() -> None:
-    document = console.move_document(a_move(State.FINISHED), [])
+    document = documents.move_document(a_move(State.FINISHED), [])
     stream = Terminal()
     coloured = shown(document, console.draw_details, stream=stream)
     assert "\x1b[" in coloured
@@ -234,14 +234,14 @@ def test_on_a_terminal_it_is_the_same_text_in_colour() -> None:
 
 def test_no_colour_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    coloured = shown(console.move_document(a_move(State.FINISHED), []), console.draw_move, stream=Terminal())
+    coloured = shown(documents.move_document(a_move(State.FINISHED), []), console.draw_move, stream=Terminal())
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", coloured)
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_a_server_name_cannot_write_on_the_terminal(stream: io.StringIO) -> None:
     move = Move("m1", "uuid-1", "web\x1b]0;evil\x07[red]\n", "resize", State.PLANNED, "", "", {})
-    text = shown(console.move_document(move, []), console.draw_move, stream=stream)
+    text = shown(documents.move_document(move, []), console.draw_move, stream=stream)
     assert "\x1b]" not in text
     assert "\x07" not in text
     assert "[red]" in text
@@ -262,7 +262,7 @@ def test_an_error_is_three_lines() -> None:
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
-    console.render(console.move_document(a_move(), []), "json", Gone(), console.draw_move)
+    console.render(documents.move_document(a_move(), []), "json", Gone(), console.draw_move)
     console.render_error(Stopped("nobody reads this"), Gone())
     with progress.observer_for(Gone(), quiet=False) as observer:
         observer(Event(EventKind.NOTE, "m1", "web-1", text="nobody reads this"))

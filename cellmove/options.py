@@ -1,0 +1,93 @@
+"""The options and arguments that several commands share, and command lines put together from them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from cellmove.command import FORMATS, Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that keeps an option's value for the whole command line."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        options = context.find_object(Options)
+        if options is not None and value not in (None, False):
+            setattr(options, name, value)
+
+    return keep
+
+
+def output_options(function: F) -> F:
+    """How the result and the progress are shown."""
+    for decorate in (
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, is_eager=True, callback=_remember("quiet"),
+            help="Show no progress, only the result and errors.",
+        ),
+        click.option(
+            "-f", "--format", "form", type=click.Choice(FORMATS), expose_value=False, is_eager=True,
+            callback=_remember("form"), help="How to print the result: for people, for programs, or bare values.",
+        ),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def target_options(function: F) -> F:
+    """Where a server is to go, and which of its guards are overridden."""
+    for decorate in (
+        click.option("--force-locked", is_flag=True, help="Move the server although it is locked."),
+        click.option("--cell", metavar="CELL", help="Move to this cell; its scheduler chooses the host."),
+        click.option("--host", metavar="HOST", help="Move to this compute host."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def confirm_option(function: F) -> F:
+    """For the commands that can go on to ``confirm``."""
+    return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
+
+
+def host_restarted_option(function: F) -> F:
+    """The operator's word that nothing more comes of a call."""
+    return click.option(
+        "--host-restarted", is_flag=True,
+        help="You have seen to it: the compute host whose call is under way was restarted since, so no more comes of it.",
+    )(function)  # fmt: skip
+
+
+def move_argument(function: F) -> F:
+    """A move's id, or its server's name or UUID."""
+    return click.argument("reference", metavar="MOVE")(function)
+
+
+pass_options = click.make_pass_decorator(Options, ensure=True)
+
+
+def one_target(host: str | None, cell: str | None) -> None:
+    """Refuse a command line that names both.
+
+    :raises UsageError: it does
+    """
+    if host and cell:
+        raise click.UsageError("--host and --cell exclude each other: a host is in exactly one cell")
+
+
+def command_line(verb: str, *words: str | None, **target: str | bool | None) -> str:
+    """A command that a person can copy."""
+    parts = ["cellmove", verb, *(word for word in words if word)]
+    for name, value in target.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            parts.append(option)
+        elif value:
+            parts += [option, str(value)]
+    return shlex.join(parts)
