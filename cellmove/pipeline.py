@@ -72,7 +72,8 @@ class Finding:
 class Context:
     """What an action may look at: the move, what is known so far, and the way to the cloud.
 
-    ``facts`` is the plan overlaid with the results of every action done so far.
+    ``facts`` is the plan overlaid with the results of every action done so far. ``tried`` are the
+    earlier choices of this attempt at the step that came to nothing, oldest first (see ``again_from``).
     """
 
     move: Move
@@ -81,6 +82,7 @@ class Context:
     clock: Clock
     note: Callable[[str], None]
     host_restarted: bool = False  # the operator's word: see Runner
+    tried: tuple[Entry, ...] = ()
 
 
 def _no_intent(_context: Context) -> Mapping[str, Any]:
@@ -89,6 +91,10 @@ def _no_intent(_context: Context) -> Mapping[str, Any]:
 
 def _always(_context: Context) -> bool:
     return True
+
+
+def _never(_context: Context) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,9 @@ class Action:
         move goes back with it
     :param joined: an interrupt is not honoured between this action and the next
     :param applies: whether this move needs it at all
+    :param again_from: the action that chose what this one failed with: on a definite failure all from
+        that one on is taken back and done again with its next choice, while it has one
+    :param has_another: asked of the action that chose: whether doing it again would choose something else
     """
 
     name: str
@@ -119,6 +128,8 @@ class Action:
     takes_all_back: bool = False
     joined: bool = False
     applies: Callable[[Context], bool] = _always
+    again_from: str = ""
+    has_another: Callable[[Context], bool] = _never
 
 
 @dataclass(frozen=True)
@@ -188,13 +199,28 @@ def run_step(runner: Runner, move: Move, step: Step, *, undo_whole_move: bool) -
 def _run_step(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> Move:
     started = runner.clock.monotonic()
     runner.tell(EventKind.STEP_STARTED, move, step=step.value)
-    if is_undoing([entry for entry in runner.journal.entries_of(move.id) if entry.step == step]):
+    entries = runner.journal.entries_of(move.id)
+    if is_undoing([entry for entry in entries if entry.step == step]):
         # An earlier run died while it took this step back. What is half gone cannot be built upon.
-        move = undo(runner, move, step)
+        chose = next_choice(runner, move, entries, step)
+        move = _undo(runner, move, step, back_to=chose.sequence if chose else 0)
+    while not _walk(runner, move, step, undo_whole_move):
+        pass
+    move = runner.journal.set_state(move.id, TRANSITIONS[step][1])
+    seconds = runner.clock.monotonic() - started
+    runner.tell(EventKind.STEP_FINISHED, move, step=step.value, seconds=seconds)
+    return move
+
+
+def _walk(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> bool:
+    """Do a step's actions that are not done yet.
+
+    :returns: whether that was all; False: one failed, and the step begins anew from an earlier choice
+    """
     actions = runner.actions[step]
     for position, action in enumerate(actions):
         entries = runner.journal.entries_of(move.id)
-        context = _context(runner, move, entries)
+        context = _context(runner, move, entries, step)
         current = _current(entries, step, action)
         if current is not None and current.phase is Phase.DONE:
             continue
@@ -206,11 +232,52 @@ def _run_step(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> 
         try:
             _perform(runner, context, step, action, current)
         except CallError as error:
+            if _choose_again(runner, move, step, action, error):
+                return False
             _after_failure(runner, move, step, action, error, undo_whole_move)
-    move = runner.journal.set_state(move.id, TRANSITIONS[step][1])
-    seconds = runner.clock.monotonic() - started
-    runner.tell(EventKind.STEP_FINISHED, move, step=step.value, seconds=seconds)
-    return move
+    return True
+
+
+def next_choice(
+    runner: Runner, move: Move, entries: Sequence[Entry], step: Step, failed: Entry | None = None
+) -> Entry | None:
+    """The choice that did not do, when there is another one to try in its place.
+
+    :param failed: the line of the action that failed with it; None: find the newest one that did
+    :returns: the line of the action that chose; None when nothing failed so, or nothing is left to choose
+    """
+    choosers = {action.name: action.again_from for action in runner.actions[step] if action.again_from}
+    own = [entry for entry in entries if entry.step == step]
+    if failed is None:
+        failed = next((entry for entry in reversed(own) if entry.error and entry.action in choosers), None)
+    if failed is None:
+        return None
+    newest = next((entry for entry in reversed(own) if entry.action == choosers[failed.action]), None)
+    if newest is None or newest.sequence > failed.sequence or newest.phase not in (Phase.DONE, Phase.UNDOING):
+        return None
+    chooser = next(action for action in runner.actions[step] if action.name == newest.action)
+    known = _context(runner, move, [entry for entry in entries if entry.sequence < newest.sequence], step)
+    context = replace(known, facts={**known.facts, **newest.result})
+    return newest if chooser.has_another(context) else None
+
+
+def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error: CallError) -> bool:
+    """After a failure that another choice may not have: take back all since that choice.
+
+    :returns: whether the step can begin anew from there
+    """
+    entries = runner.journal.entries_of(move.id)
+    failed = _current(entries, step, action)
+    if not action.again_from or failed is None or not isinstance(error, (CallFailed, CannotConnect)):
+        return False
+    chose = next_choice(runner, move, entries, step, failed)
+    if chose is None:
+        return False
+    runner.tell(EventKind.ACTION_FAILED, move, step=step.value, action=action.name, text=str(error))
+    if failed.phase is Phase.INTENT:
+        runner.journal.failed(failed, str(error))
+    _take_back(runner, move, step, action, error, back_to=chose.sequence)
+    return True
 
 
 def _current(entries: Sequence[Entry], step: Step, action: Action) -> Entry | None:
@@ -221,11 +288,24 @@ def _current(entries: Sequence[Entry], step: Step, action: Action) -> Entry | No
     return None
 
 
-def _context(runner: Runner, move: Move, entries: Sequence[Entry]) -> Context:
+def _context(runner: Runner, move: Move, entries: Sequence[Entry], step: Step | None = None) -> Context:
     def note(text: str) -> None:
         runner.tell(EventKind.NOTE, move, text=text)
 
-    return Context(move, facts_of(move, entries), runner.gateway, runner.clock, note, runner.host_restarted)
+    return Context(
+        move, facts_of(move, entries), runner.gateway, runner.clock, note, runner.host_restarted,
+        _tried(runner, entries, step) if step else (),
+    )  # fmt: skip
+
+
+def _tried(runner: Runner, entries: Sequence[Entry], step: Step) -> tuple[Entry, ...]:
+    """The choices of this attempt at a step that were taken back; an attempt begins with its first live action."""
+    choosers = {action.again_from for action in runner.actions[step]} - {""}
+    began = next((e.sequence for e in entries if e.step == step and e.phase is not Phase.UNDONE), None)
+    if began is None:
+        return ()
+    taken_back = (e for e in entries if e.step == step and e.sequence > began and e.phase is Phase.UNDONE)
+    return tuple(entry for entry in taken_back if entry.action in choosers)
 
 
 def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:
@@ -401,14 +481,11 @@ def _after_failure(
             next_command=f"cellmove resume {move.id}",
         ) from None
     whole = undo_whole_move or _gives_all_up(runner, entries, step)
-    try:
-        move = undo(runner, move, None if whole else step)
-    except CellmoveError as failure:
-        failure.message = f"{step} of {move.server_name} failed at {action.name}: {error}\n{failure.message}"
-        raise
+    earlier = _told(runner, entries, step)
+    move = _take_back(runner, move, None if whole else step, action, error)
     commands = next_commands(move, None)
     raise RolledBack(
-        f"{step} of {move.server_name} failed at {action.name}: {error}",
+        f"{step} of {move.server_name} failed at {action.name}: {error}{earlier}",
         state=(
             f"everything was taken back; the server is in {move.plan.get('source_cell')} as before"
             if move.state is State.ROLLED_BACK
@@ -416,6 +493,29 @@ def _after_failure(
         ),
         next_command=commands[0] if commands else str(move.plan.get("command", "")),
     ) from None
+
+
+def _take_back(
+    runner: Runner, move: Move, step: Step | None, action: Action, error: CallError, *, back_to: int = 0
+) -> Move:
+    """Undo after a failure; when that fails as well, both are told of."""
+    try:
+        return _undo(runner, move, step, back_to)
+    except CellmoveError as failure:
+        named = step or next((s for s, actions in runner.actions.items() if action in actions), "")
+        failure.message = f"{named} of {move.server_name} failed at {action.name}: {error}\n{failure.message}"
+        raise
+
+
+def _told(runner: Runner, entries: Sequence[Entry], step: Step) -> str:
+    """What was tried before in this attempt at a step, and why it did not do: a line each."""
+    lines = []
+    by_name = {action.name: action for action in runner.actions[step]}
+    for chose in _tried(runner, entries, step):
+        failed = next((e for e in entries if e.sequence > chose.sequence and e.step == step and e.error), None)
+        if failed is not None:
+            lines.append(f"\nbefore that, {describe(by_name[chose.action], chose.result)}: {failed.error}")
+    return "".join(lines)
 
 
 def _gives_all_up(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
@@ -434,12 +534,16 @@ def undo(runner: Runner, move: Move, step: Step | None) -> Move:
         return _undo(runner, move, step)
 
 
-def _undo(runner: Runner, move: Move, step: Step | None) -> Move:
+def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Move:
+    """See :func:`undo`.
+
+    :param back_to: leave what the journal has before this line
+    """
     if step is None and move.state is not State.ROLLING_BACK:
         move = runner.journal.set_state(move.id, State.ROLLING_BACK)
     by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
     entries = runner.journal.entries_of(move.id)
-    live = [e for e in entries if e.phase is not Phase.UNDONE and (step is None or e.step == step)]
+    live = [e for e in entries if e.phase is not Phase.UNDONE and step in (None, e.step) and e.sequence >= back_to]
     before_it = runner.interrupted()  # a failure is taken back although the signal came before it
     for entry in reversed(live):
         if runner.interrupted() and not before_it:

@@ -25,7 +25,7 @@ from cellmove.events import EventKind, Observer
 from cellmove.journal import Journal, open_journal
 from cellmove.locks import server_lock
 from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
-from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, past_pivot, undo
+from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, next_choice, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
 from cellmove.reconcile import BEFORE_THE_SWITCH, owners_deed
 
@@ -287,7 +287,11 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
             return _undo(session, move, None)
         if step is None:
             return _run_to_aim(session, move) if move.is_on_the_way else move
-        if is_undoing(entries) and not past_pivot(runner, entries, step):
+        if (
+            is_undoing(entries)
+            and not past_pivot(runner, entries, step)
+            and next_choice(runner, move, entries, step) is None
+        ):
             return _undo(session, move, step)
         move = _run(session, move, step, undo_whole_move=bool(move.aim) and step in TO_FINISH)
         return _run_to_aim(session, move) if move.is_on_the_way and step in TO_FINISH else move

@@ -5,6 +5,7 @@ Follows nova-api's resize, the conductor's MigrationTask, TargetDBSetupTask and 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -174,20 +175,33 @@ def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: M
         placement.move_allocations(context.gateway.admin, consumer, server, sleep=context.clock.sleep)
 
 
-# the scheduler
+# the scheduler, and the hosts that it offers
 
 
-def _schedule(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _offered(context: Context) -> Mapping[str, Any]:
+    """The hosts that are left of what the scheduler chose before, when its first choice did not do.
+
+    nova's own conductor does not try them in a move between cells (nova/conductor/tasks/migrate.py,
+    ``_execute``: CrossCellMigrationTask gets the first one alone).
+    """
+    return {"offered": context.tried[-1].result["alternates"]} if context.tried else {}
+
+
+def _has_another_host(context: Context) -> bool:
+    most = context.facts.get("max_hosts") or len(context.tried) + 2
+    return bool(context.facts["alternates"]) and len(context.tried) + 1 < most
+
+
+def _schedule(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "offered" in intent:
+        return _next_host(context, [scheduler.Selection(**each) for each in intent["offered"]])
     facts, server, gateway = context.facts, places.server_id(context), context.gateway
     # An earlier run may have got a claim without its answer: the scheduler would add to it.
     placement.delete_allocations(gateway.admin, server, sleep=context.clock.sleep)
     rpc = request_context(gateway, context.clock, facts["request_id"])
     instance = conductor.instance(gateway.bus(places.source_cell(context)), rpc, server)
     spec = conductor.request_spec(gateway.api_bus, rpc, server)
-    if facts["kind"] == "resize":
-        flavor = conductor.flavor(gateway.api_bus, rpc, facts["new_flavor_id"])
-    else:
-        flavor = state.current_flavor(state.read_extra(places.source(context), server))
+    flavor = _flavor(context, rpc)
     group = conductor.data(spec).get("instance_group")
     members = conductor.data(group).get("members") or [] if group else []
     group_hosts = look.group_hosts(gateway, members, [server]) if members else []
@@ -212,6 +226,31 @@ def _schedule(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]
         _hold_only(context, chosen[0])
         return _selected(context, cell, chosen, flavor)
     raise refused or CallFailed("there is no other cell", kind="NoValidHost")
+
+
+def _next_host(context: Context, offered: list[scheduler.Selection]) -> Mapping[str, Any]:
+    """Claim the first of the offered hosts that still has room."""
+    flavor = _flavor(context, request_context(context.gateway, context.clock, context.facts["request_id"]))
+    refused = CallFailed("the scheduler offered no other host", kind="NoValidHost")
+    for number, chosen in enumerate(offered):
+        try:
+            _hold_only(context, chosen)
+        except CallFailed as error:
+            if error.kind != "409":
+                raise
+            context.note(f"{chosen.host} has no room any more: {error}")
+            refused = error
+            continue
+        return _selected(context, context.gateway.cell(chosen.cell_uuid), offered[number:], flavor)
+    raise refused
+
+
+def _flavor(context: Context, rpc: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The flavor that the server will have."""
+    facts = context.facts
+    if facts["kind"] == "resize":
+        return conductor.flavor(context.gateway.api_bus, rpc, facts["new_flavor_id"])
+    return state.current_flavor(state.read_extra(places.source(context), places.server_id(context)))
 
 
 def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
@@ -253,7 +292,7 @@ def _selected(
         "target_host": first.host,
         "target_node": first.node,
         "limits": first.limits,
-        "alternates": [other.host for other in chosen[1:]],
+        "alternates": [dataclasses.asdict(other) for other in chosen[1:]],
         "new_flavor": flavor,
     }
 
@@ -442,10 +481,21 @@ ACTIONS = (
         _move_allocations,
         undo=_return_allocations,
     ),
-    Action("schedule", "ask the scheduler: {target_host} in {target_cell}", _schedule),
+    Action(
+        "schedule",
+        "ask the scheduler: {target_host} in {target_cell}",
+        _schedule,
+        intend=_offered,
+        has_another=_has_another_host,
+    ),
     Action("copy_records", "copy the records to {target_cell}, hidden", _copy_records, undo=_delete_records),
     Action(
-        "bind_ports", "bind the ports to {target_host}, inactive", _bind_ports, intend=_list_ports, undo=_unbind_ports
+        "bind_ports",
+        "bind the ports to {target_host}, inactive",
+        _bind_ports,
+        intend=_list_ports,
+        undo=_unbind_ports,
+        again_from="schedule",
     ),
     Action(
         "reserve_volumes",
@@ -454,7 +504,14 @@ ACTIONS = (
         intend=_list_attachments,
         undo=_release_volumes,
     ),
-    Action("claim", "claim the resources on {target_host}", _claim, probe=_probe_claim, undo=_release),
+    Action(
+        "claim",
+        "claim the resources on {target_host}",
+        _claim,
+        probe=_probe_claim,
+        undo=_release,
+        again_from="schedule",
+    ),
     Action("note_target", "note state and availability zone in {target_cell}", _note_target),
     Action("mirror", "mirror the claim into {source_cell}", _mirror, undo=_unmirror),
 )
