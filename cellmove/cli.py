@@ -6,6 +6,9 @@ command needs it, so that ``cellmove --help`` answers at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from cellmove import __version__
@@ -70,10 +73,7 @@ def cli(options: Options, /, **given: str | None) -> None:
 @target_options
 @output_options
 @pass_options
-def plan(
-    options: Options, server: str, flavor: str | None, dry_run: bool,
-    host: str | None, cell: str | None, force_locked: bool,
-) -> None:  # fmt: skip
+def plan(options: Options, /, server: str, flavor: str | None, dry_run: bool, **wish: Any) -> None:
     """Check whether a server can be moved, show what would happen, and open the move.
 
     SERVER is a name or UUID. With FLAVOR the server is resized on its way. All reasons against the move
@@ -84,12 +84,10 @@ def plan(
       cellmove plan web-1 --cell cell2
       cellmove plan web-1 m1.large --host compute-11 --dry-run
     """
-    one_target(host, cell)
+    one_target(wish)
     with running(options) as run:
-        report = run.functions.plan(
-            run.session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=not dry_run
-        )
-    command = command_line("plan", server, flavor, host=host, cell=cell, force_locked=force_locked)
+        report = run.functions.plan(run.session, server, flavor, open_move=not dry_run, **wish)
+    command = command_line("plan", server, flavor, **wish)
     answer_plan(options, run, report, command)
 
 
@@ -184,14 +182,11 @@ def revert(options: Options, reference: str) -> None:
 
 
 def _run_to_finish(
-    options: Options, server: str, flavor: str | None, host: str | None, cell: str | None,
-    force_locked: bool, confirm: bool, command: str,
-) -> None:  # fmt: skip
-    one_target(host, cell)
+    options: Options, server: str, flavor: str | None, wish: Mapping[str, Any], *, confirm: bool, command: str
+) -> None:
+    one_target(wish)
     with running(options) as run:
-        report = run.functions.move_for(
-            run.session, server, flavor, host=host, cell=cell, force_locked=force_locked
-        )  # fmt: skip
+        report = run.functions.move_for(run.session, server, flavor, **wish)
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":
@@ -211,9 +206,7 @@ def _run_to_finish(
 @target_options
 @output_options
 @pass_options
-def resize(
-    options: Options, server: str, flavor: str, host: str | None, cell: str | None, force_locked: bool, confirm: bool
-) -> None:
+def resize(options: Options, /, server: str, flavor: str, confirm: bool, **wish: Any) -> None:
     """Move a server to another cell and another flavor: plan, prep-dest, prep-source and finish in one go.
 
     SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
@@ -223,10 +216,8 @@ def resize(
     Example:
       cellmove resize web-1 m1.large --cell cell2
     """
-    command = command_line(
-        "resize", server, flavor, host=host, cell=cell, force_locked=force_locked, confirm=confirm
-    )  # fmt: skip
-    _run_to_finish(options, server, flavor, host, cell, force_locked, confirm, command)
+    command = command_line("resize", server, flavor, **wish, confirm=confirm)
+    _run_to_finish(options, server, flavor, wish, confirm=confirm, command=command)
 
 
 @cli.command(short_help="Move to another cell in one go.")
@@ -235,9 +226,7 @@ def resize(
 @target_options
 @output_options
 @pass_options
-def migrate(
-    options: Options, server: str, host: str | None, cell: str | None, force_locked: bool, confirm: bool
-) -> None:
+def migrate(options: Options, /, server: str, confirm: bool, **wish: Any) -> None:
     """Move a server to another cell: plan, prep-dest, prep-source and finish in one go.
 
     SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
@@ -247,8 +236,8 @@ def migrate(
     Example:
       cellmove migrate web-1 --cell cell2 --confirm
     """
-    command = command_line("migrate", server, host=host, cell=cell, force_locked=force_locked, confirm=confirm)
-    _run_to_finish(options, server, None, host, cell, force_locked, confirm, command)
+    command = command_line("migrate", server, **wish, confirm=confirm)
+    _run_to_finish(options, server, None, wish, confirm=confirm, command=command)
 
 
 @cli.command(short_help="Go on with a move where it stopped.")

@@ -140,7 +140,8 @@ def draw_move(page: Page, document: Document) -> None:
 def draw_details(page: Page, document: Document) -> None:
     """Everything the journal knows about a move."""
     times = [("begun", f"{_moment(document['created_at'])} UTC"), ("changed", f"{_moment(document['updated_at'])} UTC")]
-    page.fields([*_move_fields(document), *times])
+    tried = [("tried", f"{_place(each)}: {each['action']}: {each['error']}") for each in document["tried"]]
+    page.fields([*_move_fields(document), *times, *tried])
     rows = []
     for step in document["steps"]:
         rows.append((step["step"], "", step["state"], "", "", ""))

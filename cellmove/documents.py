@@ -36,6 +36,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "next": list(next_commands(move, busy_step(entries, move))),
     }
     if with_steps:
+        document["tried"] = _tried(entries)
         document["steps"] = _step_documents(move, entries)
     return document
 
@@ -85,6 +86,20 @@ def error_document(error: CellmoveError) -> Document:
             "exit_code": error.exit_code,
         },
     }
+
+
+def _tried(entries: Sequence[Entry]) -> list[Document]:
+    """The hosts that were chosen and did not do, each with the reason."""
+    found = []
+    for chose in entries:
+        if chose.phase is not Phase.UNDONE or "target_host" not in chose.result:
+            continue
+        later = (entry for entry in entries if entry.sequence > chose.sequence and entry.step == chose.step)
+        failed = next((entry for entry in later if entry.error or entry.action == chose.action), None)
+        if failed is not None and failed.error:
+            host = {"cell": chose.result["target_cell"], "host": chose.result["target_host"]}
+            found.append(host | {"action": failed.action, "error": failed.error})
+    return found
 
 
 def _step_documents(move: Move, entries: Sequence[Entry]) -> list[Document]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -44,6 +44,13 @@ def target_options(function: F) -> F:
     """Where a server is to go, and which of its guards are overridden."""
     for decorate in (
         click.option("--force-locked", is_flag=True, help="Move the server although it is locked."),
+        click.option(
+            "--max-hosts",
+            type=click.IntRange(1),
+            default=None,
+            metavar="N",
+            help="Try at most this many of the hosts that the scheduler offers. Default: all of them.",
+        ),
         click.option("--cell", metavar="CELL", help="Move to this cell; its scheduler chooses the host."),
         click.option("--host", metavar="HOST", help="Move to this compute host."),
     ):
@@ -72,16 +79,17 @@ def move_argument(function: F) -> F:
 pass_options = click.make_pass_decorator(Options, ensure=True)
 
 
-def one_target(host: str | None, cell: str | None) -> None:
+def one_target(wish: Mapping[str, Any]) -> None:
     """Refuse a command line that names both.
 
+    :param wish: what :func:`target_options` gave
     :raises UsageError: it does
     """
-    if host and cell:
+    if wish["host"] and wish["cell"]:
         raise click.UsageError("--host and --cell exclude each other: a host is in exactly one cell")
 
 
-def command_line(verb: str, *words: str | None, **target: str | bool | None) -> str:
+def command_line(verb: str, *words: str | None, **target: str | bool | int | None) -> str:
     """A command that a person can copy."""
     parts = ["cellmove", verb, *(word for word in words if word)]
     for name, value in target.items():

@@ -84,9 +84,12 @@ def open_session(
 
 def plan(
     session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
-    force_locked: bool, open_move: bool,
+    force_locked: bool, open_move: bool, max_hosts: int | None = None,
 ) -> PlanReport:  # fmt: skip
-    """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move."""
+    """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
+
+    :param max_hosts: how many of the scheduler's hosts are tried; None: as many as it offers
+    """
     from cellmove.steps.plan import gather
 
     there = _open_move(session, server)
@@ -122,15 +125,16 @@ def plan(
             state=State.PLANNED,
             created_at=now,
             updated_at=now,
-            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}"},
+            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": max_hosts or 0},
         )
         session.journal.open_move(move)
     return PlanReport(move, planned.summary, planned.checks)
 
 
 def move_for(
-    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool
-) -> PlanReport:
+    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool,
+    max_hosts: int | None = None,
+) -> PlanReport:  # fmt: skip
     """The move that this command means: the open one that fits, or a newly planned one.
 
     :raises Refused: the server has an open move of another kind
@@ -141,7 +145,10 @@ def move_for(
         move = _done_already(session, server, flavor, host, cell)
         if move is not None:
             return PlanReport(move, {}, ())
-        return plan(session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True)
+        return plan(
+            session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True,
+            max_hosts=max_hosts,
+        )  # fmt: skip
     if not _fits(move, flavor, host, cell, exactly=False):
         raise _has_another_aim(move)
     return PlanReport(move, {}, ())

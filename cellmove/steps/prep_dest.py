@@ -245,7 +245,7 @@ def _next_host(context: Context, offered: list[scheduler.Selection]) -> Mapping[
     raise refused
 
 
-def _flavor(context: Context, rpc: Mapping[str, Any]) -> Mapping[str, Any]:
+def _flavor(context: Context, rpc: Mapping[str, Any]) -> dict[str, Any]:
     """The flavor that the server will have."""
     facts = context.facts
     if facts["kind"] == "resize":

@@ -33,6 +33,12 @@ def test_a_dead_destination_is_refused_before_a_write(cellmove, boot):
 
 
 @pytest.mark.lab
+@pytest.mark.alone
+def test_the_next_host_is_tried(cellmove, boot):
+    failures.the_next_host_is_tried(Lab(boot, cellmove))
+
+
+@pytest.mark.lab
 def test_what_cannot_be_reached_is_said_at_once(cellmove, boot, lab_environment, tmp_path):
     server = boot("reach")
     before = oracle.picture(server.id)

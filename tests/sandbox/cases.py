@@ -19,6 +19,7 @@ FAMILIES = {
     "real": "a real process ended by SIGKILL, at every point of every action",
     "kill": "the same in one process, for every other shape of server",
     "undo": "killed while taking back, at every point of every action",
+    "again": "killed while the next host is tried, at every point from the first one's failure on",
     "double": "killed, and killed again while recovering",
     "call": "one outgoing call goes wrong, for every call of a move",
     "restart": "a compute host restarts in the middle of a call, after every write",
@@ -37,6 +38,7 @@ MAIN_SHAPE = "image-active-full"
 GOALS = {"confirm": State.CONFIRMED, "revert": State.REVERTED}
 KEPT = (
     "seed:123",
+    "seed:155",
     "restart:image-active-full:prep-source:prep_snapshot_based_resize_at_source:7:back",
     "restart:image-active-full:revert:finish_revert_snapshot_based_resize_at_source:7:on",
     "meddle:image-active-full:revert:switch_back:delete:back",
@@ -220,6 +222,33 @@ def kill_at_number(rig: Rig, number: int) -> None:
     rig.taps.on_journal = on_journal
 
 
+FIRST_HOST_FAILS = {"c2-host1:get_host_ip_addr": "fail"}
+
+
+def _again(stage: Stage, outcomes: list[Outcome], shape: str, number: str, recovery: str) -> Played:
+    """Killed at a point of a prep-dest whose first host fails, so that it goes on to the next."""
+    checkpoint = stage.set(shape, "prep-dest")
+    stage.rig.cloud.world.faults |= FIRST_HOST_FAILS
+    kill_at_number(stage.rig, int(number))
+    outcomes.append(stage.rig.run("prep-dest", checkpoint.move))
+    if outcomes[-1].code != -9:
+        raise AssertionError(f"never came to point {number}")
+    recover(stage.rig, outcomes, recovery, State.FINISHED)
+    return checkpoint, None
+
+
+def points_of_another_try(stage: Stage, shape: str) -> range:
+    """The numbers of the points from the first host's failure to the end of prep-dest."""
+    checkpoint = stage.set(shape, "prep-dest")
+    stage.rig.cloud.world.faults |= FIRST_HOST_FAILS
+    points: list[str] = []
+    stage.rig.taps.on_journal = lambda point, _action: points.append(point)
+    outcome = stage.rig.run("prep-dest", checkpoint.move)
+    if outcome.code or stage.rig.state() is not State.DEST_PREPARED:
+        raise AssertionError(outcome.text)
+    return range(points.index("before-failed"), len(points))
+
+
 def _call(
     stage: Stage, outcomes: list[Outcome], shape: str, step: str, number: str, fault: str, recovery: str
 ) -> Played:
@@ -330,7 +359,7 @@ def _seed(stage: Stage, outcomes: list[Outcome], number: str) -> Played:
 
 
 PLAYERS: dict[str, Callable[..., Played]] = {
-    "kill": _kill, "undo": _undo, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
+    "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
     "seed": _seed, "real": _real,
 }  # fmt: skip
 
@@ -406,6 +435,8 @@ def names(stage: Stage, *, long: bool) -> Iterator[str]:
             for point, action in points:
                 if long or (point, action) == points[0] or point != "before-undoing":
                     yield from (f"undo:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
+    for number in points_of_another_try(stage, MAIN_SHAPE):
+        yield from (f"again:{MAIN_SHAPE}:{number}:{recovery}" for recovery in RECOVERIES)
     for step in STEPS:
         calls, points, writes = rehearse(stage, MAIN_SHAPE, step)
         for seen in calls:

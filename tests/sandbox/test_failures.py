@@ -22,3 +22,7 @@ def test_a_step_alone_takes_back_only_itself(sandbox, agrees):
 
 def test_a_dead_destination_is_refused_before_a_write(sandbox):
     failures.a_dead_destination_is_refused(sandbox)
+
+
+def test_the_next_host_is_tried(sandbox):
+    failures.the_next_host_is_tried(sandbox)

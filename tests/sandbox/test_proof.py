@@ -54,6 +54,13 @@ def test_every_undo_of_the_way_there_is_killed(names):
     assert taken_back <= {name.split(":")[3] for name in names if name.startswith("undo:")}
 
 
+def test_the_next_host_is_tried_and_killed(names):
+    tried = {name for name in names if name.startswith("again:")}
+    chosen_again = ("bind_ports", "reserve_volumes", "claim", "copy_records", "schedule")
+    # Each of them done anew, at four points, and all but the choice taken back before, at four points.
+    assert len(tried) >= len(RECOVERIES) * (4 * len(chosen_again) + 4 * (len(chosen_again) - 1))
+
+
 @pytest.mark.parametrize("name", cases.KEPT)
 def test_a_case_that_once_failed(stage, name):
     """Kept for ever, whatever the draw of the day is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from lab import oracle
@@ -97,3 +99,32 @@ def a_dead_destination_is_refused(place: Place) -> None:
         assert TARGET in refused.stderr
         assert place.picture(server.id) == before
     place.cellmove("migrate", server.name, "--host", TARGET, "--confirm")
+
+
+def the_next_host_is_tried(place: Place) -> None:
+    """A host that cannot take the server is not the end: the scheduler's next one is claimed and tried."""
+    server = place.boot("next", ports=2, volumes=1)
+    before = place.picture(server.id)
+    command = ("resize", server.name, "m1.small", "--cell", "cell2")
+    with contextlib.ExitStack() as faults:
+        for host in ("c2-host1", "c2-host2"):
+            faults.enter_context(place.fault(host, "get_host_ip_addr", "fail"))
+        none = place.cellmove(*command, expect=1)
+    first, second = sorted(("c2-host1", "c2-host2"), key=none.stderr.index)
+    assert f"before that, ask the scheduler: {first} in cell2" in none.stderr
+    after = place.picture(server.id)
+    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.compare(before, after) == []
+
+    with place.fault(first, "get_host_ip_addr", "fail"):
+        one = place.cellmove(*command, "--max-hosts", "1", expect=1)
+        assert "before that" not in one.stderr
+        assert oracle.compare(before, place.picture(server.id)) == []
+        place.cellmove(*command)
+    shown = place.cellmove("show", server.name, "-f", "json").json
+    assert shown["target"] == {"cell": "cell2", "host": second}
+    assert [(each["host"], each["action"]) for each in shown["tried"]] == [(first, "claim")]
+    assert f"cell2 / {first}: claim: " in place.cellmove("show", server.name).stdout
+    place.cellmove("confirm", server.name)
+    moved = place.picture(server.id)
+    assert oracle.problems(moved, cell="cell2", host=second, flavor="m1.small", status="ACTIVE") == []

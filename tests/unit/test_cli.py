@@ -165,7 +165,7 @@ def test_a_step(fake: Fake, verb: str) -> None:
 def test_plan(fake: Fake) -> None:
     result = run("plan", "web-1", "m1.large", "--cell", "cell2", "--force-locked")
     assert result.exit_code == 0
-    how = {"host": None, "cell": "cell2", "force_locked": True, "open_move": True}
+    how = {"host": None, "cell": "cell2", "force_locked": True, "max_hosts": None, "open_move": True}
     assert fake.asked == [("plan", "web-1", "m1.large", how)]
     assert "next  cellmove resume m1" in result.stdout  # its first action is done
 
@@ -201,11 +201,12 @@ def test_a_refused_plan_shows_all_reasons_and_exits_5(fake: Fake, form: str) -> 
 def test_resize_and_migrate_run_to_the_end(fake: Fake, confirm: bool) -> None:
     more = ["--confirm"] if confirm else []
     assert run("resize", "web-1", "m1.large", "--cell", "cell2", *more).exit_code == 0
-    assert run("migrate", "web-1", "--host", "compute-11", *more).exit_code == 0
+    assert run("migrate", "web-1", "--host", "compute-11", "--max-hosts", "2", *more).exit_code == 0
+    unsaid = {"host": None, "cell": None, "force_locked": False, "max_hosts": None}
     assert fake.asked == [
-        ("move_for", "web-1", "m1.large", {"host": None, "cell": "cell2", "force_locked": False}),
+        ("move_for", "web-1", "m1.large", unsaid | {"cell": "cell2"}),
         ("run_to_finish", "m1", confirm),
-        ("move_for", "web-1", None, {"host": "compute-11", "cell": None, "force_locked": False}),
+        ("move_for", "web-1", None, unsaid | {"host": "compute-11", "max_hosts": 2}),
         ("run_to_finish", "m1", confirm),
     ]
 
@@ -259,7 +260,8 @@ def test_show(fake: Fake) -> None:
 def test_the_format_may_stand_before_and_after_the_verb(fake: Fake, arguments: tuple[str, ...]) -> None:
     document = json.loads(run(*arguments).stdout)
     assert set(document) == {
-        "schema_version", "move", "state", "server", "kind", "source", "target", "created_at", "updated_at", "next", "steps",
+        "schema_version", "move", "state", "server", "kind", "source", "target", "created_at", "updated_at", "next", "tried",
+        "steps",
     }  # fmt: skip
     assert document["target"]["cell"] == "cell2"
     assert document["steps"][0]["actions"][0] == {
