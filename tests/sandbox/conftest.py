@@ -25,9 +25,11 @@ def sandbox_process() -> Iterator[Process]:
 
 
 @pytest.fixture
-def sandbox(sandbox_process: Process, tmp_path: Path) -> Sandbox:
+def sandbox(sandbox_process: Process, tmp_path: Path) -> Iterator[Sandbox]:
     """It, and `cellmove` processes with a journal of this test's own."""
-    return Sandbox(sandbox_process, tmp_path)
+    place = Sandbox(sandbox_process, tmp_path)
+    yield place
+    place.clear()
 
 
 @pytest.fixture

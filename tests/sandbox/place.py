@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from cellmove.sandbox.process import Process
 from cellmove.sandbox.rest import PASSWORD
@@ -44,6 +45,7 @@ class Sandbox:
     process: Process
     folder: Path
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    made: list[str] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,7 +55,14 @@ class Sandbox:
     def boot(self, prefix: str = "test", **how: Any) -> Server:
         """A server is there at once."""
         name = f"{prefix}-{self.folder.name}"
-        return Server(self.process.control("boot", name=name, **how), name)
+        self.made.append(self.process.control("boot", name=name, **how))
+        return Server(self.made[-1], name)
+
+    def clear(self) -> None:
+        """Delete this test's servers: the hosts have room for a number of them, and other tests come."""
+        for server in self.made:
+            with contextlib.suppress(HTTPError):  # gone already, or in a state that lets nobody in
+                self.process.control("delete", server=server)
 
     def cellmove(self, *arguments: str, expect: int | None = 0, env: Mapping[str, str] | None = None) -> Outcome:
         """Run a command to its end."""
