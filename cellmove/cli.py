@@ -31,6 +31,7 @@ from cellmove.options import (
     output_options,
     pass_options,
     target_options,
+    yes_option,
 )
 
 # the commands
@@ -102,6 +103,7 @@ def _run_step(options: Options, reference: str, verb: str) -> None:
 
 @cli.command("prep-dest", short_help="Claim and prepare a host in the target cell.")
 @move_argument
+@yes_option
 @output_options
 @pass_options
 def prep_dest(options: Options, reference: str) -> None:
@@ -118,6 +120,7 @@ def prep_dest(options: Options, reference: str) -> None:
 
 @cli.command("prep-source", short_help="Stop the guest; hand over disks, volumes, ports.")
 @move_argument
+@yes_option
 @output_options
 @pass_options
 def prep_source(options: Options, reference: str) -> None:
@@ -134,6 +137,7 @@ def prep_source(options: Options, reference: str) -> None:
 
 @cli.command(short_help="Start the guest in the target cell.")
 @move_argument
+@yes_option
 @output_options
 @pass_options
 def finish(options: Options, reference: str) -> None:
@@ -151,6 +155,7 @@ def finish(options: Options, reference: str) -> None:
 
 @cli.command(short_help="Keep the move; clean up at the source.")
 @move_argument
+@yes_option
 @output_options
 @pass_options
 def confirm(options: Options, reference: str) -> None:
@@ -167,6 +172,7 @@ def confirm(options: Options, reference: str) -> None:
 
 @cli.command(short_help="Bring the server back; clean up at the target.")
 @move_argument
+@yes_option
 @output_options
 @pass_options
 def revert(options: Options, reference: str) -> None:
@@ -186,7 +192,7 @@ def _run_to_finish(
 ) -> None:
     one_target(wish)
     with running(options) as run:
-        report = run.functions.move_for(run.session, server, flavor, **wish)
+        report = run.functions.move_for(run.session, server, flavor, confirm=confirm, **wish)
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":
@@ -204,6 +210,7 @@ def _run_to_finish(
 @click.argument("flavor", metavar="FLAVOR")
 @confirm_option
 @target_options
+@yes_option
 @output_options
 @pass_options
 def resize(options: Options, /, server: str, flavor: str, confirm: bool, **wish: Any) -> None:
@@ -224,6 +231,7 @@ def resize(options: Options, /, server: str, flavor: str, confirm: bool, **wish:
 @click.argument("server", metavar="SERVER")
 @confirm_option
 @target_options
+@yes_option
 @output_options
 @pass_options
 def migrate(options: Options, /, server: str, confirm: bool, **wish: Any) -> None:

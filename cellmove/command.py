@@ -50,6 +50,7 @@ class Options:
     config: str | None = None
     form: str = "table"
     quiet: bool = False
+    yes: bool = False
     answered: bool = False  # whether stdout has its one document
 
     def flags(self) -> dict[str, str | None]:
@@ -232,6 +233,7 @@ def running(options: Options, activity: str = "looking at the cloud") -> Iterato
     """
     _hush()
     from cellmove import session, settings
+    from cellmove.policy import Consent
     from cellmove.progress import observer_for
 
     with install_signals() as signals, observer_for(sys.stderr, options.quiet, activity=activity) as progress:
@@ -243,7 +245,16 @@ def running(options: Options, activity: str = "looking at the cloud") -> Iterato
 
         environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
         found = settings.load(options.flags(), environ)
-        yield Run(session, session.open_session(found, observe, interrupted=signals), observe)
+        consent = Consent(options.yes, progress.ask if at_a_terminal() else None)
+        yield Run(session, session.open_session(found, observe, interrupted=signals, consent=consent), observe)
+
+
+def at_a_terminal() -> bool:
+    """Whether a person can be asked: what is typed and what is shown go through a terminal."""
+    try:
+        return sys.stdin.isatty() and sys.stderr.isatty()
+    except (AttributeError, ValueError):  # closed, or none at all
+        return False
 
 
 def _hush() -> None:

@@ -225,6 +225,7 @@ def _move_fields(document: Document) -> list[tuple[str, str]]:
     server = document["server"]
     identity = f"{server['name']} ({server['id']})" if server["name"] else server["id"]
     move = [("move", document["move"])] if document["move"] else []
+    accepted = ", ".join(document.get("accepted_losses") or ())
     return [
         *move,
         ("state", document["state"]),
@@ -232,6 +233,7 @@ def _move_fields(document: Document) -> list[tuple[str, str]]:
         ("kind", document["kind"]),
         ("from", _place(document["source"])),
         ("to", _place(document["target"]) or "the scheduler chooses"),
+        *([("accepts", f"the loss of {accepted}")] if accepted else []),
     ]
 
 
@@ -361,6 +363,6 @@ def console(stream: Any, width: int | None) -> Console:
 
 def _width(stream: TextIO) -> int:
     try:
-        return os.get_terminal_size(stream.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns or 80  # 0: nobody has said how wide it is
     except (OSError, ValueError):
         return 80

@@ -33,6 +33,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "target": _target(move, entries, facts),
         "created_at": move.created_at,
         "updated_at": move.updated_at,
+        "accepted_losses": list(facts.get("accepted_losses", ())),
         "next": list(next_commands(move, busy_step(entries, move))),
     }
     if with_steps:

@@ -119,6 +119,18 @@ class Journal:
         """Every move, oldest first."""
         return self._select(None)
 
+    def begun_since(self, moment: str) -> int:
+        """How many moves had their first action begun since then.
+
+        :param moment: as the journal writes times: UTC, ISO 8601
+        """
+        from sqlalchemy import func, select
+
+        firsts = select(func.min(self.entries.c.started_at).label("begun")).group_by(self.entries.c.move_id).subquery()
+        query = select(func.count()).select_from(firsts).where(firsts.c.begun >= moment)
+        with self._transaction() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def find(self, reference: str) -> list[Move]:
         """Moves that a move id, a server UUID or a server name may mean.
 

@@ -11,6 +11,10 @@ SCHEMA_VERSION = 1
 """Version of the JSON that commands print and of the journal's tables."""
 
 
+LOSSES = ("ephemeral", "swap", "local-disk", "config-drive", "vtpm", "nvram", "pmem")
+"""What of a server does not travel, by the names under which an operator accepts that."""
+
+
 class State(enum.StrEnum):
     """How far a move has come: the last step that was completed."""
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from cellmove.command import FORMATS, Options
+from cellmove.move import LOSSES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,9 +41,26 @@ def output_options(function: F) -> F:
     return function
 
 
+def yes_option(function: F) -> F:
+    """For the commands that ask before they write."""
+    return click.option(
+        "-y", "--yes", is_flag=True, expose_value=False, is_eager=True, callback=_remember("yes"),
+        help="Answer the question whether to go on; for a person at a terminal.",
+    )(function)  # fmt: skip
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Names separated by commas, or given one by one; each once."""
+    return tuple(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+
+
 def target_options(function: F) -> F:
     """Where a server is to go, and which of its guards are overridden."""
     for decorate in (
+        click.option(
+            "--accept-loss", metavar="NAME[,NAME…]", multiple=True, callback=_names,
+            help="Move it although this is lost: " + ", ".join(LOSSES) + ".",
+        ),
         click.option("--force-locked", is_flag=True, help="Move the server although it is locked."),
         click.option(
             "--max-hosts",
@@ -53,7 +71,7 @@ def target_options(function: F) -> F:
         ),
         click.option("--cell", metavar="CELL", help="Move to this cell; its scheduler chooses the host."),
         click.option("--host", metavar="HOST", help="Move to this compute host."),
-    ):
+    ):  # fmt: skip
         function = decorate(function)
     return function
 
@@ -89,7 +107,7 @@ def one_target(wish: Mapping[str, Any]) -> None:
         raise click.UsageError("--host and --cell exclude each other: a host is in exactly one cell")
 
 
-def command_line(verb: str, *words: str | None, **target: str | bool | int | None) -> str:
+def command_line(verb: str, *words: str | None, **target: str | bool | int | tuple[str, ...] | None) -> str:
     """A command that a person can copy."""
     parts = ["cellmove", verb, *(word for word in words if word)]
     for name, value in target.items():
@@ -97,5 +115,5 @@ def command_line(verb: str, *words: str | None, **target: str | bool | int | Non
         if value is True:
             parts.append(option)
         elif value:
-            parts += [option, str(value)]
+            parts += [option, ",".join(value) if isinstance(value, tuple) else str(value)]
     return shlex.join(parts)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db.look import COMPUTE, CONDUCTOR
+from cellmove.policy import Policy, Subject
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
+    from cellmove.cloud.quota import Quota
     from cellmove.cloud.volume import Attachment
     from cellmove.db.shapes import (
         BlockDevice,
@@ -33,6 +35,8 @@ class Target:
     :param unreachable: why its database cannot be read; everything below is empty then
     :param leftovers: rows there that the server's own would meet, by table
     :param missing: columns that hold data of the server and that its schema lacks
+    :param disk_store: whether its computes and those of the source keep local disks in one store, as the
+        operator said: ``shared``, ``separate`` or ``unknown``
     """
 
     cell: str
@@ -43,6 +47,7 @@ class Target:
     nodes: tuple[Node, ...] = ()
     leftovers: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    disk_store: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,10 @@ class Picture:
     :param allocations: resource providers that hold the server's allocations
     :param candidates: compute nodes that placement offers; None when it was not asked
     :param zones: availability zone by host
-    :param disk_store: whether the cells' computes share one disk store: ``shared``, ``separate`` or
-        ``unknown``
+    :param stores: compute nodes that use one store for their disks, by the store's name, as placement shows it
+    :param narrowed: compute nodes that can satisfy what the flavor asks for beyond size, by what that is
+    :param quotas: of the server's project and user, when it grows
+    :param subject: what the operator's rules are held against
     """
 
     server_id: str
@@ -92,7 +99,12 @@ class Picture:
     wanted_host: str = ""
     target_is_source: bool = False
     targets: tuple[Target, ...] = ()
-    disk_store: str = "unknown"
+    stores: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    narrowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    quotas: tuple[Quota, ...] = ()
+    accepted_losses: tuple[str, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    subject: Subject = field(default_factory=Subject)
 
     @property
     def instance(self) -> Instance:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cellmove.checks import baggage, flavor, server, target
+from cellmove.checks import baggage, flavor, policy, quota, server, target
 from cellmove.checks.finding import Check, Findings, Level
 from cellmove.picture import Picture, Target
 
@@ -41,13 +41,16 @@ MARKED = Group("state", _nothing, (server.check_mark,))
 CHECKS: tuple[Group, ...] = (
     RECORDS,
     Group("state", server.state_ok, (server.check_state, server.check_migrations)),
+    Group("policy", _nothing, (policy.check_policy,)),
     Group("source", server.source_ok, (server.check_source, server.check_allocations)),
     Group("target", target.targets_ok, (target.check_targets,)),
-    Group("flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology)),
+    Group(
+        "flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology, quota.check_quota)
+    ),
     Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports)),
     Group("volumes", baggage.volumes_ok, (baggage.check_volumes, baggage.check_shares)),
     Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_encryption)),
-    Group("notes", _nothing, (baggage.check_disk_store, server.check_group, server.check_config_drive)),
+    Group("notes", _nothing, (server.check_group, server.check_config_drive, target.check_few_hosts)),
 )
 """All checks, in the order in which their findings are shown."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TextIO, cast
+from typing import IO, TYPE_CHECKING, Protocol, TextIO, cast
 
 from cellmove.console import clean, console, duration, is_terminal, silence, styled, write
 from cellmove.events import Event, EventKind
@@ -36,6 +37,9 @@ class Progress(Protocol):
 
     def announce(self, text: str) -> None:
         """Show a line at once; may be called from a signal handler."""
+
+    def ask(self, question: str) -> str:
+        """Show a question and wait for the line that is typed; an empty one when there is no more input."""
 
 
 @dataclass
@@ -88,6 +92,10 @@ class Silent:
         """Write one line."""
         write_now(self.stream, f"{text}\n")
 
+    def ask(self, question: str) -> str:
+        """Write the question."""
+        return answer_to(self.stream, question)
+
 
 class Plain:
     """One line for each change, and one a minute while an action is under way."""
@@ -114,6 +122,10 @@ class Plain:
     def announce(self, text: str) -> None:
         """Write one line."""
         write_now(self.stream, f"{self.wall()} {text}\n")
+
+    def ask(self, question: str) -> str:
+        """Write the question."""
+        return answer_to(self.stream, question)
 
     def tick(self) -> None:
         """Say of every action that has been silent for a minute that it is still under way."""
@@ -188,6 +200,13 @@ class Lively:
     def announce(self, text: str) -> None:
         """Show a line below the action under way; only sets a value, so a signal handler may call it."""
         self.announcement = text
+
+    def ask(self, question: str) -> str:
+        """Write the question where nothing is drawn meanwhile."""
+        self._live.stop()
+        answer = answer_to(self._out.file, question)
+        self._live.start()
+        return answer
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -292,6 +311,13 @@ class Unbreakable(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         """The encoding of the stream below; rich draws what it can show."""
         return self._stream.encoding or "utf-8"
+
+
+def answer_to(stream: TextIO | IO[str], question: str) -> str:
+    """Show a question on a stream and read the answer from stdin."""
+    stream.write("\n".join(clean(line) for line in question.split("\n")))
+    stream.flush()
+    return sys.stdin.readline()
 
 
 def write_now(stream: TextIO, text: str) -> None:

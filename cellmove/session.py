@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellmove import permission
 from cellmove.clock import Clock
 from cellmove.db import state
 from cellmove.errors import (
@@ -27,6 +28,7 @@ from cellmove.locks import server_lock
 from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, next_choice, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
+from cellmove.policy import Consent
 from cellmove.reconcile import BEFORE_THE_SWITCH, owners_deed
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Session:
 
     :param lock_directory: where the servers' locks lie
     :param host_restarted: the operator's word that a call of an earlier run died with its host
+    :param consent: of whoever typed the command; by default nobody can be asked
     """
 
     settings: Settings
@@ -51,6 +54,7 @@ class Session:
     interrupted: Callable[[], int]
     lock_directory: Path
     host_restarted: bool = False
+    consent: Consent = field(default_factory=Consent)
 
 
 @dataclass(frozen=True)
@@ -71,24 +75,37 @@ class PlanReport:
 
 
 def open_session(
-    settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0, clock: Clock | None = None
-) -> Session:
+    settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0, clock: Clock | None = None,
+    consent: Consent | None = None,
+) -> Session:  # fmt: skip
     """Open the journal; the cloud is reached only when something is asked of it."""
     from cellmove.gateway import Gateway
 
     clock = clock or Clock()
     journal = open_journal(settings.journal, clock.text)
     where = Path(journal.location).parent if "://" not in settings.journal else Path.home() / ".local/state/cellmove"
-    return Session(settings, journal, Gateway(settings), clock, observer, interrupted, where / "locks")
+    return Session(
+        settings,
+        journal,
+        Gateway(settings),
+        clock,
+        observer,
+        interrupted,
+        where / "locks",
+        consent=consent or Consent(),
+    )
 
 
 def plan(
     session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
-    force_locked: bool, open_move: bool, max_hosts: int | None = None,
+    force_locked: bool, open_move: bool, max_hosts: int | None = None, accept_loss: tuple[str, ...] = (),
+    runs_to: State | None = None,
 ) -> PlanReport:  # fmt: skip
     """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
 
     :param max_hosts: how many of the scheduler's hosts are tried; None: as many as it offers
+    :param accept_loss: names of losses that are no reason against it
+    :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
     """
     from cellmove.steps.plan import gather
 
@@ -106,14 +123,18 @@ def plan(
             host=host,
             cell=cell,
             force_locked=force_locked,
+            accept_loss=accept_loss,
+            begun_today=permission.begun_today(session),
         )
-        report = PlanReport(None, planned.summary, planned.checks)
+        report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
         if not report.refused:
             names = (planned.facts["source_cell_uuid"], *planned.facts["target_cells"])
             session.gateway.reach(session.gateway.cell(name) for name in names)
     if report.refused or not open_move:
         return report
     facts = planned.facts
+    if runs_to is not None:
+        permission.for_plan(session, facts, runs_to)
     _reconcile_server(session, facts["server_id"])
     with _lock(session, facts["server_id"], facts["server_name"]):
         now = session.clock.text()
@@ -134,9 +155,11 @@ def plan(
 def move_for(
     session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool,
     max_hosts: int | None = None,
+    accept_loss: tuple[str, ...] = (), confirm: bool = False,
 ) -> PlanReport:  # fmt: skip
     """The move that this command means: the open one that fits, or a newly planned one.
 
+    :param confirm: the command goes on to confirm
     :raises Refused: the server has an open move of another kind
     """
     move = _open_move(session, server)
@@ -145,9 +168,10 @@ def move_for(
         move = _done_already(session, server, flavor, host, cell)
         if move is not None:
             return PlanReport(move, {}, ())
+        aim = State.CONFIRMED if confirm else State.FINISHED
         return plan(
             session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True,
-            max_hosts=max_hosts,
+            max_hosts=max_hosts, accept_loss=accept_loss, runs_to=aim,
         )  # fmt: skip
     if not _fits(move, flavor, host, cell, exactly=False):
         raise _has_another_aim(move)
@@ -241,6 +265,7 @@ def run_step(session: Session, move: Move, step: Step) -> Move:
             return move
         _check_there(session, move)
         _check_turn(session, move, step)
+        permission.for_step(session, move, step)
         return _run(session, move, step, undo_whole_move=False)
 
 
@@ -261,6 +286,7 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
                 next_command=f"cellmove resume {move.id}",
             )
         aim = State.CONFIRMED if confirm else State.FINISHED
+        permission.for_run(session, move, aim)
         if move.is_open and move.aim != aim:
             move = session.journal.set_aim(move.id, aim.value)
         return _run_to_aim(session, move)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cellmove.errors import Usage
+from cellmove.policy import Policy, read_policy
 
 Sections = dict[str, dict[str, str]]
 
@@ -36,7 +37,8 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "long_rpc_timeout": (int, float),
     "service_down_time": (int, float),
     "default_availability_zone": str,
-    "disk_stores": str,
+    "disk_stores": (str, dict),
+    "policy": dict,
 }
 """Every key that ``config.toml`` may hold."""
 
@@ -125,6 +127,8 @@ class Settings:
     patience: float = 30.0  # seconds that a call which may be repeated is tried again while nothing answers
     # Whether the cells' computes keep local disks in stores of their own: it cannot be seen from outside.
     disk_stores: str = "unknown"  # or "separate", "shared"
+    disk_stores_between: Mapping[frozenset[str], str] = field(default_factory=dict)  # by pair of cells' names
+    policy: Policy = field(default_factory=Policy)
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
 
@@ -164,9 +168,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         return number
 
     service_cloud = choose("service_cloud")
-    disk_stores = text("disk_stores", "", "", "unknown")
-    if disk_stores not in ("separate", "shared", "unknown"):
-        raise Usage(f"disk_stores is either separate or shared, not {disk_stores!r}")
+    file = config_path(environ)
+    disk_stores, between = _disk_stores(choose("disk_stores"), file)
     return Settings(
         nova_conf=paths,
         api_database_url=text("api_database", "api_database", "connection"),
@@ -187,6 +190,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         journal=_journal(choose("journal"), environ),
         connect_timeout=seconds("connect_timeout", "", "", 5),
         disk_stores=disk_stores,
+        disk_stores_between=between,
+        policy=read_policy(config.get("policy", {}), str(file)),
         unreadable=unreadable,
     )
 
@@ -241,6 +246,33 @@ def _read_config(environ: Mapping[str, str]) -> dict[str, Any]:
         if not isinstance(value, expected) or isinstance(value, bool):
             raise Usage(f"{path}: {key} has a value of the wrong type ({type(value).__name__})")
     return config
+
+
+DISK_STORES = ("separate", "shared", "unknown")
+
+
+def _disk_stores(chosen: Any, file: Path) -> tuple[str, dict[frozenset[str], str]]:
+    """What is said of all cells, and of pairs of cells by their names.
+
+    :param chosen: a word, or a table of words by "CELL CELL" (and ``default``)
+    :raises Usage: it is neither
+    """
+    table = chosen if isinstance(chosen, dict) else {"default": chosen or "unknown"}
+    between: dict[frozenset[str], str] = {}
+    for key, value in table.items():
+        if value not in DISK_STORES:
+            raise Usage(f"disk_stores is either separate or shared, not {value!r}")
+        pair = frozenset(key.split())
+        if key != "default" and len(pair) != 2:
+            raise Usage(f'{file}: disk_stores: {key!r} has to name two cells: "cell1 cell2" = "separate"')
+        if key != "default":
+            between[pair] = value
+    return table.get("default", "unknown"), between
+
+
+def disk_store_between(settings: Settings, cell: str, other: str) -> str:
+    """Whether the computes of two cells, by their names, share a store for local disks, as far as was said."""
+    return settings.disk_stores_between.get(frozenset((cell, other)), settings.disk_stores)
 
 
 def _nova_conf_paths(

@@ -295,6 +295,7 @@ def environment_file(layout):
         "OS_CLIENT_CONFIG_FILE": layout.home / "clouds.yaml",
         "OS_CLOUD": "lab",
         "CELLMOVE_NOVA_CONF": layout.nova_conf,
+        "CELLMOVE_CONFIG": layout.home / "config.toml",
         "CELLMOVE_DISK_STORES": "separate",  # every host of the lab keeps its disks in a folder of its own
         "CELLMOVE_LAB_HOME": layout.home,
         "CELLMOVE_LAB_PORT_BASE": layout.port_base,
@@ -311,6 +312,11 @@ def environment_file(layout):
     }
     return "".join(f"export {name}='{value}'\n" for name, value in variables.items())
 
+
+CELLMOVE = """# Nobody watches the tests; cellmove moves nothing unattended without this line.
+[policy]
+unattended = true
+"""
 
 POLICY = """# Nova's default for this rule is "!": nobody may resize across cells.
 "compute:servers:resize:cross_cell": "role:admin"
@@ -331,6 +337,7 @@ def files(layout):
         etc / "hosts.json": json.dumps({address: host for host, address in HOSTS.items()}),
         layout.home / "clouds.yaml": clouds(layout),
         layout.home / "env": environment_file(layout),
+        layout.home / "config.toml": CELLMOVE,
     }
     for cell in CELLS:
         texts[etc / "nova" / f"nova-{cell}.conf"] = nova_cell(layout, cell)

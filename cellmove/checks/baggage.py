@@ -185,13 +185,24 @@ def losses(picture: Picture) -> list[Loss]:
 
 
 def check_losses(picture: Picture) -> Findings:
-    """Refuses each loss, by name."""
+    """Refuses each loss, by name, unless the operator accepts it."""
     for loss in losses(picture):
+        if loss.name in picture.accepted_losses:
+            yield warning(f"loses-{loss.name}", f"the move loses the {loss.text}; accepted (--accept-loss)")
+            continue
         yield refusal(
             f"loses-{loss.name}",
             f"the move would lose the {loss.text}",
-            "save what is needed first, from inside the guest; there is no way to take it along",
+            "save what is needed first, from inside the guest; there is no way to take it along. "
+            f"Then --accept-loss={loss.name}",
         )
+
+
+def losable(picture: Picture) -> list[str]:
+    """The names that ``--accept-loss`` has for this server."""
+    return sorted(
+        {loss.name for loss in losses(picture)} | ({"config-drive"} if picture.instance.config_drive else set())
+    )
 
 
 def check_encryption(picture: Picture) -> Findings:
@@ -204,31 +215,6 @@ def check_encryption(picture: Picture) -> Findings:
             "its local disks are encrypted by nova, and cannot be carried over",
             "only servers without local disk encryption can be moved",
         )
-
-
-def check_disk_store(picture: Picture) -> Findings:
-    """A disk store that both cells share: nova deletes a live disk then.
-
-    On confirm the source compute removes its guest's disks whatever the storage
-    (nova/compute/manager.py, confirm_snapshot_based_resize_at_source): with one ceph pool or one NFS
-    export for both cells those are the disks that the guest runs from.
-    """
-    if picture.is_volume_backed or picture.disk_store == "separate":
-        return
-    if picture.disk_store == "shared":
-        yield refusal(
-            "shared-disk-store",
-            "the cells' computes share one disk store: confirming would delete the disk that the server runs from",
-            "only volume-backed servers can be moved between these cells",
-        )
-        return
-    yield refusal(
-        "disk-store-unknown",
-        "if computes of both cells keep their disks in one store (the same ceph pool, the same NFS export), "
-        "confirming would delete the disk that the server runs from; that cannot be seen from here",
-        "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes; if they are "
-        'apart, say so: disk_stores = "separate" in config.toml, or CELLMOVE_DISK_STORES=separate',
-    )
 
 
 def disks_ok(picture: Picture) -> str:

@@ -36,12 +36,53 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
             f"if they are deleted ones: nova-manage db archive_deleted_rows in {cell}; if not, find out which move left them",
         ))  # fmt: skip
+    found += _store_obstacles(target, picture)
     if target.missing:
         found.append((
             "schema", f"{cell} has no place for data of this server: {', '.join(target.missing)}",
             f"upgrade the database schema of {cell} (nova-manage db sync)",
         ))  # fmt: skip
     return found
+
+
+def _store_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
+    """A disk store that both ends share: nova deletes a live disk then.
+
+    On confirm the source compute removes its guest's disks whatever the storage
+    (nova/compute/manager.py, confirm_snapshot_based_resize_at_source): with one ceph pool or one NFS
+    export for both cells those are the disks that the guest runs from. What placement shows goes before
+    what the operator said: it is the computes' own word, and a wrong yes would cost the guest.
+    """
+    if picture.is_volume_backed:
+        return
+    cell, here = target.cell, [node for node in picture.source_nodes if node.host == picture.instance.host]
+    there = [node for node in target.nodes if picture.wanted_host in ("", node.host)]
+    only = "only volume-backed servers can be moved between these"
+    for name, users in sorted(picture.stores.items()):
+        shared = sorted(node.host for node in there if node.uuid in users)
+        if shared and any(node.uuid in users for node in here):
+            yield (
+                "shared-disk-store",
+                f"placement shows that {picture.instance.host} and {', '.join(shared)} of {cell} keep their disks in one "
+                f"store, {name}: confirming would delete the disk that the server runs from",
+                f"{only} hosts" + ("" if len(shared) == len(there) else "; or name another host with --host"),
+            )
+            return
+    if target.disk_store == "shared":
+        yield (
+            "shared-disk-store",
+            f"the computes of {picture.source_cell} and {cell} share one disk store (disk_stores says so): "
+            "confirming would delete the disk that the server runs from",
+            f"{only} cells",
+        )
+    elif target.disk_store != "separate":
+        yield (
+            "disk-store-unknown",
+            f"if computes of {picture.source_cell} and {cell} keep their disks in one store (the same ceph pool, the same "
+            "NFS export), confirming would delete the disk that the server runs from; that cannot be seen from here",
+            "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes; if they are "
+            'apart, say so: disk_stores = "separate" in config.toml, or CELLMOVE_DISK_STORES=separate',
+        )
 
 
 def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
@@ -100,6 +141,22 @@ def check_targets(picture: Picture) -> Findings:
                 yield warning(code, f"{target.cell} is left out: {text}", remedy)
         if target.disabled and picture.wanted_cell:
             yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
+
+
+def check_few_hosts(picture: Picture) -> Findings:
+    """What the flavor asks for and only a few hosts of a cell have: the next move finds no room there."""
+    for target in allowed_targets(picture):
+        alive = {compute.host for compute in computes_of(target, picture) if compute.up}
+        nodes = [node for node in target.nodes if node.host in alive]
+        for what, able in sorted(picture.narrowed.items()):
+            hosts = sorted(node.host for node in nodes if node.uuid in able)
+            if not picture.wanted_host and len(hosts) < len(nodes) and len(hosts) <= max(1, len(nodes) // 4):
+                yield warning(
+                    "few-hosts",
+                    f"the flavor asks for {what}, which {len(hosts)} of {len(nodes)} hosts of {target.cell} "
+                    f"{'has' if len(hosts) == 1 else 'have'}" + (f": {', '.join(hosts)}" if hosts else ""),
+                    "see to it that they have room for whatever else needs them, a later resize of this server too",
+                )
 
 
 def allowed_targets(picture: Picture) -> list[Target]:

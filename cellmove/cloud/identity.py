@@ -224,6 +224,12 @@ def to_v2_catalog(catalog: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return converted
 
 
+def project_name(connection: Connection, project_id: str) -> str:
+    """A project's name; empty when keystone knows no such project any more."""
+    response = request(connection, "identity", "GET", f"/projects/{project_id}", accept={404})
+    return str(response.json()["project"]["name"]) if response.status_code == 200 else ""
+
+
 def request(
     connection: Connection,
     service: str,

@@ -129,6 +129,23 @@ def availability_zones(api_engine: Engine, hosts: Collection[str]) -> dict[str, 
     return {row.host: row.value for row in _rows(api_engine, query)}
 
 
+def aggregate_metadata(api_engine: Engine, hosts: Collection[str]) -> dict[tuple[str, str], frozenset[str]]:
+    """The values that the aggregates of these hosts have, by host and key."""
+    from sqlalchemy import column, select, table
+
+    members = table("aggregate_hosts", column("host"), column("aggregate_id"))
+    metadata = table("aggregate_metadata", column("aggregate_id"), column("key"), column("value"))
+    query = (
+        select(members.c.host, metadata.c.key, metadata.c.value)
+        .select_from(members.join(metadata, metadata.c.aggregate_id == members.c.aggregate_id))
+        .where(members.c.host.in_(list(hosts)))
+    )
+    found: dict[tuple[str, str], frozenset[str]] = {}
+    for row in _rows(api_engine, query):
+        found[row.host, row.key] = found.get((row.host, row.key), frozenset()) | {row.value}
+    return found
+
+
 def availability_zone_of(api_engine: Engine, host: str, default: str) -> str:
     """The availability zone of a compute host.
 
@@ -252,6 +269,18 @@ def instance_of(database: CellDatabase, server_id: str) -> Instance | None:
     )
 
 
+def flavors_of(database: CellDatabase, server_id: str) -> tuple[Flavor | None, Flavor | None]:
+    """The flavor that a resized server had and the one that it has now; None for what its row does not hold."""
+    from sqlalchemy import select
+
+    table = database["instance_extra"]
+    rows = _rows(
+        database.engine, select(table.c.flavor).where(table.c.instance_uuid == server_id, table.c.deleted == 0)
+    )
+    stored = rows[0].flavor if rows else None
+    return current_flavor(stored, "old"), current_flavor(stored)
+
+
 def block_devices_of(database: CellDatabase, server_id: str) -> list[BlockDevice]:
     """The server's block device mappings, the boot disk first."""
     from sqlalchemy import false, literal, select
@@ -363,6 +392,16 @@ def row_counts(database: CellDatabase, server_id: str, *, with_deleted: bool) ->
     with translate_errors(), database.engine.connect() as connection:
         found = connection.execute(union_all(*counts))
         return {row.name: row.rows for row in found if row.rows}
+
+
+def tags_of(database: CellDatabase, server_id: str) -> tuple[str, ...]:
+    """The server's tags, sorted."""
+    from sqlalchemy import select
+
+    table = database["tags"]
+    return tuple(
+        sorted(row.tag for row in _rows(database.engine, select(table.c.tag).where(table.c.resource_id == server_id)))
+    )
 
 
 def share_count(database: CellDatabase, server_id: str) -> int:

@@ -149,10 +149,13 @@ def make_flavor(values: Mapping[str, Any]) -> Flavor:
     )
 
 
-def current_flavor(text: str | None) -> Flavor | None:
-    """The flavor in ``instance_extra.flavor``: nova/objects/instance.py, _flavor_from_db."""
+def current_flavor(text: str | None, which: str = "cur") -> Flavor | None:
+    """A flavor in ``instance_extra.flavor``: nova/objects/instance.py, _flavor_from_db.
+
+    :param which: ``cur``, ``old`` or ``new``
+    """
     stored = parse_json(text)
     try:
-        return make_flavor(stored["cur"]["nova_object.data"])
+        return make_flavor(stored[which]["nova_object.data"])
     except (TypeError, KeyError, ValueError):
         return None

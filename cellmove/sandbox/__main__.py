@@ -20,6 +20,7 @@ from cellmove.sandbox import buses, rest, seed
 from cellmove.sandbox.store import Cloud, Refusal, cell_of, files, make_databases
 
 HEARTBEAT = 10.0  # seconds
+WHOLE_WORLD = 2**26  # bytes of one request: a test puts a whole world back
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -49,9 +50,11 @@ def write_configuration(folder: Path, base: str, urls: dict[str, str]) -> dict[s
         f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for name, each in sections.items()
     ]
     (folder / "nova.conf").write_text("\n".join(lines))
+    (folder / "config.toml").write_text("[policy]\nunattended = true\n")
     return {
         "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"), "OS_CLOUD": "sandbox",
-        "CELLMOVE_NOVA_CONF": str(folder / "nova.conf"), "CELLMOVE_DISK_STORES": "separate",
+        "CELLMOVE_NOVA_CONF": str(folder / "nova.conf"), "CELLMOVE_CONFIG": str(folder / "config.toml"),
+        "CELLMOVE_DISK_STORES": "separate",
     }  # fmt: skip
 
 
@@ -126,6 +129,7 @@ def main() -> None:
     server.set_app(app)
     environment = write_configuration(chosen.folder, base, urls)
     bottle.debug(False)
+    bottle.BaseRequest.MEMFILE_MAX = WHOLE_WORLD
 
     def beat() -> None:
         while True:

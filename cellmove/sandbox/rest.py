@@ -26,7 +26,7 @@ def make_app(cloud: Cloud, base: str) -> Any:
     :param base: URL under which it is reached
     """
     app = bottle.Bottle()
-    for add in (_keystone, _nova, _neutron, _cinder, _glance, _placement):
+    for add in (_keystone, _project, _nova, _neutron, _cinder, _glance, _placement):
         add(app, cloud, base)
     app.default_error_handler = lambda error: _error(error.status_code, str(error.body))
     return app
@@ -108,6 +108,14 @@ def _keystone(app: Any, cloud: Cloud, base: str) -> None:
         }  # fmt: skip
 
 
+def _project(app: Any, cloud: Cloud, _base: str) -> None:
+    @_route(app, cloud, "GET", "/identity/v3/projects/<project>")
+    def show(project: str) -> Any:
+        if project != seed.PROJECT:
+            raise Refusal(404, f"Could not find project: {project}.")
+        return {"project": {"id": project, "name": "admin", "domain_id": "default", "enabled": True}}
+
+
 def show_server(cloud: Cloud, row: Record, cell: str) -> Record:
     """A server as nova's API gives it, as far as cellmove and the oracle look."""
     status = {"active": "ACTIVE", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "error": "ERROR"}
@@ -121,7 +129,12 @@ def show_server(cloud: Cloud, row: Record, cell: str) -> Record:
 
 
 def find_server(cloud: Cloud, server: str) -> Record:
-    """The server that the mapping leads to, or 404."""
+    """The server that the mapping leads to, or 404; asked for by its id, a hidden one is shown as well."""
+    for cell in CELLS:
+        for row in cloud.rows(cell, "instances", uuid=server, deleted=0, hidden=1):
+            mapping = cloud.row("api", "instance_mappings", instance_uuid=server) or {}
+            if mapping.get("cell_id") == CELLS.index(cell) + 2:
+                return show_server(cloud, row, cell)
     cell, row = seed._instance(cloud, server)
     return show_server(cloud, row, cell)
 
@@ -142,6 +155,15 @@ def _nova(app: Any, cloud: Cloud, base: str) -> None:
     @_route(app, cloud, "GET", "/compute/v2.1/servers/<server>")
     def show(server: str) -> Any:
         return {"server": find_server(cloud, server)}
+
+    @_route(app, cloud, "GET", "/compute/v2.1/os-quota-sets/<project>/detail")
+    def quota(project: str) -> Any:
+        rows = [row for cell in CELLS for row in cloud.rows(cell, "instances", deleted=0, hidden=0, project_id=project)]
+        used = {"cores": sum(row["vcpus"] for row in rows), "ram": sum(row["memory_mb"] for row in rows)}
+        detail = {
+            name: {"limit": limit, "in_use": used[name], "reserved": 0} for name, limit in cloud.world.quota.items()
+        }
+        return {"quota_set": {"id": project, **detail}}
 
     @_route(app, cloud, "POST", "/compute/v2.1/servers/<server>/action", 202)
     def act(server: str) -> None:
@@ -164,12 +186,12 @@ def _neutron(app: Any, cloud: Cloud, base: str) -> None:
                                              "project_id")},
             "status": services.port_status(cloud, port), "binding:host_id": host,
             "binding:vif_type": binding.get("vif_type", "unbound"), "binding:profile": binding.get("profile", {}),
-            "binding:vnic_type": binding.get("vnic_type", "normal"),
+            "binding:vnic_type": binding.get("vnic_type", "normal"), "resource_request": port.get("resource_request"),
         }  # fmt: skip
 
     @_route(app, cloud, "GET", "/network/v2.0/extensions")
     def extensions() -> Any:
-        return {"extensions": [{"alias": "binding-extended"}]}
+        return {"extensions": [{"alias": alias} for alias in cloud.world.extensions]}
 
     @_route(app, cloud, "GET", "/network/v2.0/ports")
     def ports() -> Any:
@@ -290,6 +312,21 @@ def _placement(app: Any, cloud: Cloud, base: str) -> None:
         if uuid not in services.PROVIDERS:
             raise Refusal(404, f"No resource provider with uuid {uuid} found")
         return {"uuid": uuid, "name": services.PROVIDERS[uuid]}
+
+    @_route(app, cloud, "GET", "/placement/resource_providers")
+    def providers() -> Any:
+        query = bottle.request.query
+        wanted, member_of = query.get("required", ""), query.get("member_of", "").removeprefix("in:")
+        return {"resource_providers": services.providers(cloud, [wanted] if wanted else [], member_of)}
+
+    @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/inventories")
+    def inventories(uuid: str) -> Any:
+        amounts = {"DISK_GB": 4000} if uuid in cloud.world.stores else services.CAPACITY
+        return {"inventories": {name: {"total": total} for name, total in amounts.items()}}
+
+    @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/aggregates")
+    def aggregates(uuid: str) -> Any:
+        return {"aggregates": [uuid] if uuid in cloud.world.stores else []}
 
     @_route(app, cloud, "GET", "/placement/allocation_candidates")
     def candidates() -> Any:

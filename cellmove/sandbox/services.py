@@ -245,6 +245,29 @@ def room(cloud: Cloud, resources: Mapping[str, int], hosts: Iterable[str] = tupl
     ]
 
 
+SHARES = "MISC_SHARES_VIA_AGGREGATE"
+
+
+def providers(cloud: Cloud, required: Iterable[str], member_of: str) -> list[Record]:
+    """The resource providers with these traits (without those with ``!``) and in this aggregate, if one is named.
+
+    A store that hosts share is called by its UUID, and so is the aggregate that they have in common with it.
+    """
+    world = cloud.world
+    traits = {uuid: set(world.traits.get(host, ())) for uuid, host in PROVIDERS.items()}
+    traits |= {uuid: {SHARES} for uuid in world.stores}
+    for trait in required:
+        if trait.removeprefix("!") not in set().union(*traits.values()) | {SHARES}:
+            raise Refusal(400, f"No such trait(s): {trait.removeprefix('!')}.")
+        traits = {
+            uuid: has for uuid, has in traits.items() if (trait.removeprefix("!") in has) != trait.startswith("!")
+        }
+    if member_of:
+        users = {provider_of(host) for host in world.stores.get(member_of, ())} | {member_of}
+        traits = {uuid: has for uuid, has in traits.items() if uuid in users}
+    return [{"uuid": uuid, "name": PROVIDERS.get(uuid, f"store-{uuid}")} for uuid in traits]
+
+
 def move_allocations(cloud: Cloud, giver: str, taker: str) -> None:
     """Give all that one consumer holds to another, as nova-compute does at the end of a revert."""
     present, other = cloud.world.allocations.get(giver), cloud.world.allocations.get(taker)

@@ -54,6 +54,10 @@ class World:
     faults: dict[str, str] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     counter: int = 0
+    traits: dict[str, list[str]] = field(default_factory=dict)  # of hosts' providers
+    stores: dict[str, list[str]] = field(default_factory=dict)  # sharing providers, and the hosts that use them
+    quota: dict[str, int] = field(default_factory=lambda: {"cores": -1, "ram": -1})
+    extensions: list[str] = field(default_factory=lambda: ["binding-extended"])
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import preflight
 from cellmove.checks import baggage, target
-from cellmove.cloud import candidates, network, placement, servers, volume
+from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.db import look, state
 from cellmove.errors import CannotConnect, NotFound, Usage
+from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
+from cellmove.policy import Subject
+from cellmove.settings import disk_store_between
+from cellmove.steps import rules
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -57,6 +62,8 @@ def gather(
     host: str | None,
     cell: str | None,
     force_locked: bool,
+    accept_loss: tuple[str, ...] = (),
+    begun_today: int = 0,
 ) -> Planned:
     """Look at a server and at where it may go.
 
@@ -65,6 +72,8 @@ def gather(
     :param host: the compute host it has to go to; None for any
     :param cell: name or UUID of the cell it has to go to; None for any
     :param force_locked: also move a server that is locked
+    :param accept_loss: names of losses that are no reason against it
+    :param begun_today: how many moves were begun in the last 24 hours
     :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
     :raises CallError: something cannot be looked at
     """
@@ -89,13 +98,16 @@ def gather(
         wanted_cell=wish.cell,
         wanted_host=wish.host,
         target_is_source=wish.is_source,
-        disk_store=gateway.settings.disk_stores,
+        accepted_losses=accept_loss,
+        policy=gateway.settings.policy,
     )
     if source is not None:
         picture = _with_records(gateway, clock, picture, source, wish)
     if picture.is_complete:
-        picture = _with_cloud(gateway, picture)
-    facts = plan_facts(picture, source, command_line(server, flavor, host, cell, force_locked)) if source else {}
+        _check_names(picture, accept_loss)
+        picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
+    command = command_line(server, flavor, host, cell, force_locked, accept_loss)
+    facts = plan_facts(picture, source, command) if source else {}
     return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
 
 
@@ -139,12 +151,27 @@ def _wish(
     return _Wish(() if is_source else (named,), named.name, host or "", is_source)
 
 
-def command_line(server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool) -> str:
+def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
+    """Refuse a loss that there is no such thing as, which may be one that was mistyped.
+
+    :raises Usage: naming what this server would lose
+    """
+    for name in accept_loss:
+        if name not in LOSSES:
+            losable = ", ".join(baggage.losable(picture)) or "nothing"
+            raise Usage(f"--accept-loss: there is no {name!r}; what {picture.server_name} would lose: {losable}")
+
+
+def command_line(
+    server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool,
+    accept_loss: tuple[str, ...] = (),
+) -> str:  # fmt: skip
     """What to type to try again."""
     words = ["cellmove", "migrate", server] if flavor is None else ["cellmove", "resize", server, flavor]
     for option, value in (("--cell", cell), ("--host", host)):
         words += [option, value] if value else []
-    return shlex.join([*words, "--force-locked"] if force_locked else words)
+    words += ["--force-locked"] if force_locked else []
+    return shlex.join([*words, "--accept-loss", ",".join(accept_loss)] if accept_loss else words)
 
 
 # --- looking ---
@@ -209,6 +236,7 @@ def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id:
         nodes=tuple(look.nodes_of(database)),
         leftovers=look.leftovers(own, database, server_id),
         missing=tuple(look.missing_columns(own, database, server_id)),
+        disk_store=disk_store_between(gateway.settings, source.name, cell.name),
     )
 
 
@@ -236,7 +264,61 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
         attachments=tuple(volume.attachments_of(gateway.admin, picture.server_id)) if states else (),
         allocations=frozenset(held),
         candidates=offered,
+        stores={} if picture.is_volume_backed else stores.sharing(gateway.admin),
+        narrowed=_narrowed(gateway, picture, wanted),
+        quotas=_quotas(gateway, picture),
     )
+
+
+def _quotas(gateway: Gateway, picture: Picture) -> tuple[quota.Quota, ...]:
+    """What is left for a server that grows; nova-api asks then, and only then."""
+    old, new, server = picture.flavor, picture.new_flavor, picture.instance
+    if new is None or not quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb)):
+        return ()
+    return quota.quotas(gateway.admin, server.project_id, server.user_id)
+
+
+def _narrowed(gateway: Gateway, picture: Picture, flavor: Flavor) -> dict[str, frozenset[str]]:
+    """The compute nodes that can satisfy each thing that a flavor asks for: traits, and metadata of aggregates."""
+    found: dict[str, frozenset[str]] = {}
+    for trait in candidates.wanted_traits(flavor):
+        able = stores.nodes_with(gateway.admin, [trait])
+        if able is not None:
+            found[f"trait {trait}"] = able
+    wanted = aggregate_specs(flavor.extra_specs)
+    if wanted:
+        nodes = [node for each in picture.targets for node in each.nodes]
+        metadata = look.aggregate_metadata(gateway.api_engine, {node.host for node in nodes})
+        for key, value in wanted.items():
+            able = frozenset(node.uuid for node in nodes if value in metadata.get((node.host, key), ()))
+            found[f"an aggregate with {key}={value}"] = able
+    return found
+
+
+def aggregate_specs(extra_specs: Mapping[str, str]) -> dict[str, str]:
+    """The extra specs that are held against the metadata of hosts' aggregates, as far as they are plain words.
+
+    nova/scheduler/filters/aggregate_instance_extra_specs.py; one without a scope may mean something else.
+    """
+    scope = "aggregate_instance_extra_specs:"
+    return {
+        key.removeprefix(scope): value
+        for key, value in extra_specs.items()
+        if key.startswith(scope) and re.fullmatch(r"[\w.:-]+", value)
+    }
+
+
+def _with_policy(gateway: Gateway, picture: Picture, begun: int) -> Picture:
+    """Add what the operator's rules are held against, if there are rules."""
+    policy = picture.policy
+    if not policy.has_rules or picture.mapping is None:
+        return picture
+    flavors = (picture.flavor.name, picture.new_flavor.name if picture.new_flavor else "")
+    values = rules.values_of(
+        gateway, policy, picture.mapping.cell_uuid, picture.server_id, picture.instance.project_id, flavors,
+        picture.instance.host,
+    )  # fmt: skip
+    return dataclasses.replace(picture, subject=Subject(values, begun))
 
 
 def _volume_states(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str, str]:
@@ -287,6 +369,7 @@ def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
         "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in picture.volumes],
         "flavor_from": old.name,
         "image_ref": server.image_ref,
+        "accepted_losses": list(picture.accepted_losses),
         "command": command,
     }
 

@@ -66,7 +66,7 @@ CALLS = {
 def environment(environment, tmp_path):
     """With an operator who does not wait for minutes."""
     config = tmp_path / "config.toml"
-    config.write_text("rpc_response_timeout = 6\nlong_rpc_timeout = 12\n")
+    config.write_text("rpc_response_timeout = 6\nlong_rpc_timeout = 12\n[policy]\nunattended = true\n")
     return {**environment, "CELLMOVE_CONFIG": str(config)}
 
 

@@ -68,6 +68,7 @@ class Fake:
     settings: Any = None
     observer: Callable[[Event], None] | None = None
     interrupted: Callable[[], int] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
     def module(self) -> ModuleType:
         module = ModuleType("cellmove.session")
@@ -77,8 +78,10 @@ class Fake:
             setattr(module, name, getattr(self, name))
         return module
 
-    def open_session(self, settings: Any, observer: Callable[[Event], None], *, interrupted: Callable[[], int]) -> Any:
-        self.settings, self.observer, self.interrupted = settings, observer, interrupted
+    def open_session(
+        self, settings: Any, observer: Callable[[Event], None], *, interrupted: Callable[[], int], **more: Any
+    ) -> Any:
+        self.settings, self.observer, self.interrupted, self.more = settings, observer, interrupted, more
         return SimpleNamespace(journal=self)
 
     def entries_of(self, move_id: str) -> list[Entry]:
@@ -165,9 +168,27 @@ def test_a_step(fake: Fake, verb: str) -> None:
 def test_plan(fake: Fake) -> None:
     result = run("plan", "web-1", "m1.large", "--cell", "cell2", "--force-locked")
     assert result.exit_code == 0
-    how = {"host": None, "cell": "cell2", "force_locked": True, "max_hosts": None, "open_move": True}
+    how = {
+        "host": None, "cell": "cell2", "force_locked": True, "max_hosts": None, "accept_loss": (), "open_move": True,
+    }  # fmt: skip
     assert fake.asked == [("plan", "web-1", "m1.large", how)]
     assert "next  cellmove resume m1" in result.stdout  # its first action is done
+
+
+def test_losses_are_named_one_by_one_or_together(fake: Fake) -> None:
+    fake.report = Report(None)
+    result = run("plan", "web-1", "--accept-loss", "swap, ephemeral", "--accept-loss=swap", "--dry-run")
+    assert fake.asked[0][3]["accept_loss"] == ("swap", "ephemeral")
+    assert "cellmove plan web-1 --accept-loss swap,ephemeral\n" in result.stdout
+
+
+def test_yes_is_heard_and_off_a_terminal_nobody_can_be_asked(fake: Fake) -> None:
+    for words in (("prep-dest", "web-1", "--yes"), ("migrate", "web-1", "-y")):
+        assert run(*words).exit_code == 0
+        assert fake.more["consent"].yes
+        assert fake.more["consent"].prompt is None
+    run("finish", "web-1")
+    assert not fake.more["consent"].yes
 
 
 def test_a_dry_run_opens_nothing_and_names_the_real_command(fake: Fake) -> None:
@@ -202,7 +223,14 @@ def test_resize_and_migrate_run_to_the_end(fake: Fake, confirm: bool) -> None:
     more = ["--confirm"] if confirm else []
     assert run("resize", "web-1", "m1.large", "--cell", "cell2", *more).exit_code == 0
     assert run("migrate", "web-1", "--host", "compute-11", "--max-hosts", "2", *more).exit_code == 0
-    unsaid = {"host": None, "cell": None, "force_locked": False, "max_hosts": None}
+    unsaid = {
+        "host": None,
+        "cell": None,
+        "force_locked": False,
+        "max_hosts": None,
+        "accept_loss": (),
+        "confirm": confirm,
+    }
     assert fake.asked == [
         ("move_for", "web-1", "m1.large", unsaid | {"cell": "cell2"}),
         ("run_to_finish", "m1", confirm),
@@ -260,7 +288,7 @@ def test_show(fake: Fake) -> None:
 def test_the_format_may_stand_before_and_after_the_verb(fake: Fake, arguments: tuple[str, ...]) -> None:
     document = json.loads(run(*arguments).stdout)
     assert set(document) == {
-        "schema_version", "move", "state", "server", "kind", "source", "target", "created_at", "updated_at", "next", "tried",
+        "schema_version", "move", "state", "server", "kind", "source", "target", "created_at", "updated_at", "accepted_losses", "next", "tried",
         "steps",
     }  # fmt: skip
     assert document["target"]["cell"] == "cell2"
@@ -422,7 +450,7 @@ from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 module = types.ModuleType("cellmove.session")
 move = Move("m1", "uuid-1", "web-1", "resize", State.PLANNED, "", "", {})
-def open_session(settings, observer, *, interrupted):
+def open_session(settings, observer, *, interrupted, consent):
     entries = types.SimpleNamespace(entries_of=lambda _id: [], all_moves=lambda: [move] * 5000)
     return types.SimpleNamespace(observer=observer, interrupted=interrupted, journal=entries)
 def find_move(session, reference):

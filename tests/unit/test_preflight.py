@@ -10,6 +10,7 @@ import pytest
 
 from cellmove.checks import baggage, target
 from cellmove.cloud.network import Port
+from cellmove.cloud.quota import Quota
 from cellmove.cloud.volume import Attachment
 from cellmove.db.shapes import (
     BlockDevice,
@@ -22,6 +23,7 @@ from cellmove.db.shapes import (
     Service,
 )
 from cellmove.picture import Picture, Target, likely_nodes
+from cellmove.policy import Policy, Subject
 from cellmove.preflight import CHECKS, Level, examine
 
 SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)
@@ -61,6 +63,7 @@ def cell(name: str = "cell2", hosts: tuple[str, ...] = ("c2-host1", "c2-host2"),
     values: dict[str, Any] = {
         "services": (conductor(), *map(compute, hosts)),
         "nodes": tuple(map(node, hosts)),
+        "disk_store": "separate",
     }
     return Target(name, f"uuid-of-{name}", **values | changes)
 
@@ -83,7 +86,6 @@ def picture(**changes: Any) -> Picture:
         "candidates": frozenset({"node-of-c2-host1", "node-of-c2-host2"}),
         "zones": {"c2-host1": "nova", "c2-host2": "nova", "c3-host1": "nova"},
         "targets": (cell(),),
-        "disk_store": "separate",
     }
     return Picture(**values | changes)
 
@@ -130,7 +132,12 @@ def findings(of: Picture) -> list[tuple[str, str]]:
         picture(),
         resize(),
         volume_backed(),
-        volume_backed(disk_store="unknown"),
+        volume_backed(targets=(cell(disk_store="unknown"),)),
+        volume_backed(stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host1"})}),
+        picture(stores={"ceph": frozenset({"node-of-c1-host2", "node-of-c2-host1"})}),
+        picture(narrowed={"trait X": frozenset({"node-of-c2-host1", "node-of-c2-host2"})}),
+        resize(quotas=(Quota("project", "cores", 10, 7), Quota("user", "ram", -1, 10**6))),
+        picture(policy=Policy(moves_a_day=2), subject=Subject(begun=1)),
         volume_backed(kind="resize", new_flavor=dataclasses.replace(LARGE, root_gb=0)),
         picture(server=instance(vm_state="stopped")),
         picture(server=instance(locked=True, locked_by="admin"), force_locked=True),
@@ -292,8 +299,29 @@ REFUSALS: dict[str, list[Picture]] = {
         picture(server=instance(ephemeral_key=True)),
     ],
     "no-allocations": [picture(allocations=frozenset())],
-    "shared-disk-store": [picture(disk_store="shared")],
-    "disk-store-unknown": [picture(disk_store="unknown")],
+    "shared-disk-store": [
+        picture(targets=(cell(disk_store="shared"),)),
+        picture(stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})}),
+        picture(
+            stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})},
+            wanted_cell="cell2", wanted_host="c2-host2",
+        ),
+    ],
+    "disk-store-unknown": [picture(targets=(cell(disk_store="unknown"),))],
+    "quota": [
+        resize(quotas=(Quota("project", "cores", 10, 8),)),
+        resize(quotas=(Quota("user", "ram", 2048, 1024),)),
+    ],
+    # policy
+    "policy-denied": [
+        picture(policy=Policy(deny={"tags": ("pin*",)}), subject=Subject({"tags": ("blue", "pinned")})),
+        picture(policy=Policy(deny={"projects": ("gold",)}), subject=Subject({"projects": ("5a", "gold")})),
+    ],
+    "policy-not-allowed": [
+        picture(policy=Policy(allow={"tags": ("ok",)}), subject=Subject({"tags": ()})),
+        picture(policy=Policy(allow={"flavors": ("m1.*",)}), subject=Subject({"flavors": ("m1.tiny", "c1.big")})),
+    ],
+    "policy-day": [picture(policy=Policy(moves_a_day=2), subject=Subject(begun=2))],
 }  # fmt: skip
 
 WARNINGS: dict[str, list[Picture]] = {
@@ -307,6 +335,10 @@ WARNINGS: dict[str, list[Picture]] = {
     "schema": [picture(targets=(cell(), cell("cell3", ("c3-host1",), missing=("tags",))), candidates=None)],
     "target-unreachable": [picture(targets=(cell(), Target("cell3", "u", unreachable="no route")))],
     "port-pci": [picture(ports=(dataclasses.replace(PORT, vnic_type="direct"),))],
+    "few-hosts": [picture(narrowed={"trait X": frozenset({"node-of-c2-host1"})})],
+    "loses-swap": [
+        picture(server=instance(flavor=dataclasses.replace(SMALL, swap=64)), accepted_losses=("swap", "ephemeral"))
+    ],
     "port-unbound": [picture(ports=(dataclasses.replace(PORT, vif_type="binding_failed"),))],
     "attachment-left": [
         volume_backed(
@@ -413,6 +445,22 @@ def test_a_swap_disk_is_lost_once() -> None:
         server=instance(flavor=dataclasses.replace(SMALL, swap=64)),
     )
     assert [loss.name for loss in baggage.losses(of)] == ["swap"]
+
+
+def test_a_host_that_shares_no_store_can_be_named() -> None:
+    shared = {"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})}
+    assert findings(picture(stores=shared, wanted_cell="cell2", wanted_host="c2-host1")) == []
+
+
+def test_a_shared_store_leaves_only_its_cell_out() -> None:
+    targets = (cell(disk_store="shared"), cell("cell3", ("c3-host1",)))
+    assert findings(picture(targets=targets, candidates=None)) == [("warning", "shared-disk-store")]
+
+
+def test_only_the_accepted_loss_is_accepted() -> None:
+    both = instance(flavor=dataclasses.replace(SMALL, swap=64, ephemeral_gb=1))
+    found = findings(picture(server=both, accepted_losses=("ephemeral",)))
+    assert sorted(found) == [("refusal", "loses-swap"), ("warning", "loses-ephemeral")]
 
 
 def test_every_group_is_asked() -> None:

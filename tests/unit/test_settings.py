@@ -217,3 +217,35 @@ def test_the_journal_follows_xdg_and_is_absolute(home: Path, monkeypatch: pytest
     assert load(home, XDG_STATE_HOME=str(home / "state")).journal == str(home / "state/cellmove/journal.db")
     monkeypatch.chdir(home)
     assert load(home, {"journal": "j.db"}).journal == str(home / "j.db")
+
+
+def test_disk_stores_of_all_cells_or_of_a_pair(home: Path) -> None:
+    assert settings.disk_store_between(load(home), "a", "b") == "unknown"
+    config(home, 'disk_stores = "separate"\n')
+    assert settings.disk_store_between(load(home), "a", "b") == "separate"
+    config(home, '[disk_stores]\n"a b" = "separate"\n"c a" = "shared"\n')
+    found = load(home)
+    pairs = (("a", "b"), ("b", "a"), ("a", "c"), ("b", "c"))
+    assert [settings.disk_store_between(found, *pair) for pair in pairs] == [
+        "separate", "separate", "shared", "unknown",
+    ]  # fmt: skip
+    config(home, '[disk_stores]\ndefault = "separate"\n"a b" = "shared"\n')
+    assert settings.disk_store_between(load(home), "a", "b") == "shared"
+    assert settings.disk_store_between(load(home), "a", "c") == "separate"
+    assert settings.disk_store_between(load(home, CELLMOVE_DISK_STORES="shared"), "a", "c") == "shared"
+
+
+@pytest.mark.parametrize("text", ['"a" = "separate"', '"a b c" = "separate"', '"a b" = "apart"', '"a b" = 1'])
+def test_disk_stores_that_make_no_sense(home: Path, text: str) -> None:
+    config(home, f"[disk_stores]\n{text}\n")
+    with pytest.raises(Usage, match="disk_stores"):
+        load(home)
+
+
+def test_the_policy_knows_its_file(home: Path) -> None:
+    assert not load(home).policy.unattended
+    config(home, '[policy]\nunattended = true\nmoves_a_day = 7\n[policy.deny]\ntags = "x"\nhosts = ["a*", "b"]\n')
+    found = load(home).policy
+    assert (found.unattended, found.moves_a_day) == (True, 7)
+    assert found.deny == {"tags": ("x",), "hosts": ("a*", "b")}
+    assert found.file == str(home / ".config/cellmove/config.toml")

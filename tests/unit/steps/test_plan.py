@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from cellmove.clock import Clock
-from cellmove.cloud import candidates, network, placement, servers, volume
+from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.cloud.network import Binding, Port
 from cellmove.cloud.volume import Attachment
 from cellmove.db import look, state
@@ -20,6 +20,7 @@ from cellmove.db.shapes import BlockDevice, Flavor, Instance, InstanceMapping, N
 from cellmove.errors import CannotConnect, NotFound, Usage
 from cellmove.gateway import Gateway
 from cellmove.preflight import Level
+from cellmove.settings import Settings
 from cellmove.steps.plan import Planned, gather
 
 SERVER = "5e54d7c0-0000-4000-8000-000000000001"
@@ -35,7 +36,7 @@ FACTS = {
     "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
     "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "flavor_name",
     "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
-    "transfer", "ports", "volumes", "flavor_from", "image_ref", "command",
+    "transfer", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command",
 }  # fmt: skip
 SUMMARY = {
     "server_id", "server_name", "status", "kind", "source_cell", "source_host", "target_cell", "target_hosts",
@@ -125,6 +126,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         (volume, "attachments_of"): lambda *_: [Attachment("attachment-1", "volume-1", SERVER, "attached")],
         (placement, "allocations_of"): lambda *_: {"allocations": {"node-of-c1-host1": {}}},
         (candidates, "offered"): offered,
+        (stores, "sharing"): lambda *_: {},
+        (quota, "quotas"): lambda *_: (),
     }
     for (module, name), answer in answers.items():
         monkeypatch.setattr(module, name, answer)
@@ -135,7 +138,7 @@ def plan(world: World, **options: Any) -> Planned:
     gateway = SimpleNamespace(
         api_engine=None, admin=None, service=None, cells=CELLS, database=world.database,
         cell=lambda name: find_cell(CELLS, name),
-        settings=SimpleNamespace(service_down_time=60, default_availability_zone="nova", disk_stores="separate"),
+        settings=Settings(disk_stores="separate"),
     )  # fmt: skip
     asked: dict[str, Any] = {"server": "web-1", "flavor": None, "host": None, "cell": None, "force_locked": False}
     return gather(cast(Gateway, gateway), Clock(), **asked | options)
@@ -157,7 +160,7 @@ def test_facts_of_a_migration(world: World) -> None:
         "target_cells": ["cell2", "cell3"], "flavor_name": "m1.small", "new_flavor_id": "one",
         "old_instance_type_id": 1, "new_instance_type_id": 1, "volume_backed": False, "vm_state": "active",
         "active": True, "transfer": "image", "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
-        "image_ref": "image-1", "command": "cellmove migrate web-1",
+        "image_ref": "image-1", "accepted_losses": [], "command": "cellmove migrate web-1",
     }  # fmt: skip
 
 

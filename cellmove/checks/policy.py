@@ -1,0 +1,13 @@
+"""What the operator's own rules say."""
+
+from __future__ import annotations
+
+from cellmove.checks.finding import Findings, refusal
+from cellmove.picture import Picture
+from cellmove.policy import broken
+
+
+def check_policy(picture: Picture) -> Findings:
+    """Refuses by each rule that forbids the move."""
+    for rule in broken(picture.policy, picture.subject):
+        yield refusal(rule.code, rule.text, rule.remedy)

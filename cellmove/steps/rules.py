@@ -1,0 +1,26 @@
+"""Looks up what the operator's rules are held against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cellmove.cloud import identity
+from cellmove.db import look
+
+if TYPE_CHECKING:
+    from cellmove.gateway import Gateway
+    from cellmove.policy import Policy
+
+
+def values_of(
+    gateway: Gateway, policy: Policy, cell_uuid: str, server_id: str, project_id: str, flavors: tuple[str, ...],
+    host: str,
+) -> dict[str, tuple[str, ...]]:  # fmt: skip
+    """What rules are held against; the project's name and the tags are looked up only where a rule wants them.
+
+    :param cell_uuid: the cell where the server is
+    """
+    named = policy.allow.keys() | policy.deny.keys()
+    name = identity.project_name(gateway.admin, project_id) if "projects" in named else ""
+    tags = look.tags_of(gateway.database(gateway.cell(cell_uuid)), server_id) if "tags" in named else ()
+    return {"projects": (project_id, name), "flavors": tuple(dict.fromkeys(flavors)), "tags": tags, "hosts": (host,)}

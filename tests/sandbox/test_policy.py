@@ -1,0 +1,237 @@
+"""The operator's rules, and that nothing moves unattended before that was switched on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cellmove.sandbox.seed import PROJECT
+from lab import oracle
+from tests.sandbox.place import Sandbox
+from tests.sandbox.test_runs import begin, slow, wait_for
+
+TARGET = "c2-host1"
+STEPS = ("prep-dest", "prep-source", "finish", "confirm")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration file of this test's own."""
+
+    path: Path
+
+    def write(self, text: str) -> dict[str, str]:
+        """Replace it; returns what names it to a command."""
+        self.path.write_text(text)
+        return {"CELLMOVE_CONFIG": str(self.path)}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """An empty one."""
+    (tmp_path / "config.toml").touch()
+    return Config(tmp_path / "config.toml")
+
+
+def at_a_terminal(sandbox: Sandbox, env: dict[str, str], answer: str, *arguments: str) -> tuple[int, str]:
+    """Type a command at a terminal, and an answer when it asks; gives its exit code and what was on the terminal."""
+    above, below = pty.openpty()
+    environment = {**sandbox.environment, **env, "TERM": "xterm", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "cellmove", *arguments],
+        stdin=below, stderr=below, stdout=subprocess.DEVNULL, env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(below)
+    shown, answered, deadline = b"", False, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([above], [], [], 0.2)
+        if ready:
+            try:
+                shown += os.read(above, 4096)
+            except OSError:
+                break
+        elif command.poll() is not None:
+            break
+        if b"[y/N]" in shown and not answered:
+            answered = True
+            os.write(above, f"{answer}\n".encode())
+    with contextlib.suppress(OSError):
+        os.close(above)
+    return command.wait(10), shown.decode(errors="replace")
+
+
+def test_nothing_moves_unattended_before_it_is_switched_on(sandbox: Sandbox, config: Config) -> None:
+    server = sandbox.boot("alone", ports=1, volumes=1)
+    before = sandbox.picture(server.id)
+    off = config.write("")
+    for verb in (("migrate", server.name, "--host", TARGET), ("migrate", server.name, "--host", TARGET, "--yes")):
+        refused = sandbox.cellmove(*verb, "-f", "json", expect=5, env=off)
+        assert "policy-unattended" in [check["code"] for check in refused.json["checks"]]
+        (found,) = (check for check in refused.json["checks"] if check["code"] == "policy-unattended")
+        assert "unattended = true" in found["remedy"]
+        assert str(config.path) in found["remedy"]
+    assert sandbox.cellmove("list", "--all", "-f", "json", env=off).json["moves"] == [], "a refused run opened a move"
+
+    move = sandbox.cellmove("plan", server.name, "--host", TARGET, "-f", "json", env=off).json["move"]
+    for _ in range(2):
+        for verb in ("list", "show", "plan"):
+            sandbox.cellmove(verb, *(() if verb == "list" else (server.name,)), env=off, expect=None)
+    for step in STEPS:
+        for more in ((), ("--yes",)):
+            refused = sandbox.cellmove(step, move, *more, expect=5, env=off)
+            assert "unattended = true" in refused.stderr
+            assert str(config.path) in refused.stderr
+            assert f"next: cellmove {step} {move}" in refused.stderr
+        sandbox.cellmove(step, move)
+        again = sandbox.cellmove(step, move, env=off)
+        assert again.stderr == "", "what is done already needs no consent"
+    after = sandbox.picture(server.id)
+    assert oracle.compare(before, after, moved=True) == []
+
+
+@pytest.mark.parametrize("verb", ["resume", "rollback", "migrate", "resume --all"])
+def test_what_has_begun_is_ended_from_cron_whatever_the_rules_say_now(
+    sandbox: Sandbox, config: Config, verb: str
+) -> None:
+    server = sandbox.boot("cron", ports=1, volumes=1)
+    command = ("migrate", server.name, "--host", TARGET)
+    with slow(sandbox, 0.2):
+        run = begin(sandbox, *command)
+        wait_for(sandbox, "stop_source")
+        run.signal(signal.SIGKILL)
+        assert run.end() == -signal.SIGKILL
+    off = config.write('[policy]\nmoves_a_day = 0\ndeny.projects = "*"\n')
+    words = {"migrate": command, "resume --all": ("resume", "--all")}.get(verb, (verb, server.name))
+    sandbox.cellmove(*words, env=off)
+    (move,) = sandbox.cellmove("list", "--all", "-f", "json").json["moves"]
+    assert move["state"] == ("rolled-back" if verb == "rollback" else "finished")
+    if move["state"] == "finished":
+        refused = sandbox.cellmove("confirm", server.name, env=off, expect=5)
+        assert "unattended = true" in refused.stderr, "the next step is a new decision"
+        on = config.write('[policy]\nunattended = true\nmoves_a_day = 0\ndeny.projects = "*"\n')
+        sandbox.cellmove("confirm", server.name, env=on)
+
+
+def test_a_person_is_asked_once_a_command(sandbox: Sandbox, config: Config) -> None:
+    server = sandbox.boot("asked", ports=1)
+    off = config.write("")
+    command = ("migrate", server.name, "--host", TARGET, "--confirm")
+    for answer in ("n", "", "yellow"):
+        code, shown = at_a_terminal(sandbox, off, answer, *command)
+        assert code == 5, shown
+        assert f"{server.name} ({server.id}) moves from cell1 / c1-host1 to cell2 / {TARGET}" in shown.replace(
+            "\r\n", " "
+        )
+        assert "you did not say yes" in shown
+    assert sandbox.cellmove("list", "--all", "-f", "json").json["moves"] == []
+
+    code, shown = at_a_terminal(sandbox, off, "y", *command)
+    assert code == 0, shown
+    assert shown.count("[y/N]") == 1
+    code, shown = at_a_terminal(sandbox, off, "", "migrate", server.name, "--host", "c1-host2", "--yes")
+    assert code == 0, shown
+    assert "[y/N]" not in shown, "--yes has answered"
+    code, shown = at_a_terminal(sandbox, off, "no", "confirm", server.name)
+    assert code == 5
+    assert "is destroyed for good" in shown
+    code, shown = at_a_terminal(sandbox, off, "yes", "revert", server.name)
+    assert code == 0, shown
+    code, shown = at_a_terminal(sandbox, off, "", "revert", server.name)
+    assert (code, "[y/N]" in shown) == (0, False), "done already: nothing to ask"
+
+
+def test_with_the_switch_on_nobody_is_asked(sandbox: Sandbox, config: Config) -> None:
+    server = sandbox.boot("switched", ports=1)
+    on = config.write("[policy]\nunattended = true\n")
+    code, shown = at_a_terminal(sandbox, on, "", "migrate", server.name, "--host", TARGET)
+    assert (code, "[y/N]" in shown) == (0, False), shown
+
+
+RULES = {
+    'deny.projects = "5a5a*"': ("policy-denied", 'policy.deny.projects = "5a5a*"'),
+    'deny.projects = ["gold", "adm*"]': ("policy-denied", 'policy.deny.projects = "adm*"'),
+    'deny.flavors = "m1.small"': ("policy-denied", 'policy.deny.flavors = "m1.small"'),
+    'deny.tags = ["b*"]': ("policy-denied", 'policy.deny.tags = "b*"'),
+    'deny.hosts = "c1-*"': ("policy-denied", 'policy.deny.hosts = "c1-*"'),
+    'allow.projects = ["gold"]': ("policy-not-allowed", "policy.allow.projects"),
+    'allow.flavors = ["m1.tiny"]': ("policy-not-allowed", "policy.allow.flavors"),
+    'allow.tags = ["green"]': ("policy-not-allowed", "policy.allow.tags"),
+    'allow.hosts = ["c2-*"]': ("policy-not-allowed", "policy.allow.hosts"),
+    "moves_a_day = 0": ("policy-day", "policy.moves_a_day = 0"),
+}
+
+
+def test_each_rule_refuses_by_its_name_and_with_all_other_reasons(sandbox: Sandbox, config: Config) -> None:
+    server = sandbox.boot("ruled", ports=1)
+    sandbox.process.control("lock", server=server.id)
+    command = ("resize", server.name, "m1.small", "--host", TARGET, "-f", "json")
+    for rule, (code, words) in RULES.items():
+        env = config.write(f"[policy]\n{rule}\n")
+        found = {each["code"]: each for each in sandbox.cellmove(*command, expect=5, env=env).json["checks"]}
+        assert {code, "locked", "policy-unattended"} <= found.keys(), rule
+        assert words in found[code]["text"]
+        assert str(config.path) in found[code]["remedy"]
+    kind = "unattended = true\nmoves_a_day = 1\n[policy.allow]\n"
+    fits = f'{kind}projects = "admin"\nflavors = ["m1.*"]\ntags = "blue"\nhosts = "c1-host?"\n'
+    env = config.write(f'[policy]\n{fits}[policy.deny]\nprojects = ["gold"]\ntags = ["pin*"]\n')
+    assert sandbox.cellmove(*command, "--force-locked", env=env).json["state"] == "finished"
+    assert PROJECT.startswith("5a5a")
+
+
+def test_so_many_a_day_and_no_more(sandbox: Sandbox, config: Config) -> None:
+    servers = [sandbox.boot(f"many{number}", volume_backed=True) for number in range(3)]
+    env = config.write("[policy]\nunattended = true\nmoves_a_day = 2\n")
+    sandbox.cellmove("plan", servers[2].name, "--host", TARGET, env=env)
+    sandbox.cellmove("migrate", servers[0].name, "--host", TARGET, env=env)
+    sandbox.cellmove("migrate", servers[1].name, "--host", TARGET, env=env)
+    refused = sandbox.cellmove("prep-dest", servers[2].name, expect=5, env=env)
+    assert "policy.moves_a_day = 2" in refused.stderr
+    assert "2 moves were begun" in refused.stderr
+    assert str(config.path) in refused.stderr
+    sandbox.cellmove("confirm", servers[0].name, env=env)
+    sandbox.cellmove("revert", servers[1].name, env=env)
+    assert sandbox.cellmove("migrate", servers[2].name, "--host", TARGET, expect=5, env=env).stdout == ""
+    env = config.write("[policy]\nunattended = true\nmoves_a_day = 3\n")
+    sandbox.cellmove("prep-dest", servers[2].name, env=env)
+
+
+def test_a_rule_made_after_the_plan_holds_but_stops_nothing_that_has_begun(sandbox: Sandbox, config: Config) -> None:
+    server = sandbox.boot("later", ports=1)
+    on, denied = "[policy]\nunattended = true\n", '[policy]\nunattended = true\ndeny.tags = "blue"\n'
+    sandbox.cellmove("plan", server.name, "--host", TARGET, env=config.write(on))
+    before = sandbox.picture(server.id)
+    for command in (("prep-dest", server.name), ("migrate", server.name, "--host", TARGET)):
+        refused = sandbox.cellmove(*command, expect=5, env=config.write(denied))
+        assert 'policy.deny.tags = "blue"' in refused.stderr
+        assert "next: cellmove rollback move-" in refused.stderr
+    assert sandbox.picture(server.id) == before
+    sandbox.cellmove("prep-dest", server.name, env=config.write(on))
+    for step in ("prep-source", "finish", "revert"):
+        sandbox.cellmove(step, server.name, env=config.write(denied))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[policy]\nunatended = true\n", "unknown key policy.unatended"),
+        ('[policy]\nunattended = "yes"\n', "wrong type"),
+        ("[policy]\nmoves_a_day = true\n", "wrong type"),
+        ("[policy]\nmoves_a_day = -1\n", "below 0"),
+        ('[policy]\nallow.servers = "x"\n', "unknown key servers"),
+        ("[policy]\ndeny.tags = [1]\n", "policy.deny.tags has to be a pattern"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_stops_everything(sandbox: Sandbox, config: Config, text: str, words: str) -> None:
+    wrong = sandbox.cellmove("list", expect=2, env=config.write(text))
+    assert words in wrong.stderr
+    assert str(config.path) in wrong.stderr

@@ -1,0 +1,163 @@
+"""Every refusal and every warning of the plan, tripped through the command line; none is forgotten."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cellmove
+from cellmove.move import LOSSES
+from tests.sandbox.place import Sandbox
+from tests.sandbox.refusals import CASES, Case, Change
+from tests.sandbox.rig import copy_databases, put_databases_back
+
+PACKAGE = Path(cellmove.__file__).parent
+DOCUMENT = PACKAGE.parent / "docs" / "preflight.md"
+PASSED_ON = {"code", "rule.code", "found.code"}
+"""Where a code comes from somewhere else that is looked at as well."""
+
+
+def codes_in_the_source() -> set[str]:
+    """Every code that the checks can give, read from their source."""
+    found: set[str] = set()
+    for path in (*(PACKAGE / "checks").glob("*.py"), PACKAGE / "policy.py", PACKAGE / "permission.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if name in ("refusal", "warning", "Broken"):
+                assert isinstance(node, ast.Call)
+                found |= codes_of(node.args[0])
+            if path.name == "target.py" and isinstance(node, ast.Tuple) and len(node.elts) == 3:
+                first = node.elts[0]
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    found.add(first.value)
+    return found
+
+
+def codes_of(expression: ast.expr) -> set[str]:
+    """The codes that an argument stands for."""
+    if isinstance(expression, ast.Constant):
+        return {str(expression.value)}
+    if ast.unparse(expression) == "f'loses-{loss.name}'":
+        return {f"loses-{name}" for name in LOSSES if name != "config-drive"}
+    assert ast.unparse(expression) in PASSED_ON, f"a code that cannot be read: {ast.unparse(expression)}"
+    return set()
+
+
+@pytest.fixture
+def broken(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """The cloud, which is put back as it was."""
+    folder = Path(sandbox.process.own_environment["CELLMOVE_NOVA_CONF"]).parent
+    world, databases = asdict(sandbox.process.cloud().world), copy_databases(folder.glob("*.db"))
+    yield sandbox
+    put_databases_back(folder, databases)
+    sandbox.process.control("world", **world)
+    sandbox.made.clear()
+
+
+def apply(sandbox: Sandbox, change: Change, server_id: str) -> None:
+    """Change the cloud: its databases, and its world."""
+    cloud = sandbox.process.cloud()
+    before = asdict(cloud.world)
+    change(cloud, server_id)
+    changed = {name: value for name, value in asdict(cloud.world).items() if value != before[name]}
+    if changed:
+        sandbox.process.control("world", **changed)
+
+
+def plan(sandbox: Sandbox, case: Case, tmp_path: Path) -> tuple[int, dict[str, Any]]:
+    """Boot the server, change the cloud, and ask."""
+    server = sandbox.boot("bad", **case.boot)
+    apply(sandbox, case.change, server.id)
+    env = dict(case.env)
+    if case.config:
+        config = tmp_path / "config.toml"
+        config.write_text(f"[policy]\n{case.config}\n")
+        env["CELLMOVE_CONFIG"] = str(config)
+    runs = case.config == "unattended = false"
+    verb = ("resize" if case.flavor else "migrate",) if runs else ("plan",)
+    name = server.id if case.by_id else server.name
+    words = (*verb, name, *([case.flavor] if case.flavor else []), *case.where, *case.options, "-f", "json")
+    ended = sandbox.cellmove(*words, *(() if runs else ("--dry-run",)), expect=None, env=env)
+    return ended.code, ended.json
+
+
+@pytest.mark.parametrize(
+    ("code", "case"),
+    [pytest.param(code, case, id=f"{code}-{n}") for code, cases in CASES.items() for n, case in enumerate(cases)],
+)
+def test_it_is_found(broken: Sandbox, tmp_path: Path, code: str, case: Case) -> None:
+    exit_code, document = plan(broken, case, tmp_path)
+    assert "checks" in document, document
+    found = [check for check in document["checks"] if check["level"] != "ok"]
+    assert {check["code"] for check in found} == {code, *case.also}
+    (one, *_) = (check for check in found if check["code"] == code)
+    assert one["level"] == case.level
+    assert one["text"]
+    assert "None" not in one["text"] + one["remedy"]
+    assert one["remedy"] or case.level == "warning"
+    assert exit_code == (5 if case.level == "refusal" else 0)
+    assert broken.cellmove("list", "--all", "-f", "json").json["moves"] == []
+
+
+def test_all_are_shown_at_once(broken: Sandbox, tmp_path: Path) -> None:
+    codes = (
+        "vm-state",
+        "locked",
+        "shares",
+        "disk-too-small",
+        "port-resources",
+        "loses-swap",
+        "no-live-compute",
+        "quota",
+    )
+
+    def change(cloud: Any, server: str) -> None:
+        for code in codes:
+            CASES[code][0].change(cloud, server)
+
+    exit_code, document = plan(
+        broken, Case("refusal", change, flavor="m1.small", config='deny.tags = "blue"'), tmp_path
+    )
+    assert exit_code == 5
+    assert {check["code"] for check in document["checks"] if check["level"] == "refusal"} >= {*codes, "policy-denied"}
+
+
+def test_no_code_is_forgotten() -> None:
+    known = codes_in_the_source()
+    assert len(known) > 60
+    assert known == set(CASES)
+
+
+def test_the_document_lists_every_code_with_its_level() -> None:
+    rows = [line.split("|") for line in DOCUMENT.read_text().splitlines() if re.match(r"\| `[a-z0-9-]+` \|", line)]
+    listed = {cells[1].strip().strip("`"): cells[2].strip() for cells in rows}
+    assert set(listed) == codes_in_the_source()
+    for code, cases in CASES.items():
+        assert {case.level for case in cases} <= set(listed[code].split(", ")), code
+
+
+def test_only_what_is_named_is_accepted_and_it_is_remembered(sandbox: Sandbox) -> None:
+    server = sandbox.boot("both", ports=1)
+    for code in ("loses-ephemeral", "loses-swap"):
+        apply(sandbox, CASES[code][0].change, server.id)
+    words = ("migrate", server.name, "--host", "c2-host1")
+    refused = sandbox.cellmove(*words, "--accept-loss", "swap", "-f", "json", expect=5)
+    assert [check["code"] for check in refused.json["checks"] if check["level"] == "refusal"] == ["loses-ephemeral"]
+    assert refused.json["error"]["next"].endswith("--accept-loss swap")
+    wrong = sandbox.cellmove(*words, "--accept-loss=swop", expect=2)
+    assert "there is no 'swop'" in wrong.stderr
+    assert "ephemeral, swap" in wrong.stderr
+    done = sandbox.cellmove(*words, "--accept-loss=swap,ephemeral", "-f", "json")
+    assert done.json["accepted_losses"] == ["swap", "ephemeral"]
+    assert done.json["state"] == "finished"
+    shown = sandbox.cellmove("show", server.name)
+    assert "the loss of swap, ephemeral" in shown.stdout
+    assert sandbox.cellmove(*words, "--accept-loss=swap,ephemeral").stderr == "", "the same command again does nothing"
+    back = sandbox.cellmove("revert", server.name, "-f", "json").json
+    assert back["accepted_losses"] == ["swap", "ephemeral"]
