@@ -63,8 +63,10 @@ def lab_environment() -> dict[str, str]:
 
 @pytest.fixture
 def environment(lab_environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """What a cellmove process of this test is given, with a journal of the test's own."""
-    return {**lab_environment, "CELLMOVE_JOURNAL": str(tmp_path / "journal.db")}
+    """What a cellmove process of this test is given, with a journal and a configuration of the test's own."""
+    config = tmp_path / "cellmove.toml"
+    config.write_text("[policy]\nunattended = true\n")
+    return {**lab_environment, "CELLMOVE_JOURNAL": str(tmp_path / "journal.db"), "CELLMOVE_CONFIG": str(config)}
 
 
 @pytest.fixture(scope="session")
