@@ -18,6 +18,7 @@ from cellmove.command import (
     answer_move,
     answer_moves,
     answer_plan,
+    answer_verification,
     install_signals,
     running,
 )
@@ -30,6 +31,7 @@ from cellmove.options import (
     one_target,
     output_options,
     pass_options,
+    probe_option,
     target_options,
     yes_option,
 )
@@ -92,12 +94,12 @@ def plan(options: Options, /, server: str, flavor: str | None, dry_run: bool, **
     answer_plan(options, run, report, command)
 
 
-def _run_step(options: Options, reference: str, verb: str) -> None:
+def _run_step(options: Options, reference: str, verb: str, **more: Any) -> None:
     from cellmove.move import Step
 
     with running(options) as run:
         move = run.functions.find_move(run.session, reference)
-        move = run.functions.run_step(run.session, move, Step(verb))
+        move = run.functions.run_step(run.session, move, Step(verb), **more)
     answer_move(options, run, move)
 
 
@@ -153,21 +155,61 @@ def finish(options: Options, reference: str) -> None:
     _run_step(options, reference, "finish")
 
 
+@cli.command(short_help="Compare a moved server with what it was.")
+@move_argument
+@probe_option
+@output_options
+@pass_options
+def verify(options: Options, reference: str, probes: tuple[str, ...]) -> None:
+    """Compare a server between finish and confirm with what it was before the move.
+
+    MOVE is a move's id, or the name or UUID of its server. Its records in the target cell are compared
+    with those that nova keeps in the source cell, column by column; besides, the guest has to run (or be
+    stopped) at the target, its ports to be bound there and up, its volumes to be attached there. What its
+    owner changed since is only told. Exit code 5 when anything is not as it was. Nothing is written.
+
+    A probe is asked of the guest until it answers, for a minute at most; tcp and ping try its fixed
+    addresses, a command finds CELLMOVE_SERVER_ID, CELLMOVE_SERVER_NAME and CELLMOVE_ADDRESSES.
+
+    \b
+    Example:
+      cellmove verify web-1
+      cellmove verify web-1 --probe tcp:22 --probe 'cmd:/usr/local/bin/is-web-alive'
+    """
+    asked = _probes(probes)
+    with running(options) as run:
+        from cellmove import verify as verifying
+
+        move = run.functions.find_move(run.session, reference)
+        found = verifying.verify(run.session, move, asked)
+    answer_verification(options, run, found)
+
+
 @cli.command(short_help="Keep the move; clean up at the source.")
 @move_argument
+@click.option("--force", is_flag=True, help="Confirm also when the server is not what it was.")
+@probe_option
 @yes_option
 @output_options
 @pass_options
-def confirm(options: Options, reference: str) -> None:
+def confirm(options: Options, reference: str, force: bool, probes: tuple[str, ...]) -> None:
     """Keep the server in the target cell and remove what is left at the source.
 
-    MOVE is a move's id, or the name or UUID of its server.
+    MOVE is a move's id, or the name or UUID of its server. Before, all that verify looks at has to be as
+    it was; otherwise nothing is done, unless --force says to confirm it as it is.
 
     \b
     Example:
       cellmove confirm web-1
+      cellmove confirm web-1 --probe tcp:22
     """
-    _run_step(options, reference, "confirm")
+    _run_step(options, reference, "confirm", force=force, probes=_probes(probes))
+
+
+def _probes(texts: tuple[str, ...]) -> list[Any]:
+    from cellmove.probe import parse
+
+    return [parse(text) for text in texts]
 
 
 @cli.command(short_help="Bring the server back; clean up at the target.")

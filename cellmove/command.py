@@ -287,6 +287,28 @@ def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
     _answer(options, list_document([(move, journal.entries_of(move.id)) for move in moves]), draw_list)
 
 
+def answer_verification(options: Options, run: Run, found: Any) -> None:
+    """Show how a moved server compares with what it was.
+
+    :raises Refused: when anything is not as it was
+    """
+    from cellmove.console import draw_verification
+    from cellmove.documents import error_document, verification_document
+
+    document = verification_document(found, run.session.journal.entries_of(found.move.id))
+    count = len(found.differences)
+    if not count:
+        _answer(options, document, draw_verification)
+        return
+    error = Refused(
+        f"{found.move.server_name} is not what it was before the move: {count} difference{'s' if count != 1 else ''}",
+        state="nothing was written; its old self waits at the source",
+        next_command=f"cellmove revert {found.move.id}",
+    )
+    _answer(options, document | error_document(error), draw_verification)
+    raise error
+
+
 def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
     """Show a plan.
 

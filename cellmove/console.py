@@ -182,19 +182,34 @@ def draw_plan(page: Page, document: Document) -> None:
     """What would move where, what travels with it, what speaks against it."""
     summary: Mapping[str, Any] = document["summary"]
     page.fields([*_move_fields(document), *_summary_fields(summary)])
-    levels = [check["level"] for check in document["checks"]]
-    counts = [f"{levels.count('ok')} passed"]
-    counts += [_count(levels.count(level), level) for level in ("warning", "refusal") if level in levels]
     page.gap()
-    page.fields([("checks", ", ".join(counts))])
-    for level in ("refusal", "warning"):
-        found = [check for check in document["checks"] if check["level"] == level]
-        for check in found:
-            rows = [(f"  {level}", f"{check['text']} [{check['code']}]")]
-            page.fields(rows + ([("", f"do: {check['remedy']}")] if check["remedy"] else []))
+    _draw_checks(page, document["checks"])
     if document["next"] and not document["refused"]:
         page.gap()
         page.fields(_next_fields(document))
+
+
+def draw_verification(page: Page, document: Document) -> None:
+    """How a moved server compares with what it was: here what is right is shown, too."""
+    page.fields(_move_fields(document))
+    page.gap()
+    page.fields([(check["code"], check["text"]) for check in document["checks"] if check["level"] == "ok"])
+    _draw_checks(page, document["checks"])
+    if document["verified"]:
+        page.gap()
+        page.fields(_next_fields(document))
+
+
+def _draw_checks(page: Page, checks: Sequence[Document]) -> None:
+    levels = [check["level"] for check in checks]
+    counts = [f"{levels.count('ok')} passed"]
+    counts += [_count(levels.count(level), level) for level in ("warning", "refusal") if level in levels]
+    page.fields([("checks", ", ".join(counts))])
+    for level in ("refusal", "warning"):
+        found = [check for check in checks if check["level"] == level]
+        for check in found:
+            rows = [(f"  {level}", f"{check['text']} [{check['code']}]")]
+            page.fields(rows + ([("", f"do: {check['remedy']}")] if check["remedy"] else []))
 
 
 def render_error(error: CellmoveError, stream: TextIO) -> None:

@@ -69,11 +69,22 @@ def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> D
             "next": [next_command] if next_command else [],
             "steps": [],
         }
-    checks = [
-        {"code": check.code, "level": check.level.value, "text": check.text, "remedy": check.remedy}
-        for check in report.checks
+    return document | {"refused": report.refused, "checks": _check_documents(report.checks), "summary": summary}
+
+
+def verification_document(found: Any, entries: Sequence[Entry]) -> Document:
+    """A verification as plain data: the move and every check.
+
+    :param found: a ``Verification``
+    """
+    document = move_document(found.move, entries, with_steps=False)
+    return document | {"verified": not found.differences, "checks": _check_documents(found.checks)}
+
+
+def _check_documents(checks: Sequence[Any]) -> list[Document]:
+    return [
+        {"code": check.code, "level": check.level.value, "text": check.text, "remedy": check.remedy} for check in checks
     ]
-    return document | {"refused": report.refused, "checks": checks, "summary": summary}
 
 
 def error_document(error: CellmoveError) -> Document:

@@ -81,6 +81,14 @@ def confirm_option(function: F) -> F:
     return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
 
 
+def probe_option(function: F) -> F:
+    """What a moved guest has to answer."""
+    return click.option(
+        "--probe", "probes", multiple=True, metavar="PROBE",
+        help="What the guest has to answer within a minute: tcp:PORT, ping, or cmd:COMMAND. May be given more than once.",
+    )(function)  # fmt: skip
+
+
 def host_restarted_option(function: F) -> F:
     """The operator's word that nothing more comes of a call."""
     return click.option(

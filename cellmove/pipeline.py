@@ -15,7 +15,7 @@ import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cellmove.errors import (
     CallError,
@@ -428,7 +428,17 @@ def _failed_before(runner: Runner, entry: Entry) -> bool:
     return entry.phase is Phase.FAILED and past_pivot(runner, entries, Step(entry.step))
 
 
-def patiently(runner: Runner, call: Callable[[], T]) -> T:
+class Patient(Protocol):
+    """Whoever tries again: a run, or a session that only looks."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def gateway(self) -> Gateway: ...
+
+
+def patiently(runner: Patient, call: Callable[[], T]) -> T:
     """The one retry policy: a call that may be repeated is tried again while nothing answers.
 
     Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.

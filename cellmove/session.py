@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,10 +30,12 @@ from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, next_choi
 from cellmove.pipeline import run_step as run_actions
 from cellmove.policy import Consent
 from cellmove.reconcile import BEFORE_THE_SWITCH, owners_deed
+from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
     from cellmove.gateway import Gateway
     from cellmove.preflight import Check
+    from cellmove.probe import Probe
     from cellmove.settings import Settings
 
 
@@ -254,10 +256,13 @@ def find_move(session: Session, reference: str) -> Move:
     return _reconciled(session, found[-1])
 
 
-def run_step(session: Session, move: Move, step: Step) -> Move:
+def run_step(session: Session, move: Move, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()) -> Move:
     """Run one step; a failure takes back only this step where that is possible.
 
-    :raises Refused: it is not this step's turn; the message names the one whose turn it is
+    :param force: confirm also a server that is not what it was
+    :param probes: what the guest has to answer before it is confirmed
+    :raises Refused: it is not this step's turn; the message names the one whose turn it is. Or the
+        server is not what it was, and is not confirmed
     """
     with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
@@ -265,6 +270,8 @@ def run_step(session: Session, move: Move, step: Step) -> Move:
             return move
         _check_there(session, move)
         _check_turn(session, move, step)
+        if step is Step.CONFIRM and not force and busy_step(session.journal.entries_of(move.id), move) is None:
+            require_as_before(session, move, probes)
         permission.for_step(session, move, step)
         return _run(session, move, step, undo_whole_move=False)
 
@@ -297,6 +304,8 @@ def _run_to_aim(session: Session, move: Move) -> Move:
     steps = (*TO_FINISH, Step.CONFIRM) if move.aim == State.CONFIRMED else TO_FINISH
     for step in steps:
         if TRANSITIONS[step][0] is move.state:
+            if step is Step.CONFIRM and busy_step(session.journal.entries_of(move.id), move) is None:
+                require_as_before(session, move)
             move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
     return move
 

@@ -35,6 +35,7 @@ class Port:
     mac_address: str = ""
     network_id: str = ""
     project_id: str = ""
+    addresses: tuple[str, ...] = ()  # its fixed ones
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def ports_of(connection: Connection, server_id: str) -> list[Port]:
             mac_address=port.get("mac_address") or "",
             network_id=port.get("network_id") or "",
             project_id=port.get("project_id") or "",
+            addresses=tuple(ip["ip_address"] for ip in port.get("fixed_ips") or ()),
         )
         for port in response.json()["ports"]
     ]

@@ -82,6 +82,16 @@ def read_rows(database: CellDatabase, server_id: str) -> Rows:
     return rows
 
 
+def removed_devices(database: CellDatabase, server_id: str) -> list[str]:
+    """UUIDs of block devices that were taken off the server in this cell (nova keeps their rows as deleted)."""
+    from sqlalchemy import select
+
+    table = database["block_device_mapping"]
+    query = select(table.c.uuid).where(table.c.instance_uuid == server_id, table.c.deleted != 0)
+    with transaction(database.engine, database.name) as connection:
+        return [row.uuid for row in connection.execute(query) if row.uuid]
+
+
 def copy_server(
     source: CellDatabase, target: CellDatabase, server_id: str, *, migration_uuid: str,
     new_flavor: Mapping[str, Any],

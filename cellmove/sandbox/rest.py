@@ -187,6 +187,7 @@ def _neutron(app: Any, cloud: Cloud, base: str) -> None:
             "status": services.port_status(cloud, port), "binding:host_id": host,
             "binding:vif_type": binding.get("vif_type", "unbound"), "binding:profile": binding.get("profile", {}),
             "binding:vnic_type": binding.get("vnic_type", "normal"), "resource_request": port.get("resource_request"),
+            "fixed_ips": [{"ip_address": port["ip"]}],
         }  # fmt: skip
 
     @_route(app, cloud, "GET", "/network/v2.0/extensions")

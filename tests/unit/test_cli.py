@@ -108,7 +108,7 @@ class Fake:
         self.asked.append(("find_move", reference))
         return self.moves[0]
 
-    def run_step(self, _session: Any, move: Move, step: Step) -> Move:
+    def run_step(self, _session: Any, move: Move, step: Step, **_more: Any) -> Move:
         assert self.observer is not None
         self.observer(Event(EventKind.STEP_STARTED, move.id, move.server_name, step=step.value))
         self._asked("run_step", move.id, step)
@@ -417,7 +417,8 @@ def test_help_and_version_need_nothing(fake: Fake) -> None:
     names = [
         line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line.strip()
     ]
-    assert names[:13] == ["plan", *VERBS, "resize", "migrate", "resume", "rollback", "adopt", "list", "show"]
+    steps = [*VERBS[:3], "verify", *VERBS[3:]]
+    assert names[:14] == ["plan", *steps, "resize", "migrate", "resume", "rollback", "adopt", "list", "show"]
     assert "..." not in text.split("Commands:")[1]
     assert run("plan", "-h").exit_code == 0
 

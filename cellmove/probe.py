@@ -1,0 +1,129 @@
+"""What an operator can have asked of a moved guest: a TCP port, a ping, a command of their own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cellmove.errors import Usage
+
+if TYPE_CHECKING:
+    from cellmove.clock import Clock
+
+PATIENCE = 60.0  # seconds in which a guest that has just been started has to answer
+ONE_TRY = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question.
+
+    :param kind: ``tcp``, ``ping`` or ``cmd``
+    :param detail: the port, nothing, or the command line
+    """
+
+    kind: str
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """As it was typed."""
+        return f"{self.kind}:{self.detail}" if self.detail else self.kind
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Who is asked."""
+
+    server_id: str
+    name: str
+    addresses: tuple[str, ...]
+
+
+def parse(text: str) -> Probe:
+    """A probe from the command line: ``tcp:PORT``, ``ping`` or ``cmd:COMMAND``.
+
+    :raises Usage: it is none of these
+    """
+    kind, _, detail = text.partition(":")
+    if kind == "tcp" and detail.isdigit() and 0 < int(detail) < 65536:
+        return Probe(kind, detail)
+    if kind == "ping" and not detail:
+        return Probe(kind)
+    if kind == "cmd" and detail.strip():
+        try:
+            shlex.split(detail)
+        except ValueError as error:
+            raise Usage(f"the command of the probe {text!r} cannot be read: {error}") from None
+        return Probe(kind, detail)
+    raise Usage(f"{text!r} is no probe; there are tcp:PORT, ping and cmd:COMMAND")
+
+
+def wait_for(probe: Probe, guest: Guest, clock: Clock) -> str:
+    """Ask until the guest answers, or a minute is over.
+
+    :returns: why it does not; empty when it does
+    """
+    if probe.kind != "cmd" and not guest.addresses:
+        return "the guest has no address"
+    deadline, waits = clock.monotonic() + PATIENCE, clock.waits()
+    while True:
+        why = _ask(probe, guest)
+        if not why or clock.monotonic() >= deadline:
+            return why
+        clock.sleep(next(waits))
+
+
+def _ask(probe: Probe, guest: Guest) -> str:
+    """One try: any of the guest's addresses will do.
+
+    :returns: why not; empty when it answers
+    """
+    if probe.kind == "cmd":
+        return _run(shlex.split(probe.detail), guest)
+    why = ""
+    for address in guest.addresses:
+        why = _connect(address, int(probe.detail)) if probe.kind == "tcp" else _ping(address, guest)
+        if not why:
+            return ""
+    return why
+
+
+def _connect(address: str, port: int) -> str:
+    try:
+        with socket.create_connection((address, port), timeout=ONE_TRY):
+            return ""
+    except OSError as error:
+        return f"{address} port {port}: {error.strerror or error}"
+
+
+def _ping(address: str, guest: Guest) -> str:
+    why = _run(["ping", "-c", "1", "-W", str(round(ONE_TRY)), address], guest)
+    return f"{address} does not answer ({why})" if why else ""
+
+
+def _run(words: list[str], guest: Guest) -> str:
+    """Run the operator's own command; it learns of the guest through its environment."""
+    told = {
+        "CELLMOVE_SERVER_ID": guest.server_id,
+        "CELLMOVE_SERVER_NAME": guest.name,
+        "CELLMOVE_ADDRESSES": " ".join(guest.addresses),
+    }
+    try:
+        ended = subprocess.run(  # noqa: S603 - the operator's own command line
+            words,
+            env={**os.environ, **told},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{words[0]} did not end within {PATIENCE:.0f} s"
+    except OSError as error:
+        return f"{words[0]}: {error.strerror}"
+    return f"{words[0]} ended with {ended.returncode}" if ended.returncode else ""

@@ -1,0 +1,154 @@
+"""Whether a moved server is what it was, where it is to be: what ``verify`` shows and ``confirm`` relies on.
+
+Only looks. What it compares with is nova's own copy in the source cell, which is there until the move
+is confirmed or reverted (:mod:`cellmove.checks.arrival`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cellmove import probe
+from cellmove.checks.arrival import Arrival, examine
+from cellmove.checks.finding import Check, Level, refusal
+from cellmove.cloud import network, volume
+from cellmove.db import look, records, state
+from cellmove.errors import CallError, NotFound, Refused, Unreachable
+from cellmove.events import Event, EventKind
+from cellmove.move import Move, State
+from cellmove.pipeline import facts_of, patiently
+
+if TYPE_CHECKING:
+    from cellmove.probe import Probe
+    from cellmove.session import Session
+
+SETTLES = frozenset({"port-down", "volume-state", "attachment"})
+"""Findings that a moment may mend: neutron and cinder hear of the guest's start later than nova."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a move came to.
+
+    :param checks: a line for each thing that is as it was, and each that is not
+    """
+
+    move: Move
+    checks: tuple[Check, ...]
+
+    @property
+    def differences(self) -> tuple[Check, ...]:
+        """What is not as it was."""
+        return tuple(check for check in self.checks if check.level is Level.REFUSAL)
+
+
+def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verification:
+    """Compare a moved server with what it was; wait a little for what only has to settle.
+
+    :param probes: what besides has to answer
+    :raises Refused: the move is not in the state that can be verified
+    :raises Unreachable: something cannot be looked at
+    """
+    if move.state is not State.FINISHED:
+        raise Refused(
+            f"{move.id} is {move.state}: a move can be verified between finish and confirm, "
+            "while nova keeps the server's old records to compare with",
+            state="nothing was written",
+            next_command=f"cellmove show {move.id}",
+        )
+    try:
+        arrival = patiently(session, lambda: _look(session, move))
+        waits, deadline = session.clock.waits(), session.clock.monotonic() + session.settings.patience
+        while _only_settling(examine(arrival)) and session.clock.monotonic() < deadline:
+            session.observer(Event(EventKind.WAITING, move.id, move.server_name, text="waiting for ports and volumes"))
+            session.clock.sleep(next(waits))
+            arrival = patiently(session, lambda: _look(session, move))
+        checks = examine(arrival)
+        if probes and not any(check.level is Level.REFUSAL for check in checks):
+            checks += _probed(session, arrival, probes)
+    except CallError as error:
+        raise Unreachable(str(error), state="nothing was written", next_command=f"cellmove verify {move.id}") from None
+    return Verification(move, checks)
+
+
+def require(session: Session, move: Move, probes: Sequence[Probe] = ()) -> None:
+    """See to it that a move may be confirmed.
+
+    :raises Refused: the server is not what it was; every difference is named
+    :raises Unreachable: something cannot be looked at
+    """
+    try:
+        found = verify(session, move, probes).differences
+    except Unreachable as error:
+        error.next_command = f"cellmove confirm {move.id}"
+        raise
+    if found:
+        raise Refused(
+            "\n".join(
+                [f"{move.server_name} is not what it was before the move:", *(f"  {each.text}" for each in found)]
+            ),
+            state="nothing was written; the server is in VERIFY_RESIZE, its old self waits at the source",
+            next_command=f"cellmove verify {move.id}  (then cellmove revert {move.id}, or confirm --force)",
+        )
+
+
+def _only_settling(checks: Sequence[Check]) -> bool:
+    codes = {check.code for check in checks if check.level is Level.REFUSAL}
+    return bool(codes) and codes <= SETTLES
+
+
+def _look(session: Session, move: Move) -> Arrival:
+    gateway = session.gateway
+    facts = facts_of(move, session.journal.entries_of(move.id))
+    source, target = (gateway.cell(facts[name]) for name in ("source_cell_uuid", "target_cell_uuid"))
+    server, database = move.server_id, gateway.database(target)
+    after = records.read_rows(database, server)
+    spec = state.read_request_spec(gateway.api_engine, server).get("nova_object.data") or {}
+    group = look.group_of(gateway.api_engine, server)
+    wanted = ((spec.get("instance_group") or {}).get("nova_object.data") or {}).get("uuid") or ""
+    return Arrival(
+        name=move.server_name,
+        kind=move.kind,
+        target_cell=target.name,
+        target_host=facts["target_host"],
+        mapped=state.mapped_cell(gateway.api_engine, server) == target.id,
+        active=facts["active"],
+        flavor_id=facts["new_flavor_id"],
+        before=records.read_rows(gateway.database(source), server),
+        after=after,
+        detached=frozenset(records.removed_devices(database, server)),
+        ports=tuple(network.ports_of(gateway.service, server)),
+        volumes={
+            device["volume_id"]: _volume_status(session, device["volume_id"])
+            for device in after["block_device_mapping"]
+            if device["destination_type"] == "volume"
+        },
+        attachments=tuple(volume.attachments_of(gateway.admin, server)),
+        group=group,
+        group_wanted=wanted,
+        group_hosts=tuple(look.group_hosts(gateway, group.members, [server])) if group else (),
+    )
+
+
+def _volume_status(session: Session, volume_id: str) -> str:
+    try:
+        return volume.get_volume(session.gateway.admin, volume_id).status
+    except NotFound:
+        return ""
+
+
+def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tuple[Check, ...]:
+    """What the guest answers. A guest that was off before, and is off, is asked nothing."""
+    if not arrival.active:
+        return (Check("probe", Level.OK, "the guest is stopped, so nothing was asked of it"),)
+    addresses = tuple(dict.fromkeys(address for port in arrival.ports for address in port.addresses))
+    found = []
+    for each in probes:
+        why = probe.wait_for(
+            each, probe.Guest(arrival.row("instances")["uuid"], arrival.name, addresses), session.clock
+        )
+        passed = Check("probe", Level.OK, f"{each.text} answers")
+        found.append(refusal("probe", f"{each.text}: {why}", "look at the guest's console") if why else passed)
+    return tuple(found)
