@@ -47,7 +47,7 @@ from cellmove.options import (
 @click.option("--nova-conf", metavar="FILE", help="nova's configuration of a superconductor.")
 @click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml with the operator's admin rights.")
 @click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
-@click.option("--config", metavar="FILE", help="cellmove's own configuration file.")
+@click.option("--config", metavar="FILE", help="cellmove's own configuration: settings, [policy], disk_stores.")
 @output_options
 @click.version_option(__version__, prog_name="cellmove", message="%(prog)s %(version)s")
 @pass_options

@@ -14,6 +14,11 @@ from cellmove.command import EXIT_CODES
 
 FILES = (
     ("nova.conf", "databases, message buses and neutron's credential; see --nova-conf"),
+    (
+        "config.toml",
+        "cellmove's own settings, what may be moved and whether unattended ([policy]), and which cells keep their disks "
+        "apart (disk_stores); see --config. By default ~/.config/cellmove/config.toml",
+    ),
     ("clouds.yaml", "the operator's admin rights; see --os-cloud and OS_CLOUD"),
 )
 ENVIRONMENT = (

@@ -42,8 +42,18 @@ def check_flavor(picture: Picture) -> Findings:
 
 
 def check_disk(picture: Picture) -> Findings:
-    """An image-backed server's root disk, which has to fit."""
-    new = picture.new_flavor
+    """Local disks, which have to fit: the root disk of an image-backed server, and ephemeral ones.
+
+    Nova would make ephemeral disks of the old size at the target, whatever the new flavor claims (within a
+    cell nova/virt/libvirt/driver.py, migrate_disk_and_power_off, refuses).
+    """
+    old, new = picture.flavor, picture.new_flavor
+    if new is not None and new.ephemeral_gb < old.ephemeral_gb:
+        yield refusal(
+            "disk-too-small",
+            f"flavor {new.name} has {new.ephemeral_gb} GiB of ephemeral disk; the server's has {old.ephemeral_gb}",
+            "choose a flavor with at least as much: disks cannot shrink",
+        )
     if new is None or picture.is_volume_backed:
         return
     root_gb, minimum = picture.instance.root_gb, _number(picture.instance.image.get("min_disk"))

@@ -12,10 +12,15 @@ UNITS = {"cores": "vCPUs", "ram": "MiB of memory"}
 
 
 def exceeded(quotas: Iterable[Quota], deltas: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Each quota that does not leave room for more: what is wrong, and what to do."""
+    """Each quota that does not leave room for more: what is wrong, and what to do.
+
+    A user's is not told beside the project's for the same thing: nova shows the project's limit where the user has none.
+    """
+    told: set[str] = set()
     for quota in quotas:
         more = deltas.get(quota.what, 0)
-        if more and quota.exceeded_by(more):
+        if more and quota.exceeded_by(more) and quota.what not in told:
+            told.add(quota.what)
             unit = UNITS[quota.what]
             yield (
                 f"the {quota.whose}'s quota has no room for {more} more {unit}: {quota.in_use} of {quota.limit} are in use",

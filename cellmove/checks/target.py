@@ -155,7 +155,9 @@ def check_few_hosts(picture: Picture) -> Findings:
                     "few-hosts",
                     f"the flavor asks for {what}, which {len(hosts)} of {len(nodes)} hosts of {target.cell} "
                     f"{'has' if len(hosts) == 1 else 'have'}" + (f": {', '.join(hosts)}" if hosts else ""),
-                    "see to it that they have room for whatever else needs them, a later resize of this server too",
+                    "see to it that they have room for whatever else needs them, a later resize of this server too"
+                    if hosts
+                    else "expect the scheduler to find no valid host, unless its filter for that is switched off",
                 )
 
 

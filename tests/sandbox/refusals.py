@@ -120,6 +120,18 @@ def spec(key: str, value: str) -> Change:
     return change
 
 
+def own_flavor(**values: Any) -> Change:
+    """Change the flavor that the server has."""
+
+    def change(cloud: Cloud, server: str) -> None:
+        extra = cloud.row("cell1", "instance_extra", instance_uuid=server) or {}
+        flavors = json.loads(extra["flavor"])
+        flavors["cur"]["nova_object.data"] |= values
+        cloud.update("cell1", "instance_extra", {"flavor": json.dumps(flavors)}, instance_uuid=server)
+
+    return change
+
+
 def own_spec(key: str, value: str) -> Change:
     """An extra spec of the flavor that the server has."""
 
@@ -347,6 +359,9 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "disk-too-small": (
         refusal(instance(root_gb=4), **RESIZE),
         refusal(image(min_disk="5"), **RESIZE),
+        refusal(
+            own_flavor(ephemeral_gb=1), **RESIZE, options=("--accept-loss=ephemeral",), also=frozenset({"loses-ephemeral"})
+        ),
     ),
     "numa": (refusal(spec("hw:numa_nodes", "2"), **RESIZE), refusal(request_spec(numa_topology={"cells": []}), **RESIZE)),
     "pci": (refusal(spec("pci_passthrough:alias", "gpu:1"), **RESIZE),),

@@ -447,6 +447,15 @@ def test_a_swap_disk_is_lost_once() -> None:
     assert [loss.name for loss in baggage.losses(of)] == ["swap"]
 
 
+def test_an_ephemeral_disk_cannot_shrink_even_if_its_content_may_be_lost() -> None:
+    has = instance(flavor=dataclasses.replace(SMALL, ephemeral_gb=1))
+    of = resize(server=has, accepted_losses=("ephemeral",))
+    assert sorted(findings(of)) == [("refusal", "disk-too-small"), ("warning", "loses-ephemeral")]
+    keeps = dataclasses.replace(LARGE, ephemeral_gb=2)
+    of = resize(server=has, new_flavor=keeps, accepted_losses=("ephemeral",))
+    assert findings(of) == [("warning", "loses-ephemeral")]
+
+
 def test_a_host_that_shares_no_store_can_be_named() -> None:
     shared = {"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})}
     assert findings(picture(stores=shared, wanted_cell="cell2", wanted_host="c2-host1")) == []
