@@ -51,7 +51,7 @@ def for_plan(session: Session, facts: Mapping[str, Any], aim: State) -> None:
     cells = " or ".join(facts["target_cells"])
     origin = f"{facts['source_cell']} / {facts['source_host']}"
     target = " / ".join(part for part in (facts["wanted_cell"] or cells, facts["wanted_host"]) if part)
-    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, aim), str(facts["command"]))
+    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, aim), _again(facts, aim))
 
 
 def for_run(session: Session, move: Move, aim: State) -> None:
@@ -68,7 +68,7 @@ def for_run(session: Session, move: Move, aim: State) -> None:
     if not began:
         check_rules(session, move)
     origin, target = _ends(session, move)
-    again = str(move.plan["command"]) + (" --confirm" if aim is State.CONFIRMED else "")
+    again = _again(move.plan, aim)
     if move.state is State.FINISHED:
         ask(session, _question(move, Step.CONFIRM, origin, target), again)
     else:
@@ -149,6 +149,11 @@ def _ends(session: Session, move: Move) -> tuple[str, str]:
     cell = facts.get("target_cell") or facts["wanted_cell"] or " or ".join(facts["target_cells"])
     target = " / ".join(part for part in (cell, facts.get("target_host") or facts["wanted_host"]) if part)
     return f"{facts['source_cell']} / {facts['source_host']}", target
+
+
+def _again(facts: Mapping[str, Any], aim: State) -> str:
+    """What to type to be asked again."""
+    return str(facts["command"]) + (" --confirm" if aim is State.CONFIRMED else "")
 
 
 def _whole(name: str, server_id: str, origin: str, target: str, aim: State) -> str:

@@ -328,6 +328,8 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
         if move.state is State.ROLLING_BACK:
             return _undo(session, move, None)
         if step is None:
+            if move.is_on_the_way and move.state is State.PLANNED:
+                permission.check_rules(session, move)  # consent was given, but nothing has begun
             return _run_to_aim(session, move) if move.is_on_the_way else move
         if (
             is_undoing(entries)

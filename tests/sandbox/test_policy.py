@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from cellmove.journal import open_journal
 from cellmove.sandbox.seed import PROJECT
 from lab import oracle
 from tests.sandbox.place import Sandbox
 from tests.sandbox.test_runs import begin, slow, wait_for
 
 TARGET = "c2-host1"
+INTERRUPT, END = "^C", "^D"
 STEPS = ("prep-dest", "prep-source", "finish", "confirm")
 
 
@@ -64,7 +66,12 @@ def at_a_terminal(sandbox: Sandbox, env: dict[str, str], answer: str, *arguments
             break
         if b"[y/N]" in shown and not answered:
             answered = True
-            os.write(above, f"{answer}\n".encode())
+            if answer == INTERRUPT:
+                command.send_signal(signal.SIGINT)
+            elif answer == END:
+                os.write(above, b"\x04")
+            else:
+                os.write(above, f"{answer}\n".encode())
     with contextlib.suppress(OSError):
         os.close(above)
     return command.wait(10), shown.decode(errors="replace")
@@ -126,9 +133,13 @@ def test_a_person_is_asked_once_a_command(sandbox: Sandbox, config: Config) -> N
     server = sandbox.boot("asked", ports=1)
     off = config.write("")
     command = ("migrate", server.name, "--host", TARGET, "--confirm")
-    for answer in ("n", "", "yellow"):
+    code, shown = at_a_terminal(sandbox, off, INTERRUPT, *command)
+    assert code == 130, shown
+    assert "before anything was begun" in shown
+    for answer in ("n", "", "yellow", END):
         code, shown = at_a_terminal(sandbox, off, answer, *command)
         assert code == 5, shown
+        assert f"cellmove migrate {server.name} --host {TARGET} --confirm" in shown
         assert f"{server.name} ({server.id}) moves from cell1 / c1-host1 to cell2 / {TARGET}" in shown.replace(
             "\r\n", " "
         )
@@ -218,6 +229,18 @@ def test_a_rule_made_after_the_plan_holds_but_stops_nothing_that_has_begun(sandb
     sandbox.cellmove("prep-dest", server.name, env=config.write(on))
     for step in ("prep-source", "finish", "revert"):
         sandbox.cellmove(step, server.name, env=config.write(denied))
+
+
+def test_a_rule_holds_for_a_run_that_was_interrupted_before_it_began(sandbox: Sandbox, config: Config) -> None:
+    server = sandbox.boot("early", ports=1)
+    move = sandbox.cellmove("plan", server.name, "--host", TARGET, "-f", "json").json["move"]
+    open_journal(str(sandbox.folder / "journal.db"), lambda: "").set_aim(move, "finished")
+    before = sandbox.picture(server.id)
+    for words, code in ((("resume", move), 5), (("resume", "--all"), 3)):
+        refused = sandbox.cellmove(*words, expect=code, env=config.write('[policy]\ndeny.hosts = "c1-host1"\n'))
+        assert "policy.deny.hosts" in refused.stderr
+    assert sandbox.picture(server.id) == before
+    assert sandbox.cellmove("resume", move, "-f", "json", env=config.write("")).json["state"] == "finished"
 
 
 @pytest.mark.parametrize(
