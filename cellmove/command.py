@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -169,7 +170,7 @@ def _guarded(options: Options, run: Callable[[], Any]) -> int:
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:
-    pairs = zip(words, (*words[1:], ""), strict=True)
+    pairs = itertools.pairwise((*words, ""))
     return any(
         (word in ("-f", "--format") and after == "json") or word in ("-fjson", "--format=json") for word, after in pairs
     )
