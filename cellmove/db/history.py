@@ -155,29 +155,43 @@ def last_fault(database: CellDatabase, server_id: str) -> str:
     return str(text or "")
 
 
-def copy_action(source: CellDatabase, target: CellDatabase, server_id: str, request_id: str) -> None:
-    """Copy one action and its events into another cell, unless it is there already."""
+def copy_news(source: CellDatabase, target: CellDatabase, server_id: str) -> None:
+    """Copy the actions, events and faults that one cell has of a server and the other lacks.
+
+    nova's own revert takes along its own action and forgets whatever else happened while the server was
+    resized (nova/conductor/tasks/cross_cell_migrate.py, ``_update_instance_actions`` in RevertResizeTask).
+    """
     from sqlalchemy import insert, select
 
-    actions, events = source["instance_actions"], source["instance_actions_events"]
+    actions, events, faults = (
+        source[name] for name in ("instance_actions", "instance_actions_events", "instance_faults")
+    )
     with transaction(source.engine, source.name) as connection:
-        action = connection.execute(
-            select(actions)
-            .where(actions.c.instance_uuid == server_id, actions.c.request_id == request_id)
-            .order_by(actions.c.id.desc())
-        ).first()
-        if action is None:
-            return
-        rows = connection.execute(select(events).where(events.c.action_id == action.id).order_by(events.c.id))
-        event_rows = [dict(row._mapping) for row in rows]
+        mine = actions.c.instance_uuid == server_id, actions.c.deleted == 0
+        done = [dict(row._mapping) for row in connection.execute(select(actions).where(*mine).order_by(actions.c.id))]
+        query = select(events).where(events.c.action_id.in_(select(actions.c.id).where(*mine)), events.c.deleted == 0)
+        happened = [dict(row._mapping) for row in connection.execute(query.order_by(events.c.id))]
+        query = select(faults).where(faults.c.instance_uuid == server_id, faults.c.deleted == 0)
+        wrong = [dict(row._mapping) for row in connection.execute(query.order_by(faults.c.id))]
     with transaction(target.engine, target.name) as connection:
-        if _action_id(connection, target, server_id, request_id) is not None:
-            return
-        values = _fitting(dict(action._mapping), target["instance_actions"])
-        new_id = inserted_id(connection.execute(insert(target["instance_actions"]).values(values)))
-        for row in event_rows:
-            values = _fitting(row, target["instance_actions_events"]) | {"action_id": new_id}
-            connection.execute(insert(target["instance_actions_events"]).values(values))
+        for action in done:
+            action_id = _action_id(connection, target, server_id, action["request_id"], action["action"])
+            if action_id is None:
+                values = _fitting(action, target["instance_actions"])
+                action_id = inserted_id(connection.execute(insert(target["instance_actions"]).values(values)))
+            table = target["instance_actions_events"]
+            known = set(connection.execute(select(table.c.event).where(table.c.action_id == action_id)).scalars())
+            for event in happened:
+                if event["action_id"] == action["id"] and event["event"] not in known:
+                    connection.execute(insert(table).values(_fitting(event, table) | {"action_id": action_id}))
+        table = target["instance_faults"]
+        rows = connection.execute(
+            select(table.c.created_at, table.c.code, table.c.message).where(table.c.instance_uuid == server_id)
+        )
+        told = {tuple(row) for row in rows}
+        for fault in wrong:
+            if (fault["created_at"], fault["code"], fault["message"]) not in told:
+                connection.execute(insert(table).values(_fitting(fault, table)))
 
 
 def inserted_id(result: CursorResult[Any]) -> int:
@@ -192,13 +206,16 @@ def _fitting(row: Mapping[str, Any], table: Any) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name in table.c and name != "id"}
 
 
-def _action_id(connection: Connection, database: CellDatabase, server_id: str, request_id: str) -> int | None:
+def _action_id(
+    connection: Connection, database: CellDatabase, server_id: str, request_id: str, action: str = ""
+) -> int | None:
     from sqlalchemy import select
 
     actions = database["instance_actions"]
-    found: int | None = connection.execute(
-        select(actions.c.id)
-        .where(actions.c.instance_uuid == server_id, actions.c.request_id == request_id, actions.c.deleted == 0)
-        .order_by(actions.c.created_at.desc(), actions.c.id.desc())
-    ).scalar()
+    query = select(actions.c.id).where(
+        actions.c.instance_uuid == server_id, actions.c.request_id == request_id, actions.c.deleted == 0
+    )
+    if action:
+        query = query.where(actions.c.action == action)
+    found: int | None = connection.execute(query.order_by(actions.c.created_at.desc(), actions.c.id.desc())).scalar()
     return found

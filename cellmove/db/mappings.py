@@ -33,3 +33,18 @@ def delete_mapping(database: CellDatabase, mapping_id: int, now: datetime.dateti
             .where(table.c.id == mapping_id, table.c.deleted == 0)
             .values(deleted=table.c.id, deleted_at=now)
         )
+
+
+def set_delete_on_termination(
+    database: CellDatabase, mapping_id: int, value: int | None, now: datetime.datetime
+) -> None:
+    """Whether a volume goes with its server, which the owner may change at any time (compute API 2.85)."""
+    from sqlalchemy import update
+
+    table = database["block_device_mapping"]
+    with transaction(database.engine, database.name) as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.id == mapping_id, table.c.deleted == 0)
+            .values(delete_on_termination=value, updated_at=now)
+        )

@@ -268,11 +268,12 @@ def swap_migration(
 
 
 def volume_mappings(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
-    """The live volume BDMs of a server: id, uuid, volume_id, attachment_id, device_name."""
+    """The live volume BDMs of a server: id, uuid, volume_id, attachment_id, device_name, delete_on_termination."""
     from sqlalchemy import select
 
     table = database["block_device_mapping"]
-    columns = [table.c[name] for name in ("id", "uuid", "volume_id", "attachment_id", "device_name")]
+    names = ("id", "uuid", "volume_id", "attachment_id", "device_name", "delete_on_termination")
+    columns = [table.c[name] for name in names]
     with transaction(database.engine, database.name) as connection:
         rows = connection.execute(
             select(*columns)

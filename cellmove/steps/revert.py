@@ -121,7 +121,7 @@ def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
         state.carry_over(connection, source, server, changed, now)
         expected = {"status": "post-migrating"}
         state.swap_migration(source, facts["migration_uuid"], expected, {"status": "reverting"}, now, connection)
-    history.copy_action(target, source, server, facts["revert_request_id"])
+    history.copy_news(target, source, server)
     return {"carried": state.owners_part(changed)}
 
 
@@ -159,6 +159,8 @@ def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, 
         if uuid not in here:
             mappings.copy_mapping(target, source, uuid)
             here[uuid] = next(m for m in state.volume_mappings(source, server) if m["uuid"] == uuid)
+        elif here[uuid]["delete_on_termination"] != mapping["delete_on_termination"]:
+            mappings.set_delete_on_termination(source, here[uuid]["id"], mapping["delete_on_termination"], now)
         if here[uuid]["attachment_id"] is None:
             ours = [
                 a.id for a in volume.attachments_of(cinder, server, mapping["volume_id"]) if a.id not in intent["known"]
@@ -200,6 +202,7 @@ def _hide_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
     source, target = places.source(context), places.target(context)
     state.swap_instance(target, places.server_id(context), {}, {"hidden": 1}, places.now(context))
     finish.carry_late_changes(context, target, source)
+    history.copy_news(target, source, places.server_id(context))
     return NOTHING
 
 

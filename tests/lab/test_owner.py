@@ -30,14 +30,53 @@ def test_a_rename_and_a_lock_before_finish_arrive(cellmove, boot):
 
 
 @pytest.mark.lab
-def test_a_rename_while_resized_survives_a_revert(cellmove, boot):
-    server = boot("renamed")
+def test_what_was_changed_while_resized_survives_a_revert(cellmove, boot):
+    server = boot("changed", volumes=2)
     cellmove("migrate", server.id, "--host", TARGET)
-    rename(server.id, f"{server.name}-late")
+    compute = cloud.connect().compute
+    changed = {"name": f"{server.name}-late", "description": "written meanwhile"}
+    answer = compute.put(f"/servers/{server.id}", json={"server": changed}, microversion="2.90")
+    assert answer.status_code == 200, answer.text
+    first, second = cloud.attached_volumes(server.id)
+    path = f"/servers/{server.id}/os-volume_attachments"
+    kept = {"volumeAttachment": {"volumeId": first, "delete_on_termination": True}}
+    answer = compute.put(f"{path}/{first}", json=kept, microversion="2.85")
+    assert answer.status_code == 202, answer.text
+    compute.delete(f"{path}/{second}", microversion="2.85")
+    cloud.wait_for("the volume to be detached", lambda: len(volumes_of(server.id)) == 1, 60)
+    cloud.act(server.id, "lock", {"locked_reason": "hands off"})
+    before = actions_of(server.id)
+
     cellmove("revert", server.id)
-    assert cloud.show(server.id)["name"] == f"{server.name}-late"
+
+    shown = cloud.show(server.id)
+    assert (shown["name"], shown["description"], shown["locked"]) == (*changed.values(), True)
+    assert volumes_of(server.id) == {first: True}
+    after = actions_of(server.id)
+    lost = {name: events - after.get(name, set()) for name, events in before.items()}
+    assert not any(lost.values()), lost
+    assert set(before) < set(after)
+    assert {action for _request, action in before} >= {"create", "migrate", "detach_volume", "lock"}
     shot = oracle.picture(server.id)
     assert oracle.problems(shot, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
+
+
+def volumes_of(server_id: str) -> dict[str, bool]:
+    """By volume, whether it goes with its server."""
+    path = f"/servers/{server_id}/os-volume_attachments"
+    found = cloud.connect().compute.get(path, microversion="2.85").json()["volumeAttachments"]
+    return {each["volumeId"]: each["delete_on_termination"] for each in found}
+
+
+def actions_of(server_id: str) -> dict[tuple[str, str], set[str]]:
+    """The names of the events of each action, which nova's API tells to an administrator."""
+    compute = cloud.connect().compute
+    path = f"/servers/{server_id}/os-instance-actions"
+    found = {}
+    for each in compute.get(path, microversion="2.79").json()["instanceActions"]:
+        action = compute.get(f"{path}/{each['request_id']}", microversion="2.79").json()["instanceAction"]
+        found[each["request_id"], each["action"]] = {event["event"] for event in action["events"]}
+    return found
 
 
 @pytest.mark.lab
