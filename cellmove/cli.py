@@ -350,24 +350,33 @@ def rollback(options: Options, reference: str, host_restarted: bool) -> None:
     "--journal-is-lost", is_flag=True,
     help="The journal that the server's mark names is gone for good, and nobody works with it.",
 )  # fmt: skip
+@click.option(
+    "--nova-is-dead", is_flag=True,
+    help="The nova-conductor that began it was restarted since, or is gone for good.",
+)  # fmt: skip
 @output_options
 @pass_options
-def adopt(options: Options, server: str, journal_is_lost: bool) -> None:
+def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bool) -> None:
     """Rebuild the journal of a move whose journal is lost, from what the cloud shows.
 
     SERVER is a name or UUID. Only the journal is written. Afterwards resume and rollback work as ever. A
     server in VERIFY_RESIZE, also one that nova itself moved, is taken as a finished move, for confirm and
-    revert. What cannot be adopted, or not with certainty, is refused with the reason.
+    revert. A move, confirm or revert that nova began and left when its superconductor died is taken on
+    where it stands; while that nova-conductor counts as up, only with your word that it died. What cannot
+    be adopted, or not with certainty, is refused with the reason.
 
     \b
     Example:
       cellmove adopt web-1
       cellmove adopt web-1 --journal-is-lost
+      cellmove adopt web-1 --nova-is-dead
     """
     with running(options) as run:
         from cellmove import adopt as adopting
 
-        move = adopting.adopt(run.session, server, journal_is_lost=journal_is_lost)
+        move = adopting.adopt(
+            run.session, server, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead
+        )  # fmt: skip
     answer_move(options, run, move)
 
 

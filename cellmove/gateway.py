@@ -49,6 +49,11 @@ class Gateway:
         """All cells but cell0."""
         return cells_module.read_cells(self.api_engine, self.settings)
 
+    @cached_property
+    def cell0(self) -> Cell | None:
+        """Where the services of the API level record that they are alive; None when its mapping cannot be used."""
+        return cells_module.read_cell0(self.api_engine, self.settings)
+
     def cell(self, name_or_uuid: str) -> Cell:
         """One cell by name or UUID."""
         return cells_module.find_cell(self.cells, name_or_uuid)

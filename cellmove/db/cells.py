@@ -111,24 +111,35 @@ def read_cells(api_engine: Engine, settings: Settings) -> tuple[Cell, ...]:
 
     :raises Usage: a cell's URL is a template and the URL that fills it in is not configured
     """
+    return tuple(_cell(row, settings) for row in _mappings(api_engine) if row.uuid != CELL0_UUID)
+
+
+def read_cell0(api_engine: Engine, settings: Settings) -> Cell | None:
+    """The cell of the API level and of servers that were never built; None when its URL cannot be used."""
+    try:
+        return next((_cell(row, settings) for row in _mappings(api_engine) if row.uuid == CELL0_UUID), None)
+    except Usage:
+        return None
+
+
+def _mappings(api_engine: Engine) -> Sequence[Any]:
     from sqlalchemy import text
 
     statement = text(
         "SELECT id, uuid, name, disabled, transport_url, database_connection FROM cell_mappings ORDER BY id"
     )
     with translate_errors("the API database"), api_engine.connect() as connection:
-        rows = connection.execute(statement).all()
-    return tuple(
-        Cell(
-            id=row.id,
-            uuid=row.uuid,
-            name=row.name or "",
-            disabled=bool(row.disabled),
-            transport_url=_resolved(row, "transport_url", settings),
-            database_url=_resolved(row, "database_connection", settings),
-        )
-        for row in rows
-        if row.uuid != CELL0_UUID
+        return connection.execute(statement).all()
+
+
+def _cell(row: Any, settings: Settings) -> Cell:
+    return Cell(
+        id=row.id,
+        uuid=row.uuid,
+        name=row.name or "",
+        disabled=bool(row.disabled),
+        transport_url=_resolved(row, "transport_url", settings),
+        database_url=_resolved(row, "database_connection", settings),
     )
 
 

@@ -106,6 +106,15 @@ def find_flavors(api_engine: Engine, name_or_id: str) -> list[Flavor]:
     return [make_flavor({**row._mapping, "extra_specs": specs.get(row.id, {})}) for row in rows]
 
 
+def flavor_of_row(api_engine: Engine, number: int | None) -> Flavor | None:
+    """The flavor that a migration record means by the number of its row; None when it was deleted since."""
+    from sqlalchemy import column, select, table
+
+    flavors = table("flavors", column("id"), column("flavorid"))
+    rows = _rows(api_engine, select(flavors.c.flavorid).where(flavors.c.id == number))
+    return next(iter(find_flavors(api_engine, rows[0].flavorid)), None) if rows else None
+
+
 def flavor_names(api_engine: Engine) -> list[str]:
     """The names of all flavors, for suggestions."""
     from sqlalchemy import column, select, table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db.state import transaction
@@ -13,6 +15,57 @@ if TYPE_CHECKING:
 MOVES = ("resize", "migrate")
 """The actions in a server's history that begin a move."""
 
+CONDUCTED = {
+    "resize": "conductor_migrate_server",
+    "migrate": "conductor_migrate_server",
+    "confirmResize": "conductor_confirm_snapshot_based_resize",
+    "revertResize": "conductor_revert_snapshot_based_resize",
+}
+"""What nova's API begins and its conductor does: the action, and the event that the conductor keeps open all the while."""
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """One such action, as one cell knows it.
+
+    :param request_id: nova-api's, the same in every cell
+    :param at: when the action was begun, UTC
+    :param how: how the conductor's part stands: "" (not begun), "running", "Success" or "Error"
+    :param host: the conductor's; empty when it has not begun
+    """
+
+    action: str
+    request_id: str
+    at: datetime.datetime
+    how: str
+    host: str
+
+
+def last_conducted(database: CellDatabase, server_id: str) -> Conducted | None:
+    """The newest action of :data:`CONDUCTED` that a cell knows of."""
+    from sqlalchemy import select
+
+    actions, events = database["instance_actions"], database["instance_actions_events"]
+    query = (
+        select(actions.c.id, actions.c.action, actions.c.request_id, actions.c.start_time)
+        .where(actions.c.instance_uuid == server_id, actions.c.action.in_(list(CONDUCTED)), actions.c.deleted == 0)
+        .order_by(actions.c.start_time, actions.c.id)
+    )
+    with transaction(database.engine, database.name) as connection:
+        rows = list(connection.execute(query))
+        if not rows:
+            return None
+        # Of one second the one that goes on from the other is the later: nova copies the newest first.
+        newest = max(rows, key=lambda row: (row.start_time, row.action not in MOVES))
+        name = CONDUCTED[newest.action]
+        columns = [events.c.result, events.c.finish_time, *([events.c.host] if "host" in events.c else [])]
+        found = connection.execute(
+            select(*columns).where(events.c.action_id == newest.id, events.c.event == name).order_by(events.c.id)
+        ).first()
+    how = "" if found is None else "running" if found.finish_time is None else str(found.result)
+    host = str(found._mapping.get("host") or "") if found is not None else ""
+    return Conducted(newest.action, newest.request_id, newest.start_time, how, host)
+
 
 def cross_cell_migrations(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
     """The server's cross-cell migration records in this cell, oldest first."""
@@ -22,6 +75,24 @@ def cross_cell_migrations(database: CellDatabase, server_id: str) -> list[dict[s
     query = (
         select(table)
         .where(table.c.instance_uuid == server_id, table.c.deleted == 0, table.c.cross_cell_move == true())
+        .order_by(table.c.id)
+    )
+    with transaction(database.engine, database.name) as connection:
+        return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def cold_migrations(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
+    """Like :func:`cross_cell_migrations`, with those that nova has not decided where to send yet."""
+    from sqlalchemy import select
+
+    table = database["migrations"]
+    query = (
+        select(table)
+        .where(
+            table.c.instance_uuid == server_id,
+            table.c.deleted == 0,
+            table.c.migration_type.in_(("migration", "resize")),
+        )
         .order_by(table.c.id)
     )
     with transaction(database.engine, database.name) as connection:

@@ -6,6 +6,7 @@ the source host: it destroys the disk that a revert would need.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,13 +116,13 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
     """The last save of ConfirmResizeTask: the state by the guest's power, nothing stashed any more."""
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.target(context)
-    if places.migration_row(context, database)["status"] == "confirmed":
-        return NOTHING  # its owner may have gone on with the server since
     instance = places.row(database, server)
+    if places.migration_row(context, database)["status"] == "confirmed" and not _is_half_settled(context, instance):
+        return NOTHING  # its owner may have gone on with the server since
     vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
     task_states = (None, "deleting", "soft-deleting")
     with state.transaction(database.engine, database.name) as connection:
-        expected = {"status": "confirming"}
+        expected = {"status": ("confirming", "confirmed")}
         state.swap_migration(database, facts["migration_uuid"], expected, {"status": "confirmed"}, now, connection)
         state.swap_instance(
             database, server, {"task_state": task_states}, {"vm_state": vm_state, "task_state": None}, now, connection
@@ -134,6 +135,14 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
                 database, server, request_id=facts["confirm_request_id"], event=event, now=now, connection=connection
             )
     return NOTHING
+
+
+def _is_half_settled(context: Context, instance: Mapping[str, Any]) -> bool:
+    """Whether nova died between its last two saves: the migration is confirmed, the server still waits with its context."""
+    database = places.target(context)
+    stashed = json.loads(state.read_extra(database, places.server_id(context)).get("migration_context") or "{}")
+    number = stashed.get("nova_object.data", {}).get("migration_id")
+    return bool(instance["vm_state"] == "resized" and number == places.migration_row(context, database)["id"])
 
 
 ACTIONS = (

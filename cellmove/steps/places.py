@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
-from cellmove.db import history, look, state
+from cellmove.db import history, look, state, traces
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.db.tables import CellDatabase
     from cellmove.hosts.compute import Method
+
+NOVA = "nova"
+"""Who began a move that is adopted half-way and is none of ours: the value of the fact ``begun_by``."""
 
 LOOKS = 5
 """How often, a second apart, it is looked for the first trace of a call before it counts as never sent."""
@@ -90,8 +93,17 @@ def is_up(context: Context, database: CellDatabase, host: str) -> bool:
 
 
 def is_marked(context: Context, database: CellDatabase) -> bool:
-    """Whether a cell's row of the server says that this move is working on it."""
-    return mark.move_id_of(state.read_system_metadata(database, server_id(context)).get(mark.KEY)) == context.move.id
+    """Whether a cell's row of the server says that this move is working on it.
+
+    What nova began carries no mark until we go on with it: then the conductor's event says so, which
+    stays open until the move is over or taken back.
+    """
+    server = server_id(context)
+    marked = mark.move_id_of(state.read_system_metadata(database, server).get(mark.KEY))
+    if marked or context.facts.get("begun_by") != NOVA:
+        return marked == context.move.id
+    request_id, event = context.facts["request_id"], traces.CONDUCTED["migrate"]
+    return history.event_state(database, server, request_id, event) in ("", "running")
 
 
 def map_to_target(context: Context) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
 from cellmove.cloud import network, placement, volume
@@ -20,6 +20,9 @@ from cellmove.hosts import compute, conductor, scheduler
 from cellmove.hosts.context import request_context
 from cellmove.pipeline import Action, Context, Finding
 from cellmove.steps import places, recover
+
+if TYPE_CHECKING:
+    from cellmove.db.tables import CellDatabase
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
 """What nova's conductor writes around the whole of it."""
@@ -44,6 +47,8 @@ def _begin_before(context: Context) -> Mapping[str, Any]:
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.source(context)
+    if intent.get("begun_by") == places.NOVA:
+        return _take_from_nova(context, intent)
     if places.is_marked(context, database):
         return NOTHING
     us = caller(context.gateway.admin)
@@ -79,6 +84,20 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     return NOTHING
 
 
+def _take_from_nova(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """nova has taken the server already, and died: from here on others see that we go on with it."""
+    database, server, now = places.source(context), places.server_id(context), places.now(context)
+    if not places.is_marked(context, database):
+        raise CallFailed("somebody else went on with the move since it was adopted", kind="conflict")
+    before = {name: value for name, value in intent.items() if name != "begun_by"}
+    with state.transaction(database.engine, database.name) as connection:
+        taken = ("resize_prep", "resize_migrating", "resize_migrated")
+        state.swap_instance(database, server, {"task_state": taken}, {}, now, connection)
+        for key, value in mark.rows_of(_mark(context, before)).items():
+            state.set_system_metadata(connection, database, server, key, value, now)
+    return NOTHING
+
+
 def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
     """What a lost journal can be rebuilt from, together with the rows of later actions."""
     facts = context.facts
@@ -109,6 +128,12 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
             connection, database, server, "image_base_image_ref", intent["image_base_image_ref"], now
         )
         state.remove_system_metadata(connection, database, server, mark.KEYS)
+        if facts.get("begun_by") == places.NOVA:
+            # Ended below, it tells that this was taken back; a conductor that never began has left none.
+            history.start_event(
+                database, server, request_id=facts["request_id"], event=EVENTS[0], host=places.here(), now=now,
+                connection=connection,
+            )  # fmt: skip
         for event in EVENTS:
             history.finish_event(
                 database, server, request_id=facts["request_id"], event=event, now=now,
@@ -300,8 +325,10 @@ def _selected(
 # the records
 
 
-def _copy_records(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _copy_records(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
+    if intent.get("anew"):
+        _forget_copy(context)
     copied = records.copy_server(
         places.source(context),
         places.target(context),
@@ -312,11 +339,26 @@ def _copy_records(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
     return {"copied": copied}
 
 
-def _delete_records(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    database = places.target(context)
+def _forget_copy(context: Context) -> None:
+    """Delete nova's copy, which its conductor may not have made to its end, unless a host has begun to use it."""
+    database, server = places.target(context), places.server_id(context)
+    event = compute.PREP_AT_DEST.event
+    used = history.event_state(database, server, context.facts["request_id"], event)
+    if not used and mark.KEY not in state.read_system_metadata(database, server) and _is_hidden(database, server):
+        records.delete_server(database, server)
+
+
+def _is_hidden(database: CellDatabase, server: str) -> bool:
+    instance = state.read_instance(database, server)
+    return instance is not None and bool(instance["hidden"])
+
+
+def _delete_records(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    database, server = places.target(context), places.server_id(context)
     # Only our own copy: rows with another migration's records would be somebody else's move.
-    if state.read_migration(database, context.facts["migration_uuid"]) is not None:
-        records.delete_server(database, places.server_id(context))
+    ours = state.read_migration(database, context.facts["migration_uuid"]) is not None
+    if ours or (intent.get("anew") and _is_hidden(database, server)):
+        records.delete_server(database, server)
 
 
 # ports
@@ -427,6 +469,9 @@ def _note_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
         state.set_system_metadata(connection, database, server, "old_vm_state", facts["vm_state"], now)
         expected = {"task_state": "resize_prep"}
         state.swap_instance(database, server, expected, {"availability_zone": zone}, now, connection)
+        if facts.get("begun_by") == places.NOVA:
+            # nova names the new flavor here at the latest; our own copy has named it from the start.
+            state.set_flavors(connection, database, server, old=None, new=facts["new_flavor"], now=now)
     return NOTHING
 
 

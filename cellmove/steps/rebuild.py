@@ -9,7 +9,7 @@ later trace vouches for the earlier action.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from cellmove.db.history import SUCCESS
 from cellmove.hosts import compute
 from cellmove.move import TO_FINISH, Phase, State, Step
 from cellmove.steps import ACTIONS
+from cellmove.steps.places import NOVA
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
@@ -65,7 +66,9 @@ class Traces:
     :param holds: whether the migration holds an allocation
     :param arrival: the facts that the scheduler's choice gave (``target_host`` …); empty without a copy
     :param bound: the ports that have a binding for the target host
-    :param needs_limits: whether the claim wants limits that only the scheduler can compute
+    :param needs_limits: whether the claim wants what only the scheduler can say
+    :param by_nova: whether nova's conductor began it, and died
+    :param undecided: whether nova had not decided yet if it leaves its cell at all
     """
 
     before: Mapping[str, Any]
@@ -81,6 +84,8 @@ class Traces:
     attachments: tuple[Attachment, ...]
     image_id: str
     needs_limits: bool = False
+    by_nova: bool = False
+    undecided: bool = False
 
     def event(self, method: compute.Method) -> str:
         """How a compute's part of the move stands, in the cell of that compute."""
@@ -133,6 +138,8 @@ def is_going_back(traces: Traces) -> bool:
     source, target = traces.source, traces.target
     if source is None:
         return True  # its owner deleted it meanwhile
+    if traces.undecided:
+        return True  # where to is not written down anywhere
     task_state, stopped = source.instance["task_state"], traces.event(compute.PREP_AT_SOURCE)
     statuses = {end.migration["status"] for end in (source, target) if end is not None and end.migration is not None}
     if "reverted" in statuses or traces.event(compute.FINISH_REVERT_AT_SOURCE):
@@ -169,7 +176,10 @@ def _lines(traces: Traces) -> Iterator[Line]:
 
 def _taken(traces: Traces) -> Iterator[Line]:
     """Up to the scheduler: what the source cell and placement show."""
-    yield Line(Step.PREP_DEST, "take_server", Phase.DONE, traces.before, {})
+    if traces.by_nova:
+        yield Line(Step.PREP_DEST, "take_server", Phase.INTENT, {**traces.before, "begun_by": NOVA}, {})
+    else:
+        yield Line(Step.PREP_DEST, "take_server", Phase.DONE, traces.before, {})
     if traces.migration_uuid:
         uuid = {"migration_uuid": traces.migration_uuid}
         yield Line(Step.PREP_DEST, "record_migration", Phase.DONE, uuid, uuid)
@@ -184,10 +194,12 @@ def _prepared(traces: Traces) -> Iterator[Line]:
         return
     claimed = traces.event(compute.PREP_AT_DEST)
     # Asked again for the very same host, the scheduler gives the same answer, limits and all.
-    asked = Phase.INTENT if traces.needs_limits and not claimed else Phase.DONE
+    unsaid = (traces.needs_limits and not claimed) or not traces.arrival.get("new_flavor")
+    asked = Phase.INTENT if unsaid else Phase.DONE
     yield Line(Step.PREP_DEST, "schedule", asked, {}, traces.arrival if asked is Phase.DONE else {})
-    yield Line(Step.PREP_DEST, "copy_records", Phase.DONE, {}, {})
     phase = Phase.DONE if claimed else Phase.INTENT
+    anew = traces.by_nova and not claimed
+    yield Line(Step.PREP_DEST, "copy_records", Phase.INTENT if anew else Phase.DONE, {"anew": True} if anew else {}, {})
     ports = [{"id": port.id, "vnic_type": port.vnic_type, "profile": dict(port.profile)} for port in traces.ports]
     yield Line(Step.PREP_DEST, "bind_ports", phase, {"ports": ports}, {})
     yield Line(Step.PREP_DEST, "reserve_volumes", phase, {"known": _known_attachments(traces)}, {})
@@ -236,13 +248,14 @@ def _finished(traces: Traces) -> Iterator[Line]:
 
 def _known_attachments(traces: Traces) -> list[str]:
     """The attachments that are none of this move's: all but the target's, and empty ones that nobody names."""
-    named = {mapping["attachment_id"] for mapping in (traces.source.volumes if traces.source is not None else ())}
     theirs = {mapping["attachment_id"] for mapping in (traces.target.volumes if traces.target is not None else ())}
-    return [
-        attachment.id
-        for attachment in traces.attachments
-        if attachment.id not in theirs and (attachment.id in named or attachment.status != RESERVED)
-    ]
+    return [each for each in all_but_nameless(traces.attachments, traces.source, None) if each not in theirs]
+
+
+def all_but_nameless(attachments: Iterable[Attachment], *ends: End | None) -> list[str]:
+    """All attachments but empty ones that none of these records name: one of those was made just before a crash."""
+    named = {mapping["attachment_id"] for end in ends if end is not None for mapping in end.volumes}
+    return [each.id for each in attachments if each.id in named or each.status != RESERVED]
 
 
 def _source_attachments(traces: Traces) -> dict[str, str | None]:

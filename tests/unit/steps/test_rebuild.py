@@ -16,7 +16,7 @@ from cellmove.steps import ACTIONS
 from cellmove.steps.rebuild import REPLACED, End, Traces, finished_lines, rebuild
 
 PORT = Port("port-1", "c1-host1", "ACTIVE", "normal", "ovs", "compute:nova")
-ARRIVAL = {"target_cell": "cell2", "target_host": "c2-host1"}
+ARRIVAL = {"new_flavor": {"a": 1}, "target_cell": "cell2", "target_host": "c2-host1"}
 ORDER = [action.name for actions in ACTIONS.values() for action in actions]
 
 
