@@ -65,11 +65,11 @@ def _has_traces(session: Session, found: Found, begun: Conducted) -> bool:
     migrations = traces.cold_migrations(database, found.server_id)
     if begun.action in traces.MOVES:
         return row["task_state"] is not None or any(each["status"] in UNDER_WAY for each in migrations)
-    return _ended_one(row, migrations) is not None
+    return _ended_one(row, migrations, begun) is not None
 
 
 def _ended_one(
-    row: Mapping[str, Any], migrations: list[dict[str, Any]]
+    row: Mapping[str, Any], migrations: list[dict[str, Any]], begun: Conducted
 ) -> dict[str, Any] | None:  # fmt: skip
     """The cross-cell migration that is being confirmed or reverted, if one is."""
     newest = max(migrations, key=lambda each: (each["created_at"], each["status"] in UNDER_WAY), default=None)
@@ -77,7 +77,9 @@ def _ended_one(
         return None
     # nova's last two saves of a confirm are the migration's and then the server's.
     half = newest["status"] == "confirmed" and row["vm_state"] == "resized"
-    return newest if newest["status"] in ("confirming", "reverting") or half else None
+    # The guest is back, and the conductor has not said so.
+    back = newest["status"] == "reverted" and begun.action == "revertResize" and begun.how == "running"
+    return newest if newest["status"] in ("confirming", "reverting") or half or back else None
 
 
 def require_dead(session: Session, found: Found, begun: Conducted, *, nova_is_dead: bool) -> None:
@@ -137,7 +139,7 @@ def adopted(session: Session, found: Found, begun: Conducted) -> Adopted:
 def _ending(session: Session, found: Found, begun: Conducted) -> Adopted:
     gateway, server_id = session.gateway, found.server_id
     home = gateway.database(found.home)
-    migration = _ended_one(found.rows[found.home], traces.cold_migrations(home, server_id))
+    migration = _ended_one(found.rows[found.home], traces.cold_migrations(home, server_id), begun)
     source = evidence.cell_of_host(session, migration["source_compute"]) if migration is not None else None
     target = evidence.cell_of_host(session, migration["dest_compute"]) if migration is not None else None
     if migration is None or source is None or target is None or source is target or found.home not in (source, target):

@@ -214,6 +214,8 @@ def _prepared(traces: Traces) -> Iterator[Line]:
     yield Line(Step.PREP_DEST, "note_target", Phase.DONE if mirrored else Phase.INTENT, {}, {})
     if mirrored:
         yield Line(Step.PREP_DEST, "mirror", Phase.DONE, {}, {})
+    elif traces.source is not None and traces.source.extra.get("migration_context"):
+        yield Line(Step.PREP_DEST, "mirror", Phase.INTENT, {}, {})  # nova saves it in two parts
 
 
 def _is_mirrored(traces: Traces) -> bool:

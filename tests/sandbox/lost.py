@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cellmove import adopt as adopting
+from cellmove import mark
 from cellmove.errors import CellmoveError
 from cellmove.move import Move, State
 from lab import oracle
@@ -32,7 +33,8 @@ SHAPES_TRIED = ("image-active-full", "volume-stopped-full")
 class Case(NamedTuple):
     """One run that is killed.
 
-    :param step: a step, or ``undo-`` and the step before which the move stands when it is taken back
+    :param step: a step, or ``undo-`` and the step before which the move stands when it is taken back, or
+        ``nova-`` and a step: our mark is taken off, so that it looks as if nova's conductor had died there
     :param way: where the operator goes after adopting: ``on`` or ``back``
     """
 
@@ -49,17 +51,28 @@ def lose_journal(rig: Rig) -> None:
         path.unlink()
 
 
-def adopt(rig: Rig, server: str, *, journal_is_lost: bool = False) -> Move | CellmoveError:
+def unmark(rig: Rig, server: str) -> None:
+    """As nova's own conductor leaves a move: without our mark."""
+    for cell in ("cell1", "cell2"):
+        for key in mark.KEYS:
+            rig.cloud.delete(cell, "instance_system_metadata", instance_uuid=server, key=key)
+
+
+def adopt(
+    rig: Rig, server: str, *, journal_is_lost: bool = False, nova_is_dead: bool = False
+) -> Move | CellmoveError:  # fmt: skip
     """Type ``cellmove adopt``: the move, or what was said instead."""
     try:
         with rig.session() as session:
-            return adopting.adopt(session, server, journal_is_lost=journal_is_lost)
+            return adopting.adopt(session, server, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead)
     except CellmoveError as error:
         return error
 
 
 def play(stage: Stage, shape: str, step: str, action: str, point: str, recovery: str) -> list[str]:
     """Kill a command, lose its journal, adopt, and go on or back: what is wrong then (see :class:`Case`)."""
+    if step.startswith("nova-"):
+        return play_nova(stage, Case(shape, step.removeprefix("nova-"), action, point, recovery))
     rig, outcomes = stage.rig, list[Outcome]()
     checkpoint = stage.set(shape, step.removeprefix("undo-"))
     server = checkpoint.scene.server
@@ -90,6 +103,54 @@ def play(stage: Stage, shape: str, step: str, action: str, point: str, recovery:
     return [f"{problem}  ({[outcome.text for outcome in outcomes]})" for problem in found]
 
 
+OVER = (("settle_target", "after-effect"), ("settle_target", "after-done"), ("close_revert", "after-effect"),
+        ("close_revert", "after-done"))  # fmt: skip
+"""Points of a confirm and a revert at which all is done, and so there is nothing to adopt."""
+
+
+def play_nova(stage: Stage, case: Case) -> list[str]:
+    """Kill a command as if it had been nova's conductor: nothing marks the server, and nobody has a journal."""
+    rig, outcomes = stage.rig, list[Outcome]()
+    checkpoint = stage.set(case.shape, case.step)
+    server = checkpoint.scene.server
+    cases.kill_at(rig, case.action, case.point)
+    outcomes.append(rig.run(case.step, checkpoint.move))
+    if outcomes[-1].code != -9:
+        return [f"never came to {case.point} of {case.action}: {outcomes[-1].text}"]
+    lose_journal(rig)
+    unmark(rig, server)
+    effects = rig.taps.effects
+    move = adopt(rig, server)
+    begun = _is_begun(case)
+    if begun and (isinstance(move, Move) or "--nova-is-dead" not in move.next_command):
+        return [f"adopted without the operator's word: {move}"]
+    if begun:
+        move = adopt(rig, server, nova_is_dead=True)
+    if rig.taps.effects != effects:
+        return [f"adopt wrote {rig.taps.effects - effects} times to the cloud"]
+    if isinstance(move, CellmoveError):
+        nothing = case.action == "take_server" and not begun
+        return _refused(stage, checkpoint.scene, move, nothing_begun=nothing)
+    outcomes.append(rig.run("resume" if case.way == "on" else "rollback", move.id))
+    if outcomes[-1].code == 5 and case.way == "back" and case.step == "confirm":
+        outcomes.append(rig.run("resume", move.id))  # what a rollback would need is being destroyed
+    if case.way == "on" and case.step not in ("confirm", "revert"):
+        cases.follow(rig, outcomes, State.FINISHED)
+    while outcomes[-1].code and len(outcomes) < cases.PATIENCE:
+        rig.sleep(3.0)
+        outcomes.append(rig.run(*cases.words_of(outcomes[-1].next_command)))
+    rig.work_to_the_end()
+    found = judge.violations(rig, checkpoint.scene, outcomes)
+    return [f"{problem}  ({[outcome.text for outcome in outcomes]})" for problem in found]
+
+
+def _is_begun(case: Case) -> bool:
+    """Whether nova would have anything open."""
+    if case.action in ("take_server", "begin_confirm", "begin_revert"):
+        return case.point not in NOT_BEGUN
+    return (case.action, case.point) not in (("close", "after-effect"), ("close", "after-done"))
+
+
 def _is_nothing(step: str, action: str, point: str) -> bool:
     if step.startswith("undo-"):
         return action == "take_server" and point in ("after-undo", "after-undone")
@@ -110,6 +171,13 @@ def names(stage: Stage, shapes: tuple[str, ...]) -> Iterator[Case]:
         for step in ("prep-dest", "prep-source", "finish"):
             _calls, points, _writes = cases.rehearse(stage, shape, step)
             yield from (Case(shape, step, action, point, way) for point, action in points for way in cases.RECOVERIES)
+        for step in ("prep-dest", "prep-source", "finish", "confirm", "revert"):
+            _calls, points, _writes = cases.rehearse(stage, shape, step)
+            yield from (
+                Case(shape, f"nova-{step}", action, point, way)
+                for point, action in points if (action, point) not in OVER
+                for way in cases.RECOVERIES
+            )  # fmt: skip
         for step in ("prep-source", "finish"):
             _calls, points, _writes = cases.rehearse(stage, shape, step, "rollback")
             for point, action in points:

@@ -1,0 +1,92 @@
+"""nova's superconductor dies in the middle of its own move, confirm or revert: adopt, and the server goes on or home.
+
+All wrecks of this file are made at once, since one superconductor leaves them all when it dies.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import cloud, oracle
+from tests.lab import wrecks
+from tests.lab.wrecks import PLACES, TARGET, Wreck
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+CASES = [
+    ("nothing-recorded", "volume", "rollback"), ("cell-not-decided", "image", "rollback"),
+    ("half-copied", "image", "resume"), ("attachment-made", "volume", "rollback"), ("claiming", "volume", "resume"),
+    ("claimed", "image", "rollback"), ("before-stop", "image", "resume"), ("stopping", "image", "resume"),
+    ("stopped", "volume", "rollback"), ("stopped", "image", "resume"), ("starting", "image", "rollback"),
+    ("starting", "volume", "resume"), ("target-shown", "image", "rollback"), ("mapping-switched", "volume", "resume"),
+    ("spec-not-saved", "image", "resume"), ("confirm-not-sent", "image", "rollback"),
+    ("confirming", "volume", "resume"), ("confirm-source-gone", "image", "resume"),
+    ("confirm-half-settled", "image", "resume"), ("revert-begun", "image", "resume"),
+    ("revert-source-told", "volume", "rollback"), ("revert-switched", "image", "resume"),
+    ("revert-cleaning", "volume", "resume"), ("revert-starting", "image", "rollback"),
+]  # fmt: skip
+"""Where it dies, the server's backing, and what is typed after adopting."""
+
+
+def case_of(item):
+    """The case that a collected test plays."""
+    return tuple(item.callspec.params[name] for name in ("name", "backing", "way"))
+
+
+@pytest.fixture(scope="module")
+def wrecked(request, lab_environment):
+    """The wrecks of the cases that are to be run, by case."""
+    wanted = [
+        case_of(item) for item in request.session.items if item.module is request.module and "way" in item.fixturenames
+    ]
+    made = {case: Wreck(case[0], PLACES[case[0]], case[1] == "volume") for case in wanted}
+    try:
+        wrecks.make(list(made.values()))
+        yield made
+    finally:
+        wrecks.unmake(list(made.values()))
+
+
+def check_home(found):
+    """It is where it came from, as if nothing had been tried."""
+    after = oracle.picture(found.server)
+    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.compare(found.before, after) == []
+    assert cloud.guests(found.server) == {"c1-host1": "running"}
+    assert cloud.disk_hash(found.server) == found.disk
+
+
+def check_there(found, status):
+    """It is in the other cell."""
+    after = oracle.picture(found.server)
+    assert oracle.problems(after, cell="cell2", host=TARGET, flavor=found.flavor, status=status) == []
+    assert cloud.guests(found.server) == {TARGET: "running"}
+    assert set(cloud.disk_hash(found.server).values()) == set(found.disk.values())
+
+
+@pytest.mark.parametrize(("name", "backing", "way"), CASES, ids=["-".join(case) for case in CASES])
+def test_the_superconductor_dies(cellmove, wrecked, name, backing, way):
+    found = wrecked[name, backing, way]
+    shot = oracle.picture(found.server)
+    refused = cellmove("adopt", found.server, expect=5)
+    assert f"next: cellmove adopt {found.server} --nova-is-dead" in refused.stderr
+    adopted = cellmove("adopt", found.server, "--nova-is-dead", "-f", "json").json
+    assert oracle.picture(found.server) == shot, "adopt wrote to the cloud"
+
+    cellmove(way, adopted["move"])
+    if name.startswith("confirm") and way == "resume":
+        check_there(found, "ACTIVE")
+        assert oracle.compare(found.before, oracle.picture(found.server), moved=True, resized=True) == []
+    elif name.startswith("revert") or way == "rollback":
+        check_home(found)
+    else:
+        check_there(found, "VERIFY_RESIZE")
+        if backing == "volume":
+            cloud.native_confirm(found.server)
+            check_there(found, "ACTIVE")
+        else:
+            cellmove("revert", adopted["move"])
+            check_home(found)
+    shot = oracle.picture(found.server)
+    assert "nothing to adopt" in cellmove("adopt", found.server, expect=5).stderr
+    assert oracle.picture(found.server) == shot

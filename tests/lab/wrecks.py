@@ -1,0 +1,164 @@
+"""Servers whose move, confirm or revert by nova itself was left half done by a superconductor that died there."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab import cloud, oracle, rows, wreck
+from lab.layout import cell_of
+
+TARGET = "c2-host1"
+SOURCE_ROW = "SELECT id FROM nova_cell1.instances WHERE uuid = %s AND deleted = 0"
+TARGET_ROW = "SELECT id FROM nova_cell2.instances WHERE uuid = %s AND deleted = 0"
+MAPPING = "SELECT id FROM nova_api.instance_mappings WHERE instance_uuid = %s"
+RECORD = "SELECT id FROM nova_{}.migrations WHERE instance_uuid = %s"
+SOURCE_IS, TARGET_IS = f"{SOURCE_ROW} AND task_state = '{{}}'", f"{TARGET_ROW} AND task_state = '{{}}'"
+CONFIRMING = RECORD.format("cell2") + " AND status = 'confirming'"
+
+
+EVENTS = {
+    "power_off": "compute_prep_snapshot_based_resize_at_source",
+    "spawn": "compute_finish_snapshot_based_resize_at_dest",
+    "cleanup": "compute_confirm_snapshot_based_resize_at_source",
+    "destroy": "compute_revert_snapshot_based_resize_at_dest",
+    "finish_revert_migration": "compute_finish_revert_snapshot_based_resize_at_source",
+}
+"""What the compute is at while a virt call hangs."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the superconductor dies.
+
+    :param held: rows that it is about to write
+    :param once: a condition; only when it is seen are they held
+    :param gap: keep it from inserting such a row
+    :param virt_call: a call of a compute that it waits for: host and virt call
+    :param after: what is done to a server that nova has moved already: "confirm" or "revert"
+    """
+
+    held: str = ""
+    once: str = ""
+    gap: bool = False
+    virt_call: tuple[str, ...] = ()
+    after: str = ""
+
+
+PLACES = {
+    # the move
+    "nothing-recorded": Place(RECORD.format("cell1"), gap=True),
+    "cell-not-decided": Place(RECORD.format("cell1"), once=RECORD.format("cell1")),
+    "half-copied": Place(RECORD.format("cell2"), gap=True),
+    "attachment-made": Place(
+        "SELECT id FROM nova_cell2.block_device_mapping WHERE instance_uuid = %s", once=RECORD.format("cell2")
+    ),
+    "claiming": Place(RECORD.format("cell2"), once=RECORD.format("cell2")),
+    "claimed": Place(RECORD.format("cell1"), once=RECORD.format("cell2")),
+    "before-stop": Place(SOURCE_ROW, once=RECORD.format("cell2") + " AND dest_compute IS NOT NULL"),
+    "stopping": Place(virt_call=("c1-host1", "power_off")),
+    "stopped": Place(TARGET_ROW, once=SOURCE_IS.format("resize_migrating")),
+    "starting": Place(virt_call=(TARGET, "spawn")),
+    "target-shown": Place(MAPPING),
+    "mapping-switched": Place(SOURCE_ROW, once=SOURCE_IS.format("resize_migrated")),
+    "spec-not-saved": Place("SELECT id FROM nova_api.request_specs WHERE instance_uuid = %s"),
+    # the confirm
+    "confirm-not-sent": Place(
+        "SELECT id FROM nova_cell1.instance_actions WHERE instance_uuid = %s", gap=True, after="confirm"
+    ),
+    "confirming": Place(virt_call=("c1-host1", "cleanup"), after="confirm"),
+    "confirm-source-gone": Place(RECORD.format("cell2"), once=CONFIRMING, after="confirm"),
+    "confirm-half-settled": Place(TARGET_ROW, once=CONFIRMING, after="confirm"),
+    # the revert
+    "revert-begun": Place(SOURCE_ROW, after="revert"),
+    "revert-source-told": Place(MAPPING, after="revert"),
+    "revert-switched": Place(TARGET_ROW, once=TARGET_IS.format("resize_reverting"), after="revert"),
+    "revert-cleaning": Place(virt_call=(TARGET, "destroy"), after="revert"),
+    "revert-starting": Place(virt_call=("c1-host1", "finish_revert_migration"), after="revert"),
+}
+
+
+@dataclass
+class Wreck:
+    """One server, as it is left."""
+
+    name: str
+    place: Place
+    volume_backed: bool
+    server: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
+    disk: dict[str, str] = field(default_factory=dict)
+    holds: list[wreck.Hold] = field(default_factory=list)
+
+    @property
+    def flavor(self) -> str:
+        """The flavor that it is moved to."""
+        return "m1.tiny" if self.volume_backed else "m1.small.cell2"
+
+    def boot(self) -> None:
+        self.server = cloud.boot(f"wreck-{self.name}", volume_backed=self.volume_backed, volumes=1)
+        self.before, self.disk = oracle.picture(self.server), cloud.disk_hash(self.server)
+        if self.place.after:
+            self.move(wait=True)
+
+    def move(self, *, wait: bool) -> None:
+        how = {"host": TARGET} if self.volume_backed else {"flavor": self.flavor}
+        cloud.native_move(self.server, wait=wait, **how)
+
+    def begin(self) -> None:
+        """Ask nova; its conductor comes to stand where it will die."""
+        place = self.place
+        if place.virt_call:
+            cloud.set_fault(*place.virt_call, "hang", self.server)
+        elif place.once:
+            wreck.hold_when(place.once, place.held, self.server, self.holds)
+        else:
+            self.holds.append(wreck.Hold(place.held, self.server, gap=place.gap))
+        if place.after:
+            cloud.act(self.server, f"{place.after}Resize")
+        else:
+            self.move(wait=False)
+
+    def wait(self) -> None:
+        """Until the conductor stands there."""
+        if self.place.virt_call:
+            host, call = self.place.virt_call
+            cell, event = cell_of(host), EVENTS[call]
+            wreck.wait_for(f"{self.name}: {event}", lambda: event in rows.open_events(self.server, cell), 60)
+        else:
+            wreck.wait_for(f"{self.name} to stand", lambda: self.holds and self.holds[0].is_met(), 60)
+
+    def release(self) -> None:
+        """The conductor is dead: what a compute was at goes on."""
+        for hold in self.holds:
+            hold.release()
+        if self.place.virt_call:
+            cloud.clear_fault(*self.place.virt_call, self.server)
+
+
+def make(wrecks: list[Wreck]) -> None:
+    """Boot the servers, let nova begin with all of them, and kill its superconductor."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(Wreck.boot, wrecks))
+        list(pool.map(Wreck.begin, wrecks))
+        try:
+            list(pool.map(Wreck.wait, wrecks))
+        finally:
+            wreck.stop_superconductor()
+            wreck.kill_superconductor()
+            for each in wrecks:
+                each.release()
+            wreck.start_superconductor()
+
+
+def unmake(wrecks: list[Wreck]) -> None:
+    """Delete the servers, whatever became of them."""
+
+    def delete(each: Wreck) -> None:
+        with contextlib.suppress(cloud.Unexpected):
+            cloud.delete(each.server)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(delete, [each for each in wrecks if each.server]))
