@@ -16,14 +16,13 @@ SUPERCONDUCTOR = "nova-superconductor"
 
 
 class Hold:
-    """Locked rows, from a connection of its own.  `gap` keeps rows from being inserted that are not there yet."""
+    """Locked rows, from a connection of its own; rows that refer to them cannot be inserted either."""
 
-    def __init__(self, statement, *values, gap=False):
+    def __init__(self, statement, *values):
         self.connection = connect_database()
         self.connection.autocommit(False)
         with self.connection.cursor() as cursor:
-            level = "REPEATABLE READ" if gap else "READ COMMITTED"
-            cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             self.connection.begin()
             self.found = cursor.execute(f"{statement} FOR UPDATE", values)
 

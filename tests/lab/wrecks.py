@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab import cloud, oracle, rows, wreck
-from lab.layout import cell_of
+from lab.layout import HOSTS, cell_of
 
-TARGET = "c2-host1"
+TARGETS = ("c2-host1", "c2-host2")
+"""Where an image-backed server, which is resized, may come to; nova chooses. A volume-backed one goes to the first."""
 SOURCE_ROW = "SELECT id FROM nova_cell1.instances WHERE uuid = %s AND deleted = 0"
 TARGET_ROW = "SELECT id FROM nova_cell2.instances WHERE uuid = %s AND deleted = 0"
 MAPPING = "SELECT id FROM nova_api.instance_mappings WHERE instance_uuid = %s"
@@ -35,48 +36,42 @@ class Place:
 
     :param held: rows that it is about to write
     :param once: a condition; only when it is seen are they held
-    :param gap: keep it from inserting such a row
-    :param virt_call: a call of a compute that it waits for: host and virt call
+    :param virt_call: a call of a compute that it waits for: its cell, and the call
     :param after: what is done to a server that nova has moved already: "confirm" or "revert"
     """
 
     held: str = ""
     once: str = ""
-    gap: bool = False
     virt_call: tuple[str, ...] = ()
     after: str = ""
 
 
 PLACES = {
     # the move
-    "nothing-recorded": Place(RECORD.format("cell1"), gap=True),
     "cell-not-decided": Place(RECORD.format("cell1"), once=RECORD.format("cell1")),
-    "half-copied": Place(RECORD.format("cell2"), gap=True),
+    "half-copied": Place(TARGET_ROW, once=TARGET_ROW),  # whose rows of other tables want it to be there
     "attachment-made": Place(
         "SELECT id FROM nova_cell2.block_device_mapping WHERE instance_uuid = %s", once=RECORD.format("cell2")
     ),
-    "claiming": Place(RECORD.format("cell2"), once=RECORD.format("cell2")),
     "claimed": Place(RECORD.format("cell1"), once=RECORD.format("cell2")),
     "before-stop": Place(SOURCE_ROW, once=RECORD.format("cell2") + " AND dest_compute IS NOT NULL"),
-    "stopping": Place(virt_call=("c1-host1", "power_off")),
+    "stopping": Place(virt_call=("cell1", "power_off")),
     "stopped": Place(TARGET_ROW, once=SOURCE_IS.format("resize_migrating")),
-    "starting": Place(virt_call=(TARGET, "spawn")),
+    "starting": Place(virt_call=("cell2", "spawn")),
     "target-shown": Place(MAPPING),
     "mapping-switched": Place(SOURCE_ROW, once=SOURCE_IS.format("resize_migrated")),
     "spec-not-saved": Place("SELECT id FROM nova_api.request_specs WHERE instance_uuid = %s"),
     # the confirm
-    "confirm-not-sent": Place(
-        "SELECT id FROM nova_cell1.instance_actions WHERE instance_uuid = %s", gap=True, after="confirm"
-    ),
-    "confirming": Place(virt_call=("c1-host1", "cleanup"), after="confirm"),
+    "confirm-not-sent": Place(SOURCE_ROW, after="confirm"),  # it gets a new action
+    "confirming": Place(virt_call=("cell1", "cleanup"), after="confirm"),
     "confirm-source-gone": Place(RECORD.format("cell2"), once=CONFIRMING, after="confirm"),
     "confirm-half-settled": Place(TARGET_ROW, once=CONFIRMING, after="confirm"),
     # the revert
     "revert-begun": Place(SOURCE_ROW, after="revert"),
     "revert-source-told": Place(MAPPING, after="revert"),
     "revert-switched": Place(TARGET_ROW, once=TARGET_IS.format("resize_reverting"), after="revert"),
-    "revert-cleaning": Place(virt_call=(TARGET, "destroy"), after="revert"),
-    "revert-starting": Place(virt_call=("c1-host1", "finish_revert_migration"), after="revert"),
+    "revert-cleaning": Place(virt_call=("cell2", "destroy"), after="revert"),
+    "revert-starting": Place(virt_call=("cell1", "finish_revert_migration"), after="revert"),
 }
 
 
@@ -104,18 +99,19 @@ class Wreck:
             self.move(wait=True)
 
     def move(self, *, wait: bool) -> None:
-        how = {"host": TARGET} if self.volume_backed else {"flavor": self.flavor}
+        how = {"host": TARGETS[0]} if self.volume_backed else {"flavor": self.flavor}
         cloud.native_move(self.server, wait=wait, **how)
 
     def begin(self) -> None:
         """Ask nova; its conductor comes to stand where it will die."""
         place = self.place
         if place.virt_call:
-            cloud.set_fault(*place.virt_call, "hang", self.server)
+            for host in self.hosts():
+                cloud.set_fault(host, place.virt_call[1], "hang", self.server)
         elif place.once:
             wreck.hold_when(place.once, place.held, self.server, self.holds)
         else:
-            self.holds.append(wreck.Hold(place.held, self.server, gap=place.gap))
+            self.holds.append(wreck.Hold(place.held, self.server))
         if place.after:
             cloud.act(self.server, f"{place.after}Resize")
         else:
@@ -124,8 +120,7 @@ class Wreck:
     def wait(self) -> None:
         """Until the conductor stands there."""
         if self.place.virt_call:
-            host, call = self.place.virt_call
-            cell, event = cell_of(host), EVENTS[call]
+            cell, event = self.place.virt_call[0], EVENTS[self.place.virt_call[1]]
             wreck.wait_for(f"{self.name}: {event}", lambda: event in rows.open_events(self.server, cell), 60)
         else:
             wreck.wait_for(f"{self.name} to stand", lambda: self.holds and self.holds[0].is_met(), 60)
@@ -134,16 +129,20 @@ class Wreck:
         """The conductor is dead: what a compute was at goes on."""
         for hold in self.holds:
             hold.release()
-        if self.place.virt_call:
-            cloud.clear_fault(*self.place.virt_call, self.server)
+        for host in self.hosts():
+            cloud.clear_fault(host, self.place.virt_call[1], self.server)
+
+    def hosts(self) -> list[str]:
+        """Those that may have to make the virt call."""
+        return [host for host in HOSTS if self.place.virt_call and cell_of(host) == self.place.virt_call[0]]
 
 
 def make(wrecks: list[Wreck]) -> None:
     """Boot the servers, let nova begin with all of them, and kill its superconductor."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(Wreck.boot, wrecks))
-        list(pool.map(Wreck.begin, wrecks))
         try:
+            list(pool.map(Wreck.begin, wrecks))
             list(pool.map(Wreck.wait, wrecks))
         finally:
             wreck.stop_superconductor()
