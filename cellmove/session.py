@@ -249,11 +249,31 @@ def find_move(session: Session, reference: str) -> Move:
     """
     found = session.journal.find(reference)
     if not found:
-        raise Usage(f"there is no move of {reference!r} in the journal", next_command=f"cellmove plan {reference}")
+        raise _unknown(session, reference)
     if len(found) > 1 and any(move.is_open for move in found):
         listed = "\n".join(f"  {m.id}  {m.server_name}  {m.server_id}  {m.state}" for m in found)
         raise Usage(f"{reference!r} means several moves; name one:\n{listed}")
     return _reconciled(session, found[-1])
+
+
+def _unknown(session: Session, reference: str) -> Usage:
+    """There is no such move here; a server that somebody else is moving, nova itself too, can be adopted."""
+    from cellmove.cloud.servers import find_server
+
+    unknown = f"there is no move of {reference!r} in the journal"
+    try:
+        server = {} if reference.startswith("move-") else find_server(session.gateway.admin, reference)
+    except (CallError, CellmoveError):
+        server = {}
+    task = str(server.get("OS-EXT-STS:task_state") or "")
+    if server.get("status") == "VERIFY_RESIZE" or task.startswith("resize_"):
+        how = task or "waits for confirm or revert"
+        return Usage(
+            f"{unknown}, and the server {how}: nova itself, or a cellmove with another journal, has moved it",
+            state="nothing was written",
+            next_command=f"cellmove adopt {reference}",
+        )
+    return Usage(unknown, next_command=f"cellmove plan {reference}")
 
 
 def run_step(session: Session, move: Move, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()) -> Move:

@@ -251,6 +251,8 @@ def nova_cell(layout, cell):
     return sections(
         ("DEFAULT", nova_default(layout, layout.transport_url(cell), folder)),
         ("database", {"connection": layout.database_url(f"nova_{cell}")}),
+        # A compute looks at a server group's other hosts once more before it builds: that, too, is an up-call.
+        ("workarounds", {"disable_group_policy_check_upcall": "true"}),
         *nova_common(layout, folder),
     )
 

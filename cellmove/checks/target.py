@@ -120,13 +120,21 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
         )
 
 
+def _within(picture: Picture) -> str:
+    """What to type for a move within the cell. nova's API takes a host for a migration only."""
+    if picture.new_flavor is not None:
+        return f"openstack server resize --flavor {picture.new_flavor.name} {picture.server_id}"
+    host = f"--host {picture.wanted_host} " if picture.wanted_host else ""
+    return f"openstack server migrate {host}{picture.server_id}"
+
+
 def check_targets(picture: Picture) -> Findings:
     """Refuses what stands against every allowed cell; of several cells, the others are just left out."""
     if picture.target_is_source:
         yield refusal(
             "same-cell",
             f"it is in {picture.source_cell} already",
-            "name another cell; within one, openstack server migrate or resize does it",
+            f"name another cell; within one nova does it: {_within(picture)}",
         )
         return
     if not picture.targets:

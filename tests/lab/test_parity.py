@@ -1,0 +1,231 @@
+"""nova's own scenarios of a cross-cell resize (nova/tests/functional/test_cross_cell_migrate.py), with our commands.
+
+Those that fail on purpose stand in tests/scenarios/failures.py. After each the server moves again, there and back.
+"""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+
+import pytest
+
+from lab import cloud, oracle
+from lab.client import MICROVERSION, raise_for
+from tests.lab.travel import HOSTS
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def traveller(request, travellers):
+    """A server at rest with the backing that the test is grouped by."""
+    (backing,) = [mark.args[0] for mark in request.node.iter_markers("xdist_group")]
+    return travellers(backing)
+
+
+@pytest.fixture
+def volume(lab_environment):
+    """A volume that nobody has."""
+    made = cloud.create_volume(f"late-{uuid.uuid4().hex[:6]}")
+    yield made
+    cloud.delete_volume(made)
+
+
+image_backed, volume_backed = (pytest.mark.xdist_group(name) for name in ("image", "volume"))
+
+
+def attach(server_id, volume_id):
+    """As the owner does it."""
+    body = {"volumeAttachment": {"volumeId": volume_id}}
+    compute = cloud.connect().compute
+    raise_for(compute.post(f"/servers/{server_id}/os-volume_attachments", json=body, microversion=MICROVERSION))
+    wait_volume(volume_id, "in-use")
+    cloud.wait_for("the guest to have it", lambda: guest_has(server_id, volume_id), 30)
+
+
+def detach(server_id, volume_id):
+    """As the owner does it."""
+    raise_for(cloud.connect().compute.delete(f"/servers/{server_id}/os-volume_attachments/{volume_id}"))
+    cloud.wait_for("the guest to have given it up", lambda: not guest_has(server_id, volume_id), 30)
+
+
+def guest_has(server_id, volume_id):
+    return any(
+        volume_id in cloud.guest(host, server_id)["volumes"] for host in cloud.guests(server_id)
+    )  # fmt: skip
+
+
+def wait_volume(volume_id, status):
+    storage = cloud.connect().block_storage
+    cloud.wait_for(f"the volume to be {status}", lambda: storage.get_volume(volume_id).status == status, 60)
+
+
+def check(server_id, *, cell, flavor, status="ACTIVE"):
+    """Whole, in this cell, and nowhere else."""
+    found = oracle.problems(oracle.picture(server_id), cell=cell, host=HOSTS[cell], flavor=flavor, status=status)
+    assert found == []
+
+
+def move_again(cellmove, traveller):
+    """To the other cell and back; then it is at rest."""
+    status = cloud.show(traveller.id)["status"]
+    cellmove("migrate", traveller.id, "--host", HOSTS[traveller.away])
+    check(traveller.id, cell=traveller.away, flavor=traveller.flavor, status="VERIFY_RESIZE")
+    cellmove("revert", traveller.id)
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor, status=status)
+    traveller.at_rest = status == "ACTIVE"
+
+
+@image_backed
+def test_a_volume_attached_while_resized_is_there_after_confirm(cellmove, traveller, volume):
+    cellmove(*traveller.move_command())
+    attach(traveller.id, volume)
+    cellmove("confirm", traveller.id)
+    traveller.arrive()
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor)
+    assert guest_has(traveller.id, volume)
+    detach(traveller.id, volume)
+    wait_volume(volume, "available")
+    move_again(cellmove, traveller)
+
+
+@volume_backed
+def test_a_volume_attached_while_resized_is_there_after_revert(cellmove, traveller, volume):
+    cellmove(*traveller.move_command())
+    attach(traveller.id, volume)
+    cellmove("revert", traveller.id)
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor)
+    assert guest_has(traveller.id, volume)
+    detach(traveller.id, volume)
+    wait_volume(volume, "available")
+    move_again(cellmove, traveller)
+
+
+@volume_backed
+def test_a_volume_detached_while_resized_does_not_come_back(cellmove, traveller, volume):
+    attach(traveller.id, volume)
+    cellmove(*traveller.move_command())
+    detach(traveller.id, volume)
+    cellmove("revert", traveller.id)
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor)
+    assert not guest_has(traveller.id, volume)
+    wait_volume(volume, "available")
+    move_again(cellmove, traveller)
+
+
+def test_a_server_deleted_while_resized_leaves_nothing(cellmove, boot):
+    server = boot("resized", volumes=1)
+    cellmove("resize", server.id, "m1.small", "--host", HOSTS["cell2"])
+    cloud.connect().compute.delete_server(server.id)
+    cloud.wait_for("the server to be gone", lambda: cloud.show(server.id) is None, 60)
+
+    shot = oracle.picture(server.id)
+    assert (shot["guests"], shot["disks"], shot["images"]) == ({}, {}, [])
+    assert not any(shot["allocations"].values())
+    assert not any(each.get("attachments") for each in shot["volumes"].values())
+    assert shot["cells"]["cell1"] == {}
+    assert [row for row in shot["cells"]["cell2"].get("instances", []) if not row["deleted"]] == []
+    assert cellmove("show", server.id, "-f", "json").json["state"] == "server-gone"
+
+
+@image_backed
+def test_the_host_that_was_named_is_taken_though_its_own_cell_has_room(cellmove, traveller):
+    cellmove("migrate", traveller.id, "--host", HOSTS[traveller.away], "--confirm")
+    traveller.cell = traveller.away
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor)
+    move_again(cellmove, traveller)
+
+
+def test_within_its_cell_a_server_is_left_to_nova(cellmove, boot):
+    """nova's weigher would stay in the cell; whoever wants that is given the command, and it works."""
+    server = boot("stays")
+    before = oracle.picture(server.id)
+    for where in (("--cell", "cell1"), ("--host", "c1-host2")):
+        refused = cellmove("resize", server.id, "m1.small", *where, expect=5)
+        assert f"openstack server resize --flavor m1.small {server.id}" in refused.stdout
+    refused = cellmove("migrate", server.id, "--host", "c1-host2", expect=5)
+    (said,) = [line for line in refused.stdout.splitlines() if "openstack server migrate" in line]
+    words = shlex.split(said[said.index("openstack server migrate") :])
+    assert words[:5] == ["openstack", "server", "migrate", "--host", "c1-host2"]
+    assert oracle.picture(server.id) == before
+
+    assert cloud.native_move(server.id, host=words[4]) == "c1-host2"
+    refused = cellmove("confirm", server.id, expect=2)
+    assert f"next: cellmove adopt {server.id}" in refused.stderr
+    refused = cellmove("adopt", server.id, expect=5)
+    assert f"next: openstack server resize confirm {server.id}" in refused.stderr
+    cloud.native_confirm(server.id)
+    cellmove("migrate", server.id, "--cell", "cell2")
+    cellmove("revert", server.id)
+    shot = oracle.picture(server.id)
+    assert oracle.problems(shot, cell="cell1", host="c1-host2", flavor="m1.tiny", status="ACTIVE") == []
+
+
+def test_a_flavor_says_which_cell_may_have_it(cellmove, boot):
+    server = boot("bound")
+    before = oracle.picture(server.id)
+    refused = cellmove("resize", server.id, "m1.small.cell1", expect=None)
+    assert refused.code in (1, 5), refused.stderr
+    assert oracle.compare(before, oracle.picture(server.id)) == []
+    moved = cellmove("resize", server.id, "m1.small.cell2", "--confirm", "-f", "json").json
+    assert moved["target"]["cell"] == "cell2"
+    shot = oracle.picture(server.id)
+    host = moved["target"]["host"]
+    assert oracle.problems(shot, cell="cell2", host=host, flavor="m1.small.cell2", status="ACTIVE") == []
+    cellmove("resize", server.id, "m1.tiny", "--cell", "cell1")
+    cellmove("revert", server.id)
+    shot = oracle.picture(server.id)
+    assert oracle.problems(shot, cell="cell2", host=host, flavor="m1.small.cell2", status="ACTIVE") == []
+
+
+@pytest.fixture
+def group(lab_environment):
+    """A server group whose members stand on hosts of their own."""
+    compute = cloud.connect().compute
+    body = {"server_group": {"name": f"apart-{uuid.uuid4().hex[:6]}", "policy": "anti-affinity"}}
+    answer = compute.post("/os-server-groups", json=body, microversion=MICROVERSION)
+    raise_for(answer)
+    made = answer.json()["server_group"]["id"]
+    yield made
+    compute.delete(f"/os-server-groups/{made}")
+
+
+def test_members_of_a_group_stay_apart_across_cells(cellmove, boot, group):
+    first = boot("apart", hints={"group": group}, host="c1-host1")
+    second = boot("apart", hints={"group": group}, host="c1-host2")
+    cellmove("migrate", first.id, "--host", "c2-host1", "--confirm")
+    before = oracle.picture(second.id)
+
+    refused = cellmove("migrate", second.id, "--host", "c2-host1", expect=None)
+
+    assert refused.code in (1, 5), refused.stderr
+    assert oracle.compare(before, oracle.picture(second.id)) == []
+    cellmove("migrate", second.id, "--cell", "cell2", "--confirm")
+    shot = oracle.picture(second.id)
+    assert oracle.problems(shot, cell="cell2", host="c2-host2", flavor="m1.tiny", status="ACTIVE") == []
+    cellmove("migrate", first.id, "--host", "c1-host1")
+    cellmove("revert", first.id)
+    shot = oracle.picture(first.id)
+    assert oracle.problems(shot, cell="cell2", host="c2-host1", flavor="m1.tiny", status="ACTIVE") == []
+
+
+@pytest.mark.parametrize(
+    ("backing", "way"),
+    [
+        pytest.param("volume", "confirm", marks=volume_backed), pytest.param("image", "revert", marks=image_backed),
+        pytest.param("image", "confirm", marks=image_backed), pytest.param("volume", "revert", marks=volume_backed),
+    ],
+)  # fmt: skip
+def test_a_stopped_server_stays_stopped(cellmove, travellers, backing, way):
+    traveller = travellers(backing)
+    cloud.stop(traveller.id)
+    cellmove(*traveller.move_command())
+    cellmove(way, traveller.id)
+    if way == "confirm":
+        traveller.arrive()
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor, status="SHUTOFF")
+    move_again(cellmove, traveller)
+    cloud.start(traveller.id)
+    check(traveller.id, cell=traveller.cell, flavor=traveller.flavor)
+    traveller.at_rest = True
