@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cellmove import mark
 from cellmove.cloud import network, placement, volume
@@ -19,10 +19,7 @@ from cellmove.errors import CallFailed
 from cellmove.hosts import compute, conductor, scheduler
 from cellmove.hosts.context import request_context
 from cellmove.pipeline import Action, Context, Finding
-from cellmove.steps import places, recover
-
-if TYPE_CHECKING:
-    from cellmove.db.tables import CellDatabase
+from cellmove.steps import places, recover, takeover
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
 """What nova's conductor writes around the whole of it."""
@@ -48,7 +45,7 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.source(context)
     if intent.get("begun_by") == places.NOVA:
-        return _take_from_nova(context, intent)
+        return takeover.take(context, _mark(context, takeover.before_of(intent)))
     if places.is_marked(context, database):
         return NOTHING
     us = caller(context.gateway.admin)
@@ -81,20 +78,6 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
                 database, server, request_id=facts["request_id"], event=event, host=places.here(), now=now,
                 connection=connection,
             )  # fmt: skip
-    return NOTHING
-
-
-def _take_from_nova(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """nova has taken the server already, and died: from here on others see that we go on with it."""
-    database, server, now = places.source(context), places.server_id(context), places.now(context)
-    if not places.is_marked(context, database):
-        raise CallFailed("somebody else went on with the move since it was adopted", kind="conflict")
-    before = {name: value for name, value in intent.items() if name != "begun_by"}
-    with state.transaction(database.engine, database.name) as connection:
-        taken = ("resize_prep", "resize_migrating", "resize_migrated")
-        state.swap_instance(database, server, {"task_state": taken}, {}, now, connection)
-        for key, value in mark.rows_of(_mark(context, before)).items():
-            state.set_system_metadata(connection, database, server, key, value, now)
     return NOTHING
 
 
@@ -328,7 +311,7 @@ def _selected(
 def _copy_records(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
     if intent.get("anew"):
-        _forget_copy(context)
+        takeover.forget_copy(context)
     copied = records.copy_server(
         places.source(context),
         places.target(context),
@@ -339,25 +322,11 @@ def _copy_records(context: Context, intent: Mapping[str, Any]) -> Mapping[str, A
     return {"copied": copied}
 
 
-def _forget_copy(context: Context) -> None:
-    """Delete nova's copy, which its conductor may not have made to its end, unless a host has begun to use it."""
-    database, server = places.target(context), places.server_id(context)
-    event = compute.PREP_AT_DEST.event
-    used = history.event_state(database, server, context.facts["request_id"], event)
-    if not used and mark.KEY not in state.read_system_metadata(database, server) and _is_hidden(database, server):
-        records.delete_server(database, server)
-
-
-def _is_hidden(database: CellDatabase, server: str) -> bool:
-    instance = state.read_instance(database, server)
-    return instance is not None and bool(instance["hidden"])
-
-
 def _delete_records(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     database, server = places.target(context), places.server_id(context)
     # Only our own copy: rows with another migration's records would be somebody else's move.
     ours = state.read_migration(database, context.facts["migration_uuid"]) is not None
-    if ours or (intent.get("anew") and _is_hidden(database, server)):
+    if ours or (intent.get("anew") and takeover.is_hidden(database, server)):
         records.delete_server(database, server)
 
 

@@ -167,6 +167,9 @@ def _lines(traces: Traces) -> Iterator[Line]:
         yield Line(Step.PREP_SOURCE, "create_image", Phase.DONE, image, image)
     if not stopped and not (traces.source is not None and traces.source.stashed):
         return
+    if not stopped and traces.source is not None and traces.source.instance["task_state"] == "resize_prep":
+        yield Line(Step.PREP_SOURCE, "stash", Phase.INTENT, {}, {})  # nova saves the flavors before the task state
+        return
     yield Line(Step.PREP_SOURCE, "stash", Phase.DONE, {}, {})
     phase = Phase.DONE if stopped == SUCCESS else Phase.INTENT
     yield Line(Step.PREP_SOURCE, "stop_source", phase, {"attachments": _source_attachments(traces)}, {})

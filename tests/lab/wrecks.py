@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,7 +94,8 @@ class Wreck:
         return "m1.tiny" if self.volume_backed else "m1.small.cell2"
 
     def boot(self) -> None:
-        self.server = cloud.boot(f"wreck-{self.name}", volume_backed=self.volume_backed, volumes=1)
+        name = f"wreck-{self.name}-{uuid.uuid4().hex[:6]}"
+        self.server = cloud.boot(name, volume_backed=self.volume_backed, volumes=1)
         self.before, self.disk = oracle.picture(self.server), cloud.disk_hash(self.server)
         if self.place.after:
             self.move(wait=True)

@@ -1,0 +1,54 @@
+"""Going on with a move that nova's conductor began and left: what is different from one of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellmove import mark
+from cellmove.db import history, records, state
+from cellmove.errors import CallFailed
+from cellmove.hosts import compute
+from cellmove.pipeline import Context
+from cellmove.steps import places
+
+if TYPE_CHECKING:
+    from cellmove.db.tables import CellDatabase
+
+TAKEN = ("resize_prep", "resize_migrating", "resize_migrated")
+"""Task states of the source cell's row from nova's first write on until the server is shown in the target cell."""
+
+
+def before_of(intent: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that taking the server changed, as they were."""
+    return {name: value for name, value in intent.items() if name != "begun_by"}
+
+
+def take(context: Context, ours: mark.Mark) -> Mapping[str, Any]:
+    """Mark a server that nova has taken already: from here on others see that we go on with it.
+
+    :raises CallFailed: ``kind`` conflict when somebody else has gone on since it was adopted
+    """
+    database, server, now = places.source(context), places.server_id(context), places.now(context)
+    if not places.is_marked(context, database):
+        raise CallFailed("somebody else went on with the move since it was adopted", kind="conflict")
+    with state.transaction(database.engine, database.name) as connection:
+        state.swap_instance(database, server, {"task_state": TAKEN}, {}, now, connection)
+        for key, value in mark.rows_of(ours).items():
+            state.set_system_metadata(connection, database, server, key, value, now)
+    return {}
+
+
+def forget_copy(context: Context) -> None:
+    """Delete nova's copy, which its conductor may not have made to its end, unless a host has begun to use it."""
+    database, server = places.target(context), places.server_id(context)
+    event = compute.PREP_AT_DEST.event
+    used = history.event_state(database, server, context.facts["request_id"], event)
+    if not used and mark.KEY not in state.read_system_metadata(database, server) and is_hidden(database, server):
+        records.delete_server(database, server)
+
+
+def is_hidden(database: CellDatabase, server: str) -> bool:
+    """Whether a cell has a live row of the server that nobody is shown."""
+    instance = state.read_instance(database, server)
+    return instance is not None and bool(instance["hidden"])

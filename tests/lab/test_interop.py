@@ -1,0 +1,54 @@
+"""nova ends our moves, and we end nova's: confirm and revert, four times over, with one server there and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import cloud, oracle
+
+pytestmark = pytest.mark.lab
+
+KINDS = [
+    (backing, state, kind) for backing in ("image", "volume") for state in ("active", "stopped")
+    for kind in ("migrate", "resize")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("backing", "state", "kind"), KINDS, ids=["-".join(kind) for kind in KINDS])
+def test_each_ends_what_the_other_began(cellmove, boot, backing, state, kind):
+    server = boot("interop", volume_backed=backing == "volume", volumes=1, active=state == "active").id
+    settled = "ACTIVE" if state == "active" else "SHUTOFF"
+    disk = set(cloud.disk_hash(server).values())
+
+    def check(cell, flavor, status=settled):
+        shot = oracle.picture(server)
+        (host,) = cloud.guests(server)
+        assert oracle.problems(shot, cell=cell, host=host, flavor=flavor, status=status) == []
+        assert status == "VERIFY_RESIZE" or set(cloud.disk_hash(server).values()) == disk
+
+    def ours(cell, flavor):
+        how = ("resize", server, flavor) if kind == "resize" else ("migrate", server)
+        cellmove(*how, "--cell", cell)
+
+    def natively(cell, flavor):
+        how = {"flavor": flavor} if kind == "resize" else {"host": f"c{cell[-1]}-host1"}
+        cloud.native_move(server, **how)
+
+    def adopted():
+        unknown = cellmove("confirm", server, expect=2)
+        assert f"next: cellmove adopt {server}" in unknown.stderr
+        return cellmove("adopt", server, "-f", "json").json["move"]
+
+    small, back = ("m1.small.cell2", "m1.small.cell1") if kind == "resize" else ("m1.tiny", "m1.tiny")
+    ours("cell2", small)
+    cloud.native_revert(server)
+    check("cell1", "m1.tiny")
+    natively("cell2", small)
+    cellmove("revert", adopted())
+    check("cell1", "m1.tiny")
+    ours("cell2", small)
+    cloud.native_confirm(server)
+    check("cell2", small)
+    natively("cell1", back)
+    cellmove("confirm", adopted())
+    check("cell1", back)
