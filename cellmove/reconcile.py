@@ -47,9 +47,10 @@ def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State |
         return State.SWEEPING if _was_back(entries) else None
     if not found["source"] and not found["target"]:
         return State.SERVER_GONE if free else State.SWEEPING
-    if free and not found["source"] and "confirmed" in found["ended"]:
+    # The owner may have gone on with another move since: then it is in two cells again, and the record tells.
+    if free and ("confirmed" in found["at_home"] or (not found["source"] and "confirmed" in found["ended"])):
         return State.CONFIRMED
-    if free and not found["target"] and "reverted" in found["ended"]:
+    if free and ("reverted" in found["at_home"] or (not found["target"] and "reverted" in found["ended"])):
         return State.REVERTED
     return None
 
@@ -63,9 +64,12 @@ def _look(gateway: Gateway, server_id: str, facts: Mapping[str, Any]) -> dict[st
     cells = {name: gateway.cell(facts[f"{name}_cell_uuid"]) for name in ("source", "target")}
     databases = {name: gateway.database(cell) for name, cell in cells.items()}
     mapped = state.mapped_cell(gateway.api_engine, server_id)
-    migrations = [state.read_migration(database, facts["migration_uuid"]) for database in databases.values()]
+    migrations = {name: state.read_migration(each, facts["migration_uuid"]) for name, each in databases.items()}
+    home = next((name for name, cell in cells.items() if cell.id == mapped), "")
+    statuses = {name: migration["status"] for name, migration in migrations.items() if migration is not None}
     return {
         **{name: state.read_instance(database, server_id) is not None for name, database in databases.items()},
-        "mapped": next((name for name, cell in cells.items() if cell.id == mapped), ""),
-        "ended": {migration["status"] for migration in migrations if migration is not None},
+        "mapped": home,
+        "ended": set(statuses.values()),
+        "at_home": {statuses[home]} if home in statuses else set(),
     }

@@ -9,7 +9,11 @@ from cellmove.db.tables import CellDatabase
 
 
 def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) -> None:
-    """Copy one BDM, without attachment and connection: those belong to the other cell's host."""
+    """Copy one BDM without its attachment, which belongs to the other cell's host.
+
+    Its connection does, too, but stays: nova-compute's finish_revert gets a new one for those that have
+    one, and starts the guest without the others (nova/virt/block_device.py, refresh_connection_info).
+    """
     from sqlalchemy import insert, select
 
     table = source["block_device_mapping"]
@@ -17,7 +21,7 @@ def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) 
         row = connection.execute(select(table).where(table.c.uuid == mapping_uuid, table.c.deleted == 0)).one()
     values = {name: value for name, value in row._mapping.items() if name in target["block_device_mapping"].c}
     values.pop("id")
-    values |= {"attachment_id": None, "connection_info": None}
+    values |= {"attachment_id": None}
     with transaction(target.engine, target.name) as connection:
         connection.execute(insert(target["block_device_mapping"]).values(values))
 

@@ -284,15 +284,13 @@ def volume_mappings(database: CellDatabase, server_id: str) -> list[dict[str, An
 
 
 def set_attachment(database: CellDatabase, mapping_id: int, attachment_id: str | None, now: datetime.datetime) -> None:
-    """Point a BDM at another attachment. Its connection_info belongs to the old one and goes."""
+    """Point a BDM at another attachment. Its connection_info stays, as nova leaves it (see :mod:`cellmove.db.mappings`)."""
     from sqlalchemy import update
 
     table = database["block_device_mapping"]
     with transaction(database.engine, database.name) as connection:
         connection.execute(
-            update(table)
-            .where(table.c.id == mapping_id)
-            .values(attachment_id=attachment_id, connection_info=None, updated_at=now)
+            update(table).where(table.c.id == mapping_id).values(attachment_id=attachment_id, updated_at=now)
         )
 
 

@@ -35,6 +35,8 @@ def deliver(cloud: Cloud, bus: str, message: Mapping[str, Any], hold: Hold | Non
         return _compute(cloud, bus, message, hold)
     if f"{bus}-{topic}" in cloud.world.down:
         raise NoAnswer(f"no {topic} listens on the bus of {bus}")
+    if message.get("namespace") == "baseapi":
+        return {"service": topic, "arg": message["arguments"]["arg"]}
     if topic == "scheduler" and message["method"] == "select_destinations":
         with cloud.lock:
             return _select(cloud, **message["arguments"])

@@ -366,7 +366,7 @@ def _finish_revert(call: Call) -> Work:
     yield
     services.move_allocations(cloud, call.migration["uuid"], server)
     yield
-    yield from _connect_volumes(call)
+    yield from _connect_volumes(call, only_known=True)
     _bind_here(call)
     yield
     failure: Refusal | None = None
@@ -420,7 +420,7 @@ def _start(call: Call, *, running: bool) -> None:
     cloud.world.guests[call.host][server] = {
         "state": RUNNING if running else SHUT_DOWN,
         "ports": sorted(plugged),
-        "volumes": sorted(row["volume_id"] for row in call.volumes()),
+        "volumes": sorted(row["volume_id"] for row in call.volumes() if row["connection_info"]),
     }
     if running:
         cloud.tell("guest started", host=call.host, server=server)
@@ -480,9 +480,15 @@ def _delete_attachments(call: Call) -> Work:
             yield
 
 
-def _connect_volumes(call: Call) -> Work:
+def _connect_volumes(call: Call, *, only_known: bool = False) -> Work:
+    """_update_volume_attachments, and the connections that the driver is given.
+
+    :param only_known: as refresh_connection_info does it: a volume without a connection is left out
+    """
     for row in call.volumes():
         services.connect_attachment(call.cloud, row["attachment_id"] or "", call.host, row["device_name"])
+        if only_known and not row["connection_info"]:
+            continue
         mapping = filled("volume_mapping", volume=row["volume_id"], server=call.server)
         values = {"connection_info": json.dumps(mapping["connection_info"])}
         call.cloud.update(call.cell, "block_device_mapping", values, id=row["id"])

@@ -94,13 +94,71 @@ def test_another_ones_move_needs_the_word_that_its_journal_is_lost(stage: Stage)
     assert oracle.compare(scene.before, picture(stage.rig.cloud, scene.server)) == []
 
 
-def test_a_half_made_move_without_our_mark_is_left_to_nova(stage: Stage) -> None:
+def test_a_half_made_move_without_our_mark_needs_the_word_that_nova_is_dead(stage: Stage) -> None:
     scene = killed(stage, "prep-source", "stop_source")
-    for cell in ("cell1", "cell2"):
-        for key in mark.KEYS:
-            stage.rig.cloud.delete(cell, "instance_system_metadata", instance_uuid=scene.server, key=key)
+    lost.unmark(stage.rig, scene.server)
     lost.lose_journal(stage.rig)
-    assert "carries no mark of cellmove" in refusal(stage, scene.server).message
+    said = refusal(stage, scene.server)
+    assert "by nova-conductor on vm" in said.message
+    assert said.next_command.startswith(f"cellmove adopt {scene.server} --nova-is-dead")
+    moved = lost.adopt(stage.rig, scene.server, nova_is_dead=True)
+    assert not isinstance(moved, CellmoveError), moved
+    assert stage.rig.run("rollback", moved.id).code == 0
+    assert oracle.compare(scene.before, picture(stage.rig.cloud, scene.server)) == []
+
+
+@pytest.mark.parametrize(("action", "what"), [("take_server", "resize"), ("begin_revert", "revertResize")])
+def test_what_no_conductor_has_begun_may_still_be_taken_from_the_queue(stage: Stage, action: str, what: str) -> None:
+    scene = killed(stage, "prep-dest" if action == "take_server" else "revert", action)
+    lost.unmark(stage.rig, scene.server)
+    lost.lose_journal(stage.rig)
+    for cell in ("cell1", "cell2"):
+        for event in ("conductor_migrate_server", "cold_migrate", "conductor_revert_snapshot_based_resize"):
+            stage.rig.cloud.delete(cell, "instance_actions_events", event=event)
+    said = refusal(stage, scene.server)
+    assert f"{what} of web was asked for" in said.message
+    assert "no nova-conductor has begun it" in said.message
+    assert "--nova-is-dead" in said.next_command
+    moved = lost.adopt(stage.rig, scene.server, nova_is_dead=True)
+    assert not isinstance(moved, CellmoveError), moved
+    assert stage.rig.run("resume", moved.id).code == 0
+    assert oracle.compare(scene.before, picture(stage.rig.cloud, scene.server)) == []
+    assert lost.adopt(stage.rig, scene.server, nova_is_dead=True).exit_code == 5  # type: ignore[union-attr]
+
+
+def test_nova_at_work_within_a_cell_is_left_to_the_computes(stage: Stage) -> None:
+    scene = killed(stage, "prep-dest", "record_migration")
+    lost.unmark(stage.rig, scene.server)
+    lost.lose_journal(stage.rig)
+    there = {"cross_cell_move": 0, "dest_compute": "c1-host2"}
+    stage.rig.cloud.update("cell1", "migrations", there, instance_uuid=scene.server)
+    assert "within its cell" in refusal(stage, scene.server, nova_is_dead=True).message
+
+
+def test_a_copy_that_nova_did_not_end_is_made_anew(stage: Stage) -> None:
+    scene = killed(stage, "prep-dest", "copy_records")
+    lost.unmark(stage.rig, scene.server)
+    lost.lose_journal(stage.rig)
+    for table in ("migrations", "instance_actions_events", "tags"):
+        stage.rig.cloud.delete("cell2", table)
+    moved = lost.adopt(stage.rig, scene.server, nova_is_dead=True)
+    assert not isinstance(moved, CellmoveError), moved
+    assert stage.rig.run("resume", moved.id).code == 0
+    shot = picture(stage.rig.cloud, scene.server)
+    (host,) = [name for name in ("c2-host1", "c2-host2") if scene.server in stage.rig.cloud.world.guests[name]]
+    assert oracle.problems(shot, cell="cell2", host=host, flavor="m1.small", status="VERIFY_RESIZE") == []
+    assert stage.rig.run("rollback", moved.id).code == 0
+    assert oracle.compare(scene.before, picture(stage.rig.cloud, scene.server)) == []
+
+
+def test_a_confirm_that_nova_half_settled_is_settled(stage: Stage) -> None:
+    scene = killed(stage, "confirm", "delete_source")
+    lost.lose_journal(stage.rig)
+    stage.rig.cloud.update("cell2", "migrations", {"status": "confirmed"}, instance_uuid=scene.server)
+    moved = lost.adopt(stage.rig, scene.server, nova_is_dead=True)
+    assert not isinstance(moved, CellmoveError), moved
+    assert stage.rig.run("resume", moved.id).code == 0
+    assert judge.violations(stage.rig, scene, []) == []
 
 
 def no_request(rig: Rig, server: str) -> None:
