@@ -73,3 +73,20 @@ def _look(gateway: Gateway, server_id: str, facts: Mapping[str, Any]) -> dict[st
         "ended": set(statuses.values()),
         "at_home": {statuses[home]} if home in statuses else set(),
     }
+
+
+def moved_by_others(gateway: Gateway, server: str) -> str:
+    """How somebody who is not in this journal moves a server just now; empty when nobody does, or nobody knows.
+
+    :param server: name or UUID
+    """
+    from cellmove.cloud.servers import find_server
+
+    try:
+        shown = find_server(gateway.admin, server)
+    except (CallError, CellmoveError):
+        return ""
+    task = str(shown.get("OS-EXT-STS:task_state") or "")
+    if shown.get("status") != "VERIFY_RESIZE" and not task.startswith("resize_"):
+        return ""
+    return f"nova itself, or a cellmove with another journal, moves the server ({task or 'VERIFY_RESIZE'})"

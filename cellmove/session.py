@@ -29,7 +29,7 @@ from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_comman
 from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, next_choice, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
 from cellmove.policy import Consent
-from cellmove.reconcile import BEFORE_THE_SWITCH, owners_deed
+from cellmove.reconcile import BEFORE_THE_SWITCH, moved_by_others, owners_deed
 from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
@@ -258,22 +258,22 @@ def find_move(session: Session, reference: str) -> Move:
 
 def _unknown(session: Session, reference: str) -> Usage:
     """There is no such move here; a server that somebody else is moving, nova itself too, can be adopted."""
-    from cellmove.cloud.servers import find_server
-
     unknown = f"there is no move of {reference!r} in the journal"
-    try:
-        server = {} if reference.startswith("move-") else find_server(session.gateway.admin, reference)
-    except (CallError, CellmoveError):
-        server = {}
-    task = str(server.get("OS-EXT-STS:task_state") or "")
-    if server.get("status") == "VERIFY_RESIZE" or task.startswith("resize_"):
-        how = task or "waits for confirm or revert"
-        return Usage(
-            f"{unknown}, and the server {how}: nova itself, or a cellmove with another journal, has moved it",
-            state="nothing was written",
-            next_command=f"cellmove adopt {reference}",
-        )
+    how = "" if reference.startswith("move-") else moved_by_others(session.gateway, reference)
+    if how:
+        return Usage(f"{unknown}; {how}", state="nothing was written", next_command=f"cellmove adopt {reference}")
     return Usage(unknown, next_command=f"cellmove plan {reference}")
+
+
+def _check_no_other(session: Session, move: Move) -> None:
+    """A move that is over says nothing of one that somebody else has begun since."""
+    how = "" if move.is_open else moved_by_others(session.gateway, move.server_id)
+    if how:
+        raise Refused(
+            f"{move.id} of {move.server_name} is {move.state}, and since then: {how}",
+            state="nothing was written",
+            next_command=f"cellmove adopt {move.server_id}",
+        )
 
 
 def run_step(session: Session, move: Move, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()) -> Move:
@@ -286,6 +286,7 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
     """
     with _lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
+        _check_no_other(session, move)
         if _is_past(move, step):
             return move
         _check_there(session, move)

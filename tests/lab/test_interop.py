@@ -35,7 +35,7 @@ def test_each_ends_what_the_other_began(cellmove, boot, backing, state, kind):
         cloud.native_move(server, **how)
 
     def adopted():
-        unknown = cellmove("confirm", server, expect=2)
+        unknown = cellmove("confirm", server, expect=5)
         assert f"next: cellmove adopt {server}" in unknown.stderr
         return cellmove("adopt", server, "-f", "json").json["move"]
 
