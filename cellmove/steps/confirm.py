@@ -116,9 +116,9 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
     """The last save of ConfirmResizeTask: the state by the guest's power, nothing stashed any more."""
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.target(context)
-    instance = places.row(database, server)
-    if places.migration_row(context, database)["status"] == "confirmed" and not _is_half_settled(context, instance):
+    if places.migration_row(context, database)["status"] == "confirmed" and not _is_half_settled(context):
         return NOTHING  # its owner may have gone on with the server since
+    instance = places.row(database, server)
     vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
     task_states = (None, "deleting", "soft-deleting")
     with state.transaction(database.engine, database.name) as connection:
@@ -137,9 +137,10 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
     return NOTHING
 
 
-def _is_half_settled(context: Context, instance: Mapping[str, Any]) -> bool:
+def _is_half_settled(context: Context) -> bool:
     """Whether nova died between its last two saves: the migration is confirmed, the server still waits with its context."""
     database = places.target(context)
+    instance = state.read_instance(database, places.server_id(context)) or {"vm_state": ""}
     stashed = json.loads(state.read_extra(database, places.server_id(context)).get("migration_context") or "{}")
     number = stashed.get("nova_object.data", {}).get("migration_id")
     return bool(instance["vm_state"] == "resized" and number == places.migration_row(context, database)["id"])
