@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.identity import caller, request
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from openstack.connection import Connection
 
 SUFFIX = "-resize-temp"  # nova/compute/utils.py, create_image, as the conductor calls it
+PAGE = 1000  # images of one answer; the cloud may give fewer
 PREFIX = "image_"  # nova/utils.py SM_IMAGE_PROP_PREFIX
 TOP_LEVEL = frozenset({"min_ram", "min_disk"})  # SM_INHERITABLE_KEYS without the formats
 FORMATS = frozenset({"disk_format", "container_format"})  # set by the driver at upload
@@ -142,6 +143,19 @@ def temporary_images(connection: Connection, server_id: str) -> list[dict[str, A
         for image in response.json()["images"]
         if image.get("instance_uuid") == server_id and str(image.get("name")).endswith(SUFFIX)
     ]
+
+
+def all_temporary_images(connection: Connection) -> Iterator[dict[str, Any]]:
+    """The temporary images of all servers' moves, of all projects, a page a call."""
+    params: dict[str, str] = {"image_type": "snapshot", "visibility": "all", "limit": str(PAGE)}
+    while True:
+        body = request(connection, "image", "GET", "/images", params=params).json()
+        for image in body["images"]:
+            if image.get("instance_uuid") and str(image.get("name")).endswith(SUFFIX):
+                yield image
+        if not body.get("next") or not body["images"]:
+            return
+        params = params | {"marker": body["images"][-1]["id"]}
 
 
 def image_exists(connection: Connection, image_id: str) -> bool:

@@ -6,7 +6,7 @@ create, activate or delete a binding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openstack.connection import Connection
 
 ACTIVE = "ACTIVE"
+PAGE = 1000  # ports of one answer; the cloud may give fewer
 UNBOUND = frozenset({"unbound", "binding_failed"})  # FAILED_VIF_TYPES in nova/network/neutron.py
 
 
@@ -75,6 +76,31 @@ def ports_of(connection: Connection, server_id: str) -> list[Port]:
         )
         for port in response.json()["ports"]
     ]
+
+
+def ports_also_bound(connection: Connection, host: str) -> Iterator[tuple[str, str, str]]:
+    """The servers' ports that have a binding for a host which is not their active one.
+
+    neutron lists by host every port with *any* binding there (``_ml2_port_result_filter_hook``,
+    neutron/plugins/ml2/plugin.py) and shows the active one: so this takes a call a thousand ports of
+    the host, and none a port.
+
+    :returns: port, server, host of the active binding (empty for none)
+    """
+    params: dict[str, Any] = {
+        "binding:host_id": host, "fields": ["id", "device_id", "device_owner", "binding:host_id"],
+        "limit": PAGE, "sort_key": "id", "sort_dir": "asc",
+    }  # fmt: skip
+    while True:
+        body = request(connection, "network", "GET", "/ports", params=params).json()
+        for port in body["ports"]:
+            active = port.get("binding:host_id") or ""
+            if active != host and str(port.get("device_owner")).startswith("compute:"):
+                yield port["id"], port.get("device_id") or "", active
+        more = any(link["rel"] == "next" for link in body.get("ports_links", ()))
+        if not more or not body["ports"]:
+            return
+        params["marker"] = body["ports"][-1]["id"]
 
 
 def bindings(connection: Connection, port_id: str) -> list[Binding]:

@@ -33,6 +33,13 @@ def allocations_of(connection: Connection, consumer: str) -> dict[str, Any]:
     return found
 
 
+def consumers_of(connection: Connection, provider: str) -> list[str]:
+    """Whoever holds something of a resource provider; nobody when there is no such provider."""
+    path = f"/resource_providers/{provider}/allocations"
+    response = request(connection, "placement", "GET", path, microversion=MICROVERSION, accept={404})
+    return list(response.json()["allocations"]) if response.status_code == 200 else []
+
+
 def move_allocations(
     connection: Connection, from_: str, to: str, *, sleep: Callable[[float], None] = time.sleep
 ) -> bool:

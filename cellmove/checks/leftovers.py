@@ -1,0 +1,274 @@
+"""What moves have left behind: pure functions over what an audit gathered. Plain data in, findings out."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cellmove.db.survey import UNDER_WAY
+from cellmove.leftovers import (
+    ENDED,
+    Allocation,
+    Attachment,
+    Binding,
+    Cloud,
+    Finding,
+    Image,
+    Kind,
+    Owner,
+    Row,
+    Server,
+    ago,
+    is_busy,
+    is_recent,
+    owner_of,
+    waits,
+)
+
+
+def classify(cloud: Cloud) -> list[Finding]:
+    """All findings, in the order in which they are best mended: what hangs on a row goes before the row."""
+    servers = cloud.servers.values()
+    found = [
+        *(one for server in servers for one in (*_stuck(server), *_misplaced(server))),
+        *(one for each in cloud.bindings for one in _binding(each, cloud)),
+        *(one for each in cloud.attachments for one in _attachment(each, cloud)),
+        *(one for each in cloud.allocations for one in _allocation(each, cloud)),
+        *(one for each in cloud.images for one in _image(each, cloud)),
+        *(one for server in servers for one in (*_hidden(server, cloud), *_deleted(server))),
+        *(one for server in servers for one in (*_marks(server, cloud), *_keypairs(server, cloud))),
+    ]
+    return [_owned(finding, cloud) for finding in found]
+
+
+def _owned(finding: Finding, cloud: Cloud) -> Finding:
+    """The finding with its server's name and owner. What belongs to somebody, or to a stuck move, is not mended here."""
+    server = cloud.servers.get(finding.server_id)
+    if server is None:
+        return finding
+    named = replace(finding, server_name=server.name, project_id=server.project_id)
+    owner = owner_of(server, cloud)
+    if owner is not None:
+        return replace(named, owner=owner, safe=False, mend=owner.next_command)
+    if finding.kind is not Kind.STUCK and is_busy(server):
+        return replace(named, safe=False, mend=f"goes with the stuck move: {_adopt(server)}")
+    return named
+
+
+def _adopt(server: Server) -> str:
+    return f"cellmove adopt {server.id}, then cellmove rollback {server.id} (or resume)"
+
+
+def _stuck(server: Server) -> Iterable[Finding]:
+    if waits(server) or not is_busy(server):
+        return
+    home = server.home or server.live[0]
+    states = ", ".join(sorted({f"{m.status} in {m.cell}" for m in server.migrations() if m.status in UNDER_WAY}))
+    text = (
+        f"a move that nobody works on: {home.vm_state}, task state {home.task_state or 'none'}"
+        f"{f', migration {states}' if states else ''}; "
+        + " and ".join(f"{'hidden' if row.hidden else 'visible'} in {row.cell}" for row in server.live)
+        + f", mapped to {server.mapped or 'no cell'}"
+    )
+    yield Finding(
+        Kind.STUCK, server.id, server.id, text, home.cell, home.host, since=server.changed, mend=_adopt(server)
+    )
+
+
+def _misplaced(server: Server) -> Iterable[Finding]:
+    """Which row counts cannot be told from the rows: a person has to see where the guest is."""
+    if is_busy(server):
+        return  # part of the stuck move, which says so
+    home, visible = server.home, server.visible
+    look = "find out on which host the guest runs (virsh list); "
+    if len(visible) > 1:
+        cells = " and ".join(row.cell for row in visible)
+        mend = f"{look}hide the row of the other cell, as docs/audit.md says"
+        text = f"visible in {cells}; its mapping points at {server.mapped or 'no cell'}"
+        yield Finding(Kind.TWO_VISIBLE, server.id, server.id, text, visible[0].cell, since=server.changed, mend=mend)
+    elif home is not None and home.hidden:
+        if visible:
+            seen = f"it is visible in {visible[0].cell}"
+            mend = f"{look}in {visible[0].cell}: point the mapping there, as docs/audit.md says"
+        else:
+            seen = "it is visible nowhere, so its owner sees no server"
+            mend = f"{look}show the row in {home.cell}, as docs/audit.md says"
+        text = f"its mapping points at {home.cell}, where its row is hidden; {seen}"
+        yield Finding(
+            Kind.MAPPING_HIDDEN, server.id, server.id, text, home.cell, home.host, since=server.changed, mend=mend
+        )
+    elif home is None and visible:
+        there = visible[0]
+        points = f"points at {server.mapped}" if server.mapped else "points at none of the cells"
+        text = f"its row is visible in {there.cell}, and its mapping {points if server.is_mapped else 'is missing'}"
+        mend = f"{look}on {there.host or 'no host'}: point the mapping at {there.cell}, as docs/audit.md says"
+        yield Finding(
+            Kind.MAPPING_ELSEWHERE, server.id, server.id, text, there.cell, there.host, since=server.changed, mend=mend
+        )
+
+
+def _hidden(server: Server, cloud: Cloud) -> Iterable[Finding]:
+    for row in server.live:
+        if not row.hidden or row is server.home:
+            continue
+        empty = cloud.hosts.get(row.host) != row.cell
+        text = f"a hidden copy in {row.cell}" + ("" if empty else f", of which {row.host} may keep a guest or its disk")
+        if empty and server.at_rest is not None:
+            mend = f"delete the copy's records in {row.cell}; no host of that cell ever took it"
+        elif empty:
+            mend = "first mend what else is found of this server"
+        else:
+            mend = f"see that {row.host} has neither guest nor disk of it, then delete the copy as docs/audit.md says"
+        yield Finding(
+            Kind.HIDDEN_ROW, server.id, server.id, text, row.cell, row.host, since=row.changed,
+            safe=empty and server.at_rest is not None, mend=mend,
+        )  # fmt: skip
+
+
+def _deleted(server: Server) -> Iterable[Finding]:
+    for row in server.rows:
+        if row.deleted and server.live:
+            text = f"its row in {row.cell} is deleted and not gone: it keeps the server from moving there"
+            mend = f"nova-manage db archive_deleted_rows --all-cells  (on a host that knows {row.cell})"
+            yield Finding(Kind.DELETED_ROW, server.id, server.id, text, row.cell, since=row.changed, mend=mend)
+
+
+def _marks(server: Server, cloud: Cloud) -> Iterable[Finding]:
+    for row, mark in server.marks:
+        move = cloud.moves.get(mark.move_id)
+        state = f"which is {move.state}" if move else "which this journal does not know"
+        mend = "remove it"
+        yield Finding(
+            Kind.MARK, server.id, mark.move_id, f"marked as moved by {mark.move_id}, {state}", row.cell, row.host,
+            since=row.changed, safe=move is not None and not move.is_open, mend=mend,
+        )  # fmt: skip
+
+
+def _keypairs(server: Server, cloud: Cloud) -> Iterable[Finding]:
+    home = server.home
+    if home is None or home.hidden or not home.key_name or home.keypairs:
+        return
+    other = next((row for row in server.live if row is not home and row.keypairs), None)
+    key = cloud.keys.get((home.user_id, home.key_name))
+    text = f"its keypair {home.key_name} is not recorded with it: nova lost it on the way here (bug 2108974)"
+    source, mend = (
+        "",
+        f"nobody has the keypair {home.key_name} any more; openstack server rebuild --key-name sets another",
+    )
+    if other is not None:
+        source, mend = other.cell, f"take it from the hidden row in {other.cell}"
+    elif key is not None and _same_key(key, home):
+        source, mend = "api", "take it from its owner's keypairs, which have the very same key"
+    yield Finding(
+        Kind.KEYPAIRS, server.id, home.key_name, text, home.cell, home.host, safe=bool(source), mend=mend,
+        facts={"from": source},
+    )  # fmt: skip
+
+
+def _same_key(key: Mapping[str, Any], row: Row) -> bool:
+    """One of the same name may have been made anew with another key."""
+    return bool(row.key_data) and str(key["public_key"] or "").strip() == row.key_data.strip()
+
+
+def _binding(binding: Binding, cloud: Cloud) -> Iterable[Finding]:
+    server = cloud.servers.get(binding.server_id)
+    home = server.at_rest if server else None
+    text = f"port {binding.port_id} is also bound to {binding.host}, inactive; it is active on {binding.active_host or 'no host'}"
+    mend = (
+        f"neutron: DELETE /v2.0/ports/{binding.port_id}/bindings/{binding.host}, once it is clear where the server is"
+    )
+    safe = home is not None and home.host == binding.active_host
+    yield Finding(
+        Kind.BINDING, binding.server_id, binding.port_id, text, cloud.hosts.get(binding.host, ""), binding.host,
+        since=_ended_move(server), safe=safe, mend="delete the binding" if safe else mend,
+    )  # fmt: skip
+
+
+def _ended_move(server: Server | None) -> datetime.datetime | None:
+    """When the newest cross-cell move of a server ended: about then it left something."""
+    ends = [m.changed for m in (server.migrations() if server else ()) if m.cross_cell and m.changed]
+    return max(ends, default=None)
+
+
+def _attachment(attachment: Attachment, cloud: Cloud) -> Iterable[Finding]:
+    server = cloud.servers.get(attachment.server_id)
+    using = next((row for row in server.live if attachment.id in row.attachments), None) if server else None
+    if server is not None and using is not None and not using.hidden and using is server.home and not is_busy(server):
+        return  # in use as it is: a shelved server keeps its volumes so, one that is being built as well
+    if server is not None and not server.rows and server.is_mapped:
+        return  # in cell0, or not in a cell yet
+    gone = server is None or not server.live
+    text = f"volume {attachment.volume_id} is reserved by an empty attachment" + (
+        "; the server that it is for is gone" if gone else ""
+    )
+    safe = server is not None and server.at_rest is not None and (using is None or using.hidden)
+    mend = (
+        "delete the attachment"
+        if safe
+        else f"openstack --os-volume-api-version 3.27 volume attachment delete {attachment.id}"
+    )
+    yield Finding(
+        Kind.ATTACHMENT, attachment.server_id, attachment.id, text, using.cell if using else "",
+        since=_ended_move(server), safe=safe, mend=mend, facts={"volume_id": attachment.volume_id},
+    )  # fmt: skip
+
+
+def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
+    """Of a migration that has ended: given up when the server holds its host itself, given back when it does not."""
+    hosts = sorted(cloud.providers.get(each, each) for each in allocation.providers)
+    migration, where = allocation.migration, ", ".join(hosts)
+    by_hand = f"openstack resource provider allocation delete {allocation.consumer}"
+    if migration is None:
+        text = (
+            f"{allocation.consumer} holds room on {where}; it is neither a server nor a migration that any cell knows"
+        )
+        mend = f"nova-manage placement audit --verbose; then {by_hand}"
+        yield Finding(
+            Kind.ALLOCATION, "", allocation.consumer, text, cloud.hosts.get(hosts[0], ""), hosts[0], mend=mend
+        )
+        return
+    if migration.status not in ENDED:
+        return
+    server = cloud.servers.get(migration.server_id)
+    text = f"migration {allocation.consumer} ({migration.status}) still holds room on {where}"
+    home = server.at_rest if server else None
+    own = {cloud.providers.get(each) for each in allocation.of_server}
+    how, mend = "", f"first find out where the server is; then {by_hand}"
+    if server is not None and not server.live:
+        how, mend = "give-up", "give it up: its server is gone"
+    elif home is not None and home.host in own:
+        how, mend = "give-up", "give it up: the server holds its host itself"
+    elif home is not None and home.host in hosts and not own - {None}:
+        how, mend = "give-back", "give it back to the server, which holds nothing itself"
+    elif home is not None and home.host not in hosts:
+        mend = f"nova-manage placement heal_allocations --instance {migration.server_id}; then {by_hand}"
+    recent = is_recent(migration.changed, cloud)
+    owner = Owner("nova", f"it ended {ago(migration.changed, cloud)} ago; look again later") if recent else None
+    yield Finding(
+        Kind.ALLOCATION, migration.server_id, allocation.consumer, text, cloud.hosts.get(hosts[0], ""), hosts[0],
+        since=migration.changed, owner=owner, safe=bool(how) and owner is None, mend="" if owner else mend,
+        facts={"how": how},
+    )  # fmt: skip
+
+
+def _image(image: Image, cloud: Cloud) -> Iterable[Finding]:
+    """Only one that came while a cross-cell move of the server was made is surely none that its owner wanted."""
+    server = cloud.servers.get(image.server_id)
+    text = f"image {image.name} ({image.status})"
+    used = [row for row in server.live if row.image_ref == image.id] if server else []
+    second = datetime.timedelta(seconds=2)
+    made_by = [
+        m for m in (server.migrations() if server else ())
+        if m.cross_cell and m.status in ENDED and image.created and m.created and m.changed
+        and m.created - second <= image.created <= m.changed + second
+    ]  # fmt: skip
+    safe = server is not None and server.at_rest is not None and bool(made_by) and not used
+    mend = f"openstack image delete {image.id}  (when it is no snapshot that its owner made)"
+    if used:
+        mend = f"the server's row in {used[0].cell} names it as its image: see docs/audit.md"
+    yield Finding(
+        Kind.IMAGE, image.server_id, image.id, text, since=image.created, safe=safe,
+        mend="delete the image: a move of this server made it, and has ended" if safe else mend,
+    )  # fmt: skip

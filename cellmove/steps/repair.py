@@ -1,0 +1,168 @@
+"""Mends leftovers that an audit found: one action each, and each looks again before it does anything.
+
+Nothing here is taken back and everything may be done again: what was found is either still there, and
+is mended, or it is not, and is left alone. The words for that are in the action's result.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cellmove.checks import leftovers
+from cellmove.cloud import image, network, placement, volume
+from cellmove.db import records, survey
+from cellmove.errors import CallFailed
+from cellmove.leftovers import Cloud, Finding, Kind, Known
+from cellmove.pipeline import Action, Context, Pivot
+from cellmove.steps.survey import Ours, look_again
+
+if TYPE_CHECKING:
+    from cellmove.move import Move
+
+MENDED, LEFT = "mended", "left"
+"""Keys of an action's result: what was done, or why it was not."""
+
+
+def plan_of(findings: Sequence[Finding], ours: Ours) -> dict[str, Any]:
+    """What the journal keeps of a repair, as plain JSON values."""
+    marks = {finding.subject for finding in findings if finding.kind is Kind.MARK}
+    return {
+        "findings": [
+            {
+                "kind": finding.kind.value, "server_id": finding.server_id, "subject": finding.subject,
+                "cell": finding.cell, "host": finding.host,
+            }
+            for finding in findings
+        ],
+        "closed": {move_id: move.state for move_id, move in ours.moves.items() if move_id in marks},
+        "here": ours.here,
+        "patience": ours.patience,
+    }  # fmt: skip
+
+
+def actions_for(move: Move) -> tuple[Action, ...]:
+    """The actions of a repair: one a finding, named by what is mended."""
+    return tuple(_action(finding, move.plan) for finding in move.plan["findings"])
+
+
+def _action(wanted: Mapping[str, str], plan: Mapping[str, Any]) -> Action:
+    kind = Kind(wanted["kind"])
+
+    def do(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+        cloud, finding = _still(context, wanted, plan)
+        if finding is None:
+            return {LEFT: "it is not there any more"}
+        if not finding.safe:
+            return {LEFT: finding.owner.text if finding.owner else finding.mend}
+        try:
+            done = MENDERS[kind](context, cloud, finding)
+        except CallFailed as error:
+            return {LEFT: str(error)}
+        return {MENDED: finding.mend} if done else {LEFT: "it was changed by somebody else just now"}
+
+    where = f" in {wanted['cell']}" if wanted["cell"] else ""
+    # A failure takes nothing back: what is mended stays mended.
+    return Action(name_of(wanted), f"{kind}{where}: {wanted['subject']}", do, pivot=Pivot.WHEN_BEGUN)
+
+
+def name_of(wanted: Mapping[str, str]) -> str:
+    """The name of the action that mends a finding, unique in its repair."""
+    return "/".join(part for part in (wanted["kind"], wanted["subject"], wanted["cell"], wanted["host"]) if part)
+
+
+def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> tuple[Cloud, Finding | None]:
+    """The cloud around a finding as it is now, and the finding if it is still there."""
+    closed = {move_id: Known(move_id, state, is_open=False) for move_id, state in plan["closed"].items()}
+    ours = Ours(moves=closed, here=plan["here"], patience=plan["patience"])
+    cloud = look_again(
+        context.gateway, context.clock, ours, wanted["server_id"], wanted["subject"], wanted["host"]
+    )
+    key = tuple(wanted[name] for name in ("kind", "server_id", "subject", "cell", "host"))
+    return cloud, next((each for each in leftovers.classify(cloud) if each.key == key), None)
+
+
+# how each kind is mended; all return whether they did something
+
+
+def _binding(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+    network.delete_binding(context.gateway.service, finding.subject, finding.host)
+    return True
+
+
+def _attachment(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+    volume.delete_attachment(context.gateway.admin, finding.subject)  # no service token: an empty one needs none
+    return True
+
+
+def _allocation(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+    admin, sleep = context.gateway.admin, context.clock.sleep
+    if finding.facts["how"] == "give-back":
+        return placement.move_allocations(admin, finding.subject, finding.server_id, sleep=sleep)
+    return placement.delete_allocations(admin, finding.subject, sleep=sleep)
+
+
+def _image(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+    image.delete_image(context.gateway.admin, finding.subject)
+    return True
+
+
+def _hidden(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+    """Deletes a row only while it is hidden."""
+    gateway = context.gateway
+    return records.delete_server(gateway.database(gateway.cell(finding.cell)), finding.server_id)
+
+
+def _mark(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+    gateway = context.gateway
+    return survey.drop_mark(gateway.database(gateway.cell(finding.cell)), finding.server_id, finding.subject)
+
+
+def _keypairs(context: Context, cloud: Cloud, finding: Finding) -> bool:
+    gateway, server = context.gateway, cloud.servers[finding.server_id]
+    home = server.home
+    if home is None:
+        return False
+    source = finding.facts["from"]
+    kept = next((row.keypairs for row in server.live if row.cell == source), "")
+    keypairs = kept or keypairs_of(cloud.keys[home.user_id, home.key_name])
+    database = gateway.database(gateway.cell(finding.cell))
+    return survey.set_keypairs(database, server.id, keypairs, context.clock.database_time())
+
+
+def keypairs_of(key: Mapping[str, Any]) -> str:
+    """A keypair of the API database as nova records it with a server (KeyPairList 1.3 of KeyPair 1.4)."""
+
+    def moment(value: Any) -> str | None:
+        if value is None:
+            return None
+        text = value.isoformat() if isinstance(value, datetime.datetime) else str(value).replace(" ", "T")[:19]
+        return f"{text}Z"
+
+    data = {name: key[name] for name in ("id", "name", "user_id", "fingerprint", "public_key", "type")}
+    data |= {"created_at": moment(key["created_at"]), "updated_at": moment(key["updated_at"])}
+    data |= {"deleted_at": None, "deleted": False}
+    return json.dumps(_object("KeyPairList", "1.3", {"objects": [_object("KeyPair", "1.4", data)]}))
+
+
+def _object(name: str, version: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "nova_object.name": name,
+        "nova_object.namespace": "nova",
+        "nova_object.version": version,
+        "nova_object.data": data,
+    }
+
+
+MENDERS: Mapping[Kind, Callable[[Context, Cloud, Finding], bool]] = {
+    Kind.BINDING: _binding,
+    Kind.ATTACHMENT: _attachment,
+    Kind.ALLOCATION: _allocation,
+    Kind.IMAGE: _image,
+    Kind.HIDDEN_ROW: _hidden,
+    Kind.MARK: _mark,
+    Kind.KEYPAIRS: _keypairs,
+}
+"""Every kind that is ever safe to mend."""

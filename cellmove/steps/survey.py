@@ -1,0 +1,254 @@
+"""Gathers what an audit looks at, of the whole cloud or of one server again, and writes nothing.
+
+First what is suspicious: sets, read page by page. Then the suspicious servers alone are looked at
+closely, in batches. How many calls that takes stands in docs/audit.md; it does not grow with the
+number of servers that are well, but for the pages.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cellmove import mark as marks
+from cellmove.cloud import image, network, placement, volume
+from cellmove.cloud.servers import is_uuid
+from cellmove.db import survey
+from cellmove.leftovers import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
+
+if TYPE_CHECKING:
+    from cellmove.clock import Clock
+    from cellmove.db.cells import Cell
+    from cellmove.gateway import Gateway
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What this journal knows, and how patient the audit is.
+
+    :param open_moves: by server
+    :param moves: by id
+    :param here: who holds this journal, as marks say it
+    :param patience: seconds
+    """
+
+    open_moves: Mapping[str, Known] = field(default_factory=dict)
+    moves: Mapping[str, Known] = field(default_factory=dict)
+    here: str = ""
+    patience: float = 1800.0
+
+
+@dataclass
+class _Objects:
+    """What was found outside of nova's databases."""
+
+    bindings: list[Binding] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    allocations: list[Allocation] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+
+    def servers(self) -> set[str]:
+        """Whose they are."""
+        named = {each.server_id for many in (self.bindings, self.attachments, self.images) for each in many}
+        return named | {each.migration.server_id for each in self.allocations if each.migration} - {""}
+
+
+def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell]) -> Cloud:
+    """Look at the whole cloud.
+
+    :param chosen: the cells in which leftovers are looked for; the others are asked about what is found
+    :raises CallError: something cannot be looked at
+    """
+    objects = _Objects()
+    # The APIs first: what somebody is just making there is in the databases by the time they are read.
+    hosts, providers = _hosts(gateway, gateway.cells)
+    for host in sorted(name for name, cell in hosts.items() if cell in {each.name for each in chosen}):
+        for port_id, server_id, active in network.ports_also_bound(gateway.service, host):
+            objects.bindings.append(Binding(port_id, server_id, host, active))
+    objects.attachments = [
+        Attachment(each.id, each.volume_id, each.server_id) for each in volume.reserved_attachments(gateway.admin)
+    ]
+    objects.images = [_image(each) for each in image.all_temporary_images(gateway.admin)]
+    wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.name for each in chosen}]
+    objects.allocations = _allocations(gateway, _consumers(gateway, wanted))
+    cells = {cell.id: survey.rows(gateway.database(cell), cell.id) for cell in chosen}
+    suspicious = set(survey.misplaced(survey.mappings(gateway.api_engine), cells))
+    for cell in chosen:
+        database = gateway.database(cell)
+        suspicious.update(survey.marked(database), survey.moving(database), survey.keyless(database))
+    cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects)
+    return _only(cloud, {each.name for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
+
+
+def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subject: str, host: str) -> Cloud:
+    """Look once more at all that a finding is about, and at nothing else.
+
+    :param subject: the finding's; whatever it may be the id of is looked at
+    :param host: the finding's
+    """
+    objects = _Objects()
+    if server_id:
+        for port in network.ports_of(gateway.service, server_id):
+            if port.id == subject and port.host != host:
+                bound = network.binding_for(gateway.service, port.id, host)
+                objects.bindings += [Binding(port.id, server_id, host, port.host)] if bound else []
+        objects.attachments = [
+            Attachment(each.id, each.volume_id, each.server_id)
+            for each in volume.attachments_of(gateway.admin, server_id)
+            if each.id == subject and each.status == "reserved"
+        ]
+        objects.images = [
+            _image(each) for each in image.temporary_images(gateway.admin, server_id) if each["id"] == subject
+        ]
+    objects.allocations = _allocations(gateway, {subject: _held(gateway, subject)})
+    return _look(gateway, clock, ours, objects.servers() | ({server_id} if server_id else set()), objects)
+
+
+def _held(gateway: Gateway, consumer: str) -> set[str]:
+    return set(placement.allocations_of(gateway.admin, consumer)["allocations"]) if is_uuid(consumer) else set()
+
+
+def _hosts(gateway: Gateway, cells: Iterable[Cell]) -> tuple[dict[str, str], dict[str, str]]:
+    """Compute hosts and their cells; resource providers and their hosts."""
+    hosts, providers = {}, {}
+    for cell in cells:
+        for uuid, host in survey.hosts(gateway.database(cell)).items():
+            hosts[host], providers[uuid] = cell.name, host
+    return hosts, providers
+
+
+def _consumers(gateway: Gateway, providers: Iterable[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for provider in providers:
+        for consumer in placement.consumers_of(gateway.admin, provider):
+            found.setdefault(consumer, set()).add(provider)
+    return found
+
+
+def _allocations(gateway: Gateway, consumers: Mapping[str, Collection[str]]) -> list[Allocation]:
+    """Those that are no servers'; what the servers of dead migrations hold themselves is asked for, one call each."""
+    servers = survey.mapped_cells(gateway.api_engine, consumers)
+    others = [consumer for consumer, held in consumers.items() if consumer not in servers and held]
+    named: dict[str, dict[int, Migration]] = {}
+    for cell in gateway.cells:
+        for row in survey.migrations_named(gateway.database(cell), others):
+            named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.name)
+    homes = survey.mapped_cells(gateway.api_engine, {each.server_id for many in named.values() for each in many.values()})
+    # Where copies disagree that of the cell where the server is counts, or else one with something to come.
+    migrations = {
+        uuid: next(
+            (each for cell_id, each in copies.items() if homes.get(each.server_id) == cell_id),
+            min(copies.values(), key=lambda each: each.status in ENDED),
+        )
+        for uuid, copies in named.items()
+    }
+    return [
+        Allocation(
+            consumer,
+            frozenset(consumers[consumer]),
+            migrations.get(consumer),
+            frozenset(_held(gateway, migrations[consumer].server_id)) if consumer in migrations else frozenset(),
+        )
+        for consumer in others
+        if consumer not in migrations or migrations[consumer].status in ENDED
+    ]
+
+
+def _image(body: Mapping[str, Any]) -> Image:
+    created = str(body.get("created_at") or "")
+    moment = datetime.datetime.fromisoformat(created.replace("Z", "+00:00")).replace(tzinfo=None) if created else None
+    return Image(body["id"], str(body["name"]), str(body["instance_uuid"]), str(body.get("status") or ""), moment)
+
+
+def _migration(row: Mapping[str, Any], cell: str) -> Migration:
+    return Migration(
+        uuid=row["uuid"] or "",
+        status=row["status"] or "",
+        cell=cell,
+        kind=row["migration_type"] or "",
+        cross_cell=bool(row["cross_cell_move"]),
+        server_id=row["instance_uuid"] or "",
+        source_host=row["source_compute"] or "",
+        target_host=row["dest_compute"] or "",
+        created=row["created_at"],
+        changed=row["updated_at"] or row["created_at"],
+    )
+
+
+def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects) -> Cloud:
+    """The databases' view of these servers, and everything together."""
+    rows: dict[str, list[Row]] = {}
+    for cell in gateway.cells:
+        for server_id, row in _rows(gateway, cell, ids):
+            rows.setdefault(server_id, []).append(row)
+    mapped = survey.mapped_cells(gateway.api_engine, ids)
+    names = {cell.id: cell.name for cell in gateway.cells}
+    servers = {
+        server_id: Server(
+            server_id, names.get(mapped.get(server_id) or 0, ""), server_id in mapped,
+            tuple(rows.get(server_id, ())), ours.open_moves.get(server_id),
+        )
+        for server_id in sorted(ids)
+        if server_id in mapped or server_id in rows
+    }  # fmt: skip
+    owners = [
+        (row.user_id, row.key_name)
+        for server in servers.values()
+        for row in server.visible
+        if row.key_name and not row.keypairs
+    ]
+    hosts, providers = _hosts(gateway, gateway.cells)
+    return Cloud(
+        now=clock.database_time(), patience=ours.patience, servers=servers, hosts=hosts, providers=providers,
+        bindings=objects.bindings, attachments=objects.attachments, allocations=objects.allocations,
+        images=objects.images, keys=survey.api_keypairs(gateway.api_engine, owners), moves=ours.moves, here=ours.here,
+    )  # fmt: skip
+
+
+def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[str, Row]]:
+    database = gateway.database(cell)
+    migrations: dict[str, list[Migration]] = {}
+    for values in survey.migrations_of(database, ids):
+        migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.name))
+    metadata, events = survey.mark_rows(database, ids), survey.last_events(database, ids)
+    attachments, keypairs = survey.attachments(database, ids), survey.keypairs(database, ids)
+    for values in survey.instances(database, ids):
+        server_id = values["uuid"]
+        own = migrations.get(server_id, [])
+        moments = [values["updated_at"] or values["created_at"], events.get(server_id), *(each.changed for each in own)]
+        yield (
+            server_id,
+            Row(
+                cell=cell.name,
+                host=values["host"] or "",
+                vm_state=values["vm_state"] or "",
+                task_state=values["task_state"],
+                hidden=bool(values["hidden"]),
+                deleted=bool(values["deleted"]),
+                name=values["display_name"] or "",
+                project_id=values["project_id"] or "",
+                user_id=values["user_id"] or "",
+                image_ref=values["image_ref"] or "",
+                key_name=values["key_name"] or "",
+                key_data=values["key_data"] or "",
+                keypairs=keypairs.get(server_id, ""),
+                mark=marks.mark_of(metadata.get(server_id, {})),
+                migrations=tuple(own),
+                attachments=frozenset(attachments.get(server_id, ())),
+                changed=max((moment for moment in moments if moment is not None), default=None),
+            ),
+        )
+
+
+def _only(cloud: Cloud, cells: Collection[str]) -> Cloud:
+    """What concerns these cells: objects of no host count when their server has a row there."""
+    here = {server.id for server in cloud.servers.values() if any(row.cell in cells for row in server.rows)}
+    return replace(
+        cloud,
+        servers={server_id: server for server_id, server in cloud.servers.items() if server_id in here}
+        | {each.server_id: cloud.servers[each.server_id] for each in cloud.bindings if each.server_id in cloud.servers},
+        attachments=[each for each in cloud.attachments if each.server_id in here],
+        images=[each for each in cloud.images if each.server_id in here],
+    )
