@@ -15,6 +15,7 @@ from cellmove import __version__
 from cellmove.command import (
     Commands,
     Options,
+    answer_audit,
     answer_move,
     answer_moves,
     answer_plan,
@@ -378,6 +379,44 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
             run.session, server, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead
         )  # fmt: skip
     answer_move(options, run, move)
+
+
+@cli.command(short_help="Find what moves left behind, and mend it.")
+@click.option("--cell", "cells", metavar="CELL", multiple=True, help="Look at this cell only; may be given again.")
+@click.option("--repair", is_flag=True, help="Mend what is safe, each leftover by one action in the journal.")
+@click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and write nothing.")
+@click.option(
+    "--older-than", type=click.FloatRange(0), metavar="MINUTES",
+    help="What changed within this time may be somebody's at work. Default: nova's long_rpc_timeout, 30 minutes.",
+)  # fmt: skip
+@yes_option
+@output_options
+@pass_options
+def audit(options: Options, cells: tuple[str, ...], repair: bool, dry_run: bool, older_than: float | None) -> None:
+    """Find what moves left behind, cellmove's own and nova's, in the whole cloud.
+
+    For each leftover: what it is, how old, whose it is, and what mends it. What belongs to a move that is
+    under way, or waits to be confirmed, is listed as owned and left alone. --repair mends what is safe
+    and looks again before each; what is not safe is named with what a person can type. Exit code 10 says
+    that leftovers are still there.
+
+    \b
+    Example:
+      cellmove audit
+      cellmove audit --cell cell1 -f json
+      cellmove audit --repair --dry-run
+      cellmove audit --repair
+    """
+    if dry_run and not repair:
+        raise click.UsageError("--dry-run goes with --repair; without it nothing is mended anyway")
+    with running(options) as run:
+        from cellmove import audit as auditing
+
+        seconds = None if older_than is None else older_than * 60
+        report = auditing.audit(run.session, cells, repair=repair, dry_run=dry_run, older_than=seconds)
+    words = [word for cell in cells for word in ("--cell", cell)]
+    words += ["--older-than", f"{older_than:g}"] if older_than is not None else []
+    answer_audit(options, report, command_line("audit", *words, "--repair"))
 
 
 @cli.command("list", short_help="List the open moves and what to type next.")

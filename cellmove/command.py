@@ -31,6 +31,7 @@ EXIT_CODES = {
     "5": "refused by a check; nothing was written",
     "6": "another run is working on this server",
     "7": "taking back failed as well; what is left to do is printed",
+    "10": "audit: leftovers were found that are still there",
     "130": "interrupted by SIGINT (143: by SIGTERM) after the journal was brought up to date",
 }
 """What a command's exit code means, the same for every command."""
@@ -307,6 +308,29 @@ def answer_verification(options: Options, run: Run, found: Any) -> None:
         next_command=f"cellmove revert {found.move.id}",
     )
     _answer(options, document | error_document(error), draw_verification)
+    raise error
+
+
+def answer_audit(options: Options, report: Any, again: str) -> None:
+    """Show what an audit found.
+
+    :param again: the same command with ``--repair``
+    :raises LeftoversRemain: when anything of it is nobody's and still there
+    """
+    from cellmove.console import draw_audit
+    from cellmove.documents import audit_document, error_document
+    from cellmove.errors import LeftoversRemain
+
+    document = audit_document(report)
+    if not report.left:
+        _answer(options, document, draw_audit)
+        return
+    count, mendable = len(report.left), sum(finding.safe for finding in report.left)
+    error = LeftoversRemain(
+        f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair mends",
+        next_command=again if mendable else "",
+    )
+    _answer(options, document | error_document(error), draw_audit)
     raise error
 
 

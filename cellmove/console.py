@@ -27,7 +27,8 @@ WORD_STYLES = {
     "done": "green", "finished": "green", "confirmed": "green", "reverted": "green",
     "running": "cyan", "intent": "cyan", "undoing": "yellow", "rolling-back": "yellow",
     "failed": "red", "refused": "red", "refusal": "red", "warning": "yellow",
-    "server-gone": "yellow", "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
+    "server-gone": "yellow", "repaired": "green", "repairing": "cyan", "mended": "green", "left": "yellow",
+    "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
 }  # fmt: skip
 SHOWN_HOSTS = 5
 
@@ -113,13 +114,14 @@ def render(document: Document, form: str, stream: TextIO, draw: Callable[[Page, 
     """Write a result to stdout.
 
     :param form: one of :data:`FORMATS`
-    :param draw: how a person sees it: ``draw_plan``, ``draw_move``, ``draw_details`` or ``draw_list``
+    :param draw: how a person sees it: ``draw_plan``, ``draw_move``, ``draw_details``, ``draw_list`` or ``draw_audit``
     """
     if form == "json":
         text = json.dumps(document, indent=2) + "\n"
     elif form == "value":
-        found = document.get("moves", [document])
-        text = "".join(_value_line(one) for one in found)
+        lines = _finding_line if "findings" in document else _value_line
+        found = document["findings"] if "findings" in document else document.get("moves", [document])
+        text = "".join(lines(one) for one in found)
     else:
         page = Page(_width(stream) if is_terminal(stream) else None)
         draw(page, document)
@@ -129,6 +131,12 @@ def render(document: Document, form: str, stream: TextIO, draw: Callable[[Page, 
 
 def _value_line(document: Document) -> str:
     values = [document["move"] or "-", document["state"], (document["next"] or [""])[0]]
+    return "\t".join(clean(value) for value in values) + "\n"
+
+
+def _finding_line(finding: Document) -> str:
+    whose = "owned" if finding["owner"] else finding["outcome"] or ("safe" if finding["safe"] else "by hand")
+    values = [finding["kind"], finding["server"]["id"] or "-", finding["subject"], whose]
     return "\t".join(clean(value) for value in values) + "\n"
 
 
@@ -148,13 +156,17 @@ def draw_details(page: Page, document: Document) -> None:
         for action in step["actions"]:
             took = _took(action["started_at"], action["finished_at"])
             began = _moment(action["started_at"])[11:19]
-            rows.append(("", action["action"], action["phase"], began, took, action["error"] or ""))
+            rows.append(("", action["action"], action["phase"], began, took, _became(action)))
     if rows:
         page.gap()
         page.table(("step", "action", "state", "began", "took", "error"), rows)
     if document["next"]:
         page.gap()
         page.fields(_next_fields(document))
+
+
+def _became(action: Document) -> str:
+    return str(action.get("mended") or action.get("left") or action["error"] or "")
 
 
 def draw_list(page: Page, document: Document) -> None:
@@ -210,6 +222,53 @@ def _draw_checks(page: Page, checks: Sequence[Document]) -> None:
         for check in found:
             rows = [(f"  {level}", f"{check['text']} [{check['code']}]")]
             page.fields(rows + ([("", f"do: {check['remedy']}")] if check["remedy"] else []))
+
+
+def draw_audit(page: Page, document: Document) -> None:
+    """Leftovers, each with what would mend it; then, shortly, what somebody owns."""
+    found = [each for each in document["findings"] if each["owner"] is None]
+    for each in found:
+        server = each["server"]
+        name = f"{server['name']} ({server['id']})" if server["name"] else server["id"] or "unknown"
+        rows = [(each["kind"], f"{each['text']}{_age(each['age_seconds'])}"), ("  server", f"{name}{_project(server)}")]
+        if each["outcome"]:
+            rows.append((f"  {each['outcome']}", each["why"] or ""))
+        elif each["safe"]:
+            rows.append(("  repair" if document["repair"] == "no" else "  would", each["mend"]))
+        else:
+            rows.append(("  do", each["mend"]))
+        page.fields(rows)
+        page.gap()
+    owned: dict[tuple[str, str], list[str]] = {}
+    for each in document["findings"]:
+        if each["owner"]:
+            who = each["server"]["name"] or each["server"]["id"]
+            owned.setdefault((who, each["owner"]["text"]), []).append(each["kind"])
+    if owned:
+        listed = [
+            (who, ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)), text)
+            for (who, text), kinds in owned.items()
+        ]
+        page.table(("server", "not left over", "whose it is"), listed)
+        page.gap()
+    counts = document["counts"]
+    cells = ", ".join(document["cells"])
+    page.fields(
+        [("cells", cells), ("found", f"{counts['left']} left, {counts['mended']} mended, {counts['owned']} owned")]
+    )
+
+
+def _age(seconds: int | None) -> str:
+    return "" if seconds is None else f", {_long(seconds)} ago"
+
+
+def _long(seconds: int) -> str:
+    days = seconds // 86400
+    return f"{days} day{'s' if days != 1 else ''}" if days else duration(seconds)
+
+
+def _project(server: Mapping[str, str]) -> str:
+    return f" of project {server['project']}" if server["project"] else ""
 
 
 def render_error(error: CellmoveError, stream: TextIO) -> None:

@@ -9,6 +9,7 @@ from cellmove.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State
 from cellmove.pipeline import busy_step, facts_of
 
 if TYPE_CHECKING:
+    from cellmove.audit import Report
     from cellmove.errors import CellmoveError
 
 Document = dict[str, Any]
@@ -87,6 +88,45 @@ def _check_documents(checks: Sequence[Any]) -> list[Document]:
     ]
 
 
+def audit_document(report: Report) -> Document:
+    """What an audit found, and what became of it. docs/audit.md describes it.
+
+    :param report: an ``audit.Report``
+    """
+    findings = []
+    for each in report.results:
+        finding, owner = each.finding, each.finding.owner
+        findings.append(
+            {
+                "kind": finding.kind.value,
+                "server": {"id": finding.server_id, "name": finding.server_name, "project": finding.project_id},
+                "cell": finding.cell,
+                "host": finding.host,
+                "subject": finding.subject,
+                "text": finding.text,
+                "since": f"{finding.since.isoformat()}Z" if finding.since else None,
+                "age_seconds": max(int((report.now - finding.since).total_seconds()), 0) if finding.since else None,
+                "owner": {"by": owner.by, "move": owner.move_id or None, "text": owner.text} if owner else None,
+                "safe": finding.safe,
+                "mend": finding.mend,
+                "outcome": each.outcome or None,
+                "why": each.why or None,
+                "repair": each.repair or None,
+            }
+        )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cells": list(report.cells),
+        "repair": report.mode,
+        "counts": {
+            "owned": sum(each.finding.owner is not None for each in report.results),
+            "mended": sum(each.outcome == "mended" for each in report.results),
+            "left": len(report.left),
+        },
+        "findings": findings,
+    }
+
+
 def error_document(error: CellmoveError) -> Document:
     """An error as plain data."""
     return {
@@ -119,7 +159,7 @@ def _step_documents(move: Move, entries: Sequence[Entry]) -> list[Document]:
     reverting = any(entry.step == Step.REVERT and entry.phase is not Phase.UNDONE for entry in entries)
     for step in TRANSITIONS:
         own = [entry for entry in entries if entry.step == step]
-        if step is Step.SWEEP and not own:
+        if (step is Step.REPAIR) is not move.is_repair or (step is Step.SWEEP and not own):
             continue
         state = _step_state(move, step, own)
         ahead = move.is_open and move.state is not State.ROLLING_BACK
@@ -146,7 +186,8 @@ def _step_state(move: Move, step: Step, own: Sequence[Entry]) -> str:
 
 
 def _action_document(entry: Entry) -> Document:
-    return {
+    outcome = {name: entry.result[name] for name in ("mended", "left") if name in entry.result}
+    return outcome | {
         "action": entry.action,
         "phase": entry.phase.value,
         "started_at": entry.started_at,

@@ -92,6 +92,12 @@ class RollbackFailed(CellmoveError):
     exit_code = 7
 
 
+class LeftoversRemain(CellmoveError):
+    """An audit found leftovers that are still there."""
+
+    exit_code = 10
+
+
 class Interrupted(CellmoveError):
     """A signal ended the run after the action in hand was journalled (130 SIGINT, 143 SIGTERM)."""
 

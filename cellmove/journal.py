@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import seal
 from cellmove.errors import Locked, Refused, Stopped, Unreachable, Usage, scrub
-from cellmove.move import CLOSED, Entry, Move, Phase, State
+from cellmove.move import AUDIT, CLOSED, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Row
@@ -120,13 +120,15 @@ class Journal:
         return self._select(None)
 
     def begun_since(self, moment: str) -> int:
-        """How many moves had their first action begun since then.
+        """How many moves had their first action begun since then; repairs are no moves.
 
         :param moment: as the journal writes times: UTC, ISO 8601
         """
         from sqlalchemy import func, select
 
-        firsts = select(func.min(self.entries.c.started_at).label("begun")).group_by(self.entries.c.move_id).subquery()
+        repairs = select(self.moves.c.id).where(self.moves.c.kind == AUDIT)
+        begun = select(func.min(self.entries.c.started_at).label("begun")).where(self.entries.c.move_id.not_in(repairs))
+        firsts = begun.group_by(self.entries.c.move_id).subquery()
         query = select(func.count()).select_from(firsts).where(firsts.c.begun >= moment)
         with self._transaction() as connection:
             return int(connection.execute(query).scalar() or 0)
@@ -134,13 +136,14 @@ class Journal:
     def find(self, reference: str) -> list[Move]:
         """Moves that a move id, a server UUID or a server name may mean.
 
-        An id wins; otherwise the open moves of that server, and if there is none its closed ones.
+        An id wins; otherwise the open moves of that server, and if there is none its closed ones (repairs last).
         """
         exact = self.move(reference)
         if exact is not None:
             return [exact]
         found = self._select((self.moves.c.server_id == reference) | (self.moves.c.server_name == reference))
-        return [move for move in found if move.is_open] or found
+        moves = [move for move in found if not move.is_repair]
+        return [move for move in found if move.is_open] or moves or found
 
     def set_state(self, move_id: str, state: State) -> Move:
         """Record how far a move has come; closing it frees the server for another move."""

@@ -308,7 +308,10 @@ def owner_of(server: Server, cloud: Cloud) -> Owner | None:
         if move is None:
             where = mark.holder or "it is not said where"
             text = f"{mark.move_id}, recorded in {'a journal that was lost' if _is_here(mark, cloud) else where}"
-            return Owner("journal", text, mark.move_id, f"cellmove adopt {server.id}")
+            again = (
+                f"cellmove adopt {server.id}" if _is_here(mark, cloud) else f"cellmove resume {mark.move_id}  (there)"
+            )
+            return Owner("journal", text, mark.move_id, again)
     if waits(server):
         return Owner("nova", "nova: it waits to be confirmed or reverted")
     recent = is_recent(server.changed, cloud)

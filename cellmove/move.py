@@ -11,6 +11,9 @@ SCHEMA_VERSION = 1
 """Version of the JSON that commands print and of the journal's tables."""
 
 
+AUDIT = "audit"
+"""The kind of a record that is no move: leftovers that an audit mends."""
+
 LOSSES = ("ephemeral", "swap", "local-disk", "config-drive", "vtpm", "nvram", "pmem")
 """What of a server does not travel, by the names under which an operator accepts that."""
 
@@ -28,12 +31,14 @@ class State(enum.StrEnum):
     ROLLED_BACK = "rolled-back"
     SWEEPING = "sweeping"  # its owner deleted the server; what is left of it is being removed
     SERVER_GONE = "server-gone"
+    REPAIRING = "repairing"  # leftovers that an audit found are being mended
+    REPAIRED = "repaired"
 
 
 class Step(enum.StrEnum):
     """What a person runs. ``plan`` makes the move and so has no transition.
 
-    ``sweep`` is run by ``resume`` and ``rollback`` alone.
+    ``sweep`` is run by ``resume`` and ``rollback`` alone, ``repair`` by ``audit`` and ``resume``.
     """
 
     PREP_DEST = "prep-dest"
@@ -42,6 +47,7 @@ class Step(enum.StrEnum):
     CONFIRM = "confirm"
     REVERT = "revert"
     SWEEP = "sweep"
+    REPAIR = "repair"
 
 
 TRANSITIONS: Mapping[Step, tuple[State, State]] = {
@@ -51,13 +57,14 @@ TRANSITIONS: Mapping[Step, tuple[State, State]] = {
     Step.CONFIRM: (State.FINISHED, State.CONFIRMED),
     Step.REVERT: (State.FINISHED, State.REVERTED),
     Step.SWEEP: (State.SWEEPING, State.SERVER_GONE),
+    Step.REPAIR: (State.REPAIRING, State.REPAIRED),
 }
 """Which step leads from which state to which; the only place that knows the order."""
 
 TO_FINISH = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
 """The steps that ``resize`` and ``migrate`` run."""
 
-CLOSED = frozenset({State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE})
+CLOSED = frozenset({State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE, State.REPAIRED})
 """A move in one of these states is over; a server has at most one move that is not."""
 
 
@@ -72,7 +79,7 @@ class Move:
     id: str
     server_id: str
     server_name: str
-    kind: str  # nova's migration_type: "resize" or "migration"
+    kind: str  # nova's migration_type: "resize" or "migration"; "audit" for a repair, which moves nothing
     state: State
     created_at: str  # UTC, ISO 8601
     updated_at: str
@@ -83,6 +90,11 @@ class Move:
     def is_on_the_way(self) -> bool:
         """Whether a whole run was begun and has not come to the end it was after."""
         return bool(self.aim) and self.state is not State.ROLLING_BACK and self.is_open and self.state != self.aim
+
+    @property
+    def is_repair(self) -> bool:
+        """Whether it mends leftovers and moves nothing."""
+        return self.kind == AUDIT
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +135,7 @@ def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
     """
     if move.state is State.ROLLING_BACK:
         return (f"cellmove rollback {move.id}",)
-    if busy in (Step.CONFIRM, Step.REVERT) or move.state is State.SWEEPING:
+    if busy in (Step.CONFIRM, Step.REVERT) or move.state in (State.SWEEPING, State.REPAIRING):
         return (f"cellmove resume {move.id}",)
     if busy is not None or move.is_on_the_way:
         return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")

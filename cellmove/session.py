@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove import permission
+from cellmove import audit, permission
 from cellmove.clock import Clock
 from cellmove.db import state
 from cellmove.errors import (
@@ -184,7 +184,14 @@ def _open_move(session: Session, server: str) -> Move | None:
     """The open move of a server named by name or UUID, if there is one and its owner has not ended it."""
     server_id = _server_id(session, server)
     _reconcile_server(session, server_id)
-    return session.journal.open_move_of(server_id)
+    move = session.journal.open_move_of(server_id)
+    if move is not None and move.is_repair:
+        raise Refused(
+            f"{move.id} was begun on {move.server_name} and not finished: it mends leftovers that an audit found",
+            state="nothing was written by this run",
+            next_command=f"cellmove resume {move.id}",
+        )
+    return move
 
 
 def _server_id(session: Session, server: str) -> str:
@@ -229,7 +236,7 @@ def _done_already(session: Session, server: str, flavor: str | None, host: str |
     Run every night from cron, the same command must not move a server back and forth.
     """
     server_id = _server_id(session, server)
-    moves = [move for move in session.journal.all_moves() if move.server_id == server_id]
+    moves = [move for move in session.journal.all_moves() if move.server_id == server_id and not move.is_repair]
     if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], flavor, host, cell, exactly=True):
         return None
     facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
@@ -341,6 +348,8 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
         move = _fresh(session, move)
         if not move.is_open:
             return move
+        if move.is_repair:
+            return audit.run_repair(session, move)
         if _is_deleted(session, move):
             return _sweep(session, move)
         entries = session.journal.entries_of(move.id)
@@ -392,6 +401,12 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
         move = _fresh(session, move)
         if move.state in (State.ROLLED_BACK, State.REVERTED):
             return move
+        if move.is_repair:
+            raise Refused(
+                f"{move.id} mends leftovers; what it has mended is not taken back",
+                state=f"it is {move.state}; nothing was written by this run",
+                next_command=f"cellmove {'resume' if move.is_open else 'show'} {move.id}",
+            )
         if not move.is_open:
             raise Refused(f"{move.id} is {move.state}; there is nothing to take back any more")
         if _is_deleted(session, move):

@@ -23,7 +23,7 @@ CELL_TABLES = (
 API_TABLES = (
     "cell_mappings", "host_mappings", "instance_mappings", "request_specs", "build_requests", "flavors",
     "flavor_extra_specs", "aggregates", "aggregate_hosts", "aggregate_metadata", "instance_groups",
-    "instance_group_member", "instance_group_policy",
+    "instance_group_member", "instance_group_policy", "key_pairs",
 )  # fmt: skip
 
 

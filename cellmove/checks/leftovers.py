@@ -67,7 +67,7 @@ def _stuck(server: Server) -> Iterable[Finding]:
     home = server.home or server.live[0]
     states = ", ".join(sorted({f"{m.status} in {m.cell}" for m in server.migrations() if m.status in UNDER_WAY}))
     text = (
-        f"a move that nobody works on: {home.vm_state}, task state {home.task_state or 'none'}"
+        f"half-way through a move: {home.vm_state}, task state {home.task_state or 'none'}"
         f"{f', migration {states}' if states else ''}; "
         + " and ".join(f"{'hidden' if row.hidden else 'visible'} in {row.cell}" for row in server.live)
         + f", mapped to {server.mapped or 'no cell'}"

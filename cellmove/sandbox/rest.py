@@ -74,6 +74,14 @@ def _document(app: Any, path: str, body: Any) -> None:
         app.route(each, "GET", answer)
 
 
+def _page(found: list[Record], query: Any) -> tuple[list[Record], bool]:
+    """The page that a list call asks for by marker and limit, and whether there are more."""
+    ids = [each["id"] for each in found]
+    begin = ids.index(query["marker"]) + 1 if query.get("marker") in ids else 0
+    end = begin + int(query.get("limit", len(found)))
+    return found[begin:end], end < len(found)
+
+
 def _links(url: str) -> list[Record]:
     return [{"rel": "self", "href": url}]
 
@@ -196,7 +204,16 @@ def _neutron(app: Any, cloud: Cloud, base: str) -> None:
 
     @_route(app, cloud, "GET", "/network/v2.0/ports")
     def ports() -> Any:
-        return {"ports": [shown(port) for port in services.ports_of(cloud, bottle.request.query["device_id"])]}
+        query = bottle.request.query
+        found = [
+            shown(port)
+            for port in sorted(cloud.world.ports.values(), key=lambda port: str(port["id"]))
+            if port["device_id"] == query.get("device_id", port["device_id"])
+            and query.get("binding:host_id", "") in ("", *port["bindings"])
+        ]  # any binding, as neutron does it
+        page, more = _page(found, query)
+        links = [{"rel": "next", "href": f"{base}/network/v2.0/ports?marker={page[-1]['id']}"}] if more else []
+        return {"ports": page, "ports_links": links}
 
     @_route(app, cloud, "PUT", "/network/v2.0/ports/<port_id>")
     def update(port_id: str) -> Any:
@@ -248,6 +265,17 @@ def _cinder(app: Any, cloud: Cloud, base: str) -> None:
             ]
         }
 
+    @_route(app, cloud, "GET", "/volume/v3/attachments")
+    def summaries() -> Any:
+        query = bottle.request.query
+        names = ("id", "volume_id", "instance", "status")
+        found = [
+            {name: each[name] for name in names}
+            for each in cloud.world.attachments.values()
+            if each["status"] == query.get("status", each["status"])
+        ]
+        return {"attachments": _page(sorted(found, key=lambda each: str(each["id"])), query)[0]}
+
     @_route(app, cloud, "GET", "/volume/v3/attachments/<attachment>")
     def one(attachment: str) -> Any:
         return {"attachment": services.attachment(cloud, attachment)}
@@ -282,8 +310,15 @@ def _glance(app: Any, cloud: Cloud, base: str) -> None:
 
     @_route(app, cloud, "GET", "/image/v2/images")
     def listed() -> Any:
-        wanted = bottle.request.query.get("instance_uuid")
-        return {"images": [each for each in cloud.world.images.values() if wanted in (None, each.get("instance_uuid"))]}
+        query = bottle.request.query
+        wanted = {name: query[name] for name in ("instance_uuid", "image_type") if name in query}
+        found = [
+            each
+            for each in cloud.world.images.values()
+            if all(each.get(name) == value for name, value in wanted.items())
+        ]
+        page, more = _page(found, query)
+        return {"images": page} | ({"next": f"/v2/images?marker={page[-1]['id']}"} if more else {})
 
     @_route(app, cloud, "DELETE", "/image/v2/images/<image>", 204)
     def remove(image: str) -> None:
@@ -319,6 +354,17 @@ def _placement(app: Any, cloud: Cloud, base: str) -> None:
         query = bottle.request.query
         wanted, member_of = query.get("required", ""), query.get("member_of", "").removeprefix("in:")
         return {"resource_providers": services.providers(cloud, [wanted] if wanted else [], member_of)}
+
+    @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/allocations")
+    def consumers(uuid: str) -> Any:
+        if uuid not in services.PROVIDERS:
+            raise Refusal(404, f"Resource provider '{uuid}' not found: No resource provider with uuid {uuid} found")
+        held = {
+            consumer: each["allocations"][uuid]
+            for consumer, each in cloud.world.allocations.items()
+            if uuid in each["allocations"]
+        }
+        return {"allocations": held, "resource_provider_generation": 1}
 
     @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/inventories")
     def inventories(uuid: str) -> Any:

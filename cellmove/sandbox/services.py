@@ -171,7 +171,14 @@ def create_image(cloud: Cloud, body: Record, owner: str) -> Record:
     if body["id"] in cloud.world.used_image_ids:
         raise Refusal(409, f"Image ID {body['id']} already exists!")
     cloud.world.used_image_ids.append(body["id"])
-    cloud.world.images[body["id"]] = image = {"status": "queued", "size": None, "owner": owner, "members": [], **body}
+    cloud.world.images[body["id"]] = image = {
+        "status": "queued",
+        "size": None,
+        "created_at": cloud.now().isoformat() + "Z",
+        "owner": owner,
+        "members": [],
+        **body,
+    }
     cloud.tell("image created", image=body["id"])
     return image
 

@@ -45,41 +45,42 @@ def plan_of(findings: Sequence[Finding], ours: Ours) -> dict[str, Any]:
 
 def actions_for(move: Move) -> tuple[Action, ...]:
     """The actions of a repair: one a finding, named by what is mended."""
-    return tuple(_action(finding, move.plan) for finding in move.plan["findings"])
+    return tuple(_action(number, finding, move.plan) for number, finding in enumerate(move.plan["findings"], 1))
 
 
-def _action(wanted: Mapping[str, str], plan: Mapping[str, Any]) -> Action:
+def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> Action:
     kind = Kind(wanted["kind"])
 
     def do(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-        cloud, finding = _still(context, wanted, plan)
-        if finding is None:
-            return {LEFT: "it is not there any more"}
-        if not finding.safe:
-            return {LEFT: finding.owner.text if finding.owner else finding.mend}
         try:
+            cloud, finding = _still(context, wanted, plan)
+            if finding is None:
+                return {LEFT: "it is not there any more"}
+            if not finding.safe:
+                return {LEFT: finding.owner.text if finding.owner else finding.mend}
             done = MENDERS[kind](context, cloud, finding)
         except CallFailed as error:
+            if error.kind in ("deadlock", "lost"):
+                raise  # to be tried again
             return {LEFT: str(error)}
         return {MENDED: finding.mend} if done else {LEFT: "it was changed by somebody else just now"}
 
     where = f" in {wanted['cell']}" if wanted["cell"] else ""
+    title = f"mend {kind}{where}: {wanted['subject']}".replace("{", "{{").replace("}", "}}")
     # A failure takes nothing back: what is mended stays mended.
-    return Action(name_of(wanted), f"{kind}{where}: {wanted['subject']}", do, pivot=Pivot.WHEN_BEGUN)
+    return Action(name_of(number, wanted), title, do, pivot=Pivot.WHEN_BEGUN)
 
 
-def name_of(wanted: Mapping[str, str]) -> str:
+def name_of(number: int, wanted: Mapping[str, str]) -> str:
     """The name of the action that mends a finding, unique in its repair."""
-    return "/".join(part for part in (wanted["kind"], wanted["subject"], wanted["cell"], wanted["host"]) if part)
+    return f"{number}/{wanted['kind']}/{wanted['subject'][:36]}"
 
 
 def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> tuple[Cloud, Finding | None]:
     """The cloud around a finding as it is now, and the finding if it is still there."""
     closed = {move_id: Known(move_id, state, is_open=False) for move_id, state in plan["closed"].items()}
     ours = Ours(moves=closed, here=plan["here"], patience=plan["patience"])
-    cloud = look_again(
-        context.gateway, context.clock, ours, wanted["server_id"], wanted["subject"], wanted["host"]
-    )
+    cloud = look_again(context.gateway, context.clock, ours, wanted["server_id"], wanted["subject"], wanted["host"])
     key = tuple(wanted[name] for name in ("kind", "server_id", "subject", "cell", "host"))
     return cloud, next((each for each in leftovers.classify(cloud) if each.key == key), None)
 

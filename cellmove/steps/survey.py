@@ -135,7 +135,9 @@ def _allocations(gateway: Gateway, consumers: Mapping[str, Collection[str]]) -> 
     for cell in gateway.cells:
         for row in survey.migrations_named(gateway.database(cell), others):
             named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.name)
-    homes = survey.mapped_cells(gateway.api_engine, {each.server_id for many in named.values() for each in many.values()})
+    homes = survey.mapped_cells(
+        gateway.api_engine, {each.server_id for many in named.values() for each in many.values()}
+    )
     # Where copies disagree that of the cell where the server is counts, or else one with something to come.
     migrations = {
         uuid: next(

@@ -418,7 +418,7 @@ def test_help_and_version_need_nothing(fake: Fake) -> None:
         line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line.strip()
     ]
     steps = [*VERBS[:3], "verify", *VERBS[3:]]
-    assert names[:14] == ["plan", *steps, "resize", "migrate", "resume", "rollback", "adopt", "list", "show"]
+    assert names[:15] == ["plan", *steps, "resize", "migrate", "resume", "rollback", "adopt", "audit", "list", "show"]
     assert "..." not in text.split("Commands:")[1]
     assert run("plan", "-h").exit_code == 0
 
