@@ -1,0 +1,225 @@
+"""What is a leftover and whose it is: plain data in, findings out."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellmove.checks.leftovers import classify
+from cellmove.db.survey import misplaced
+from cellmove.leftovers import (
+    Allocation,
+    Attachment,
+    Binding,
+    Cloud,
+    Finding,
+    Image,
+    Kind,
+    Known,
+    Migration,
+    Row,
+    Server,
+)
+from cellmove.mark import Mark
+from cellmove.steps.repair import MENDERS
+
+NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC).replace(tzinfo=None)
+LONG_AGO = NOW - datetime.timedelta(hours=5)
+HOSTS = {"h1": "cell1", "h2": "cell2"}
+PROVIDERS = {"p1": "h1", "p2": "h2"}
+
+
+def migration(status: str = "error", cell: str = "cell1", uuid: str = "m", **more: Any) -> Migration:
+    return Migration(uuid, status, cell, server_id="s", created=LONG_AGO, changed=LONG_AGO, **more)
+
+
+def row(cell: str = "cell1", **more: Any) -> Row:
+    return Row(cell, **{"host": "h1", "name": "web", "project_id": "p", "changed": LONG_AGO} | more)
+
+
+def server(*rows: Row, mapped: str = "cell1", **more: Any) -> Server:
+    return Server("s", mapped, rows=rows or (row(),), **more)
+
+
+def find(one: Server | None = None, **more: Any) -> list[Finding]:
+    cloud = Cloud(NOW, 1800.0, {one.id: one} if one else {}, HOSTS, PROVIDERS, **more)
+    return classify(cloud)
+
+
+def seen(found: list[Finding]) -> list[tuple[str, bool, str]]:
+    """Kind, whether it is safe, and whose it is."""
+    return [(each.kind.value, each.safe, each.owner.by if each.owner else "") for each in found]
+
+
+BINDING = Binding("port", "s", "h2", "h1")
+ATTACHMENT = Attachment("a", "v", "s")
+IMAGE = Image("i", "web-resize-temp", "s", "active", LONG_AGO)
+
+
+def test_a_server_that_is_well_is_no_finding() -> None:
+    assert find(server()) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "kind", "safe"),
+    [
+        (server(row(), row("cell2", hidden=True)), Kind.HIDDEN_ROW, True),
+        (server(row(), row("cell2", hidden=True, host="")), Kind.HIDDEN_ROW, True),
+        (server(row(), row("cell2", hidden=True, host="h2")), Kind.HIDDEN_ROW, False),
+        (server(row(task_state="rebooting"), row("cell2", hidden=True)), Kind.HIDDEN_ROW, False),
+        (server(row("cell2", hidden=True), mapped=""), Kind.HIDDEN_ROW, False),
+        (server(row(), row("cell2")), Kind.TWO_VISIBLE, False),
+        (server(row(hidden=True), row("cell2")), Kind.MAPPING_HIDDEN, False),
+        (server(row(hidden=True)), Kind.MAPPING_HIDDEN, False),
+        (server(row(), mapped="cell2"), Kind.MAPPING_ELSEWHERE, False),
+        (server(row(), mapped="", is_mapped=False), Kind.MAPPING_ELSEWHERE, False),
+        (server(row(), row("cell2", deleted=True)), Kind.DELETED_ROW, False),
+        (server(row(task_state="resize_prep")), Kind.STUCK, False),
+        (server(row(vm_state="resized")), Kind.STUCK, False),
+        (server(row(migrations=(migration("post-migrating"),))), Kind.STUCK, False),
+        (server(row(vm_state="resized", migrations=(migration("confirming"),))), Kind.STUCK, False),
+    ],
+)
+def test_rows_and_mappings(one: Server, kind: Kind, safe: bool) -> None:
+    (found,) = find(one)
+    assert (found.kind, found.safe, found.owner) == (kind, safe, None)
+    assert found.mend
+    assert (found.server_name, found.project_id) == ("web", "p")
+
+
+def test_the_record_where_the_server_counts_goes_before_a_copy() -> None:
+    copy = row("cell2", hidden=True, migrations=(migration("pre-migrating", "cell2"),))
+    assert seen(find(server(row(migrations=(migration(),)), copy))) == [("hidden-row", True, "")]
+    assert seen(find(server(row(), copy)))[0] == ("stuck-migration", False, "")
+
+
+def test_a_same_cell_migration_under_way_is_not_stuck() -> None:
+    assert find(server(row(migrations=(migration("migrating", cross_cell=False),)))) == []
+
+
+def waiting() -> Server:
+    there = row("cell2", host="h2", vm_state="resized", migrations=(migration("finished", "cell2"),))
+    copy = row(hidden=True, task_state="resize_migrated", migrations=(migration("post-migrating"),))
+    return server(copy, there, mapped="cell2")
+
+
+def test_whose_it_is() -> None:
+    half = server(row(task_state="resize_prep"), row("cell2", hidden=True))
+    assert seen(find(half)) == [("stuck-migration", False, ""), ("hidden-row", False, "")]
+    assert "cellmove adopt s" in find(half)[1].mend
+    moved = replace(half, move=Known("move-1", "dest-prepared", is_open=True, next_command="cellmove resume move-1"))
+    assert {(each.owner.move_id, each.mend) for each in find(moved) if each.owner} == {
+        ("move-1", "cellmove resume move-1")
+    }
+    recent = replace(half, rows=(replace(half.rows[0], changed=NOW), half.rows[1]))
+    assert [owner for _kind, _safe, owner in seen(find(recent))] == ["nova", "nova"]
+    assert seen(find(waiting(), bindings=[Binding("port", "s", "h1", "h2")])) == [
+        ("inactive-binding", False, "nova"),
+        ("hidden-row", False, "nova"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("moves", "holder", "expected"),
+    [
+        ({"move-1": Known("move-1", "rolled-back", is_open=False)}, "me", ("stale-mark", True, "")),
+        ({}, "somebody", ("stale-mark", False, "journal")),
+        ({}, "me", ("stale-mark", False, "journal")),
+    ],
+)
+def test_marks(moves: dict[str, Known], holder: str, expected: tuple[str, bool, str]) -> None:
+    found = find(server(row(mark=Mark("move-1", holder))), moves=moves, here="me")
+    assert seen(found) == [expected]
+    if not moves:
+        assert ("adopt" if holder == "me" else "resume move-1") in found[0].mend
+
+
+def test_bindings() -> None:
+    assert seen(find(server(), bindings=[BINDING])) == [("inactive-binding", True, "")]
+    assert seen(find(server(), bindings=[replace(BINDING, active_host="")])) == [("inactive-binding", False, "")]
+    assert seen(find(server(row(task_state="migrating")), bindings=[BINDING])) == [("inactive-binding", False, "")]
+    assert seen(find(bindings=[BINDING])) == [("inactive-binding", False, "")]
+
+
+def test_attachments() -> None:
+    named = row(attachments=frozenset("a"))
+    hidden = row("cell2", hidden=True, attachments=frozenset("a"))
+    assert seen(find(server(), attachments=[ATTACHMENT])) == [("empty-attachment", True, "")]
+    assert find(server(named), attachments=[ATTACHMENT]) == []
+    assert find(server(replace(named, vm_state="shelved_offloaded", host="")), attachments=[ATTACHMENT]) == []
+    assert seen(find(server(row(), hidden), attachments=[ATTACHMENT])) == [
+        ("empty-attachment", True, ""),
+        ("hidden-row", True, ""),
+    ]
+    assert seen(find(attachments=[ATTACHMENT])) == [("empty-attachment", False, "")]
+    assert find(Server("s", is_mapped=True), attachments=[ATTACHMENT]) == []  # in cell0, or not in a cell yet
+
+
+@pytest.mark.parametrize(
+    ("held", "of_server", "where", "how"),
+    [
+        ("p2", "p1", "h1", "give-up"), ("p1", "p1", "h1", "give-up"), ("p1", "", "h1", "give-back"),
+        ("p1", "p2", "h1", ""), ("p2", "", "h1", ""),
+    ],
+)  # fmt: skip
+def test_allocations(held: str, of_server: str, where: str, how: str) -> None:
+    dead = Allocation("m", frozenset([held]), migration(), frozenset([of_server] if of_server else []))
+    (found,) = find(server(row(host=where)), allocations=[dead])
+    assert (found.kind, found.facts["how"], found.safe) == (Kind.ALLOCATION, how, bool(how))
+
+
+def test_allocations_of_others() -> None:
+    held = frozenset(["p1"])
+    assert seen(find(allocations=[Allocation("x", held)])) == [("dead-allocation", False, "")]
+    assert find(server(), allocations=[Allocation("m", held, migration("post-migrating"))]) == []
+    just_now = replace(migration(), changed=NOW)
+    assert seen(find(server(), allocations=[Allocation("m", held, just_now, held)])) == [
+        ("dead-allocation", False, "nova")
+    ]
+    gone = server(row(deleted=True))
+    assert seen(find(gone, allocations=[Allocation("m", held, migration())])) == [("dead-allocation", True, "")]
+
+
+def test_images() -> None:
+    moved = row(migrations=(migration(),))
+    assert seen(find(server(moved), images=[IMAGE])) == [("temporary-image", True, "")]
+    assert seen(find(server(), images=[IMAGE])) == [("temporary-image", False, "")]
+    later = replace(IMAGE, created=NOW - datetime.timedelta(hours=2))
+    assert seen(find(server(moved), images=[later])) == [("temporary-image", False, "")]
+    used = server(replace(moved, image_ref="i"))
+    assert seen(find(used, images=[IMAGE])) == [("temporary-image", False, "")]
+    same_cell = row(migrations=(migration(cross_cell=False),))
+    assert seen(find(server(same_cell), images=[IMAGE])) == [("temporary-image", False, "")]
+
+
+def test_keypairs() -> None:
+    lost = row(user_id="u", key_name="k", key_data="ssh-rsa one")
+    key = {"public_key": "ssh-rsa one\n"}
+    assert seen(find(server(lost))) == [("lost-keypairs", False, "")]
+    (found,) = find(server(lost), keys={("u", "k"): key})
+    assert (found.safe, found.facts) == (True, {"from": "api"})
+    assert seen(find(server(lost), keys={("u", "k"): {"public_key": "ssh-rsa two"}})) == [("lost-keypairs", False, "")]
+    kept = row("cell2", hidden=True, host="h2", keypairs="{}")
+    assert [each.facts for each in find(server(lost, kept)) if each.kind is Kind.KEYPAIRS] == [{"from": "cell2"}]
+
+
+def test_the_streams_are_merged() -> None:
+    mapped = [("a", -1, 1), ("b", -1, 2), ("c", -1, 1), ("d", -1, None), ("e", -1, 1), ("f", -1, 1), ("h", -1, 1)]
+    one = [("a", 1, "visible"), ("b", 1, "hidden"), ("c", 1, "visible"), ("e", 1, "deleted"), ("h", 1, "visible")]
+    two = [("b", 2, "visible"), ("f", 2, "visible"), ("g", 2, "visible"), ("h", 2, "deleted")]
+    assert list(misplaced(iter(mapped), {1: iter(one), 2: iter(two)})) == ["b", "f", "g", "h"]
+
+
+def test_every_kind_that_is_ever_safe_has_a_mender() -> None:
+    assert set(MENDERS) == set(Kind) - {
+        Kind.STUCK, Kind.TWO_VISIBLE, Kind.MAPPING_HIDDEN, Kind.MAPPING_ELSEWHERE, Kind.DELETED_ROW,
+    }  # fmt: skip
+
+
+def test_every_kind_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    assert [kind.value for kind in Kind if f"| `{kind}` |" not in text] == []
