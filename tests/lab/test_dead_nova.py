@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab import cloud, oracle
+from lab import cloud, oracle, rows, wreck
 from tests.lab import wrecks
 from tests.lab.wrecks import PLACES, TARGETS, Wreck
 
@@ -106,3 +106,50 @@ def test_the_superconductor_dies(cellmove, wrecked, name, backing, way):
             cellmove("revert", adopted["move"])
             check_home(found)
     assert "nothing to adopt" in cellmove("adopt", found.server, expect=5).stderr
+
+
+def test_a_request_that_waits_in_the_queue_is_left_there(cellmove, boot, tmp_path):
+    """No conductor has begun it, and the next one that starts does it all."""
+    server = boot("queued").id
+    before = oracle.picture(server)
+    config = tmp_path / "cellmove.toml"
+    config.write_text("rpc_response_timeout = 3\n[policy]\nunattended = true\n")
+    wreck.kill_superconductor()
+    try:
+        cloud.native_move(server, host=TARGETS[0], wait=False)
+        refused = cellmove("adopt", server, expect=5)
+        assert "no nova-conductor has begun it" in refused.stderr
+        refused = cellmove("adopt", server, "--nova-is-dead", expect=5, env={"CELLMOVE_CONFIG": str(config)})
+        assert "none answers now" in refused.stderr
+    finally:
+        wreck.start_superconductor()
+    cloud.wait_status(server, "VERIFY_RESIZE")
+    cloud.wait_for("nova to have ended", lambda: rows.open_events(server, "cell1") == [], 20)
+    cellmove("revert", cellmove("adopt", server, "-f", "json").json["move"])
+    assert oracle.compare(before, oracle.picture(server)) == []
+
+
+def test_a_superconductor_that_is_down_needs_no_word(cellmove):
+    """And nothing of what takes the server home needs it."""
+    found = Wreck("down", PLACES["starting"], volume_backed=True)
+    try:
+        wrecks.make([found], start=False)
+        cloud.wait_for("nova to call it down", lambda: silence() > 16, 60)
+        cellmove("rollback", cellmove("adopt", found.server, "-f", "json").json["move"])
+        check_home(found)
+    finally:
+        wreck.start_superconductor()
+        wrecks.unmake([found])
+
+
+def silence():
+    """Seconds since a conductor of the API level last said that it is alive."""
+    query = (
+        "SELECT min(timestampdiff(SECOND, last_seen_up, UTC_TIMESTAMP())) AS age FROM nova_cell0.services "
+        "WHERE `binary` = 'nova-conductor' AND deleted = 0"
+    )
+    connection = rows.connect_database()
+    try:
+        return rows.rows(connection, query)[0]["age"]
+    finally:
+        connection.close()

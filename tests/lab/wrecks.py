@@ -139,8 +139,8 @@ class Wreck:
         return [host for host in HOSTS if self.place.virt_call and cell_of(host) == self.place.virt_call[0]]
 
 
-def make(wrecks: list[Wreck]) -> None:
-    """Boot the servers, let nova begin with all of them, and kill its superconductor."""
+def make(wrecks: list[Wreck], *, start: bool = True) -> None:
+    """Boot the servers, let nova begin with all of them, and kill its superconductor; `start` it again."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(Wreck.boot, wrecks))
         try:
@@ -151,7 +151,8 @@ def make(wrecks: list[Wreck]) -> None:
             wreck.kill_superconductor()
             for each in wrecks:
                 each.release()
-            wreck.start_superconductor()
+            if start:
+                wreck.start_superconductor()
 
 
 def unmake(wrecks: list[Wreck]) -> None:
