@@ -59,7 +59,7 @@ class Report:
 
 def audit(
     session: Session, cells: Sequence[str], *, repair: bool = False, dry_run: bool = False,
-    older_than: float | None = None,
+    older_than: float | None = None, servers: Sequence[str] = (),
 ) -> Report:  # fmt: skip
     """Look for leftovers, and mend them.
 
@@ -68,6 +68,7 @@ def audit(
     :param dry_run: only say what ``repair`` would do
     :param older_than: seconds; what changed within them may be somebody's at work. Default: as long as
         one call to a compute may take (``[DEFAULT]long_rpc_timeout``)
+    :param servers: names or UUIDs of the servers that are meant; none for all
     :raises Usage: there is no such cell
     :raises Unreachable: something cannot be looked at; nothing was written
     :raises Refused: nobody has agreed that anything is mended
@@ -79,11 +80,11 @@ def audit(
     patience = session.settings.long_rpc_timeout if older_than is None else older_than
     mends = repair and not dry_run
     if mends:
-        _go_on(session)
+        _go_on(session, servers)
     with _reading():
         chosen = [session.gateway.cell(name) for name in dict.fromkeys(cells)] or list(session.gateway.cells)
         cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen)
-    findings = classify(cloud)
+    findings = [each for each in classify(cloud) if _is_meant(servers, each.server_id, each.server_name)]
     results = _mend(session, findings, patience) if mends else [Result(finding) for finding in findings]
     mode = "yes" if mends else "dry-run" if repair else "no"
     return Report(cloud.now, tuple(cell.name for cell in chosen), tuple(results), mode)
@@ -115,13 +116,17 @@ def _ours(session: Session, patience: float) -> Ours:
     return Ours(open_moves, moves, marks.holder_of(session.settings.journal), patience)
 
 
+def _is_meant(servers: Sequence[str], server_id: str, name: str) -> bool:
+    return not servers or name in servers or server_id in [each.lower() for each in servers]
+
+
 # mending
 
 
-def _go_on(session: Session) -> None:
+def _go_on(session: Session, servers: Sequence[str]) -> None:
     """Finish the repairs that earlier runs began: nothing new is begun while something is half done."""
     for move in session.journal.all_moves():
-        if move.is_repair and move.is_open:
+        if move.is_repair and move.is_open and _is_meant(servers, move.server_id, move.server_name):
             with _lock(session, move.server_id, move.server_name):
                 run_repair(session, session.journal.move(move.id) or move)
 

@@ -383,6 +383,7 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
 
 @cli.command(short_help="Find what moves left behind, and mend it.")
 @click.option("--cell", "cells", metavar="CELL", multiple=True, help="Look at this cell only; may be given again.")
+@click.option("--server", "servers", metavar="SERVER", multiple=True, help="Only what is found of this server.")
 @click.option("--repair", is_flag=True, help="Mend what is safe, each leftover by one action in the journal.")
 @click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and write nothing.")
 @click.option(
@@ -392,7 +393,10 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
 @yes_option
 @output_options
 @pass_options
-def audit(options: Options, cells: tuple[str, ...], repair: bool, dry_run: bool, older_than: float | None) -> None:
+def audit(
+    options: Options, cells: tuple[str, ...], servers: tuple[str, ...], repair: bool, dry_run: bool,
+    older_than: float | None,
+) -> None:  # fmt: skip
     """Find what moves left behind, cellmove's own and nova's, in the whole cloud.
 
     For each leftover: what it is, how old, whose it is, and what mends it. What belongs to a move that is
@@ -405,7 +409,7 @@ def audit(options: Options, cells: tuple[str, ...], repair: bool, dry_run: bool,
       cellmove audit
       cellmove audit --cell cell1 -f json
       cellmove audit --repair --dry-run
-      cellmove audit --repair
+      cellmove audit --repair --server web-1
     """
     if dry_run and not repair:
         raise click.UsageError("--dry-run goes with --repair; without it nothing is mended anyway")
@@ -413,8 +417,9 @@ def audit(options: Options, cells: tuple[str, ...], repair: bool, dry_run: bool,
         from cellmove import audit as auditing
 
         seconds = None if older_than is None else older_than * 60
-        report = auditing.audit(run.session, cells, repair=repair, dry_run=dry_run, older_than=seconds)
+        report = auditing.audit(run.session, cells, repair=repair, dry_run=dry_run, older_than=seconds, servers=servers)
     words = [word for cell in cells for word in ("--cell", cell)]
+    words += [word for server in servers for word in ("--server", server)]
     words += ["--older-than", f"{older_than:g}"] if older_than is not None else []
     answer_audit(options, report, command_line("audit", *words, "--repair"))
 

@@ -58,7 +58,10 @@ def _owned(finding: Finding, cloud: Cloud) -> Finding:
 
 
 def _adopt(server: Server) -> str:
-    return f"cellmove adopt {server.id}, then cellmove rollback {server.id} (or resume)"
+    return (
+        f"cellmove adopt {server.id} --nova-is-dead  (once nova-conductor was restarted since), "
+        f"then cellmove rollback {server.id}  (or resume)"
+    )
 
 
 def _stuck(server: Server) -> Iterable[Finding]:
@@ -240,8 +243,11 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
         how, mend = "give-up", "give it up: its server is gone"
     elif home is not None and home.host in own:
         how, mend = "give-up", "give it up: the server holds its host itself"
-    elif home is not None and home.host in hosts and not own - {None}:
-        how, mend = "give-back", "give it back to the server, which holds nothing itself"
+    elif home is not None and home.host in hosts:
+        instead = (
+            f" in place of what it holds on {', '.join(sorted(host for host in own if host))}" if own - {None} else ""
+        )
+        how, mend = "give-back", f"give it back to the server, whose host it is{instead}"
     elif home is not None and home.host not in hosts:
         mend = f"nova-manage placement heal_allocations --instance {migration.server_id}; then {by_hand}"
     recent = is_recent(migration.changed, cloud)

@@ -363,6 +363,9 @@ def test_a_person_and_a_script_see_it(sandbox: Sandbox) -> None:
     lines = sandbox.cellmove("audit", "--older-than", "0", "-f", "value", expect=10).stdout.splitlines()
     assert f"empty-attachment\t{server.id}\t{volume}\tsafe" in lines
     assert audit(sandbox, server.id, "--cell", "cell2") == []
+    only = sandbox.cellmove("audit", "--older-than", "0", "--server", server.name, "-f", "value", expect=10).stdout
+    assert only == f"empty-attachment\t{server.id}\t{volume}\tsafe\n"
+    sandbox.cellmove("audit", "--older-than", "0", "--server", "another", expect=0)
     assert "there is no cell nowhere" in sandbox.cellmove("audit", "--cell", "nowhere", expect=2).stderr
     assert "--dry-run goes with --repair" in sandbox.cellmove("audit", "--dry-run", expect=2).stderr
 

@@ -163,7 +163,7 @@ def test_attachments() -> None:
     ("held", "of_server", "where", "how"),
     [
         ("p2", "p1", "h1", "give-up"), ("p1", "p1", "h1", "give-up"), ("p1", "", "h1", "give-back"),
-        ("p1", "p2", "h1", ""), ("p2", "", "h1", ""),
+        ("p1", "p2", "h1", "give-back"), ("p2", "", "h1", ""),
     ],
 )  # fmt: skip
 def test_allocations(held: str, of_server: str, where: str, how: str) -> None:

@@ -1,0 +1,91 @@
+"""What is left when nova's superconductor dies in the middle of its own moves is found, and mended or named.
+
+Everything is asked of the servers of these tests only: others may be on their way.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lab import cloud, oracle
+from lab.rows import connect_database
+from tests.lab import wrecks
+from tests.lab.wrecks import PLACES, Wreck
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+STUCK = {
+    "claimed": ("image", "rollback", {"stuck-migration", "hidden-row", "inactive-binding"}),
+    "stopped": ("volume", "rollback", {"stuck-migration", "hidden-row", "inactive-binding", "empty-attachment"}),
+    "starting": ("image", "resume", {"stuck-migration", "hidden-row", "temporary-image"}),
+    "mapping-switched": ("volume", "resume", {"stuck-migration"}),
+    "confirming": ("image", "resume", {"stuck-migration", "hidden-row"}),
+}
+"""Where it dies, the server's backing, what is typed after adopting, and what is found at least."""
+
+
+def audit(cellmove, server, *more):
+    """What is found of a server."""
+    ended = cellmove("audit", "--older-than", "0", "--server", server, "-f", "json", *more, expect=None)
+    document = json.loads(ended.stdout)
+    assert ended.code == (10 if document["counts"]["left"] else 0), ended.stderr
+    return document["findings"]
+
+
+@pytest.fixture(scope="module")
+def left(lab_environment):
+    """The servers, as they are left; all made at once. One is at the mercy of a person who resets its state."""
+    made = {name: Wreck(name, PLACES[name], how[0] == "volume") for name, how in STUCK.items()}
+    made["reset"] = Wreck("before-stop", PLACES["before-stop"], volume_backed=True)
+    try:
+        wrecks.make(list(made.values()))
+        yield made
+    finally:
+        wrecks.unmake(list(made.values()))
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_a_stuck_move_is_found_and_what_it_says_to_type_mends_it(cellmove, left, name):
+    server, (_backing, way, kinds) = left[name].server, STUCK[name]
+    shot = oracle.picture(server)
+    found = audit(cellmove, server, "--repair")
+    assert kinds <= {each["kind"] for each in found}
+    assert {each["outcome"] for each in found} == {None}
+    assert oracle.compare(shot, oracle.picture(server)) == []
+    to_type = found[0]["mend"].removeprefix("cellmove ").split("  ")[0].split()
+    assert to_type == ["adopt", server, "--nova-is-dead"]
+
+    move = cellmove(*to_type, "-f", "json").json["move"]
+    assert {each["owner"]["move"] for each in audit(cellmove, server, "--repair")} == {move}
+    cellmove(way, move)
+    if cloud.show(server)["status"] == "VERIFY_RESIZE":
+        assert {each["owner"]["move"] for each in audit(cellmove, server)} == {move}
+        cellmove("confirm", move)
+    assert audit(cellmove, server) == []
+
+
+def test_what_a_reset_of_the_state_leaves_behind_is_mended(cellmove, left):
+    found = left["reset"]
+    with connect_database().cursor() as cursor:
+        # What a person is left with who resets the server's state and ends the migration.
+        cursor.execute("UPDATE nova_cell1.instances SET task_state = NULL WHERE uuid = %s", (found.server,))
+        cursor.execute("UPDATE nova_cell1.migrations SET status = 'error' WHERE instance_uuid = %s", (found.server,))
+    shot = oracle.picture(found.server)
+    planned = audit(cellmove, found.server, "--repair", "--dry-run")
+    assert {each["kind"] for each in planned} == {
+        "hidden-row", "inactive-binding", "empty-attachment", "dead-allocation",
+    }  # fmt: skip
+    assert all(each["safe"] for each in planned), planned
+    assert oracle.compare(shot, oracle.picture(found.server)) == []
+
+    mended = audit(cellmove, found.server, "--repair")
+    assert [each["outcome"] for each in mended] == ["mended"] * len(planned), mended
+    assert audit(cellmove, found.server) == []
+    after = oracle.picture(found.server)
+    assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.compare(found.before, after) == []
+    assert cloud.guests(found.server) == {"c1-host1": "running"}
+    moved = cellmove("migrate", found.server, "--host", "c2-host1", "-f", "json").json
+    assert moved["state"] == "finished"
