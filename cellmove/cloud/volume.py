@@ -84,9 +84,9 @@ def attachments_of(connection: Connection, server_id: str, volume_id: str = "") 
 def reserved_attachments(connection: Connection) -> Iterator[Attachment]:
     """All empty attachments of servers, of all projects, a page a call. Those of nobody's servers are left out.
 
-    Not the detailed list: that one shows what a host is given to connect with.
+    The filter is ``attach_status``: for ``status``, which the answers call it, cinder finds nothing. Not the detailed list: that one shows what a host is given to connect with.
     """
-    params = {"all_tenants": "1", "status": "reserved", "limit": str(PAGE)}
+    params = {"all_tenants": "1", "attach_status": "reserved", "limit": str(PAGE)}
     while True:
         response = request(connection, "block_storage", "GET", "/attachments", params=params, microversion=MICROVERSION)
         page = [_attachment(body) for body in response.json()["attachments"]]

@@ -272,7 +272,8 @@ def _cinder(app: Any, cloud: Cloud, base: str) -> None:
         found = [
             {name: each[name] for name in names}
             for each in cloud.world.attachments.values()
-            if each["status"] == query.get("status", each["status"])
+            # cinder has no such column as "status", and answers with nothing
+            if "status" not in query and each["status"] == query.get("attach_status", each["status"])
         ]
         return {"attachments": _page(sorted(found, key=lambda each: str(each["id"])), query)[0]}
 

@@ -17,9 +17,9 @@ from tests.lab.wrecks import PLACES, Wreck
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 STUCK = {
-    "claimed": ("image", "rollback", {"stuck-migration", "hidden-row", "inactive-binding"}),
-    "stopped": ("volume", "rollback", {"stuck-migration", "hidden-row", "inactive-binding", "empty-attachment"}),
-    "starting": ("image", "resume", {"stuck-migration", "hidden-row", "temporary-image"}),
+    "claimed": ("volume", "rollback", {"stuck-migration", "hidden-row", "inactive-binding", "empty-attachment"}),
+    "stopped": ("image", "rollback", {"stuck-migration", "hidden-row", "inactive-binding", "temporary-image"}),
+    "starting": ("image", "resume", {"stuck-migration", "hidden-row"}),
     "mapping-switched": ("volume", "resume", {"stuck-migration"}),
     "confirming": ("image", "resume", {"stuck-migration", "hidden-row"}),
 }
