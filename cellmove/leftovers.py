@@ -30,6 +30,7 @@ class Kind(enum.StrEnum):
     IMAGE = "temporary-image"
     MARK = "stale-mark"
     KEYPAIRS = "lost-keypairs"
+    STASH = "stale-context"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Row:
     :param deleted: soft-deleted
     :param attachments: that live block device mappings name
     :param keypairs: as nova's JSON; empty when none are recorded
+    :param stashed: whether a migration context is recorded
     :param changed: when the row, its migrations or its history last changed
     """
 
@@ -71,6 +73,7 @@ class Row:
     key_name: str = ""
     key_data: str = ""
     keypairs: str = ""
+    stashed: bool = False
     mark: Mark | None = None
     migrations: tuple[Migration, ...] = ()
     attachments: frozenset[str] = frozenset()

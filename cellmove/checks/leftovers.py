@@ -38,7 +38,7 @@ def classify(cloud: Cloud) -> list[Finding]:
         *(one for each in cloud.allocations for one in _allocation(each, cloud)),
         *(one for each in cloud.images for one in _image(each, cloud)),
         *(one for server in servers for one in (*_hidden(server, cloud), *_deleted(server))),
-        *(one for server in servers for one in (*_marks(server, cloud), *_keypairs(server, cloud))),
+        *(one for server in servers for one in (*_marks(server, cloud), *_keypairs(server, cloud), *_stash(server))),
     ]
     return [_owned(finding, cloud) for finding in found]
 
@@ -168,6 +168,18 @@ def _keypairs(server: Server, cloud: Cloud) -> Iterable[Finding]:
         Kind.KEYPAIRS, server.id, home.key_name, text, home.cell, home.host, safe=bool(source), mend=mend,
         facts={"from": source},
     )  # fmt: skip
+
+
+def _stash(server: Server) -> Iterable[Finding]:
+    """What a claim notes and the end of a move forgets; a server that is at rest has none."""
+    home = server.at_rest
+    if home is None or not home.stashed or any(m.status not in ENDED for m in server.migrations()):
+        return
+    text = "the context of a migration is recorded with it, and none is under way"
+    mend = "forget it, and the flavors and state that are stashed with it"
+    yield Finding(
+        Kind.STASH, server.id, server.id, text, home.cell, home.host, since=_ended_move(server), safe=True, mend=mend
+    )
 
 
 def _same_key(key: Mapping[str, Any], row: Row) -> bool:

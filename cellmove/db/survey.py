@@ -149,15 +149,16 @@ def marked(database: CellDatabase) -> Iterator[str]:
 
 
 def moving(database: CellDatabase) -> list[str]:
-    """The servers of this cell that are being moved, by their task state or by a cross-cell migration."""
+    """The servers of this cell that are being moved: by task state, migration context or cross-cell migration."""
     from sqlalchemy import select, true, union
 
-    table, migrations = database["instances"], database["migrations"]
+    table, migrations, extra = database["instances"], database["migrations"], database["instance_extra"]
     query = union(
         select(table.c.uuid).where(table.c.task_state.in_(MOVE_TASKS), table.c.deleted == 0),
         select(table.c.uuid).where(
             table.c.vm_state == "resized", table.c.task_state.is_(None), table.c.deleted == 0, table.c.hidden == 0
         ),
+        select(extra.c.instance_uuid).where(extra.c.migration_context.is_not(None), extra.c.deleted == 0),
         select(migrations.c.instance_uuid).where(
             migrations.c.deleted == 0, migrations.c.cross_cell_move == true(), migrations.c.status.in_(UNDER_WAY)
         ),
@@ -264,6 +265,15 @@ def keypairs(database: CellDatabase, ids: Collection[str]) -> dict[str, str]:
         table.c.deleted == 0, table.c.keypairs.is_not(None), not_(table.c.keypairs.like(EMPTY_KEYPAIRS))
     )
     return {row["instance_uuid"]: row["keypairs"] for row in _each(database, ids, query, table.c.instance_uuid)}
+
+
+def stashed(database: CellDatabase, ids: Collection[str]) -> set[str]:
+    """Those of the servers with which a migration context is recorded in this cell."""
+    from sqlalchemy import select
+
+    table = database["instance_extra"]
+    query = select(table.c.instance_uuid).where(table.c.deleted == 0, table.c.migration_context.is_not(None))
+    return {row["instance_uuid"] for row in _each(database, ids, query, table.c.instance_uuid)}
 
 
 def hosts(database: CellDatabase) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.checks import leftovers
 from cellmove.cloud import image, network, placement, volume
-from cellmove.db import records, survey
+from cellmove.db import records, state, survey
 from cellmove.errors import CallFailed
 from cellmove.leftovers import Cloud, Finding, Kind, Known
 from cellmove.pipeline import Action, Context, Pivot
@@ -121,6 +121,20 @@ def _mark(context: Context, _cloud: Cloud, finding: Finding) -> bool:
     return survey.drop_mark(gateway.database(gateway.cell(finding.cell)), finding.server_id, finding.subject)
 
 
+def _stash(context: Context, cloud: Cloud, finding: Finding) -> bool:
+    gateway, server, now = context.gateway, finding.server_id, context.clock.database_time()
+    database, home = gateway.database(gateway.cell(finding.cell)), cloud.servers[finding.server_id].home
+    if home is None:
+        return False
+    with state.transaction(database.engine, database.name) as connection:
+        at_rest = {"vm_state": home.vm_state, "task_state": None, "host": home.host}
+        state.swap_instance(database, server, at_rest, {}, now, connection)
+        state.set_extra(connection, database, server, {"migration_context": None}, now)
+        state.set_flavors(connection, database, server, old=None, new=None, now=now)
+        state.set_system_metadata(connection, database, server, "old_vm_state", None, now)
+    return True
+
+
 def _keypairs(context: Context, cloud: Cloud, finding: Finding) -> bool:
     gateway, server = context.gateway, cloud.servers[finding.server_id]
     home = server.home
@@ -165,5 +179,6 @@ MENDERS: Mapping[Kind, Callable[[Context, Cloud, Finding], bool]] = {
     Kind.HIDDEN_ROW: _hidden,
     Kind.MARK: _mark,
     Kind.KEYPAIRS: _keypairs,
+    Kind.STASH: _stash,
 }
 """Every kind that is ever safe to mend."""

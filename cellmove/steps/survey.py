@@ -215,6 +215,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
     for values in survey.migrations_of(database, ids):
         migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.name))
     metadata, events = survey.mark_rows(database, ids), survey.last_events(database, ids)
+    stashed = survey.stashed(database, ids)
     attachments, keypairs = survey.attachments(database, ids), survey.keypairs(database, ids)
     for values in survey.instances(database, ids):
         server_id = values["uuid"]
@@ -236,6 +237,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
                 key_name=values["key_name"] or "",
                 key_data=values["key_data"] or "",
                 keypairs=keypairs.get(server_id, ""),
+                stashed=server_id in stashed,
                 mark=marks.mark_of(metadata.get(server_id, {})),
                 migrations=tuple(own),
                 attachments=frozenset(attachments.get(server_id, ())),

@@ -75,7 +75,7 @@ def test_what_a_reset_of_the_state_leaves_behind_is_mended(cellmove, left):
     shot = oracle.picture(found.server)
     planned = audit(cellmove, found.server, "--repair", "--dry-run")
     assert {each["kind"] for each in planned} == {
-        "hidden-row", "inactive-binding", "empty-attachment", "dead-allocation",
+        "hidden-row", "inactive-binding", "empty-attachment", "dead-allocation", "stale-context",
     }  # fmt: skip
     assert all(each["safe"] for each in planned), planned
     assert oracle.compare(shot, oracle.picture(found.server)) == []

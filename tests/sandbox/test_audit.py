@@ -138,10 +138,21 @@ def hidden_keypair(sandbox: Sandbox, server: Server) -> str:
     return "k1"
 
 
+def stale_context(sandbox: Sandbox, server: Server) -> str:
+    cloud = sandbox.process.cloud()
+    record(cloud, server.id)
+    (extra,) = cloud.rows("cell1", "instance_extra", instance_uuid=server.id)
+    flavors = json.loads(extra["flavor"])
+    text = json.dumps(flavors | {"old": flavors["cur"], "new": flavors["cur"]})
+    cloud.update("cell1", "instance_extra", {"flavor": text, "migration_context": "{}"}, instance_uuid=server.id)
+    return server.id
+
+
 MENDED = {
     "hidden-row": hidden_copy, "inactive-binding": binding, "empty-attachment": attachment,
     "dead-allocation up": give_up, "dead-allocation back": give_back, "temporary-image": temporary_image,
     "stale-mark": stale_mark, "lost-keypairs api": api_keypair, "lost-keypairs hidden": hidden_keypair,
+    "stale-context": stale_context,
 }  # fmt: skip
 
 

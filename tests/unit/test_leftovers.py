@@ -207,6 +207,14 @@ def test_keypairs() -> None:
     assert [each.facts for each in find(server(lost, kept)) if each.kind is Kind.KEYPAIRS] == [{"from": "cell2"}]
 
 
+def test_contexts() -> None:
+    assert seen(find(server(row(stashed=True)))) == [("stale-context", True, "")]
+    assert find(server(row(stashed=True, migrations=(migration("running", cross_cell=False),)))) == []
+    assert find(server(row(stashed=True, task_state="migrating"))) == []
+    busy = server(row(stashed=True, migrations=(migration("pre-migrating"),)))
+    assert seen(find(busy)) == [("stuck-migration", False, "")]
+
+
 def test_the_streams_are_merged() -> None:
     mapped = [("a", -1, 1), ("b", -1, 2), ("c", -1, 1), ("d", -1, None), ("e", -1, 1), ("f", -1, 1), ("h", -1, 1)]
     one = [("a", 1, "visible"), ("b", 1, "hidden"), ("c", 1, "visible"), ("e", 1, "deleted"), ("h", 1, "visible")]
