@@ -158,6 +158,7 @@ def boot(
     device_tags=False,
     config_drive=None,
     hints=None,
+    user_data=None,
     seconds=90.0,
 ):
     """Boot a server on a named host and return its id when it is ACTIVE with all ports up (or SHUTOFF).
@@ -182,6 +183,8 @@ def boot(
         server["key_name"] = keypair
     if config_drive is not None:
         server["config_drive"] = config_drive
+    if user_data is not None:
+        server["user_data"] = user_data
     networks = []
     server_id = None
     try:

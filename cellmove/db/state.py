@@ -146,15 +146,19 @@ def set_system_metadata(
     Removing is a hard delete, as nova does it (_instance_metadata_update_in_place): soft-deleted
     rows would come back as second values when deleted records are read.
     """
-    from sqlalchemy import delete, insert, update
+    from sqlalchemy import delete, insert, select, update
 
     table = database["instance_system_metadata"]
     mine = (table.c.instance_uuid == server_id, table.c.key == key)
     if value is None:
         connection.execute(delete(table).where(*mine))
         return
-    changed = connection.execute(update(table).where(*mine, table.c.deleted == 0).values(value=value, updated_at=now))
-    if changed.rowcount == 0:
+    found = connection.execute(select(table.c.value).where(*mine, table.c.deleted == 0)).first()
+    if found is not None and found.value == value:
+        return  # nova writes only what changed, too
+    if found is not None:
+        connection.execute(update(table).where(*mine, table.c.deleted == 0).values(value=value, updated_at=now))
+    else:
         connection.execute(
             insert(table).values(instance_uuid=server_id, key=key, value=value, created_at=now, deleted=0)
         )

@@ -155,10 +155,17 @@ def _save_request_spec(context: Context, _intent: Mapping[str, Any]) -> Mapping[
 
 
 def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
-    """Put a flavor into the server's stored request spec."""
+    """Put a flavor into the server's stored request spec.
+
+    As nova's API and conductor do when they save one (nova/objects/request_spec.py, ``_get_update_primitives``):
+    the PCI requests get to know whose they are, and resources that were asked for once are not kept.
+    """
     engine, server = context.gateway.api_engine, places.server_id(context)
     spec = state.read_request_spec(engine, server)
-    spec["nova_object.data"]["flavor"] = dict(flavor)
+    fields = spec["nova_object.data"]
+    fields["flavor"] = dict(flavor)
+    if fields.get("pci_requests"):
+        fields["pci_requests"]["nova_object.data"]["instance_uuid"] = server
     state.write_request_spec(engine, server, spec, places.now(context))
 
 
