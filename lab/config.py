@@ -195,6 +195,9 @@ def nova_common(layout, folder):
         ("key_manager", {"backend": "nova.keymgr.conf_key_mgr.ConfKeyManager", "fixed_key": "0" * 64}),
         # A host that failed on purpose must be asked again by the very next test.
         ("compute", {"consecutive_build_service_disable_threshold": 0}),
+        # Both kinds on the bus that a service works on, as in a real cloud: nobody has to listen, see lab/stores.py.
+        ("notifications", {"notification_format": "both"}),
+        ("oslo_messaging_notifications", {"driver": "messagingv2"}),
         ("conductor", {"workers": 1}),
         ("scheduler", {"workers": 1, "discover_hosts_in_cells_interval": -1}),
         token_checks(layout, "nova"),

@@ -166,6 +166,18 @@ def prepare_rabbitmq(layout):
         ],
         "vhosts": [{"name": name} for name in VIRTUAL_HOSTS],
         "permissions": [{"user": "lab", "vhost": name, **everything} for name in VIRTUAL_HOSTS],
+        # Notifications that nobody takes push the oldest ones out.
+        "policies": [
+            {
+                "vhost": name,
+                "name": "unread-notifications",
+                "pattern": r"^(versioned_)?notifications\.",
+                "apply-to": "queues",
+                "priority": 0,
+                "definition": {"max-length": 500},
+            }
+            for name in VIRTUAL_HOSTS
+        ],
     }
     (folder / "definitions.json").write_text(json.dumps(definitions, indent=1))
     (folder / "rabbitmq.conf").write_text(
