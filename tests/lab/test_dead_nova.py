@@ -9,6 +9,7 @@ import pytest
 
 from lab import cloud, oracle, rows, wreck
 from tests.lab import wrecks
+from tests.lab.travel import settle
 from tests.lab.wrecks import PLACES, TARGETS, Wreck
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
@@ -64,6 +65,7 @@ def wrecked(request, lab_environment):
 
 def check_home(found):
     """It is where it came from, as if nothing had been tried."""
+    settle(found.server)
     after = oracle.picture(found.server)
     assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
     assert oracle.compare(found.before, after) == []
@@ -73,6 +75,7 @@ def check_home(found):
 
 def check_there(found, status):
     """It is in the other cell."""
+    settle(found.server)
     after = oracle.picture(found.server)
     (host,) = [name for name in cloud.guests(found.server) if name in TARGETS]
     assert oracle.problems(after, cell="cell2", host=host, flavor=found.flavor, status=status) == []

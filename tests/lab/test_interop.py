@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab import cloud, oracle
+from tests.lab.travel import settle
 
 pytestmark = pytest.mark.lab
 
@@ -21,6 +22,7 @@ def test_each_ends_what_the_other_began(cellmove, boot, backing, state, kind):
     disk = set(cloud.disk_hash(server).values())
 
     def check(cell, flavor, status=settled):
+        settle(server)
         shot = oracle.picture(server)
         (host,) = cloud.guests(server)
         assert oracle.problems(shot, cell=cell, host=host, flavor=flavor, status=status) == []

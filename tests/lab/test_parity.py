@@ -16,7 +16,7 @@ import pytest
 
 from lab import cloud, oracle, rows
 from lab.client import MICROVERSION, raise_for
-from tests.lab.travel import HOSTS
+from tests.lab.travel import HOSTS, settle
 
 pytestmark = pytest.mark.lab
 
@@ -67,6 +67,7 @@ def wait_volume(volume_id, status):
 
 def check(server_id, *, cell, flavor, status="ACTIVE"):
     """Whole, in this cell, and nowhere else."""
+    settle(server_id)
     found = oracle.problems(oracle.picture(server_id), cell=cell, host=HOSTS[cell], flavor=flavor, status=status)
     assert found == []
 

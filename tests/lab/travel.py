@@ -43,6 +43,11 @@ class Traveller:
         self.cell = self.away
 
 
+def settle(server_id):
+    """Wait until the network has seen what became of the guest."""
+    cloud.wait_ports(server_id, "ACTIVE" if "running" in cloud.guests(server_id).values() else "DOWN")
+
+
 def check_home(traveller, before, disk):
     """It is in its cell as if nothing had been tried."""
     after = oracle.picture(traveller.id)
