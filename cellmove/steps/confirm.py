@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import compute
-from cellmove.pipeline import Action, Context, Finding, Pivot, Seen
 from cellmove.steps import places
 
 NOTHING: Mapping[str, Any] = {}

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
+from cellmove.action import Action, Context, Finding, Pivot
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
-from cellmove.pipeline import Action, Context, Finding, Pivot
 from cellmove.steps import places, prep_dest, recover
 
 if TYPE_CHECKING:

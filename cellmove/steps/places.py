@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
+from cellmove.action import Context, Finding, Seen
 from cellmove.db import history, look, state, traces
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
 from cellmove.hosts.context import request_context
 from cellmove.move import State
-from cellmove.pipeline import Context, Finding, Seen
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellmove import mark
+from cellmove.action import Action, Context, Finding
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
@@ -18,7 +19,6 @@ from cellmove.db.cells import Cell
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute, conductor, scheduler
 from cellmove.hosts.context import request_context
-from cellmove.pipeline import Action, Context, Finding
 from cellmove.steps import places, recover, takeover
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")

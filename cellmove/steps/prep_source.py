@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellmove import mark
+from cellmove.action import Action, Context, Finding
 from cellmove.cloud import image
 from cellmove.db import state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.pipeline import Action, Context, Finding
 from cellmove.steps import places, recover
 
 NOTHING: Mapping[str, Any] = {}

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove.action import Context, Finding, Seen
 from cellmove.cloud import network, servers, volume
 from cellmove.db import history, state
 from cellmove.errors import CallFailed, CallUncertain
 from cellmove.hosts import compute
-from cellmove.pipeline import Context, Finding, Seen
 from cellmove.steps import places
 
 GUEST_RUNNING = 1  # nova/compute/power_state.py

@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cellmove.action import Action, Context, Pivot
 from cellmove.checks import leftovers
 from cellmove.cloud import image, network, placement, volume
 from cellmove.db import records, state, survey
 from cellmove.errors import CallFailed
 from cellmove.leftovers import Cloud, Finding, Kind, Known
-from cellmove.pipeline import Action, Context, Pivot
 from cellmove.steps.survey import Ours, look_again
 
 if TYPE_CHECKING:

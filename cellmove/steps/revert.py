@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.cloud import volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, mappings, records, state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.pipeline import Action, Context, Finding, Pivot, Seen
 from cellmove.steps import finish, places, recover
 
 NOTHING: Mapping[str, Any] = {}

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove.action import Action, Context
 from cellmove.cloud import image, placement
 from cellmove.db import records, state
 from cellmove.hosts import compute
-from cellmove.pipeline import Action, Context
 from cellmove.steps import places
 
 NOTHING: Mapping[str, Any] = {}

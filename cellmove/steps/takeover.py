@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
+from cellmove.action import Context
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
-from cellmove.pipeline import Context
 from cellmove.steps import places
 
 if TYPE_CHECKING:

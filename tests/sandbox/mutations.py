@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cellmove import steps
+from cellmove.action import Action
 from cellmove.move import Step
-from cellmove.pipeline import Action
 from tests.sandbox import cases
 from tests.sandbox.cases import MAIN_SHAPE, RECOVERIES
 from tests.sandbox.stage import STEPS, Stage

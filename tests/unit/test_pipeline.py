@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from cellmove.action import Action, Context, Finding, Pivot, Seen, describe
 from cellmove.clock import Clock
 from cellmove.errors import (
     CallFailed,
@@ -26,21 +27,7 @@ from cellmove.events import Event, EventKind
 from cellmove.gateway import Gateway
 from cellmove.journal import Journal, open_journal
 from cellmove.move import Entry, Move, Phase, State, Step, next_commands
-from cellmove.pipeline import (
-    Action,
-    Context,
-    Finding,
-    Pivot,
-    Runner,
-    Seen,
-    busy_step,
-    describe,
-    facts_of,
-    is_undoing,
-    past_pivot,
-    run_step,
-    undo,
-)
+from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, past_pivot, run_step, undo
 
 LONG = 100.0
 PATIENCE = 10.0

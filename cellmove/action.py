@@ -1,0 +1,114 @@
+"""What an action is, and what it may look at. Plain values; :mod:`cellmove.pipeline` runs them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellmove.clock import Clock
+    from cellmove.gateway import Gateway
+    from cellmove.move import Entry, Move
+
+
+class Seen(enum.Enum):
+    """What a probe found."""
+
+    HAPPENED = "happened"
+    NOT_HAPPENED = "not happened"
+    FAILED = "failed"
+    UNDER_WAY = "under way"
+    UNKNOWN = "unknown"
+
+
+class Pivot(enum.Enum):
+    """From when on an action is a point of no return."""
+
+    NO = "no"
+    WHEN_DONE = "when done"  # a failure says that it did not happen
+    WHEN_BEGUN = "when begun"  # a failure may leave it half done: only forward from its intent on
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A probe's answer: what was seen, the result if it happened, and words for a person."""
+
+    seen: Seen
+    result: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an action may look at: the move, what is known so far, and the way to the cloud.
+
+    ``facts`` is the plan overlaid with the results of every action done so far. ``tried`` are the
+    earlier choices of this attempt at the step that came to nothing, oldest first (see ``again_from``).
+    """
+
+    move: Move
+    facts: Mapping[str, Any]
+    gateway: Gateway
+    clock: Clock
+    note: Callable[[str], None]
+    host_restarted: bool = False  # the operator's word: see Runner
+    tried: tuple[Entry, ...] = ()
+
+
+def _no_intent(_context: Context) -> Mapping[str, Any]:
+    return {}
+
+
+def _always(_context: Context) -> bool:
+    return True
+
+
+def _never(_context: Context) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Action:
+    """The smallest side effect.
+
+    :param name: its name in the journal; never changed once released
+    :param title: what a person reads; may name facts in braces
+    :param do: has the effect; given the context and the recorded intent, returns the result ids
+    :param intend: chooses ids and takes before-images; what it returns is durable before ``do``
+    :param probe: says whether the effect happened. None: ``do`` may be repeated at will
+    :param undo: takes it back, given intent and result (empty when unknown); must be repeatable,
+        also when the effect never happened. None: there is nothing to take back
+    :param pivot: whether the move only goes forward after this one, and from when on
+    :param takes_all_back: taking this one back gives up what earlier steps reserved, so the whole
+        move goes back with it
+    :param joined: an interrupt is not honoured between this action and the next
+    :param applies: whether this move needs it at all
+    :param again_from: the action that chose what this one failed with: on a definite failure all from
+        that one on is taken back and done again with its next choice, while it has one
+    :param has_another: asked of the action that chose: whether doing it again would choose something else
+    """
+
+    name: str
+    title: str
+    do: Callable[[Context, Mapping[str, Any]], Mapping[str, Any] | None]
+    intend: Callable[[Context], Mapping[str, Any]] = _no_intent
+    probe: Callable[[Context, Mapping[str, Any]], Finding] | None = None
+    undo: Callable[[Context, Mapping[str, Any], Mapping[str, Any]], None] | None = None
+    pivot: Pivot = Pivot.NO
+    takes_all_back: bool = False
+    joined: bool = False
+    applies: Callable[[Context], bool] = _always
+    again_from: str = ""
+    has_another: Callable[[Context], bool] = _never
+
+
+def describe(action: Action, facts: Mapping[str, Any]) -> str:
+    """The action's title with the facts filled in; a fact not known yet reads as "…"."""
+
+    class _Missing(dict[str, Any]):
+        def __missing__(self, key: str) -> str:
+            return "…"
+
+    return action.title.format_map(_Missing(facts))
