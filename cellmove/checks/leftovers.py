@@ -164,6 +164,8 @@ def _keypairs(server: Server, cloud: Cloud) -> Iterable[Finding]:
         source, mend = other.cell, f"take it from the hidden row in {other.cell}"
     elif key is not None and _same_key(key, home):
         source, mend = "api", "take it from its owner's keypairs, which have the very same key"
+    if home.task_state is not None:
+        source, mend = "", f"look again when it is no longer {home.task_state}"
     yield Finding(
         Kind.KEYPAIRS, server.id, home.key_name, text, home.cell, home.host, safe=bool(source), mend=mend,
         facts={"from": source},
