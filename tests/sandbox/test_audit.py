@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cellmove import mark
+from cellmove.locks import server_lock
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
 from lab import oracle
@@ -391,3 +392,14 @@ def test_nothing_is_mended_unattended_without_the_switch(sandbox: Sandbox) -> No
     refused = sandbox.cellmove("audit", "--repair", "--older-than", "0", expect=5, env=environment)
     assert "unattended = true" in refused.stderr
     assert sandbox.picture(server.id) == before
+
+
+def test_a_server_that_another_run_works_on_is_left(sandbox: Sandbox) -> None:
+    server = sandbox.boot("locked", volumes=1)
+    attachment(sandbox, server)
+    with server_lock(sandbox.folder / "locks", server.id, server.name):
+        (found,) = audit(sandbox, server.id, "--repair", "--server", server.id)
+    assert found["outcome"] == "left"
+    assert "another run of cellmove is working on" in found["why"]
+    (found,) = audit(sandbox, server.id, "--repair", "--server", server.id)
+    assert found["outcome"] == "mended"
