@@ -58,6 +58,9 @@ def _owned(finding: Finding, cloud: Cloud) -> Finding:
 
 
 def _adopt(server: Server) -> str:
+    pending = [migration for migration in server.migrations() if migration.status not in ENDED]
+    if pending and not any(migration.cross_cell for migration in pending):
+        return f"a resize within its cell: openstack server set --state error {server.id}, then reboot it hard"
     return (
         f"cellmove adopt {server.id} --nova-is-dead  (once nova-conductor was restarted since), "
         f"then cellmove rollback {server.id}  (or resume)"

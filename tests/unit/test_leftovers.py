@@ -101,6 +101,14 @@ def test_a_same_cell_migration_under_way_is_not_stuck() -> None:
     assert find(server(row(migrations=(migration("migrating", cross_cell=False),)))) == []
 
 
+def test_a_same_cell_resize_that_is_stuck_is_none_of_ours() -> None:
+    stuck = server(row(task_state="resize_migrating", migrations=(migration("migrating", cross_cell=False),)))
+    (found,) = find(stuck)
+    assert found.kind is Kind.STUCK
+    assert "openstack server set --state error s" in found.mend
+    assert "adopt" not in found.mend
+
+
 def waiting() -> Server:
     there = row("cell2", host="h2", vm_state="resized", migrations=(migration("finished", "cell2"),))
     copy = row(hidden=True, task_state="resize_migrated", migrations=(migration("post-migrating"),))
