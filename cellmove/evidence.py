@@ -367,7 +367,7 @@ def facts_of(
         source_cell=ends.source.name,
         source_services=tuple(
             look.services_of(
-                gateway.database(ends.source), session.clock.database_time(), gateway.settings.service_down_time
+                gateway.database(ends.source), session.clock.heartbeat_time(), gateway.settings.service_down_time
             )
         ),
         devices=tuple(look.block_devices_of(database, found.server_id)),

@@ -124,7 +124,7 @@ def _is_down(session: Session, host: str) -> bool:
         service = state.read_service(session.gateway.database(cell0), host, CONDUCTOR)
     except (CallError, CellmoveError):
         return False
-    moment = session.clock.database_time()
+    moment = session.clock.heartbeat_time()
     return service is not None and not look.is_up(service, moment, session.gateway.settings.service_down_time)
 
 

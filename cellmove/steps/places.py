@@ -88,7 +88,7 @@ def migration_row(context: Context, database: CellDatabase) -> dict[str, Any]:
 def is_up(context: Context, database: CellDatabase, host: str) -> bool:
     """Whether there is a nova-compute on a host and it reports itself alive."""
     service = state.read_service(database, host)
-    moment = context.clock.utc_now().replace(tzinfo=None)
+    moment = context.clock.heartbeat_time()
     return service is not None and look.is_up(service, moment, context.gateway.settings.service_down_time)
 
 

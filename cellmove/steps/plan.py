@@ -188,7 +188,7 @@ def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
 def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell, wish: _Wish) -> Picture:
     """Add what the databases say."""
     database, server_id = gateway.database(source), picture.server_id
-    now, down_time = clock.database_time(), gateway.settings.service_down_time
+    now, down_time = clock.heartbeat_time(), gateway.settings.service_down_time
     instance = look.instance_of(database, server_id)
     if instance is None:
         return picture
@@ -232,7 +232,7 @@ def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id:
         cell.name,
         cell.uuid,
         disabled=cell.disabled,
-        services=tuple(look.services_of(database, clock.database_time(), gateway.settings.service_down_time)),
+        services=tuple(look.services_of(database, clock.heartbeat_time(), gateway.settings.service_down_time)),
         nodes=tuple(look.nodes_of(database)),
         leftovers=look.leftovers(own, database, server_id),
         missing=tuple(look.missing_columns(own, database, server_id)),
