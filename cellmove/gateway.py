@@ -78,6 +78,12 @@ class Gateway:
         """The API-level bus: the scheduler and the superconductor listen there."""
         return self._bus(require(self.settings, "transport_url"), "API")
 
+    @property
+    def notification_bus(self) -> Bus:
+        """Where nova's superconductor sends its notifications: the API-level bus, if they have none of their own."""
+        url = self.settings.notifications.url
+        return self._bus(url, "notifications") if url else self.api_bus
+
     def _bus(self, url: str, name: str) -> Bus:
         if url not in self._buses:
             self._buses[url] = bus_module.open_bus(url, name, self.settings)

@@ -107,6 +107,24 @@ class ServiceCredential:
 
 
 @dataclass(frozen=True)
+class Notifications:
+    """What nova is told to send: nothing, as long as no driver is set.
+
+    Defaults are those of nova/conf/notifications.py and oslo_messaging/notify/notifier.py.
+
+    :param driver: one that uses the bus, or empty
+    :param form: ``unversioned``, ``versioned`` or ``both``
+    :param url: of a bus of their own; empty: the API-level one
+    """
+
+    driver: str = ""
+    form: str = "unversioned"
+    topics: tuple[str, ...] = ("notifications",)
+    versioned_topics: tuple[str, ...] = ("versioned_notifications",)
+    url: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where things are. An empty string means: not configured; :func:`require` says how to."""
 
@@ -129,6 +147,7 @@ class Settings:
     disk_stores: str = "unknown"  # or "separate", "shared"
     disk_stores_between: Mapping[frozenset[str], str] = field(default_factory=dict)  # by pair of cells' names
     policy: Policy = field(default_factory=Policy)
+    notifications: Notifications = field(default_factory=lambda: Notifications())
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
 
@@ -192,6 +211,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         disk_stores=disk_stores,
         disk_stores_between=between,
         policy=read_policy(config.get("policy", {}), str(file)),
+        notifications=_notifications(conf),
         unreadable=unreadable,
     )
 
@@ -332,6 +352,19 @@ def _credential_of(conf: NovaConf) -> ServiceCredential | None:
         **{**options, "auth_type": options["auth_type"] or "password"},
         interfaces=conf.get_list("neutron", "valid_interfaces", ("internal", "public")),
         insecure=conf.get("neutron", "insecure").lower() in ("true", "1", "on", "yes"),
+    )
+
+
+def _notifications(conf: NovaConf) -> Notifications:
+    """[notifications] and [oslo_messaging_notifications] of nova.conf; drivers that use no bus count as none."""
+    section, default = "oslo_messaging_notifications", Notifications()
+    driver = conf.get(section, "driver")
+    return Notifications(
+        driver=driver if driver in ("messaging", "messagingv2") else "",
+        form=conf.get("notifications", "notification_format") or default.form,
+        topics=conf.get_list(section, "topics", default.topics),
+        versioned_topics=conf.get_list("notifications", "versioned_notifications_topics", default.versioned_topics),
+        url=conf.get(section, "transport_url"),
     )
 
 

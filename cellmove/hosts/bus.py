@@ -11,13 +11,16 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cellmove.errors import CallFailed, CallUncertain
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cellmove.settings import Settings
+
+NOTICE_TIMEOUT = 10.0
+"""Seconds that a bus has to take a notification."""
 
 MARGIN = 10.0
 """Seconds that our own deadline lies behind the transport's timeout."""
@@ -47,6 +50,20 @@ class Transport(Protocol):
         long: bool,
     ) -> Any:  # fmt: skip
         """Send a call and wait for its answer: see :func:`call`, which raises the same."""
+
+    def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
+        """Send a notification; nobody answers it."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A notification (oslo_messaging/notify/notifier.py): who says what has happened, and to which topics."""
+
+    driver: str
+    topics: tuple[str, ...]
+    publisher: str
+    event_type: str
+    payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,29 @@ def call(
     if error is not None:
         raise error
     return box["answer"]
+
+
+def notify(bus: Bus, context: Mapping[str, Any], notice: Notice) -> None:
+    """Send a notification.
+
+    :raises CannotConnect: the bus did not take it in time, or refused it
+    """
+    probe_broker(bus)
+    box: list[Exception] = []
+
+    def run() -> None:
+        try:
+            bus.transport.notify(context, notice)
+        except Exception as error:  # noqa: BLE001 - carried over to the caller's thread
+            box.append(error)
+
+    worker = threading.Thread(target=run, name=f"notify-{notice.event_type}", daemon=True)
+    worker.start()
+    worker.join(NOTICE_TIMEOUT)
+    if worker.is_alive():
+        raise CannotConnect(f"the bus of {bus.name} did not take it in {NOTICE_TIMEOUT:.0f} s")
+    if box:
+        raise CannotConnect(f"the bus of {bus.name} did not take it: {type(box[0]).__name__}")
 
 
 _abandoned: list[tuple[str, threading.Thread]] = []

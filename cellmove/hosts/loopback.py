@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 
 if TYPE_CHECKING:
-    from cellmove.hosts.bus import Target
+    from cellmove.hosts.bus import Notice, Target
 
 SCHEME = "sandbox://"
 
@@ -59,3 +59,18 @@ class LoopbackTransport:
         if "error" in body:
             raise CallFailed(f"{body['error']['kind']}: {body['error']['message']}", kind=body["error"]["kind"])
         return body["answer"]
+
+    def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
+        """See :func:`cellmove.hosts.bus.notify`."""
+        import requests
+
+        message: Any = {
+            "notification": notice.event_type, "topics": list(notice.topics), "publisher": notice.publisher,
+            "context": dict(context), "payload": dict(notice.payload),
+        }  # fmt: skip
+        try:
+            answer = requests.post(self.url, json=message, timeout=self.connect_timeout)
+        except requests.RequestException:
+            raise CannotConnect(f"message bus of {self.name} cannot be reached") from None
+        if answer.status_code != 200:
+            raise CannotConnect(f"message bus of {self.name} did not take it ({answer.status_code})")

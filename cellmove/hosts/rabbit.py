@@ -18,7 +18,7 @@ from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellmove.hosts.bus import Target
+    from cellmove.hosts.bus import Notice, Target
     from cellmove.settings import Settings
 
 
@@ -49,6 +49,32 @@ class RabbitTransport:
             return _client(self, target, timeout, long).call(dict(context), method, **arguments)
         except Exception as error:  # noqa: BLE001 - whatever the other side raised arrives as itself
             raise _translated(error, self, method) from None
+
+    def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
+        """See :func:`cellmove.hosts.bus.notify`. Without retries: its caller would not wait for them.
+
+        The driver only logs what it could not send (oslo_messaging/notify/messaging.py), so its log is listened to.
+        """
+        import logging
+
+        import oslo_messaging
+        from oslo_config import cfg
+
+        failed: list[logging.LogRecord] = []
+        listener, logger = logging.Handler(logging.ERROR), logging.getLogger("oslo_messaging.notify.messaging")
+        listener.emit = failed.append  # type: ignore[method-assign,assignment]
+        logger.addHandler(listener)
+        transport = oslo_messaging.get_notification_transport(cfg.CONF, url=self.url)
+        try:
+            notifier = oslo_messaging.Notifier(
+                transport, notice.publisher, driver=notice.driver, topics=list(notice.topics), retry=0
+            )
+            notifier.info(dict(context), notice.event_type, dict(notice.payload))
+        finally:
+            logger.removeHandler(listener)
+            transport.cleanup()
+        if failed:
+            raise CannotConnect(f"the bus of {self.name} did not take a notification")
 
 
 def open_transport(url: str, name: str, settings: Settings) -> RabbitTransport:

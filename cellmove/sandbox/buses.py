@@ -30,6 +30,10 @@ def deliver(cloud: Cloud, bus: str, message: Mapping[str, Any], hold: Hold | Non
     :raises Refusal: the other side raised
     :raises NoAnswer: there is nobody
     """
+    if "notification" in message:
+        payload = {name: message[name] for name in ("topics", "publisher", "payload")}
+        cloud.tell("notification", bus=bus, event_type=message["notification"], **payload)
+        return None
     topic, server = message["topic"], message["server"]
     if topic in ("compute", "compute-alt"):
         return _compute(cloud, bus, message, hold)

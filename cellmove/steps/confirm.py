@@ -16,7 +16,7 @@ from cellmove.cloud.identity import caller
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import compute
-from cellmove.steps import places
+from cellmove.steps import announce, places
 
 NOTHING: Mapping[str, Any] = {}
 GUEST_SHUT_DOWN = 4  # nova/compute/power_state.py
@@ -81,7 +81,9 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
 
 def _clean_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Repeating this call is safe: nova's method finds nothing left to do."""
-    places.call_source(context, compute.CONFIRM_AT_SOURCE, context.facts["confirm_request_id"])
+    request_id = context.facts["confirm_request_id"]
+    announce.announce(context, places.source_cell(context), "resize_confirm", "start", request_id)
+    places.call_source(context, compute.CONFIRM_AT_SOURCE, request_id)
     return NOTHING
 
 
@@ -137,6 +139,15 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
     return NOTHING
 
 
+def _settle_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Told again when it is not known whether it was."""
+    _settle_target(context, intent)
+    announce.announce(
+        context, places.target_cell(context), "resize_confirm", "end", context.facts["confirm_request_id"]
+    )
+    return NOTHING
+
+
 def _is_half_settled(context: Context) -> bool:
     """Whether nova died between its last two saves: the migration is confirmed, the server still waits with its context."""
     database = places.target(context)
@@ -157,5 +168,5 @@ ACTIONS = (
     ),
     Action("check_allocations", "make sure that the migration holds no allocation", _check_allocations),
     Action("delete_source", "delete the records in {source_cell}", _delete_source),
-    Action("settle_target", "settle the server in {target_cell}", _settle_target),
+    Action("settle_target", "settle the server in {target_cell}", _settle_and_tell),
 )

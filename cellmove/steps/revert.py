@@ -16,7 +16,7 @@ from cellmove.cloud.identity import caller
 from cellmove.db import history, look, mappings, records, state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.steps import finish, places, recover
+from cellmove.steps import announce, finish, places, recover
 
 NOTHING: Mapping[str, Any] = {}
 EVENT = "conductor_revert_snapshot_based_resize"
@@ -36,6 +36,13 @@ def _begin_before(context: Context) -> Mapping[str, Any]:
         "revert_request_id": f"req-{context.clock.new_uuid()}",
         "availability_zone": instance["availability_zone"],
     }
+
+
+def _begin_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Told again when it is not known whether it was."""
+    result = _begin(context, intent)
+    announce.announce(context, places.target_cell(context), "resize_revert", "start", intent["revert_request_id"])
+    return result
 
 
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -263,11 +270,12 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         places.source(context), places.server_id(context), request_id=context.facts["revert_request_id"],
         event=EVENT, now=places.now(context),
     )  # fmt: skip
+    announce.announce(context, places.source_cell(context), "resize_revert", "end", context.facts["revert_request_id"])
     return NOTHING
 
 
 ACTIONS = (
-    Action("begin_revert", "begin the revert (resize_reverting)", _begin, intend=_begin_before, undo=_stop),
+    Action("begin_revert", "begin the revert (resize_reverting)", _begin_and_tell, intend=_begin_before, undo=_stop),
     Action("prepare_source", "tell {source_cell} of the revert", _prepare_source, undo=_unprepare_source),
     Action("match_volumes", "match volumes attached or detached meanwhile", _match_volumes, intend=_list_attachments),
     Action("show_source", "show the server in {source_cell}", _show_source, undo=_hide_source, joined=True),

@@ -1,0 +1,39 @@
+"""What a step tells the listeners of nova's notifications: the conductor's own, the computes send theirs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cellmove.errors import Interrupted, scrub
+from cellmove.hosts import conductor, notifications
+from cellmove.hosts.context import request_context
+from cellmove.steps import places
+
+if TYPE_CHECKING:
+    from cellmove.db.cells import Cell
+    from cellmove.action import Context
+
+
+def announce(context: Context, cell: Cell, action: str, phase: str, request_id: str) -> None:
+    """Send a notification as ConfirmResizeTask and RevertResizeTask do; nothing where nova would send nothing.
+
+    A notification that cannot be sent is a note to the operator and never the end of a move.
+
+    :param cell: whose record of the server it tells of
+    :param action: ``resize_confirm`` or ``resize_revert``
+    :param phase: ``start`` or ``end``
+    """
+    gateway = context.gateway
+    options = gateway.settings.notifications
+    if not options.driver:
+        return
+    try:
+        rpc = request_context(gateway, context.clock, request_id)
+        instance = conductor.instance(gateway.bus(cell), rpc, places.server_id(context))
+        notifications.send(
+            gateway.notification_bus, options, rpc, instance, action=action, phase=phase, host=places.here()
+        )
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the move is worth more
+        context.note(f"the notification {action}.{phase} was not sent: {type(error).__name__}: {scrub(str(error))}")

@@ -1,0 +1,132 @@
+"""What listeners on the buses hear of a confirm and a revert: from us the same as from nova's conductor."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lab import cloud
+
+TARGET = "c2-host1"
+TOPICS = ("notifications.info", "versioned_notifications.info", "notifications.error", "versioned_notifications.error")
+BUSES = ("CELLMOVE_LAB_API_BUS", "CELLMOVE_LAB_CELL1_BUS", "CELLMOVE_LAB_CELL2_BUS")
+
+CONDUCTED = r"resize[._](confirm|revert)\."
+
+OURS: dict[str, str] = {}
+"""Payload fields in which a notification of ours differs from nova's, and why."""
+
+OTHER = re.compile(
+    r"^req-[0-9a-f-]{36}$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|^r-[0-9a-z]{8}$|^([0-9a-f]{2}:){5}[0-9a-f]{2}$"
+    r"|^tap[0-9a-f-]{11}$|^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*$|^10\.\d+\.\d+\.\d+$"
+)
+"""Identifiers, addresses and times: alike in kind, not in value."""
+
+
+class Listener:
+    """Hears every notification on all buses, through queues of its own that go with the connection."""
+
+    def __init__(self) -> None:
+        import kombu
+
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.connections, self.consumers = [], []
+        for bus in BUSES:
+            connection = kombu.Connection(os.environ[bus].replace("rabbit://", "amqp://", 1))
+            channel = connection.channel()
+            name = channel.queue_declare("", exclusive=True, auto_delete=True).queue
+            for topic in TOPICS:
+                channel.queue_bind(name, "nova", topic)
+            self.connections.append(connection)
+            self.consumers.append((bus, channel, name))
+
+    def of(self, server_id: str) -> list[tuple[str, str, str, dict[str, Any]]]:
+        """(bus, publisher, event type, payload) of all that names a server, oldest first on each bus."""
+        for bus, channel, name in self.consumers:
+            while (message := channel.basic_get(name, no_ack=True)) is not None:
+                self.heard.append((bus, json.loads(json.loads(message.body)["oslo.message"])))
+        return [
+            (bus, message["publisher_id"], message["event_type"], message["payload"])
+            for bus in BUSES
+            for where, message in self.heard
+            if where == bus and server_id in json.dumps(message["payload"])
+        ]
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.release()
+
+
+@pytest.fixture
+def listener(lab_environment: dict[str, str]) -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+def normal(value: Any, name: str) -> Any:
+    """A payload without what must differ between two servers; objects are compared by all that they hold."""
+    if isinstance(value, dict):
+        return {key: normal(item, name) for key, item in value.items()}
+    if isinstance(value, list):
+        return [normal(item, name) for item in value]
+    if isinstance(value, str):
+        value = value.replace(name, "NAME")
+        return re.sub(r"\d", "0", value) if re.match(r"^\d{4}-", value) else OTHER.sub("OTHER", value)
+    return value
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("ending", "kind", "volume_backed"), [("confirm", "resize", False), ("revert", "migrate", True)]
+)
+def test_a_confirm_and_a_revert_are_told_as_by_nova(cellmove, boot, listener, ending, kind, volume_backed):
+    with ThreadPoolExecutor(2) as threads:
+        boots = [threads.submit(boot, "told", volume_backed=volume_backed, volumes=1) for _ in range(2)]
+        native, ours = (each.result() for each in boots)
+        by_nova = threads.submit(move_natively, native.id, kind, ending)
+        if kind == "resize":
+            cellmove("resize", ours.id, "m1.small.cell2", "--host", TARGET)
+        else:
+            cellmove("migrate", ours.id, "--host", TARGET)
+        cellmove(ending, ours.id)
+        by_nova.result()
+    told = [
+        [(bus, publisher, event, normal(payload, server.name)) for bus, publisher, event, payload in messages]
+        for server in (native, ours)
+        for messages in [listener.of(server.id)]
+    ]
+    import pprint
+    pprint.pp([[e[:3] for e in t] for t in told], width=160)
+    conducted = [event for bus, _, event, _ in told[0] if bus == BUSES[0] and re.search(CONDUCTED, event)]
+    assert len(conducted) == 4, conducted
+    assert [each[:3] for each in told[1]] == [each[:3] for each in told[0]]
+    differing = {
+        f"{event}: {path}"
+        for (_, _, event, theirs), (_, _, _, mine) in zip(*told, strict=True)
+        for path in differences(theirs, mine)
+    }
+    assert differing == set(OURS)
+
+
+def differences(theirs: Any, mine: Any, path: str = "") -> Iterator[str]:
+    """Where two payloads differ, with both values."""
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        for key in sorted({*theirs, *mine}):
+            yield from differences(theirs.get(key, "absent"), mine.get(key, "absent"), f"{path}.{key}")
+    elif theirs != mine:
+        yield f"{path} nova {theirs!r}, ours {mine!r}"
+
+
+def move_natively(server_id: str, kind: str, ending: str) -> None:
+    if kind == "resize":
+        cloud.native_move(server_id, flavor="m1.small.cell2")
+    else:
+        cloud.native_move(server_id, host=TARGET)
+    {"confirm": cloud.native_confirm, "revert": cloud.native_revert}[ending](server_id)

@@ -1,0 +1,140 @@
+"""What is sent of a server, to whom, and what happens when nobody takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cellmove.errors import CannotConnect
+from cellmove.hosts import bus as bus_module
+from cellmove.hosts import notifications
+from cellmove.hosts.bus import Bus, Notice
+from cellmove.settings import Notifications, load
+
+BOTH = Notifications("messagingv2", "both", ("notifications", "billing"), ("versioned_notifications",))
+CONTEXT = {
+    "request_id": "req-1", "user_id": "u", "project_id": "p", "auth_token": "very-secret",
+    "service_catalog": [{"type": "image", "endpoints": [{"publicURL": "http://glance:9292/v2"}]}],
+}  # fmt: skip
+FLAVOR = {
+    "flavorid": "f1", "memory_mb": 512, "vcpus": 2, "root_gb": 3, "ephemeral_gb": 4, "name": "m1", "swap": 0,
+    "rxtx_factor": 1.0, "vcpu_weight": 0, "disabled": False, "is_public": True, "extra_specs": {},
+    "description": None,
+}  # fmt: skip
+VIF = (
+    '[{"id": "port-1", "address": "fa:16:3e:00:00:01", "devname": "tap1", "meta": {"mtu": 1400}, "network": {"label":'
+    ' "net", "subnets": [{"ips": [{"address": "10.0.0.5", "version": 4}]}]}}]'
+)
+INSTANCE = {
+    "nova_object.data": {
+        **dict.fromkeys((*notifications.SAME, "access_ip_v4", "access_ip_v6"), None),
+        "uuid": "s1", "user_id": "u", "project_id": "p", "hostname": "h", "image_ref": "image-1", "vm_state": "resized",
+        "power_state": 4, "auto_disk_config": False, "locked": False, "metadata": {"a": "b"}, "instance_type_id": 7,
+        "created_at": "2026-01-02T03:04:05Z", "launched_at": "2026-01-02T03:04:06Z",
+        "system_metadata": {"image_min_ram": "64", "locked_reason": "why", "old_vm_state": "active"},
+        "flavor": {"nova_object.data": FLAVOR}, "info_cache": {"nova_object.data": {"network_info": VIF}},
+    }
+}  # fmt: skip
+
+
+class Recorder:
+    """A transport that takes notifications, or does not."""
+
+    def __init__(self, error: Exception | None = None, probe_error: Exception | None = None) -> None:
+        self.error, self.probe_error = error, probe_error
+        self.taken: list[tuple[Any, Notice]] = []
+
+    def probe(self) -> None:
+        if self.probe_error:
+            raise self.probe_error
+
+    def notify(self, context: Any, notice: Notice) -> None:
+        if self.error:
+            raise self.error
+        self.taken.append((context, notice))
+
+
+def tell(recorder: Any, options: Notifications = BOTH) -> None:
+    notifications.send(
+        Bus("API", "", recorder, 1.0, 1.0), options, CONTEXT, INSTANCE, action="resize_confirm", phase="end", host="me"
+    )
+
+
+def test_both_kinds_go_to_their_topics() -> None:
+    recorder = Recorder()
+    tell(recorder)
+    assert [(n.driver, n.topics, n.publisher, n.event_type) for _, n in recorder.taken] == [
+        ("messagingv2", ("notifications", "billing"), "compute.me", "compute.instance.resize.confirm.end"),
+        ("messagingv2", ("versioned_notifications",), "nova-compute:me", "instance.resize_confirm.end"),
+    ]
+
+
+def test_payloads_are_in_novas_forms() -> None:
+    recorder = Recorder()
+    tell(recorder)
+    legacy, versioned = (notice.payload for _, notice in recorder.taken)
+    assert legacy["created_at"] == "2026-01-02 03:04:05+00:00"
+    assert legacy["launched_at"] == "2026-01-02T03:04:06.000000"
+    assert (legacy["terminated_at"], legacy["progress"], legacy["state_description"]) == ("", "", "")
+    assert legacy["disk_gb"] == 7
+    assert legacy["image_meta"] == {"min_ram": "64"}
+    assert legacy["image_ref_url"] == "http://glance:9292//images/image-1"
+    fields = versioned["nova_object.data"]
+    assert (versioned["nova_object.name"], versioned["nova_object.version"]) == ("InstanceActionPayload", "1.9")
+    assert (fields["power_state"], fields["auto_disk_config"], fields["locked_reason"]) == ("shutdown", "MANUAL", "why")
+    (address,) = fields["ip_addresses"]
+    assert address["nova_object.data"] == {
+        "label": "net", "mac": "fa:16:3e:00:00:01", "port_uuid": "port-1", "meta": {"mtu": "1400"}, "version": 4,
+        "address": "10.0.0.5", "device_name": "tap1",
+    }  # fmt: skip
+
+
+def test_nobody_gets_to_hear_a_token() -> None:
+    recorder = Recorder()
+    tell(recorder)
+    assert "very-secret" not in repr(recorder.taken)
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [("unversioned", ["compute.instance.resize.confirm.end"]), ("versioned", ["instance.resize_confirm.end"])],
+)
+def test_only_the_kind_that_nova_sends_is_sent(form: str, sent: list[str]) -> None:
+    recorder = Recorder()
+    tell(recorder, replace(BOTH, form=form))
+    assert [notice.event_type for _, notice in recorder.taken] == sent
+
+
+@pytest.mark.parametrize("recorder", [Recorder(ValueError("no")), Recorder(probe_error=CannotConnect("down"))])
+def test_a_bus_that_refuses_is_told_as_such(recorder: Recorder) -> None:
+    with pytest.raises(CannotConnect):
+        tell(recorder)
+
+
+def test_a_bus_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr(bus_module, "NOTICE_TIMEOUT", 0.05)
+    recorder, never = Recorder(), threading.Event()
+    monkeypatch.setattr(recorder, "notify", lambda *_: never.wait(5))
+    with pytest.raises(CannotConnect, match="did not take it"):
+        tell(recorder)
+    never.set()
+
+
+def test_what_nova_conf_says(tmp_path: Any) -> None:
+    file = tmp_path / "nova.conf"
+    flags = {"nova_conf": str(file), "journal": str(tmp_path / "j")}
+    file.write_text("[DEFAULT]\n")
+    assert load(flags, {"HOME": str(tmp_path)}).notifications == Notifications()
+    file.write_text(
+        "[notifications]\nnotification_format = both\nversioned_notifications_topics = v1,v2\n"
+        "[oslo_messaging_notifications]\ndriver = messaging\ntopics = a, b\ntransport_url = rabbit://x\n"
+    )
+    assert load(flags, {"HOME": str(tmp_path)}).notifications == Notifications(
+        "messaging", "both", ("a", "b"), ("v1", "v2"), "rabbit://x"
+    )
+    file.write_text("[oslo_messaging_notifications]\ndriver = noop\n")
+    assert load(flags, {"HOME": str(tmp_path)}).notifications.driver == ""
