@@ -125,6 +125,13 @@ def _object(cloud: Cloud, bus: str, arguments: Mapping[str, Any]) -> Record:
         extra = cloud.row(bus, "instance_extra", instance_uuid=key, deleted=0) or {}
         flavors = json.loads(extra["flavor"])
         data |= {"flavor": flavors["cur"], "old_flavor": flavors["old"], "new_flavor": flavors["new"]}
+        for table in ("metadata", "system_metadata"):
+            found = cloud.rows(bus, f"instance_{table}", instance_uuid=key, deleted=0)
+            data[table] = {each["key"]: each["value"] for each in found}
+        cache = cloud.row(bus, "instance_info_caches", instance_uuid=key, deleted=0)
+        data["info_cache"] = (
+            envelope("InstanceInfoCache", "1.5", {"network_info": cache["network_info"]}) if cache else None
+        )
     return envelope(name, version, data)
 
 

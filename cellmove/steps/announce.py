@@ -10,8 +10,8 @@ from cellmove.hosts.context import request_context
 from cellmove.steps import places
 
 if TYPE_CHECKING:
-    from cellmove.db.cells import Cell
     from cellmove.action import Context
+    from cellmove.db.cells import Cell
 
 
 def announce(context: Context, cell: Cell, action: str, phase: str, request_id: str) -> None:

@@ -1,0 +1,58 @@
+"""Notifications in the sandbox: sent when nova.conf says so, and never in the way of a move."""
+
+from __future__ import annotations
+
+from tests.sandbox.place import Sandbox
+
+TARGET = "c2-host1"
+ON = {"OS_OSLO_MESSAGING_NOTIFICATIONS__DRIVER": "messagingv2", "OS_NOTIFICATIONS__NOTIFICATION_FORMAT": "both"}
+NOWHERE = {**ON, "OS_OSLO_MESSAGING_NOTIFICATIONS__TRANSPORT_URL": "sandbox://127.0.0.1:9/none"}
+
+
+def told(sandbox: Sandbox, server: str) -> list[tuple[str, str, str, str]]:
+    """(bus, event, host, state) of the notifications about a server, oldest first."""
+    found = []
+    for each in sandbox.process.control("state")["history"]:
+        if each["what"] == "notification":
+            payload = each["payload"].get("nova_object.data", each["payload"])
+            if server in (payload.get("uuid"), payload.get("instance_id")):
+                found.append((each["bus"], each["event_type"], payload["host"], payload["state"]))
+    return found
+
+
+def test_confirm_and_revert_are_told_with_the_ends_they_have(sandbox):
+    server = sandbox.boot()
+    sandbox.cellmove("migrate", server.id, "--host", TARGET, env=ON)
+    assert told(sandbox, server.id) == []
+    sandbox.cellmove("revert", server.id, env=ON)
+    home, away = "c1-host1", TARGET
+    reverted = [
+        ("api", "compute.instance.resize.revert.start", away, "resized"),
+        ("api", "instance.resize_revert.start", away, "resized"),
+        ("api", "compute.instance.resize.revert.end", home, "active"),
+        ("api", "instance.resize_revert.end", home, "active"),
+    ]
+    assert told(sandbox, server.id) == reverted
+    sandbox.cellmove("migrate", server.id, "--host", TARGET, env=ON)
+    sandbox.cellmove("confirm", server.id, env=ON)
+    assert [each[1:3] for each in told(sandbox, server.id)[4:]] == [
+        ("compute.instance.resize.confirm.start", home),
+        ("instance.resize_confirm.start", home),
+        ("compute.instance.resize.confirm.end", away),
+        ("instance.resize_confirm.end", away),
+    ]
+
+
+def test_where_nova_sends_nothing_nothing_is_sent(sandbox):
+    server = sandbox.boot()
+    sandbox.cellmove("migrate", server.id, "--host", TARGET)
+    sandbox.cellmove("confirm", server.id)
+    assert told(sandbox, server.id) == []
+
+
+def test_a_bus_that_takes_none_is_a_note_and_the_confirm_goes_on(sandbox):
+    server = sandbox.boot()
+    sandbox.cellmove("migrate", server.id, "--host", TARGET)
+    said = sandbox.cellmove("confirm", server.id, env=NOWHERE).stderr
+    assert "the notification resize_confirm.start was not sent" in said
+    assert "the notification resize_confirm.end was not sent" in said
