@@ -135,6 +135,8 @@ def plan(
     if report.refused or not open_move:
         return report
     facts = planned.facts
+    if max_hosts:
+        facts["command"] += f" --max-hosts {max_hosts}"
     if runs_to is not None:
         permission.for_plan(session, facts, runs_to)
     _reconcile_server(session, facts["server_id"])

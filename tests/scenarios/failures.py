@@ -119,6 +119,7 @@ def the_next_host_is_tried(place: Place) -> None:
     with place.fault(first, "get_host_ip_addr", "fail"):
         one = place.cellmove(*command, "--max-hosts", "1", expect=1)
         assert "before that" not in one.stderr
+        assert f"{server.name} m1.small --cell cell2 --max-hosts 1" in one.stderr, "the command to try again"
         assert oracle.compare(before, place.picture(server.id)) == []
         place.cellmove(*command)
     shown = place.cellmove("show", server.name, "-f", "json").json
