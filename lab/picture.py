@@ -4,6 +4,8 @@ Read from the databases themselves (one connection, about forty statements) and 
 shows what no API shows: soft-deleted rows, rows in the wrong cell, leftovers.
 """
 
+import time
+
 from lab import cloud
 from lab.layout import CELLS
 from lab.rows import connect_database, rows
@@ -199,8 +201,32 @@ SHOWN = (
 )  # fmt: skip
 
 
+SETTLES_WITHIN = 30.0
+"""Seconds that neutron's agent has for telling that a port is up; nova does not wait for it everywhere."""
+
+
 def picture(server_id):
-    """Everything about one server, as a dict that JSON can hold."""
+    """Everything about one server, as a dict that JSON can hold, once neutron has heard of its guest's start."""
+    deadline = time.monotonic() + SETTLES_WITHIN
+    while True:
+        shot = look(server_id)
+        if not settling(shot) or time.monotonic() > deadline:
+            return shot
+        time.sleep(0.25)
+
+
+def settling(shot):
+    """Whether a port of a running guest, bound where the guest runs, is still on its way up."""
+    running = {host for host, guest in shot["guests"].items() if guest["power_state"] == "running"}
+    return any(
+        port["status"] == "DOWN" and binding["status"] == "ACTIVE" and binding["host"] in running
+        for port in shot["ports"].values()
+        for binding in port["bindings"]
+    )
+
+
+def look(server_id):
+    """Everything about one server at this moment."""
     connection = connect_database()
     try:
         cells = {cell: cell_rows(connection, database, server_id) for cell, database in CELL_DATABASES.items()}

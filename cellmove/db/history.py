@@ -155,11 +155,14 @@ def last_fault(database: CellDatabase, server_id: str) -> str:
     return str(text or "")
 
 
-def copy_news(source: CellDatabase, target: CellDatabase, server_id: str) -> None:
+def copy_news(source: CellDatabase, target: CellDatabase, server_id: str, *, but: str = "") -> None:
     """Copy the actions, events and faults that one cell has of a server and the other lacks.
 
     nova's own revert takes along its own action and forgets whatever else happened while the server was
-    resized (nova/conductor/tasks/cross_cell_migrate.py, ``_update_instance_actions`` in RevertResizeTask).
+    resized (nova/conductor/tasks/cross_cell_migrate.py, ``_update_instance_actions`` in RevertResizeTask),
+    and its finish forgets what the owner did since the target's records were made.
+
+    :param but: a request whose actions are left as they are in either cell
     """
     from sqlalchemy import insert, select
 
@@ -175,6 +178,8 @@ def copy_news(source: CellDatabase, target: CellDatabase, server_id: str) -> Non
         wrong = [dict(row._mapping) for row in connection.execute(query.order_by(faults.c.id))]
     with transaction(target.engine, target.name) as connection:
         for action in done:
+            if but and action["request_id"] == but:
+                continue
             action_id = _action_id(connection, target, server_id, action["request_id"], action["action"])
             if action_id is None:
                 values = _fitting(action, target["instance_actions"])

@@ -193,10 +193,12 @@ def _instance(cloud: Cloud, server: str) -> tuple[str, Record]:
 
 
 def _note(cloud: Cloud, cell: str, row: Record, action: str, event: str) -> None:
-    """What nova writes down of an owner's act."""
+    """What nova writes down of an owner's act; without an event when no host has a part in it."""
     words = {"server": row["uuid"], "user": USER, "project": PROJECT, "host": row["host"]}
     act = filled("action", **words) | {"id": None, "action": action, "request_id": f"req-{cloud.new_id('request')}"}
     number = cloud.insert(cell, "instance_actions", _dated(cloud, "instance_actions", act))
+    if not event:
+        return
     done = filled("event", **words) | {"id": None, "action_id": number, "event": event}
     cloud.insert(cell, "instance_actions_events", _dated(cloud, "instance_actions_events", done))
 
@@ -210,6 +212,7 @@ def rename(cloud: Cloud, server: str, name: str) -> None:
 def lock(cloud: Cloud, server: str) -> None:
     """Possible in every state."""
     cell, row = _instance(cloud, server)
+    _note(cloud, cell, row, "lock", "")
     cloud.update(cell, "instances", {"locked": 1, "locked_by": "owner"}, id=row["id"])
 
 

@@ -127,6 +127,7 @@ def _hide_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
     carry_late_changes(context, source, target)
     with state.transaction(target.engine, target.name) as connection:
         records.copy_labels(source, target, server, connection)
+    history.copy_news(source, target, server, but=context.facts["request_id"])
     return NOTHING
 
 

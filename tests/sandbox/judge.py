@@ -177,6 +177,9 @@ def after_meddling(rig: Rig, scene: Scene, outcomes: list[Outcome], what: str) -
         found.append(f"the owner's name is lost: {row.get('display_name')}")
     if what == "lock" and not row.get("locked"):
         found.append("the owner's lock is lost")
+    done = {each["action"] for each in shot["cells"][shot["api"]["mapping"]["cell"]].get("instance_actions", [])}
+    if what == "lock" and "lock" not in done:
+        found.append("the record of the owner's lock is lost")
     home = state in (State.ROLLED_BACK, State.REVERTED)
     target = next(
         (host for host in ("c2-host1", "c2-host2") if scene.server in rig.cloud.world.guests[host]), "c2-host1"

@@ -7,7 +7,7 @@ row, allocation, binding, attachment, image and guest is compared.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,42 +25,49 @@ STAGES = ("at home", "resized", "reverted", "resized again", "confirmed")
 CASES = [(kind, backing) for kind in ("resize", "migrate") for backing in ("image", "volume")]
 
 Differences = dict[str, tuple[Any, Any]]
-Cellmove = Callable[..., None]
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("differential")]
 
 
-@pytest.fixture(scope="module")
-def run_cellmove(lab_environment: dict[str, str], forge: Forge, tmp_path_factory) -> Cellmove:
-    """Runs `cellmove` to its end; it must end well."""
-    folder = tmp_path_factory.mktemp("differential")
-    config = folder / "cellmove.toml"
-    config.write_text("[policy]\nunattended = true\n")
-    ours = {"CELLMOVE_JOURNAL": str(folder / "journal.db"), "CELLMOVE_CONFIG": str(config)}
-    environment = {**lab_environment, **ours}
+class Runner:
+    """Runs `cellmove` to its end, which must be a good one. Each thread has its own, as a forge is for one thread."""
 
-    def run(*arguments: str) -> None:
+    def __init__(self, lab_environment: dict[str, str], folder: Path) -> None:
+        folder.mkdir()
+        config = folder / "cellmove.toml"
+        config.write_text("[policy]\nunattended = true\n")
+        ours = {"CELLMOVE_JOURNAL": str(folder / "journal.db"), "CELLMOVE_CONFIG": str(config)}
+        self.environment, self.folder = {**lab_environment, **ours}, folder
+        self.forge = Forge()
+
+    def __call__(self, *arguments: str) -> None:
         token = os.urandom(4).hex()
-        out, err = folder / f"{token}.out", folder / f"{token}.err"
-        code = forge.wait(forge.start(arguments, environment, out, err, kill_at=""), 300)
+        out, err = self.folder / f"{token}.out", self.folder / f"{token}.err"
+        code = self.forge.wait(self.forge.start(arguments, self.environment, out, err), 300)
         assert code == 0, f"{arguments}\n{out.read_text()}\n{err.read_text()}"
 
-    return run
-
 
 @pytest.fixture(scope="module")
-def found(run_cellmove: Cellmove) -> dict[tuple[str, str, str], Differences]:
+def found(lab_environment: dict[str, str], tmp_path_factory) -> dict[tuple[str, str, str], Differences]:
     """What differs, by kind, backing and stage."""
-    everything: dict[tuple[str, str, str], Differences] = {}
+    folder = tmp_path_factory.mktemp("differential")
+
+    def played(case: tuple[str, str]) -> dict[str, Differences]:
+        run = Runner(lab_environment, folder / "-".join(case))
+        try:
+            return dict(play(run, *case))
+        finally:
+            run.forge.close()
+
     with ThreadPoolExecutor(2) as threads:
-        for (kind, backing), stages in zip(
-            CASES, threads.map(lambda case: dict(play(run_cellmove, *case)), CASES), strict=True
-        ):
-            everything |= {(kind, backing, stage): differences for stage, differences in stages.items()}
-    return everything
+        return {
+            (*case, stage): differences
+            for case, stages in zip(CASES, threads.map(played, CASES), strict=True)
+            for stage, differences in stages.items()
+        }
 
 
-def play(run: Cellmove, kind: str, backing: str) -> Iterator[tuple[str, Differences]]:
+def play(run: Runner, kind: str, backing: str) -> Iterator[tuple[str, Differences]]:
     """Move both, compare; take both back, compare; move both again and confirm, compare."""
     native, ours = pair.boot_pair(volume_backed=backing == "volume")
     try:
