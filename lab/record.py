@@ -9,7 +9,8 @@ import json
 import pathlib
 import sys
 
-from lab import cloud, oracle
+from lab import cloud
+from lab.picture import look
 from lab.rows import connect_database, rows
 
 FILE = pathlib.Path(__file__).resolve().parents[1] / "cellmove" / "sandbox" / "nova.json"
@@ -76,7 +77,7 @@ def templates(connection):
     try:
         made.append(cloud.boot("recorded", ports=1, volumes=1, metadata={"a": "b"}, keypair="k1", device_tags=True))
         made.append(cloud.boot("recorded-volume", volume_backed=True))
-        shot, server_id, from_volume = oracle.picture(made[0]), made[0], oracle.picture(made[1])
+        shot, server_id, from_volume = look(made[0]), made[0], look(made[1])
     finally:
         for each in made:
             cloud.delete(each)

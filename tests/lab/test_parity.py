@@ -187,13 +187,9 @@ def test_a_flavor_says_which_cell_may_have_it(cellmove, boot):
 @pytest.fixture
 def group(lab_environment):
     """A server group whose members stand on hosts of their own."""
-    compute = cloud.connect().compute
-    body = {"server_group": {"name": f"apart-{uuid.uuid4().hex[:6]}", "policy": "anti-affinity"}}
-    answer = compute.post("/os-server-groups", json=body, microversion=MICROVERSION)
-    raise_for(answer)
-    made = answer.json()["server_group"]["id"]
+    made = cloud.make_group(f"apart-{uuid.uuid4().hex[:6]}")
     yield made
-    compute.delete(f"/os-server-groups/{made}")
+    cloud.delete_group(made)
 
 
 def test_members_of_a_group_stay_apart_across_cells(cellmove, boot, group):

@@ -14,6 +14,7 @@ from lab.rows import connect_database, rows
 from tests.scenarios.normal import normalised
 
 PAST_ACTIONS = 40
+TARGET_HOSTS = ("c2-host1", "c2-host2")
 USER_DATA = base64.b64encode(b"#!/bin/sh\necho a server with a past\n").decode()
 
 
@@ -21,12 +22,14 @@ USER_DATA = base64.b64encode(b"#!/bin/sh\necho a server with a past\n").decode()
 class Rich:
     """A server with everything on it.
 
-    :param first_name: what it was booted as; ports and volumes are named after it
+    :param first_name: what it was booted as; its ports, volumes and server group are named after it
+    :param group: the id of its server group
     """
 
     id: str
     first_name: str
     name: str
+    group: str
 
 
 def boot_pair(*, volume_backed: bool) -> tuple[Rich, Rich]:
@@ -39,15 +42,22 @@ def boot_pair(*, volume_backed: bool) -> tuple[Rich, Rich]:
 
 
 def boot(name: str, *, volume_backed: bool) -> Rich:
-    """A server with ports, volumes, tags, metadata, user data, keypair, config drive, and a past."""
+    """A server with ports, volumes, tags, metadata, user data, keypair, server group, config drive, and a past."""
+    group = cloud.make_group(name)
     server = cloud.boot(
         name, volume_backed=volume_backed, ports=2, volumes=2, device_tags=True, keypair="k1", config_drive=True,
-        tags=("blue", "grün"), metadata={"purpose": "differs", "empty": ""}, user_data=USER_DATA,
+        tags=("blue", "grün"), metadata={"purpose": "differs", "empty": ""}, user_data=USER_DATA, hints={"group": group},
     )  # fmt: skip
     renamed = f"{name}-umbenannt-żółw"
     cloud.connect().compute.update_server(server, name=renamed)
     give_a_past(server)
-    return Rich(server, name, renamed)
+    return Rich(server, name, renamed, group)
+
+
+def delete(server: Rich) -> None:
+    """The server and its group."""
+    cloud.delete(server.id)
+    cloud.delete_group(server.group)
 
 
 def give_a_past(server: str) -> None:
@@ -87,11 +97,15 @@ def give_a_past(server: str) -> None:
 # what is looked at
 
 
-def leaves(server: Rich, target: str) -> dict[str, Any]:
-    """Everything about a server as path -> value, with words for what only this run knows."""
+def leaves(server: Rich) -> dict[str, Any]:
+    """Everything about a server as path -> value, with words for what only this run knows.
+
+    The hosts of the target cell have one name: nova's resize cannot be told to which it is to go.
+    """
     shot = oracle.picture(server.id)
     shot["more"] = more(shot)
-    literal = {server.name: "NAME", server.first_name: "FIRST-NAME", target: "target-host", **requests(shot)}
+    hosts = dict.fromkeys(TARGET_HOSTS, "target-host")
+    literal = {server.name: "NAME", server.first_name: "FIRST-NAME", **hosts, **requests(shot)}
     said = normalised(shot, literal)
     said["more"] = normalised_rows(shot["more"], server, literal)
     found: dict[str, Any] = {}
@@ -117,8 +131,15 @@ def more(shot: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {
             row["name"]: rows(connection, f"SELECT * FROM nova_api.{row['name']} WHERE instance_uuid = %s", shot["id"])
             for row in tables
-            if row["name"] not in ("instance_mappings", "request_specs", "build_requests")
+            if row["name"] not in ("instance_mappings", "request_specs", "build_requests", "instance_group_member")
         }
+        found["groups"] = rows(
+            connection,
+            "SELECT g.name, g.user_id, g.project_id, p.policy, p.rules FROM nova_api.instance_group_member m "
+            "JOIN nova_api.instance_groups g ON g.id = m.group_id "
+            "LEFT JOIN nova_api.instance_group_policy p ON p.group_id = g.id WHERE m.instance_uuid = %s",
+            shot["id"],
+        )
         consumers = {shot["id"]: "server"}
         for cell in shot["cells"].values():
             consumers |= {row["uuid"]: "migration" for row in cell.get("migrations", [])}
