@@ -90,7 +90,9 @@ def plan(options: Options, /, server: str, flavor: str | None, dry_run: bool, **
     """
     one_target(wish)
     with running(options) as run:
-        report = run.functions.plan(run.session, server, flavor, open_move=not dry_run, **wish)
+        from cellmove import planning
+
+        report = planning.plan(run.session, server, flavor, open_move=not dry_run, **wish)
     command = command_line("plan", server, flavor, **wish)
     answer_plan(options, run, report, command)
 
@@ -235,7 +237,9 @@ def _run_to_finish(
 ) -> None:
     one_target(wish)
     with running(options) as run:
-        report = run.functions.move_for(run.session, server, flavor, confirm=confirm, **wish)
+        from cellmove import planning
+
+        report = planning.move_for(run.session, server, flavor, confirm=confirm, **wish)
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":

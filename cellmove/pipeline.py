@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.action import Action, Context, Finding, Pivot, Seen, describe
 from cellmove.errors import (
@@ -31,6 +31,7 @@ from cellmove.errors import (
 )
 from cellmove.events import Event, EventKind, Observer
 from cellmove.move import TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
+from cellmove.retry import patiently
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -325,46 +326,6 @@ def _failed_before(runner: Runner, entry: Entry) -> bool:
     """Whether this failure is known already and the pivot is passed: then the way is to try again."""
     entries = runner.journal.entries_of(entry.move_id)
     return entry.phase is Phase.FAILED and past_pivot(runner, entries, Step(entry.step))
-
-
-class Patient(Protocol):
-    """Whoever tries again: a run, or a session that only looks."""
-
-    @property
-    def clock(self) -> Clock: ...
-
-    @property
-    def gateway(self) -> Gateway: ...
-
-
-def patiently(runner: Patient, call: Callable[[], T]) -> T:
-    """The one retry policy: a call that may be repeated is tried again while nothing answers.
-
-    Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.
-    """
-    from tenacity import RetryCallState, Retrying, retry_if_exception
-
-    waits = runner.clock.waits()
-    deadline = runner.clock.monotonic() + runner.gateway.settings.patience
-
-    def is_over(retry: RetryCallState) -> bool:
-        return runner.clock.monotonic() + retry.upcoming_sleep > deadline
-
-    policy = Retrying(
-        retry=retry_if_exception(_transient),
-        wait=lambda _retry: next(waits),
-        stop=is_over,
-        sleep=runner.clock.sleep,
-        reraise=True,
-    )
-    return policy(call)
-
-
-def _transient(error: BaseException) -> bool:
-    if isinstance(error, CallFailed):
-        # A database deadlock or a connection lost before the commit: nothing was written.
-        return error.kind in ("deadlock", "lost")
-    return isinstance(error, (CannotConnect, CallUncertain))
 
 
 def _after_failure(

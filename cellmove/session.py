@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove import audit, permission
 from cellmove.clock import Clock
-from cellmove.db import state
 from cellmove.errors import (
     CallError,
     CellmoveError,
@@ -34,7 +33,6 @@ from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
     from cellmove.gateway import Gateway
-    from cellmove.preflight import Check
     from cellmove.probe import Probe
     from cellmove.settings import Settings
 
@@ -59,23 +57,6 @@ class Session:
     consent: Consent = field(default_factory=Consent)
 
 
-@dataclass(frozen=True)
-class PlanReport:
-    """What ``plan`` found.
-
-    :param move: the move that was opened, or the open one that fits; None for a dry run or a refusal
-    """
-
-    move: Move | None
-    summary: Mapping[str, Any]
-    checks: tuple[Check, ...]
-
-    @property
-    def refused(self) -> bool:
-        """Whether any check refuses the move."""
-        return any(check.level == "refusal" for check in self.checks)
-
-
 def open_session(
     settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0, clock: Clock | None = None,
     consent: Consent | None = None,
@@ -96,157 +77,6 @@ def open_session(
         where / "locks",
         consent=consent or Consent(),
     )
-
-
-def plan(
-    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
-    force_locked: bool, open_move: bool, max_hosts: int | None = None, accept_loss: tuple[str, ...] = (),
-    runs_to: State | None = None,
-) -> PlanReport:  # fmt: skip
-    """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
-
-    :param max_hosts: how many of the scheduler's hosts are tried; None: as many as it offers
-    :param accept_loss: names of losses that are no reason against it
-    :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
-    """
-    from cellmove.steps.plan import gather
-
-    there = _open_move(session, server)
-    if there is not None:
-        if _fits(there, flavor, host, _cell_name(session, cell), exactly=True):
-            return PlanReport(there, {}, ())
-        raise _has_another_aim(there)
-    with _before_anything_is_written():
-        planned = gather(
-            session.gateway,
-            session.clock,
-            server=server,
-            flavor=flavor,
-            host=host,
-            cell=cell,
-            force_locked=force_locked,
-            accept_loss=accept_loss,
-            begun_today=permission.begun_today(session),
-        )
-        report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
-        if not report.refused:
-            names = (planned.facts["source_cell_uuid"], *planned.facts["target_cells"])
-            session.gateway.reach(session.gateway.cell(name) for name in names)
-    if report.refused or not open_move:
-        return report
-    facts = planned.facts
-    if max_hosts:
-        facts["command"] += f" --max-hosts {max_hosts}"
-    if runs_to is not None:
-        permission.for_plan(session, facts, runs_to)
-    _reconcile_server(session, facts["server_id"])
-    with _lock(session, facts["server_id"], facts["server_name"]):
-        now = session.clock.text()
-        move = Move(
-            id=f"move-{session.clock.new_token()}",
-            server_id=facts["server_id"],
-            server_name=facts["server_name"],
-            kind=facts["kind"],
-            state=State.PLANNED,
-            created_at=now,
-            updated_at=now,
-            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": max_hosts or 0},
-        )
-        session.journal.open_move(move)
-    return PlanReport(move, planned.summary, planned.checks)
-
-
-def move_for(
-    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool,
-    max_hosts: int | None = None,
-    accept_loss: tuple[str, ...] = (), confirm: bool = False,
-) -> PlanReport:  # fmt: skip
-    """The move that this command means: the open one that fits, or a newly planned one.
-
-    :param confirm: the command goes on to confirm
-    :raises Refused: the server has an open move of another kind
-    """
-    move = _open_move(session, server)
-    cell = _cell_name(session, cell)
-    if move is None:
-        move = _done_already(session, server, flavor, host, cell)
-        if move is not None:
-            return PlanReport(move, {}, ())
-        aim = State.CONFIRMED if confirm else State.FINISHED
-        return plan(
-            session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True,
-            max_hosts=max_hosts, accept_loss=accept_loss, runs_to=aim,
-        )  # fmt: skip
-    if not _fits(move, flavor, host, cell, exactly=False):
-        raise _has_another_aim(move)
-    return PlanReport(move, {}, ())
-
-
-def _open_move(session: Session, server: str) -> Move | None:
-    """The open move of a server named by name or UUID, if there is one and its owner has not ended it."""
-    server_id = _server_id(session, server)
-    _reconcile_server(session, server_id)
-    move = session.journal.open_move_of(server_id)
-    if move is not None and move.is_repair:
-        raise Refused(
-            f"{move.id} was begun on {move.server_name} and not finished: it mends leftovers that an audit found",
-            state="nothing was written by this run",
-            next_command=f"cellmove resume {move.id}",
-        )
-    return move
-
-
-def _server_id(session: Session, server: str) -> str:
-    from cellmove.cloud.servers import find_server
-
-    with _before_anything_is_written():
-        return str(find_server(session.gateway.admin, server)["id"])
-
-
-def _cell_name(session: Session, cell: str | None) -> str | None:
-    if not cell:
-        return None
-    with _before_anything_is_written():
-        return session.gateway.cell(cell).name
-
-
-def _has_another_aim(move: Move) -> Refused:
-    return Refused(
-        f"{move.server_name} already has an open move, {move.id}, with another aim: {move.plan['command']}",
-        state=f"that move is {move.state}; nothing was written",
-        next_command=f"cellmove show {move.id}",
-    )
-
-
-def _fits(move: Move, flavor: str | None, host: str | None, cell: str | None, *, exactly: bool) -> bool:
-    """Whether a command with these words means this move.
-
-    :param exactly: what is not said has not been said then either
-    """
-    facts = move.plan
-    unsaid = ("",) if exactly else (facts["wanted_host"], facts["wanted_cell"])
-    kind_fits = (flavor is None) == (move.kind == "migration")
-    flavor_fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"])
-    host_fits = facts["wanted_host"] in ((host,) if host else unsaid)
-    cell_fits = facts["wanted_cell"] in ((cell,) if cell else (*unsaid, *([facts["wanted_cell"]] if host else [])))
-    return kind_fits and flavor_fits and host_fits and cell_fits
-
-
-def _done_already(session: Session, server: str, flavor: str | None, host: str | None, cell: str | None) -> Move | None:
-    """The server's last move, if this very command made it and the server is still where it took it.
-
-    Run every night from cron, the same command must not move a server back and forth.
-    """
-    server_id = _server_id(session, server)
-    moves = [move for move in session.journal.all_moves() if move.server_id == server_id and not move.is_repair]
-    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], flavor, host, cell, exactly=True):
-        return None
-    facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
-    with _before_anything_is_written():
-        instance = state.read_instance(
-            session.gateway.database(session.gateway.cell(facts["target_cell_uuid"])), server_id
-        )
-    return moves[-1] if instance is not None and instance["host"] == facts["target_host"] else None
 
 
 def find_move(session: Session, reference: str) -> Move:
@@ -293,7 +123,7 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
     :raises Refused: it is not this step's turn; the message names the one whose turn it is. Or the
         server is not what it was, and is not confirmed
     """
-    with _lock(session, move.server_id, move.server_name):
+    with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         _check_no_other(session, move)
         if _is_past(move, step):
@@ -308,7 +138,7 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
 
 def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
     """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back."""
-    with _lock(session, move.server_id, move.server_name):
+    with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         _check_there(session, move)
         if move.state is State.ROLLING_BACK:
@@ -346,7 +176,7 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
     :param host_restarted: the operator's word that the call under way died with its host
     """
     session = replace(session, host_restarted=host_restarted)
-    with _lock(session, move.server_id, move.server_name):
+    with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if not move.is_open:
             return move
@@ -399,7 +229,7 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
     :raises Refused: it is confirmed, or its confirm has begun to destroy the source
     """
     session = replace(session, host_restarted=host_restarted)
-    with _lock(session, move.server_id, move.server_name):
+    with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         if move.state in (State.ROLLED_BACK, State.REVERTED):
             return move
@@ -435,7 +265,7 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
 
 
 @contextmanager
-def _lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
+def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
     """One run per server: on this machine, and on every machine that shares the journal."""
     with (
         server_lock(session.lock_directory, server_id, server_name),
@@ -474,7 +304,11 @@ def _runner(session: Session) -> Runner:
 
 
 @contextmanager
-def _before_anything_is_written() -> Iterator[None]:
+def before_anything_is_written() -> Iterator[None]:
+    """What a call came to while a command only looks.
+
+    :raises Unreachable: it did not answer, or it failed
+    """
     try:
         yield
     except CallError as error:
@@ -541,7 +375,8 @@ def _check_turn(session: Session, move: Move, step: Step) -> None:
     raise Refused(why, state="nothing was written", next_command=commands[0] if commands else again)
 
 
-def _reconcile_server(session: Session, server_id: str) -> None:
+def reconcile_server(session: Session, server_id: str) -> None:
+    """Close the open move of a server that its owner ended through nova's own API meanwhile."""
     move = session.journal.open_move_of(server_id)
     if move is not None:
         _reconciled(session, move)
@@ -554,7 +389,7 @@ def _reconciled(session: Session, move: Move) -> Move:
     if reached is None or reached is State.SWEEPING:
         return move
     try:
-        with _lock(session, move.server_id, move.server_name):
+        with lock(session, move.server_id, move.server_name):
             move = session.journal.set_state(move.id, reached)
     except Locked:
         return move

@@ -18,7 +18,8 @@ from cellmove.db import look, records, state
 from cellmove.errors import CallError, NotFound, Refused, Unreachable
 from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
-from cellmove.pipeline import facts_of, patiently
+from cellmove.pipeline import facts_of
+from cellmove.retry import patiently
 
 if TYPE_CHECKING:
     from cellmove.probe import Probe

@@ -59,7 +59,7 @@ def a_move(state: State = State.PLANNED, move_id: str = "m1") -> Move:
 
 @dataclass
 class Fake:
-    """Stands in for the module cellmove.session and records what it was asked."""
+    """Stands in for the modules cellmove.session and cellmove.planning and records what it was asked."""
 
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     error: BaseException | None = None
@@ -70,13 +70,20 @@ class Fake:
     interrupted: Callable[[], int] | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
-    def module(self) -> ModuleType:
-        module = ModuleType("cellmove.session")
-        for name in (
-            "open_session", "plan", "move_for", "find_move", "run_step", "run_to_finish", "resume", "resume_all", "rollback",
-        ):  # fmt: skip
-            setattr(module, name, getattr(self, name))
-        return module
+    def modules(self) -> dict[str, ModuleType]:
+        """The two modules that it stands in for, by their last names."""
+        functions = {
+            "session": (
+                "open_session", "find_move", "run_step", "run_to_finish", "resume", "resume_all", "rollback",
+            ),
+            "planning": ("plan", "move_for"),
+        }  # fmt: skip
+        made = {}
+        for module, names in functions.items():
+            made[module] = ModuleType(f"cellmove.{module}")
+            for name in names:
+                setattr(made[module], name, getattr(self, name))
+        return made
 
     def open_session(
         self, settings: Any, observer: Callable[[Event], None], *, interrupted: Callable[[], int], **more: Any
@@ -134,9 +141,9 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     fake = Fake()
-    module = fake.module()
-    monkeypatch.setitem(sys.modules, "cellmove.session", module)
-    monkeypatch.setattr(cellmove, "session", module, raising=False)
+    for name, module in fake.modules().items():
+        monkeypatch.setitem(sys.modules, f"cellmove.{name}", module)
+        monkeypatch.setattr(cellmove, name, module, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("CELLMOVE_DEBUG", raising=False)
     for name in list(os.environ):
