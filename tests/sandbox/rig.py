@@ -26,6 +26,7 @@ import requests
 import sqlalchemy
 from sqlalchemy import event, exc
 
+from cellmove import planning
 from cellmove import session as sessions
 from cellmove import settings as settings_module
 from cellmove.clock import Clock
@@ -324,13 +325,13 @@ class Rig:
     def _verb(self, session: sessions.Session, verb: str, what: str, more: tuple[str, ...]) -> None:
         if verb in ("resize", "migrate"):
             flavor = more[0] if verb == "resize" else None
-            report = sessions.move_for(session, what, flavor, host=None, cell="cell2", force_locked=False)
+            report = planning.move_for(session, what, flavor, host=None, cell="cell2", force_locked=False)
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
             sessions.run_to_finish(session, report.move, confirm="--confirm" in more)
         elif verb == "plan":
             flavor = more[0] if more else None
-            report = sessions.plan(session, what, flavor, host=None, cell="cell2", force_locked=False, open_move=True)
+            report = planning.plan(session, what, flavor, host=None, cell="cell2", force_locked=False, open_move=True)
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
         elif verb == "show":
