@@ -42,6 +42,7 @@ __all__ = [
 
 IMAGE = "lab-image"
 NETWORK = "lab-net"
+CONFLICT = 409
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICdBqkyp6O5JZX07XspyttK+enUTf5ZE8KXapfBDmKsB lab"
 
 
@@ -101,10 +102,12 @@ def flavor_id(name):
 
 
 def create_keypair(name, cloud="lab"):
-    """A keypair of that name, made if it is not there."""
+    """A keypair of that name, made if it is not there; another thread may be making it at this moment."""
     compute = connect(cloud).compute
     if compute.find_keypair(name) is None:
-        raise_for(compute.post("/os-keypairs", json={"keypair": {"name": name, "public_key": PUBLIC_KEY}}))
+        answer = compute.post("/os-keypairs", json={"keypair": {"name": name, "public_key": PUBLIC_KEY}})
+        if answer.status_code != CONFLICT:
+            raise_for(answer)
 
 
 def create_volume(name, *, size=1, bootable=False, cloud="lab", seconds=60.0):

@@ -13,6 +13,9 @@ JSON_COLUMNS = {
     "device_metadata", "trusted_certs", "resources", "keypairs", "extra_info", "spec",
 }  # fmt: skip
 
+DEADLOCK = 1213  # ER_LOCK_DEADLOCK
+PURGES = 5
+
 
 def connect_database():
     """One connection that may read everything."""
@@ -71,8 +74,22 @@ def purge(server_id):
     """Make a server that the API no longer shows gone for good: its rows in all cells, what it holds in placement.
 
     A test that failed half-way may leave an instance that is hidden, or in a cell that the mapping does not point at;
-    nova would count its resources for ever.
+    nova would count its resources for ever. Nova may be writing the same rows: a deadlock that the database ended is
+    tried again.
     """
+    import pymysql
+
+    for again in reversed(range(PURGES)):
+        try:
+            purge_once(server_id)
+            return
+        except pymysql.err.OperationalError as error:
+            if error.args[0] != DEADLOCK or not again:
+                raise
+
+
+def purge_once(server_id):
+    """What `purge` does, without trying again."""
     connection = connect_database()
     try:
         consumers = {server_id}

@@ -207,7 +207,7 @@ def _prepared(traces: Traces) -> Iterator[Line]:
     yield Line(Step.PREP_DEST, "bind_ports", phase, {"ports": ports}, {})
     yield Line(Step.PREP_DEST, "reserve_volumes", phase, {"known": _known_attachments(traces)}, {})
     ready = all(port.id in traces.bound for port in traces.ports)
-    ready = ready and all(mapping["attachment_id"] is not None for mapping in target.volumes)
+    ready = ready and len(_target_attachments(traces)) == len(target.volumes)
     if not claimed and not ready:
         return
     yield Line(Step.PREP_DEST, "claim", Phase.DONE if claimed == SUCCESS else Phase.INTENT, {}, {})
@@ -253,8 +253,21 @@ def _finished(traces: Traces) -> Iterator[Line]:
 
 def _known_attachments(traces: Traces) -> list[str]:
     """The attachments that are none of this move's: all but the target's, and empty ones that nobody names."""
-    theirs = {mapping["attachment_id"] for mapping in (traces.target.volumes if traces.target is not None else ())}
+    theirs = _target_attachments(traces)
     return [each for each in all_but_nameless(traces.attachments, traces.source, None) if each not in theirs]
+
+
+def _target_attachments(traces: Traces) -> set[str]:
+    """The attachments that were made for the target host.
+
+    Nova copies block devices with the source's attachment in them, and gives them their own one after the
+    other later (nova/conductor/tasks/cross_cell_migrate.py, PrepResizeAtDestTask).
+    """
+    target, source = (
+        {mapping["attachment_id"] for mapping in (end.volumes if end is not None else ())} - {None}
+        for end in (traces.target, traces.source)
+    )
+    return target - source
 
 
 def all_but_nameless(attachments: Iterable[Attachment], *ends: End | None) -> list[str]:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 CASES = [
     ("cell-not-decided", "image", "rollback"),
-    ("half-copied", "image", "resume"), ("attachment-made", "volume", "rollback"),
+    ("half-copied", "image", "resume"), ("attachment-made", "volume", "rollback"), ("attachment-made", "image", "resume"),
     ("claimed", "image", "rollback"), ("before-stop", "image", "resume"), ("stopping", "image", "resume"),
     ("stopped", "volume", "rollback"), ("stopped", "image", "resume"), ("starting", "image", "rollback"),
     ("starting", "volume", "resume"), ("target-shown", "image", "rollback"), ("mapping-switched", "volume", "resume"),

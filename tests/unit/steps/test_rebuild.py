@@ -46,7 +46,9 @@ def traces(**changes: Any) -> Traces:
 
 def copied(**changes: Any) -> Traces:
     """And copied to the target, ports and volumes made ready, nothing claimed."""
-    target = end(hidden=1)
+    target = dataclasses.replace(
+        end(hidden=1), volumes=({"id": 9, "volume_id": "volume-1", "attachment_id": "theirs"},)
+    )
     return traces(target=target, arrival=ARRIVAL, bound=frozenset({"port-1"}), **changes)
 
 
@@ -95,6 +97,14 @@ def test_only_attachments_that_are_not_the_moves_own_are_known() -> None:
     of = dataclasses.replace(copied(), target=target, attachments=(*traces().attachments, loose, foreign, theirs))
     (line,) = [line for line in rebuild(of)[1] if line.action == "reserve_volumes"]
     assert line.intent == {"known": ["attachment-1", "old-1"]}
+
+
+def test_the_sources_attachment_in_a_copy_that_nova_just_made_is_none_of_the_target() -> None:
+    """Nova copies block devices as they are, and gives them an attachment of their own later."""
+    of = dataclasses.replace(copied(), target=end(hidden=1), by_nova=True)
+    lines = {line.action: line for line in rebuild(of)[1]}
+    assert lines["reserve_volumes"].intent == {"known": ["attachment-1"]}
+    assert "claim" not in lines
 
 
 @pytest.mark.parametrize(("status", "before"), [("attached", "attachment-1"), ("reserved", REPLACED)])
