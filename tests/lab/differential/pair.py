@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import cloud, oracle
+from lab.layout import HOSTS
 from lab.rows import connect_database, rows
 from tests.scenarios.normal import normalised
 
@@ -100,11 +101,11 @@ def give_a_past(server: str) -> None:
 def leaves(server: Rich) -> dict[str, Any]:
     """Everything about a server as path -> value, with words for what only this run knows.
 
-    The hosts of the target cell have one name: nova's resize cannot be told to which it is to go.
+    The hosts of the target cell have one name and one address: nova's resize cannot be told to which it is to go.
     """
     shot = oracle.picture(server.id)
     shot["more"] = more(shot)
-    hosts = dict.fromkeys(TARGET_HOSTS, "target-host")
+    hosts = dict.fromkeys(TARGET_HOSTS, "target-host") | {HOSTS[host]: "target-address" for host in TARGET_HOSTS}
     literal = {server.name: "NAME", server.first_name: "FIRST-NAME", **hosts, **requests(shot)}
     said = normalised(shot, literal)
     said["more"] = normalised_rows(shot["more"], server, literal)
