@@ -1,0 +1,1 @@
+"""Many moves under limits: a cell emptied over several nights."""
