@@ -159,7 +159,9 @@ def _step_documents(move: Move, entries: Sequence[Entry]) -> list[Document]:
     reverting = any(entry.step == Step.REVERT and entry.phase is not Phase.UNDONE for entry in entries)
     for step in TRANSITIONS:
         own = [entry for entry in entries if entry.step == step]
-        if (step is Step.REPAIR) is not move.is_repair or (step is Step.SWEEP and not own):
+        if (step is Step.REPAIR) is not move.is_repair or (step is Step.CORDON) is not move.is_drain:
+            continue
+        if step is Step.SWEEP and not own:
             continue
         state = _step_state(move, step, own)
         ahead = move.is_open and move.state is not State.ROLLING_BACK

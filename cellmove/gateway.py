@@ -5,7 +5,10 @@ A gateway is shared by everything a run does. It holds no state about moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +27,28 @@ if TYPE_CHECKING:
     from cellmove.settings import Settings
 
 
+@dataclass
+class Choice:
+    """What holds while a target host is chosen.
+
+    :param full: hosts that may not be chosen now, because enough servers are on their way there
+    :param chosen: the host that was chosen; whoever counts reads it afterwards
+    :param turned_away: set when none was found although there are some that are only full just now
+    """
+
+    full: tuple[str, ...] = ()
+    chosen: str = ""
+    turned_away: bool = False
+
+
+@contextmanager
+def anywhere(_server_id: str) -> Iterator[Choice]:
+    """A choice that nothing limits: what holds for a single move."""
+    yield Choice()
+
+
 class Gateway:
-    """Connections of one run.
+    """Connections of one run. Its threads share them.
 
     :param settings: where everything is
     """
@@ -34,6 +57,8 @@ class Gateway:
         self.settings = settings
         self._databases: dict[str, CellDatabase] = {}
         self._buses: dict[str, Bus] = {}
+        self._opening = threading.RLock()
+        self.choosing: Callable[[str], AbstractContextManager[Choice]] = anywhere
 
     @cached_property
     def api_engine(self) -> Engine:
@@ -60,14 +85,17 @@ class Gateway:
 
     def database(self, cell: Cell) -> CellDatabase:
         """The database of a cell, its tables reflected."""
-        if cell.uuid not in self._databases:
-            engine = cells_module.open_database(cell.database_url, connect_timeout=self.settings.connect_timeout)
-            try:
-                cells_module.probe_database(engine)
-            except CannotConnect as error:
-                raise CannotConnect(f"database of {cell.name}: {error}") from None
-            self._databases[cell.uuid] = open_cell_database(engine, cell.name)
-        return self._databases[cell.uuid]
+        with self._opening:
+            return self._databases.get(cell.uuid) or self._open(cell)
+
+    def _open(self, cell: Cell) -> CellDatabase:
+        engine = cells_module.open_database(cell.database_url, connect_timeout=self.settings.connect_timeout)
+        try:
+            cells_module.probe_database(engine)
+        except CannotConnect as error:
+            raise CannotConnect(f"database of {cell.name}: {error}") from None
+        self._databases[cell.uuid] = opened = open_cell_database(engine, cell.name)
+        return opened
 
     def bus(self, cell: Cell) -> Bus:
         """The message bus of a cell."""
@@ -85,9 +113,10 @@ class Gateway:
         return self._bus(url, "notifications") if url else self.api_bus
 
     def _bus(self, url: str, name: str) -> Bus:
-        if url not in self._buses:
-            self._buses[url] = bus_module.open_bus(url, name, self.settings)
-        return self._buses[url]
+        with self._opening:
+            if url not in self._buses:
+                self._buses[url] = bus_module.open_bus(url, name, self.settings)
+            return self._buses[url]
 
     @cached_property
     def admin(self) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import seal
 from cellmove.errors import Locked, Refused, Stopped, Unreachable, Usage, scrub
-from cellmove.move import AUDIT, CLOSED, Entry, Move, Phase, State
+from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Row
@@ -43,12 +43,17 @@ class Journal:
         self.engine = engine
         self.now = now
         self.location = location
+        self._turn = threading.Lock()
         self.metadata = seal.make_metadata()
         self.moves = self.metadata.tables["moves"]
         self.entries = self.metadata.tables["entries"]
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction.
+
+        :raises Unreachable: the journal cannot be written or read, or is damaged
+        """
         from sqlalchemy.exc import DBAPIError, IntegrityError
 
         try:
@@ -68,8 +73,22 @@ class Journal:
             ) from None
 
     @contextmanager
+    def exclusive(self) -> Iterator[Connection]:
+        """One transaction that writes. In a file it is the only one; in a database its rows' locks say what it keeps out.
+
+        The threads of a process take turns here: SQLite lets one writer wait for another by sleeping.
+        """
+        if self.engine.dialect.name != "sqlite":
+            with self.transaction() as connection:
+                yield connection
+            return
+        with self._turn, self.transaction() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._transaction() as connection:
+        with self.exclusive() as connection:
             seal.lock_digest(connection, self.metadata.tables["about"])
             yield connection
 
@@ -116,21 +135,25 @@ class Journal:
         return found[0] if found else None
 
     def all_moves(self) -> list[Move]:
-        """Every move, oldest first."""
-        return self._select(None)
+        """Every move, oldest first; drains are none."""
+        return self._select(self.moves.c.kind != DRAIN)
+
+    def drains(self) -> list[Move]:
+        """The records of cells that were or are being emptied, oldest first."""
+        return self._select(self.moves.c.kind == DRAIN)
 
     def begun_since(self, moment: str) -> int:
-        """How many moves had their first action begun since then; repairs are no moves.
+        """How many moves had their first action begun since then; repairs and drains are no moves.
 
         :param moment: as the journal writes times: UTC, ISO 8601
         """
         from sqlalchemy import func, select
 
-        repairs = select(self.moves.c.id).where(self.moves.c.kind == AUDIT)
-        begun = select(func.min(self.entries.c.started_at).label("begun")).where(self.entries.c.move_id.not_in(repairs))
+        others = select(self.moves.c.id).where(self.moves.c.kind.in_([AUDIT, DRAIN]))
+        begun = select(func.min(self.entries.c.started_at).label("begun")).where(self.entries.c.move_id.not_in(others))
         firsts = begun.group_by(self.entries.c.move_id).subquery()
         query = select(func.count()).select_from(firsts).where(firsts.c.begun >= moment)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return int(connection.execute(query).scalar() or 0)
 
     def find(self, reference: str) -> list[Move]:
@@ -141,7 +164,8 @@ class Journal:
         exact = self.move(reference)
         if exact is not None:
             return [exact]
-        found = self._select((self.moves.c.server_id == reference) | (self.moves.c.server_name == reference))
+        named = (self.moves.c.server_id == reference) | (self.moves.c.server_name == reference)
+        found = self._select(named & (self.moves.c.kind != DRAIN))
         moves = [move for move in found if not move.is_repair]
         return [move for move in found if move.is_open] or moves or found
 
@@ -172,7 +196,7 @@ class Journal:
         query = select(self.moves).order_by(self.moves.c.created_at, self.moves.c.id)
         if condition is not None:
             query = query.where(condition)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [_move(row) for row in connection.execute(query)]
 
     @contextmanager
@@ -191,7 +215,7 @@ class Journal:
 
         if self.engine.dialect.name not in ("mysql", "mariadb"):
             raise Usage(f"a journal shared by machines has to be in MySQL or MariaDB, not {self.engine.dialect.name}")
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             name = f"cellmove-{server_id}"
             if connection.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name}).scalar() != 1:
                 raise Locked(
@@ -211,7 +235,7 @@ class Journal:
         from sqlalchemy import select
 
         query = select(self.entries).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
     def intend(self, move_id: str, step: str, action: str, intent: Mapping[str, Any]) -> Entry:

@@ -14,6 +14,9 @@ SCHEMA_VERSION = 1
 AUDIT = "audit"
 """The kind of a record that is no move: leftovers that an audit mends."""
 
+DRAIN = "drain"
+"""The kind of a record that is no move: a cell that is being emptied. Its actions cordon the cell."""
+
 LOSSES = ("ephemeral", "swap", "local-disk", "config-drive", "vtpm", "nvram", "pmem")
 """What of a server does not travel, by the names under which an operator accepts that."""
 
@@ -33,12 +36,15 @@ class State(enum.StrEnum):
     SERVER_GONE = "server-gone"
     REPAIRING = "repairing"  # leftovers that an audit found are being mended
     REPAIRED = "repaired"
+    CORDONING = "cordoning"  # a cell is closed to new servers
+    DRAINING = "draining"  # it is closed, and its servers are being moved
+    DRAINED = "drained"
 
 
 class Step(enum.StrEnum):
     """What a person runs. ``plan`` makes the move and so has no transition.
 
-    ``sweep`` is run by ``resume`` and ``rollback`` alone, ``repair`` by ``audit`` and ``resume``.
+    ``sweep`` is run by ``resume`` and ``rollback`` alone, ``repair`` by ``audit`` and ``resume``, ``cordon`` by ``drain-cell``.
     """
 
     PREP_DEST = "prep-dest"
@@ -48,6 +54,7 @@ class Step(enum.StrEnum):
     REVERT = "revert"
     SWEEP = "sweep"
     REPAIR = "repair"
+    CORDON = "cordon"
 
 
 TRANSITIONS: Mapping[Step, tuple[State, State]] = {
@@ -58,13 +65,16 @@ TRANSITIONS: Mapping[Step, tuple[State, State]] = {
     Step.REVERT: (State.FINISHED, State.REVERTED),
     Step.SWEEP: (State.SWEEPING, State.SERVER_GONE),
     Step.REPAIR: (State.REPAIRING, State.REPAIRED),
+    Step.CORDON: (State.CORDONING, State.DRAINING),
 }
 """Which step leads from which state to which; the only place that knows the order."""
 
 TO_FINISH = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
 """The steps that ``resize`` and ``migrate`` run."""
 
-CLOSED = frozenset({State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE, State.REPAIRED})
+CLOSED = frozenset(
+    {State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE, State.REPAIRED, State.DRAINED}
+)
 """A move in one of these states is over; a server has at most one move that is not."""
 
 
@@ -79,7 +89,7 @@ class Move:
     id: str
     server_id: str
     server_name: str
-    kind: str  # nova's migration_type: "resize" or "migration"; "audit" for a repair, which moves nothing
+    kind: str  # nova's migration_type: "resize" or "migration"; "audit" or "drain" for what moves nothing itself
     state: State
     created_at: str  # UTC, ISO 8601
     updated_at: str
@@ -95,6 +105,11 @@ class Move:
     def is_repair(self) -> bool:
         """Whether it mends leftovers and moves nothing."""
         return self.kind == AUDIT
+
+    @property
+    def is_drain(self) -> bool:
+        """Whether it is the record of a cell that is being emptied; its server is the cell."""
+        return self.kind == DRAIN
 
     @property
     def is_open(self) -> bool:
@@ -133,6 +148,9 @@ def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
 
     :param busy: the step that was begun and not completed, if any
     """
+    if move.is_drain:
+        again = () if not move.is_open else (f"cellmove drain-cell {move.server_name}",)
+        return (f"cellmove drain abort {move.server_name}",) if move.state is State.ROLLING_BACK else again
     if move.state is State.ROLLING_BACK:
         return (f"cellmove rollback {move.id}",)
     if busy in (Step.CONFIRM, Step.REVERT) or move.state in (State.SWEEPING, State.REPAIRING):

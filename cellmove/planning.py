@@ -37,13 +37,14 @@ class PlanReport:
 def plan(
     session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
     force_locked: bool, open_move: bool, max_hosts: int | None = None, accept_loss: tuple[str, ...] = (),
-    runs_to: State | None = None,
+    runs_to: State | None = None, cells: tuple[str, ...] = (),
 ) -> PlanReport:  # fmt: skip
     """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
 
     :param max_hosts: how many of the scheduler's hosts are tried; None: as many as it offers
     :param accept_loss: names of losses that are no reason against it
     :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
+    :param cells: the cells it may go to, instead of ``cell`` and ``host``: see :func:`cellmove.steps.plan.gather`
     """
     from cellmove.steps.plan import gather
 
@@ -63,6 +64,7 @@ def plan(
             force_locked=force_locked,
             accept_loss=accept_loss,
             begun_today=permission.begun_today(session),
+            cells=cells,
         )
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
         if not report.refused:

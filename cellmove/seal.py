@@ -128,12 +128,10 @@ def change(connection: Connection, table: Table, key: Mapping[str, Any], values:
 
 
 def lock_digest(connection: Connection, about: Table) -> None:
-    """Begin to write: from here to the transaction's end nobody else changes the digest."""
+    """From here to the transaction's end nobody else changes the digest. In SQLite nobody else writes at all, anyway."""
     from sqlalchemy import select
 
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
+    if connection.dialect.name != "sqlite":
         connection.execute(select(about.c.digest).with_for_update())
 
 

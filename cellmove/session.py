@@ -92,6 +92,9 @@ def find_move(session: Session, reference: str) -> Move:
     if len(found) > 1 and any(move.is_open for move in found):
         listed = "\n".join(f"  {m.id}  {m.server_name}  {m.server_id}  {m.state}" for m in found)
         raise Usage(f"{reference!r} means several moves; name one:\n{listed}")
+    if found[-1].is_drain:
+        cell = found[-1].server_name
+        raise Usage(f"{found[-1].id} is no move: it empties {cell}", next_command=f"cellmove drain status {cell}")
     return _reconciled(session, found[-1])
 
 

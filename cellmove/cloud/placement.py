@@ -148,6 +148,26 @@ def provider_names(connection: Connection, uuids: Iterable[str]) -> dict[str, st
     return names
 
 
+def room_of(connection: Connection, provider: str) -> dict[str, tuple[float, float]]:
+    """How much of each resource class a provider has to give, and how much of that is taken; two calls.
+
+    :returns: (capacity, used) by class, as placement counts: (total - reserved) * allocation_ratio; nothing when
+        there is no such provider
+    """
+    path = f"/resource_providers/{provider}"
+    answers = [
+        request(connection, "placement", "GET", f"{path}/{what}", microversion=MICROVERSION, accept={404})
+        for what in ("inventories", "usages")
+    ]
+    if any(answer.status_code == 404 for answer in answers):
+        return {}
+    inventories, usages = answers[0].json()["inventories"], answers[1].json()["usages"]
+    return {
+        name: ((each["total"] - each.get("reserved", 0)) * each.get("allocation_ratio", 1.0), usages.get(name, 0))
+        for name, each in inventories.items()
+    }
+
+
 def resources_of(allocations: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Only the amounts by provider and resource class, for comparing."""
     return {provider: dict(held["resources"]) for provider, held in allocations.items()}

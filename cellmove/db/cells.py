@@ -158,6 +158,19 @@ def _resolved(row: Any, column: str, settings: Settings) -> str:
     return resolve_url(template, default)
 
 
+def set_disabled(api_engine: Engine, uuid: str, *, disabled: bool) -> bool:
+    """Keep the scheduler from choosing a cell, or let it again: nova-manage cell_v2 update_cell --disable, --enable.
+
+    :returns: whether it was otherwise before
+    """
+    from sqlalchemy import column, table, update
+
+    mappings = table("cell_mappings", column("uuid"), column("disabled"))
+    query = update(mappings).where(mappings.c.uuid == uuid, mappings.c.disabled != disabled).values(disabled=disabled)
+    with translate_errors("database of the API"), api_engine.begin() as connection:
+        return bool(connection.execute(query).rowcount == 1)
+
+
 def find_cell(cells: Sequence[Cell], name_or_uuid: str) -> Cell:
     """The cell with this UUID or, failing that, this name.
 

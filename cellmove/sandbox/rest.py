@@ -136,6 +136,15 @@ def show_server(cloud: Cloud, row: Record, cell: str) -> Record:
     }  # fmt: skip
 
 
+def show_service(row: Record) -> Record:
+    """A service as nova's API gives it."""
+    status = "disabled" if row["disabled"] else "enabled"
+    return {
+        "id": row["uuid"], "host": row["host"], "binary": row["binary"], "status": status,
+        "disabled_reason": row["disabled_reason"],
+    }  # fmt: skip
+
+
 def find_server(cloud: Cloud, server: str) -> Record:
     """The server that the mapping leads to, or 404; asked for by its id, a hidden one is shown as well."""
     for cell in CELLS:
@@ -163,6 +172,27 @@ def _nova(app: Any, cloud: Cloud, base: str) -> None:
     @_route(app, cloud, "GET", "/compute/v2.1/servers/<server>")
     def show(server: str) -> Any:
         return {"server": find_server(cloud, server)}
+
+    @_route(app, cloud, "GET", "/compute/v2.1/os-services")
+    def compute_services() -> Any:
+        query = bottle.request.query
+        return {
+            "services": [
+                show_service(row)
+                for cell in CELLS
+                for row in cloud.rows(cell, "services")
+                if row["binary"] == query.get("binary", row["binary"]) and row["host"] == query.get("host", row["host"])
+            ]
+        }
+
+    @_route(app, cloud, "PUT", "/compute/v2.1/os-services/<service>")
+    def change_service(service: str) -> Any:
+        body = bottle.request.json
+        values = {"disabled": int(body["status"] == "disabled"), "disabled_reason": body.get("disabled_reason")}
+        for cell in CELLS:
+            if cloud.update(cell, "services", values, uuid=service):
+                return {"service": show_service(cloud.row(cell, "services", uuid=service) or {})}
+        raise Refusal(404, f"Service {service} could not be found.")
 
     @_route(app, cloud, "GET", "/compute/v2.1/os-quota-sets/<project>/detail")
     def quota(project: str) -> Any:
@@ -369,8 +399,12 @@ def _placement(app: Any, cloud: Cloud, base: str) -> None:
 
     @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/inventories")
     def inventories(uuid: str) -> Any:
-        amounts = {"DISK_GB": 4000} if uuid in cloud.world.stores else services.CAPACITY
+        amounts = {"DISK_GB": 4000} if uuid in cloud.world.stores else cloud.world.capacity
         return {"inventories": {name: {"total": total} for name, total in amounts.items()}}
+
+    @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/usages")
+    def usages(uuid: str) -> Any:
+        return {"usages": services.usages(cloud, uuid), "resource_provider_generation": 1}
 
     @_route(app, cloud, "GET", "/placement/resource_providers/<uuid>/aggregates")
     def aggregates(uuid: str) -> Any:

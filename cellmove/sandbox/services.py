@@ -13,7 +13,6 @@ PROVIDERS: Mapping[str, str] = {PROVIDER.format(number): host for number, host i
 
 ADDRESSES: Mapping[str, str] = {host: f"127.0.{cell[-1]}.{host[-1]}" for host, cell in HOSTS.items()}
 
-CAPACITY = {"VCPU": 32, "MEMORY_MB": 16384, "DISK_GB": 200}
 
 
 def provider_of(host: str) -> str:
@@ -224,7 +223,7 @@ def put_allocations(cloud: Cloud, bodies: Mapping[str, Record]) -> None:
     after = {name: each["allocations"] for name, each in cloud.world.allocations.items()}
     after |= {consumer: body["allocations"] for consumer, body in bodies.items()}
     for provider in PROVIDERS:
-        for name, capacity in CAPACITY.items():
+        for name, capacity in cloud.world.capacity.items():
             if _used(after.values(), provider, name) > capacity:
                 raise Refusal(409, f"Unable to allocate inventory: {name} on {provider}")
     for consumer, body in bodies.items():
@@ -248,8 +247,17 @@ def room(cloud: Cloud, resources: Mapping[str, int], hosts: Iterable[str] = tupl
         provider
         for provider, host in PROVIDERS.items()
         if host in hosts
-        and all(amount + _used(every, provider, name) <= CAPACITY.get(name, 0) for name, amount in resources.items())
+        and all(
+            amount + _used(every, provider, name) <= cloud.world.capacity.get(name, 0)
+            for name, amount in resources.items()
+        )
     ]
+
+
+def usages(cloud: Cloud, provider: str) -> dict[str, int]:
+    """What is taken of a provider."""
+    every = [each["allocations"] for each in cloud.world.allocations.values()]
+    return {name: _used(every, provider, name) for name in cloud.world.capacity}
 
 
 SHARES = "MISC_SHARES_VIA_AGGREGATE"

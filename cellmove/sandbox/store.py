@@ -21,6 +21,7 @@ Record = dict[str, Any]
 
 HOSTS: Mapping[str, str] = {"c1-host1": "cell1", "c1-host2": "cell1", "c2-host1": "cell2", "c2-host2": "cell2"}
 CELLS = ("cell1", "cell2")
+CAPACITY = {"VCPU": 32, "MEMORY_MB": 16384, "DISK_GB": 200}
 
 
 class Refusal(Exception):
@@ -56,6 +57,7 @@ class World:
     counter: int = 0
     traits: dict[str, list[str]] = field(default_factory=dict)  # of hosts' providers
     stores: dict[str, list[str]] = field(default_factory=dict)  # sharing providers, and the hosts that use them
+    capacity: dict[str, int] = field(default_factory=lambda: dict(CAPACITY))  # of each host
     quota: dict[str, int] = field(default_factory=lambda: {"cores": -1, "ram": -1})
     extensions: list[str] = field(default_factory=lambda: ["binding-extended"])
 

@@ -64,6 +64,7 @@ def gather(
     force_locked: bool,
     accept_loss: tuple[str, ...] = (),
     begun_today: int = 0,
+    cells: tuple[str, ...] = (),
 ) -> Planned:
     """Look at a server and at where it may go.
 
@@ -74,6 +75,8 @@ def gather(
     :param force_locked: also move a server that is locked
     :param accept_loss: names of losses that are no reason against it
     :param begun_today: how many moves were begun in the last 24 hours
+    :param cells: names or UUIDs of the cells it may go to, the one to be asked first first; none for all others.
+        It goes without ``host`` and ``cell``
     :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
     :raises CallError: something cannot be looked at
     """
@@ -84,7 +87,7 @@ def gather(
     server_id = str(found["id"])
     mapping = look.mapping_of(gateway.api_engine, server_id)
     source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
-    wish = _wish(gateway, source, mapped_hosts, host=host, cell=cell)
+    wish = _wish(gateway, source, mapped_hosts, host=host, cell=cell, cells=cells)
     picture = Picture(
         server_id=server_id,
         server_name=str(found.get("name") or server_id),
@@ -131,13 +134,17 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 
 def _wish(
-    gateway: Gateway, source: Cell | None, mapped_hosts: Mapping[str, str], *, host: str | None, cell: str | None
-) -> _Wish:
+    gateway: Gateway, source: Cell | None, mapped_hosts: Mapping[str, str], *, host: str | None, cell: str | None,
+    cells: tuple[str, ...],
+) -> _Wish:  # fmt: skip
     """Which cells are allowed.
 
     :raises Usage: no such cell or host, or the host is in another cell than the one named
     """
-    named = gateway.cell(cell) if cell else None
+    named = gateway.cell(cell) if cell else gateway.cell(cells[0]) if len(cells) == 1 else None
+    if cells and named is None:
+        several = (gateway.cell(each) for each in cells)
+        return _Wish(tuple(each for each in several if source is None or each.uuid != source.uuid))
     if host:
         if host not in mapped_hosts:
             raise Usage(f"there is no compute host {host}{_suggest(host, mapped_hosts)}")

@@ -5,7 +5,6 @@ Follows nova-api's resize, the conductor's MigrationTask, TargetDBSetupTask and 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +14,9 @@ from cellmove.action import Action, Context, Finding
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
-from cellmove.db.cells import Cell
 from cellmove.errors import CallFailed
-from cellmove.hosts import compute, conductor, scheduler
-from cellmove.hosts.context import request_context
-from cellmove.steps import places, recover, takeover
+from cellmove.hosts import compute
+from cellmove.steps import choose_host, places, recover, takeover
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
 """What nova's conductor writes around the whole of it."""
@@ -181,128 +178,6 @@ def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: M
         placement.delete_allocations(context.gateway.admin, server, sleep=context.clock.sleep)
     elif placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
         placement.move_allocations(context.gateway.admin, consumer, server, sleep=context.clock.sleep)
-
-
-# the scheduler, and the hosts that it offers
-
-
-def _offered(context: Context) -> Mapping[str, Any]:
-    """The hosts that are left of what the scheduler chose before, when its first choice did not do.
-
-    nova's own conductor does not try them in a move between cells (nova/conductor/tasks/migrate.py,
-    ``_execute``: CrossCellMigrationTask gets the first one alone).
-    """
-    return {"offered": context.tried[-1].result["alternates"]} if context.tried else {}
-
-
-def _has_another_host(context: Context) -> bool:
-    most = context.facts.get("max_hosts") or len(context.tried) + 2
-    return bool(context.facts["alternates"]) and len(context.tried) + 1 < most
-
-
-def _schedule(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "offered" in intent:
-        return _next_host(context, [scheduler.Selection(**each) for each in intent["offered"]])
-    facts, server, gateway = context.facts, places.server_id(context), context.gateway
-    # An earlier run may have got a claim without its answer: the scheduler would add to it.
-    placement.delete_allocations(gateway.admin, server, sleep=context.clock.sleep)
-    rpc = request_context(gateway, context.clock, facts["request_id"])
-    instance = conductor.instance(gateway.bus(places.source_cell(context)), rpc, server)
-    spec = conductor.request_spec(gateway.api_bus, rpc, server)
-    flavor = _flavor(context, rpc)
-    group = conductor.data(spec).get("instance_group")
-    members = conductor.data(group).get("members") or [] if group else []
-    group_hosts = look.group_hosts(gateway, members, [server]) if members else []
-    refused: CallFailed | None = None
-    for cell in (gateway.cell(name) for name in facts["target_cells"]):
-        prepared = scheduler.prepare_spec(
-            spec,
-            flavor=flavor,
-            instance=instance,
-            volume_backed=facts["volume_backed"],
-            ignore_hosts=[facts["source_host"]],
-            requested_destination=scheduler.destination(cell=cell, host=facts["wanted_host"]),
-            group_hosts=group_hosts,
-        )
-        try:
-            chosen = scheduler.select(gateway.api_bus, rpc, prepared, server)
-        except CallFailed as error:
-            if error.kind != "NoValidHost":
-                raise
-            refused = error
-            continue
-        _hold_only(context, chosen[0])
-        return _selected(context, cell, chosen, flavor)
-    raise refused or CallFailed("there is no other cell", kind="NoValidHost")
-
-
-def _next_host(context: Context, offered: list[scheduler.Selection]) -> Mapping[str, Any]:
-    """Claim the first of the offered hosts that still has room."""
-    flavor = _flavor(context, request_context(context.gateway, context.clock, context.facts["request_id"]))
-    refused = CallFailed("the scheduler offered no other host", kind="NoValidHost")
-    for number, chosen in enumerate(offered):
-        try:
-            _hold_only(context, chosen)
-        except CallFailed as error:
-            if error.kind != "409":
-                raise
-            context.note(f"{chosen.host} has no room any more: {error}")
-            refused = error
-            continue
-        return _selected(context, context.gateway.cell(chosen.cell_uuid), offered[number:], flavor)
-    raise refused
-
-
-def _flavor(context: Context, rpc: Mapping[str, Any]) -> dict[str, Any]:
-    """The flavor that the server will have."""
-    facts = context.facts
-    if facts["kind"] == "resize":
-        return conductor.flavor(context.gateway.api_bus, rpc, facts["new_flavor_id"])
-    return state.current_flavor(state.read_extra(places.source(context), places.server_id(context)))
-
-
-def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
-    """See to it that only the chosen host is claimed.
-
-    An earlier request whose answer was lost may have been served late; the scheduler adds its claim
-    to what is held already (nova/scheduler/client/report.py, claim_resources).
-    """
-    admin, server = context.gateway.admin, places.server_id(context)
-    wanted = chosen.allocation_request.get("allocations") or {}
-    held = placement.allocations_of(admin, server)["allocations"]
-    if wanted and placement.resources_of(held) != placement.resources_of(wanted):
-        placement.delete_allocations(admin, server, sleep=context.clock.sleep)
-        project, user = context.facts["project_id"], context.facts["user_id"]
-        placement.claim(
-            admin,
-            server,
-            chosen.allocation_request,
-            chosen.allocation_request_version,
-            project,
-            user,
-            sleep=context.clock.sleep,
-        )
-
-
-def _selected(
-    context: Context, cell: Cell, chosen: list[scheduler.Selection], flavor: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    first = chosen[0]
-    if first.cell_uuid != cell.uuid:
-        raise CallFailed(f"the scheduler chose {first.host}, which is not in {cell.name}", kind="wrong-cell")
-    if context.facts["wanted_host"] not in ("", first.host):
-        raise CallFailed(
-            f"the scheduler chose {first.host} instead of {context.facts['wanted_host']}", kind="wrong-host"
-        )
-    return {
-        "target_cell": cell.name,
-        "target_cell_uuid": cell.uuid,
-        "target_host": first.host,
-        "target_node": first.node,
-        "limits": first.limits,
-        "alternates": [dataclasses.asdict(other) for other in chosen[1:]],
-        "new_flavor": flavor,
-    }
 
 
 # the records
@@ -498,9 +373,9 @@ ACTIONS = (
     Action(
         "schedule",
         "ask the scheduler: {target_host} in {target_cell}",
-        _schedule,
-        intend=_offered,
-        has_another=_has_another_host,
+        choose_host.choose,
+        intend=choose_host.offered,
+        has_another=choose_host.has_another,
     ),
     Action("copy_records", "copy the records to {target_cell}, hidden", _copy_records, undo=_delete_records),
     Action(

@@ -221,7 +221,7 @@ def _third_cell(cloud: Cloud, _server: str) -> None:
 
 def _full(cloud: Cloud, _server: str) -> None:
     for host in ("c2-host1", "c2-host2"):
-        there = {services.provider_of(host): {"resources": {"VCPU": services.CAPACITY["VCPU"]}}}
+        there = {services.provider_of(host): {"resources": {"VCPU": cloud.world.capacity["VCPU"]}}}
         owner = {"project_id": seed.PROJECT, "user_id": seed.USER, "generation": 1}
         cloud.world.allocations[cloud.new_id(host)] = {"allocations": there, **owner}
 

@@ -7,8 +7,8 @@ import pytest
 from cellmove.move import CLOSED, TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
 
 
-def a_move(state: State) -> Move:
-    return Move("m1", "uuid-1", "web-1", "migration", state, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z")
+def a_move(state: State, kind: str = "migration") -> Move:
+    return Move("m1", "uuid-1", "web-1", kind, state, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z")
 
 
 def test_the_steps_to_finish_follow_on_each_other() -> None:
@@ -22,10 +22,18 @@ def test_the_steps_to_finish_follow_on_each_other() -> None:
 
 
 def test_every_state_but_the_closed_ones_leads_somewhere() -> None:
-    for state in State:
+    of_a_cell = {State.CORDONING, State.DRAINING, State.DRAINED}
+    for state in set(State) - of_a_cell:
         commands = next_commands(a_move(state), None)
         assert bool(commands) == (state not in CLOSED)
         assert all(command.startswith("cellmove ") and command.endswith(" m1") for command in commands)
+
+
+def test_a_drain_goes_on_until_it_is_over() -> None:
+    for state in (State.CORDONING, State.DRAINING):
+        assert next_commands(a_move(state, "drain"), None) == ("cellmove drain-cell web-1",)
+    assert next_commands(a_move(State.ROLLING_BACK, "drain"), None) == ("cellmove drain abort web-1",)
+    assert next_commands(a_move(State.DRAINED, "drain"), None) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""nova's compute services: whether the scheduler may send servers there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cellmove.cloud.identity import request
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+MICROVERSION = "2.53"
+"""From here on a service is named by a UUID, whatever cell it is in."""
+
+LONGEST_REASON = 255
+
+
+@dataclass(frozen=True)
+class ComputeService:
+    """A nova-compute.
+
+    :param reason: why it is disabled; empty when it is not, or nobody said
+    """
+
+    id: str
+    host: str
+    disabled: bool
+    reason: str
+
+
+def compute_services(connection: Connection) -> list[ComputeService]:
+    """All of them, of all cells that nova can reach, by host."""
+    found = _services(connection, {"binary": "nova-compute"})
+    return sorted(found, key=lambda each: each.host)
+
+
+def compute_service(connection: Connection, host: str) -> ComputeService | None:
+    """The one of a host; None when there is none."""
+    return next(iter(_services(connection, {"binary": "nova-compute", "host": host})), None)
+
+
+def disable(connection: Connection, service: ComputeService, reason: str) -> None:
+    """Keep the scheduler from sending servers there.
+
+    :raises CallFailed: refused
+    """
+    _put(connection, service, {"status": "disabled", "disabled_reason": reason[:LONGEST_REASON]})
+
+
+def enable(connection: Connection, service: ComputeService) -> None:
+    """Let the scheduler send servers there again."""
+    _put(connection, service, {"status": "enabled"})
+
+
+def _services(connection: Connection, params: dict[str, str]) -> list[ComputeService]:
+    answer = request(connection, "compute", "GET", "/os-services", params=params, microversion=MICROVERSION).json()
+    return [
+        ComputeService(
+            str(each["id"]), str(each["host"]), each["status"] == "disabled", str(each["disabled_reason"] or "")
+        )
+        for each in answer["services"]
+        if "status" in each  # one in a cell that is down has nothing but its name
+    ]
+
+
+def _put(connection: Connection, service: ComputeService, body: dict[str, Any]) -> None:
+    path = f"/os-services/{service.id}"
+    request(connection, "compute", "PUT", path, json=body, microversion=MICROVERSION)

@@ -1,0 +1,481 @@
+"""The durable queue of a drain: which servers, in which order, who is at work on which, and what came of it.
+
+Kept beside the journal, in the same database. It is no account of what was done to the cloud: that stands
+in the moves' own lines, and a queue that is lost is made anew by the next run. So its rows carry no
+checksums, and several runs on several machines write them at once.
+
+Whoever works on a server has it on a *lease*: for as long as the run keeps renewing it nobody else takes
+the server; after that another run does. The server's own lock and the journal's one open move hold
+besides, so that a run which was only asleep cannot work on a server together with its heir.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from cellmove.drain.item import UNDER_WAY, Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, MetaData, Row, Select, Table
+
+    from cellmove.journal import Journal
+
+LEASE = 60.0
+"""Seconds for which a run that died keeps its servers."""
+
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One server of a drain.
+
+    :param position: its place in the order
+    :param due: seconds since the epoch: when a soaking server is to be looked at again
+    :param began: of the last try, ``ended`` likewise; 0 when there was none
+    :param worker: the run that is at work on it, or was
+    """
+
+    server_id: str
+    name: str
+    project_id: str = ""
+    host: str = ""
+    target_host: str = ""
+    flavor: str = ""
+    new_flavor: str = ""
+    disk_gb: int = 0
+    position: int = 0
+    stage: Stage = Stage.WAITING
+    move_id: str = ""
+    tries: int = 0
+    due: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    worker: str = ""
+    lease_until: float = 0.0
+    code: str = ""
+    reason: str = ""
+    next_command: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many servers may be under way at once, over all runs of a drain; 0 is no limit.
+
+    :param hosts: the target hosts there are; with ``per_target_host`` nothing is begun that could not go anywhere
+    """
+
+    parallel: int = 1
+    per_source_host: int = 0
+    per_target_host: int = 0
+    per_project: int = 0
+    hosts: tuple[str, ...] = ()
+
+
+@functools.cache
+def _metadata() -> MetaData:
+    from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
+
+    metadata = MetaData()
+    Table(
+        "drains",
+        metadata,
+        Column("drain_id", String(32), primary_key=True),
+        Column("control", String(16), nullable=False),
+        Column("wish", Text(1_000_000), nullable=False),
+    )
+    Table(
+        "drain_workers",
+        metadata,
+        Column("drain_id", String(32), primary_key=True),
+        Column("worker", String(128), primary_key=True),
+        Column("began", Float(53), nullable=False),
+        Column("seen_until", Float(53), nullable=False),
+    )
+    lengths = {"server_id": 36, "stage": 16, "move_id": 32, "worker": 128, "project_id": 255, "code": 64}
+    columns = []
+    for each in fields(Task):
+        kind: Any = {"int": Integer, "float": Float(53)}.get(str(each.type), String(lengths.get(each.name, 255)))
+        if each.name in ("reason", "next_command"):
+            kind = Text(1_000_000)
+        columns.append(Column(each.name, kind, nullable=False, primary_key=each.name == "server_id"))
+    Table(
+        "drain_servers",
+        metadata,
+        Column("drain_id", String(32), primary_key=True),
+        *columns,
+        Index("drain_servers_order", "drain_id", "stage", "position"),
+    )
+    return metadata
+
+
+class Queue:
+    """The servers of one drain. Every method is one transaction.
+
+    :param worker: the run's name: machine, process, and something of its own
+    """
+
+    def __init__(self, journal: Journal, drain_id: str, worker: str) -> None:
+        self.journal, self.drain_id, self.worker = journal, drain_id, worker
+        tables = _metadata().tables
+        self.drains, self.workers, self.servers = (
+            tables[name] for name in ("drains", "drain_workers", "drain_servers")
+        )  # fmt: skip
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """A transaction that writes. All of a drain's runs take turns at its row: nothing can lock crosswise."""
+        from sqlalchemy import select
+
+        with self.journal.exclusive() as connection:
+            mine = self.drains.c.drain_id == self.drain_id
+            connection.execute(select(self.drains.c.drain_id).where(mine).with_for_update())
+            yield connection
+
+    # what a drain is asked
+
+    def prepare(self, wish: Mapping[str, Any] | None = None) -> None:
+        """Make the tables and this drain's row, and note what it is asked.
+
+        :param wish: plain JSON values; None leaves what was asked before
+        """
+        from sqlalchemy import insert, select, update
+
+        make_tables(self.journal)
+        mine = self.drains.c.drain_id == self.drain_id
+        with self.journal.exclusive() as connection:
+            there = connection.execute(select(self.drains.c.drain_id).where(mine)).scalar() is not None
+            if not there:
+                values = {"drain_id": self.drain_id, "control": "", "wish": json.dumps(dict(wish or {}))}
+                connection.execute(insert(self.drains).values(**values))
+            elif wish is not None:
+                connection.execute(update(self.drains).where(mine).values(wish=json.dumps(dict(wish))))
+
+    def wish(self) -> dict[str, Any]:
+        """What the newest run was asked; empty when there was none."""
+        found = self._drain()
+        wish: dict[str, Any] = json.loads(found.wish) if found is not None else {}
+        return wish
+
+    def control(self) -> str:
+        """What somebody at another terminal asks of the runs: "", "pause" or "abort"."""
+        found = self._drain()
+        return str(found.control) if found is not None else ""
+
+    def set_control(self, word: str) -> None:
+        """Ask the runs for something; it takes effect between servers."""
+        from sqlalchemy import update
+
+        self.prepare()
+        with self._alone() as connection:
+            connection.execute(update(self.drains).where(self.drains.c.drain_id == self.drain_id).values(control=word))
+
+    def _drain(self) -> Row[Any] | None:
+        from sqlalchemy import select
+
+        if not has_tables(self.journal):
+            return None
+        query = select(self.drains.c.control, self.drains.c.wish).where(self.drains.c.drain_id == self.drain_id)
+        with self.journal.transaction() as connection:
+            return connection.execute(query).one_or_none()
+
+    # who is at work
+
+    def beat(self, now: float) -> None:
+        """Renew this run's leases.
+
+        :param now: seconds since the epoch, as everywhere here
+        """
+        from sqlalchemy import insert, update
+
+        mine = (self.workers.c.drain_id == self.drain_id) & (self.workers.c.worker == self.worker)
+        servers = self.servers
+        held = (servers.c.drain_id == self.drain_id) & (servers.c.worker == self.worker)
+        with self._alone() as connection:
+            now = _now(connection, now)
+            renewed = connection.execute(update(self.workers).where(mine).values(seen_until=now + LEASE))
+            if not renewed.rowcount:
+                row = {"drain_id": self.drain_id, "worker": self.worker, "began": now, "seen_until": now + LEASE}
+                connection.execute(insert(self.workers).values(**row))
+            connection.execute(
+                update(servers).where(held, servers.c.stage.in_(UNDER_WAY)).values(lease_until=now + LEASE)
+            )
+
+    def leave(self) -> None:
+        """Give up every lease: this run ends, in good order or not. What it leaves under way, others may take."""
+        from sqlalchemy import delete, update
+
+        servers = self.servers
+        held = (servers.c.drain_id == self.drain_id) & (servers.c.worker == self.worker)
+        with self._alone() as connection:
+            connection.execute(
+                delete(self.workers).where(
+                    self.workers.c.drain_id == self.drain_id, self.workers.c.worker == self.worker
+                )
+            )
+            connection.execute(update(servers).where(held, servers.c.stage.in_(UNDER_WAY)).values(lease_until=0.0))
+
+    def others(self, now: float) -> list[str]:
+        """The other runs of this drain that are alive, as far as their leases tell."""
+        from sqlalchemy import select
+
+        if not has_tables(self.journal):
+            return []
+        with self.journal.transaction() as connection:
+            query = select(self.workers.c.worker).where(
+                self.workers.c.drain_id == self.drain_id,
+                self.workers.c.worker != self.worker,
+                self.workers.c.seen_until > _now(connection, now),
+            )
+            return list(connection.execute(query.order_by(self.workers.c.began)).scalars())
+
+    def bury(self) -> None:
+        """End the leases of all runs: whoever calls this knows that no other one is alive."""
+        from sqlalchemy import delete, update
+
+        here = self.servers.c.drain_id == self.drain_id
+        with self._alone() as connection:
+            connection.execute(delete(self.workers).where(self.workers.c.drain_id == self.drain_id))
+            connection.execute(update(self.servers).where(here).values(lease_until=0.0))
+
+    # the servers
+
+    def tasks(self, *stages: Stage) -> list[Task]:
+        """The servers of this drain in their order; of these stages, if any are named."""
+        if not has_tables(self.journal):
+            return []
+        with self.journal.transaction() as connection:
+            return [_task(row) for row in connection.execute(self._select(*stages))]
+
+    def _select(self, *stages: Stage) -> Select[Any]:
+        from sqlalchemy import select
+
+        query = select(*(self.servers.c[each.name] for each in fields(Task)))
+        query = query.where(self.servers.c.drain_id == self.drain_id).order_by(self.servers.c.position)
+        return query.where(self.servers.c.stage.in_(stages)) if stages else query
+
+    def sync(self, wanted: Sequence[Task], *, again: bool, ended: float) -> None:
+        """Bring the queue in line with a new look at the cell.
+
+        What is under way or soaking stays as it is. Servers that are not there any more, and were never
+        moved from here, are gone.
+
+        :param wanted: every server of the cell: waiting, skipped or refused
+        :param again: whether what failed before is to be tried again
+        :param ended: the time at which the others are noted to have gone
+        """
+        from sqlalchemy import bindparam, delete, insert, update
+
+        kept = {*UNDER_WAY, Stage.SOAKING, Stage.MOVED} | (set() if again else {Stage.FAILED})
+        servers = self.servers
+        with self._alone() as connection:
+            known = {row.server_id: _task(row) for row in connection.execute(self._select())}
+            new, changed = [], []
+            for task in wanted:
+                before = known.pop(task.server_id, None)
+                if before is not None and (before.stage in kept or (before.stage is Stage.UNVERIFIED and not again)):
+                    continue
+                if before is not None:
+                    changed.append(task)
+                else:
+                    new.append(task)
+            gone = [
+                server_id
+                for server_id, task in known.items()
+                if task.stage in (Stage.WAITING, Stage.SKIPPED, Stage.REFUSED, Stage.FAILED)
+            ]
+            for batch in _batches(new):
+                connection.execute(insert(servers), [{"drain_id": self.drain_id, **_values(task)} for task in batch])
+            # What earlier tries came to is kept beside the new look: how many there were, and the last move.
+            columns = [each.name for each in fields(Task) if each.name not in KEPT]
+            change = (
+                update(servers)
+                .where(servers.c.drain_id == self.drain_id, servers.c.server_id == bindparam("key"))
+                .values({name: bindparam(f"new_{name}") for name in columns})
+            )
+            for batch in _batches(changed):
+                rows = [
+                    {"key": task.server_id, **{f"new_{name}": _values(task)[name] for name in columns}}
+                    for task in batch
+                ]
+                connection.execute(change, rows)
+            for ids in _batches(gone):
+                mine = (servers.c.drain_id == self.drain_id) & servers.c.server_id.in_(ids)
+                connection.execute(
+                    delete(servers).where(mine, servers.c.tries == 0)
+                )  # it was never ours to tell a story of
+                connection.execute(
+                    update(servers).where(mine).values(
+                        stage=Stage.GONE.value, ended=ended, code="gone", next_command="",
+                        reason="it is not in the cell any more: deleted, or moved by somebody else",
+                    )
+                )  # fmt: skip
+
+    def take(self, now: float, limits: Limits, *, start: bool) -> Task | None:
+        """Take the next server on a lease: one whose run died, one that is due, or (``start``) a new one.
+
+        :returns: the server as it was before; None when there is none just now
+        """
+        servers = self.servers
+        with self._alone() as connection:
+            now = _now(connection, now)
+            busy = [_task(row) for row in connection.execute(self._select(*UNDER_WAY))]
+            orphans = self._select(*UNDER_WAY).where(servers.c.lease_until <= now)
+            task = self._lock(connection, orphans)
+            if task is not None:
+                return self._lease(connection, task, task.stage, now)
+            alive = [each for each in busy if each.lease_until > now]
+            if len(alive) >= limits.parallel:
+                return None
+            hosts = _full((each.host for each in alive), limits.per_source_host)
+            free = servers.c.host.not_in(hosts)
+            task = self._lock(connection, self._select(Stage.SOAKING).where(servers.c.due <= now, free))
+            if task is not None:
+                return self._lease(connection, task, Stage.CONFIRMING, now)
+            if not start or not _has_a_place(alive, limits):
+                return None
+            projects = _full((each.project_id for each in alive), limits.per_project)
+            task = self._lock(
+                connection, self._select(Stage.WAITING).where(free, servers.c.project_id.not_in(projects))
+            )
+            return self._lease(connection, task, Stage.MOVING, now) if task is not None else None
+
+    def _lock(self, connection: Connection, query: Select[Any]) -> Task | None:
+        """The first row of a query, which nobody else has locked."""
+        row = connection.execute(query.limit(1).with_for_update(skip_locked=True)).one_or_none()
+        return _task(row) if row is not None else None
+
+    def _lease(self, connection: Connection, task: Task, stage: Stage, now: float) -> Task:
+        began = {"began": now, "tries": task.tries + 1, "ended": 0.0} if task.stage is Stage.WAITING else {}
+        values = {"stage": stage.value, "worker": self.worker, "lease_until": now + LEASE, **began}
+        self._update(connection, task.server_id, values)
+        return task
+
+    def note(self, server_id: str, **values: Any) -> None:
+        """Write down something of a server that this run works on: its move, the host that was chosen."""
+        with self._alone() as connection:
+            self._update(connection, server_id, values)
+
+    def put(self, server_id: str, stage: Stage, now: float, **values: Any) -> None:
+        """Let go of a server: it stands in this stage now."""
+        ended = {} if stage in (Stage.WAITING, Stage.SOAKING) else {"ended": now}
+        with self._alone() as connection:
+            self._update(connection, server_id, {"stage": stage.value, "lease_until": 0.0, **ended, **values})
+
+    def _update(self, connection: Connection, server_id: str, values: Mapping[str, Any]) -> None:
+        from sqlalchemy import update
+
+        mine = (self.servers.c.drain_id == self.drain_id) & (self.servers.c.server_id == server_id)
+        connection.execute(update(self.servers).where(mine).values(**values))
+
+    def failures_since(self, moment: float) -> int:
+        """How many servers failed, or were not what they had been, since then; whoever worked on them."""
+        from sqlalchemy import func, select
+
+        bad = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
+        query = select(func.count()).where(
+            self.servers.c.drain_id == self.drain_id, self.servers.c.stage.in_(bad), self.servers.c.ended >= moment
+        )
+        with self.journal.transaction() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    def counts(self) -> dict[Stage, int]:
+        """How many servers stand where."""
+        from sqlalchemy import func, select
+
+        if not has_tables(self.journal):
+            return {}
+        query = select(self.servers.c.stage, func.count().label("number")).where(
+            self.servers.c.drain_id == self.drain_id
+        )
+        with self.journal.transaction() as connection:
+            rows = connection.execute(query.group_by(self.servers.c.stage)).all()
+        return {Stage(row.stage): int(row.number) for row in rows}
+
+    def on_target_hosts(self, now: float) -> dict[str, int]:
+        """How many servers are under way to each target host."""
+        from sqlalchemy import func, select
+
+        servers = self.servers
+        with self.journal.transaction() as connection:
+            query = select(servers.c.target_host, func.count().label("number")).where(
+                servers.c.drain_id == self.drain_id, servers.c.stage == Stage.MOVING.value,
+                servers.c.target_host != "",
+            )  # fmt: skip
+            return {
+                row.target_host: int(row.number) for row in connection.execute(query.group_by(servers.c.target_host))
+            }
+
+
+KEPT = frozenset({"server_id", "tries", "move_id", "began", "worker", "lease_until"})
+"""Columns of a server that a new look leaves alone."""
+
+
+def make_tables(journal: Journal) -> None:
+    """Make the queue's tables where there are none."""
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    if has_tables(journal):
+        return
+    try:
+        with journal.transaction() as connection:
+            _metadata().create_all(connection)
+    except (OperationalError, ProgrammingError):  # another first run was quicker
+        if not has_tables(journal):
+            raise
+
+
+def has_tables(journal: Journal) -> bool:
+    """Whether there was ever a drain in this journal."""
+    from sqlalchemy import inspect
+
+    with journal.transaction() as connection:
+        return inspect(connection).has_table("drain_servers")
+
+
+def _now(connection: Connection, now: float) -> float:
+    """The time by the database's clock where machines share it: theirs need not agree."""
+    if connection.dialect.name == "sqlite":
+        return now
+    from sqlalchemy import text
+
+    return float(connection.execute(text("SELECT UNIX_TIMESTAMP(NOW(3))")).scalar() or now)
+
+
+def _full(names: Iterable[str], limit: int) -> list[str]:
+    found = list(names)
+    return sorted({name for name in found if limit and found.count(name) >= limit})
+
+
+def _has_a_place(alive: Sequence[Task], limits: Limits) -> bool:
+    """Whether a target host is left for one more, those counted that have none yet."""
+    if not limits.per_target_host or not limits.hosts:
+        return True
+    moving = [each for each in alive if each.stage is Stage.MOVING]
+    counts = {host: sum(each.target_host == host for each in moving) for host in limits.hosts}
+    free = sum(max(limits.per_target_host - count, 0) for count in counts.values())
+    return free > sum(not each.target_host for each in moving)
+
+
+def _batches(found: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (found[at : at + BATCH] for at in range(0, len(found), BATCH))
+
+
+def _values(task: Task) -> dict[str, Any]:
+    values = {each.name: getattr(task, each.name) for each in fields(Task)}
+    return values | {"stage": task.stage.value, "name": task.name[:255]}
+
+
+def _task(row: Row[Any]) -> Task:
+    values = {each.name: getattr(row, each.name) for each in fields(Task)}
+    return Task(**values | {"stage": Stage(row.stage)})
+
+
+def table_of(name: str) -> Table:
+    """One of the queue's tables, for whoever looks into it from outside."""
+    return _metadata().tables[name]

@@ -1,0 +1,155 @@
+"""The host that a server goes to: nova's own scheduler is asked, and what else it offers is tried when its first choice does not do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cellmove.action import Context
+from cellmove.cloud import placement
+from cellmove.db import look, state
+from cellmove.db.cells import Cell
+from cellmove.errors import CallFailed
+from cellmove.hosts import conductor, scheduler
+from cellmove.hosts.context import request_context
+from cellmove.steps import places
+
+
+def offered(context: Context) -> Mapping[str, Any]:
+    """The hosts that are left of what the scheduler chose before, when its first choice did not do.
+
+    nova's own conductor does not try them in a move between cells (nova/conductor/tasks/migrate.py,
+    ``_execute``: CrossCellMigrationTask gets the first one alone).
+    """
+    return {"offered": context.tried[-1].result["alternates"]} if context.tried else {}
+
+
+def has_another(context: Context) -> bool:
+    most = context.facts.get("max_hosts") or len(context.tried) + 2
+    return bool(context.facts["alternates"]) and len(context.tried) + 1 < most
+
+
+def choose(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Choose a host; while it is chosen, whoever counts the servers on their way to each host may rule some out."""
+    with context.gateway.choosing(places.server_id(context)) as choice:
+        try:
+            if "offered" in intent:
+                found = _next_host(context, [scheduler.Selection(**each) for each in intent["offered"]], choice.full)
+            else:
+                found = _ask(context, choice.full)
+        except CallFailed as error:
+            choice.turned_away = bool(choice.full) and error.kind == "NoValidHost"
+            raise
+        choice.chosen = str(found["target_host"])
+    return found
+
+
+def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
+    """Ask the scheduler.
+
+    :param full: hosts that may not be chosen
+    """
+    facts, server, gateway = context.facts, places.server_id(context), context.gateway
+    # An earlier run may have got a claim without its answer: the scheduler would add to it.
+    placement.delete_allocations(gateway.admin, server, sleep=context.clock.sleep)
+    rpc = request_context(gateway, context.clock, facts["request_id"])
+    instance = conductor.instance(gateway.bus(places.source_cell(context)), rpc, server)
+    spec = conductor.request_spec(gateway.api_bus, rpc, server)
+    flavor = _flavor(context, rpc)
+    group = conductor.data(spec).get("instance_group")
+    members = conductor.data(group).get("members") or [] if group else []
+    group_hosts = look.group_hosts(gateway, members, [server]) if members else []
+    refused: CallFailed | None = None
+    for cell in (gateway.cell(name) for name in facts["target_cells"]):
+        prepared = scheduler.prepare_spec(
+            spec,
+            flavor=flavor,
+            instance=instance,
+            volume_backed=facts["volume_backed"],
+            ignore_hosts=[facts["source_host"], *full],
+            requested_destination=scheduler.destination(cell=cell, host=facts["wanted_host"]),
+            group_hosts=group_hosts,
+        )
+        try:
+            chosen = scheduler.select(gateway.api_bus, rpc, prepared, server)
+        except CallFailed as error:
+            if error.kind != "NoValidHost":
+                raise
+            refused = error
+            continue
+        _hold_only(context, chosen[0])
+        return _selected(context, cell, chosen, flavor)
+    raise refused or CallFailed("there is no other cell", kind="NoValidHost")
+
+
+def _next_host(context: Context, offered: list[scheduler.Selection], full: Sequence[str]) -> Mapping[str, Any]:
+    """Claim the first of the offered hosts that still has room."""
+    flavor = _flavor(context, request_context(context.gateway, context.clock, context.facts["request_id"]))
+    refused = CallFailed("the scheduler offered no other host", kind="NoValidHost")
+    for number, chosen in enumerate(offered):
+        if chosen.host in full:
+            context.note(f"{chosen.host} is passed over: enough servers are on their way there")
+            continue
+        try:
+            _hold_only(context, chosen)
+        except CallFailed as error:
+            if error.kind != "409":
+                raise
+            context.note(f"{chosen.host} has no room any more: {error}")
+            refused = error
+            continue
+        return _selected(context, context.gateway.cell(chosen.cell_uuid), offered[number:], flavor)
+    raise refused
+
+
+def _flavor(context: Context, rpc: Mapping[str, Any]) -> dict[str, Any]:
+    """The flavor that the server will have."""
+    facts = context.facts
+    if facts["kind"] == "resize":
+        return conductor.flavor(context.gateway.api_bus, rpc, facts["new_flavor_id"])
+    return state.current_flavor(state.read_extra(places.source(context), places.server_id(context)))
+
+
+def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
+    """See to it that only the chosen host is claimed.
+
+    An earlier request whose answer was lost may have been served late; the scheduler adds its claim
+    to what is held already (nova/scheduler/client/report.py, claim_resources).
+    """
+    admin, server = context.gateway.admin, places.server_id(context)
+    wanted = chosen.allocation_request.get("allocations") or {}
+    held = placement.allocations_of(admin, server)["allocations"]
+    if wanted and placement.resources_of(held) != placement.resources_of(wanted):
+        placement.delete_allocations(admin, server, sleep=context.clock.sleep)
+        project, user = context.facts["project_id"], context.facts["user_id"]
+        placement.claim(
+            admin,
+            server,
+            chosen.allocation_request,
+            chosen.allocation_request_version,
+            project,
+            user,
+            sleep=context.clock.sleep,
+        )
+
+
+def _selected(
+    context: Context, cell: Cell, chosen: list[scheduler.Selection], flavor: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    first = chosen[0]
+    if first.cell_uuid != cell.uuid:
+        raise CallFailed(f"the scheduler chose {first.host}, which is not in {cell.name}", kind="wrong-cell")
+    if context.facts["wanted_host"] not in ("", first.host):
+        raise CallFailed(
+            f"the scheduler chose {first.host} instead of {context.facts['wanted_host']}", kind="wrong-host"
+        )
+    return {
+        "target_cell": cell.name,
+        "target_cell_uuid": cell.uuid,
+        "target_host": first.host,
+        "target_node": first.node,
+        "limits": first.limits,
+        "alternates": [dataclasses.asdict(other) for other in chosen[1:]],
+        "new_flavor": flavor,
+    }
