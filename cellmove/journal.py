@@ -228,6 +228,25 @@ class Journal:
             finally:
                 connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
+    @contextmanager
+    def named_lock(self, name: str) -> Iterator[None]:
+        """Hold a lock that the machines which share a journal have in common, waiting for it. A file is one machine's.
+
+        :raises Stopped: another machine holds it for minutes
+        """
+        if self.engine.dialect.name == "sqlite":
+            yield
+            return
+        from sqlalchemy import text
+
+        with self.transaction() as connection:
+            if connection.execute(text("SELECT GET_LOCK(:name, 300)"), {"name": name}).scalar() != 1:
+                raise Stopped(f"another machine has held the lock {name} for minutes")
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
     # entries
 
     def entries_of(self, move_id: str) -> list[Entry]:
@@ -297,8 +316,9 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
         _require_known(location, _peek(path))
     try:
         # One view for all the reads of a transaction, whatever the server's default is.
-        options = {} if path is not None else {"isolation_level": "REPEATABLE READ"}
-        engine = create_engine(url, pool_pre_ping=True, **options)
+        options: dict[str, Any] = {} if path is not None else {"isolation_level": "REPEATABLE READ"}
+        # As many connections as threads want: each may hold a server's lock, and none may wait for another's.
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=-1, **options)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
     if path is not None:

@@ -230,8 +230,8 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
             "connect_args": {name: value for name, value in timeouts.items() if name not in parsed.query},
             "isolation_level": "READ COMMITTED",
             "pool_pre_ping": True,
-            "pool_size": 2,
-            "max_overflow": 14,
+            "pool_size": 8,
+            "max_overflow": 24,
             "pool_timeout": 30,
             "pool_recycle": 600,
         }

@@ -36,7 +36,7 @@ class Task:
     """One server of a drain.
 
     :param position: its place in the order
-    :param due: seconds since the epoch: when a soaking server is to be looked at again
+    :param due: seconds since the epoch: when a soaking server is to be looked at again, or a waiting one to be begun
     :param began: of the last try, ``ended`` likewise; 0 when there was none
     :param worker: the run that is at work on it, or was
     """
@@ -49,6 +49,8 @@ class Task:
     flavor: str = ""
     new_flavor: str = ""
     disk_gb: int = 0
+    vcpus: int = 0
+    memory_mb: int = 0
     position: int = 0
     stage: Stage = Stage.WAITING
     move_id: str = ""
@@ -182,14 +184,16 @@ class Queue:
             return None
         query = select(self.drains.c.control, self.drains.c.wish).where(self.drains.c.drain_id == self.drain_id)
         with self.journal.transaction() as connection:
-            return connection.execute(query).one_or_none()
+            found: Row[Any] | None = connection.execute(query).one_or_none()
+        return found
 
     # who is at work
 
-    def beat(self, now: float) -> None:
+    def beat(self, now: float) -> float:
         """Renew this run's leases.
 
         :param now: seconds since the epoch, as everywhere here
+        :returns: the time by which the drain's runs go
         """
         from sqlalchemy import insert, update
 
@@ -205,6 +209,7 @@ class Queue:
             connection.execute(
                 update(servers).where(held, servers.c.stage.in_(UNDER_WAY)).values(lease_until=now + LEASE)
             )
+        return now
 
     def leave(self) -> None:
         """Give up every lease: this run ends, in good order or not. What it leaves under way, others may take."""
@@ -341,7 +346,8 @@ class Queue:
                 return None
             projects = _full((each.project_id for each in alive), limits.per_project)
             task = self._lock(
-                connection, self._select(Stage.WAITING).where(free, servers.c.project_id.not_in(projects))
+                connection,
+                self._select(Stage.WAITING).where(servers.c.due <= now, free, servers.c.project_id.not_in(projects)),
             )
             return self._lease(connection, task, Stage.MOVING, now) if task is not None else None
 
@@ -361,10 +367,14 @@ class Queue:
         with self._alone() as connection:
             self._update(connection, server_id, values)
 
-    def put(self, server_id: str, stage: Stage, now: float, **values: Any) -> None:
-        """Let go of a server: it stands in this stage now."""
-        ended = {} if stage in (Stage.WAITING, Stage.SOAKING) else {"ended": now}
+    def put(self, server_id: str, stage: Stage, now: float, *, after: float = 0.0, **values: Any) -> None:
+        """Let go of a server: it stands in this stage now.
+
+        :param after: seconds until it is due, if it is to be taken again
+        """
         with self._alone() as connection:
+            now = _now(connection, now)
+            ended = {"due": now + after} if stage in (Stage.WAITING, Stage.SOAKING) else {"ended": now}
             self._update(connection, server_id, {"stage": stage.value, "lease_until": 0.0, **ended, **values})
 
     def _update(self, connection: Connection, server_id: str, values: Mapping[str, Any]) -> None:
@@ -397,15 +407,21 @@ class Queue:
             rows = connection.execute(query.group_by(self.servers.c.stage)).all()
         return {Stage(row.stage): int(row.number) for row in rows}
 
-    def on_target_hosts(self, now: float) -> dict[str, int]:
-        """How many servers are under way to each target host."""
+    def task(self, server_id: str) -> Task | None:
+        """One server."""
+        with self.journal.transaction() as connection:
+            row = connection.execute(self._select().where(self.servers.c.server_id == server_id)).one_or_none()
+        return _task(row) if row is not None else None
+
+    def on_target_hosts(self, server_id: str) -> dict[str, int]:
+        """How many servers, this one aside, are under way to each target host."""
         from sqlalchemy import func, select
 
         servers = self.servers
         with self.journal.transaction() as connection:
             query = select(servers.c.target_host, func.count().label("number")).where(
                 servers.c.drain_id == self.drain_id, servers.c.stage == Stage.MOVING.value,
-                servers.c.target_host != "",
+                servers.c.target_host != "", servers.c.server_id != server_id,
             )  # fmt: skip
             return {
                 row.target_host: int(row.number) for row in connection.execute(query.group_by(servers.c.target_host))

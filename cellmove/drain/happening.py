@@ -1,0 +1,81 @@
+"""What a drain tells whoever watches: plain values handed to one injected function."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+"""Version of the lines that ``--format json`` prints."""
+
+
+class Kind(enum.StrEnum):
+    """What happened."""
+
+    BEGUN = "begun"  # a run: how many servers there are, and where they stand
+    CORDONED = "cordoned"
+    SERVER_BEGUN = "server-begun"
+    STEP = "step"  # a server is done with a step of its move
+    SERVER_SOAKING = "server-soaking"
+    SERVER_MOVED = "server-moved"
+    SERVER_REVERTED = "server-reverted"
+    SERVER_UNVERIFIED = "server-unverified"
+    SERVER_FAILED = "server-failed"
+    SERVER_REFUSED = "server-refused"
+    SERVER_SKIPPED = "server-skipped"
+    SERVER_GONE = "server-gone"
+    SERVER_PUT_BACK = "server-put-back"  # it waits again: there was no place for it just now
+    PAUSED = "paused"
+    GOING_ON = "going-on"
+    STOPPING = "stopping"  # nothing new is begun any more; why stands in the reason
+    ENDED = "ended"  # a run
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One change worth showing.
+
+    :param at: UTC, ISO 8601
+    :param seconds: how long it took, for what ends something
+    :param counts: servers by stage, where that is told
+    """
+
+    kind: Kind
+    at: str
+    cell: str
+    server_id: str = ""
+    server_name: str = ""
+    move_id: str = ""
+    step: str = ""
+    host: str = ""
+    target_host: str = ""
+    disk_gb: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+    next_command: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Watcher = Callable[[Happening], None]
+
+
+def document(happening: Happening) -> dict[str, Any]:
+    """As one line of ``--format json``: every line has the same keys; docs/drain.md describes them."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "event": happening.kind.value,
+        "at": happening.at,
+        "cell": happening.cell,
+        "server": {"id": happening.server_id, "name": happening.server_name} if happening.server_id else None,
+        "move": happening.move_id or None,
+        "step": happening.step or None,
+        "source_host": happening.host or None,
+        "target_host": happening.target_host or None,
+        "disk_gb": happening.disk_gb,
+        "seconds": round(happening.seconds, 3),
+        "reason": happening.reason or None,
+        "next": happening.next_command or None,
+        "counts": dict(happening.counts) or None,
+    }

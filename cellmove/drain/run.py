@@ -1,0 +1,303 @@
+"""A run of a drain: takes servers from the queue, as many at once as the limits let it, until nothing is left to begin.
+
+The threads share the session's journal, gateway and connections. Whatever a run knows of its progress
+stands in the queue and in the journal: one that is killed leaves nothing that the next could not go on with.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellmove.drain.happening import Happening, Kind
+from cellmove.drain.item import UNDER_WAY, Stage
+from cellmove.drain.queue import LEASE, Limits, Queue, Task
+from cellmove.drain.room import Doorkeeper, Room
+from cellmove.drain.window import Hours, why_closed
+from cellmove.drain.wish import Wish
+from cellmove.drain.work import DAY_IS_USED_UP, Downtime, Job, Outcome, work
+from cellmove.errors import CallError, CellmoveError, Interrupted
+from cellmove.events import Event, EventKind
+
+if TYPE_CHECKING:
+    from cellmove.drain.happening import Watcher
+    from cellmove.move import Move
+    from cellmove.session import Session
+
+LOOKS = 1.0
+"""Seconds between two looks at what somebody at another terminal wants, and at the clock."""
+
+CROWDED = 5.0
+"""Seconds until a server for which no host was free is tried again."""
+
+SAID = {
+    Stage.SOAKING: Kind.SERVER_SOAKING, Stage.MOVED: Kind.SERVER_MOVED, Stage.REVERTED: Kind.SERVER_REVERTED,
+    Stage.UNVERIFIED: Kind.SERVER_UNVERIFIED, Stage.FAILED: Kind.SERVER_FAILED, Stage.SKIPPED: Kind.SERVER_SKIPPED,
+    Stage.REFUSED: Kind.SERVER_REFUSED, Stage.GONE: Kind.SERVER_GONE, Stage.WAITING: Kind.SERVER_PUT_BACK,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run works with.
+
+    :param began: seconds since the epoch
+    :param rooms: asks the target cells for their room
+    """
+
+    cell: str
+    wish: Wish
+    job: Job
+    hours: Hours
+    rooms: Callable[[], Sequence[Room]]
+    target_hosts: tuple[str, ...]
+    began: float
+
+
+class Shift:
+    """One run at work on a drain's queue.
+
+    :param watch: told of every change; ``hear`` of every event of a move, from any thread
+    """
+
+    def __init__(
+        self, session: Session, queue: Queue, plan: Plan, watch: Watcher, hear: Callable[[Event], None]
+    ) -> None:
+        self.session, self.queue, self.plan, self.watch, self.hear = session, queue, plan, watch, hear
+        wish = plan.wish
+        self.limits = Limits(
+            wish.parallel, wish.per_source_host, wish.per_target_host, wish.per_project, plan.target_hosts
+        )
+        self.door = Doorkeeper(
+            queue, plan.rooms, session.clock.monotonic, per_host=wish.per_target_host, min_free=wish.min_free
+        )
+        self.begun = 0
+        self.stopping = ""
+        self.pausing = ""
+        self._fatal: CellmoveError | None = None
+        self._over = threading.Event()
+
+    # what the loop asks
+
+    def run(self) -> str:
+        """Work until nothing is left, or nothing may be begun and what runs has ended.
+
+        :returns: why nothing was begun any more although servers wait; empty when none wait
+        :raises Interrupted: a signal came
+        """
+        self.session.gateway.choosing = self.door.choosing
+        futures: dict[concurrent.futures.Future[None], str] = {}
+        with self._renewing(), concurrent.futures.ThreadPoolExecutor(
+            self.plan.wish.parallel, thread_name_prefix="drain"
+        ) as threads:
+            waits = self.session.clock.waits()
+            while True:
+                self._look_around()
+                took = self._take_all(threads, futures)
+                if took:
+                    waits = self.session.clock.waits()
+                if not futures and not took and self._is_over():
+                    break
+                self._wait(futures, min(next(waits), LOOKS))
+        if self._fatal is not None:
+            raise self._fatal
+        if self.session.interrupted():
+            raise Interrupted(
+                "interrupted; no server was left in the middle of its downtime",
+                signal_number=self.session.interrupted(),
+                state="what was begun stands in the journal",
+            )
+        return self.stopping
+
+    def _wait(self, futures: dict[concurrent.futures.Future[None], str], seconds: float) -> None:
+        if futures:
+            done, _running = concurrent.futures.wait(
+                futures, timeout=seconds, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for each in done:
+                futures.pop(each)
+                self._fail(each.exception())
+        else:
+            self.session.clock.sleep(seconds)
+
+    def _fail(self, error: BaseException | None) -> None:
+        """What a thread could not deal with itself: the journal is gone, or this is a fault."""
+        if error is None or isinstance(error, Interrupted):
+            return
+        if not isinstance(error, CellmoveError):
+            raise error
+        self._fatal = self._fatal or error
+
+    def _take_all(
+        self, threads: concurrent.futures.ThreadPoolExecutor, futures: dict[concurrent.futures.Future[None], str]
+    ) -> bool:
+        took = False
+        while len(futures) < self.plan.wish.parallel and not self.session.interrupted() and self._fatal is None:
+            start = not (self.stopping or self.pausing) and self._may_begin()
+            task = self.queue.take(self._now(), self.limits, start=start)
+            if task is None:
+                break
+            took = True
+            if task.stage is Stage.WAITING:
+                self.begun += 1
+            futures[threads.submit(self._one, task)] = task.server_id
+        return took
+
+    def _may_begin(self) -> bool:
+        """Whether one more may be begun; what speaks against it for good is noted."""
+        wish = self.plan.wish
+        if wish.limit and self.begun >= wish.limit:
+            self._stop(f"--limit {wish.limit}: so many were begun")
+        else:
+            try:
+                self._stop(self.door.why_full())
+            except CallError as error:
+                self._stop(f"placement cannot be asked how much room is left: {error}")
+        return not self.stopping
+
+    def _look_around(self) -> None:
+        """What the clock, the failures and other terminals say."""
+        if self._fatal is not None or self.session.interrupted():
+            self.stopping = self.stopping or "interrupted"
+            return
+        control = self.queue.control()
+        paused = "cellmove drain pause" if control == "pause" else ""
+        if self.plan.wish.pause_file and Path(self.plan.wish.pause_file).exists():
+            paused = f"the file {self.plan.wish.pause_file} is there"
+        if bool(paused) != bool(self.pausing):
+            self.pausing = paused
+            self._tell(Kind.PAUSED if paused else Kind.GOING_ON, reason=paused)
+        if control == "abort":
+            self._stop("cellmove drain abort")
+        self._stop(why_closed(self.plan.hours, self.session.clock.utc_now().astimezone()))
+        most = self.plan.wish.max_failures
+        if most and not self.stopping:
+            number = self.queue.failures_since(self.plan.began)
+            if number >= most:
+                self._stop(f"--max-failures {most}: {number} failed")
+
+    def _stop(self, reason: str) -> None:
+        if reason and not self.stopping:
+            self.stopping = reason
+            self._tell(Kind.STOPPING, reason=reason)
+
+    def _is_over(self) -> bool:
+        """Whether this run has nothing more to wait for."""
+        if self._fatal is not None or self.session.interrupted():
+            return True
+        counts = self.queue.counts()
+        if any(counts.get(stage) for stage in UNDER_WAY):
+            return False  # another run's; if that one has died, its servers are ours before long
+        if counts.get(Stage.SOAKING) and self.plan.wish.confirm != "after":
+            return False
+        return bool(self.stopping) or not counts.get(Stage.WAITING)
+
+    # one server
+
+    def _one(self, task: Task) -> None:
+        """Work on a server in a thread of its own, and write down what came of it."""
+        clock = self.session.clock
+        started, downtime = clock.monotonic(), Downtime()
+        if task.stage is Stage.MOVING:  # an orphan: its guest may be down
+            downtime.is_down = task.move_id != ""
+        session = replace(
+            self.session,
+            observer=lambda event: self._observe(event, task, downtime),
+            interrupted=lambda: 0 if downtime.is_down else self.session.interrupted(),
+        )
+        self._tell(Kind.SERVER_BEGUN, task)
+        try:
+            outcome = work(session, self.plan.job, task)
+        except Interrupted:
+            return
+        except Exception as error:  # noqa: BLE001 - one server's fault must not end the drain
+            if os.environ.get("CELLMOVE_DEBUG"):
+                raise
+            outcome = Outcome(
+                Stage.FAILED, f"this is a fault in cellmove: {type(error).__name__}; CELLMOVE_DEBUG=1 shows more",
+                "fault", f"cellmove show {task.server_id}",
+            )  # fmt: skip
+        self._put(task, self._turned_away(task, outcome), clock.monotonic() - started)
+
+    def _turned_away(self, task: Task, outcome: Outcome) -> Outcome:
+        """A failure that only means that no host may take it just now."""
+        why = self.door.turned_away.pop(task.server_id, "")
+        if outcome.code == DAY_IS_USED_UP:
+            self._stop(outcome.reason)
+        if not why or outcome.code != "rolled-back":
+            return outcome
+        if why == "min-free":
+            self._stop(f"--min-free {self.plan.wish.min_free:g}: no target cell has room for {task.name}")
+        return Outcome(Stage.WAITING, "no host may take it just now", why, after=CROWDED)
+
+    def _put(self, task: Task, outcome: Outcome, seconds: float) -> None:
+        now = self._now()
+        if outcome.code == "locked-by-another-run" and task.stage is not Stage.WAITING:
+            # Somebody else is still at work on what we took for an orphan's: let the lease run out once more.
+            self.queue.note(task.server_id, worker="", lease_until=now + LEASE)
+            return
+        found = self.queue.task(task.server_id) or task
+        self.queue.put(
+            task.server_id, outcome.stage, now, after=outcome.after, code=outcome.code, reason=outcome.reason,
+            next_command=outcome.next_command,
+        )  # fmt: skip
+        self._tell(
+            SAID[outcome.stage], found, seconds=seconds, reason=outcome.reason, next_command=outcome.next_command
+        )
+
+    def _observe(self, event: Event, task: Task, downtime: Downtime) -> None:
+        if event.kind in (EventKind.STEP_STARTED, EventKind.STEP_FINISHED):
+            downtime.hear(event.step, begins=event.kind is EventKind.STEP_STARTED)
+        if event.kind is EventKind.STEP_FINISHED:
+            self._tell(Kind.STEP, task, move_id=event.move_id, step=event.step, seconds=event.seconds)
+        self.hear(event)
+
+    # small things
+
+    def _now(self) -> float:
+        return self.session.clock.utc_now().timestamp()
+
+    def _tell(self, kind: Kind, task: Task | None = None, **values: Any) -> None:
+        about = (
+            {
+                "server_id": task.server_id, "server_name": task.name, "move_id": task.move_id, "host": task.host,
+                "target_host": task.target_host, "disk_gb": task.disk_gb,
+            }
+            if task is not None
+            else {}
+        )  # fmt: skip
+        self.watch(Happening(kind, self.session.clock.text(), self.plan.cell, **{**about, **values}))
+
+    @contextmanager
+    def _renewing(self) -> Iterator[None]:
+        """Renew the leases while the block runs; give them up at its end."""
+
+        def renew() -> None:
+            while not self._over.wait(LEASE / 4):
+                try:
+                    self.queue.beat(self._now())
+                except CellmoveError as error:
+                    self._fatal = self._fatal or error
+
+        thread = threading.Thread(target=renew, name="drain-leases", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join(5.0)
+
+
+def job_of(queue: Queue, wish: Wish, source: Any, probes: Sequence[Any]) -> Job:
+    """What the servers of a run are moved with; which move each has is noted in the queue."""
+
+    def begun(server_id: str, move: Move) -> None:
+        queue.note(server_id, move_id=move.id)
+
+    return Job(wish, source, probes, begun)

@@ -1,0 +1,242 @@
+"""One server of a drain: looked at once more, moved, verified and confirmed, on from wherever an earlier run left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cellmove import planning
+from cellmove import session as sessions
+from cellmove.db import look
+from cellmove.drain.item import Stage
+from cellmove.drain.wish import Wish, why_not
+from cellmove.errors import CellmoveError, Interrupted, Locked, Refused, RolledBack, Usage
+from cellmove.move import Move, State, Step, next_commands
+from cellmove.pipeline import busy_step
+from cellmove.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cellmove.db.cells import Cell
+    from cellmove.drain.queue import Task
+    from cellmove.gateway import Choice
+    from cellmove.probe import Probe
+    from cellmove.session import Session
+
+DAY_IS_USED_UP = "policy-day"
+"""The code of the rule ``policy.moves_a_day``: it speaks against beginning anything more, not against a server."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a server.
+
+    :param stage: WAITING puts it back
+    :param after: seconds until a soaking server is due, or one that is put back may be taken again
+    """
+
+    stage: Stage
+    reason: str = ""
+    code: str = ""
+    next_command: str = ""
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all servers of a run are moved with.
+
+    :param begun: told which move a server has, as soon as it has one
+    """
+
+    wish: Wish
+    source: Cell
+    probes: Sequence[Probe]
+    begun: Callable[[str, Move], None]
+
+
+def work(session: Session, job: Job, task: Task) -> Outcome:
+    """Bring a server on as far as it goes.
+
+    :param task: as it was taken from the queue
+    :raises Interrupted: a signal came; the journal knows where it stands
+    """
+    try:
+        if task.stage in (Stage.SOAKING, Stage.CONFIRMING):
+            return _confirm(session, job, _move_of(session, task))
+        return _move(session, job, task)
+    except Interrupted:
+        raise
+    except Locked as error:
+        return Outcome(Stage.WAITING, error.message, "locked-by-another-run", after=5.0)
+    except CellmoveError as error:
+        return _failed(session, task, error)
+
+
+def _failed(session: Session, task: Task, error: CellmoveError) -> Outcome:
+    move = session.journal.open_move_of(task.server_id)
+    reason = " ".join(part for part in (error.message, f"({error.state})" if error.state else "") if part)
+    if isinstance(error, Usage) and move is None and not _is_there(session, task):
+        return Outcome(Stage.GONE, "it is not there any more", "gone")
+    code = "rolled-back" if isinstance(error, RolledBack) else "stopped"
+    return Outcome(Stage.FAILED, reason, code, error.next_command)
+
+
+def _is_there(session: Session, task: Task) -> bool:
+    return look.mapping_of(session.gateway.api_engine, task.server_id) is not None
+
+
+def _move_of(session: Session, task: Task) -> Move | None:
+    """The server's open move as it is now, or the one that this drain began last."""
+    sessions.reconcile_server(session, task.server_id)
+    return session.journal.open_move_of(task.server_id) or (session.journal.move(task.move_id) if task.move_id else None)
+
+
+def _move(session: Session, job: Job, task: Task) -> Outcome:
+    move = _move_of(session, task)
+    if move is not None and not move.is_open and task.stage is Stage.WAITING:
+        move = None  # an earlier night's; this is another try
+    if move is None:
+        return _begin(session, job, task)
+    if move.is_repair:
+        return Outcome(Stage.SKIPPED, f"{move.id} mends leftovers of it", "repair", f"cellmove resume {move.id}")
+    if move.is_open and move.state is not State.FINISHED:
+        if not move.aim and task.stage is Stage.WAITING:
+            commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
+            why = f"somebody walks its move {move.id} step by step"
+            return Outcome(Stage.SKIPPED, why, "open-move", commands[0] if commands else "")
+        job.begun(task.server_id, move)
+        move = sessions.resume(session, move)
+    return _ended(session, job, move)
+
+
+def _begin(session: Session, job: Job, task: Task) -> Outcome:
+    """Look at a server once more, and move it."""
+    unwanted = _unwanted(session, job, task)
+    if unwanted is not None:
+        return unwanted
+    wish = job.wish
+    report = planning.plan(
+        session, task.server_id, task.new_flavor or None, host=None, cell=None, cells=wish.to,
+        force_locked=wish.force_locked, accept_loss=wish.accept_loss, max_hosts=wish.max_hosts or None,
+        open_move=True, runs_to=State.FINISHED,
+    )  # fmt: skip
+    if report.move is None or report.refused:
+        refusals = [check for check in report.checks if check.level == "refusal"]
+        if any(check.code == DAY_IS_USED_UP for check in refusals):
+            return Outcome(Stage.WAITING, refusals[0].text, DAY_IS_USED_UP)
+        text = "; ".join(f"{check.text} ({check.remedy})" if check.remedy else check.text for check in refusals)
+        codes = ",".join(dict.fromkeys(check.code for check in refusals))
+        return Outcome(Stage.REFUSED, text, codes[:64], f"cellmove plan {task.server_id} --dry-run")
+    job.begun(task.server_id, report.move)
+    return _ended(session, job, sessions.run_to_finish(session, report.move, confirm=False))
+
+
+def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:
+    """Why a server is not to be moved any more: its owner, or the operator, may have changed it since the census."""
+    gateway = session.gateway
+    mapping = look.mapping_of(gateway.api_engine, task.server_id)
+    database = gateway.database(job.source)
+    instance = look.instance_of(database, task.server_id)
+    if mapping is None or mapping.cell_uuid != job.source.uuid or instance is None:
+        return Outcome(Stage.GONE, f"it is not in {job.source.name} any more", "gone")
+    values = {
+        "project": (instance.project_id,), "flavor": (task.flavor,), "host": (instance.host,),
+        "tag": look.tags_of(database, task.server_id), "name": (instance.display_name,),
+        "state": (instance.vm_state, STATUS.get(instance.vm_state, "")),
+    }  # fmt: skip
+    # Names of projects are the census' business: a project does not change its name in between.
+    named = [each for each in (*job.wish.include, *job.wish.exclude) if each.kind == "project"]
+    found = why_not(job.wish, values) if not named else None
+    return Outcome(Stage.SKIPPED, found[1], found[0]) if found is not None else None
+
+
+STATUS = {"active": "ACTIVE", "stopped": "SHUTOFF"}
+
+
+def _ended(session: Session, job: Job, move: Move) -> Outcome:
+    """What a move that was run came to; one that is finished goes on to its end."""
+    if move.state is State.FINISHED:
+        return _settle(session, job, move)
+    return _closed(move)
+
+
+def _closed(move: Move) -> Outcome:
+    return {
+        State.CONFIRMED: Outcome(Stage.MOVED),
+        State.REVERTED: Outcome(Stage.REVERTED, f"{move.id} was reverted", "reverted", str(move.plan["command"])),
+        State.SERVER_GONE: Outcome(Stage.GONE, "its owner deleted it", "gone"),
+        State.ROLLED_BACK: Outcome(
+            Stage.FAILED, f"{move.id} was taken back", "rolled-back", str(move.plan["command"])
+        ),
+    }.get(move.state) or Outcome(Stage.FAILED, f"{move.id} is {move.state}", "stopped", f"cellmove show {move.id}")  # fmt: skip
+
+
+def _settle(session: Session, job: Job, move: Move) -> Outcome:
+    """A server in VERIFY_RESIZE: let it soak, confirm it, or leave it."""
+    wish = job.wish
+    busy = busy_step(session.journal.entries_of(move.id), move)
+    if busy in (Step.CONFIRM, Step.REVERT):
+        return _closed(sessions.resume(session, move))
+    if wish.confirm == "verified" and not wish.soak:
+        return _confirm(session, job, move)
+    found = verify(session, move, job.probes).differences
+    if found:
+        return _unverified(session, job, move, "; ".join(check.text for check in found))
+    if wish.confirm == "never":
+        return Outcome(Stage.MOVED, "in VERIFY_RESIZE", "", f"cellmove confirm {move.id}")
+    return Outcome(Stage.SOAKING, after=wish.confirm_after or wish.soak)
+
+
+def _confirm(session: Session, job: Job, move: Move | None) -> Outcome:
+    """Verify a server and confirm it; what is not what it was is not confirmed."""
+    if move is None:
+        return Outcome(Stage.FAILED, "its move is not in the journal any more", "stopped")
+    if not move.is_open:
+        return _closed(move)
+    busy = busy_step(session.journal.entries_of(move.id), move)
+    if busy in (Step.CONFIRM, Step.REVERT):
+        return _closed(sessions.resume(session, move))
+    try:
+        move = sessions.run_step(session, move, Step.CONFIRM, probes=job.probes)
+    except Refused as error:
+        move = session.journal.move(move.id) or move
+        if move.state is not State.FINISHED:
+            raise
+        return _unverified(session, job, move, error.message)
+    return _closed(move)
+
+
+def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
+    reason = " ".join(line.strip() for line in reason.splitlines())
+    if job.wish.on_unverified == "revert":
+        move = sessions.run_step(session, move, Step.REVERT)
+        if move.state is State.REVERTED:
+            return Outcome(Stage.REVERTED, reason, "unverified", str(move.plan["command"]))
+        return _closed(move)
+    return Outcome(Stage.UNVERIFIED, reason, "unverified", f"cellmove verify {move.id}")
+
+
+class Downtime:
+    """Whether a server's guest is down just now, as its move's events tell.
+
+    An interrupt waits until the guest runs again: a drain that is stopped at six in the morning must not
+    leave guests off until the next night.
+    """
+
+    def __init__(self) -> None:
+        self.is_down = False
+
+    def hear(self, step: str, *, begins: bool) -> None:
+        """A step begins or is done."""
+        if step == Step.PREP_SOURCE and begins:
+            self.is_down = True
+        elif step in (Step.FINISH, Step.REVERT) and not begins:
+            self.is_down = False
+        elif step == Step.REVERT:
+            self.is_down = True
+
+
