@@ -14,6 +14,8 @@ from cellmove import mark
 from cellmove.db import records
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import (
+    IMAGE,
+    VTPM_SECRET,
     BlockDevice,
     Flavor,
     Group,
@@ -23,8 +25,9 @@ from cellmove.db.shapes import (
     Node,
     Service,
     current_flavor,
+    make_device,
     make_flavor,
-    parse_json,
+    make_instance,
 )
 
 if TYPE_CHECKING:
@@ -230,52 +233,36 @@ def instance_of(database: CellDatabase, server_id: str) -> Instance | None:
     """The server's row (not a deleted one) with its extra and what is known of its image."""
     from sqlalchemy import or_, select
 
-    table, extra = database["instances"], database["instance_extra"]
-    query = (
-        select(
-            table.c.uuid, table.c.display_name, table.c.project_id, table.c.user_id, table.c.vm_state,
-            table.c.task_state, table.c.host, table.c.node, table.c.availability_zone, table.c.image_ref,
-            table.c.root_gb, table.c.locked, table.c.locked_by, table.c.hidden, table.c.config_drive,
-            table.c.ephemeral_key_uuid, extra.c.flavor, extra.c.numa_topology, extra.c.pci_requests,
-        )
-        .select_from(table.outerjoin(extra, extra.c.instance_uuid == table.c.uuid))
-        .where(table.c.uuid == server_id, table.c.deleted == 0)
-    )  # fmt: skip
-    rows = _rows(database.engine, query)
+    table = database["instances"]
+    rows = _rows(database.engine, instances_query(database).where(table.c.uuid == server_id))
     if not rows:
         return None
-    row = rows[0]
     system = database["instance_system_metadata"]
     wanted = select(system.c.key, system.c.value).where(
         system.c.instance_uuid == server_id,
         system.c.deleted == 0,
-        or_(system.c.key.startswith("image_", autoescape=True), system.c.key.in_(["vtpm_secret_uuid", mark.KEY])),
+        or_(system.c.key.startswith(IMAGE, autoescape=True), system.c.key.in_([VTPM_SECRET, mark.KEY])),
     )
     metadata = {item.key: item.value or "" for item in _rows(database.engine, wanted)}
-    return Instance(
-        uuid=row.uuid,
-        display_name=row.display_name or "",
-        project_id=row.project_id or "",
-        user_id=row.user_id or "",
-        vm_state=row.vm_state or "",
-        task_state=row.task_state or "",
-        host=row.host or "",
-        node=row.node or "",
-        availability_zone=row.availability_zone or "",
-        image_ref=row.image_ref or "",
-        root_gb=row.root_gb or 0,
-        locked=bool(row.locked),
-        locked_by=row.locked_by or "",
-        hidden=bool(row.hidden),
-        config_drive=str(row.config_drive or "").lower() not in ("", "0", "false"),
-        ephemeral_key=bool(row.ephemeral_key_uuid),
-        flavor=current_flavor(row.flavor),
-        has_numa_topology=bool(parse_json(row.numa_topology)),
-        pci_requests=tuple(parse_json(row.pci_requests) or ()),
-        image={key.removeprefix("image_"): value for key, value in metadata.items() if key.startswith("image_")},
-        vtpm_secret="vtpm_secret_uuid" in metadata,
-        mark=metadata.get(mark.KEY, ""),
-    )
+    return make_instance(rows[0], metadata)
+
+
+def instances_query(database: CellDatabase) -> Select[Any]:
+    """What :func:`cellmove.db.shapes.make_instance` needs of the live instances and their extras."""
+    from sqlalchemy import select
+
+    table, extra = database["instances"], database["instance_extra"]
+    return (
+        select(
+            table.c.uuid, table.c.display_name, table.c.project_id, table.c.user_id, table.c.vm_state,
+            table.c.task_state, table.c.host, table.c.node, table.c.availability_zone, table.c.image_ref,
+            table.c.root_gb, table.c.locked, table.c.locked_by, table.c.hidden, table.c.config_drive,
+            table.c.ephemeral_key_uuid, table.c.created_at, extra.c.flavor, extra.c.numa_topology,
+            extra.c.pci_requests,
+        )
+        .select_from(table.outerjoin(extra, extra.c.instance_uuid == table.c.uuid))
+        .where(table.c.deleted == 0)
+    )  # fmt: skip
 
 
 def flavors_of(database: CellDatabase, server_id: str) -> tuple[Flavor | None, Flavor | None]:
@@ -292,31 +279,28 @@ def flavors_of(database: CellDatabase, server_id: str) -> tuple[Flavor | None, F
 
 def block_devices_of(database: CellDatabase, server_id: str) -> list[BlockDevice]:
     """The server's block device mappings, the boot disk first."""
+    query = devices_query(database).where(database["block_device_mapping"].c.instance_uuid == server_id)
+    return in_order(_rows(database.engine, query))
+
+
+def devices_query(database: CellDatabase) -> Select[Any]:
+    """What :func:`cellmove.db.shapes.make_device` needs of the live block device mappings."""
     from sqlalchemy import false, literal, select
 
     table = database["block_device_mapping"]
     encrypted = table.c.encrypted if "encrypted" in table.c else literal(value=False).label("encrypted")
     query = select(
-        table.c.id, table.c.uuid, table.c.source_type, table.c.destination_type, table.c.boot_index,
-        table.c.guest_format, table.c.device_name, table.c.volume_id, table.c.attachment_id, encrypted,
-    ).where(table.c.instance_uuid == server_id, table.c.deleted == 0)  # fmt: skip
+        table.c.id, table.c.instance_uuid, table.c.uuid, table.c.source_type, table.c.destination_type,
+        table.c.boot_index, table.c.guest_format, table.c.device_name, table.c.volume_id, table.c.attachment_id, encrypted,
+    ).where(table.c.deleted == 0)  # fmt: skip
     if "no_device" in table.c:
         query = query.where((table.c.no_device == false()) | table.c.no_device.is_(None))
-    rows = sorted(_rows(database.engine, query), key=lambda row: (row.boot_index != 0, row.id))
-    return [
-        BlockDevice(
-            uuid=row.uuid or "",
-            source_type=row.source_type or "",
-            destination_type=row.destination_type or "",
-            boot_index=row.boot_index,
-            guest_format=row.guest_format or "",
-            device_name=row.device_name or "",
-            volume_id=row.volume_id or "",
-            attachment_id=row.attachment_id or "",
-            encrypted=bool(row.encrypted),
-        )
-        for row in rows
-    ]
+    return query
+
+
+def in_order(rows: Iterable[Any]) -> list[BlockDevice]:
+    """The devices of one server, the boot disk first."""
+    return [make_device(row) for row in sorted(rows, key=lambda row: (row.boot_index != 0, row.id))]
 
 
 def services_of(database: CellDatabase, now: datetime.datetime, service_down_time: float) -> list[Service]:
