@@ -449,19 +449,23 @@ def missing_columns(source: CellDatabase, target: CellDatabase, server_id: str) 
     :returns: ``table.column``, or ``table`` when the whole table is missing
     """
     missing: list[str] = []
-    for name in (*records.KEYS, EVENTS):
-        if name not in source.tables:
-            continue
-        known: Iterable[str] = target.tables[name].c.keys() if name in target.tables else ()
-        unknown = [column.name for column in source[name].c if column.name not in set(known)]
-        if not unknown:
-            continue
-        rows = _rows(source.engine, _of_instance(source, name, server_id, with_deleted=False, columns=unknown))
+    for name, columns in unknown_columns(source, target).items():
+        rows = _rows(source.engine, _of_instance(source, name, server_id, with_deleted=False, columns=columns))
         if name not in target.tables:
             missing += [name] if rows else []
         else:
-            missing += [f"{name}.{column}" for i, column in enumerate(unknown) if any(row[i] for row in rows)]
-    return [column for column in missing if column not in MADE_ANEW]
+            missing += [f"{name}.{column}" for i, column in enumerate(columns) if any(row[i] for row in rows)]
+    return missing
+
+
+def unknown_columns(source: CellDatabase, target: CellDatabase) -> dict[str, list[str]]:
+    """The columns of servers' tables that the target cell's schema does not have: all of a table that is not there."""
+    unknown: dict[str, list[str]] = {}
+    for name in (*records.KEYS, EVENTS):
+        known: Iterable[str] = target.tables[name].c.keys() if name in target.tables else ()
+        columns = source.tables[name].c.keys() if name in source.tables else []
+        unknown[name] = [column for column in columns if f"{name}.{column}" not in MADE_ANEW and column not in known]
+    return {name: columns for name, columns in unknown.items() if columns}
 
 
 def _of_instance(
