@@ -28,6 +28,7 @@ from cellmove.db.shapes import (
     make_device,
     make_flavor,
     make_instance,
+    make_migration,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ EVENTS = "instance_actions_events"
 
 HARMLESS = ("instance_id_mappings",)
 """Rows of a server that no one minds to find in the target cell: neither unique nor looked up twice."""
+
+UNIQUE = (("block_device_mapping", "uuid"), ("migrations", "uuid"), ("virtual_interfaces", "address"))
+"""Columns by which a server's rows can meet another server's."""
 
 MADE_ANEW = frozenset({"instances.compute_id", "migrations.dest_compute_id"})
 """Columns (of 2023.2 and later) whose values mean nothing in another cell and are not copied."""
@@ -364,13 +368,19 @@ def nodes_of(database: CellDatabase) -> list[Node]:
 
 def migrations_of(database: CellDatabase, server_id: str) -> list[MigrationRow]:
     """The server's migration records, oldest first."""
+    query = migrations_query(database).where(database["migrations"].c.instance_uuid == server_id)
+    return [make_migration(row) for row in _rows(database.engine, query)]
+
+
+def migrations_query(database: CellDatabase) -> Select[Any]:
+    """What :func:`cellmove.db.shapes.make_migration` needs of the migration records, oldest first."""
     from sqlalchemy import select
 
     table = database["migrations"]
-    query = select(
-        table.c.uuid, table.c.status, table.c.migration_type, table.c.source_compute, table.c.dest_compute
-    ).where(table.c.instance_uuid == server_id, table.c.deleted == 0).order_by(table.c.id)  # fmt: skip
-    return [MigrationRow(*(value or "" for value in row)) for row in _rows(database.engine, query)]
+    return select(
+        table.c.instance_uuid, table.c.uuid, table.c.status, table.c.migration_type, table.c.source_compute,
+        table.c.dest_compute,
+    ).where(table.c.deleted == 0).order_by(table.c.id)  # fmt: skip
 
 
 def row_counts(database: CellDatabase, server_id: str, *, with_deleted: bool) -> dict[str, int]:
@@ -421,7 +431,7 @@ def leftovers(source: CellDatabase, target: CellDatabase, server_id: str) -> dic
     found = row_counts(target, server_id, with_deleted=True)
     for name in HARMLESS:
         found.pop(name, None)
-    for name, key in (("block_device_mapping", "uuid"), ("migrations", "uuid"), ("virtual_interfaces", "address")):
+    for name, key in UNIQUE:
         keys = _values(source, name, key, server_id)
         if not keys:
             continue

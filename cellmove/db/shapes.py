@@ -210,3 +210,8 @@ def make_device(row: Any) -> BlockDevice:
         attachment_id=row.attachment_id or "",
         encrypted=bool(row.encrypted),
     )
+
+
+def make_migration(row: Any) -> MigrationRow:
+    """A migration record from its row, which begins with the server's id."""
+    return MigrationRow(*(value or "" for value in row[1:]))
