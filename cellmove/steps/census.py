@@ -108,30 +108,28 @@ def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Coll
     mapped = census.mapped(gateway.api_engine, source.id)
     view = _look_around(gateway, clock, source, wish, mapped.keys(), frozenset(ours))
     items: dict[str, Item] = {}
-    hidden: set[str] = set()
     strays: set[str] = set()
     for page in census.pages(view.database):
         strays |= page.keys() - mapped.keys()
-        rows = {server_id: row for server_id, row in page.items() if server_id in mapped}
-        hidden.update(server_id for server_id, row in rows.items() if row.hidden)
+        rows = {server_id: row for server_id, row in page.items() if server_id in mapped and not row.hidden}
         items |= _judge_page(view, rows, mapped)
-    # Whoever came, went or was moved meanwhile is no matter of concern: a second look tells.
+    # Rows and mappings were read at different times: what does not fit is looked at once more.
     unseen = mapped.keys() - items.keys()
     still = census.mapped(gateway.api_engine, source.id, strays | unseen)
     strays -= still.keys()
-    mapped = {server_id: queued for server_id, queued in mapped.items() if server_id not in unseen} | {
-        server_id: queued for server_id, queued in still.items() if server_id in unseen
-    }
+    mapped = {server_id: queued for server_id, queued in mapped.items() if server_id not in unseen}
+    mapped |= {server_id: queued for server_id, queued in still.items() if server_id in unseen}
+    hidden: set[str] = set()
     for rows in census.rows_of(view.database, unseen & mapped.keys()):
-        hidden.update(server_id for server_id, row in rows.items() if row.hidden)
+        hidden |= {server_id for server_id, row in rows.items() if row.hidden and not mapped[server_id]}
         items |= _judge_page(view, rows, mapped)
-    lost = {server_id for server_id, queued in mapped.items() if server_id not in items and not queued}
+    lost = {server_id for server_id, queued in mapped.items() if not queued} - items.keys()
     items |= _lost(view, lost)
     return Census(
         cell=source.name,
         items=tuple(items[server_id] for server_id in sorted(items)),
         mapped=sum(not queued for queued in mapped.values()),
-        missing=tuple(sorted(lost | {server_id for server_id in hidden if not mapped[server_id]})),
+        missing=tuple(sorted(lost | hidden)),
         deleting=tuple(sorted(server_id for server_id in items if mapped[server_id])),
         strays=tuple(sorted(strays)),
     )
