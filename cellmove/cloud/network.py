@@ -6,7 +6,7 @@ create, activate or delete a binding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 ACTIVE = "ACTIVE"
 PAGE = 1000  # ports of one answer; the cloud may give fewer
+SERVERS = 100  # in one query, whose length is limited
+FIELDS = (
+    "id", "device_id", "device_owner", "status", "binding:host_id", "binding:vnic_type", "binding:vif_type",
+    "resource_request",
+)  # fmt: skip
 UNBOUND = frozenset({"unbound", "binding_failed"})  # FAILED_VIF_TYPES in nova/network/neutron.py
 
 
@@ -59,23 +64,41 @@ def has_extended_binding(connection: Connection) -> bool:
 def ports_of(connection: Connection, server_id: str) -> list[Port]:
     """The server's ports, of every project."""
     response = request(connection, "network", "GET", "/ports", params={"device_id": server_id})
-    return [
-        Port(
-            id=port["id"],
-            host=port.get("binding:host_id") or "",
-            status=port.get("status") or "",
-            vnic_type=port.get("binding:vnic_type") or "normal",
-            vif_type=port.get("binding:vif_type") or "",
-            device_owner=port.get("device_owner") or "",
-            profile=port.get("binding:profile") or {},
-            resource_request=port.get("resource_request"),
-            mac_address=port.get("mac_address") or "",
-            network_id=port.get("network_id") or "",
-            project_id=port.get("project_id") or "",
-            addresses=tuple(ip["ip_address"] for ip in port.get("fixed_ips") or ()),
-        )
-        for port in response.json()["ports"]
-    ]
+    return [_port(port) for port in response.json()["ports"]]
+
+
+def ports_on(connection: Connection, host: str) -> Iterator[tuple[str, Port]]:
+    """The ports that have any binding for a host, each with its server; see :func:`ports_also_bound`.
+
+    They hold what the checks of a plan look at, and no more: :data:`FIELDS`.
+    """
+    for port in _listed(connection, {"binding:host_id": host, "fields": FIELDS}):
+        yield port.get("device_id") or "", _port(port)
+
+
+def ports_of_servers(connection: Connection, server_ids: Iterable[str]) -> Iterator[tuple[str, Port]]:
+    """As :func:`ports_on`, the ports of these servers wherever they are bound, a call for :data:`SERVERS` of them."""
+    every = sorted(set(server_ids))
+    for at in range(0, len(every), SERVERS):
+        for port in _listed(connection, {"device_id": every[at : at + SERVERS], "fields": FIELDS}):
+            yield port["device_id"], _port(port)
+
+
+def _port(body: Mapping[str, Any]) -> Port:
+    return Port(
+        id=body["id"],
+        host=body.get("binding:host_id") or "",
+        status=body.get("status") or "",
+        vnic_type=body.get("binding:vnic_type") or "normal",
+        vif_type=body.get("binding:vif_type") or "",
+        device_owner=body.get("device_owner") or "",
+        profile=body.get("binding:profile") or {},
+        resource_request=body.get("resource_request"),
+        mac_address=body.get("mac_address") or "",
+        network_id=body.get("network_id") or "",
+        project_id=body.get("project_id") or "",
+        addresses=tuple(ip["ip_address"] for ip in body.get("fixed_ips") or ()),
+    )
 
 
 def ports_also_bound(connection: Connection, host: str) -> Iterator[tuple[str, str, str]]:
@@ -87,16 +110,19 @@ def ports_also_bound(connection: Connection, host: str) -> Iterator[tuple[str, s
 
     :returns: port, server, host of the active binding (empty for none)
     """
-    params: dict[str, Any] = {
-        "binding:host_id": host, "fields": ["id", "device_id", "device_owner", "binding:host_id"],
-        "limit": PAGE, "sort_key": "id", "sort_dir": "asc",
-    }  # fmt: skip
+    fields = ["id", "device_id", "device_owner", "binding:host_id"]
+    for port in _listed(connection, {"binding:host_id": host, "fields": fields}):
+        active = port.get("binding:host_id") or ""
+        if active != host and str(port.get("device_owner")).startswith("compute:"):
+            yield port["id"], port.get("device_id") or "", active
+
+
+def _listed(connection: Connection, wanted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Ports page by page, in the order of their ids."""
+    params = {**wanted, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
     while True:
         body = request(connection, "network", "GET", "/ports", params=params).json()
-        for port in body["ports"]:
-            active = port.get("binding:host_id") or ""
-            if active != host and str(port.get("device_owner")).startswith("compute:"):
-                yield port["id"], port.get("device_id") or "", active
+        yield from body["ports"]
         more = any(link["rel"] == "next" for link in body.get("ports_links", ()))
         if not more or not body["ports"]:
             return

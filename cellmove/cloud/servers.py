@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 SERVER_MICROVERSION = "2.79"  # Train; every release that cellmove works with has it
 FLAVOR_MICROVERSION = "2.61"  # extra specs within the flavor
 
+STATUSES = {
+    "active": "ACTIVE", "building": "BUILD", "deleted": "DELETED", "error": "ERROR", "paused": "PAUSED",
+    "rescued": "RESCUE", "resized": "VERIFY_RESIZE", "shelved": "SHELVED", "shelved_offloaded": "SHELVED_OFFLOADED",
+    "soft-delete": "SOFT_DELETED", "stopped": "SHUTOFF", "suspended": "SUSPENDED",
+}  # fmt: skip
+"""What nova's API calls the states of servers (nova/api/openstack/common.py)."""
+
+BUSY = (
+    ("rebooting_hard", "HARD_REBOOT"), ("reboot_pending_hard", "HARD_REBOOT"), ("reboot_started_hard", "HARD_REBOOT"),
+    ("reboot", "REBOOT"), ("updating_password", "PASSWORD"), ("rebuild", "REBUILD"), ("migrating", "MIGRATING"),
+    ("resize_reverting", "REVERT_RESIZE"), ("resize_confirming", "VERIFY_RESIZE"), ("resize_", "RESIZE"),
+)  # fmt: skip
+"""Beginnings of task states that have a word of their own there, and the word."""
+
 
 def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
     """A server of any project, by UUID or, failing that, by its exact name.
@@ -121,6 +135,12 @@ def hard_reboot(connection: Connection, server_id: str) -> None:
     """
     path = f"/servers/{server_id}/action"
     request(connection, "compute", "POST", path, json={"reboot": {"type": "HARD"}})
+
+
+def status_of(vm_state: str, task_state: str) -> str:
+    """The status under which nova's API and its clients show a server."""
+    busy = next((word for beginning, word in BUSY if task_state.startswith(beginning)), "")
+    return busy or STATUSES.get(vm_state, "UNKNOWN")
 
 
 def is_uuid(text: str) -> bool:

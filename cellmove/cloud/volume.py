@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,19 +81,37 @@ def attachments_of(connection: Connection, server_id: str, volume_id: str = "") 
     return sorted(wanted, key=lambda attachment: attachment.id)
 
 
+def all_states(connection: Connection) -> Iterator[tuple[str, str]]:
+    """The ids and statuses of all volumes of all projects, a page a call."""
+    for volume in _listed(connection, "/volumes/detail", "volumes", {}):
+        yield volume["id"], volume["status"]
+
+
+def all_attachments(connection: Connection) -> Iterator[Attachment]:
+    """All attachments of servers, of all projects, a page a call. Not the detailed list, see :func:`reserved_attachments`."""
+    found = map(_attachment, _listed(connection, "/attachments", "attachments", {}))
+    return (each for each in found if each.server_id)
+
+
 def reserved_attachments(connection: Connection) -> Iterator[Attachment]:
     """All empty attachments of servers, of all projects, a page a call. Those of nobody's servers are left out.
 
     The filter is ``attach_status``: for ``status``, which the answers call it, cinder finds nothing. Not the detailed list: that one shows what a host is given to connect with.
     """
-    params = {"all_tenants": "1", "attach_status": "reserved", "limit": str(PAGE)}
+    found = map(_attachment, _listed(connection, "/attachments", "attachments", {"attach_status": "reserved"}))
+    return (each for each in found if each.server_id and each.status == "reserved")
+
+
+def _listed(connection: Connection, path: str, what: str, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """All items of a list, page by page."""
+    params = {"all_tenants": "1", **wanted, "limit": str(PAGE)}
     while True:
-        response = request(connection, "block_storage", "GET", "/attachments", params=params, microversion=MICROVERSION)
-        page = [_attachment(body) for body in response.json()["attachments"]]
-        yield from (each for each in page if each.server_id and each.status == "reserved")
-        if not page:  # cinder may give fewer than asked for, and says nothing of a next page
+        response = request(connection, "block_storage", "GET", path, params=params, microversion=MICROVERSION)
+        page = response.json()[what]
+        yield from page
+        if not page:  # cinder may give fewer than asked for, and not always says that there is a next page
             return
-        params["marker"] = page[-1].id
+        params["marker"] = page[-1]["id"]
 
 
 def get_attachment(connection: Connection, attachment_id: str) -> Attachment:

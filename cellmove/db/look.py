@@ -14,6 +14,8 @@ from cellmove import mark
 from cellmove.db import records
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import (
+    IMAGE,
+    VTPM_SECRET,
     BlockDevice,
     Flavor,
     Group,
@@ -23,8 +25,10 @@ from cellmove.db.shapes import (
     Node,
     Service,
     current_flavor,
+    make_device,
     make_flavor,
-    parse_json,
+    make_instance,
+    make_migration,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ EVENTS = "instance_actions_events"
 
 HARMLESS = ("instance_id_mappings",)
 """Rows of a server that no one minds to find in the target cell: neither unique nor looked up twice."""
+
+UNIQUE = (("block_device_mapping", "uuid"), ("migrations", "uuid"), ("virtual_interfaces", "address"))
+"""Columns by which a server's rows can meet another server's."""
 
 MADE_ANEW = frozenset({"instances.compute_id", "migrations.dest_compute_id"})
 """Columns (of 2023.2 and later) whose values mean nothing in another cell and are not copied."""
@@ -230,52 +237,36 @@ def instance_of(database: CellDatabase, server_id: str) -> Instance | None:
     """The server's row (not a deleted one) with its extra and what is known of its image."""
     from sqlalchemy import or_, select
 
-    table, extra = database["instances"], database["instance_extra"]
-    query = (
-        select(
-            table.c.uuid, table.c.display_name, table.c.project_id, table.c.user_id, table.c.vm_state,
-            table.c.task_state, table.c.host, table.c.node, table.c.availability_zone, table.c.image_ref,
-            table.c.root_gb, table.c.locked, table.c.locked_by, table.c.hidden, table.c.config_drive,
-            table.c.ephemeral_key_uuid, extra.c.flavor, extra.c.numa_topology, extra.c.pci_requests,
-        )
-        .select_from(table.outerjoin(extra, extra.c.instance_uuid == table.c.uuid))
-        .where(table.c.uuid == server_id, table.c.deleted == 0)
-    )  # fmt: skip
-    rows = _rows(database.engine, query)
+    table = database["instances"]
+    rows = _rows(database.engine, instances_query(database).where(table.c.uuid == server_id))
     if not rows:
         return None
-    row = rows[0]
     system = database["instance_system_metadata"]
     wanted = select(system.c.key, system.c.value).where(
         system.c.instance_uuid == server_id,
         system.c.deleted == 0,
-        or_(system.c.key.startswith("image_", autoescape=True), system.c.key.in_(["vtpm_secret_uuid", mark.KEY])),
+        or_(system.c.key.startswith(IMAGE, autoescape=True), system.c.key.in_([VTPM_SECRET, mark.KEY])),
     )
     metadata = {item.key: item.value or "" for item in _rows(database.engine, wanted)}
-    return Instance(
-        uuid=row.uuid,
-        display_name=row.display_name or "",
-        project_id=row.project_id or "",
-        user_id=row.user_id or "",
-        vm_state=row.vm_state or "",
-        task_state=row.task_state or "",
-        host=row.host or "",
-        node=row.node or "",
-        availability_zone=row.availability_zone or "",
-        image_ref=row.image_ref or "",
-        root_gb=row.root_gb or 0,
-        locked=bool(row.locked),
-        locked_by=row.locked_by or "",
-        hidden=bool(row.hidden),
-        config_drive=str(row.config_drive or "").lower() not in ("", "0", "false"),
-        ephemeral_key=bool(row.ephemeral_key_uuid),
-        flavor=current_flavor(row.flavor),
-        has_numa_topology=bool(parse_json(row.numa_topology)),
-        pci_requests=tuple(parse_json(row.pci_requests) or ()),
-        image={key.removeprefix("image_"): value for key, value in metadata.items() if key.startswith("image_")},
-        vtpm_secret="vtpm_secret_uuid" in metadata,
-        mark=metadata.get(mark.KEY, ""),
-    )
+    return make_instance(rows[0], metadata)
+
+
+def instances_query(database: CellDatabase) -> Select[Any]:
+    """What :func:`cellmove.db.shapes.make_instance` needs of the live instances and their extras."""
+    from sqlalchemy import select
+
+    table, extra = database["instances"], database["instance_extra"]
+    return (
+        select(
+            table.c.uuid, table.c.display_name, table.c.project_id, table.c.user_id, table.c.vm_state,
+            table.c.task_state, table.c.host, table.c.node, table.c.availability_zone, table.c.image_ref,
+            table.c.root_gb, table.c.locked, table.c.locked_by, table.c.hidden, table.c.config_drive,
+            table.c.ephemeral_key_uuid, table.c.created_at, extra.c.flavor, extra.c.numa_topology,
+            extra.c.pci_requests,
+        )
+        .select_from(table.outerjoin(extra, extra.c.instance_uuid == table.c.uuid))
+        .where(table.c.deleted == 0)
+    )  # fmt: skip
 
 
 def flavors_of(database: CellDatabase, server_id: str) -> tuple[Flavor | None, Flavor | None]:
@@ -292,31 +283,28 @@ def flavors_of(database: CellDatabase, server_id: str) -> tuple[Flavor | None, F
 
 def block_devices_of(database: CellDatabase, server_id: str) -> list[BlockDevice]:
     """The server's block device mappings, the boot disk first."""
+    query = devices_query(database).where(database["block_device_mapping"].c.instance_uuid == server_id)
+    return in_order(_rows(database.engine, query))
+
+
+def devices_query(database: CellDatabase) -> Select[Any]:
+    """What :func:`cellmove.db.shapes.make_device` needs of the live block device mappings."""
     from sqlalchemy import false, literal, select
 
     table = database["block_device_mapping"]
     encrypted = table.c.encrypted if "encrypted" in table.c else literal(value=False).label("encrypted")
     query = select(
-        table.c.id, table.c.uuid, table.c.source_type, table.c.destination_type, table.c.boot_index,
-        table.c.guest_format, table.c.device_name, table.c.volume_id, table.c.attachment_id, encrypted,
-    ).where(table.c.instance_uuid == server_id, table.c.deleted == 0)  # fmt: skip
+        table.c.id, table.c.instance_uuid, table.c.uuid, table.c.source_type, table.c.destination_type,
+        table.c.boot_index, table.c.guest_format, table.c.device_name, table.c.volume_id, table.c.attachment_id, encrypted,
+    ).where(table.c.deleted == 0)  # fmt: skip
     if "no_device" in table.c:
         query = query.where((table.c.no_device == false()) | table.c.no_device.is_(None))
-    rows = sorted(_rows(database.engine, query), key=lambda row: (row.boot_index != 0, row.id))
-    return [
-        BlockDevice(
-            uuid=row.uuid or "",
-            source_type=row.source_type or "",
-            destination_type=row.destination_type or "",
-            boot_index=row.boot_index,
-            guest_format=row.guest_format or "",
-            device_name=row.device_name or "",
-            volume_id=row.volume_id or "",
-            attachment_id=row.attachment_id or "",
-            encrypted=bool(row.encrypted),
-        )
-        for row in rows
-    ]
+    return query
+
+
+def in_order(rows: Iterable[Any]) -> list[BlockDevice]:
+    """The devices of one server, the boot disk first."""
+    return [make_device(row) for row in sorted(rows, key=lambda row: (row.boot_index != 0, row.id))]
 
 
 def services_of(database: CellDatabase, now: datetime.datetime, service_down_time: float) -> list[Service]:
@@ -380,13 +368,19 @@ def nodes_of(database: CellDatabase) -> list[Node]:
 
 def migrations_of(database: CellDatabase, server_id: str) -> list[MigrationRow]:
     """The server's migration records, oldest first."""
+    query = migrations_query(database).where(database["migrations"].c.instance_uuid == server_id)
+    return [make_migration(row) for row in _rows(database.engine, query)]
+
+
+def migrations_query(database: CellDatabase) -> Select[Any]:
+    """What :func:`cellmove.db.shapes.make_migration` needs of the migration records, oldest first."""
     from sqlalchemy import select
 
     table = database["migrations"]
-    query = select(
-        table.c.uuid, table.c.status, table.c.migration_type, table.c.source_compute, table.c.dest_compute
-    ).where(table.c.instance_uuid == server_id, table.c.deleted == 0).order_by(table.c.id)  # fmt: skip
-    return [MigrationRow(*(value or "" for value in row)) for row in _rows(database.engine, query)]
+    return select(
+        table.c.instance_uuid, table.c.uuid, table.c.status, table.c.migration_type, table.c.source_compute,
+        table.c.dest_compute,
+    ).where(table.c.deleted == 0).order_by(table.c.id)  # fmt: skip
 
 
 def row_counts(database: CellDatabase, server_id: str, *, with_deleted: bool) -> dict[str, int]:
@@ -437,7 +431,7 @@ def leftovers(source: CellDatabase, target: CellDatabase, server_id: str) -> dic
     found = row_counts(target, server_id, with_deleted=True)
     for name in HARMLESS:
         found.pop(name, None)
-    for name, key in (("block_device_mapping", "uuid"), ("migrations", "uuid"), ("virtual_interfaces", "address")):
+    for name, key in UNIQUE:
         keys = _values(source, name, key, server_id)
         if not keys:
             continue
@@ -465,19 +459,23 @@ def missing_columns(source: CellDatabase, target: CellDatabase, server_id: str) 
     :returns: ``table.column``, or ``table`` when the whole table is missing
     """
     missing: list[str] = []
-    for name in (*records.KEYS, EVENTS):
-        if name not in source.tables:
-            continue
-        known: Iterable[str] = target.tables[name].c.keys() if name in target.tables else ()
-        unknown = [column.name for column in source[name].c if column.name not in set(known)]
-        if not unknown:
-            continue
-        rows = _rows(source.engine, _of_instance(source, name, server_id, with_deleted=False, columns=unknown))
+    for name, columns in unknown_columns(source, target).items():
+        rows = _rows(source.engine, _of_instance(source, name, server_id, with_deleted=False, columns=columns))
         if name not in target.tables:
             missing += [name] if rows else []
         else:
-            missing += [f"{name}.{column}" for i, column in enumerate(unknown) if any(row[i] for row in rows)]
-    return [column for column in missing if column not in MADE_ANEW]
+            missing += [f"{name}.{column}" for i, column in enumerate(columns) if any(row[i] for row in rows)]
+    return missing
+
+
+def unknown_columns(source: CellDatabase, target: CellDatabase) -> dict[str, list[str]]:
+    """The columns of servers' tables that the target cell's schema does not have: all of a table that is not there."""
+    unknown: dict[str, list[str]] = {}
+    for name in (*records.KEYS, EVENTS):
+        known: Iterable[str] = target.tables[name].c.keys() if name in target.tables else ()
+        columns = source.tables[name].c.keys() if name in source.tables else []
+        unknown[name] = [column for column in columns if f"{name}.{column}" not in MADE_ANEW and column not in known]
+    return {name: columns for name, columns in unknown.items() if columns}
 
 
 def _of_instance(

@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellmove import mark
+
+IMAGE, VTPM_SECRET = "image_", "vtpm_secret_uuid"
+"""What system metadata begins the keys of the image's properties with, and the key of a virtual TPM's secret."""
+
 
 @dataclass(frozen=True)
 class InstanceMapping:
@@ -159,3 +164,54 @@ def current_flavor(text: str | None, which: str = "cur") -> Flavor | None:
         return make_flavor(stored[which]["nova_object.data"])
     except (TypeError, KeyError, ValueError):
         return None
+
+
+def make_instance(row: Any, metadata: Mapping[str, str]) -> Instance:
+    """An instance from its row, joined with its extra.
+
+    :param metadata: its system metadata, or what is needed of it
+    """
+    return Instance(
+        uuid=row.uuid,
+        display_name=row.display_name or "",
+        project_id=row.project_id or "",
+        user_id=row.user_id or "",
+        vm_state=row.vm_state or "",
+        task_state=row.task_state or "",
+        host=row.host or "",
+        node=row.node or "",
+        availability_zone=row.availability_zone or "",
+        image_ref=row.image_ref or "",
+        root_gb=row.root_gb or 0,
+        locked=bool(row.locked),
+        locked_by=row.locked_by or "",
+        hidden=bool(row.hidden),
+        config_drive=str(row.config_drive or "").lower() not in ("", "0", "false"),
+        ephemeral_key=bool(row.ephemeral_key_uuid),
+        flavor=current_flavor(row.flavor),
+        has_numa_topology=bool(parse_json(row.numa_topology)),
+        pci_requests=tuple(parse_json(row.pci_requests) or ()),
+        image={key.removeprefix(IMAGE): value for key, value in metadata.items() if key.startswith(IMAGE)},
+        vtpm_secret=VTPM_SECRET in metadata,
+        mark=metadata.get(mark.KEY, ""),
+    )
+
+
+def make_device(row: Any) -> BlockDevice:
+    """A block device mapping from its row."""
+    return BlockDevice(
+        uuid=row.uuid or "",
+        source_type=row.source_type or "",
+        destination_type=row.destination_type or "",
+        boot_index=row.boot_index,
+        guest_format=row.guest_format or "",
+        device_name=row.device_name or "",
+        volume_id=row.volume_id or "",
+        attachment_id=row.attachment_id or "",
+        encrypted=bool(row.encrypted),
+    )
+
+
+def make_migration(row: Any) -> MigrationRow:
+    """A migration record from its row, which begins with the server's id."""
+    return MigrationRow(*(value or "" for value in row[1:]))

@@ -179,10 +179,19 @@ MIGRATION = (
 )  # fmt: skip
 
 
-def _each(database: CellDatabase, ids: Collection[str], query: Select[Any], key: Any) -> Iterator[dict[str, Any]]:
+def in_batches(engine: Engine, whose: str, ids: Iterable[str], query: Select[Any], key: Any) -> Iterator[Any]:
+    """The rows of a query whose key is one of many.
+
+    :param whose: the database's name in messages
+    """
     for batch in batches(ids):
-        with transaction(database.engine, database.name) as connection:
-            yield from [dict(row._mapping) for row in connection.execute(query.where(key.in_(batch)))]
+        with transaction(engine, whose) as connection:
+            page = connection.execute(query.where(key.in_(batch))).all()
+        yield from page
+
+
+def _each(database: CellDatabase, ids: Collection[str], query: Select[Any], key: Any) -> Iterator[dict[str, Any]]:
+    return (dict(row._mapping) for row in in_batches(database.engine, database.name, ids, query, key))
 
 
 def instances(database: CellDatabase, ids: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -19,9 +19,11 @@ class Item:
     """One server of the cell.
 
     :param flavor: the name of the flavor that it has; ``new_flavor`` that of the one it gets, empty when it keeps it
+    :param vcpus: what it will need where it goes, by the flavor that it gets; so is ``memory_mb``
     :param disk_gb: GiB of local disk that have to travel; 0 for a volume-backed server
     :param created_at: UTC, ISO 8601
-    :param codes: of the checks or filters that speak against it; ``reasons`` are their words, with what to do about it
+    :param codes: of the checks or filters that speak against it; ``reasons`` are their words, with what to do about it.
+        A movable server that a move of this journal is about has the code ``open-move``
     """
 
     server_id: str
@@ -45,8 +47,11 @@ class Item:
 class Census:
     """Every server of a cell, classified.
 
+    :param items: those that are mapped to it, in the order of their ids: one that is just being deleted, too, as long
+        as it has a row, and one that is missing
     :param mapped: how many servers the API maps to the cell (those that are queued for delete aside)
     :param missing: servers that are mapped to it and have no live, visible row in it
+    :param deleting: servers that are queued for delete and still have a live row in it
     :param strays: servers with a live row in it that are mapped elsewhere: hidden ones are the source's copies of
         moves, and none of the cell's servers any more
     """
@@ -55,12 +60,13 @@ class Census:
     items: tuple[Item, ...]
     mapped: int
     missing: tuple[str, ...] = ()
+    deleting: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
         """Whether every server that is mapped to the cell was seen there."""
-        return not self.missing and len(self.items) == self.mapped
+        return not self.missing and len(self.items) == self.mapped + len(self.deleting)
 
 
 class Stage(enum.StrEnum):

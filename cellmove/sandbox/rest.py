@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import bottle  # type: ignore[import-untyped]
@@ -235,15 +235,18 @@ def _neutron(app: Any, cloud: Cloud, base: str) -> None:
     @_route(app, cloud, "GET", "/network/v2.0/ports")
     def ports() -> Any:
         query = bottle.request.query
+        devices, fields = set(query.getall("device_id")), query.getall("fields")
         found = [
-            shown(port)
+            port
             for port in sorted(cloud.world.ports.values(), key=lambda port: str(port["id"]))
-            if port["device_id"] == query.get("device_id", port["device_id"])
+            if (not devices or port["device_id"] in devices)
             and query.get("binding:host_id", "") in ("", *port["bindings"])
         ]  # any binding, as neutron does it
         page, more = _page(found, query)
         links = [{"rel": "next", "href": f"{base}/network/v2.0/ports?marker={page[-1]['id']}"}] if more else []
-        return {"ports": page, "ports_links": links}
+        bodies = [shown(port) for port in page]
+        wanted = [{name: each[name] for name in fields} for each in bodies] if fields else bodies
+        return {"ports": wanted, "ports_links": links}
 
     @_route(app, cloud, "PUT", "/network/v2.0/ports/<port_id>")
     def update(port_id: str) -> Any:
@@ -275,13 +278,22 @@ def _cinder(app: Any, cloud: Cloud, base: str) -> None:
     version = {"id": "v3.0", "status": "CURRENT", "version": "3.71", "min_version": "3.0"}
     _document(app, "/volume/v3", {"versions": [version | {"links": _links(f"{base}/volume/v3/")}]})
 
+    @_route(app, cloud, "GET", "/volume/v3/volumes/detail")
+    def volumes() -> Any:
+        page, more = _page(sorted(cloud.world.volumes.values(), key=lambda each: str(each["id"])), bottle.request.query)
+        links = [{"rel": "next", "href": f"{base}/volume/v3/volumes/detail?marker={page[-1]['id']}"}] if more else []
+        states = services.volume_states(cloud)
+        return {"volumes": [shown(each, states) for each in page], "volumes_links": links}
+
     @_route(app, cloud, "GET", "/volume/v3/volumes/<volume>")
     def show(volume: str) -> Any:
         if volume not in cloud.world.volumes:
             raise Refusal(404, f"Volume {volume} could not be found.")
-        found = cloud.world.volumes[volume]
-        return {"volume": {**found, "status": services.volume_status(cloud, volume), "volume_type": "", "multiattach": False,
-                           "encrypted": False, "os-vol-tenant-attr:tenant_id": seed.PROJECT}}  # fmt: skip
+        return {"volume": shown(cloud.world.volumes[volume], {volume: services.volume_status(cloud, volume)})}
+
+    def shown(volume: Record, states: Mapping[str, str]) -> Record:
+        return {**volume, "status": states.get(volume["id"], "available"), "volume_type": "", "multiattach": False,
+                "encrypted": False, "os-vol-tenant-attr:tenant_id": seed.PROJECT}  # fmt: skip
 
     @_route(app, cloud, "GET", "/volume/v3/attachments/detail")
     def listed() -> Any:
@@ -300,12 +312,12 @@ def _cinder(app: Any, cloud: Cloud, base: str) -> None:
         query = bottle.request.query
         names = ("id", "volume_id", "instance", "status")
         found = [
-            {name: each[name] for name in names}
-            for each in cloud.world.attachments.values()
+            each
+            for each in sorted(cloud.world.attachments.values(), key=lambda each: str(each["id"]))
             # cinder has no such column as "status", and answers with nothing
             if "status" not in query and each["status"] == query.get("attach_status", each["status"])
         ]
-        return {"attachments": _page(sorted(found, key=lambda each: str(each["id"])), query)[0]}
+        return {"attachments": [{name: each[name] for name in names} for each in _page(found, query)[0]]}
 
     @_route(app, cloud, "GET", "/volume/v3/attachments/<attachment>")
     def one(attachment: str) -> Any:

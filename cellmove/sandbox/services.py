@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from cellmove.sandbox.store import HOSTS, Cloud, Record, Refusal
@@ -116,7 +116,18 @@ def attachments_of_volume(cloud: Cloud, volume_id: str) -> list[Record]:
 
 def volume_status(cloud: Cloud, volume_id: str) -> str:
     """A volume's status follows from its attachments."""
-    states = {each["status"] for each in attachments_of_volume(cloud, volume_id)}
+    return _status({each["status"] for each in attachments_of_volume(cloud, volume_id)})
+
+
+def volume_states(cloud: Cloud) -> dict[str, str]:
+    """The statuses of all volumes that have an attachment."""
+    found: dict[str, set[str]] = {}
+    for each in cloud.world.attachments.values():
+        found.setdefault(each["volume_id"], set()).add(each["status"])
+    return {volume: _status(states) for volume, states in found.items()}
+
+
+def _status(states: Collection[str]) -> str:
     names = (("attached", "in-use"), ("attaching", "attaching"), ("reserved", "reserved"))
     return next((status for state, status in names if state in states), "available")
 

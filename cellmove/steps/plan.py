@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cellmove.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import BlockDevice, Flavor, Node
+    from cellmove.db.tables import CellDatabase
     from cellmove.gateway import Gateway
 
 
@@ -82,7 +83,7 @@ def gather(
     """
     # The databases first: that is the quickest way to find out that nothing can be reached.
     mapped_hosts = look.host_cells(gateway.api_engine) if host else {}
-    new_flavor = _find_flavor(gateway, flavor) if flavor is not None else None
+    new_flavor = find_flavor(gateway, flavor) if flavor is not None else None
     found = servers.find_server(gateway.admin, server)
     server_id = str(found["id"])
     mapping = look.mapping_of(gateway.api_engine, server_id)
@@ -117,7 +118,11 @@ def gather(
 # --- what the operator named ---
 
 
-def _find_flavor(gateway: Gateway, name_or_id: str) -> Flavor:
+def find_flavor(gateway: Gateway, name_or_id: str) -> Flavor:
+    """A flavor by its id or, failing that, its name.
+
+    :raises Usage: there is none
+    """
     found = look.find_flavors(gateway.api_engine, name_or_id)
     if not found:
         raise Usage(f"there is no flavor {name_or_id}{_suggest(name_or_id, look.flavor_names(gateway.api_engine))}")
@@ -200,12 +205,7 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
     if instance is None:
         return picture
     group = look.group_of(gateway.api_engine, server_id)
-    targets = tuple(_target(gateway, clock, source, cell, server_id, alone=len(wish.cells) == 1) for cell in wish.cells)
-    if len(targets) > 1 and all(each.unreachable for each in targets):
-        raise CannotConnect("; ".join(each.unreachable for each in targets))
-    hosts = {service.host for each in targets for service in each.services}
-    zones = look.availability_zones(gateway.api_engine, hosts)
-    default = gateway.settings.default_availability_zone
+    targets = targets_of(gateway, clock, source, wish.cells)
     return dataclasses.replace(
         picture,
         server=instance,
@@ -218,13 +218,31 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
         shares=look.share_count(database, server_id),
         group=group,
         group_hosts=tuple(look.group_hosts(gateway, group.members, [server_id])) if group else (),
-        targets=targets,
-        zones={host: zones.get(host, default) for host in hosts},
+        targets=tuple(each if each.unreachable else _with_rows(gateway, each, database, server_id) for each in targets),
+        zones=zones_of(gateway, targets),
     )
 
 
-def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id: str, *, alone: bool) -> Target:
-    """What a cell has that the server may go to.
+def targets_of(gateway: Gateway, clock: Clock, source: Cell, cells: Sequence[Cell]) -> tuple[Target, ...]:
+    """The cells that servers may go to, without what is there of each server.
+
+    :raises CannotConnect: none of them can be reached
+    """
+    targets = tuple(_target(gateway, clock, source, cell, alone=len(cells) == 1) for cell in cells)
+    if len(targets) > 1 and all(each.unreachable for each in targets):
+        raise CannotConnect("; ".join(each.unreachable for each in targets))
+    return targets
+
+
+def zones_of(gateway: Gateway, targets: Iterable[Target]) -> dict[str, str]:
+    """The availability zone of each host of the cells that servers may go to."""
+    hosts = {service.host for each in targets for service in each.services}
+    zones = look.availability_zones(gateway.api_engine, hosts)
+    return {host: zones.get(host, gateway.settings.default_availability_zone) for host in hosts}
+
+
+def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, *, alone: bool) -> Target:
+    """What a cell has that servers may go to.
 
     :param alone: it is the only one: that it cannot be reached ends the command
     """
@@ -234,16 +252,23 @@ def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, server_id:
         if alone:
             raise
         return Target(cell.name, cell.uuid, disabled=cell.disabled, unreachable=str(error))
-    own = gateway.database(source)
     return Target(
         cell.name,
         cell.uuid,
         disabled=cell.disabled,
         services=tuple(look.services_of(database, clock.heartbeat_time(), gateway.settings.service_down_time)),
         nodes=tuple(look.nodes_of(database)),
+        disk_store=disk_store_between(gateway.settings, source.name, cell.name),
+    )
+
+
+def _with_rows(gateway: Gateway, target: Target, own: CellDatabase, server_id: str) -> Target:
+    """Add what a cell has of this server, and what it has no place for."""
+    database = gateway.database(gateway.cell(target.uuid))
+    return dataclasses.replace(
+        target,
         leftovers=look.leftovers(own, database, server_id),
         missing=tuple(look.missing_columns(own, database, server_id)),
-        disk_store=disk_store_between(gateway.settings, source.name, cell.name),
     )
 
 
@@ -272,7 +297,7 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
         allocations=frozenset(held),
         candidates=offered,
         stores={} if picture.is_volume_backed else stores.sharing(gateway.admin),
-        narrowed=_narrowed(gateway, picture, wanted),
+        narrowed=narrowed(gateway, picture.targets, wanted),
         quotas=_quotas(gateway, picture),
     )
 
@@ -285,7 +310,7 @@ def _quotas(gateway: Gateway, picture: Picture) -> tuple[quota.Quota, ...]:
     return quota.quotas(gateway.admin, server.project_id, server.user_id)
 
 
-def _narrowed(gateway: Gateway, picture: Picture, flavor: Flavor) -> dict[str, frozenset[str]]:
+def narrowed(gateway: Gateway, targets: Iterable[Target], flavor: Flavor) -> dict[str, frozenset[str]]:
     """The compute nodes that can satisfy each thing that a flavor asks for: traits, and metadata of aggregates."""
     found: dict[str, frozenset[str]] = {}
     for trait in candidates.wanted_traits(flavor):
@@ -294,7 +319,7 @@ def _narrowed(gateway: Gateway, picture: Picture, flavor: Flavor) -> dict[str, f
             found[f"trait {trait}"] = able
     wanted = aggregate_specs(flavor.extra_specs)
     if wanted:
-        nodes = [node for each in picture.targets for node in each.nodes]
+        nodes = [node for each in targets for node in each.nodes]
         metadata = look.aggregate_metadata(gateway.api_engine, {node.host for node in nodes})
         for key, value in wanted.items():
             able = frozenset(node.uuid for node in nodes if value in metadata.get((node.host, key), ()))

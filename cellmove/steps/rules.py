@@ -23,4 +23,14 @@ def values_of(
     named = policy.allow.keys() | policy.deny.keys()
     name = identity.project_name(gateway.admin, project_id) if "projects" in named else ""
     tags = look.tags_of(gateway.database(gateway.cell(cell_uuid)), server_id) if "tags" in named else ()
-    return {"projects": (project_id, name), "flavors": tuple(dict.fromkeys(flavors)), "tags": tags, "hosts": (host,)}
+    return by_kind((project_id, name), flavors, tags, host)
+
+
+def by_kind(
+    project: tuple[str, str], flavors: tuple[str, ...], tags: tuple[str, ...], host: str
+) -> dict[str, tuple[str, ...]]:
+    """What rules are held against, of a server of which all that is known already.
+
+    :param project: id and name
+    """
+    return {"projects": project, "flavors": tuple(dict.fromkeys(flavors)), "tags": tags, "hosts": (host,)}

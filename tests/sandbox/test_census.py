@@ -1,0 +1,409 @@
+"""The census of a cell says of every server what ``cellmove plan`` says of it, in calls that do not grow with the servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from cellmove import preflight
+from cellmove import settings as settings_module
+from cellmove.checks.server import UNFINISHED
+from cellmove.db import census as sql
+from cellmove.drain.item import Census, Item, Verdict
+from cellmove.drain.wish import SKIP_TAG, Filter, Wish, parse_filter
+from cellmove.errors import CannotConnect, Usage
+from cellmove.gateway import Gateway
+from cellmove.picture import Picture
+from cellmove.sandbox import seed, services
+from cellmove.sandbox.store import Cloud
+from cellmove.steps import census, plan
+from tests.sandbox.refusals import CASES, CELLS, Case
+from tests.sandbox.rig import Rig, Snapshot
+
+NOT_OF_A_SERVER = {"policy-day", "policy-unattended"}
+"""Rules that hold for whoever begins moves, and not for a server."""
+
+STRAYS = {"no-mapping": "cell1", "cell0": "cell1", "no-record": "cell1"}
+"""Servers that are not mapped to the cell where their row is."""
+
+PORT = ("id", "host", "status", "vnic_type", "vif_type", "device_owner", "resource_request")
+
+
+@dataclasses.dataclass
+class Place:
+    """A rig, and how it is put back."""
+
+    rig: Rig
+    empty: Snapshot
+    gateway: Gateway
+
+    @property
+    def cloud(self) -> Cloud:
+        return self.rig.cloud
+
+    def open(self, case: Case, folder: Path) -> Gateway:
+        """Connections with a case's own configuration."""
+        (folder / "config.toml").write_text(f"[policy]\n{case.config}\n")
+        env = {**self.rig._environment, "CELLMOVE_CONFIG": str(folder / "config.toml"), **case.env}
+        return Gateway(settings_module.load({}, env))
+
+    def take(self, wish: Wish | None = None, cell: str = "cell1", **how: Any) -> Census:
+        return census.take(self.gateway, self.rig.clock, self.gateway.cell(cell), wish or Wish(), **how)
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    send = requests.adapters.HTTPAdapter.send
+    yield Rig()
+    requests.adapters.HTTPAdapter.send = send  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def empty(rig: Rig) -> Snapshot:
+    return rig.save()
+
+
+@pytest.fixture
+def place(rig: Rig, empty: Snapshot) -> Place:
+    """A cloud without servers."""
+    rig.restore(empty)
+    return Place(rig, empty, rig.gateway)
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
+    """Every picture that the checks are given."""
+    seen: list[Picture] = []
+    examine = preflight.examine
+
+    def look(picture: Picture) -> tuple[preflight.Check, ...]:
+        seen.append(picture)
+        return examine(picture)
+
+    monkeypatch.setattr(preflight, "examine", look)
+    return seen
+
+
+def item(found: Census, server: str) -> Item:
+    (one,) = (each for each in found.items if each.server_id == server)
+    return one
+
+
+def wish_of(case: Case) -> Wish:
+    """What a drain is asked for that is asked of one server so."""
+    accepted = [word for word in " ".join(case.options).replace("--accept-loss", "").replace("=", "").split() if word]
+    return Wish(
+        to=tuple(case.where[1::2]),
+        flavor_map={"m1.tiny": case.flavor} if case.flavor else {},
+        accept_loss=tuple(name for words in accepted for name in words.split(",")),
+    )
+
+
+def refusals(checks: tuple[preflight.Check, ...]) -> list[tuple[str, str]]:
+    return [
+        (check.code, f"{check.text} ({check.remedy})") for check in checks if check.level is preflight.Level.REFUSAL
+    ]
+
+
+def comparable(picture: Picture) -> dict[str, Any]:
+    """A picture as far as the checks look at it."""
+    fields: dict[str, Any] = {each.name: getattr(picture, each.name) for each in dataclasses.fields(picture)}
+    del fields["rows"], fields["policy"]
+    ruled = picture.policy.allow.keys() | picture.policy.deny.keys()
+    fields["subject"] = {kind: values for kind, values in picture.subject.values.items() if kind in ruled}
+    if picture.server is not None:
+        image = {name: value for name, value in picture.server.image.items() if name in sql.PROPERTIES}
+        fields["server"] = dataclasses.replace(picture.server, image=image)
+    fields["request_spec"] = {name: picture.spec.get(name) for name in sql.SPEC} if picture.request_spec else {}
+    fields["ports"] = [{name: getattr(port, name) for name in PORT} for port in picture.ports]
+    fields["migrations"] = [each for each in picture.migrations if each.status in UNFINISHED]
+    return fields
+
+
+def ids() -> list[Any]:
+    return [
+        pytest.param(code, case, id=f"{code}-{n}")
+        for code, cases in CASES.items()
+        for n, case in enumerate(cases)
+        if code not in NOT_OF_A_SERVER and "--host" not in case.where
+    ]
+
+
+@pytest.mark.parametrize(("code", "case"), ids())
+def test_it_says_what_the_plan_says(
+    place: Place, pictures: list[Picture], tmp_path: Path, code: str, case: Case
+) -> None:
+    server = seed.boot(place.cloud, "bad", **case.boot)
+    other = seed.boot(place.cloud, "other", host="c1-host2", volume_backed=True, volumes=1, active=False)
+    case.change(place.cloud, server)
+    gateway, wish = place.open(case, tmp_path), wish_of(case)
+    planned = plan.gather(
+        gateway, place.rig.clock, server=server if case.by_id else "bad", flavor=case.flavor or None, host=None,
+        cell=wish.to[0] if wish.to else None, force_locked=False, accept_loss=wish.accept_loss,
+    )  # fmt: skip
+    shown = refusals(planned.checks)
+    assert shown == [] if case.level == "warning" else code in dict(shown)
+    found = census.take(gateway, place.rig.clock, gateway.cell("cell1"), wish)
+    if code in STRAYS:
+        assert found.strays == (server,)
+        assert [each.server_id for each in found.items if each.server_id != other] == []
+        if code != "no-record":
+            return
+        found = census.take(gateway, place.rig.clock, gateway.cell("cell2"), wish)
+        shown = [(code, words.replace("bad", server)) for code, words in shown]  # nobody knows its name
+        assert found.missing == (server,)
+    one = item(found, server)
+    assert list(zip(one.codes, one.reasons, strict=True)) == shown
+    assert one.verdict is (Verdict.REFUSED if shown else Verdict.MOVABLE)
+    assert not shown or "None" not in " ".join(one.reasons)
+    theirs, *ours = [each for each in pictures if each.server_id == server]
+    if code != "no-record":
+        assert [comparable(each) for each in ours] == [comparable(theirs)]
+    if not found.missing:
+        assert found.is_whole
+
+
+def test_everything_that_a_check_looks_at_is_read() -> None:
+    folder = Path(preflight.__file__).parent / "checks"
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    asked = {part.split('"')[1] for part in text.split("image.get(")[1:]}
+    assert asked == set(sql.PROPERTIES)
+    text += (folder.parent / "picture.py").read_text()
+    asked = {part.split('"')[1] for part in text.replace("spec.get(", "spec[").split("spec[")[1:]}
+    assert asked - {"nova_object.data"} == set(sql.SPEC)
+
+
+def test_a_server_as_it_is(place: Place) -> None:
+    server = seed.boot(place.cloud, "web", volumes=1)
+    stopped = seed.boot(place.cloud, "db", host="c1-host2", flavor="m1.small", volume_backed=True, active=False)
+    found = place.take(Wish(flavor_map={"m1.tiny": "m1.small"}))
+    flavors = {row["name"]: row for row in place.cloud.rows("api", "flavors")}
+    small, row = flavors["m1.small"], place.cloud.row("cell1", "instances", uuid=server) or {}
+    assert item(found, server) == Item(
+        server, "web", seed.PROJECT, "c1-host1", "m1.tiny", "active", False, small["vcpus"], small["memory_mb"],
+        flavors["m1.tiny"]["root_gb"], f"{row['created_at'].isoformat()}Z", new_flavor="m1.small",
+    )  # fmt: skip
+    assert item(found, stopped).volume_backed
+    assert (item(found, stopped).disk_gb, item(found, stopped).new_flavor) == (0, "")
+    assert [each.server_id for each in found.items] == sorted([server, stopped])
+    assert (found.cell, found.mapped, found.missing, found.deleting, found.strays) == ("cell1", 2, (), (), ())
+    assert found.is_whole
+
+
+def test_an_empty_cell(place: Place) -> None:
+    assert place.take() == Census("cell1", (), 0)
+    assert place.take().is_whole
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "stay"),
+    [
+        ((), ("name=we*",), {"web"}),
+        (("name=we*", "name=db"), (), {"odd"}),
+        (("host=c1-host1",), (), {"db"}),
+        ((), ("tag=blu?",), {"web", "db", "odd"}),
+        ((), ("flavor=m1.small",), {"db"}),
+        (("state=stopped",), (), {"web", "odd"}),
+        (("state=SHUTOFF",), (), {"web", "odd"}),
+        (("state=REBOOT",), (), {"web", "db"}),
+        ((), ("project=admin",), {"web", "db", "odd"}),
+        (("project=5a5a*",), (), set()),
+        (("project=other",), (), {"web", "db", "odd"}),
+        (("name=we*",), ("host=c1-host1",), {"web", "db", "odd"}),
+    ],
+)
+def test_filters(place: Place, include: tuple[str, ...], exclude: tuple[str, ...], stay: set[str]) -> None:
+    seed.boot(place.cloud, "web")
+    seed.boot(place.cloud, "db", host="c1-host2", flavor="m1.small", active=False)
+    odd = seed.boot(place.cloud, "odd")
+    place.cloud.update("cell1", "instances", {"task_state": "reboot_started"}, uuid=odd)
+    wish = Wish(
+        include=tuple(parse_filter(each, "--include") for each in include),
+        exclude=tuple(parse_filter(each, "--exclude") for each in exclude),
+    )
+    found = {each.name: each for each in place.take(wish).items}
+    assert {name for name, each in found.items() if each.verdict is Verdict.SKIPPED} == stay
+    skipped = [each for each in found.values() if each.verdict is Verdict.SKIPPED]
+    assert {each.codes for each in skipped} <= {("excluded",), ("not-included",)}
+    assert all(each.reasons[0].startswith("--") for each in skipped)
+    if "odd" not in stay:
+        assert found["odd"].codes == ("task-state",)
+
+
+def test_a_tag_keeps_a_server_where_it_is_whatever_else_there_is(place: Place) -> None:
+    server = seed.boot(place.cloud, "web")
+    place.cloud.insert("cell1", "tags", {"resource_id": server, "tag": SKIP_TAG})
+    place.cloud.update("cell1", "instances", {"vm_state": "error"}, uuid=server)
+    assert item(place.take(), server).codes == ("tag",)
+    assert item(place.take(ours=[server]), server).verdict is Verdict.SKIPPED
+    assert item(place.take(Wish(include=(Filter("name", "web"),))), server).verdict is Verdict.SKIPPED
+
+
+def test_locked_servers_and_losses(place: Place) -> None:
+    server = seed.boot(place.cloud, "web")
+    CASES["locked"][0].change(place.cloud, server)
+    CASES["loses-swap"][0].change(place.cloud, server)
+    assert item(place.take(), server).codes == ("locked", "loses-swap")
+    assert item(place.take(Wish(force_locked=True)), server).codes == ("loses-swap",)
+    assert item(place.take(Wish(force_locked=True, accept_loss=("swap",))), server).codes == ()
+    with pytest.raises(Usage, match="there is no 'swop'; there are: ephemeral, swap"):
+        place.take(Wish(accept_loss=("swop",)))
+
+
+def test_a_move_of_this_journal_goes_on(place: Place) -> None:
+    server = seed.boot(place.cloud, "web")
+    CASES["being-moved"][0].change(place.cloud, server)
+    assert item(place.take(), server).codes == ("being-moved",)
+    one = item(place.take(ours={server}), server)
+    assert (one.verdict, one.codes) == (Verdict.MOVABLE, (census.OPEN_MOVE,))
+
+
+def test_the_flavor_map(place: Place) -> None:
+    tiny = place.cloud.row("api", "flavors", name="m1.tiny") or {}
+    server = seed.boot(place.cloud, "web")
+    assert item(place.take(Wish(flavor_map={tiny["flavorid"]: "m1.small"})), server).new_flavor == "m1.small"
+    assert item(place.take(Wish(flavor_map={"m1.small": "m1.tiny"})), server).new_flavor == ""
+    assert item(place.take(Wish(flavor_map={"m1.tiny": "m1.tiny"})), server).codes == ("same-flavor",)
+    with pytest.raises(Usage, match=r"there is no flavor m1\.smal; did you mean m1\.small"):
+        place.take(Wish(flavor_map={"m1.tiny": "m1.smal"}))
+
+
+def test_mappings_and_rows_that_do_not_fit(place: Place) -> None:
+    cloud = place.cloud
+    names = ("well", "hidden", "lost", "deleted", "copy", "unmapped", "leaving", "there")
+    servers = {name: seed.boot(cloud, name, host="c2-host1" if name == "there" else "c1-host1") for name in names}
+    cloud.update("cell1", "instances", {"hidden": 1}, uuid=servers["hidden"])
+    cloud.update("cell1", "instances", {"deleted": 7}, uuid=servers["lost"])
+    cloud.update(
+        "api", "instance_mappings", {"queued_for_delete": 1}, instance_uuid=(servers["deleted"], servers["leaving"])
+    )
+    cloud.update("cell1", "instances", {"deleted": 8}, uuid=servers["deleted"])
+    cloud.update("cell1", "instances", {"hidden": 1}, uuid=servers["copy"])
+    cloud.update("api", "instance_mappings", {"cell_id": CELLS["cell2"]}, instance_uuid=servers["copy"])
+    cloud.delete("api", "instance_mappings", instance_uuid=servers["unmapped"])
+    found = place.take()
+    codes = {each.name: each.codes for each in found.items}
+    assert codes == {
+        "well": (),
+        "hidden": ("hidden",),
+        servers["lost"]: ("no-record",),
+        "leaving": ("being-deleted",),
+    }
+    assert found.mapped == 3
+    assert found.missing == tuple(sorted([servers["hidden"], servers["lost"]]))
+    assert found.deleting == (servers["leaving"],)
+    assert found.strays == tuple(sorted([servers["copy"], servers["unmapped"]]))
+    assert not found.is_whole
+    assert place.take(Wish(), "cell2").missing == (servers["copy"],)
+
+
+def test_what_changes_meanwhile_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = place.cloud
+    stays, moves, goes = (seed.boot(cloud, name) for name in ("stays", "moves", "goes"))
+    mapped = sql.mapped
+
+    def late(*arguments: Any) -> Mapping[str, bool]:
+        found = mapped(*arguments)
+        if len(arguments) == 2:  # the first look is over: one is moved away, one is deleted, one comes
+            cloud.update("cell1", "instances", {"hidden": 1}, uuid=moves)
+            cloud.update("api", "instance_mappings", {"cell_id": CELLS["cell2"]}, instance_uuid=moves)
+            seed.delete(cloud, goes)
+            seed.boot(cloud, "comes")
+        return found
+
+    monkeypatch.setattr(sql, "mapped", late)
+    found = place.take()
+    assert [each.server_id for each in found.items] == [stays]
+    assert (found.mapped, found.missing, found.deleting, found.strays) == (1, (), (), ())
+
+
+def test_ports_that_are_bound_nowhere_or_elsewhere(place: Place) -> None:
+    server, other = (seed.boot(place.cloud, name, ports=2) for name in ("web", "db"))
+    one, _two = services.ports_of(place.cloud, server)
+    one["bindings"] = {"c9-host1": one["bindings"].pop("c1-host1")}
+    one, _two = services.ports_of(place.cloud, other)
+    one["bindings"].clear()
+    one["resource_request"] = {"NET_BW_EGR_KILOBIT_PER_SEC": 1}
+    found = place.take()
+    assert item(found, server).codes == ("port-elsewhere",)
+    assert item(found, other).codes == ("port-resources",)
+
+
+def test_rooms_that_are_held_in_the_target_alone_are_no_reason(place: Place) -> None:
+    server, other = (seed.boot(place.cloud, name) for name in ("web", "db"))
+    held = place.cloud.world.allocations[server]["allocations"]
+    held[services.provider_of("c2-host1")] = held.pop(services.provider_of("c1-host1"))
+    del place.cloud.world.allocations[other]
+    found = place.take()
+    assert (item(found, server).codes, item(found, other).codes) == ((), ("no-allocations",))
+
+
+def test_no_cell_can_be_reached(place: Place, tmp_path: Path) -> None:
+    seed.boot(place.cloud, "web")
+    CASES["target-unreachable"][0].change(place.cloud, "")
+    gateway = place.open(CASES["locked"][0], tmp_path)
+    with pytest.raises(CannotConnect, match="cell3"):
+        census.take(gateway, place.rig.clock, gateway.cell("cell1"), Wish(to=("cell3",)))
+
+
+def grow(cloud: Cloud, count: int) -> None:
+    """So many servers with everything that takes calls."""
+    group = cloud.insert("api", "instance_groups", {"uuid": cloud.new_id("group"), "name": "web"})
+    for number in range(count):
+        server = seed.boot(
+            cloud, f"web-{number}", host=f"c1-host{number % 2 + 1}", volume_backed=number % 4 == 1, volumes=1, ports=1
+        )
+        cloud.insert("api", "instance_group_member", {"group_id": group, "instance_uuid": server})
+
+
+def test_calls_do_not_grow_with_the_servers(place: Place) -> None:
+    place.cloud.world.quota.update(cores=1000, ram=10**6)
+    counts: list[list[str]] = []
+    wish = Wish(flavor_map={"m1.tiny": "m1.small"}, exclude=(Filter("project", "billing"),))
+    for count in (5, 40):
+        place.rig.restore(place.empty)
+        place.cloud.world.quota.update(cores=1000, ram=10**6)
+        grow(place.cloud, count)
+        place.rig.taps.calls.clear()
+        found = place.take(wish)
+        assert [each.codes for each in found.items] == [()] * count
+        counts.append(sorted(f"{seen.kind} {seen.text}" for seen in place.rig.taps.calls))
+    assert counts[0] == counts[1]
+    assert place.rig.taps.effects == 0
+
+
+def test_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow(place.cloud, 7)
+    whole = place.take()
+    for size in (1, 2, 3, 7):
+        monkeypatch.setattr(sql, "PAGE", size)
+        monkeypatch.setattr(sql.survey, "PAGE", size)
+        monkeypatch.setattr(sql.survey, "BATCH", size)
+        monkeypatch.setattr("cellmove.cloud.network.PAGE", size)
+        monkeypatch.setattr("cellmove.cloud.network.SERVERS", size)
+        monkeypatch.setattr("cellmove.cloud.volume.PAGE", size)
+        assert place.take() == whole
+
+
+def test_nothing_secret_is_kept(place: Place) -> None:
+    server = seed.boot(place.cloud, "web", volumes=1)
+    place.cloud.update("cell1", "block_device_mapping", {"connection_info": '{"secret": 1}'}, instance_uuid=server)
+    asked: list[str] = []
+    from sqlalchemy import event
+
+    listen: Callable[..., None] = lambda _connection, _cursor, statement, *_rest: asked.append(statement)  # noqa: E731
+    engine = place.gateway.database(place.gateway.cell("cell1")).engine
+    event.listen(engine, "before_cursor_execute", listen)
+    try:
+        text = json.dumps([dataclasses.asdict(each) for each in place.take().items])
+    finally:
+        event.remove(engine, "before_cursor_execute", listen)
+    assert "secret" not in text
+    assert asked
+    assert not [statement for statement in asked if "connection_info" in statement or "user_data" in statement]
