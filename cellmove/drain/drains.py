@@ -1,0 +1,475 @@
+"""What the commands about drains do, one plain function each: begin or go on, look, hold, take back."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cellmove import permission, probe
+from cellmove import session as sessions
+from cellmove.cloud.services import compute_services
+from cellmove.drain import ending as endings
+from cellmove.drain import plan as plans
+from cellmove.drain import room, run, window
+from cellmove.drain.happening import Happening, Kind
+from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale
+from cellmove.drain.queue import Queue, Task
+from cellmove.drain.wish import Wish, from_document, to_document
+from cellmove.errors import Interrupted, Locked, Refused, ServersRemain, SomeFailed, Usage
+from cellmove.locks import server_lock
+from cellmove.move import DRAIN, Move, State, Step
+from cellmove.pipeline import Runner, facts_of, run_step, undo
+from cellmove.steps import census, cordon
+
+if TYPE_CHECKING:
+    from cellmove.db.cells import Cell
+    from cellmove.drain.happening import Watcher
+    from cellmove.drain.plan import DrainPlan
+    from cellmove.events import Event
+    from cellmove.session import Session
+
+LEFT = (Stage.WAITING, Stage.SKIPPED, Stage.REFUSED, Stage.FAILED, Stage.REVERTED, Stage.UNVERIFIED, Stage.SOAKING)
+"""Stages of servers that are still to be dealt with, by the drain or by a person."""
+
+NAMED = 20
+"""Servers that an error names one by one."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Who watches a drain."""
+
+    watch: Watcher
+    hear: Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run came to.
+
+    :param stopped: why nothing was begun any more although servers wait
+    :param tasks: every server of the drain
+    :param ending: what is left to be done about the cell; None while servers of it wait
+    :param is_new: whether anything was there to do
+    """
+
+    record: Move | None
+    cell: str
+    stopped: str
+    tasks: tuple[Task, ...]
+    ending: endings.Ending | None
+    leftovers: tuple[str, ...] = ()
+    is_new: bool = True
+
+    def named(self, *stages: Stage) -> list[Task]:
+        """The servers in these stages."""
+        return [task for task in self.tasks if task.stage in stages]
+
+
+def look(session: Session, cell: str, wish: Wish) -> DrainPlan:
+    """Classify every server of a cell; nothing is written.
+
+    :raises Unreachable: something cannot be looked at
+    """
+    with sessions.before_anything_is_written():
+        source = session.gateway.cell(cell)
+        return _plan(session, source, wish)
+
+
+def _plan(session: Session, source: Cell, wish: Wish) -> DrainPlan:
+    gateway = session.gateway
+    moves = [move for move in session.journal.all_moves() if not move.is_repair]
+    ours = {move.server_id for move in moves if move.is_open}
+    found = census.take(gateway, session.clock, source, wish, ours=ours)
+    return plans.make(found, wish, room.rooms(gateway, session.clock, _targets(session, source, wish)), _past(session, moves))
+
+
+def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
+    """The cells that take the servers."""
+    gateway = session.gateway
+    named = [gateway.cell(name) for name in wish.to]
+    if any(each.uuid == source.uuid for each in named):
+        raise Usage(f"--to {source.name} is the cell that is to be emptied")
+    return named or [each for each in gateway.cells if each.uuid != source.uuid and not each.disabled]
+
+
+def _past(session: Session, moves: Sequence[Move]) -> Iterator[tuple[int, float]]:
+    """Sizes and lengths of moves that came to their finish, from this journal."""
+    known = [move for move in moves if move.state in (State.FINISHED, State.CONFIRMED)][-200:]
+    entries = session.journal.entries_of_moves([move.id for move in known])
+    for move in known:
+        own = [each for each in entries.get(move.id, ()) if each.step in ("prep-dest", "prep-source", "finish")]
+        if own and own[-1].finished_at and not move.plan.get("adopted"):
+            gib = 0 if move.plan.get("volume_backed") else int(facts_of(move, own).get("root_gb") or 1)
+            yield gib, _seconds(own[-1].finished_at) - _seconds(own[0].started_at)
+
+
+def _seconds(text: str) -> float:
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+# begin, or go on
+
+
+def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool, again: str) -> Ended:
+    """Empty a cell, on from where an earlier run stopped.
+
+    :param cordons: close the cell to new servers
+    :param again: the command, to be typed again
+    :raises Locked: another run is at work on this cell, and the journal is not one that machines share
+    :raises Refused: nobody agreed to it
+    :raises Interrupted: a signal came
+    """
+    with sessions.before_anything_is_written():
+        source = session.gateway.cell(cell)
+        targets = _targets(session, source, wish)
+    probes = [probe.parse(text) for text in wish.probes]
+    now = session.clock.utc_now().astimezone()
+    hours = window.parse(until=wish.until, window=wish.window, days=wish.days, now=now)
+    with _only_run(session, source):
+        record = _record(session, source)
+        if record is not None and record.state is State.ROLLING_BACK:
+            raise Refused(
+                f"{record.id} is being taken back", state="the cell is half open again; nothing was written",
+                next_command=f"cellmove drain abort {source.name}",
+            )  # fmt: skip
+        with sessions.before_anything_is_written():
+            plan = _plan(session, source, wish)
+            rooms = plan.rooms
+            session.gateway.reach([source, *targets])
+        unfinished = _queue(session, record).tasks(*UNDER_WAY, Stage.SOAKING) if record is not None else []
+        if not plan.items and not unfinished:
+            return _nothing_left(session, source, record)
+        closed = window.why_closed(hours, now)
+        if closed and not unfinished:
+            return Ended(record, source.name, closed, tuple(plans.tasks(plan)), None)
+        if plan.movable or unfinished:
+            permission.ask(session, _question(plan, source, wish), again)
+        record = record or _open(session, source, cordons=cordons and bool(plan.movable), again=again)
+        queue = _queue(session, record)
+        queue.prepare(to_document(wish))
+        if not _is_shared(session):
+            queue.bury()
+        began = queue.beat(session.clock.utc_now().timestamp())
+        try:
+            queue.sync(plans.tasks(plan), again=not queue.others(began), ended=began)
+            _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
+            if record.state is State.CORDONING:
+                record = _cordon(session, record, show)
+            job = run.job_of(queue, wish, source, probes)
+            hosts = tuple(host for each in rooms for host in each.hosts)
+            shift = run.Shift(
+                session, queue,
+                run.Plan(
+                    source.name, wish, job, hours, lambda: room.rooms(session.gateway, session.clock, targets), hosts, began
+                ),
+                show.watch, show.hear,
+            )  # fmt: skip
+            try:
+                stopped = shift.run()
+            except Interrupted as error:
+                error.next_command = again
+                raise
+        finally:
+            queue.leave()
+        if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
+            record = _take_back(session, record, show)
+        return _end(session, source, record, stopped, show)
+
+
+def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:
+    """One line: what will happen."""
+    where = ", ".join(each.cell for each in plan.rooms) or "no other cell"
+    then = {
+        "never": "; none is confirmed",
+        "verified": "; each that is what it was is confirmed, which destroys what is left of it at its source",
+        "after": "; each is confirmed later, which destroys what is left of it at its source",
+    }[wish.confirm]
+    return (
+        f"{len(plan.movable)} of {len(plan.items)} servers move from {source.name} to {where}, {wish.parallel} at a time: "
+        f"the guest of each stops for a while{then}."
+    )
+
+
+@contextmanager
+def _only_run(session: Session, source: Cell) -> Iterator[None]:
+    """One run a cell; a journal that machines share has runs work together instead."""
+    if _is_shared(session):
+        yield
+        return
+    try:
+        with server_lock(session.lock_directory, source.uuid, source.name):
+            yield
+    except Locked as error:
+        if source.name in error.message:
+            error.message = f"another run is emptying {source.name}"
+            error.next_command = f"cellmove drain status {source.name}"
+        raise
+
+
+def _is_shared(session: Session) -> bool:
+    return session.journal.engine.dialect.name != "sqlite"
+
+
+def _record(session: Session, source: Cell) -> Move | None:
+    """The open drain of a cell."""
+    found = session.journal.open_move_of(source.uuid)
+    return found if found is not None and found.is_drain else None
+
+
+def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
+    """Record a new drain."""
+    with sessions.before_anything_is_written():
+        own = {host for host in _hosts(session, source)}
+        hosts = (
+            [each.host for each in compute_services(session.gateway.admin) if each.host in own and not each.disabled]
+            if cordons
+            else []
+        )
+    now = session.clock.text()
+    plan = cordon.plan_of(source.uuid, hosts, closes_cell=cordons) | {"command": again, "source_cell": source.name}
+    record = Move(
+        f"drain-{session.clock.new_token()}", source.uuid, source.name, DRAIN, State.CORDONING, now, now, plan
+    )
+    try:
+        session.journal.open_move(record)
+    except Refused:
+        other = _record(session, source)  # another machine was quicker, and has a journal in common with us
+        if other is None:
+            raise
+        return other
+    return record
+
+
+def _hosts(session: Session, source: Cell) -> list[str]:
+    from cellmove.db import look as looking
+
+    database = session.gateway.database(source)
+    services = looking.services_of(
+        database, session.clock.heartbeat_time(), session.gateway.settings.service_down_time
+    )  # fmt: skip
+    return [each.host for each in services if each.binary == looking.COMPUTE]
+
+
+def _runner(session: Session, record: Move, show: Show) -> Runner:
+    actions = {Step.CORDON: cordon.actions_for(record)}
+    return Runner(session.journal, session.gateway, session.clock, show.hear, actions, session.interrupted)
+
+
+def _cordon(session: Session, record: Move, show: Show) -> Move:
+    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
+        record = session.journal.move(record.id) or record
+        if record.state is State.CORDONING:
+            record = run_step(_runner(session, record, show), record, Step.CORDON, undo_whole_move=True)
+            show.watch(Happening(Kind.CORDONED, session.clock.text(), record.server_name))
+    return record
+
+
+def _take_back(session: Session, record: Move, show: Show) -> Move:
+    """Open the cell again."""
+    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
+        record = session.journal.move(record.id) or record
+        return undo(_runner(session, record, show), record, None) if record.is_open else record
+
+
+def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
+    """The cell is empty: a drain that was open is over."""
+    if record is None:
+        return Ended(None, source.name, "", (), None, is_new=False)
+    session.journal.set_state(record.id, State.DRAINED)
+    return _with_ending(session, source, Ended(record, source.name, "", tuple(_queue(session, record).tasks()), None))
+
+
+def _end(session: Session, source: Cell, record: Move, stopped: str, show: Show) -> Ended:
+    """See what is left after a run."""
+    from cellmove.db import census as rows
+
+    queue = _queue(session, record)
+    with sessions.before_anything_is_written():
+        left = [queued for queued in rows.mapped(session.gateway.api_engine, source.id).values() if not queued]
+    ended = Ended(record, source.name, stopped, tuple(queue.tasks()), None)
+    if not left and record.is_open and not ended.named(*UNDER_WAY, Stage.SOAKING):
+        record = session.journal.set_state(record.id, State.DRAINED)
+    if not ended.named(Stage.WAITING, *UNDER_WAY):
+        ended = _with_ending(session, source, ended)
+    _tell(session, show, source, Kind.ENDED, counts=_counts(queue), reason=stopped)
+    return ended
+
+
+def _with_ending(session: Session, source: Cell, ended: Ended) -> Ended:
+    """What is left to be done about the cell, and what moves have left behind in it."""
+    from cellmove.audit import audit
+
+    with sessions.before_anything_is_written():
+        found = endings.look_at(session.gateway, source)
+    report = audit(session, [source.name])
+    texts = tuple(f"{each.server_name or each.server_id}: {each.text}" for each in report.left)
+    return replace(ended, ending=found, leftovers=texts)
+
+
+def require_done(ended: Ended, again: str) -> None:
+    """Turn what a run came to into its exit code.
+
+    :raises ServersRemain: nothing more may be begun just now, and servers wait
+    :raises SomeFailed: servers failed, or were skipped or refused
+    """
+    waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
+    bad = ended.named(Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
+    kept = ended.named(Stage.SKIPPED, Stage.REFUSED)
+    if waiting or (ended.stopped and soaking):
+        raise ServersRemain(
+            f"{len(waiting) + len(soaking)} servers remain in {ended.cell}: {ended.stopped or 'stopped'}",
+            state="nothing is under way", next_command=again,
+        )  # fmt: skip
+    if soaking:
+        raise ServersRemain(
+            f"{len(soaking)} servers of {ended.cell} wait in VERIFY_RESIZE to be confirmed",
+            state="they run at the target", next_command=again,
+        )  # fmt: skip
+    if bad or kept:
+        said = [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
+        more = len(bad) + len(kept) - len(said)
+        raise SomeFailed(
+            "\n".join([f"{len(bad)} servers of {ended.cell} failed, {len(kept)} were left where they are", *said]
+                      + ([f"and {more} more: cellmove drain status {ended.cell}"] if more else [])),
+            state="nothing is under way", next_command=next((task.next_command for task in bad if task.next_command), again),
+        )  # fmt: skip
+
+
+# look, hold, take back
+
+
+def find(session: Session, cell: str | None) -> Move:
+    """The drain that a command means: the open one of a cell, or else its last one.
+
+    :param cell: name or UUID; None when there is only one that it can be
+    :raises Usage: there is none, or several
+    """
+    found = [each for each in session.journal.drains() if cell in (None, each.server_name, each.server_id, each.id)]
+    if not found:
+        raise Usage(
+            f"{cell or 'no cell'} was never drained with this journal", next_command=f"cellmove drain-cell {cell or 'CELL'} --dry-run"
+        )  # fmt: skip
+    candidates = [each for each in found if each.is_open] or found[-1:]
+    if len(candidates) > 1:
+        raise Usage(f"several cells are being drained; name one: {', '.join(each.server_name for each in candidates)}")
+    return candidates[0]
+
+
+def status(session: Session, record: Move) -> dict[str, Any]:
+    """Where a drain stands, as plain JSON. Only reads the journal."""
+    queue = _queue(session, record)
+    now = session.clock.utc_now().timestamp()
+    tasks = queue.tasks()
+    return {
+        "schema_version": 1,
+        "drain": record.id,
+        "cell": record.server_name,
+        "state": record.state.value,
+        "control": queue.control() or None,
+        "runs": queue.others(now),
+        "wish": queue.wish(),
+        "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
+        "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
+        "soaking": [_task_document(task, now) for task in tasks if task.stage is Stage.SOAKING],
+        "trouble": [
+            _task_document(task, now)
+            for task in tasks
+            if task.stage in (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED)
+        ],
+    }
+
+
+def _task_document(task: Task, now: float) -> dict[str, Any]:
+    return {
+        "server": {"id": task.server_id, "name": task.name}, "stage": task.stage.value, "move": task.move_id or None,
+        "source_host": task.host, "target_host": task.target_host or None, "tries": task.tries,
+        "elapsed_seconds": round(now - task.began) if task.stage in UNDER_WAY and task.began else None,
+        "due_in_seconds": round(task.due - now) if task.stage is Stage.SOAKING else None,
+        "code": task.code or None, "reason": task.reason or None, "next": task.next_command or None,
+    }  # fmt: skip
+
+
+def pause(session: Session, record: Move) -> None:
+    """Let nothing new be begun, until somebody says :func:`go_on`."""
+    _require_open(record)
+    _queue(session, record).set_control("pause")
+
+
+def go_on(session: Session, record: Move) -> None:
+    """Let servers be begun again."""
+    _require_open(record)
+    _queue(session, record).set_control("")
+
+
+def abort(session: Session, record: Move, show: Show) -> Move:
+    """Let nothing new be begun, and open the cell again: at once, or by the run that is at work when it ends.
+
+    :returns: the record, open still when a run is at work
+    """
+    if not record.is_open:
+        return record
+    queue = _queue(session, record)
+    queue.set_control("abort")
+    if queue.others(session.clock.utc_now().timestamp()):
+        if _is_shared(session):
+            return record
+        try:  # a run that was killed holds no lock, though its leases have not run out
+            with server_lock(session.lock_directory, record.server_id, record.server_name):
+                queue.bury()
+        except Locked:
+            return record
+    return _take_back(session, record, show)
+
+
+def _require_open(record: Move) -> None:
+    if not record.is_open:
+        raise Refused(f"{record.server_name} is not being drained: {record.id} is {record.state}")
+
+
+def story(session: Session, record: Move) -> Story:
+    """All that became of a drain's servers, for whoever looks back. Only reads the journal."""
+    from cellmove.drain.story import downtime, tale_bars
+
+    queue = _queue(session, record)
+    tasks = queue.tasks()
+    ids = [task.move_id for task in tasks if task.move_id]
+    entries = session.journal.entries_of_moves(ids)
+    moves: Mapping[str, Move] = {move.id: move for move in session.journal.all_moves() if move.id in entries}
+    tales = []
+    for task in tasks:
+        own, move = entries.get(task.move_id, []), moves.get(task.move_id)
+        active = bool(move.plan.get("active")) if move is not None else False
+        tales.append(
+            Tale(
+                task.server_id, task.name, task.project_id, task.host, task.target_host, task.disk_gb, task.stage, task.reason,
+                task.next_command, task.move_id, tale_bars(own), downtime(own, active=active),
+            )
+        )  # fmt: skip
+    wish = from_document(queue.wish())
+    began = _seconds(record.created_at)
+    return Story(
+        record.id, record.server_name, wish.to, record.state.value, began, session.clock.utc_now().timestamp(),
+        tuple(tales),
+    )  # fmt: skip
+
+
+# small things
+
+
+def _queue(session: Session, record: Move) -> Queue:
+    worker = f"{socket.gethostname()}:{os.getpid()}:{id(session) & 0xFFFF:04x}"
+    return Queue(session.journal, record.id, worker)
+
+
+def _counts(queue: Queue) -> dict[str, int]:
+    return {stage.value: number for stage, number in queue.counts().items()}
+
+
+def _tell(session: Session, show: Show, source: Cell, kind: Kind, **values: Any) -> None:
+    show.watch(Happening(kind, session.clock.text(), source.name, **values))
