@@ -161,7 +161,7 @@ def arrivals(story: Story, found: Sequence[Stretch]) -> list[tuple[Stretch, int,
             here[1] += tale.disk_gb
         else:
             here[2] += 1
-    return [(stretch, *counts) for stretch, counts in zip(found, sums, strict=True)]
+    return [(stretch, moved, gib, failed) for stretch, (moved, gib, failed) in zip(found, sums, strict=True)]
 
 
 def spread(tales: Iterable[Tale], shown: int = 5) -> Spread | None:
@@ -169,13 +169,13 @@ def spread(tales: Iterable[Tale], shown: int = 5) -> Spread | None:
 
     :param shown: how many of the longest are named
     """
-    known = sorted((tale.downtime, tale.name, tale.server_id, tale) for tale in tales if tale.downtime is not None)
+    known = [(tale.downtime, tale) for tale in tales if tale.downtime is not None]
     if not known:
         return None
-    values = [one[0] for one in known]
+    values = sorted(seconds for seconds, _ in known)
     rank = -(-len(values) * 9 // 10) - 1  # nearest rank: the smallest that nine of ten do not exceed
-    worst = sorted(known, key=lambda one: (-one[0], one[1], one[2]))[:shown]
-    return Spread(statistics.median(values), values[rank], tuple(one[3] for one in worst))
+    worst = sorted(known, key=lambda one: (-one[0], one[1].name, one[1].server_id))[:shown]
+    return Spread(statistics.median(values), values[rank], tuple(tale for _, tale in worst))
 
 
 def histogram(values: Sequence[float]) -> tuple[Bin, ...]:
@@ -184,7 +184,7 @@ def histogram(values: Sequence[float]) -> tuple[Bin, ...]:
         return ()
     least, most = max(min(values), 0.0), max(*values, 0.0)
     if most < NARROW * least or most < 1:
-        wanted = max((most - least) / 12, STEPS[0])
+        wanted = max((most - least) / 12, most / 60, STEPS[0])
         step = next((each for each in STEPS if each >= wanted), STEPS[-1])
         first = int(least / step)
         edges = [round(number * step, 1) for number in range(first, int(most / step) + 2)]

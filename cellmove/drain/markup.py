@@ -90,8 +90,9 @@ def clock(seconds: float, *, second: bool = False) -> str:
     return moment(seconds).strftime("%H:%M:%S" if second else "%H:%M")
 
 
-def table(name: str, headers: Iterable[str], rows: Iterable[Iterable[str]], caption: str) -> str:
+def table(name: str, headers: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> str:
     """A table whose first column says what a row is about and whose others are numbers; all escaped already."""
     head = "".join(f"<th scope=col>{header}" for header in headers)
     body = "\n".join("<tr><th scope=row>" + "<td>".join(row) for row in rows)
-    return f"<div class=wide><table class={name}><caption>{caption}</caption><thead><tr>{head}<tbody>\n{body}\n</table></div>"
+    title = f"<caption>{caption}</caption>" if caption else ""
+    return f"<div class=wide><table class={name}>{title}<thead><tr>{head}<tbody>\n{body}\n</table></div>"

@@ -28,9 +28,11 @@ MEANINGS = {
 }
 URGENT = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
 FEW = 20
-"""More servers than that with one and the same reason are folded away at first."""
+"""More servers than that with one and the same reason, and more reasons than that, are folded away at first."""
 
 EDGE_LABELS = 9
+FEWEST = 3
+"""Of fewer downtimes there is nothing to be seen in a histogram."""
 
 
 def html(story: Story) -> str:
@@ -95,7 +97,11 @@ def _figures(story: Story, shares: dict[str, int], total: int) -> Iterable[str]:
     yield _figure("moved", number(shares["moved"]), f"of {count(total, 'server')}")
     yield _figure("left", number(shares["left"]), "to be moved")
     yield _figure("failed", number(shares["failed"]), _of_failed(story), shares["failed"])
-    yield _figure("servers/hour", rate(pace.servers_an_hour), f"in {duration(pace.seconds)} at work")
+    yield _figure(
+        "servers/hour",
+        rate(pace.servers_an_hour),
+        f"in {duration(pace.seconds)} at work" if pace.seconds else "nothing is done",
+    )
     yield _figure("GiB/hour", rate(pace.gib_an_hour), f"{number(figures.gib_moved(story.tales))} GiB moved")
     longest = f"longest {duration(spread.longest[0].downtime or 0)}" if spread else "none is known"
     yield _figure("median downtime", duration(spread.median) if spread else "–", longest)
@@ -130,7 +136,7 @@ def _stages(story: Story, total: int) -> Iterable[str]:
 
 def _parts(story: Story) -> Iterable[tuple[str, str]]:
     if any(tale.stage in TROUBLE for tale in story.tales):
-        yield "look", "To look at"
+        yield "look", _to_look_at(story)
     yield "down", "Downtime"
     if len(figures.stretches(story)) > 1:
         yield "nights", "Stretches of work"
@@ -145,7 +151,7 @@ def _trouble(story: Story) -> Iterable[str]:
     found = {stage: [tale for tale in story.tales if tale.stage is stage] for stage in TROUBLE}
     if not any(found.values()):
         return
-    yield "<section class=look id=look><h2>To look at</h2>"
+    yield f"<section class=look id=look><h2>{_to_look_at(story)}</h2>"
     for stage, tales in found.items():
         if tales:
             kind = "bad" if stage in URGENT else "fair"
@@ -153,9 +159,20 @@ def _trouble(story: Story) -> Iterable[str]:
             reasons: dict[str, list[Tale]] = {}
             for tale in tales:
                 reasons.setdefault(tale.reason, []).append(tale)
-            for reason, own in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
+            ordered = sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+            for reason, own in ordered[:FEW]:
                 yield from _reason(reason, sorted(own, key=_by_name))
+            if ordered[FEW:]:
+                more = sum(len(own) for _, own in ordered[FEW:])
+                yield f"<details class=more><summary>{count(more, 'more server')}, each with its reason</summary>"
+                for reason, own in ordered[FEW:]:
+                    yield from _reason(reason, sorted(own, key=_by_name))
+                yield "</details>"
     yield "</section>"
+
+
+def _to_look_at(story: Story) -> str:
+    return "To look at" if figures.by_share(story.tales)["failed"] else "Not moved"
 
 
 def _by_name(tale: Tale) -> tuple[object, ...]:
@@ -167,13 +184,14 @@ def _reason(reason: str, tales: Sequence[Tale]) -> Iterable[str]:
     commands = {tale.next_command for tale in tales}
     common = commands.pop() if len(commands) == 1 else ""
     words = text(reason) or "no reason is recorded"
-    yield f"<div class=why><p>{words}{f' <b>×{len(tales):,}</b>' if len(tales) > 1 else ''}</p>"
+    kind = '"why urgent"' if tales[0].stage in URGENT else "why"
+    yield f"<div class={kind}><p>{words}{f' <b>×{len(tales):,}</b>' if len(tales) > 1 else ''}</p>"
     if common and len(tales) > 1:
         yield f"<pre>{text(common)}</pre>"
     if len(tales) > FEW:
         yield f"<details><summary>{count(len(tales), 'server')}</summary>"
     own = not common or len(tales) == 1
-    if tales[0].stage in URGENT or own and common:
+    if tales[0].stage in URGENT or (own and common):
         yield f"<ul class=each>{''.join(_troubled(tale, tale.next_command if own else '') for tale in tales)}</ul>"
     else:
         yield f"<ul class=names>{''.join(_named(tale, tale.next_command if own else '') for tale in tales)}</ul>"
@@ -204,8 +222,10 @@ def _downtime(story: Story) -> Iterable[str]:
     if spread is None or not bins:
         yield "<p>None is known.</p></section>"
         return
-    yield f"<div class=cols><figure>{''.join(_bins(bins, spread))}"
-    yield f"<figcaption>{count(len(values), 'guest')}; how many were down for how long. Widths are not to scale.</figcaption></figure>"
+    yield "<div class=cols>"
+    if len(values) >= FEWEST:
+        yield f"<figure>{''.join(_bins(bins, spread))}"
+        yield f"<figcaption>{count(len(values), 'guest')}; how many were down for how long. Widths are not to scale.</figcaption></figure>"
     yield f"<div><p class=three><span>median <b>{duration(spread.median)}</b></span> "
     yield f"<span>90 % within <b>{duration(spread.ninety)}</b></span> "
     yield f"<span>longest <b>{duration(spread.longest[0].downtime or 0)}</b></span></p>"
@@ -241,11 +261,15 @@ def _bins(bins: Sequence[figures.Bin], spread: figures.Spread) -> Iterable[str]:
         if place % every == 0:
             side = "start" if place == 0 else "end" if place == len(bins) else "middle"
             yield f"<text x={percent(place * width)} y=99% class=edge text-anchor={side}>{_short(edge)}</text>"
-    for kind, value, side, shift in (("median", spread.median, "end", -4), ("90 %", spread.ninety, "start", 4)):
+    for kind, words, value, before in (
+        ("median", "median", spread.median, True),
+        ("ninety", "90 %", spread.ninety, False),
+    ):
         at = _among(bins, value)
-        place = percent(at)
-        yield f"<line class={'median' if value is spread.median else 'ninety'} x1={place} x2={place} y1=0 y2=90% />"
-        yield f"<text x={place} dx={shift} y=11 text-anchor={side}>{kind}</text>"
+        before = at > 85 or (before and at > 15)  # its words stay on the page
+        side = "dx=-4 text-anchor=end" if before else "dx=4"
+        yield f"<line class={kind} x1={percent(at)} x2={percent(at)} y1=0 y2=90% />"
+        yield f"<text x={percent(at)} y=11 {side}>{words}</text>"
     yield "</svg>"
 
 
@@ -273,7 +297,7 @@ def _nights(story: Story) -> Iterable[str]:
     found = figures.stretches(story)
     if len(found) < 2:
         return
-    yield "<section id=nights><h2>Stretches of work</h2>"
+    yield f"<section id=nights><h2>{len(found):,} stretches of work</h2>"
     rows = []
     for stretch, moved, gib, failed in figures.arrivals(story, found):
         hours = stretch.seconds / 3600 or None
@@ -289,12 +313,12 @@ def _nights(story: Story) -> Iterable[str]:
             )
         )
     headers = ("UTC", "took", "moved", "failed", "GiB", "servers/hour")
-    yield markup.table("sums", headers, rows, f"{count(len(found), 'stretch').replace('stretchs', 'stretches')} of work")
+    yield markup.table("sums", headers, rows)
     yield "</section>"
 
 
 def _hosts(story: Story) -> Iterable[str]:
-    yield "<section id=hosts><h2>Hosts</h2><div class=cols>"
+    yield "<section id=hosts><h2>Hosts</h2><div class=tables>"
     for title, hosts in (("From", figures.source_hosts(story)), ("To", figures.target_hosts(story))):
         if hosts:
             headers = ("host", "servers", *figures.SHARES, "GiB", "median down")

@@ -17,7 +17,6 @@ from cellmove.drain.markup import (
     attribute,
     called,
     clock,
-    count,
     day,
     percent,
     text,
@@ -41,8 +40,12 @@ LEAST_BAR, LEAST_MARK = 0.12, 0.5
 """Percent: what is shorter is drawn as long as that, to be seen at all."""
 
 TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
-TICK_ROOM, DAY_ROOM, NARROW_FACTOR = 6.0, 8.0, 2.6
+TICK_ROOM, SECONDS_ROOM, DAY_ROOM, NARROW_FACTOR = 6.0, 9.0, 9.0, 2.6
 """Percent of the axis that a label needs; on a narrow screen so many times that."""
+
+EDGE = 3.0
+LAST_DAY = 78
+"""A date further right than that would not fit on a narrow screen."""
 
 MANY = 400
 """Of more servers than that the hosts are closed at first: what each of them did shows in its summary."""
@@ -90,14 +93,14 @@ class Axis:
     def ticks(self) -> list[Tick]:
         """Round times, as close as their labels allow."""
         scale = sum(self.widths) / (sum(stretch.seconds for stretch in self.stretches) or 1.0)
-        step = next((each for each in TICKS if each * scale >= TICK_ROOM), TICKS[-1])
+        step = next((each for each in TICKS if each * scale >= (TICK_ROOM if each >= 60 else SECONDS_ROOM)), TICKS[-1])
         found = []
         for stretch in self.stretches:
             moment = -(-stretch.began // step) * step
             while moment <= stretch.ended:
                 found.append((self.at(moment), clock(moment, second=step < 60)))
                 moment += step
-        return _fitting(found, TICK_ROOM)
+        return _fitting(found, TICK_ROOM if step >= 60 else SECONDS_ROOM)
 
     def days(self) -> list[Tick]:
         """The date at the begin of each stretch and at each midnight."""
@@ -107,11 +110,13 @@ class Axis:
             while moment <= stretch.ended:
                 found.append((self.at(moment), day(moment)))
                 moment = (moment // 86400 + 1) * 86400
-        return _fitting(found, DAY_ROOM)
+        return _fitting(found, DAY_ROOM, LAST_DAY)
 
     def background(self) -> str:
         """Lines at the ticks and shades for the nights: a CSS gradient that lies behind every row."""
-        stops = [(tick.at, f"#0000 {percent(tick.at)},var(--line) 0 calc({percent(tick.at)} + 1px)") for tick in self.ticks()]
+        stops = [
+            (tick.at, f"#0000 {percent(tick.at)},var(--line) 0 calc({percent(tick.at)} + 1px)") for tick in self.ticks()
+        ]
         stops += [(left, f"#0000 {percent(left)},var(--night) 0 {percent(right)}") for left, right in self.nights()]
         inner = ",".join(f"{stop},#0000 0" for _, stop in sorted(stops))
         return f"linear-gradient(90deg,{inner or '#0000,#0000'})"
@@ -160,16 +165,24 @@ def _legend(story: Story) -> str:
         )
     keys.append("<li><svg class=key><rect class=l width=100% /></svg>line <small>between two steps: soaking</small>")
     if len(figures.stretches(story)) > 1:
-        keys.append("<li><svg class=key><rect class=n width=100% /></svg>shaded <small>nobody at work; cut short</small>")
+        keys.append(
+            "<li><svg class=key><rect class=n width=100% /></svg>shaded <small>nobody at work; cut short</small>"
+        )
     return f"<ul class=legend>{''.join(keys)}</ul>"
 
 
 def _labels(axis: Axis) -> Iterable[str]:
-    """Of the axis; the last ones grow to the left, to stay on the page."""
+    """Of the axis: dates begin where their day does; times are in the middle, except at the very ends."""
     for name, height, ticks in (("day", 11, axis.days()), ("hour", 26, axis.ticks())):
         for tick in ticks:
             kind = f'"{name} wide-only"' if not tick.narrow else name
-            side = " text-anchor=end" if tick.at > 95 else "" if tick.at < 3 or name == "day" else " text-anchor=middle"
+            side = (
+                ""
+                if name == "day" or tick.at < EDGE
+                else " text-anchor=end"
+                if tick.at > 100 - EDGE
+                else " text-anchor=middle"
+            )
             yield f"<text class={kind} x={percent(tick.at)} y={height}{side}>{tick.label}</text>"
 
 
@@ -183,7 +196,9 @@ def _rows(axis: Axis | None, tales: Sequence[Tale], told: float) -> Iterable[str
         yield "</ol>"
     still = [tale for tale in tales if axis is None or not tale.bars]
     for stage in figures.ORDER:
-        own = sorted((tale for tale in still if tale.stage is stage), key=lambda one: (figures.natural(one.name), one.server_id))
+        own = sorted(
+            (tale for tale in still if tale.stage is stage), key=lambda one: (figures.natural(one.name), one.server_id)
+        )
         if own:
             names = ", ".join(f"<span id={anchor(tale)}>{called(tale)}</span>" for tale in own)
             yield f"<p class=still><b>{MARKS.get(stage, '')} {len(own):,} {stage}</b> {names}</p>"
@@ -230,7 +245,7 @@ def _told(tale: Tale, told: float) -> str:
 def _sums(tales: Sequence[Tale]) -> str:
     """A host's line: how many servers, and what became of those that are not moved."""
     shares = figures.by_share(tales)
-    words = [f"{shares['moved']:,} of {count(len(tales), 'server')} moved"]
+    words = [f"{shares['moved']:,} of {len(tales):,} moved"]
     words += [f"<em>{MARKS[Stage.FAILED]} {shares['failed']:,} failed</em>"] if shares["failed"] else []
     return ", ".join(words)
 
@@ -239,11 +254,16 @@ def _crowd(axis: Axis, tales: Iterable[Tale], told: float, buckets: int) -> list
     """How many servers of a host were at work at once, along the axis."""
     steps = [0] * (buckets + 1)
     for tale in tales:
-        for bar in tale.bars:
-            left = min(int(axis.at(bar.began) * buckets / 100), buckets - 1)
-            right = min(int(axis.at(end_of(bar, told)) * buckets / 100), buckets - 1)
-            steps[left] += 1
-            steps[right + 1] -= 1
+        reached = -1  # a server is counted once where one of its bars ends and the next begins
+        for bar in sorted(tale.bars, key=lambda each: each.began):
+            left, right = (
+                min(int(axis.at(when) * buckets / 100), buckets - 1) for when in (bar.began, end_of(bar, told))
+            )
+            left = max(left, reached + 1)
+            if left <= right:
+                steps[left] += 1
+                steps[right + 1] -= 1
+                reached = right
     return list(itertools.accumulate(steps[:-1]))
 
 
@@ -262,14 +282,17 @@ def _curve(crowd: Sequence[int], most: int) -> str:
     return f"<svg viewBox={box} preserveAspectRatio=none aria-hidden=true><path d={attribute(path)} /></svg>"
 
 
-def _fitting(labels: Iterable[tuple[float, str]], room: float) -> list[Tick]:
+def _fitting(labels: Iterable[tuple[float, str]], room: float, last: float = 100.0) -> list[Tick]:
     """Those labels that do not run into the one before, on wide and on narrow screens."""
     found: list[Tick] = []
     wide = narrow = -1000.0
     for at, label in labels:
-        if at - wide < room:
+        middle = at + room / 2 if at < EDGE else at - room / 2 if at > 100 - EDGE else at
+        if last < 100:  # dates are not in the middle
+            middle = at
+        if middle - wide < room:
             continue
-        fits = at - narrow >= room * NARROW_FACTOR
-        wide, narrow = at, at if fits else narrow
+        fits = middle - narrow >= room * NARROW_FACTOR and at <= last
+        wide, narrow = middle, middle if fits else narrow
         found.append(Tick(at, label, fits))
     return found

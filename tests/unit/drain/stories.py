@@ -15,18 +15,27 @@ HOSTILE = (
 )  # fmt: skip
 
 TROUBLES = (
-    (Stage.FAILED, "prep-source failed at stop_source: c2-host1 has no room left on its disk", "cellmove rollback {move}"),
+    (
+        Stage.FAILED,
+        "prep-source failed at stop_source: c2-host1 has no room left on its disk",
+        "cellmove rollback {move}",
+    ),
     (Stage.UNVERIFIED, "port 10.0.0.7 is DOWN at the target [port-down]", "cellmove revert {move}"),
     (Stage.REVERTED, "the guest did not answer tcp:22 within 60 s", ""),
 )
 REFUSALS = (
-    (Stage.REFUSED, "it has an ephemeral disk, which does not travel [ephemeral]; accept that by --accept-loss=ephemeral"),
+    (
+        Stage.REFUSED,
+        "it has an ephemeral disk, which does not travel [ephemeral]; accept that by --accept-loss=ephemeral",
+    ),
     (Stage.SKIPPED, "it has the tag cellmove:skip"),
     (Stage.GONE, "its owner deleted it"),
 )
 
 
-def a_story(count: int, *, nights: int = 1, hours: float = 8, hosts: int = 6, parallel: int = 4, seed: int = 1) -> Story:
+def a_story(
+    count: int, *, nights: int = 1, hours: float = 8, hosts: int = 6, parallel: int = 4, seed: int = 1
+) -> Story:
     """A drain of so many servers as it usually goes: a few fail, some are refused, the last ones wait.
 
     :param hours: of work in each night
@@ -75,11 +84,23 @@ def hostile_story() -> Story:
     for number, name in enumerate(HOSTILE):
         for stage in Stage:
             place = number * len(Stage) + list(Stage).index(stage)
-            bars = (Bar("prep-dest", BEGUN, BEGUN + 5), Bar("prep-source", BEGUN + 5, BEGUN + 60 + place, failed=number % 2 == 0))
+            bars = (
+                Bar("prep-dest", BEGUN, BEGUN + 5),
+                Bar("prep-source", BEGUN + 5, BEGUN + 60 + place, failed=number % 2 == 0),
+            )
             tales.append(
                 a_tale(
-                    place, name, stage, name=name, project_id=name, target_host=name, reason=name, next_command=name,
-                    move_id=name, bars=bars if number % 3 else (), downtime=float(place) if number % 3 else None,
+                    place,
+                    name,
+                    stage,
+                    name=name,
+                    project_id=name,
+                    target_host=name,
+                    reason=name,
+                    next_command=name,
+                    move_id=name,
+                    bars=bars if number % 3 else (),
+                    downtime=float(place) if number % 3 else None,
                 )  # fmt: skip
             )
     return Story(HOSTILE[0], HOSTILE[1], HOSTILE[2:4], HOSTILE[0], BEGUN, BEGUN + 900, tuple(tales))
