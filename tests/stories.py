@@ -40,7 +40,7 @@ def a_story(
 
     :param hours: of work in each night
     """
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)  # noqa: S311 - nothing secret comes of it
     lanes = [BEGUN + 20 * lane for lane in range(parallel)]
     room = nights * hours * 3600 * parallel / max(count, 1)
     tales = []
@@ -88,21 +88,9 @@ def hostile_story() -> Story:
                 Bar("prep-dest", BEGUN, BEGUN + 5),
                 Bar("prep-source", BEGUN + 5, BEGUN + 60 + place, failed=number % 2 == 0),
             )
-            tales.append(
-                a_tale(
-                    place,
-                    name,
-                    stage,
-                    name=name,
-                    project_id=name,
-                    target_host=name,
-                    reason=name,
-                    next_command=name,
-                    move_id=name,
-                    bars=bars if number % 3 else (),
-                    downtime=float(place) if number % 3 else None,
-                )  # fmt: skip
-            )
+            more = {"bars": bars, "downtime": float(place)} if number % 3 else {}
+            words = dict.fromkeys(("name", "project_id", "target_host", "reason", "next_command", "move_id"), name)
+            tales.append(a_tale(place, name, stage, **words, **more))
     return Story(HOSTILE[0], HOSTILE[1], HOSTILE[2:4], HOSTILE[0], BEGUN, BEGUN + 900, tuple(tales))
 
 
