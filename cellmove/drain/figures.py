@@ -217,10 +217,10 @@ def grouped(tales: Iterable[Tale], host: Callable[[Tale], str]) -> dict[str, lis
     return {name: found[name] for name in sorted(found, key=natural)}
 
 
-def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """The key that sorts names as a person does."""
     parts = re.findall(r"[0-9]{1,18}|[^0-9]+", name)
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], name
+    return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], name
 
 
 def _by_host(tales: Iterable[Tale], host: Callable[[Tale], str]) -> tuple[HostSums, ...]:
