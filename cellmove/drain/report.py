@@ -30,7 +30,7 @@ URGENT = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
 FEW = 20
 """More servers than that with one and the same reason, and more reasons than that, are folded away at first."""
 
-EDGE_LABELS = 9
+EDGE_LABELS = 7
 FEWEST = 3
 """Of fewer downtimes there is nothing to be seen in a histogram."""
 

@@ -115,11 +115,11 @@ class Axis:
     def background(self) -> str:
         """Lines at the ticks and shades for the nights: a CSS gradient that lies behind every row."""
         stops = [
-            (tick.at, f"#0000 {percent(tick.at)},var(--line) 0 calc({percent(tick.at)} + 1px)") for tick in self.ticks()
+            (tick.at, f"var(--clear) {percent(tick.at)},var(--line) 0 calc({percent(tick.at)} + 1px)") for tick in self.ticks()
         ]
-        stops += [(left, f"#0000 {percent(left)},var(--night) 0 {percent(right)}") for left, right in self.nights()]
-        inner = ",".join(f"{stop},#0000 0" for _, stop in sorted(stops))
-        return f"linear-gradient(90deg,{inner or '#0000,#0000'})"
+        stops += [(left, f"var(--clear) {percent(left)},var(--night) 0 {percent(right)}") for left, right in self.nights()]
+        inner = ",".join(f"{stop},var(--clear) 0" for _, stop in sorted(stops))
+        return f"linear-gradient(90deg,{inner or 'var(--clear),var(--clear)'})"
 
 
 def background(story: Story) -> str:

@@ -10,9 +10,12 @@ import pytest
 from cellmove.console import clean
 from cellmove.drain.item import Bar, Stage, Story
 from cellmove.drain.report import html
+from cellmove.drain.story import downtime, tale_bars
+from cellmove.journal import open_journal
 from tests import stories
 from tests.sandbox import browser
 from tests.sandbox.browser import DARK, Browser, contrast
+from tests.sandbox.place import Sandbox
 
 WIDTHS = """(page, window) => ({
   wide: page.documentElement.scrollWidth, room: window.innerWidth,
@@ -155,3 +158,22 @@ def test_a_drain_that_is_under_way(chromium: Browser) -> None:
     seen, _ = chromium.look(html(story), "(page) => page.querySelector('.time ol li').textContent")
     assert "prep-dest 5.0 s (runs)" in seen
     assert "→ moving" in seen
+
+
+def test_bars_and_downtime_of_a_real_journal(sandbox: Sandbox) -> None:
+    """What the command journalled is what the time line is drawn from."""
+    server = sandbox.boot()
+    sandbox.cellmove("migrate", server.name)
+    journal = open_journal(sandbox.environment["CELLMOVE_JOURNAL"], str)
+    (move,) = journal.find(server.name)
+    there = downtime(journal.entries_of(move.id), active=move.plan["active"])
+    assert [bar.step for bar in tale_bars(journal.entries_of(move.id))] == ["prep-dest", "prep-source", "finish"]
+    sandbox.cellmove("revert", server.name)
+    entries = journal.entries_of(move.id)
+    bars = tale_bars(entries)
+    assert [bar.step for bar in bars] == ["prep-dest", "prep-source", "finish", "revert"]
+    assert not any(bar.failed or bar.ended is None for bar in bars)
+    both = downtime(entries, active=move.plan["active"])
+    assert there is not None
+    assert both is not None
+    assert 0 < there < both < (bars[-1].ended or 0) - bars[0].began
