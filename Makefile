@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit sandbox-test proof mutants test-long lab-test bench man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -31,7 +31,10 @@ lint: $(STAMP)  ## Style and types
 unit: $(STAMP)  ## Tests without any cloud, seconds
 	$(BIN)/pytest -q tests/unit
 
-sandbox-test: $(STAMP)  ## Whole commands against the sandbox, the embedded cloud
+browser:  ## Install chromium, which the sandbox's tests look at pages with, unless it is there (root, Debian)
+	-@$(PYTHON) -m lab install-browser
+
+sandbox-test: $(STAMP) browser  ## Whole commands against the sandbox, the embedded cloud
 	$(BIN)/pytest -q tests/sandbox -n 2 --durations=5
 
 proof: $(STAMP)  ## Every crash, every failed call, every meddler, in the sandbox

@@ -1,4 +1,4 @@
-"""python3 -m lab up | status | down | wipe [--all]"""
+"""python3 -m lab up | status | down | wipe [--all] | install-browser"""
 
 import argparse
 import shutil
@@ -33,6 +33,15 @@ def wipe(layout, everything):
     return 0
 
 
+def install_browser(layout):
+    """Install what the sandbox's tests look at pages with, unless it is there; the lab itself has no use for it."""
+    from lab import install
+
+    if install.browser(layout):
+        print("lab: chromium installed", flush=True)
+    return 0
+
+
 def status(layout):
     """One line for each daemon; exit code 0 only if all answer."""
     from lab import status as module
@@ -43,7 +52,7 @@ def status(layout):
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
-    parser.add_argument("command", choices=("up", "status", "down", "wipe"))
+    parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser"))
     parser.add_argument("--all", action="store_true", help="wipe: also the installed packages and the cache")
     chosen = parser.parse_args(arguments)
     try:
@@ -54,7 +63,7 @@ def main(arguments=None):
             return up.up(layout)
         if chosen.command == "wipe":
             return wipe(layout, chosen.all)
-        return {"status": status, "down": down}[chosen.command](layout)
+        return {"status": status, "down": down, "install-browser": install_browser}[chosen.command](layout)
     except LabError as problem:
         print(f"lab: {problem}", file=sys.stderr)
         return 1

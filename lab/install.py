@@ -15,6 +15,9 @@ DEBIAN_PROGRAMS = {
     "rabbitmq-server": ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/bin/epmd"),
 }
 
+# What tests/sandbox looks at pages with; any of the programs will do.
+BROWSER = ("chromium", "chromium-browser", "google-chrome")
+
 # nova.virt.fake imports fixtures, everything that is WSGI is served by cheroot; the client is for people.
 PYTHON_PACKAGES = (
     "nova",
@@ -64,8 +67,28 @@ def debian(layout):
         missing.append("python3-venv")
     if not missing:
         return False
+    packages(layout, missing)
+    still = missing_packages()
+    if still:
+        raise LabError(f"installed, yet their programs are not where they should be: {' '.join(still)}")
+    return True
+
+
+def browser(layout):
+    """Install chromium unless there is a browser; no part of the lab itself."""
+    if any(map(shutil.which, BROWSER)):
+        return False
+    if shutil.which("apt-get") is None:
+        raise LabError(f"install a browser, one of these: {', '.join(BROWSER)}")
+    packages(layout, ["chromium"])
+    return True
+
+
+def packages(layout, names):
+    """Install Debian packages; no service of theirs is started."""
     if os.geteuid() != 0:
-        raise LabError(f"install these packages, or run as root: {' '.join(missing)}")
+        raise LabError(f"install these packages, or run as root: {' '.join(names)}")
+    layout.log.mkdir(parents=True, exist_ok=True)
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     policy = "/usr/sbin/policy-rc.d"
     made_policy = not os.path.exists(policy)
@@ -76,14 +99,10 @@ def debian(layout):
     try:
         run(layout, ["apt-get", "update", "-q"], "apt-get update", quiet)
         options = ["-q", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-unsafe-io"]
-        run(layout, ["apt-get", "install", *options, *missing], "apt-get install", quiet)
+        run(layout, ["apt-get", "install", *options, *names], "apt-get install", quiet)
     finally:
         if made_policy:
             os.unlink(policy)
-    still = missing_packages()
-    if still:
-        raise LabError(f"installed, yet their programs are not where they should be: {' '.join(still)}")
-    return True
 
 
 def wanted():
@@ -126,18 +145,18 @@ COMPILED = (
 
 def compile_used(layout):
     """Compile with all cores: otherwise each of the daemons that start at once would compile the same modules."""
-    packages = next(layout.venv.glob("lib/python3*/site-packages"))
-    folders = sorted({path for pattern in COMPILED for path in packages.glob(pattern) if path.is_dir()})
+    folder = next(layout.venv.glob("lib/python3*/site-packages"))
+    folders = sorted({path for pattern in COMPILED for path in folder.glob(pattern) if path.is_dir()})
     command = [layout.python, "-m", "compileall", "-q", "-j", str(os.cpu_count() or 1), "-x", "/tests/", *folders]
     run(layout, command, "compiling")
 
 
 def fingerprint(layout):
     """A short name for exactly these versions: the key of the schema cache."""
-    packages = next(layout.venv.glob("lib/python3*/site-packages"))
+    folder = next(layout.venv.glob("lib/python3*/site-packages"))
     versions = sorted(
         path.name
         for pattern in ("nova-*", "keystone-*", "openstack_placement-*", "glance-*", "neutron-*", "cinder-*")
-        for path in packages.glob(pattern + ".dist-info")
+        for path in folder.glob(pattern + ".dist-info")
     )
     return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:12]

@@ -1,0 +1,258 @@
+"""What became of a drain's servers: from the journal's lines to bars and downtimes, to JSON, to a terminal."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cellmove.console import duration
+from cellmove.drain import figures
+from cellmove.drain.item import Bar, Stage, Story, Tale
+from cellmove.move import SCHEMA_VERSION, Entry, Phase, Step
+
+if TYPE_CHECKING:
+    from cellmove.console import Page
+
+Document = dict[str, Any]
+
+DRAWN = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH, Step.CONFIRM, Step.REVERT)
+"""The steps that are bars on the time line."""
+
+STOPS_AND_STARTS = (("stop_source", "start_target"), ("clean_target", "start_source"))
+"""The actions between which the guest does not run: on its way there, and on its way back."""
+
+TROUBLE = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED, Stage.GONE)
+"""Stages that somebody has to look at or to know of, the worst first."""
+
+SHOWN_NAMES = 5
+
+
+def tale_bars(entries: Iterable[Entry]) -> tuple[Bar, ...]:
+    """A bar for each step of a move, in the order in which they began.
+
+    It reaches from the step's first line to the end of its last one; while a line of it is under way it has no end.
+    The journal keeps one end of a line: one that was taken back ends when that was done, so the bar of a step that
+    was taken back holds the taking back, and with it the steps in between. Whoever draws puts later bars on top.
+    Failed is a step in which something failed or was taken back and was not done after all, on another host for instance.
+
+    :param entries: of one move
+    """
+    bars = []
+    for step in DRAWN:
+        own = [entry for entry in entries if entry.step == step]
+        if not own:
+            continue
+        last = {entry.action: entry.phase for entry in sorted(own, key=lambda entry: entry.sequence)}.values()
+        running = any(phase in (Phase.INTENT, Phase.UNDOING) for phase in last)
+        bars.append(
+            Bar(
+                step.value,
+                min(_seconds(entry.started_at) for entry in own),
+                None if running else max(_seconds(entry.finished_at) for entry in own if entry.finished_at),
+                failed=any(phase in (Phase.FAILED, Phase.UNDOING, Phase.UNDONE) for phase in last),
+            )
+        )
+    return tuple(sorted(bars, key=lambda bar: bar.began))
+
+
+def downtime(entries: Iterable[Entry], *, active: bool = True) -> float | None:
+    """Seconds for which the guest did not run because of this move.
+
+    What counts: from the begin of ``stop_source`` to the end of ``start_target``; or, taken back, to the end of the
+    taking back of ``stop_source`` (also when the guest had run at the target in between: nobody was sent there). A revert
+    adds the time from ``clean_target`` to the end of ``start_source``. It is what the journal knows, so rather too much
+    than too little: a call that failed before it touched the guest counts, and after a crash the guest is down until a run
+    saw that it is up.
+
+    :param entries: of one move
+    :param active: whether the guest ran before (``active`` of the move's plan)
+    :returns: None when the guest was off anyway, was never stopped, is still down, or was moved by somebody else
+        (``adopt`` knows what was done, not when)
+    """
+    if not active:
+        return None
+    lines = sorted(entries, key=lambda entry: entry.sequence)
+    total, seen = 0.0, False
+    for stops, starts in STOPS_AND_STARTS:
+        for stop in (entry for entry in lines if entry.action == stops):
+            start = stop if stop.phase is Phase.UNDONE else _start(lines, stop, starts)
+            if start is None or _is_told_later(stop) or _is_told_later(start):
+                return None
+            total, seen = total + max(_seconds(start.finished_at) - _seconds(stop.started_at), 0.0), True
+    return total if seen else None
+
+
+def _start(lines: Sequence[Entry], stop: Entry, action: str) -> Entry | None:
+    if stop.phase is not Phase.DONE:
+        return None
+    later = (entry for entry in lines if entry.sequence > stop.sequence and entry.action == action)
+    return next((entry for entry in later if entry.phase is Phase.DONE), None)
+
+
+def _is_told_later(entry: Entry) -> bool:
+    """Whether adopt wrote this line: begin and end are the moment of writing. A call to a host takes longer."""
+    return entry.started_at == entry.finished_at
+
+
+def document(story: Story) -> Document:
+    """A drain as plain JSON values; what ``cellmove drain report --format json`` prints.
+
+    ============== ====================================================================================================
+    schema_version of all documents
+    drain, state   its id, and where it stands
+    cell, to       what is emptied, and the cells that take it; an empty list: every other one
+    begun_at       ISO 8601, UTC, as all times; ``told_at`` is when this was told
+    counts         ``servers``, ``stages`` (by stage) and ``shares`` (moved, left, failed, staying, gone; their sum is all)
+    pace           ``seconds`` at work (nights left out), ``gib_moved``, ``servers_an_hour``, ``gib_an_hour`` (or null)
+    downtime       null, or seconds: ``median``, ``ninety_percent``, ``longest``, and ``longest_server``
+    source_hosts   of each: host, servers, the shares, gib, median_downtime; so ``target_hosts``, of those chosen
+    servers        of each: server (id, name, project), source and target (cell, host), disk_gib, stage, reason, next, move,
+                   downtime, and steps (step, state, started_at, finished_at), in the order of the story
+    ============== ====================================================================================================
+    """
+    pace, spread = figures.pace(story), figures.spread(story.tales, shown=1)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "drain": story.drain_id,
+        "state": story.state,
+        "cell": story.cell,
+        "to": list(story.to),
+        "begun_at": iso(story.begun),
+        "told_at": iso(story.told),
+        "counts": {
+            "servers": len(story.tales),
+            "stages": {stage.value: count for stage, count in figures.by_stage(story.tales).items()},
+            "shares": figures.by_share(story.tales),
+        },
+        "pace": {
+            "seconds": _round(pace.seconds),
+            "gib_moved": figures.gib_moved(story.tales),
+            "servers_an_hour": _round(pace.servers_an_hour),
+            "gib_an_hour": _round(pace.gib_an_hour),
+        },
+        "downtime": spread
+        and {
+            "median": _round(spread.median),
+            "ninety_percent": _round(spread.ninety),
+            "longest": _round(spread.longest[0].downtime),
+            "longest_server": {"id": spread.longest[0].server_id, "name": spread.longest[0].name},
+        },
+        "source_hosts": [_host_document(sums) for sums in figures.source_hosts(story)],
+        "target_hosts": [_host_document(sums) for sums in figures.target_hosts(story)],
+        "servers": [_tale_document(story, tale) for tale in story.tales],
+    }
+
+
+def _host_document(sums: figures.HostSums) -> Document:
+    return {
+        "host": sums.host,
+        "servers": sums.servers,
+        **sums.counts,
+        "gib": sums.gib,
+        "median_downtime": _round(sums.median),
+    }
+
+
+def _tale_document(story: Story, tale: Tale) -> Document:
+    cell = story.to[0] if len(story.to) == 1 and tale.target_host else ""
+    return {
+        "server": {"id": tale.server_id, "name": tale.name, "project": tale.project_id},
+        "source": {"cell": story.cell, "host": tale.source_host},
+        "target": {"cell": cell, "host": tale.target_host},
+        "disk_gib": tale.disk_gb,
+        "stage": tale.stage.value,
+        "reason": tale.reason or None,
+        "next": [tale.next_command] if tale.next_command else [],
+        "move": tale.move_id or None,
+        "downtime": _round(tale.downtime),
+        "steps": [
+            {
+                "step": bar.step,
+                "state": "failed" if bar.failed else "running" if bar.ended is None else "done",
+                "started_at": iso(bar.began),
+                "finished_at": None if bar.ended is None else iso(bar.ended),
+            }
+            for bar in tale.bars
+        ],
+    }
+
+
+def draw(page: Page, document: Document) -> None:
+    """A drain for a person at a terminal: the sums, what somebody has to look at, the hosts."""
+    page.fields(_head(document))
+    for stage in TROUBLE:
+        _draw_trouble(page, [one for one in document["servers"] if one["stage"] == stage])
+    for title, hosts in (("from", document["source_hosts"]), ("to", document["target_hosts"])):
+        if hosts:
+            page.gap()
+            page.table((f"{title} host", "servers", *figures.SHARES, "GiB", "median down"), [*map(_host_row, hosts)])
+
+
+def _head(document: Document) -> list[tuple[str, str]]:
+    counts, pace, down = document["counts"], document["pace"], document["downtime"]
+    rows = [
+        ("drain", document["drain"]),
+        ("state", document["state"]),
+        ("cell", f"{document['cell']} -> {', '.join(document['to']) or 'any other'}"),
+        ("when", f"{_minute(document['begun_at'])} to {_minute(document['told_at'])} UTC"),
+        ("servers", f"{counts['servers']}{_listed(counts['stages'])}"),
+    ]
+    if pace["servers_an_hour"] is not None:
+        work = f"{duration(pace['seconds'])} at work, {pace['gib_moved']} GiB moved"
+        rows.append(("pace", f"{pace['servers_an_hour']:.1f} servers/h, {pace['gib_an_hour']:.1f} GiB/h ({work})"))
+    if down:
+        who = down["longest_server"]["name"] or down["longest_server"]["id"]
+        usual = f"median {duration(down['median'])}, 90 % within {duration(down['ninety_percent'])}"
+        rows.append(("down", f"{usual}, longest {duration(down['longest'])} ({who})"))
+    return rows
+
+
+def _draw_trouble(page: Page, found: Sequence[Document]) -> None:
+    """Servers of one stage; those with one reason and no command of their own share their lines."""
+    shared: dict[tuple[str, tuple[str, ...]], list[Document]] = {}
+    for one in found:
+        shared.setdefault((one["reason"] or "", tuple(one["next"])), []).append(one)
+    for (reason, commands), servers in shared.items():
+        names = [one["server"]["name"] or one["server"]["id"] for one in servers]
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        where = f" on {servers[0]['source']['host']}" if len(servers) == 1 else ""
+        page.gap()
+        rows = [(servers[0]["stage"], f"{', '.join(names[:SHOWN_NAMES])}{more}{where}")]
+        rows += [("  why", reason)] if reason else []
+        page.fields(rows + [("  next", command) for command in commands])
+
+
+def _host_row(sums: Mapping[str, Any]) -> tuple[str, ...]:
+    median = sums["median_downtime"]
+    counts = (str(sums[name] or "-") for name in figures.SHARES)
+    return (
+        sums["host"] or "-",
+        str(sums["servers"]),
+        *counts,
+        str(sums["gib"]),
+        "-" if median is None else duration(median),
+    )
+
+
+def iso(seconds: float) -> str:
+    """A moment as the journal writes it."""
+    moment = datetime.datetime.fromtimestamp(round(seconds, 3), datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _seconds(text: str) -> float:
+    moment = datetime.datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _minute(text: str) -> str:
+    return text[:16].replace("T", " ")
+
+
+def _listed(stages: Mapping[str, int]) -> str:
+    return f": {', '.join(f'{count} {stage}' for stage, count in stages.items())}" if stages else ""

@@ -1,0 +1,301 @@
+"""The page about a drain: whole, the same every time, small, and safe from the names in it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import html.parser
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cellmove.console import clean
+from cellmove.drain import figures, markup, timeline
+from cellmove.drain.figures import Stretch
+from cellmove.drain.item import Bar, Stage, Story
+from cellmove.drain.report import html as page_of
+from tests import stories
+
+T0 = stories.BEGUN
+WITHOUT_END = {"meta", "br", "img", "link", "input"}
+
+
+class Reader(html.parser.HTMLParser):
+    """What is in a page: tags with their attributes, and the words in each kind of tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: dict[str, list[str]] = collections.defaultdict(list)
+        self._last = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self.words[tag].append("")
+        self._last = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._last:
+            self.words[self._last][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._last = ""
+
+    @property
+    def ids(self) -> list[str]:
+        return [attributes["id"] or "" for _, attributes in self.tags if "id" in attributes]
+
+
+def a_drain(*tales: object, told: float = T0 + 7200) -> Story:
+    return Story("d1", "cell1", ("cell2",), "done", T0, told, tales)  # type: ignore[arg-type]
+
+
+def moved(number: int, *bars: Bar, stage: Stage = Stage.MOVED, **more: object) -> object:
+    return stories.a_tale(number, "h1", stage, bars=bars, **more)
+
+
+STORIES = {
+    "none": stories.a_story(0), "one": stories.a_story(1, hours=0.05), "24": stories.a_story(24, hours=0.4),
+    "300": stories.a_story(300, nights=3), "hostile": stories.hostile_story(), "waiting": stories.a_story(50, hours=0.0),
+    "sixty nights": stories.a_story(2000, nights=60, parallel=1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_every_server_has_one_row(story):
+    ids = Reader(page_of(story)).ids
+    rows = [each for each in ids if each.startswith("s-")]
+    assert sorted(rows) == sorted(f"s-{tale.server_id}" for tale in story.tales)
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_nothing_is_loaded_from_anywhere(story):
+    reader = Reader(page_of(story))
+    allowed = {"href", "class", "id", "content", "charset", "name", "lang", "http-equiv", "open", "title", "role"}
+    drawing = {"x", "y", "x1", "x2", "y1", "y2", "dx", "d", "width", "height", "viewbox", "preserveaspectratio"}
+    drawing |= {"text-anchor", "patternunits", "patterntransform", "aria-hidden", "aria-label", "scope", "value"}
+    for tag, attributes in reader.tags:
+        assert tag not in {"img", "link", "iframe", "object", "embed", "base", "form", "image", "use", "foreignobject"}
+        assert set(attributes) <= allowed | drawing, (tag, attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    assert len(reader.words["script"]) == len(reader.words["style"]) == 1
+    assert re.findall(r"url\([^)]*\)|@import|https?:", reader.words["style"][0]) == ["url(#hatch)"]
+    assert re.findall(r"https?:|fetch|XMLHttp|import", reader.words["script"][0]) == []
+
+
+def test_the_policy_lets_through_this_style_and_this_script_alone():
+    import base64
+    import hashlib
+
+    reader = Reader(page_of(stories.a_story(24)))
+    policy = next(attributes["content"] for _, attributes in reader.tags if "http-equiv" in attributes)
+    for tag in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(reader.words[tag][0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none';")
+
+
+def test_names_are_words_and_nothing_else():
+    story = stories.hostile_story()
+    page = page_of(story)
+    page.encode("utf-8")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", page)
+    reader = Reader(page)
+    names = collections.Counter(each.strip() for each in reader.words["bdi"])
+    for name in stories.HOSTILE:
+        if clean(name).strip():
+            assert names[clean(name).strip()] >= len(Stage), name
+    plain = dataclasses.replace(
+        story,
+        tales=tuple(dataclasses.replace(tale, name="x", target_host=tale.target_host and "x") for tale in story.tales),
+    )
+    ours = collections.Counter(tag for tag, _ in reader.tags if tag in {"script", "b", "img", "svg"})
+    others = collections.Counter(tag for tag, _ in Reader(page_of(plain)).tags if tag in {"script", "b", "img", "svg"})
+    assert ours == others
+
+
+def test_ids_are_hostile_too():
+    tale = dataclasses.replace(stories.a_tale(1, "h", Stage.REFUSED), server_id='1" onclick=x><b id=time')
+    reader = Reader(page_of(a_drain(tale)))
+    assert "s-1%22%20onclick%3Dx%3E%3Cb%20id%3Dtime" in reader.ids
+    assert all("onclick" not in attributes for _, attributes in reader.tags)
+
+
+def test_the_same_story_gives_the_same_bytes_in_every_process():
+    program = "import hashlib; from tests import stories; from cellmove.drain.report import html; "
+    program += "print(hashlib.sha256(html(stories.a_story(300, nights=3)).encode()).hexdigest())"
+    root = Path(__file__).resolve().parents[3]
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for environment in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C"})
+    }
+    assert len(told) == 1
+
+
+def test_ten_thousand_servers_stay_small():
+    story = stories.a_story(10_000, nights=6, hosts=300, parallel=40)
+    page = page_of(story)
+    assert len(page.encode()) < 4_200_000
+    assert page.count("<li id=s-") + page.count("<span id=s-") == 10_000
+    assert "<details open>" not in page
+    worst = tuple(
+        dataclasses.replace(
+            tale,
+            stage=Stage.FAILED,
+            reason=f"no room for {tale.name}",
+            next_command=f"cellmove rollback {tale.move_id}",
+        )
+        for tale in story.tales
+    )
+    assert len(page_of(dataclasses.replace(story, tales=worst)).encode()) < 9_000_000
+
+
+def test_the_style_and_the_script_are_installed_with_the_package():
+    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())
+    assert set(project["tool"]["setuptools"]["package-data"]["cellmove.drain"]) == {"report.css", "report.js"}
+
+
+def test_the_head_sums_up():
+    bars = (Bar("prep-dest", T0, T0 + 600), Bar("prep-source", T0 + 600, T0 + 3600))
+    tales = [moved(number, *bars, disk_gb=10, downtime=60.0 * number) for number in range(1, 5)]
+    tales.append(moved(9, *bars, stage=Stage.UNVERIFIED, disk_gb=500))
+    words = Reader(page_of(a_drain(*tales))).words
+    assert words["dd"][::2] == ["4", "0", "1", "4.0", "40.0", "2 min 30 s"]
+    assert words["small"][:6] == [
+        "of 5 servers", "to be moved", "of them 1 unverified", "in 1 h 00 min at work", "40 GiB moved", "longest 4 min 00 s",
+    ]  # fmt: skip
+
+
+def test_reasons_are_said_once_and_commands_can_be_copied():
+    refused = [
+        stories.a_tale(number, "h1", Stage.REFUSED, reason="no", next_command="cellmove plan") for number in range(30)
+    ]
+    failed = [
+        stories.a_tale(50 + number, "h1", Stage.FAILED, reason="so", next_command=f"do {number}") for number in range(3)
+    ]
+    words = Reader(page_of(a_drain(*refused, *failed))).words
+    assert words["pre"] == ["do 0", "do 1", "do 2", "cellmove plan"]
+    assert words["summary"][0] == "30 servers"
+
+
+def test_many_reasons_fold_away():
+    failed = [stories.a_tale(number, "h1", Stage.FAILED, reason=f"reason {number}") for number in range(50)]
+    assert "30 more servers, each with its reason" in page_of(a_drain(*failed))
+
+
+def test_nothing_to_look_at():
+    page = page_of(a_drain(moved(1, Bar("finish", T0, T0 + 9))))
+    assert "id=look" not in page
+    assert "href=#look" not in page
+
+
+# the axis
+
+
+def test_nights_are_cut_short():
+    first, second = Bar("finish", T0, T0 + 8 * 3600), Bar("finish", T0 + 86400, T0 + 86400 + 8 * 3600)
+    story = a_drain(moved(1, first), moved(2, second), told=T0 + 2 * 86400)
+    assert figures.stretches(story) == (Stretch(first.began, first.ended), Stretch(second.began, second.ended))
+    axis = timeline.Axis(figures.stretches(story))
+    ((left, right),) = axis.nights()
+    assert right - left == pytest.approx(timeline.NIGHT_WIDTH)
+    assert (axis.at(T0), axis.at(second.ended)) == (0, pytest.approx(100))
+    assert axis.at(T0 + 12 * 3600) == pytest.approx(left)
+    assert "stretches of work" in page_of(story)
+    assert [tick.label for tick in axis.days()] == ["Thu 12 Mar", "Fri 13 Mar", "Fri 13 Mar", "Sat 14 Mar"]
+
+
+def test_a_short_break_is_none():
+    story = a_drain(moved(1, Bar("finish", T0, T0 + 3600)), moved(2, Bar("finish", T0 + 4000, T0 + 7200)))
+    assert len(figures.stretches(story)) == 1
+
+
+def test_moments_go_from_left_to_right_and_labels_do_not_touch():
+    for story in STORIES.values():
+        found = figures.stretches(story)
+        if not found:
+            continue
+        axis = timeline.Axis(found)
+        moments = sorted(bar.began for tale in story.tales for bar in tale.bars)
+        places = [axis.at(moment) for moment in moments]
+        assert places == sorted(places)
+        assert 0 <= places[0] <= places[-1] <= 100.0001
+        for ticks, room in ((axis.ticks(), timeline.TICK_ROOM), (axis.days(), timeline.DAY_ROOM)):
+            assert all(after.at - before.at > room / 3 for before, after in itertools.pairwise(ticks))
+            assert len(ticks) <= 100 / room + 1
+
+
+def test_what_failed_is_hatched_and_what_is_short_can_be_seen():
+    page = page_of(
+        a_drain(moved(1, Bar("finish", T0, T0 + 3600)), moved(2, Bar("prep-dest", T0, T0 + 0.1, failed=True)))
+    )
+    assert (
+        f"<rect class=a x=0% width={timeline.LEAST_MARK}% /><rect class=x x=0% width={timeline.LEAST_MARK}% />" in page
+    )
+
+
+def test_a_bar_says_its_step_and_seconds():
+    bars = (Bar("prep-dest", T0, T0 + 1.7), Bar("prep-source", T0 + 2, T0 + 47), Bar("finish", T0 + 47, None))
+    page = page_of(a_drain(moved(1, *bars, target_host="c2-host1"), told=T0 + 50))
+    said = "to c2-host1, Thu 12 Mar 21:00:00: prep-dest 1.7 s, prep-source 45 s, finish 3.0 s (runs)"
+    assert f"<title>{said}</title>" in page
+
+
+def test_times_that_run_backwards_do_no_harm():
+    assert page_of(a_drain(moved(1, Bar("finish", T0 + 50, T0 + 20)), moved(2, Bar("x", T0, None)), told=T0 - 5))
+
+
+# sums
+
+
+def test_every_stage_is_in_one_share():
+    assert sorted(figures.ORDER) == sorted(Stage)
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_the_bins_hold_every_downtime(story):
+    values = [tale.downtime for tale in story.tales if tale.downtime is not None]
+    bins = figures.histogram(values)
+    assert sum(one.count for one in bins) == len(values)
+    assert all(one.low < one.high for one in bins)
+    assert all(before.high == after.low for before, after in itertools.pairwise(bins))
+    assert len(bins) <= len(figures.EDGES)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0], [0.01, 0.02], [5.0] * 9, [59.9, 60.0, 60.1], [1.0, 1e7], [3.0, 2e6], [86400.0, 86401.0]]
+)
+def test_odd_downtimes_have_bins_too(values):
+    bins = figures.histogram(values)
+    assert sum(one.count for one in bins) == len(values)
+    assert len(bins) <= 61
+
+
+def test_stretches_of_work_add_up():
+    story = stories.a_story(300, nights=3)
+    found = figures.arrivals(story, figures.stretches(story))
+    shares = figures.by_share(story.tales)
+    assert sum(moved for _, moved, _, _ in found) == shares["moved"]
+    assert sum(gib for _, _, gib, _ in found) == figures.gib_moved(story.tales)
+    assert sum(failed for _, _, _, failed in found) == shares["failed"]
+
+
+def test_hosts_are_sorted_as_a_person_does():
+    names = ["h-10", "h-2", "h-1", "", "a", "h-", "1", "²"]
+    assert sorted(names, key=figures.natural) == ["", "1", "a", "h-", "h-1", "h-2", "h-10", "²"]
+
+
+def test_attributes_are_quoted_where_they_have_to_be():
+    assert markup.attribute("a-b.1") == "a-b.1"
+    assert markup.attribute("") == '""'
+    assert markup.attribute('a "b') == '"a &quot;b"'
