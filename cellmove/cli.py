@@ -23,6 +23,7 @@ from cellmove.command import (
     install_signals,
     running,
 )
+from cellmove.drain_cli import drain, drain_cell, dry_plan
 from cellmove.events import Event, EventKind
 from cellmove.options import (
     command_line,
@@ -71,24 +72,33 @@ def cli(options: Options, /, **given: str | None) -> None:
 
 
 @cli.command(short_help="Check a move, show what would happen, open it.")
-@click.argument("server", metavar="SERVER")
+@click.argument("server", metavar="SERVER", required=False)
 @click.argument("flavor", metavar="[FLAVOR]", required=False)
 @click.option("--dry-run", is_flag=True, help="Only look: record nothing, in the journal either.")
 @target_options
 @output_options
 @pass_options
-def plan(options: Options, /, server: str, flavor: str | None, dry_run: bool, **wish: Any) -> None:
+def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: bool, **wish: Any) -> None:
     """Check whether a server can be moved, show what would happen, and open the move.
 
     SERVER is a name or UUID. With FLAVOR the server is resized on its way. All reasons against the move
-    are shown at once, each with what to do about it. Nothing in the cloud is changed.
+    are shown at once, each with what to do about it. Nothing in the cloud is changed. Without SERVER the
+    whole cell that --cell names is looked at, as drain-cell --dry-run does it.
 
     \b
     Example:
       cellmove plan web-1 --cell cell2
       cellmove plan web-1 m1.large --host compute-11 --dry-run
+      cellmove plan --cell cell1
     """
     one_target(wish)
+    if server is None:
+        if not wish["cell"]:
+            raise click.UsageError(
+                "Missing argument 'SERVER'; or name the --cell whose servers are all to be looked at"
+            )
+        dry_plan(options, wish["cell"])
+        return
     with running(options) as run:
         from cellmove import planning
 
@@ -482,6 +492,10 @@ def demo(pace: float) -> None:
 
     with install_signals():
         demonstration.show(pace)
+
+
+cli.add_command(drain_cell)
+cli.add_command(drain)
 
 
 def main() -> None:

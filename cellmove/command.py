@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import click
 
@@ -31,6 +31,8 @@ EXIT_CODES = {
     "5": "refused by a check; nothing was written",
     "6": "another run is working on this server",
     "7": "taking back failed as well; what is left to do is printed",
+    "8": "drain-cell: through, but some servers failed, or were skipped or refused",
+    "9": "drain-cell: stopped by its window or a stop rule; servers wait for the next run",
     "10": "audit: leftovers were found that are still there",
     "130": "interrupted by SIGINT (143: by SIGTERM) after the journal was brought up to date",
 }
@@ -207,15 +209,28 @@ def _answer_error(options: Options, error: CellmoveError, exit_code: int) -> Non
     from cellmove.documents import error_document
 
     error.exit_code = exit_code
-    _answer(options, error_document(error), lambda _page, _document: None)
+    answer(options, error_document(error), lambda _page, _document: None)
 
 
-def _answer(options: Options, document: Document, draw: Callable[[Any, Document], None]) -> None:
+def answer(options: Options, document: Document, draw: Callable[[Any, Document], None]) -> None:
     """Write the command's one result."""
     from cellmove.console import render
 
     options.answered = True
     render(document, options.form, sys.stdout, draw)
+
+
+class Watching(Protocol):
+    """Whoever shows the progress of a command in a way of its own."""
+
+    def hear(self, event: Event) -> None:
+        """Show one event."""
+
+    def announce(self, text: str) -> None:
+        """Show a line at once; may be called from a signal handler."""
+
+    def ask(self, question: str) -> str:
+        """Show a question and wait for the line that is typed."""
 
 
 @dataclass(frozen=True)
@@ -228,26 +243,32 @@ class Run:
 
 
 @contextmanager
-def running(options: Options, activity: str = "looking at the cloud") -> Iterator[Run]:
+def running(
+    options: Options, activity: str = "looking at the cloud", observer: Watching | None = None
+) -> Iterator[Run]:
     """Open a session; progress is shown and signals are received while the block runs.
 
     :param activity: what a terminal shows until something happens
+    :param observer: who shows it instead
     """
     _hush()
     from cellmove import session, settings
     from cellmove.policy import Consent
     from cellmove.progress import observer_for
 
-    with install_signals() as signals, observer_for(sys.stderr, options.quiet, activity=activity) as progress:
-        signals.announce = progress.announce
+    shown = nullcontext() if observer is not None else observer_for(sys.stderr, options.quiet, activity=activity)
+    with install_signals() as signals, shown as progress:
+        watching = observer or progress
+        signals.announce = watching.announce
+        show = observer.hear if observer is not None else progress
 
         def observe(event: Event) -> None:
             signals.busy = signals.busy or event.kind in UNDER_WAY
-            progress(event)
+            show(event)
 
         environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
         found = settings.load(options.flags(), environ)
-        consent = Consent(options.yes, progress.ask if at_a_terminal() else None)
+        consent = Consent(options.yes, watching.ask if at_a_terminal() else None)
         yield Run(session, session.open_session(found, observe, interrupted=signals, consent=consent), observe)
 
 
@@ -277,7 +298,7 @@ def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = Fals
     from cellmove.documents import move_document
 
     document = move_document(move, run.session.journal.entries_of(move.id))
-    _answer(options, document, draw_details if detailed else draw_move)
+    answer(options, document, draw_details if detailed else draw_move)
 
 
 def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
@@ -286,7 +307,7 @@ def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
     from cellmove.documents import list_document
 
     journal = run.session.journal
-    _answer(options, list_document([(move, journal.entries_of(move.id)) for move in moves]), draw_list)
+    answer(options, list_document([(move, journal.entries_of(move.id)) for move in moves]), draw_list)
 
 
 def answer_verification(options: Options, run: Run, found: Any) -> None:
@@ -300,14 +321,14 @@ def answer_verification(options: Options, run: Run, found: Any) -> None:
     document = verification_document(found, run.session.journal.entries_of(found.move.id))
     count = len(found.differences)
     if not count:
-        _answer(options, document, draw_verification)
+        answer(options, document, draw_verification)
         return
     error = Refused(
         f"{found.move.server_name} is not what it was before the move: {count} difference{'s' if count != 1 else ''}",
         state="nothing was written; its old self waits at the source",
         next_command=f"cellmove revert {found.move.id}",
     )
-    _answer(options, document | error_document(error), draw_verification)
+    answer(options, document | error_document(error), draw_verification)
     raise error
 
 
@@ -323,14 +344,14 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
 
     document = audit_document(report)
     if not report.left:
-        _answer(options, document, draw_audit)
+        answer(options, document, draw_audit)
         return
     count, mendable = len(report.left), sum(finding.safe for finding in report.left)
     error = LeftoversRemain(
         f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair mends",
         next_command=again if mendable else "",
     )
-    _answer(options, document | error_document(error), draw_audit)
+    answer(options, document | error_document(error), draw_audit)
     raise error
 
 
@@ -346,7 +367,7 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
     entries = run.session.journal.entries_of(report.move.id) if report.move is not None else []
     document = plan_document(report, entries, command)
     if not report.refused:
-        _answer(options, document, draw_plan)
+        answer(options, document, draw_plan)
         return
     count = sum(check["level"] == "refusal" for check in document["checks"])
     name = document["server"]["name"] or document["server"]["id"]
@@ -357,5 +378,5 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
         state="nothing was written; every reason is listed with what to do about it",
         next_command=command,
     )
-    _answer(options, document | error_document(error), draw_plan)
+    answer(options, document | error_document(error), draw_plan)
     raise error

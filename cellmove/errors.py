@@ -92,6 +92,18 @@ class RollbackFailed(CellmoveError):
     exit_code = 7
 
 
+class SomeFailed(CellmoveError):
+    """A drain is through, and some servers failed or were left where they are."""
+
+    exit_code = 8
+
+
+class ServersRemain(CellmoveError):
+    """A drain was stopped by its window or a stop rule; servers remain that wait for the next run."""
+
+    exit_code = 9
+
+
 class LeftoversRemain(CellmoveError):
     """An audit found leftovers that are still there."""
 

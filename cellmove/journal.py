@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
+MANY = 500
+"""Moves that one statement asks about."""
+
 DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA synchronous=FULL")
 
 
@@ -256,6 +259,18 @@ class Journal:
         query = select(self.entries).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
         with self.transaction() as connection:
             return [_entry(row) for row in connection.execute(query)]
+
+    def entries_of_moves(self, move_ids: Sequence[str]) -> dict[str, list[Entry]]:
+        """All lines of many moves, by move; those without any are left out."""
+        from sqlalchemy import select
+
+        found: dict[str, list[Entry]] = {}
+        with self.transaction() as connection:
+            for at in range(0, len(move_ids), MANY):
+                query = select(self.entries).where(self.entries.c.move_id.in_(move_ids[at : at + MANY]))
+                for row in connection.execute(query.order_by(self.entries.c.move_id, self.entries.c.sequence)):
+                    found.setdefault(row.move_id, []).append(_entry(row))
+        return found
 
     def intend(self, move_id: str, step: str, action: str, intent: Mapping[str, Any]) -> Entry:
         """Commit that an action is about to have its effect."""

@@ -86,7 +86,9 @@ def _plan(session: Session, source: Cell, wish: Wish) -> DrainPlan:
     moves = [move for move in session.journal.all_moves() if not move.is_repair]
     ours = {move.server_id for move in moves if move.is_open}
     found = census.take(gateway, session.clock, source, wish, ours=ours)
-    return plans.make(found, wish, room.rooms(gateway, session.clock, _targets(session, source, wish)), _past(session, moves))
+    return plans.make(
+        found, wish, room.rooms(gateway, session.clock, _targets(session, source, wish)), _past(session, moves)
+    )
 
 
 def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
@@ -105,7 +107,8 @@ def _past(session: Session, moves: Sequence[Move]) -> Iterator[tuple[int, float]
     for move in known:
         own = [each for each in entries.get(move.id, ()) if each.step in ("prep-dest", "prep-source", "finish")]
         if own and own[-1].finished_at and not move.plan.get("adopted"):
-            gib = 0 if move.plan.get("volume_backed") else int(facts_of(move, own).get("root_gb") or 1)
+            flavor = (facts_of(move, own).get("new_flavor") or {}).get("nova_object.data") or {}
+            gib = 0 if move.plan.get("volume_backed") else int(flavor.get("root_gb") or 0)
             yield gib, _seconds(own[-1].finished_at) - _seconds(own[0].started_at)
 
 
@@ -225,7 +228,7 @@ def _record(session: Session, source: Cell) -> Move | None:
 def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
     with sessions.before_anything_is_written():
-        own = {host for host in _hosts(session, source)}
+        own = set(_hosts(session, source))
         hosts = (
             [each.host for each in compute_services(session.gateway.admin) if each.host in own and not each.disabled]
             if cordons

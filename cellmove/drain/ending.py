@@ -37,7 +37,9 @@ def look_at(gateway: Gateway, cell: Cell) -> Ending:
     deleted = sum(mapped.values())
     hindrances = []
     if live:
-        hindrances.append(f"{live} servers have a row in {cell.name} that is not deleted (hidden ones are those of unconfirmed moves)")
+        hindrances.append(
+            f"{live} servers have a row in {cell.name} that is not deleted (hidden ones are those of unconfirmed moves)"
+        )
     if len(mapped) - deleted:
         hindrances.append(f"{len(mapped) - deleted} servers are mapped to {cell.name}")
     moving = sorted(set(survey.moving(database)))
@@ -47,7 +49,9 @@ def look_at(gateway: Gateway, cell: Cell) -> Ending:
     for uuid, host in sorted(nodes.items(), key=lambda pair: pair[1]):
         held = placement.consumers_of(gateway.admin, uuid)
         if held:
-            hindrances.append(f"placement still holds something of {host} for {len(held)} servers or migrations: {', '.join(held[:3])}")
+            hindrances.append(
+                f"placement still holds something of {host} for {len(held)} servers or migrations: {', '.join(held[:3])}"
+            )
     hosts = {host for host, uuid in look.host_cells(gateway.api_engine).items() if uuid == cell.uuid}
     services = [each for each in compute_services(gateway.admin) if each.host in hosts | set(nodes.values())]
     commands = [

@@ -223,13 +223,19 @@ def _seen(seen: Mapping[str, Any]) -> str:
     if seen["whole"]:
         return f"every one of the {seen['mapped']} that the API maps to it"
     missing = ", ".join(seen["missing"][:3]) + (", …" if len(seen["missing"]) > 3 else "")
-    return f"not all of the {seen['mapped']} that the API maps to it: {len(seen['missing'])} have no row there ({missing})"
+    return (
+        f"not all of the {seen['mapped']} that the API maps to it: {len(seen['missing'])} have no row there ({missing})"
+    )
 
 
 def _room(room: Mapping[str, Any]) -> str:
     parts = [
         f"{(room[name]['total'] - room[name]['used']) / scale:.0f} of {room[name]['total'] / scale:.0f} {word} free"
-        for name, word, scale in (("VCPU", "vCPU", 1), ("MEMORY_MB", "GiB of memory", 1024), ("DISK_GB", "GiB of disk", 1))
+        for name, word, scale in (
+            ("VCPU", "vCPU", 1),
+            ("MEMORY_MB", "GiB of memory", 1024),
+            ("DISK_GB", "GiB of disk", 1),
+        )
         if name in room
     ]
     return f"{room['cell']}: {room['hosts']} hosts; {', '.join(parts)}"

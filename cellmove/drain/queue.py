@@ -184,8 +184,7 @@ class Queue:
             return None
         query = select(self.drains.c.control, self.drains.c.wish).where(self.drains.c.drain_id == self.drain_id)
         with self.journal.transaction() as connection:
-            found: Row[Any] | None = connection.execute(query).one_or_none()
-        return found
+            return next(iter(connection.execute(query)), None)
 
     # who is at work
 

@@ -115,9 +115,12 @@ class Axis:
     def background(self) -> str:
         """Lines at the ticks and shades for the nights: a CSS gradient that lies behind every row."""
         stops = [
-            (tick.at, f"var(--clear) {percent(tick.at)},var(--line) 0 calc({percent(tick.at)} + 1px)") for tick in self.ticks()
+            (tick.at, f"var(--clear) {percent(tick.at)},var(--line) 0 calc({percent(tick.at)} + 1px)")
+            for tick in self.ticks()
         ]
-        stops += [(left, f"var(--clear) {percent(left)},var(--night) 0 {percent(right)}") for left, right in self.nights()]
+        stops += [
+            (left, f"var(--clear) {percent(left)},var(--night) 0 {percent(right)}") for left, right in self.nights()
+        ]
         inner = ",".join(f"{stop},var(--clear) 0" for _, stop in sorted(stops))
         return f"linear-gradient(90deg,{inner or 'var(--clear),var(--clear)'})"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove import planning
 from cellmove import session as sessions
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from cellmove.db.cells import Cell
     from cellmove.drain.queue import Task
-    from cellmove.gateway import Choice
     from cellmove.probe import Probe
     from cellmove.session import Session
 
@@ -92,7 +90,9 @@ def _is_there(session: Session, task: Task) -> bool:
 def _move_of(session: Session, task: Task) -> Move | None:
     """The server's open move as it is now, or the one that this drain began last."""
     sessions.reconcile_server(session, task.server_id)
-    return session.journal.open_move_of(task.server_id) or (session.journal.move(task.move_id) if task.move_id else None)
+    return session.journal.open_move_of(task.server_id) or (
+        session.journal.move(task.move_id) if task.move_id else None
+    )
 
 
 def _move(session: Session, job: Job, task: Task) -> Outcome:
@@ -238,5 +238,3 @@ class Downtime:
             self.is_down = False
         elif step == Step.REVERT:
             self.is_down = True
-
-

@@ -14,7 +14,6 @@ PROVIDERS: Mapping[str, str] = {PROVIDER.format(number): host for number, host i
 ADDRESSES: Mapping[str, str] = {host: f"127.0.{cell[-1]}.{host[-1]}" for host, cell in HOSTS.items()}
 
 
-
 def provider_of(host: str) -> str:
     """The resource provider of a host."""
     return next(uuid for uuid, name in PROVIDERS.items() if name == host)
