@@ -180,11 +180,7 @@ def _labels(axis: Axis) -> Iterable[str]:
         for tick in ticks:
             kind = f'"{name} wide-only"' if not tick.narrow else name
             side = (
-                ""
-                if name == "day" or tick.at < EDGE
-                else " text-anchor=end"
-                if tick.at > 100 - EDGE
-                else " text-anchor=middle"
+                "" if name == "day" or tick.at < EDGE else f" text-anchor={'end' if tick.at > 100 - EDGE else 'middle'}"
             )
             yield f"<text class={kind} x={percent(tick.at)} y={height}{side}>{tick.label}</text>"
 
@@ -286,13 +282,16 @@ def _curve(crowd: Sequence[int], most: int) -> str:
 
 
 def _fitting(labels: Iterable[tuple[float, str]], room: float, last: float = 100.0) -> list[Tick]:
-    """Those labels that do not run into the one before, on wide and on narrow screens."""
+    """Those labels that do not run into the one before, on wide and on narrow screens.
+
+    :param last: of dates, which begin at their place: what is further right is for wide screens only
+    """
     found: list[Tick] = []
     wide = narrow = -1000.0
     for at, label in labels:
-        middle = at + room / 2 if at < EDGE else at - room / 2 if at > 100 - EDGE else at
-        if last < 100:  # dates are not in the middle
-            middle = at
+        middle = at
+        if last == 100:  # times are in the middle, except at the very ends
+            middle = min(max(at, room / 2 if at < EDGE else at), 100 - room / 2 if at > 100 - EDGE else at)
         if middle - wide < room:
             continue
         fits = middle - narrow >= room * NARROW_FACTOR and at <= last
