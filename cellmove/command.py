@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -21,6 +21,7 @@ from cellmove.events import Event, EventKind
 if TYPE_CHECKING:
     from cellmove.documents import Document
     from cellmove.move import Move
+    from cellmove.progress import Progress
 
 EXIT_CODES = {
     "0": "done, or already done",
@@ -220,19 +221,6 @@ def answer(options: Options, document: Document, draw: Callable[[Any, Document],
     render(document, options.form, sys.stdout, draw)
 
 
-class Watching(Protocol):
-    """Whoever shows the progress of a command in a way of its own."""
-
-    def hear(self, event: Event) -> None:
-        """Show one event."""
-
-    def announce(self, text: str) -> None:
-        """Show a line at once; may be called from a signal handler."""
-
-    def ask(self, question: str) -> str:
-        """Show a question and wait for the line that is typed."""
-
-
 @dataclass(frozen=True)
 class Run:
     """An open session and the functions that work on it."""
@@ -244,7 +232,7 @@ class Run:
 
 @contextmanager
 def running(
-    options: Options, activity: str = "looking at the cloud", observer: Watching | None = None
+    options: Options, activity: str = "looking at the cloud", observer: Progress | None = None
 ) -> Iterator[Run]:
     """Open a session; progress is shown and signals are received while the block runs.
 
@@ -256,15 +244,13 @@ def running(
     from cellmove.policy import Consent
     from cellmove.progress import observer_for
 
-    shown = nullcontext() if observer is not None else observer_for(sys.stderr, options.quiet, activity=activity)
-    with install_signals() as signals, shown as progress:
-        watching = observer or progress
+    with install_signals() as signals, ExitStack() as stack:
+        watching = observer or stack.enter_context(observer_for(sys.stderr, options.quiet, activity=activity))
         signals.announce = watching.announce
-        show = observer.hear if observer is not None else progress
 
         def observe(event: Event) -> None:
             signals.busy = signals.busy or event.kind in UNDER_WAY
-            show(event)
+            watching(event)
 
         environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
         found = settings.load(options.flags(), environ)

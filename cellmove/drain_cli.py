@@ -95,9 +95,9 @@ def _again(cell: str, given: dict[str, Any]) -> str:
     defaults = {"parallel": 1, "order": "smallest", "confirm": "verified", "on_unverified": "keep"}
     for name, value in given.items():
         option = "--probe" if name == "probes" else f"--{name.replace('_', '-')}"
-        if name in ("dry_run", "aborts") or value in ("", (), None, False, defaults.get(name, 0)):
-            if not (name == "max_failures" and value == 0):
-                continue
+        unsaid = value in ("", (), None, False, defaults.get(name, 0)) and (name, value) != ("max_failures", 0)
+        if unsaid:
+            continue
         if value is True:
             words.append(option)
         else:

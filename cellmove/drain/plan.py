@@ -179,7 +179,7 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
             ("to", ", ".join(found["to"]) or "no other cell"),
             ("servers", f"{totals['servers']}: {totals['movable']} movable, {totals['skipped']} skipped, {totals['refused']} refused"),
             ("seen", _seen(seen)),
-            ("size", f"{totals['vcpus']} vCPU, {totals['memory_mb'] / 1024:.0f} GiB of memory, {totals['disk_gb']} GiB of local disk"),
+            ("size", f"{totals['vcpus']} vCPU, {totals['memory_mb'] / 1024:.1f} GiB of memory, {totals['disk_gb']} GiB of local disk"),
             *(("room", _room(room)) for room in found["room"]),
             ("fits", "yes, all at once" if found["enough_room"] else "no: the target has less room than they need"),
             ("takes", f"about {duration(estimate['seconds'])}, {found['parallel']} at a time"

@@ -177,14 +177,15 @@ class Queue:
         with self._alone() as connection:
             connection.execute(update(self.drains).where(self.drains.c.drain_id == self.drain_id).values(control=word))
 
-    def _drain(self) -> Row[Any] | None:
+    def _drain(self) -> Any:
         from sqlalchemy import select
 
         if not has_tables(self.journal):
             return None
         query = select(self.drains.c.control, self.drains.c.wish).where(self.drains.c.drain_id == self.drain_id)
         with self.journal.transaction() as connection:
-            return next(iter(connection.execute(query)), None)
+            found: list[Any] = list(connection.execute(query))
+        return found[0] if found else None
 
     # who is at work
 

@@ -112,7 +112,10 @@ class Doorkeeper:
     def choosing(self, server_id: str) -> Iterator[Choice]:
         """While a host is chosen for a server: see :class:`cellmove.gateway.Choice`."""
         if not self.per_host and not self.min_free:
-            yield Choice()
+            choice = Choice()
+            yield choice
+            if choice.chosen:
+                self.queue.note(server_id, target_host=choice.chosen)
             return
         with self._turn, self.queue.journal.named_lock(f"cellmove-hosts-{self.queue.drain_id}"):
             needs = self._needs(server_id) if self.min_free else {}

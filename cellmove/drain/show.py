@@ -18,7 +18,7 @@ from cellmove.console import clean, console, duration, is_terminal, styled, writ
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage
 from cellmove.events import Event, EventKind
-from cellmove.progress import Unbreakable, answer_to, marks_for, write_now
+from cellmove.progress import Progress, Unbreakable, answer_to, marks_for, write_now
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -111,20 +111,11 @@ class Tally:
         return (now - self.began) / self.moved * left if self.moved else None
 
 
-class Drawing(Protocol):
-    """Shows a drain."""
+class Drawing(Progress, Protocol):
+    """Shows a drain, and the events of its moves; from any thread."""
 
     def watch(self, happening: Happening) -> None:
-        """Show one happening; from any thread."""
-
-    def hear(self, event: Event) -> None:
-        """Show one event of a move; from any thread."""
-
-    def announce(self, text: str) -> None:
-        """Show a line at once; may be called from a signal handler."""
-
-    def ask(self, question: str) -> str:
-        """Show a question and wait for the line that is typed."""
+        """Show one happening."""
 
 
 @contextmanager
@@ -159,7 +150,7 @@ class Lines:
         with self._lock:
             write(self.out, json.dumps(document(happening)) + "\n")
 
-    def hear(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """Nothing: actions are in the journal."""
 
     def announce(self, text: str) -> None:
@@ -186,7 +177,7 @@ class Plain:
             if words and not self.quiet:
                 write(self.stream, clean(f"{self.wall()} {words}") + "\n")
 
-    def hear(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """What is said to the operator is passed on; actions are in the journal."""
         if event.kind in (EventKind.NOTE, EventKind.ACTION_FAILED) and not self.quiet:
             text = event.text if event.kind is EventKind.NOTE else f"{event.title or event.action} failed: {event.text}"
@@ -195,7 +186,7 @@ class Plain:
 
     def announce(self, text: str) -> None:
         """Write one line."""
-        write_now(cast(TextIO, self.stream), f"{self.wall()} {text}\n")
+        write_now(self.stream, f"{self.wall()} {text}\n")
 
     def ask(self, question: str) -> str:
         """Write the question."""
@@ -275,7 +266,7 @@ class Lively:
         if happening.kind in (*TROUBLE, Kind.SERVER_GONE, Kind.SERVER_REFUSED):
             self._out.print(styled(f"{self.marks[1]} {words}", "red" if happening.kind in TROUBLE else "yellow"))
 
-    def hear(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """The action under way."""
         with self._lock:
             for server in self.tally.under_way.values():
@@ -422,8 +413,8 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
             page.table(("server", "stage", "from", "to", "move", headers), rows)
     if found["trouble"]:
         page.gap()
-        rows = [
+        troubled = [
             (each["server"]["name"], each["stage"], each["reason"] or "", each["next"] or "")
             for each in found["trouble"]
         ]
-        page.table(("server", "stage", "why", "next"), rows)
+        page.table(("server", "stage", "why", "next"), troubled)
