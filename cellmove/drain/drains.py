@@ -160,7 +160,10 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
             queue.bury()
         began = queue.beat(session.clock.utc_now().timestamp())
         try:
-            queue.sync(plans.tasks(plan), again=not queue.others(began), ended=began)
+            alone = not queue.others(began)
+            if alone:
+                _look_again(session, queue, began)
+            queue.sync(plans.tasks(plan), again=alone, ended=began)
             _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
             if record.state is State.CORDONING:
                 record = _cordon(session, record, show)
@@ -183,6 +186,16 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
             record = _take_back(session, record, show)
         return _end(session, source, record, stopped, show)
+
+
+def _look_again(session: Session, queue: Queue, now: float) -> None:
+    """What was not what it had been may have been put right, confirmed or reverted by somebody since."""
+    for task in queue.tasks(Stage.UNVERIFIED):
+        move = session.journal.move(task.move_id)
+        if move is not None and move.state is State.CONFIRMED:
+            queue.put(task.server_id, Stage.MOVED, now, code="", reason="", next_command="")
+        elif move is not None and move.state is State.FINISHED:
+            queue.put(task.server_id, Stage.SOAKING, now)
 
 
 def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:

@@ -109,7 +109,9 @@ def _move(session: Session, job: Job, task: Task) -> Outcome:
             why = f"somebody walks its move {move.id} step by step"
             return Outcome(Stage.SKIPPED, why, "open-move", commands[0] if commands else "")
         job.begun(task.server_id, move)
-        move = sessions.resume(session, move)
+        # A run that died right after it had opened the move had no time to say what it was after.
+        begins = move.state is State.PLANNED and not move.aim
+        move = sessions.run_to_finish(session, move, confirm=False) if begins else sessions.resume(session, move)
     return _ended(session, job, move)
 
 
