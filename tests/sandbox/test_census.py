@@ -80,13 +80,12 @@ def place(rig: Rig, empty: Snapshot) -> Place:
 def pictures(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
     """Every picture that the checks are given."""
     seen: list[Picture] = []
-    examine = preflight.examine
 
-    def look(picture: Picture) -> tuple[preflight.Check, ...]:
-        seen.append(picture)
-        return examine(picture)
+    def spied(look: Callable[[Picture], Any]) -> Callable[[Picture], Any]:
+        return lambda picture: (seen.append(picture), look(picture))[1]  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(preflight, "examine", look)
+    for name in ("examine", "refusals"):
+        monkeypatch.setattr(preflight, name, spied(getattr(preflight, name)))
     return seen
 
 
