@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
 from cellmove.db import look, records, survey
-from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration
+from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, parse_json
 from cellmove.db.state import transaction
 from cellmove.db.survey import in_batches
 
@@ -28,7 +28,7 @@ PROPERTIES = ("min_ram", "min_disk", "hw_tpm_version", "hw_firmware_type")
 """The properties of an image that the checks look at. All that a server has of them are ten times as many rows."""
 
 SPEC = ("availability_zone", "is_bfv", "numa_topology")
-"""The fields of a request spec that the checks look at. A whole one takes kilobytes."""
+"""The fields of a request spec that the checks look at. Whole ones, kilobytes each, are not kept."""
 
 API = "the API"
 
@@ -170,20 +170,20 @@ def building(api_engine: Engine, ids: Collection[str]) -> set[str]:
 
 
 def request_specs(api_engine: Engine, ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Of each server's stored request spec the fields :data:`SPEC`, in its own shape; those that cannot be read are left out."""
-    from sqlalchemy import JSON, String, column, func, select, table, type_coerce
+    """Of each server's stored request spec the fields :data:`SPEC`, in its own shape; those that cannot be read are left out.
 
-    specs = table("request_specs", column("instance_uuid"), column("spec", String))
-    spec = type_coerce(specs.c.spec, JSON)
-    fields = [spec["nova_object.data", name].label(name) for name in SPEC]
-    query = select(specs.c.instance_uuid, spec["nova_object.name"].label("name"), *fields).where(
-        func.json_valid(specs.c.spec) == 1
-    )
-    return {
-        row.instance_uuid: {"nova_object.data": {name: getattr(row, name) for name in SPEC}}
-        for row in in_batches(api_engine, API, ids, query, specs.c.instance_uuid)
-        if row.name
-    }
+    They are taken out here: MariaDB's JSON functions take twice as long as reading whole specs does.
+    """
+    from sqlalchemy import column, select, table
+
+    specs = table("request_specs", column("instance_uuid"), column("spec"))
+    found = {}
+    for row in in_batches(api_engine, API, ids, select(specs), specs.c.instance_uuid):
+        spec = parse_json(row.spec)
+        if spec:
+            fields = spec.get("nova_object.data") or {}
+            found[row.instance_uuid] = {"nova_object.data": {name: fields.get(name) for name in SPEC}}
+    return found
 
 
 def groups(api_engine: Engine, ids: Collection[str]) -> dict[str, Group]:
