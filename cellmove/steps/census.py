@@ -108,6 +108,20 @@ def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Coll
     """
     mapped = census.mapped(gateway.api_engine, source.id)
     view = _look_around(gateway, clock, source, wish, mapped.keys(), frozenset(ours))
+    try:
+        if mapped:
+            view.answers.begin()
+        return _count(view, mapped)
+    finally:
+        view.answers.end()
+
+
+def _count(view: _View, mapped: dict[str, bool]) -> Census:
+    """Go through the cell's rows, and see which do not fit to the mappings.
+
+    :param mapped: :func:`cellmove.db.census.mapped`
+    """
+    engine, source = view.gateway.api_engine, view.source
     items: dict[str, Item] = {}
     strays: set[str] = set()
     for page in census.pages(view.database):
@@ -116,7 +130,7 @@ def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Coll
         items |= _judge_page(view, rows, mapped)
     # Rows and mappings were read at different times: what does not fit is looked at once more.
     unseen = mapped.keys() - items.keys()
-    still = census.mapped(gateway.api_engine, source.id, strays | unseen)
+    still = census.mapped(engine, source.id, strays | unseen)
     strays -= still.keys()
     mapped = {server_id: queued for server_id, queued in mapped.items() if server_id not in unseen}
     mapped |= {server_id: queued for server_id, queued in still.items() if server_id in unseen}
@@ -152,6 +166,7 @@ def _look_around(
     targets = plan.targets_of(gateway, clock, source, cells)
     computes = {service.host for service in services if service.binary == look.COMPUTE}
     policy = gateway.settings.policy
+    hosts, providers = computes | {node.host for node in nodes}, [node.uuid for node in nodes]
     return _View(
         gateway=gateway,
         source=source,
@@ -173,9 +188,7 @@ def _look_around(
         wanted_cell=named[0].name if len(named) == 1 else "",
         asks_projects="projects" in policy.allow.keys() | policy.deny.keys()
         or any(each.kind == "project" for each in (*wish.include, *wish.exclude)),
-        answers=Answers(
-            gateway, servers, computes | {node.host for node in nodes}, [node.uuid for node in nodes], targets
-        ),
+        answers=Answers(gateway, servers, hosts, providers, targets),
     )
 
 
