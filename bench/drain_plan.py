@@ -78,7 +78,8 @@ ODD = {
 }
 """Every so manieth server has a reason to stay."""
 
-ENTRIES = {"ports": "device_id", "attachments": "instance"}
+KEPT = ("ports", "volumes", "attachments", "allocations")
+"""What the sandbox remembers of a server that a census reads."""
 
 
 # --- a database server ---
@@ -136,8 +137,7 @@ def fill(process: Process, servers: int) -> None:
         with engine.begin() as connection:
             for table, keys in INDEXES["api" if name == "api" else "cell"].items():
                 for number, key in enumerate(keys):
-                    columns = ", ".join(each if each != "host" and each != "node" else f"{each}(100)" for each in key)
-                    connection.execute(text(f"CREATE INDEX bench_{table}_{number} ON {table} ({columns})"))
+                    connection.execute(text(f"CREATE INDEX bench_{table}_{number} ON {table} ({', '.join(key)})"))
     templates = []
     for share, how in KINDS:
         made = [process.control("boot", name=f"template-{host}-{share}", host=host, **how)
@@ -145,23 +145,17 @@ def fill(process: Process, servers: int) -> None:
         templates += [Template(process.cloud(), each) for each in made] * share
     world: dict[str, dict[str, Any]] = {name: dict(vars(process.cloud().world)[name]) for name in KEPT}
     pending: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    actions = {"cell1": 1000}
     for number in range(servers - len(KINDS) * 2):
-        templates[number % len(templates)].copy(number, pending, world, actions)
+        templates[number % len(templates)].copy(number, pending, world)
         if number % 500 == 499:
             write(cloud, pending)
     write(cloud, pending)
-    for name in ("guests", "disks", "usage"):
-        world.pop(name, None)
     process.control("world", **world)
     for engine in cloud.engines.values():
         with engine.begin() as connection:
             for (table,) in connection.execute(text("SHOW TABLES")).all():
                 connection.execute(text(f"ANALYZE TABLE {table}"))
-    cloud.engines.clear()
-
-
-KEPT = ("ports", "volumes", "attachments", "allocations")
+        engine.dispose()
 
 
 def write(cloud: Cloud, pending: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
@@ -204,7 +198,7 @@ class Template:
         self.ids += [action["request_id"]]
         self.macs = [each["mac_address"] for each in self.parts["ports"].values()]
 
-    def copy(self, number: int, pending: Any, world: Any, actions: dict[str, int]) -> None:
+    def copy(self, number: int, pending: Any, world: Any) -> None:
         """One more like it."""
         new = {each: str(uuid.uuid4()) for each in self.ids}
         digits = f"{number * 4:08x}"
@@ -218,16 +212,13 @@ class Template:
                         value = value.replace(old, other)
             return value
 
-        actions["cell1"] += 1
         for place, rows in self.rows.items():
             for row in rows:
-                made = {name: renamed(value) for name, value in row.items()}
+                made = {name: renamed(value) for name, value in row.items() if name != "id"}
                 if place[1] == "instance_actions":
-                    made["id"] = actions["cell1"]
-                else:
-                    made.pop("id", None)
+                    made["id"] = 1000 + number
                 if place[1] == "instance_actions_events":
-                    made["action_id"] = actions["cell1"]
+                    made["action_id"] = 1000 + number
                 if place[1] == "instances":
                     made["display_name"] = f"server-{number}"
                     for every, odd in ODD.values():
@@ -289,7 +280,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--servers", type=int, default=10_000)
     parser.add_argument("--database", default=os.environ.get("CELLMOVE_BENCH_DATABASE", ""),
-                        help="URL in front of the databases' names")  # fmt: skip
+                        help="URL in front of the names of databases, which are made anew")  # fmt: skip
     parser.add_argument("--measure", type=float, default=0.0, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:
@@ -310,7 +301,7 @@ def main() -> int:
         f"{found['servers']} servers: {found['movable']} movable, {found['refused']} refused\n"
         f"{found['seconds']:.1f} s (limit {SECONDS:.0f} s), of which {found['census']:.1f} s the census: "
         f"{found['statements']} statements in {found['sql']:.1f} s, "
-        f"{found['rest_calls']} calls which the sandbox took {found['rest']:.1f} s to answer\n"
+        f"{found['rest_calls']} calls, some at once, which the sandbox took {found['rest']:.1f} s to answer\n"
         f"{found['megabytes']:.0f} MB at most (limit {MEGABYTES} MB)"
     )
     right = found["servers"] == chosen.servers and found["whole"]
