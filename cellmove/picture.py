@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -138,13 +138,8 @@ class Picture:
 
     @property
     def is_volume_backed(self) -> bool:
-        """Whether the root disk is a volume (nova/compute/utils.py, is_volume_backed_instance)."""
-        root = next((device for device in self.devices if device.boot_index == 0), None)
-        if root is not None:
-            return root.destination_type == "volume"
-        if self.spec.get("is_bfv") is not None:
-            return bool(self.spec["is_bfv"])
-        return not self.instance.image_ref
+        """Whether the root disk is a volume."""
+        return is_volume_backed(self.devices, self.spec, self.instance.image_ref)
 
     @property
     def source_compute(self) -> Service | None:
@@ -153,6 +148,19 @@ class Picture:
             (each for each in self.source_services if each.binary == COMPUTE and each.host == self.instance.host),
             None,
         )
+
+
+def is_volume_backed(devices: Iterable[BlockDevice], spec: Mapping[str, Any], image_ref: str) -> bool:
+    """Whether the root disk of a server is a volume (nova/compute/utils.py, is_volume_backed_instance).
+
+    :param spec: the fields of its request spec
+    """
+    root = next((device for device in devices if device.boot_index == 0), None)
+    if root is not None:
+        return root.destination_type == "volume"
+    if spec.get("is_bfv") is not None:
+        return bool(spec["is_bfv"])
+    return not image_ref
 
 
 def conductors_up(services: tuple[Service, ...]) -> bool:

@@ -38,6 +38,9 @@ RECORDS = Group("records", _nothing, (server.check_records,))
 MARKED = Group("state", _nothing, (server.check_mark,))
 """A server that a move of ours is working on already: whatever else is odd about it is that move's doing."""
 
+NOTES = Group("notes", _nothing, (server.check_group, server.check_config_drive, target.check_few_hosts))
+"""What is good to know and forbids nothing."""
+
 CHECKS: tuple[Group, ...] = (
     RECORDS,
     Group("state", server.state_ok, (server.check_state, server.check_migrations)),
@@ -50,7 +53,7 @@ CHECKS: tuple[Group, ...] = (
     Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports)),
     Group("volumes", baggage.volumes_ok, (baggage.check_volumes, baggage.check_shares)),
     Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_encryption)),
-    Group("notes", _nothing, (server.check_group, server.check_config_drive, target.check_few_hosts)),
+    NOTES,
 )
 """All checks, in the order in which their findings are shown."""
 
@@ -58,11 +61,26 @@ CHECKS: tuple[Group, ...] = (
 def examine(picture: Picture) -> tuple[Check, ...]:
     """All findings at once, in the order of :data:`CHECKS`."""
     found: list[Check] = []
-    groups: tuple[Group, ...] = CHECKS if picture.is_complete else (RECORDS,)
-    if picture.server is not None and picture.server.mark:
-        groups = (MARKED,)
-    for group in groups:
+    for group in _groups(picture):
         findings = [finding for check in group.checks for finding in check(picture)]
         text = "" if findings or not picture.is_complete else group.ok(picture)
         found += findings or ([Check(group.code, Level.OK, text)] if text else [])
     return tuple(found)
+
+
+def refusals(picture: Picture) -> tuple[Check, ...]:
+    """Only what forbids the move, without the words about all that does not: for many servers."""
+    return tuple(
+        finding
+        for group in _groups(picture)
+        if group is not NOTES
+        for check in group.checks
+        for finding in check(picture)
+        if finding.level is Level.REFUSAL
+    )
+
+
+def _groups(picture: Picture) -> tuple[Group, ...]:
+    if picture.server is not None and picture.server.mark:
+        return (MARKED,)
+    return CHECKS if picture.is_complete else (RECORDS,)

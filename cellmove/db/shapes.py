@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -154,6 +155,7 @@ def make_flavor(values: Mapping[str, Any]) -> Flavor:
     )
 
 
+@functools.lru_cache(maxsize=1024)  # servers of one flavor have one text, as a rule
 def current_flavor(text: str | None, which: str = "cur") -> Flavor | None:
     """A flavor in ``instance_extra.flavor``: nova/objects/instance.py, _flavor_from_db.
 

@@ -51,17 +51,17 @@ class Census:
         as it has a row, and one that is missing
     :param mapped: how many servers the API maps to the cell (those that are queued for delete aside)
     :param missing: servers that are mapped to it and have no live, visible row in it
-    :param deleting: servers that are queued for delete and still have a live row in it
     :param strays: servers with a live row in it that are mapped elsewhere: hidden ones are the source's copies of
         moves, and none of the cell's servers any more
+    :param deleting: servers that are queued for delete and still have a live row in it
     """
 
     cell: str
     items: tuple[Item, ...]
     mapped: int
     missing: tuple[str, ...] = ()
-    deleting: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
+    deleting: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:

@@ -1,14 +1,18 @@
 """What the cloud's APIs say about all servers of a cell: asked for when a server first needs it, and kept for the others.
 
-So it takes calls a host, a resource provider, a page of a list, a project or a flavor, and none a server.
+So it takes calls a host, a resource provider, a page of a list, a project or a flavor, and none a server. The lists,
+which take longest, are read a few at a time while the databases are.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.cloud import candidates, identity, network, placement, quota, stores, volume
 from cellmove.db.look import COMPUTE
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from cellmove.picture import Target
 
 T = TypeVar("T")
+
+WORKERS = 4
+"""How many lists are read at once: other people use the APIs, too."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,30 @@ class Answers:
     hosts: Collection[str]
     providers: Collection[str]
     targets: tuple[Target, ...]
+    pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS))
+    stopped: Event = field(default_factory=Event)
     kept: dict[Hashable, object] = field(default_factory=dict)
+    begun: dict[Hashable, Future[Any]] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Begin to read the lists that servers will be looked for in."""
+        for connection, name in ((self.gateway.service, "network"), (self.gateway.admin, "block_storage")):
+            getattr(connection, name)  # finds its endpoint, once and not once a thread
+        there = {each.host for target in self.targets for each in target.services if each.binary == COMPUTE}
+        for host in (*sorted(self.hosts), *sorted(there - set(self.hosts))):
+            self.begun["ports", host] = self.pool.submit(self._ports_on, host)
+        for provider in sorted(self.providers):
+            self.begun["consumers", provider] = self.pool.submit(self._consumers_of, provider)
+        self.begun["volumes"] = self.pool.submit(self._volume_states)
+        self.begun["attachments"] = self.pool.submit(self._attachments)
+
+    def end(self) -> None:
+        """Read no further; what is asked just now is waited for."""
+        self.stopped.set()
+        self.pool.shutdown(cancel_futures=True)
+
+    def _while_wanted(self, listed: Iterable[T]) -> Iterator[T]:
+        return itertools.takewhile(lambda _each: not self.stopped.is_set(), listed)
 
     def once(self, what: Hashable, ask: Callable[[], T]) -> T:
         """An answer, asked for the first time only."""
@@ -59,6 +89,10 @@ class Answers:
             self.kept[what] = ask()
         answer: T = self.kept[what]  # type: ignore[assignment]
         return answer
+
+    def _read(self, what: Hashable) -> Any:
+        """A list that was begun; it is not kept as it came."""
+        return self.begun.pop(what).result()
 
     # neutron
 
@@ -73,15 +107,16 @@ class Answers:
     def _ports(self) -> Ports:
         found: dict[str, tuple[str, Port]] = {}
         bound: dict[str, tuple[str, ...]] = {}
-        there = {each.host for target in self.targets for each in target.services if each.binary == COMPUTE}
-        for host in (*sorted(self.hosts), *sorted(there - set(self.hosts))):
-            for server_id, port in network.ports_on(self.gateway.service, host):
-                if server_id not in self.servers:
-                    continue
+        for kind, host in [what for what in self.begun if isinstance(what, tuple) and what[0] == "ports"]:
+            for server_id, port in self._read((kind, host)):
                 found[port.id] = (server_id, port)
                 if port.host != host:
                     bound[port.id] = (*bound.get(port.id, ()), host)
         return Ports(_by_server(found.values()), bound)
+
+    def _ports_on(self, host: str) -> list[tuple[str, Port]]:
+        listed = self._while_wanted(network.ports_on(self.gateway.service, host))
+        return [(server_id, port) for server_id, port in listed if server_id in self.servers]
 
     def ports_elsewhere(self, servers: Iterable[str]) -> dict[str, tuple[Port, ...]]:
         """The ports of servers that have more of them than are bound to hosts of the cell: wherever they are."""
@@ -91,42 +126,39 @@ class Answers:
 
     def volume_states(self) -> Mapping[str, str]:
         """The status of every volume of the cloud."""
+        return self.once("volumes", lambda: self._read("volumes"))
 
-        def ask() -> dict[str, str]:  # one string for a status, not one for a volume
-            return {volume_id: sys.intern(status) for volume_id, status in volume.all_states(self.gateway.admin)}
-
-        return self.once("volumes", ask)
+    def _volume_states(self) -> dict[str, str]:
+        listed = self._while_wanted(volume.all_states(self.gateway.admin))
+        return {volume_id: sys.intern(status) for volume_id, status in listed}  # one string a status, not a volume
 
     def attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
         """The servers' attachments, in the order of their ids."""
+        return self.once("attachments", lambda: self._read("attachments"))
 
-        def ask() -> dict[str, tuple[Attachment, ...]]:
-            found: dict[str, list[Attachment]] = {}
-            for each in volume.all_attachments(self.gateway.admin):
-                if each.server_id in self.servers:
-                    found.setdefault(each.server_id, []).append(each)
-            return {server_id: tuple(sorted(own, key=lambda each: each.id)) for server_id, own in found.items()}
-
-        return self.once("attachments", ask)
+    def _attachments(self) -> dict[str, tuple[Attachment, ...]]:
+        found: dict[str, list[Attachment]] = {}
+        for each in self._while_wanted(volume.all_attachments(self.gateway.admin)):
+            if each.server_id in self.servers:
+                found.setdefault(each.server_id, []).append(each)
+        return {server_id: tuple(sorted(own, key=lambda each: each.id)) for server_id, own in found.items()}
 
     # placement
 
     def allocations(self, server_id: str) -> frozenset[str]:
         """The providers that hold something for a server: of the cell, or else of the targets."""
-        here = self.once("allocations", lambda: self._consumers(self.providers))
-        if server_id in here:
-            return here[server_id]
-        others = {node.uuid for each in self.targets for node in each.nodes}
-        return self.once("allocations elsewhere", lambda: self._consumers(others)).get(server_id, frozenset())
+        here = self.once("allocations", self._allocations)
+        return here.get(server_id) or self.once("allocations elsewhere", self._elsewhere).get(server_id, frozenset())
 
-    def _consumers(self, providers: Iterable[str]) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
-        for provider in sorted(providers):
-            alone = frozenset({provider})  # shared by nearly all
-            for consumer in placement.consumers_of(self.gateway.admin, provider):
-                if consumer in self.servers:
-                    found[consumer] = found[consumer] | alone if consumer in found else alone
-        return found
+    def _allocations(self) -> dict[str, frozenset[str]]:
+        return _held({provider: self._read(("consumers", provider)) for provider in self.providers})
+
+    def _elsewhere(self) -> dict[str, frozenset[str]]:
+        return _held({node.uuid: self._consumers_of(node.uuid) for each in self.targets for node in each.nodes})
+
+    def _consumers_of(self, provider: str) -> list[str]:
+        listed = placement.consumers_of(self.gateway.admin, provider)
+        return [consumer for consumer in listed if consumer in self.servers]
 
     def candidates(self, flavor: Flavor, *, volume_backed: bool) -> frozenset[str] | None:
         """The compute nodes that have room for a server of a flavor."""
@@ -163,3 +195,13 @@ def _by_server(ports: Iterable[tuple[str, Port]]) -> dict[str, tuple[Port, ...]]
     for server_id, port in ports:
         found.setdefault(server_id, []).append(port)
     return {server_id: tuple(own) for server_id, own in found.items()}
+
+
+def _held(consumers: Mapping[str, Iterable[str]]) -> dict[str, frozenset[str]]:
+    """The providers by consumer."""
+    found: dict[str, frozenset[str]] = {}
+    for provider, many in consumers.items():
+        alone = frozenset({provider})  # shared by nearly all
+        for consumer in many:
+            found[consumer] = found[consumer] | alone if consumer in found else alone
+    return found

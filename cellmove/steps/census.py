@@ -7,12 +7,12 @@ servers at a time, from queries a table and from lists. Only what became of it i
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove import preflight
-from cellmove.checks.finding import Level
 from cellmove.checks.server import UNFINISHED
 from cellmove.cloud import quota
 from cellmove.cloud.servers import status_of
@@ -22,7 +22,7 @@ from cellmove.drain.item import Census, Item, Verdict
 from cellmove.drain.wish import why_not
 from cellmove.errors import CannotConnect, Usage
 from cellmove.move import LOSSES
-from cellmove.picture import Picture, Target
+from cellmove.picture import Picture, Target, is_volume_backed
 from cellmove.policy import Subject
 from cellmove.steps import plan, rules
 from cellmove.steps.answers import Answers
@@ -74,6 +74,7 @@ class _Server:
     spec: Mapping[str, Any]
     queued: bool
     new_flavor: Flavor | None
+    volume_backed: bool
 
     @property
     def id(self) -> str:
@@ -107,6 +108,20 @@ def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Coll
     """
     mapped = census.mapped(gateway.api_engine, source.id)
     view = _look_around(gateway, clock, source, wish, mapped.keys(), frozenset(ours))
+    try:
+        if mapped:
+            view.answers.begin()
+        return _count(view, mapped)
+    finally:
+        view.answers.end()
+
+
+def _count(view: _View, mapped: dict[str, bool]) -> Census:
+    """Go through the cell's rows, and see which do not fit to the mappings.
+
+    :param mapped: :func:`cellmove.db.census.mapped`
+    """
+    engine, source = view.gateway.api_engine, view.source
     items: dict[str, Item] = {}
     strays: set[str] = set()
     for page in census.pages(view.database):
@@ -115,7 +130,7 @@ def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Coll
         items |= _judge_page(view, rows, mapped)
     # Rows and mappings were read at different times: what does not fit is looked at once more.
     unseen = mapped.keys() - items.keys()
-    still = census.mapped(gateway.api_engine, source.id, strays | unseen)
+    still = census.mapped(engine, source.id, strays | unseen)
     strays -= still.keys()
     mapped = {server_id: queued for server_id, queued in mapped.items() if server_id not in unseen}
     mapped |= {server_id: queued for server_id, queued in still.items() if server_id in unseen}
@@ -151,6 +166,7 @@ def _look_around(
     targets = plan.targets_of(gateway, clock, source, cells)
     computes = {service.host for service in services if service.binary == look.COMPUTE}
     policy = gateway.settings.policy
+    hosts, providers = computes | {node.host for node in nodes}, [node.uuid for node in nodes]
     return _View(
         gateway=gateway,
         source=source,
@@ -172,9 +188,7 @@ def _look_around(
         wanted_cell=named[0].name if len(named) == 1 else "",
         asks_projects="projects" in policy.allow.keys() | policy.deny.keys()
         or any(each.kind == "project" for each in (*wish.include, *wish.exclude)),
-        answers=Answers(
-            gateway, servers, computes | {node.host for node in nodes}, [node.uuid for node in nodes], targets
-        ),
+        answers=Answers(gateway, servers, hosts, providers, targets),
     )
 
 
@@ -218,6 +232,9 @@ def _servers(view: _View, rows: Mapping[str, Any], mapped: Mapping[str, bool]) -
                 spec=specs.get(server_id, {}),
                 queued=mapped[server_id],
                 new_flavor=_new_flavor(view, instance.flavor),
+                volume_backed=is_volume_backed(
+                    devices.get(server_id, ()), specs.get(server_id, {}).get("nova_object.data", {}), instance.image_ref
+                ),
             )
         )
     return found
@@ -252,19 +269,20 @@ def _look_closely(view: _View, servers: list[_Server]) -> _Page:
     """What else the checks want to know from the databases."""
     ids, engine, database = [server.id for server in servers], view.gateway.api_engine, view.database
     groups = census.groups(engine, ids)
-    interfaces = census.interfaces(database, ids)
+    values = census.unique_values(database, ids)
+    interfaces = Counter(values["virtual_interfaces"].values())
     reached = {
         each.uuid: view.gateway.database(view.gateway.cell(each.uuid)) for each in view.targets if not each.unreachable
     }
     known = view.answers.ports().of_server if ids else {}
-    fewer = [server_id for server_id in ids if len(known.get(server_id, ())) < interfaces.get(server_id, 0)]
+    fewer = [server_id for server_id in ids if len(known.get(server_id, ())) < interfaces[server_id]]
     return _Page(
         building=census.building(engine, ids),
         migrations=census.migrations(database, ids, UNFINISHED),
         shares=census.shares(database, ids),
         groups=groups,
         group_hosts=_group_hosts(view, {member for group in groups.values() for member in group.members}),
-        leftovers={uuid: census.leftovers(database, other, ids) for uuid, other in reached.items()},
+        leftovers={uuid: census.leftovers(other, ids, values) for uuid, other in reached.items()},
         missing={
             uuid: census.missing_columns(database, other, view.unknown[uuid], ids) for uuid, other in reached.items()
         },
@@ -290,9 +308,8 @@ def _group_hosts(view: _View, members: Collection[str]) -> dict[str, str]:
 
 def _picture(view: _View, page: _Page, server: _Server) -> Picture:
     """What :func:`cellmove.steps.plan.gather` would gather."""
-    instance, answers, wish = server.instance, view.answers, view.wish
-    group = page.groups.get(server.id)
-    picture = Picture(
+    instance, group = server.instance, page.groups.get(server.id)
+    return Picture(
         server_id=server.id,
         server_name=instance.display_name or server.id,
         kind="resize" if server.new_flavor else "migration",
@@ -300,7 +317,7 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         server=instance,
         build_request=server.id in page.building,
         request_spec=server.spec,
-        force_locked=wish.force_locked,
+        force_locked=view.wish.force_locked,
         new_flavor=server.new_flavor,
         source_cell=view.source.name,
         source_services=view.services,
@@ -314,39 +331,37 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         target_is_source=view.target_is_source,
         targets=tuple(_with_rows(page, each, server.id) for each in view.targets),
         zones=view.zones,
-        accepted_losses=wish.accept_loss,
+        accepted_losses=view.wish.accept_loss,
         policy=view.policy,
+        **(_from_cloud(view, page, server, instance.flavor) if instance.flavor else {}),
     )
-    if not picture.is_complete:
-        return picture
-    old, new = picture.flavor, server.new_flavor
-    volume_backed = picture.is_volume_backed
-    known = answers.ports()
+
+
+def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[str, Any]:
+    """The part of the picture that the APIs give."""
+    instance, answers, new = server.instance, view.answers, server.new_flavor
+    known, extended = answers.ports(), answers.has_extended_binding()
     ports = page.elsewhere.get(server.id) or known.of_server.get(server.id, ())
-    extended = answers.has_extended_binding()
-    states = {
-        device.volume_id: answers.volume_states()[device.volume_id]
-        for device in picture.volumes
-        if device.volume_id and device.volume_id in answers.volume_states()
-    }
+    volumes = [device.volume_id for device in server.devices if device.destination_type == "volume"]
+    every = answers.volume_states() if volumes else {}
+    states = {volume_id: every[volume_id] for volume_id in volumes if volume_id in every}
     grows = new is not None and quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))
-    return dataclasses.replace(
-        picture,
-        extended_binding=extended,
-        ports=ports,
-        other_bindings={
+    return {
+        "extended_binding": extended,
+        "ports": ports,
+        "other_bindings": {
             port.id: tuple(host for host in known.hosts.get(port.id, ()) if host not in (port.host, instance.host))
             for port in (ports if extended else ())
         },
-        volume_states=states,
-        attachments=answers.attachments().get(server.id, ()) if states else (),
-        allocations=answers.allocations(server.id),
-        candidates=answers.candidates(new or old, volume_backed=volume_backed),
-        stores={} if volume_backed else answers.stores(),
-        narrowed=answers.narrowed(new or old),
-        quotas=answers.quotas(instance.project_id, instance.user_id) if grows else (),
-        subject=_subject(view, server),
-    )
+        "volume_states": states,
+        "attachments": answers.attachments().get(server.id, ()) if states else (),
+        "allocations": answers.allocations(server.id),
+        "candidates": answers.candidates(new or old, volume_backed=server.volume_backed),
+        "stores": {} if server.volume_backed else answers.stores(),
+        "narrowed": answers.narrowed(new or old),
+        "quotas": answers.quotas(instance.project_id, instance.user_id) if grows else (),
+        "subject": _subject(view, server, old),
+    }
 
 
 def _hosts_of_others(page: _Page, group: Group, server_id: str) -> tuple[str, ...]:
@@ -361,11 +376,11 @@ def _with_rows(page: _Page, target: Target, server_id: str) -> Target:
     return dataclasses.replace(target, leftovers=leftovers, missing=tuple(missing)) if leftovers or missing else target
 
 
-def _subject(view: _View, server: _Server) -> Subject:
+def _subject(view: _View, server: _Server, old: Flavor) -> Subject:
     """What the operator's rules are held against, if there are rules."""
-    if not view.policy.has_rules or server.instance.flavor is None:
+    if not view.policy.has_rules:
         return Subject()
-    flavors = (server.instance.flavor.name, server.new_flavor.name if server.new_flavor else "")
+    flavors = (old.name, server.new_flavor.name if server.new_flavor else "")
     project = _project(view, server.instance.project_id)
     return Subject(rules.by_kind(project, flavors, server.tags, server.instance.host))
 
@@ -373,7 +388,6 @@ def _subject(view: _View, server: _Server) -> Subject:
 def _item(server: _Server, verdict: Verdict, codes: tuple[str, ...] = (), reasons: tuple[str, ...] = ()) -> Item:
     instance, flavor = server.instance, server.instance.flavor
     needed = server.new_flavor or flavor
-    volume_backed = _is_volume_backed(server)
     return Item(
         server_id=server.id,
         name=instance.display_name or server.id,
@@ -381,23 +395,16 @@ def _item(server: _Server, verdict: Verdict, codes: tuple[str, ...] = (), reason
         host=instance.host,
         flavor=flavor.name if flavor else "",
         vm_state=instance.vm_state,
-        volume_backed=volume_backed,
+        volume_backed=server.volume_backed,
         vcpus=needed.vcpus if needed else 0,
         memory_mb=needed.memory_mb if needed else 0,
-        disk_gb=0 if volume_backed else instance.root_gb,
+        disk_gb=0 if server.volume_backed else instance.root_gb,
         created_at=f"{server.row.created_at.isoformat()}Z" if server.row.created_at else "",
         new_flavor=server.new_flavor.name if server.new_flavor else "",
         verdict=verdict,
         codes=codes,
         reasons=reasons,
     )
-
-
-def _is_volume_backed(server: _Server) -> bool:
-    picture = Picture(
-        server.id, "", "", None, server=server.instance, devices=server.devices, request_spec=server.spec
-    )  # fmt: skip
-    return picture.is_volume_backed
 
 
 def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
@@ -420,6 +427,6 @@ def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
 
 def _refusals(picture: Picture) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The codes of all that speaks against a server, and the words."""
-    found = [each for each in preflight.examine(picture) if each.level is Level.REFUSAL]
+    found = preflight.refusals(picture)
     words = (f"{each.text} ({each.remedy})" if each.remedy else each.text for each in found)
     return tuple(each.code for each in found), tuple(words)

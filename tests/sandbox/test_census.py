@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import event, text
 
 from cellmove import preflight
 from cellmove import settings as settings_module
 from cellmove.checks.server import UNFINISHED
 from cellmove.db import census as sql
+from cellmove.db import look
 from cellmove.drain.item import Census, Item, Verdict
 from cellmove.drain.wish import SKIP_TAG, Filter, Wish, parse_filter
-from cellmove.errors import CannotConnect, Usage
+from cellmove.errors import CallFailed, CannotConnect, Usage
 from cellmove.gateway import Gateway
 from cellmove.picture import Picture
 from cellmove.sandbox import seed, services
@@ -80,13 +83,12 @@ def place(rig: Rig, empty: Snapshot) -> Place:
 def pictures(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
     """Every picture that the checks are given."""
     seen: list[Picture] = []
-    examine = preflight.examine
 
-    def look(picture: Picture) -> tuple[preflight.Check, ...]:
-        seen.append(picture)
-        return examine(picture)
+    def spied(look: Callable[[Picture], Any]) -> Callable[[Picture], Any]:
+        return lambda picture: (seen.append(picture), look(picture))[1]  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(preflight, "examine", look)
+    for name in ("examine", "refusals"):
+        monkeypatch.setattr(preflight, name, spied(getattr(preflight, name)))
     return seen
 
 
@@ -171,11 +173,11 @@ def test_it_says_what_the_plan_says(
 
 def test_everything_that_a_check_looks_at_is_read() -> None:
     folder = Path(preflight.__file__).parent / "checks"
-    text = "".join(path.read_text() for path in folder.glob("*.py"))
-    asked = {part.split('"')[1] for part in text.split("image.get(")[1:]}
+    code = "".join(path.read_text() for path in folder.glob("*.py"))
+    asked = {part.split('"')[1] for part in code.split("image.get(")[1:]}
     assert asked == set(sql.PROPERTIES)
-    text += (folder.parent / "picture.py").read_text()
-    asked = {part.split('"')[1] for part in text.replace("spec.get(", "spec[").split("spec[")[1:]}
+    code += (folder.parent / "picture.py").read_text()
+    asked = {part.split('"')[1] for part in code.replace("spec.get(", "spec[").split("spec[")[1:]}
     assert asked - {"nova_object.data"} == set(sql.SPEC)
 
 
@@ -391,19 +393,89 @@ def test_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         assert place.take() == whole
 
 
+def test_what_is_left_of_many_is_what_is_left_of_each(place: Place) -> None:
+    cloud = place.cloud
+    names = ("clean", "tag", "device", "address", "migration", "event", "row", "gone")
+    servers = {name: seed.boot(cloud, name, volumes=1) for name in names}
+    there = seed.boot(cloud, "there", host="c2-host1")
+    cloud.insert("cell2", "tags", {"resource_id": servers["tag"], "tag": "left"})
+    mine = cloud.rows("cell1", "block_device_mapping", instance_uuid=servers["device"])[-1]
+    cloud.insert("cell2", "block_device_mapping", {"uuid": mine["uuid"], "instance_uuid": there, "deleted": 3})
+    for name, deleted in (("address", 0), ("gone", 5)):
+        (mine,) = cloud.rows("cell1", "virtual_interfaces", instance_uuid=servers[name])
+        values = {"address": mine["address"], "instance_uuid": there, "deleted": deleted}
+        cloud.insert("cell2", "virtual_interfaces", values)
+    cloud.insert("cell2", "migrations", {"uuid": cloud.new_id(), "instance_uuid": servers["migration"], "deleted": 9})
+    action = cloud.insert("cell2", "instance_actions", {"instance_uuid": servers["event"]})
+    cloud.insert("cell2", "instance_actions_events", {"action_id": action})
+    cloud.insert("cell2", "instance_actions_events", {"action_id": action})
+    for _ in range(2):
+        cloud.insert("cell2", "instance_faults", {"instance_uuid": servers["row"], "code": 500})
+    source, target = (place.gateway.database(place.gateway.cell(name)) for name in ("cell1", "cell2"))
+    every = list(servers.values())
+    found = sql.leftovers(target, every, sql.unique_values(source, every))
+    assert found == {each: left for each in every if (left := look.leftovers(source, target, each))}
+    assert found.keys() == {servers[name] for name in names} - {servers["clean"], servers["gone"]}
+    assert found[servers["event"]] == {"instance_actions": 1, "instance_actions_events": 2}
+
+
+def test_what_has_no_place_of_many_is_what_has_none_of_each(place: Place, tmp_path: Path) -> None:
+    cloud = place.cloud
+    servers = [seed.boot(cloud, f"web-{number}", volumes=number, ports=number) for number in range(3)]
+    cloud.update("cell1", "instances", {"user_data": "secret", "progress": 5}, uuid=servers[0])
+    cloud.update("cell1", "instances", {"terminated_at": cloud.now(), "user_data": "", "progress": 0}, uuid=servers[1])
+    cloud.delete("cell1", "tags", resource_id=servers[2])
+    with cloud.write("cell2") as connection:
+        for table, columns in {
+            "instances": ("user_data", "progress", "terminated_at", "compute_id", "reservation_id"),
+            "block_device_mapping": ("tag", "encrypted"),
+            "instance_actions_events": ("host", "details"),
+        }.items():
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE tags"))
+    gateway = place.open(CASES["locked"][0], tmp_path)
+    source, target = (gateway.database(gateway.cell(name)) for name in ("cell1", "cell2"))
+    found = sql.missing_columns(source, target, look.unknown_columns(source, target), servers)
+    assert found == {each: look.missing_columns(source, target, each) for each in servers}
+    assert {"instances.user_data", "instances.progress", "tags"} <= set(found[servers[0]])
+    assert "instances.terminated_at" in found[servers[1]]
+    assert "instances.progress" not in found[servers[1]]
+    assert "tags" not in found[servers[2]]
+
+
+@pytest.mark.parametrize("spec", ["", "{", "null", "{}", "[]"])
+def test_request_specs_that_cannot_be_read(place: Place, spec: str) -> None:
+    server, other = (seed.boot(place.cloud, name) for name in ("web", "db"))
+    place.cloud.update("api", "request_specs", {"spec": spec}, instance_uuid=server)
+    assert item(place.take(), server).codes == ("no-request-spec",)
+    assert item(place.take(), other).codes == ()
+
+
+def test_an_error_ends_it_and_nothing_is_read_any_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed.boot(place.cloud, "web", volumes=1)
+
+    def fail(*_arguments: Any) -> Any:
+        raise CallFailed("the database said no")
+
+    monkeypatch.setattr(sql, "devices", fail)
+    before = threading.active_count()
+    with pytest.raises(CallFailed, match="said no"):
+        place.take()
+    assert threading.active_count() == before
+
+
 def test_nothing_secret_is_kept(place: Place) -> None:
     server = seed.boot(place.cloud, "web", volumes=1)
     place.cloud.update("cell1", "block_device_mapping", {"connection_info": '{"secret": 1}'}, instance_uuid=server)
     asked: list[str] = []
-    from sqlalchemy import event
-
     listen: Callable[..., None] = lambda _connection, _cursor, statement, *_rest: asked.append(statement)  # noqa: E731
     engine = place.gateway.database(place.gateway.cell("cell1")).engine
     event.listen(engine, "before_cursor_execute", listen)
     try:
-        text = json.dumps([dataclasses.asdict(each) for each in place.take().items])
+        kept = json.dumps([dataclasses.asdict(each) for each in place.take().items])
     finally:
         event.remove(engine, "before_cursor_execute", listen)
-    assert "secret" not in text
+    assert "secret" not in kept
     assert asked
     assert not [statement for statement in asked if "connection_info" in statement or "user_data" in statement]
