@@ -135,8 +135,10 @@ def _open_move(session: Session, server: str) -> Move | None:
 
 
 def _server_id(session: Session, server: str) -> str:
-    from cellmove.cloud.servers import find_server
+    from cellmove.cloud.servers import find_server, is_uuid
 
+    if is_uuid(server):
+        return server.lower()  # whether there is such a server the plan finds out
     with before_anything_is_written():
         return str(find_server(session.gateway.admin, server)["id"])
 
