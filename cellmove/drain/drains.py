@@ -356,8 +356,9 @@ def find(session: Session, cell: str | None) -> Move:
     found = [each for each in session.journal.drains() if cell in (None, each.server_name, each.server_id, each.id)]
     if not found:
         raise Usage(
-            f"{cell or 'no cell'} was never drained with this journal", next_command=f"cellmove drain-cell {cell or 'CELL'} --dry-run"
-        )  # fmt: skip
+            f"{f'{cell} was never' if cell else 'nothing was ever'} drained with this journal",
+            next_command=f"cellmove drain-cell {cell or 'CELL'} --dry-run",
+        )
     candidates = [each for each in found if each.is_open] or found[-1:]
     if len(candidates) > 1:
         raise Usage(f"several cells are being drained; name one: {', '.join(each.server_name for each in candidates)}")
