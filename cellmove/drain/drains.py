@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import permission, probe
 from cellmove import session as sessions
-from cellmove.cloud.services import compute_services
+from cellmove.drain import closing, room, run, window
 from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
-from cellmove.drain import room, run, window
 from cellmove.drain.happening import Happening, Kind
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale
 from cellmove.drain.queue import Queue, Task
 from cellmove.drain.wish import Wish, from_document, to_document
 from cellmove.errors import Interrupted, Locked, Refused, ServersRemain, SomeFailed, Usage
 from cellmove.locks import server_lock
-from cellmove.move import DRAIN, Move, State, Step
-from cellmove.pipeline import Runner, facts_of, run_step, undo
+from cellmove.move import DRAIN, Move, State
+from cellmove.pipeline import facts_of
 from cellmove.steps import census, cordon
 
 if TYPE_CHECKING:
@@ -151,9 +150,11 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         closed = window.why_closed(hours, now)
         if closed and not unfinished:
             return Ended(record, source.name, closed, tuple(plans.tasks(plan)), None)
+        if record is None and not plan.movable:
+            return _with_ending(session, source, Ended(None, source.name, "", tuple(plans.tasks(plan)), None))
         if plan.movable or unfinished:
             permission.ask(session, _question(plan, source, wish), again)
-        record = record or _open(session, source, cordons=cordons and bool(plan.movable), again=again)
+        record = record or _open(session, source, cordons=cordons, again=again)
         queue = _queue(session, record)
         queue.prepare(to_document(wish))
         if not _is_shared(session):
@@ -163,7 +164,9 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
             queue.sync(plans.tasks(plan), again=not queue.others(began), ended=began)
             _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
             if record.state is State.CORDONING:
-                record = _cordon(session, record, show)
+                record = closing.close(session, record, show.hear, again)
+                if record.plan["closes_cell"]:
+                    _tell(session, show, source, Kind.CORDONED)
             job = run.job_of(queue, wish, source, probes)
             hosts = tuple(host for each in rooms for host in each.hosts)
             shift = run.Shift(
@@ -181,7 +184,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         finally:
             queue.leave()
         if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
-            record = _take_back(session, record, show)
+            record = closing.reopen(session, record, show.hear)
         return _end(session, source, record, stopped, show)
 
 
@@ -228,12 +231,7 @@ def _record(session: Session, source: Cell) -> Move | None:
 def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
     with sessions.before_anything_is_written():
-        own = set(_hosts(session, source))
-        hosts = (
-            [each.host for each in compute_services(session.gateway.admin) if each.host in own and not each.disabled]
-            if cordons
-            else []
-        )
+        hosts = closing.open_hosts(session, source) if cordons else []
     now = session.clock.text()
     plan = cordon.plan_of(source.uuid, hosts, closes_cell=cordons) | {"command": again, "source_cell": source.name}
     record = Move(
@@ -247,37 +245,6 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
             raise
         return other
     return record
-
-
-def _hosts(session: Session, source: Cell) -> list[str]:
-    from cellmove.db import look as looking
-
-    database = session.gateway.database(source)
-    services = looking.services_of(
-        database, session.clock.heartbeat_time(), session.gateway.settings.service_down_time
-    )  # fmt: skip
-    return [each.host for each in services if each.binary == looking.COMPUTE]
-
-
-def _runner(session: Session, record: Move, show: Show) -> Runner:
-    actions = {Step.CORDON: cordon.actions_for(record)}
-    return Runner(session.journal, session.gateway, session.clock, show.hear, actions, session.interrupted)
-
-
-def _cordon(session: Session, record: Move, show: Show) -> Move:
-    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
-        record = session.journal.move(record.id) or record
-        if record.state is State.CORDONING:
-            record = run_step(_runner(session, record, show), record, Step.CORDON, undo_whole_move=True)
-            show.watch(Happening(Kind.CORDONED, session.clock.text(), record.server_name))
-    return record
-
-
-def _take_back(session: Session, record: Move, show: Show) -> Move:
-    """Open the cell again."""
-    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
-        record = session.journal.move(record.id) or record
-        return undo(_runner(session, record, show), record, None) if record.is_open else record
 
 
 def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
@@ -428,7 +395,7 @@ def abort(session: Session, record: Move, show: Show) -> Move:
                 queue.bury()
         except Locked:
             return record
-    return _take_back(session, record, show)
+    return closing.reopen(session, record, show.hear)
 
 
 def _require_open(record: Move) -> None:

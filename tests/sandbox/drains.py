@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import importlib
 import json
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +19,11 @@ from cellmove.journal import Journal, open_journal
 from cellmove.move import Entry, Move
 from cellmove.sandbox.store import HOSTS
 from lab import oracle
-from tests.scenarios.place import Server
-from tests.sandbox.place import Sandbox
+from tests.kill_at import POINTS, die
+from tests.sandbox.place import FORKS, Sandbox, run_command
+from tests.sandbox.processes import killed_command
 from tests.sandbox.test_runs import Begun, begin
+from tests.scenarios.place import Server
 
 KEYS = {
     "schema_version", "event", "at", "cell", "server", "move", "step", "source_host", "target_host", "disk_gb", "seconds",
@@ -33,6 +39,7 @@ class Drained(Sandbox):
     """A sandbox, and commands about its first cell."""
 
     servers: dict[str, Server] = field(default_factory=dict)
+    target: Callable[..., None] = field(default_factory=lambda: run_impatient)
 
     def add(self, *names: str, **how: Any) -> list[Server]:
         """Servers of these very names."""
@@ -52,6 +59,20 @@ class Drained(Sandbox):
         """Begin ``drain-cell cell1`` and do not wait for it."""
         return begin(self, "drain-cell", "cell1", *arguments)
 
+    def killed(self, where: str, *arguments: str) -> None:
+        """Run ``drain-cell cell1`` and have it end with SIGKILL.
+
+        :param where: STEP:ACTION:POINT as in :mod:`tests.kill_at`, or MODULE:CLASS.METHOD:before (or after)
+        """
+        number = next(self.numbers)
+        files = (self.folder / f"{number}.out", self.folder / f"{number}.err")
+        target = killed_command if where.rpartition(":")[2] in POINTS else killed_in
+        words = ["drain-cell", "cell1", *arguments]
+        child = FORKS.Process(target=target, args=(where, words, self.environment, *files))
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL, f"{where}: {child.exitcode}\n{files[1].read_text()}"
+
     def plan(self, *arguments: str) -> dict[str, Any]:
         """What a dry run finds."""
         found: dict[str, Any] = self.drain("--dry-run", *arguments, "-f", "json").json
@@ -61,6 +82,10 @@ class Drained(Sandbox):
         """What ``drain status`` says."""
         found: dict[str, Any] = self.cellmove("drain", "status", "-f", "json", expect=expect).json
         return found
+
+    def broken(self, **calls: int) -> None:
+        """Let the APIs answer with these statuses, each to the calls that begin so: ``METHOD /path``; none mends all."""
+        self.process.control("world", broken=calls)
 
     def pace(self, seconds: float) -> None:
         """How long a host takes between two of its writes."""
@@ -144,6 +169,34 @@ class Drained(Sandbox):
         """The servers in the order in which something was first done to them."""
         spans = self.spans()
         return sorted(spans, key=lambda name: spans[name])
+
+
+def run_impatient(arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+    """A `cellmove` that gives up on guests and services that do not answer after a moment."""
+    from cellmove import probe, settings
+
+    load = settings.load
+    settings.load = lambda *given: dataclasses.replace(load(*given), patience=0.5)
+    probe.PATIENCE = 0.5
+    run_command(arguments, environment, out, err)
+
+
+def killed_in(where: str, arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+    """A `cellmove` that ends with SIGKILL on one side of a method's first call."""
+    module, path, side = where.split(":")
+    owner, method = path.split(".")
+    found = getattr(importlib.import_module(module), owner)
+    original = getattr(found, method)
+
+    def wrapped(*given: Any, **named: Any) -> Any:
+        if side == "before":
+            die()
+        result = original(*given, **named)
+        die()
+        return result
+
+    setattr(found, method, wrapped)
+    run_command(arguments, environment, out, err)
 
 
 def seconds(text: str) -> float:
