@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cellmove import planning
@@ -14,6 +14,7 @@ from cellmove.drain.wish import Wish, why_not
 from cellmove.errors import CellmoveError, Interrupted, Locked, Refused, RolledBack, Usage
 from cellmove.move import Move, State, Step, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.steps import census
 from cellmove.verify import verify
 
 if TYPE_CHECKING:
@@ -143,18 +144,13 @@ def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:
     instance = look.instance_of(database, task.server_id)
     if mapping is None or mapping.cell_uuid != job.source.uuid or instance is None:
         return Outcome(Stage.GONE, f"it is not in {job.source.name} any more", "gone")
-    values = {
-        "project": (instance.project_id,), "flavor": (task.flavor,), "host": (instance.host,),
-        "tag": look.tags_of(database, task.server_id), "name": (instance.display_name,),
-        "state": (instance.vm_state, STATUS.get(instance.vm_state, "")),
-    }  # fmt: skip
-    # Names of projects are the census' business: a project does not change its name in between.
-    named = [each for each in (*job.wish.include, *job.wish.exclude) if each.kind == "project"]
-    found = why_not(job.wish, values) if not named else None
+    # Projects are the census' business: a server does not change its project, nor a project its name in between.
+    include, exclude = (
+        tuple(each for each in filters if each.kind != "project") for filters in (job.wish.include, job.wish.exclude)
+    )
+    values = census.values_of(instance, look.tags_of(database, task.server_id), ())
+    found = why_not(replace(job.wish, include=include, exclude=exclude), values)
     return Outcome(Stage.SKIPPED, found[1], found[0]) if found is not None else None
-
-
-STATUS = {"active": "ACTIVE", "stopped": "SHUTOFF"}
 
 
 def _ended(session: Session, job: Job, move: Move) -> Outcome:
