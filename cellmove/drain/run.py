@@ -28,7 +28,7 @@ from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
     from cellmove.drain.happening import Watcher
-    from cellmove.move import Move
+    from cellmove.move import Entry, Move
     from cellmove.session import Session
 
 LOOKS = 1.0
@@ -119,7 +119,10 @@ class Shift:
                 signal_number=self.session.interrupted(),
                 state="what was begun stands in the journal",
             )
-        return self.stopping
+        return self.stopping if self.queue.counts().get(Stage.WAITING) else ""
+
+    def _lines(self, task: Task) -> list[Entry]:
+        return self.session.journal.entries_of(task.move_id)
 
     def _wait(self, futures: dict[concurrent.futures.Future[None], str], seconds: float) -> None:
         if futures:
@@ -213,9 +216,8 @@ class Shift:
     def _one(self, task: Task) -> None:
         """Work on a server in a thread of its own, and write down what came of it."""
         clock = self.session.clock
-        started, downtime = clock.monotonic(), Downtime()
-        if task.stage is Stage.MOVING:  # an orphan: its guest may be down
-            downtime.is_down = task.move_id != ""
+        is_orphan = task.stage is Stage.MOVING and task.move_id != ""
+        started, downtime = clock.monotonic(), Downtime(self._lines(task) if is_orphan else ())
         session = replace(
             self.session,
             observer=lambda event: self._observe(event, task, downtime),
@@ -226,6 +228,8 @@ class Shift:
             outcome = work(session, self.plan.job, task)
         except Interrupted:
             return
+        except CellmoveError:  # nothing can be written down any more
+            raise
         except Exception as error:
             if os.environ.get("CELLMOVE_DEBUG"):
                 raise
@@ -266,8 +270,7 @@ class Shift:
         )
 
     def _observe(self, event: Event, task: Task, downtime: Downtime) -> None:
-        if event.kind in (EventKind.STEP_STARTED, EventKind.STEP_FINISHED):
-            downtime.hear(event.step, begins=event.kind is EventKind.STEP_STARTED)
+        downtime.hear(event)
         if event.kind is EventKind.ACTION_FINISHED:
             self._undecided.discard(task.server_id)
         if event.kind is EventKind.STEP_FINISHED:
