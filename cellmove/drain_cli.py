@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove.command import Options, Run, answer, running
-from cellmove.errors import Unreachable
+from cellmove.command import Options, Run, Signals, answer, running
+from cellmove.errors import CellmoveError, Unreachable
 from cellmove.options import command_line, output_options, pass_options, probe_option, yes_option
 
 if TYPE_CHECKING:
@@ -133,25 +133,31 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
       cellmove drain-cell cell1 --include host=c1-old* --limit 10 --soak 10m --probe tcp:22
       cellmove drain-cell cell1 --abort
     """
-    wish, command = _wish(given), _again(cell, given)
     if dry_run and aborts:
         raise click.UsageError("--dry-run and --abort exclude each other")
     if dry_run:
-        dry_plan(options, cell, wish)
+        dry_plan(options, cell, _wish(given))
         return
     if aborts:
         _abort(options, cell)
         return
-    with _drawn(options) as (run, show):
-        from cellmove.drain import drains
+    command = _again(cell, given)
+    with _errors_as_lines(options, cell):
+        wish = _wish(given)
+        with _drawn(options) as (run, show):
+            from cellmove.drain import drains
 
-        ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
+            ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
+    if not ended.is_new:
+        return
+    from cellmove.drain import ending
     from cellmove.drain.show import draw_ended, ended_document
 
-    if ended.is_new:
-        if options.form != "json":
-            answer(options, ended_document(ended), draw_ended)
-        drains.require_done(ended, command)
+    if options.form != "json":
+        answer(options, ended_document(ended), draw_ended)
+    error = ending.verdict(ended, command)
+    if error is not None:
+        raise error
 
 
 def dry_plan(options: Options, cell: str, wish: Wish | None = None) -> None:
@@ -163,6 +169,24 @@ def dry_plan(options: Options, cell: str, wish: Wish | None = None) -> None:
 
         found = drains.look(run.session, cell, wish or wishes.Wish())
     answer(options, plan.document(found), plan.draw)
+
+
+@contextmanager
+def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
+    """With ``--format json`` what ends a run early is one more line, with the same keys."""
+    try:
+        yield
+    except CellmoveError as error:
+        if options.form == "json":
+            from cellmove.clock import Clock
+            from cellmove.drain.happening import Happening, Kind
+            from cellmove.drain.show import Lines
+
+            text = "; ".join(part for part in (error.message, error.state) if part)
+            happening = Happening(Kind.ERROR, Clock().text(), cell, reason=text, next_command=error.next_command)
+            options.answered = True
+            Lines(sys.stdout, sys.stderr).watch(happening)
+        raise
 
 
 @contextmanager
@@ -179,6 +203,8 @@ def _drawn(options: Options) -> Iterator[tuple[Run, Any]]:
 
         def watch(happening: Any) -> None:
             options.answered = options.answered or as_json  # from here on stdout holds lines, and no document follows
+            if isinstance(run.session.interrupted, Signals):
+                run.session.interrupted.busy = True  # something is under way: a signal has to wait for it
             drawing.watch(happening)
 
         yield run, Show(watch, run.observe)

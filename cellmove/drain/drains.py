@@ -6,24 +6,25 @@ import datetime
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cellmove import permission, probe
 from cellmove import session as sessions
-from cellmove.cloud.services import compute_services
+from cellmove.drain import closing, room, run, window
 from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
-from cellmove.drain import room, run, window
+from cellmove.drain.ending import Ended
 from cellmove.drain.happening import Happening, Kind
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale
 from cellmove.drain.queue import Queue, Task
 from cellmove.drain.wish import Wish, from_document, to_document
-from cellmove.errors import Interrupted, Locked, Refused, ServersRemain, SomeFailed, Usage
+from cellmove.errors import CallError, Interrupted, Locked, Refused, Stopped, Unreachable, Usage
 from cellmove.locks import server_lock
-from cellmove.move import DRAIN, Move, State, Step
-from cellmove.pipeline import Runner, facts_of, run_step, undo
+from cellmove.move import DRAIN, Move, State
+from cellmove.pipeline import facts_of
 from cellmove.steps import census, cordon
 
 if TYPE_CHECKING:
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
     from cellmove.events import Event
     from cellmove.session import Session
 
-LEFT = (Stage.WAITING, Stage.SKIPPED, Stage.REFUSED, Stage.FAILED, Stage.REVERTED, Stage.UNVERIFIED, Stage.SOAKING)
-"""Stages of servers that are still to be dealt with, by the drain or by a person."""
-
-NAMED = 20
-"""Servers that an error names one by one."""
-
 
 @dataclass(frozen=True)
 class Show:
@@ -46,29 +41,6 @@ class Show:
 
     watch: Watcher
     hear: Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a run came to.
-
-    :param stopped: why nothing was begun any more although servers wait
-    :param tasks: every server of the drain
-    :param ending: what is left to be done about the cell; None while servers of it wait
-    :param is_new: whether anything was there to do
-    """
-
-    record: Move | None
-    cell: str
-    stopped: str
-    tasks: tuple[Task, ...]
-    ending: endings.Ending | None
-    leftovers: tuple[str, ...] = ()
-    is_new: bool = True
-
-    def named(self, *stages: Stage) -> list[Task]:
-        """The servers in these stages."""
-        return [task for task in self.tasks if task.stage in stages]
 
 
 def look(session: Session, cell: str, wish: Wish) -> DrainPlan:
@@ -127,6 +99,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
     :raises Locked: another run is at work on this cell, and the journal is not one that machines share
     :raises Refused: nobody agreed to it
     :raises Interrupted: a signal came
+    :raises Stopped: the journal was lost on the way
     """
     with sessions.before_anything_is_written():
         source = session.gateway.cell(cell)
@@ -143,59 +116,84 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
             )  # fmt: skip
         with sessions.before_anything_is_written():
             plan = _plan(session, source, wish)
-            rooms = plan.rooms
             session.gateway.reach([source, *targets])
-        unfinished = _queue(session, record).tasks(*UNDER_WAY, Stage.SOAKING) if record is not None else []
-        if not plan.items and not unfinished:
-            return _nothing_left(session, source, record)
+        unfinished = _unfinished(session, record, plan) if record is not None else []
         closed = window.why_closed(hours, now)
-        if closed and not unfinished:
-            return Ended(record, source.name, closed, tuple(plans.tasks(plan)), None)
-        if plan.movable or unfinished:
-            permission.ask(session, _question(plan, source, wish), again)
-        record = record or _open(session, source, cordons=cordons and bool(plan.movable), again=again)
-        queue = _queue(session, record)
-        queue.prepare(to_document(wish))
-        if not _is_shared(session):
-            queue.bury()
-        began = queue.beat(session.clock.utc_now().timestamp())
-        try:
-            alone = not queue.others(began)
-            if alone:
-                _look_again(session, queue, began)
-            queue.sync(plans.tasks(plan), again=alone, ended=began)
-            _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
-            if record.state is State.CORDONING:
-                record = _cordon(session, record, show)
-            job = run.job_of(queue, wish, source, probes)
-            hosts = tuple(host for each in rooms for host in each.hosts)
-            shift = run.Shift(
-                session, queue,
-                run.Plan(
-                    source.name, wish, job, hours, lambda: room.rooms(session.gateway, session.clock, targets), hosts, began
-                ),
-                show.watch, show.hear,
-            )  # fmt: skip
-            try:
-                stopped = shift.run()
-            except Interrupted as error:
-                error.next_command = again
-                raise
-        finally:
+        if not plan.items and not unfinished:
+            ended = _nothing_left(session, source, record)
+        elif closed and not unfinished:
+            ended = Ended(record, source.name, closed, tuple(plans.tasks(plan)), None)
+        elif record is None and not plan.movable:
+            ended = endings.looked_at(session, source, Ended(None, source.name, "", tuple(plans.tasks(plan)), None))
+        else:
+            if plan.movable or unfinished:
+                permission.ask(session, _question(plan, source, wish), again)
+            record = record or _open(session, source, cordons=cordons, again=again)
+
+            def make(queue: Queue, began: float) -> run.Shift:
+                hosts = tuple(host for each in plan.rooms for host in each.hosts)
+                ask = partial(room.rooms, session.gateway, session.clock, targets)
+                job = run.job_of(queue, wish, source, probes)
+                given = run.Plan(source.name, wish, job, hours, ask, hosts, began)
+                return run.Shift(session, queue, given, show.watch, show.hear)
+
+            with _to_be_gone_on_with(again):
+                ended = _run(session, source, record, plan, make, show, again)
+        if ended.is_new:
+            _tell_the_end(session, source, ended, show, again)
+        return ended
+
+
+def _run(
+    session: Session, source: Cell, record: Move, plan: DrainPlan, make: Callable[[Queue, float], run.Shift], show: Show,
+    again: str,
+) -> Ended:  # fmt: skip
+    """Close the cell if that is not done yet, and work until nothing may be begun."""
+    queue = _queue(session, record)
+    queue.prepare(to_document(plan.wish))
+    if not _is_shared(session):
+        queue.bury()
+    began = queue.beat(session.clock.utc_now().timestamp())
+    try:
+        alone, open_moves = not queue.others(began), _with_open_moves(session)
+        queue.sync(plans.tasks(plan), again=alone, ended=began, open_moves=open_moves)
+        _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
+        if record.state is State.CORDONING:
+            record = closing.close(session, record, show.hear, again)
+            if record.plan["closes_cell"]:
+                _tell(session, show, source, Kind.CORDONED)
+        stopped = make(queue, began).run()
+    finally:
+        with suppress(Unreachable):  # then its leases run out by themselves
             queue.leave()
-        if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
-            record = _take_back(session, record, show)
-        return _end(session, source, record, stopped, show)
+    if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
+        record = closing.reopen(session, record, show.hear)
+    return _end(session, source, record, stopped)
 
 
-def _look_again(session: Session, queue: Queue, now: float) -> None:
-    """What was not what it had been may have been put right, confirmed or reverted by somebody since."""
-    for task in queue.tasks(Stage.UNVERIFIED):
-        move = session.journal.move(task.move_id)
-        if move is not None and move.state is State.CONFIRMED:
-            queue.put(task.server_id, Stage.MOVED, now, code="", reason="", next_command="")
-        elif move is not None and move.state is State.FINISHED:
-            queue.put(task.server_id, Stage.SOAKING, now)
+@contextmanager
+def _to_be_gone_on_with(again: str) -> Iterator[None]:
+    """What ends a run early is to be gone on with by the same command."""
+    try:
+        yield
+    except Interrupted as error:
+        error.next_command = again
+        raise
+    except Unreachable as error:
+        raise Stopped(
+            error.message, state="what was begun stands in the journal, as far as it could be written", next_command=again
+        ) from None  # fmt: skip
+
+
+def _unfinished(session: Session, record: Move, plan: DrainPlan) -> list[Task]:
+    """The servers with which something was begun that is not over: they come first, whatever the hour."""
+    waiting = {item.server_id for item in plan.items} - _with_open_moves(session)
+    found = _queue(session, record).tasks(*UNDER_WAY, Stage.SOAKING, Stage.FAILED, Stage.UNVERIFIED)
+    return [task for task in found if task.stage in (*UNDER_WAY, Stage.SOAKING) or task.server_id not in waiting]
+
+
+def _with_open_moves(session: Session) -> set[str]:
+    return {move.server_id for move in session.journal.all_moves() if move.is_open and not move.is_repair}
 
 
 def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:
@@ -241,12 +239,7 @@ def _record(session: Session, source: Cell) -> Move | None:
 def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
     with sessions.before_anything_is_written():
-        own = set(_hosts(session, source))
-        hosts = (
-            [each.host for each in compute_services(session.gateway.admin) if each.host in own and not each.disabled]
-            if cordons
-            else []
-        )
+        hosts = closing.open_hosts(session, source) if cordons else []
     now = session.clock.text()
     plan = cordon.plan_of(source.uuid, hosts, closes_cell=cordons) | {"command": again, "source_cell": source.name}
     record = Move(
@@ -262,99 +255,36 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     return record
 
 
-def _hosts(session: Session, source: Cell) -> list[str]:
-    from cellmove.db import look as looking
-
-    database = session.gateway.database(source)
-    services = looking.services_of(
-        database, session.clock.heartbeat_time(), session.gateway.settings.service_down_time
-    )  # fmt: skip
-    return [each.host for each in services if each.binary == looking.COMPUTE]
-
-
-def _runner(session: Session, record: Move, show: Show) -> Runner:
-    actions = {Step.CORDON: cordon.actions_for(record)}
-    return Runner(session.journal, session.gateway, session.clock, show.hear, actions, session.interrupted)
-
-
-def _cordon(session: Session, record: Move, show: Show) -> Move:
-    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
-        record = session.journal.move(record.id) or record
-        if record.state is State.CORDONING:
-            record = run_step(_runner(session, record, show), record, Step.CORDON, undo_whole_move=True)
-            show.watch(Happening(Kind.CORDONED, session.clock.text(), record.server_name))
-    return record
-
-
-def _take_back(session: Session, record: Move, show: Show) -> Move:
-    """Open the cell again."""
-    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
-        record = session.journal.move(record.id) or record
-        return undo(_runner(session, record, show), record, None) if record.is_open else record
-
-
 def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     """The cell is empty: a drain that was open is over."""
     if record is None:
         return Ended(None, source.name, "", (), None, is_new=False)
     session.journal.set_state(record.id, State.DRAINED)
-    return _with_ending(session, source, Ended(record, source.name, "", tuple(_queue(session, record).tasks()), None))
+    tasks = tuple(_queue(session, record).tasks())
+    return endings.looked_at(session, source, Ended(record, source.name, "", tasks, None))
 
 
-def _end(session: Session, source: Cell, record: Move, stopped: str, show: Show) -> Ended:
+def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
     """See what is left after a run."""
     from cellmove.db import census as rows
 
-    queue = _queue(session, record)
-    with sessions.before_anything_is_written():
+    ended = Ended(record, source.name, stopped, tuple(_queue(session, record).tasks()), None)
+    try:
         left = [queued for queued in rows.mapped(session.gateway.api_engine, source.id).values() if not queued]
-    ended = Ended(record, source.name, stopped, tuple(queue.tasks()), None)
-    if not left and record.is_open and not ended.named(*UNDER_WAY, Stage.SOAKING):
-        record = session.journal.set_state(record.id, State.DRAINED)
-    if not ended.named(Stage.WAITING, *UNDER_WAY):
-        ended = _with_ending(session, source, ended)
-    _tell(session, show, source, Kind.ENDED, counts=_counts(queue), reason=stopped)
-    return ended
+    except CallError as error:
+        return replace(ended, unseen=str(error))
+    if not left and record.is_open and not ended.named(*UNDER_WAY, Stage.SOAKING, Stage.FAILED, Stage.UNVERIFIED):
+        ended = replace(ended, record=session.journal.set_state(record.id, State.DRAINED))
+    return ended if ended.named(Stage.WAITING, *UNDER_WAY) else endings.looked_at(session, source, ended)
 
 
-def _with_ending(session: Session, source: Cell, ended: Ended) -> Ended:
-    """What is left to be done about the cell, and what moves have left behind in it."""
-    from cellmove.audit import audit
-
-    with sessions.before_anything_is_written():
-        found = endings.look_at(session.gateway, source)
-    report = audit(session, [source.name])
-    texts = tuple(f"{each.server_name or each.server_id}: {each.text}" for each in report.left)
-    return replace(ended, ending=found, leftovers=texts)
-
-
-def require_done(ended: Ended, again: str) -> None:
-    """Turn what a run came to into its exit code.
-
-    :raises ServersRemain: nothing more may be begun just now, and servers wait
-    :raises SomeFailed: servers failed, or were skipped or refused
-    """
-    waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
-    bad = ended.named(Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
-    kept = ended.named(Stage.SKIPPED, Stage.REFUSED)
-    if waiting or (ended.stopped and soaking):
-        raise ServersRemain(
-            f"{len(waiting) + len(soaking)} servers remain in {ended.cell}: {ended.stopped or 'stopped'}",
-            state="nothing is under way", next_command=again,
-        )  # fmt: skip
-    if soaking:
-        raise ServersRemain(
-            f"{len(soaking)} servers of {ended.cell} wait in VERIFY_RESIZE to be confirmed",
-            state="they run at the target", next_command=again,
-        )  # fmt: skip
-    if bad or kept:
-        said = [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
-        more = len(bad) + len(kept) - len(said)
-        raise SomeFailed(
-            "\n".join([f"{len(bad)} servers of {ended.cell} failed, {len(kept)} were left where they are", *said]
-                      + ([f"and {more} more: cellmove drain status {ended.cell}"] if more else [])),
-            state="nothing is under way", next_command=next((task.next_command for task in bad if task.next_command), again),
-        )  # fmt: skip
+def _tell_the_end(session: Session, source: Cell, ended: Ended, show: Show, again: str) -> None:
+    error = endings.verdict(ended, again)
+    counts = {stage.value: len(ended.named(stage)) for stage in Stage if ended.named(stage)}
+    _tell(
+        session, show, source, Kind.ENDED, counts=counts, reason=error.message if error is not None else "",
+        next_command=error.next_command if error is not None else "", ending=endings.document(ended),
+    )  # fmt: skip
 
 
 # look, hold, take back
@@ -369,8 +299,9 @@ def find(session: Session, cell: str | None) -> Move:
     found = [each for each in session.journal.drains() if cell in (None, each.server_name, each.server_id, each.id)]
     if not found:
         raise Usage(
-            f"{cell or 'no cell'} was never drained with this journal", next_command=f"cellmove drain-cell {cell or 'CELL'} --dry-run"
-        )  # fmt: skip
+            f"{f'{cell} was never' if cell else 'nothing was ever'} drained with this journal",
+            next_command=f"cellmove drain-cell {cell or 'CELL'} --dry-run",
+        )
     candidates = [each for each in found if each.is_open] or found[-1:]
     if len(candidates) > 1:
         raise Usage(f"several cells are being drained; name one: {', '.join(each.server_name for each in candidates)}")
@@ -440,7 +371,7 @@ def abort(session: Session, record: Move, show: Show) -> Move:
                 queue.bury()
         except Locked:
             return record
-    return _take_back(session, record, show)
+    return closing.reopen(session, record, show.hear)
 
 
 def _require_open(record: Move) -> None:
@@ -479,7 +410,7 @@ def story(session: Session, record: Move) -> Story:
 
 
 def _queue(session: Session, record: Move) -> Queue:
-    worker = f"{socket.gethostname()}:{os.getpid()}:{id(session) & 0xFFFF:04x}"
+    worker = f"{socket.gethostname()}:{os.getpid()}:{session.clock.new_token()}"
     return Queue(session.journal, record.id, worker)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud import placement
 from cellmove.cloud.services import compute_services
 from cellmove.db import census, look, survey
+from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
+from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
+    from cellmove.drain.queue import Task
     from cellmove.gateway import Gateway
+    from cellmove.move import Move
+    from cellmove.session import Session
+
+NAMED = 20
+"""Servers that an error names one by one."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,94 @@ class Ending:
 
     hindrances: tuple[str, ...]
     commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run came to.
+
+    :param stopped: why nothing was begun any more although servers wait
+    :param tasks: every server of the drain
+    :param ending: what is left to be done about the cell; None while servers of it wait
+    :param leftovers: what moves have left behind in it
+    :param unseen: why the cell could not be looked at in the end
+    :param is_new: whether anything was there to do
+    """
+
+    record: Move | None
+    cell: str
+    stopped: str
+    tasks: tuple[Task, ...]
+    ending: Ending | None
+    leftovers: tuple[str, ...] = ()
+    unseen: str = ""
+    is_new: bool = True
+
+    def named(self, *stages: Stage) -> list[Task]:
+        """The servers in these stages."""
+        return [task for task in self.tasks if task.stage in stages]
+
+
+def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
+    """See what is left to be done about the cell, and what moves have left behind in it."""
+    from cellmove.audit import audit
+
+    try:
+        found = look_at(session.gateway, source)
+        report = audit(session, [source.name])
+    except (CallError, Unreachable) as error:  # the servers are moved all the same
+        return replace(ended, unseen=str(error))
+    texts = tuple(f"{each.server_name or each.server_id}: {each.text}" for each in report.left)
+    return replace(ended, ending=found, leftovers=texts)
+
+
+def document(ended: Ended) -> dict[str, Any]:
+    """What is left of the cell, as plain JSON; empty while servers of it wait."""
+    if ended.ending is None:
+        return {"unseen": ended.unseen} if ended.unseen else {}
+    hindrances = list(ended.ending.hindrances)
+    return {
+        "leftovers": list(ended.leftovers), "hindrances": hindrances,
+        "commands": [] if hindrances or ended.leftovers else list(ended.ending.commands),
+    }  # fmt: skip
+
+
+def verdict(ended: Ended, again: str) -> CellmoveError | None:
+    """The consequence that makes the exit code of what a run came to; None when all servers were moved.
+
+    :param again: the command, to be typed again
+    """
+    waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
+    bad, kept = ended.named(*TROUBLED), ended.named(Stage.SKIPPED, Stage.REFUSED)
+    if waiting or (ended.stopped and soaking):
+        return ServersRemain(
+            f"{_servers([*waiting, *soaking])} remain{_s([*waiting, *soaking])} in {ended.cell}: {ended.stopped or 'stopped'}",
+            state="nothing is under way", next_command=again,
+        )  # fmt: skip
+    if soaking:
+        return ServersRemain(
+            f"{_servers(soaking)} of {ended.cell} wait{_s(soaking)} in VERIFY_RESIZE to be confirmed",
+            state="they run at the target", next_command=again,
+        )  # fmt: skip
+    if not bad and not kept:
+        return None
+    parts = [f"{_servers(bad)} of {ended.cell} failed"] if bad else []
+    parts += [f"{_servers(kept)} {'was' if len(kept) == 1 else 'were'} left in {ended.cell}"] if kept else []
+    said = [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
+    more = len(bad) + len(kept) - len(said)
+    said += [f"and {more} more: cellmove drain status {ended.cell}"] if more else []
+    commands = [task.next_command for task in (*bad, *kept) if task.next_command]
+    return SomeFailed(
+        "\n".join([", ".join(parts), *said]), state="nothing is under way", next_command=commands[0] if commands else ""
+    )
+
+
+def _servers(tasks: Sequence[Task]) -> str:
+    return f"{len(tasks)} server{'s' if len(tasks) != 1 else ''}"
+
+
+def _s(tasks: Sequence[Task]) -> str:
+    return "s" if len(tasks) == 1 else ""
 
 
 def look_at(gateway: Gateway, cell: Cell) -> Ending:

@@ -31,6 +31,7 @@ class Kind(enum.StrEnum):
     GOING_ON = "going-on"
     STOPPING = "stopping"  # nothing new is begun any more; why stands in the reason
     ENDED = "ended"  # a run
+    ERROR = "error"  # a run ended before it was through
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Happening:
     :param at: UTC, ISO 8601
     :param seconds: how long it took, for what ends something
     :param counts: servers by stage, where that is told
+    :param ending: what is left of the cell, where that is told: see :func:`cellmove.drain.ending.document`
     """
 
     kind: Kind
@@ -56,6 +58,7 @@ class Happening:
     reason: str = ""
     next_command: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    ending: Mapping[str, Any] = field(default_factory=dict)
 
 
 Watcher = Callable[[Happening], None]
@@ -78,4 +81,5 @@ def document(happening: Happening) -> dict[str, Any]:
         "reason": happening.reason or None,
         "next": happening.next_command or None,
         "counts": dict(happening.counts) or None,
+        "ending": dict(happening.ending) or None,
     }

@@ -88,6 +88,9 @@ class Stage(enum.StrEnum):
 UNDER_WAY = (Stage.MOVING, Stage.CONFIRMING)
 """Stages in which somebody is at work on a server."""
 
+TROUBLED = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
+"""Stages of servers that did not go as they should have."""
+
 
 @dataclass(frozen=True)
 class Bar:

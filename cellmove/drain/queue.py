@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from cellmove.drain.item import UNDER_WAY, Stage
+from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData, Row, Select, Table
@@ -264,36 +264,38 @@ class Queue:
         query = query.where(self.servers.c.drain_id == self.drain_id).order_by(self.servers.c.position)
         return query.where(self.servers.c.stage.in_(stages)) if stages else query
 
-    def sync(self, wanted: Sequence[Task], *, again: bool, ended: float) -> None:
+    def sync(self, wanted: Sequence[Task], *, again: bool, ended: float, open_moves: Collection[str] = ()) -> None:
         """Bring the queue in line with a new look at the cell.
 
-        What is under way or soaking stays as it is. Servers that are not there any more, and were never
-        moved from here, are gone.
+        What is under way or soaking stays as it is. What failed or was not what it had been, and whose move is not
+        over, is under way again: it is brought to its end before anything else is begun. Servers that are not there any
+        more, and were never moved from here, are gone.
 
         :param wanted: every server of the cell: waiting, skipped or refused
-        :param again: whether what failed before is to be tried again
+        :param again: no other run is at work, so that whatever an earlier one said of a server is only the past
         :param ended: the time at which the others are noted to have gone
+        :param open_moves: the servers that moves of the journal are about which are not over
         """
         from sqlalchemy import bindparam, delete, insert, update
 
-        kept = {*UNDER_WAY, Stage.SOAKING, Stage.MOVED} | (set() if again else {Stage.FAILED})
+        kept = {*UNDER_WAY, Stage.SOAKING} | (set() if again else {Stage.MOVED, *TROUBLED})
         servers = self.servers
         with self._alone() as connection:
             known = {row.server_id: _task(row) for row in connection.execute(self._select())}
-            new, changed = [], []
+            new, changed, unfinished, gone = [], [], [], []
             for task in wanted:
                 before = known.pop(task.server_id, None)
-                if before is not None and (before.stage in kept or (before.stage is Stage.UNVERIFIED and not again)):
-                    continue
-                if before is not None:
-                    changed.append(task)
-                else:
+                if before is None:
                     new.append(task)
-            gone = [
-                server_id
-                for server_id, task in known.items()
-                if task.stage in (Stage.WAITING, Stage.SKIPPED, Stage.REFUSED, Stage.FAILED)
-            ]
+                elif before.stage in (Stage.FAILED, Stage.UNVERIFIED) and again and task.server_id in open_moves:
+                    unfinished.append(task.server_id)
+                elif before.stage not in kept:
+                    changed.append(task)
+            for server_id, task in known.items():  # these are in the cell no more
+                if task.stage in (Stage.FAILED, Stage.UNVERIFIED) and again and task.move_id:
+                    unfinished.append(server_id)
+                elif task.stage not in {*kept, Stage.MOVED, Stage.GONE}:
+                    gone.append(server_id)
             for batch in _batches(new):
                 connection.execute(insert(servers), [{"drain_id": self.drain_id, **_values(task)} for task in batch])
             # What earlier tries came to is kept beside the new look: how many there were, and the last move.
@@ -309,6 +311,9 @@ class Queue:
                     for task in batch
                 ]
                 connection.execute(change, rows)
+            for ids in _batches(unfinished):
+                mine = (servers.c.drain_id == self.drain_id) & servers.c.server_id.in_(ids)
+                connection.execute(update(servers).where(mine).values(stage=Stage.MOVING.value, lease_until=0.0))
             for ids in _batches(gone):
                 mine = (servers.c.drain_id == self.drain_id) & servers.c.server_id.in_(ids)
                 connection.execute(
@@ -330,11 +335,12 @@ class Queue:
         with self._alone() as connection:
             now = _now(connection, now)
             busy = [_task(row) for row in connection.execute(self._select(*UNDER_WAY))]
-            orphans = self._select(*UNDER_WAY).where(servers.c.lease_until <= now)
+            # One of our own is none, however long its lease was not renewed: this process slept, or the machine did.
+            orphans = self._select(*UNDER_WAY).where(servers.c.lease_until <= now, servers.c.worker != self.worker)
             task = self._lock(connection, orphans)
             if task is not None:
                 return self._lease(connection, task, task.stage, now)
-            alive = [each for each in busy if each.lease_until > now]
+            alive = [each for each in busy if each.lease_until > now or each.worker == self.worker]
             if len(alive) >= limits.parallel:
                 return None
             hosts = _full((each.host for each in alive), limits.per_source_host)
@@ -357,7 +363,8 @@ class Queue:
         return _task(row) if row is not None else None
 
     def _lease(self, connection: Connection, task: Task, stage: Stage, now: float) -> Task:
-        began = {"began": now, "tries": task.tries + 1, "ended": 0.0} if task.stage is Stage.WAITING else {}
+        fresh = {"began": now, "tries": task.tries + 1, "ended": 0.0, "target_host": ""}
+        began = fresh if task.stage is Stage.WAITING else {}
         values = {"stage": stage.value, "worker": self.worker, "lease_until": now + LEASE, **began}
         self._update(connection, task.server_id, values)
         return task
@@ -387,9 +394,8 @@ class Queue:
         """How many servers failed, or were not what they had been, since then; whoever worked on them."""
         from sqlalchemy import func, select
 
-        bad = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
         query = select(func.count()).where(
-            self.servers.c.drain_id == self.drain_id, self.servers.c.stage.in_(bad), self.servers.c.ended >= moment
+            self.servers.c.drain_id == self.drain_id, self.servers.c.stage.in_(TROUBLED), self.servers.c.ended >= moment
         )
         with self.journal.transaction() as connection:
             return int(connection.execute(query).scalar() or 0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellmove import permission
 from cellmove.drain.happening import Happening, Kind
 from cellmove.drain.item import UNDER_WAY, Stage
 from cellmove.drain.queue import LEASE, Limits, Queue, Task
@@ -27,7 +28,7 @@ from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
     from cellmove.drain.happening import Watcher
-    from cellmove.move import Move
+    from cellmove.move import Entry, Move
     from cellmove.session import Session
 
 LOOKS = 1.0
@@ -41,6 +42,9 @@ SAID = {
     Stage.UNVERIFIED: Kind.SERVER_UNVERIFIED, Stage.FAILED: Kind.SERVER_FAILED, Stage.SKIPPED: Kind.SERVER_SKIPPED,
     Stage.REFUSED: Kind.SERVER_REFUSED, Stage.GONE: Kind.SERVER_GONE, Stage.WAITING: Kind.SERVER_PUT_BACK,
 }  # fmt: skip
+
+NOT_BEGUN = (Stage.WAITING, Stage.SKIPPED, Stage.REFUSED, Stage.GONE)
+"""What a server came to that was taken and not moved: it does not count against --limit."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Shift:
         self.door = Doorkeeper(
             queue, plan.rooms, session.clock.monotonic, per_host=wish.per_target_host, min_free=wish.min_free
         )
-        self.begun = 0
+        self.begun: set[str] = set()
+        self._undecided: set[str] = set()  # taken, and nothing has been done to them yet
         self.stopping = ""
         self.pausing = ""
         self._fatal: CellmoveError | None = None
@@ -114,7 +119,10 @@ class Shift:
                 signal_number=self.session.interrupted(),
                 state="what was begun stands in the journal",
             )
-        return self.stopping
+        return self.stopping if self.queue.counts().get(Stage.WAITING) else ""
+
+    def _lines(self, task: Task) -> list[Entry]:
+        return self.session.journal.entries_of(task.move_id)
 
     def _wait(self, futures: dict[concurrent.futures.Future[None], str], seconds: float) -> None:
         if futures:
@@ -146,20 +154,24 @@ class Shift:
                 break
             took = True
             if task.stage is Stage.WAITING:
-                self.begun += 1
+                self.begun.add(task.server_id)
+                self._undecided.add(task.server_id)
             futures[threads.submit(self._one, task)] = task.server_id
         return took
 
     def _may_begin(self) -> bool:
         """Whether one more may be begun; what speaks against it for good is noted."""
-        wish = self.plan.wish
-        if wish.limit and self.begun >= wish.limit:
-            self._stop(f"--limit {wish.limit}: so many were begun")
-        else:
-            try:
-                self._stop(self.door.why_full())
-            except CallError as error:
-                self._stop(f"placement cannot be asked how much room is left: {error}")
+        wish, a_day = self.plan.wish, self.session.settings.policy.moves_a_day
+        if wish.limit and len(self.begun) >= wish.limit:
+            if not self._undecided:
+                self._stop(f"--limit {wish.limit}: so many were begun")
+            return False
+        if a_day is not None and permission.begun_today(self.session) + len(self._undecided) >= a_day:
+            return not self._undecided  # one that is looked at alone brings the rule's own words
+        try:
+            self._stop(self.door.why_full())
+        except CallError as error:
+            self._stop(f"placement cannot be asked how much room is left: {error}")
         return not self.stopping
 
     def _look_around(self) -> None:
@@ -171,11 +183,11 @@ class Shift:
         paused = "cellmove drain pause" if control == "pause" else ""
         if self.plan.wish.pause_file and Path(self.plan.wish.pause_file).exists():
             paused = f"the file {self.plan.wish.pause_file} is there"
-        if bool(paused) != bool(self.pausing):
-            self.pausing = paused
-            self._tell(Kind.PAUSED if paused else Kind.GOING_ON, reason=paused)
         if control == "abort":
             self._stop("cellmove drain abort")
+        elif bool(paused) != bool(self.pausing):
+            self.pausing = paused
+            self._tell(Kind.PAUSED if paused else Kind.GOING_ON, reason=paused)
         self._stop(why_closed(self.plan.hours, self.session.clock.utc_now().astimezone()))
         most = self.plan.wish.max_failures
         if most and not self.stopping:
@@ -204,9 +216,8 @@ class Shift:
     def _one(self, task: Task) -> None:
         """Work on a server in a thread of its own, and write down what came of it."""
         clock = self.session.clock
-        started, downtime = clock.monotonic(), Downtime()
-        if task.stage is Stage.MOVING:  # an orphan: its guest may be down
-            downtime.is_down = task.move_id != ""
+        is_orphan = task.stage is Stage.MOVING and task.move_id != ""
+        started, downtime = clock.monotonic(), Downtime(self._lines(task) if is_orphan else ())
         session = replace(
             self.session,
             observer=lambda event: self._observe(event, task, downtime),
@@ -217,6 +228,8 @@ class Shift:
             outcome = work(session, self.plan.job, task)
         except Interrupted:
             return
+        except CellmoveError:  # nothing can be written down any more
+            raise
         except Exception as error:
             if os.environ.get("CELLMOVE_DEBUG"):
                 raise
@@ -224,7 +237,11 @@ class Shift:
                 Stage.FAILED, f"this is a fault in cellmove: {type(error).__name__}; CELLMOVE_DEBUG=1 shows more",
                 "fault", f"cellmove show {task.server_id}",
             )  # fmt: skip
-        self._put(task, self._turned_away(task, outcome), clock.monotonic() - started)
+        outcome = self._turned_away(task, outcome)
+        self._undecided.discard(task.server_id)
+        if outcome.stage in NOT_BEGUN:
+            self.begun.discard(task.server_id)
+        self._put(task, outcome, clock.monotonic() - started)
 
     def _turned_away(self, task: Task, outcome: Outcome) -> Outcome:
         """A failure that only means that no host may take it just now."""
@@ -253,8 +270,9 @@ class Shift:
         )
 
     def _observe(self, event: Event, task: Task, downtime: Downtime) -> None:
-        if event.kind in (EventKind.STEP_STARTED, EventKind.STEP_FINISHED):
-            downtime.hear(event.step, begins=event.kind is EventKind.STEP_STARTED)
+        downtime.hear(event)
+        if event.kind is EventKind.ACTION_FINISHED:
+            self._undecided.discard(task.server_id)
         if event.kind is EventKind.STEP_FINISHED:
             self._tell(Kind.STEP, task, move_id=event.move_id, step=event.step, seconds=event.seconds)
         self.hear(event)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from cellmove.console import clean, console, duration, is_terminal, styled, write
+from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage
 from cellmove.events import Event, EventKind
@@ -217,7 +218,7 @@ def sentence(happening: Happening, tally: Tally) -> str:
         Kind.PAUSED: f"{happening.cell}: paused{why}; what runs is finished",
         Kind.GOING_ON: f"{happening.cell}: goes on",
         Kind.STOPPING: f"{happening.cell}: nothing new is begun{why}; what runs is finished",
-        Kind.ENDED: f"{happening.cell}: {_listed(happening.counts)}",
+        Kind.ENDED: f"{happening.cell}: {_listed(happening.counts)}" if happening.counts else "",
     }.get(kind, "")
 
 
@@ -333,7 +334,6 @@ def ended_document(ended: Any) -> dict[str, Any]:
 
     :param ended: a ``drains.Ended``
     """
-    ending = ended.ending
     return {
         "schema_version": 1,
         "drain": ended.record.id if ended.record is not None else None,
@@ -349,9 +349,7 @@ def ended_document(ended: Any) -> dict[str, Any]:
                 Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED, Stage.SOAKING, Stage.WAITING
             )
         ],
-        "leftovers": list(ended.leftovers),
-        "hindrances": list(ending.hindrances) if ending is not None else None,
-        "commands": list(ending.commands) if ending is not None else [],
+        "ending": ending.document(ended) or None,
     }  # fmt: skip
 
 
@@ -375,18 +373,18 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
         page.table(("server", "host", "stage", "why", "next"), rows[:SHOWN_LEFT])
         if len(rows) > SHOWN_LEFT:
             page.fields([("", f"and {len(rows) - SHOWN_LEFT} more: cellmove drain status {found['cell']}")])
-    if found["leftovers"]:
+    if found["ending"] is not None:
         page.gap()
-        page.fields([("leftover", text) for text in found["leftovers"]])
-    if found["hindrances"] is None:
-        return
-    page.gap()
-    if found["hindrances"]:
-        page.fields([("not yet", text) for text in found["hindrances"]])
-        return
-    page.fields(
-        [("then", "the cell can be deleted; type, in this order:"), *(("", text) for text in found["commands"])]
-    )
+        page.fields(_ending(found["ending"]))
+
+
+def _ending(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "unseen" in found:
+        return [("unseen", f"what is left of the cell could not be looked at: {found['unseen']}")]
+    if not found["commands"]:
+        leftovers = [("leftover", f"{text}  (cellmove audit --repair)") for text in found["leftovers"]]
+        return [*leftovers, *(("not yet", text) for text in found["hindrances"])]
+    return [("then", "the cell can be deleted; type, in this order:"), *(("", text) for text in found["commands"])]
 
 
 def draw_status(page: Any, found: Mapping[str, Any]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cellmove import planning
 from cellmove import session as sessions
 from cellmove.db import look
 from cellmove.drain.item import Stage
+from cellmove.drain.story import STOPS_AND_STARTS
 from cellmove.drain.wish import Wish, why_not
-from cellmove.errors import CellmoveError, Interrupted, Locked, Refused, RolledBack, Usage
-from cellmove.move import Move, State, Step, next_commands
+from cellmove.errors import CallError, CellmoveError, Interrupted, Locked, Refused, RolledBack, Stopped, Usage
+from cellmove.events import EventKind
+from cellmove.move import Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.steps import census
 from cellmove.verify import verify
 
 if TYPE_CHECKING:
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
     from cellmove.db.cells import Cell
     from cellmove.drain.queue import Task
+    from cellmove.events import Event
+    from cellmove.move import Entry
     from cellmove.probe import Probe
     from cellmove.session import Session
 
@@ -63,13 +69,16 @@ def work(session: Session, job: Job, task: Task) -> Outcome:
     :raises Interrupted: a signal came; the journal knows where it stands
     """
     try:
+        move = _move_of(session, task)
         if task.stage in (Stage.SOAKING, Stage.CONFIRMING):
-            return _confirm(session, job, _move_of(session, task))
-        return _move(session, job, task)
+            return _soaked(session, job, move)
+        return _move(session, job, task, move)
     except Interrupted:
         raise
     except Locked as error:
         return Outcome(Stage.WAITING, error.message, "locked-by-another-run", after=5.0)
+    except CallError as error:
+        return _failed(session, task, Stopped(str(error)))
     except CellmoveError as error:
         return _failed(session, task, error)
 
@@ -80,7 +89,13 @@ def _failed(session: Session, task: Task, error: CellmoveError) -> Outcome:
     if isinstance(error, Usage) and move is None and not _is_there(session, task):
         return Outcome(Stage.GONE, "it is not there any more", "gone")
     code = "rolled-back" if isinstance(error, RolledBack) else "stopped"
-    return Outcome(Stage.FAILED, reason, code, error.next_command)
+    return Outcome(Stage.FAILED, reason, code, error.next_command or _next(session, task, move))
+
+
+def _next(session: Session, task: Task, move: Move | None) -> str:
+    """What to type about a server with which it does not go on."""
+    commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move)) if move is not None else ()
+    return commands[0] if commands else f"cellmove plan {task.server_id} --dry-run"
 
 
 def _is_there(session: Session, task: Task) -> bool:
@@ -95,24 +110,29 @@ def _move_of(session: Session, task: Task) -> Move | None:
     )
 
 
-def _move(session: Session, job: Job, task: Task) -> Outcome:
-    move = _move_of(session, task)
-    if move is not None and not move.is_open and task.stage is Stage.WAITING:
+def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
+    is_orphan = task.stage is Stage.MOVING
+    if is_orphan and (move is None or move.state is State.ROLLED_BACK):
+        return Outcome(Stage.WAITING, "nothing is left of its move", "taken-back")
+    if move is not None and not move.is_open and not is_orphan:
         move = None  # an earlier night's; this is another try
     if move is None:
         return _begin(session, job, task)
     if move.is_repair:
         return Outcome(Stage.SKIPPED, f"{move.id} mends leftovers of it", "repair", f"cellmove resume {move.id}")
+    if move.is_open and not (is_orphan and _is_ours(task, move)) and (not move.aim or move.state is State.FINISHED):
+        why = f"{move.id} is somebody's, and {move.state}"
+        return Outcome(Stage.SKIPPED, why, "open-move", _next(session, task, move))
     if move.is_open and move.state is not State.FINISHED:
-        if not move.aim and task.stage is Stage.WAITING:
-            commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
-            why = f"somebody walks its move {move.id} step by step"
-            return Outcome(Stage.SKIPPED, why, "open-move", commands[0] if commands else "")
         job.begun(task.server_id, move)
-        # A run that died right after it had opened the move had no time to say what it was after.
-        begins = move.state is State.PLANNED and not move.aim
-        move = sessions.run_to_finish(session, move, confirm=False) if begins else sessions.resume(session, move)
+        # Without an aim the run died before it had done anything.
+        move = sessions.resume(session, move) if move.aim else sessions.run_to_finish(session, move, confirm=False)
     return _ended(session, job, move)
+
+
+def _is_ours(task: Task, move: Move) -> bool:
+    """Whether a run of this drain opened this move; it may have died before it could note that."""
+    return move.id == task.move_id or datetime.datetime.fromisoformat(move.created_at).timestamp() >= task.began - 5
 
 
 def _begin(session: Session, job: Job, task: Task) -> Outcome:
@@ -134,7 +154,14 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
         codes = ",".join(dict.fromkeys(check.code for check in refusals))
         return Outcome(Stage.REFUSED, text, codes[:64], f"cellmove plan {task.server_id} --dry-run")
     job.begun(task.server_id, report.move)
-    return _ended(session, job, sessions.run_to_finish(session, report.move, confirm=False))
+    try:
+        return _ended(session, job, sessions.run_to_finish(session, report.move, confirm=False))
+    except Refused as error:
+        move = session.journal.move(report.move.id)
+        if move is None or move.state is not State.PLANNED:
+            raise
+        sessions.rollback(session, move)  # a rule that was made this very moment
+        return Outcome(Stage.REFUSED, error.message, "refused", f"cellmove plan {task.server_id} --dry-run")
 
 
 def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:
@@ -145,18 +172,13 @@ def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:
     instance = look.instance_of(database, task.server_id)
     if mapping is None or mapping.cell_uuid != job.source.uuid or instance is None:
         return Outcome(Stage.GONE, f"it is not in {job.source.name} any more", "gone")
-    values = {
-        "project": (instance.project_id,), "flavor": (task.flavor,), "host": (instance.host,),
-        "tag": look.tags_of(database, task.server_id), "name": (instance.display_name,),
-        "state": (instance.vm_state, STATUS.get(instance.vm_state, "")),
-    }  # fmt: skip
-    # Names of projects are the census' business: a project does not change its name in between.
-    named = [each for each in (*job.wish.include, *job.wish.exclude) if each.kind == "project"]
-    found = why_not(job.wish, values) if not named else None
+    # Projects are the census' business: a server does not change its project, nor a project its name in between.
+    include, exclude = (
+        tuple(each for each in filters if each.kind != "project") for filters in (job.wish.include, job.wish.exclude)
+    )
+    values = census.values_of(instance, look.tags_of(database, task.server_id), ())
+    found = why_not(replace(job.wish, include=include, exclude=exclude), values)
     return Outcome(Stage.SKIPPED, found[1], found[0]) if found is not None else None
-
-
-STATUS = {"active": "ACTIVE", "stopped": "SHUTOFF"}
 
 
 def _ended(session: Session, job: Job, move: Move) -> Outcome:
@@ -185,16 +207,21 @@ def _settle(session: Session, job: Job, move: Move) -> Outcome:
         return _closed(sessions.resume(session, move))
     if wish.confirm == "verified" and not wish.soak:
         return _confirm(session, job, move)
+    return _verified(session, job, move) or Outcome(Stage.SOAKING, after=wish.confirm_after or wish.soak)
+
+
+def _verified(session: Session, job: Job, move: Move) -> Outcome | None:
+    """What a server comes to that is not what it was, or is not to be confirmed; None for all others."""
     found = verify(session, move, job.probes).differences
     if found:
         return _unverified(session, job, move, "; ".join(check.text for check in found))
-    if wish.confirm == "never":
+    if job.wish.confirm == "never":
         return Outcome(Stage.MOVED, "in VERIFY_RESIZE", "", f"cellmove confirm {move.id}")
-    return Outcome(Stage.SOAKING, after=wish.confirm_after or wish.soak)
+    return None
 
 
-def _confirm(session: Session, job: Job, move: Move | None) -> Outcome:
-    """Verify a server and confirm it; what is not what it was is not confirmed."""
+def _soaked(session: Session, job: Job, move: Move | None) -> Outcome:
+    """A server that has run at the target for long enough."""
     if move is None:
         return Outcome(Stage.FAILED, "its move is not in the journal any more", "stopped")
     if not move.is_open:
@@ -202,6 +229,12 @@ def _confirm(session: Session, job: Job, move: Move | None) -> Outcome:
     busy = busy_step(session.journal.entries_of(move.id), move)
     if busy in (Step.CONFIRM, Step.REVERT):
         return _closed(sessions.resume(session, move))
+    found = _verified(session, job, move) if job.wish.confirm == "never" else None
+    return found or _confirm(session, job, move)
+
+
+def _confirm(session: Session, job: Job, move: Move) -> Outcome:
+    """Verify a server and confirm it; what is not what it was is not confirmed."""
     try:
         move = sessions.run_step(session, move, Step.CONFIRM, probes=job.probes)
     except Refused as error:
@@ -223,20 +256,25 @@ def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
 
 
 class Downtime:
-    """Whether a server's guest is down just now, as its move's events tell.
+    """Whether a server's guest is down just now, as its move's lines and events tell.
 
     An interrupt waits until the guest runs again: a drain that is stopped at six in the morning must not
     leave guests off until the next night.
+
+    :param entries: of the move as an earlier run left it
     """
 
-    def __init__(self) -> None:
-        self.is_down = False
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+        phases = {entry.action: entry.phase for entry in entries}
+        self.is_down = any(
+            phases.get(stop, Phase.UNDONE) is not Phase.UNDONE and phases.get(start) is not Phase.DONE
+            for stop, start in STOPS_AND_STARTS
+        )
 
-    def hear(self, step: str, *, begins: bool) -> None:
-        """A step begins or is done."""
-        if step == Step.PREP_SOURCE and begins:
-            self.is_down = True
-        elif step in (Step.FINISH, Step.REVERT) and not begins:
-            self.is_down = False
-        elif step == Step.REVERT:
-            self.is_down = True
+    def hear(self, event: Event) -> None:
+        """An action begins or is done."""
+        for stop, start in STOPS_AND_STARTS:
+            if event.kind is EventKind.ACTION_STARTED and event.action == stop:
+                self.is_down = True
+            elif (event.kind, event.action) in ((EventKind.ACTION_FINISHED, start), (EventKind.UNDO_FINISHED, stop)):
+                self.is_down = False

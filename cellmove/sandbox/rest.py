@@ -45,6 +45,9 @@ def _route(app: Any, cloud: Cloud, method: str, path: str, status: int = 200) ->
             if path.startswith("/") and not path.startswith("/identity") and not _has_token():
                 return _error(401, "The request you have made requires authentication.")
             with cloud.lock:
+                status_instead = _broken(cloud, method, bottle.request.path)
+                if status_instead:
+                    return _error(status_instead, f"the sandbox was told to answer so to {method}")
                 try:
                     body = function(**parts)
                 except Refusal as refusal:
@@ -57,6 +60,11 @@ def _route(app: Any, cloud: Cloud, method: str, path: str, status: int = 200) ->
         return function
 
     return add
+
+
+def _broken(cloud: Cloud, method: str, path: str) -> int:
+    """The status that a call was told to answer instead of doing anything; 0 for none."""
+    return next((status for begin, status in cloud.world.broken.items() if f"{method} {path}".startswith(begin)), 0)
 
 
 def _has_token() -> bool:

@@ -60,6 +60,7 @@ class World:
     capacity: dict[str, int] = field(default_factory=lambda: dict(CAPACITY))  # of each host
     quota: dict[str, int] = field(default_factory=lambda: {"cores": -1, "ram": -1})
     extensions: list[str] = field(default_factory=lambda: ["binding-extended"])
+    broken: dict[str, int] = field(default_factory=dict)  # "METHOD /how/a/path/begins": the status that it answers
 
 
 @cache

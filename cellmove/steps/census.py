@@ -248,13 +248,16 @@ def _new_flavor(view: _View, old: Flavor | None) -> Flavor | None:
 
 
 def _values(view: _View, server: _Server) -> dict[str, tuple[str, ...]]:
+    return values_of(server.instance, server.tags, _project(view, server.instance.project_id))
+
+
+def values_of(instance: Instance, tags: tuple[str, ...], project: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """What the operator's filters are held against."""
-    instance = server.instance
     return {
-        "project": _project(view, instance.project_id),
+        "project": project,
         "flavor": (instance.flavor.name,) if instance.flavor else (),
         "host": (instance.host,),
-        "tag": server.tags,
+        "tag": tags,
         "name": (instance.display_name,),
         "state": (instance.vm_state, status_of(instance.vm_state, instance.task_state)),
     }

@@ -11,6 +11,7 @@ import pytest
 from cellmove.sandbox import seed
 from cellmove.sandbox.process import Process, start
 from cellmove.sandbox.store import Cloud, files
+from tests.sandbox.drains import Drained
 from tests.sandbox.place import Sandbox
 
 
@@ -30,6 +31,16 @@ def sandbox(sandbox_process: Process, tmp_path: Path) -> Iterator[Sandbox]:
     place = Sandbox(sandbox_process, tmp_path)
     yield place
     place.clear()
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Iterator[Drained]:
+    """A cloud of this test's own, which empties a cell of it."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    with tempfile.TemporaryDirectory(prefix="cellmove-drain-", dir=memory if memory.is_dir() else None) as folder:
+        process = start(Path(folder))
+        yield Drained(process, tmp_path)
+        process.end()
 
 
 @pytest.fixture

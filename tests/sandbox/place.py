@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Sandbox:
     folder: Path
     numbers: Iterator[int] = field(default_factory=itertools.count)
     made: list[str] = field(default_factory=list)
+    target: Callable[..., None] = run_command
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,7 +70,7 @@ class Sandbox:
         number = next(self.numbers)
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         environment = {**self.environment, **(env or {})}
-        child = FORKS.Process(target=run_command, args=(list(arguments), environment, out, err))
+        child = FORKS.Process(target=self.target, args=(list(arguments), environment, out, err))
         child.start()
         child.join(120)
         assert child.exitcode is not None, f"cellmove {arguments} does not end"

@@ -17,7 +17,7 @@ import pytest
 from cellmove.journal import open_journal
 from cellmove.move import Move, State
 from lab import oracle
-from tests.sandbox.place import FORKS, Sandbox, run_command
+from tests.sandbox.place import FORKS, Sandbox
 from tests.sandbox.room import run_with_room
 
 TARGET = "c2-host1"
@@ -49,7 +49,7 @@ def begin(sandbox: Sandbox, *arguments: str) -> Begun:
     """Start a command and do not wait for it."""
     number = next(sandbox.numbers)
     out, err = sandbox.folder / f"{number}.out", sandbox.folder / f"{number}.err"
-    child = FORKS.Process(target=run_command, args=(list(arguments), sandbox.environment, out, err))
+    child = FORKS.Process(target=sandbox.target, args=(list(arguments), sandbox.environment, out, err))
     child.start()
     return Begun(child, out, err)
 

@@ -1,0 +1,78 @@
+"""Closes a cell to new servers before it is emptied, and opens it again; both stand in the journal as the drain's own actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cellmove import session as sessions
+from cellmove.cloud.services import compute_services
+from cellmove.db import look
+from cellmove.errors import Interrupted, RollbackFailed, RolledBack, Stopped
+from cellmove.move import Move, State, Step
+from cellmove.pipeline import Runner, run_step, undo
+from cellmove.steps import cordon
+
+if TYPE_CHECKING:
+    from cellmove.db.cells import Cell
+    from cellmove.events import Observer
+    from cellmove.session import Session
+
+
+def open_hosts(session: Session, source: Cell) -> list[str]:
+    """The hosts of a cell to which the scheduler may send servers.
+
+    :raises CallError: something cannot be looked at
+    """
+    gateway = session.gateway
+    services = look.services_of(
+        gateway.database(source), session.clock.heartbeat_time(), gateway.settings.service_down_time
+    )
+    own = {each.host for each in services if each.binary == look.COMPUTE}
+    return [each.host for each in compute_services(gateway.admin) if each.host in own and not each.disabled]
+
+
+def close(session: Session, record: Move, hear: Observer, again: str) -> Move:
+    """Close the cell, on from where an earlier run stopped; a failure opens it again.
+
+    :param again: the command, to be typed again
+    :raises RolledBack: it failed, and all is as before
+    """
+    with _alone(session, record) as record, _about_the_cell(record, again):
+        if record.state is not State.CORDONING:
+            return record
+        return run_step(_runner(session, record, hear), record, Step.CORDON, undo_whole_move=True)
+
+
+def reopen(session: Session, record: Move, hear: Observer) -> Move:
+    """Open the cell again, as far as it was this drain that closed it."""
+    with _alone(session, record) as record, _about_the_cell(record, f"cellmove drain abort {record.server_name}"):
+        return undo(_runner(session, record, hear), record, None) if record.is_open else record
+
+
+@contextmanager
+def _alone(session: Session, record: Move) -> Iterator[Move]:
+    """Nobody else closes or opens the cell meanwhile; gives the record as it is now."""
+    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
+        yield session.journal.move(record.id) or record
+
+
+@contextmanager
+def _about_the_cell(record: Move, again: str) -> Iterator[None]:
+    """What the pipeline says of a move and its server, said of a cell."""
+    try:
+        yield
+    except RolledBack as error:
+        error.state, error.next_command = f"{record.server_name} is as open to new servers as before", again
+        raise
+    except (Stopped, RollbackFailed, Interrupted) as error:
+        error.state = f"{record.server_name} is half closed; what of it stands in the journal"
+        is_back = isinstance(error, RollbackFailed)
+        error.next_command = f"cellmove drain abort {record.server_name}" if is_back else again
+        raise
+
+
+def _runner(session: Session, record: Move, hear: Observer) -> Runner:
+    actions = {Step.CORDON: cordon.actions_for(record)}
+    return Runner(session.journal, session.gateway, session.clock, hear, actions, session.interrupted)
