@@ -29,11 +29,21 @@ ENVIRONMENT = (
 )
 
 
+def commands() -> Mapping[str, click.Command]:
+    """Every command by the words that are typed after ``cellmove``; groups and what is in them."""
+    found: dict[str, click.Command] = {}
+    for name, command in cli.commands.items():
+        found[name] = command
+        inner = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"{name} {verb}": one for verb, one in inner.items()}
+    return found
+
+
 def man_pages() -> Mapping[str, str]:
     """Every page by its file name."""
     pages = {"cellmove.1": _page(cli, "cellmove")}
-    for name, command in cli.commands.items():
-        pages[f"cellmove-{name}.1"] = _page(command, f"cellmove {name}")
+    for words, command in commands().items():
+        pages[f"cellmove-{words.replace(' ', '-')}.1"] = _page(command, f"cellmove {words}")
     return pages
 
 
@@ -49,9 +59,10 @@ def write(directory: Path) -> list[Path]:
 
 
 def _page(command: click.Command, line: str) -> str:
-    is_group = isinstance(command, click.Group)
+    is_top = command is cli
+    inner = command.commands if isinstance(command, click.Group) else {}
     top = click.Context(cli, info_name="cellmove", help_option_names=cli.context_settings["help_option_names"])
-    context = top if is_group else click.Context(command, info_name=line, parent=top)
+    context = top if is_top else click.Context(command, info_name=line, parent=top)
     title = line.replace(" ", "-")
     what = command.short_help or (command.help or "").split("\n", 1)[0]
     lines = [f'.TH {title.upper()} 1 "" "cellmove" "Moving servers between cells"', ".SH NAME"]
@@ -63,14 +74,13 @@ def _page(command: click.Command, line: str) -> str:
         record = parameter.get_help_record(context)
         if record and isinstance(parameter, click.Option):
             lines += [".TP", f"\\fB{_roff(record[0])}\\fR", _roff(record[1])]
-    if is_group:
-        lines += [
-            ".SH COMMANDS",
-            *_listed((f"cellmove-{name}(1)", one.short_help) for name, one in cli.commands.items()),
-        ]
+    if inner:
+        pages = ((f"{title}-{name}(1)", one.short_help) for name, one in inner.items())
+        lines += [".SH COMMANDS", *_listed(pages)]
+    if is_top:
         lines += [".SH ENVIRONMENT", *_listed(ENVIRONMENT), ".SH FILES", *_listed(FILES)]
     lines += [".SH EXIT STATUS", *_listed(EXIT_CODES.items()), ".SH SEE ALSO"]
-    others = [f"cellmove-{name}" for name in cli.commands] if is_group else ["cellmove"]
+    others = [f"{title}-{name}" for name in inner] + ([] if is_top else ["cellmove"])
     lines.append(",\n".join(f".BR {_roff(other)} (1)" for other in others))
     return "\n".join(lines) + "\n"
 
