@@ -64,7 +64,8 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
         found = [*home, *oracle.compare(scene.before, shot)]
         usage = {scene.host: 1}
     elif state is State.CONFIRMED:
-        found = oracle.problems(shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status=settled)
+        there = oracle.problems(shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status=settled)
+        found = [*there, *oracle.compare(scene.before, shot, moved=True, resized=True)]
         usage = {target: 1}
     elif state is State.FINISHED:
         found = oracle.problems(
