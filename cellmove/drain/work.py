@@ -125,8 +125,11 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         return Outcome(Stage.SKIPPED, why, "open-move", _next(session, task, move))
     if move.is_open and move.state is not State.FINISHED:
         job.begun(task.server_id, move)
+        taking_back = is_orphan and move.state is State.ROLLING_BACK
         # Without an aim the run died before it had done anything.
         move = sessions.resume(session, move) if move.aim else sessions.run_to_finish(session, move, confirm=False)
+        if taking_back and move.state is State.ROLLED_BACK:
+            return Outcome(Stage.WAITING, f"{move.id} was taken back", "taken-back")
     return _ended(session, job, move)
 
 
