@@ -17,6 +17,8 @@ class Kind(enum.StrEnum):
     BEGUN = "begun"  # a run: how many servers there are, and where they stand
     CORDONED = "cordoned"
     SERVER_BEGUN = "server-begun"
+    SERVER_TAKEN_UP = "server-taken-up"  # where a run left it that was interrupted, or died
+    SERVER_CONFIRMING = "server-confirming"  # it has soaked for long enough
     STEP = "step"  # a server is done with a step of its move
     SERVER_SOAKING = "server-soaking"
     SERVER_MOVED = "server-moved"
