@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.drain.item import Census, Item, Stage, Verdict
 from cellmove.drain.queue import Task
+from cellmove.drain.story import draw_servers
 from cellmove.drain.wish import Wish
 
 if TYPE_CHECKING:
@@ -192,17 +193,20 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
     page.gap()
     if len(servers) <= SHOWN:
         page.table(
-            ("server", "host", "flavor", "state", "disk", "verdict", "why"),
+            ("server", "host", "flavor", "state", "disk", "verdict"),
             [
                 (
                     each["name"], each["host"],
                     f"{each['flavor']} -> {each['new_flavor']}" if each["new_flavor"] else each["flavor"], each["state"],
                     "volume" if each["backing"] == "volume" else f"{each['disk_gb']} GiB", each["verdict"],
-                    "; ".join(each["reasons"]),
                 )
                 for each in servers
             ],
         )  # fmt: skip
+        kept = [each for each in servers if each["reasons"]]
+        draw_servers(
+            page, [(each["verdict"], each["name"], each["host"], "; ".join(each["reasons"]), "") for each in kept]
+        )
         return
     reasons: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for each in servers:

@@ -18,6 +18,7 @@ from cellmove.console import clean, console, duration, is_terminal, styled, writ
 from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage
+from cellmove.drain.story import draw_servers
 from cellmove.events import Event, EventKind
 from cellmove.move import Step
 from cellmove.progress import Progress, Unbreakable, answer_to, marks_for, write_now
@@ -386,12 +387,11 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
         ]
     )
     left = [each for each in found["left"] if each["stage"] != Stage.WAITING.value]
-    if left:
+    rows = [(each["stage"], each["name"], each["host"], each["reason"] or "", each["next"] or "") for each in left]
+    more = draw_servers(page, rows, SHOWN_LEFT)
+    if more:
         page.gap()
-        rows = [(each["name"], each["host"], each["stage"], each["reason"] or "", each["next"] or "") for each in left]
-        page.table(("server", "host", "stage", "why", "next"), rows[:SHOWN_LEFT])
-        if len(rows) > SHOWN_LEFT:
-            page.fields([("", f"and {len(rows) - SHOWN_LEFT} more: cellmove drain status {found['cell']}")])
+        page.fields([("", f"and {more} more: cellmove drain status {found['cell']}")])
     if found["ending"] is not None:
         page.gap()
         page.fields(_ending(found["ending"]))
@@ -428,10 +428,10 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
                 for each in found[key]
             ]  # fmt: skip
             page.table(("server", "stage", "from", "to", "move", headers), rows)
-    if found["trouble"]:
-        page.gap()
-        troubled = [
-            (each["server"]["name"], each["stage"], each["reason"] or "", each["next"] or "")
+    draw_servers(
+        page,
+        [
+            (each["stage"], each["server"]["name"], each["source_host"], each["reason"] or "", each["next"] or "")
             for each in found["trouble"]
-        ]
-        page.table(("server", "stage", "why", "next"), troubled)
+        ],
+    )
