@@ -148,8 +148,6 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
             from cellmove.drain import drains
 
             ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
-    if not ended.is_new:
-        return
     from cellmove.drain import ending
     from cellmove.drain.show import draw_ended, ended_document
 

@@ -18,7 +18,7 @@ from cellmove.console import clean, console, duration, is_terminal, styled, writ
 from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage
-from cellmove.drain.story import draw_servers
+from cellmove.drain.story import draw_servers, said
 from cellmove.events import Event, EventKind
 from cellmove.move import Step
 from cellmove.progress import Progress, Unbreakable, answer_to, marks_for, write_now
@@ -221,6 +221,7 @@ def sentence(happening: Happening, tally: Tally) -> str:
     return {
         Kind.BEGUN: f"{happening.cell}: {_listed(happening.counts)}",
         Kind.CORDONED: f"{happening.cell} is closed to new servers",
+        Kind.REOPENED: f"{happening.cell} is open to new servers again",
         Kind.SERVER_BEGUN: f"{name}: begun, {place}",
         Kind.SERVER_TAKEN_UP: f"{name}: taken up where an earlier run left it, {place}",
         Kind.SERVER_CONFIRMING: f"{name}: has run at {happening.target_host} for long enough",
@@ -382,7 +383,7 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
         [
             ("cell", found["cell"]),
             *((("drain", found["drain"]),) if found["drain"] else ()),
-            ("servers", _listed(found["counts"])),
+            ("servers", _listed(found["counts"]) if found["counts"] else "none"),
             *((("stopped", found["stopped"]),) if found["stopped"] else ()),
         ]
     )
@@ -412,9 +413,10 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
         [
             ("cell", found["cell"]),
             ("drain", found["drain"]),
-            ("state", found["state"] + (f", asked to {found['control']}" if found["control"] else "")),
+            ("state", said(found["state"]) + (f", asked to {found['control']}" if found["control"] else "")),
             ("runs", ", ".join(found["runs"]) or "none at work"),
             ("servers", _listed(found["counts"])),
+            *((("next", found["next"]),) if found["next"] else ()),
         ]
     )
     for key, headers in (("under_way", "elapsed"), ("soaking", "due in")):

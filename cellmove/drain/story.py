@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.console import duration
 from cellmove.drain import figures
 from cellmove.drain.item import Bar, Stage, Story, Tale
-from cellmove.move import SCHEMA_VERSION, Entry, Phase, Step
+from cellmove.move import SCHEMA_VERSION, Entry, Phase, State, Step
 
 if TYPE_CHECKING:
     from cellmove.console import Page
@@ -207,7 +207,7 @@ def _head(document: Document) -> list[tuple[str, str]]:
     counts, pace, down = document["counts"], document["pace"], document["downtime"]
     rows = [
         ("drain", document["drain"]),
-        ("state", document["state"]),
+        ("state", said(document["state"])),
         ("cell", f"{document['cell']} -> {', '.join(document['to']) or 'any other'}"),
         ("when", f"{_minute(document['begun_at'])} to {_minute(document['told_at'])} UTC"),
         ("servers", f"{counts['servers']}{_listed(counts['stages'])}"),
@@ -269,6 +269,11 @@ def _seconds(text: str) -> float:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
+
+
+def said(state: str) -> str:
+    """A drain's state for a person: the states are those of moves, and its servers are not taken back with it."""
+    return {State.ROLLED_BACK.value: "aborted", State.ROLLING_BACK.value: "being aborted"}.get(state, state)
 
 
 def _minute(text: str) -> str:
