@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cellmove.documents import Document
@@ -119,9 +119,7 @@ def render(document: Document, form: str, stream: TextIO, draw: Callable[[Page, 
     if form == "json":
         text = json.dumps(document, indent=2) + "\n"
     elif form == "value":
-        lines = _finding_line if "findings" in document else _value_line
-        found = document["findings"] if "findings" in document else document.get("moves", [document])
-        text = "".join(lines(one) for one in found)
+        text = "".join("\t".join(clean(value) for value in values) + "\n" for values in _values(document))
     else:
         page = Page(_width(stream) if is_terminal(stream) else None)
         draw(page, document)
@@ -129,15 +127,31 @@ def render(document: Document, form: str, stream: TextIO, draw: Callable[[Page, 
     write(stream, text)
 
 
-def _value_line(document: Document) -> str:
-    values = [document["move"] or "-", document["state"], (document["next"] or [""])[0]]
-    return "\t".join(clean(value) for value in values) + "\n"
+def _values(document: Document) -> Iterable[list[str]]:
+    """Bare values, a line each: of findings, of a cell's servers, of how many stand where, or of moves."""
+    if "findings" in document:
+        return map(_finding_values, document["findings"])
+    if "servers" in document:
+        return map(_server_values, document["servers"])
+    if "counts" in document:
+        return [[stage, str(number)] for stage, number in document["counts"].items() if number]
+    return map(_move_values, document.get("moves", [document]))
 
 
-def _finding_line(finding: Document) -> str:
+def _move_values(document: Document) -> list[str]:
+    return [document["move"] or "-", document["state"], (document["next"] or [""])[0]]
+
+
+def _server_values(server: Document) -> list[str]:
+    """Of a cell that is looked at id, verdict and checks; of a drain's report id, stage and move."""
+    if "verdict" in server:
+        return [server["id"], server["verdict"], ",".join(server["codes"]) or "-"]
+    return [server["server"]["id"], server["stage"], server["move"] or "-"]
+
+
+def _finding_values(finding: Document) -> list[str]:
     whose = "owned" if finding["owner"] else finding["outcome"] or ("safe" if finding["safe"] else "by hand")
-    values = [finding["kind"], finding["server"]["id"] or "-", finding["subject"], whose]
-    return "\t".join(clean(value) for value in values) + "\n"
+    return [finding["kind"], finding["server"]["id"] or "-", finding["subject"], whose]
 
 
 def draw_move(page: Page, document: Document) -> None:

@@ -136,7 +136,7 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
     if dry_run and aborts:
         raise click.UsageError("--dry-run and --abort exclude each other")
     if dry_run:
-        dry_plan(options, cell, _wish(given))
+        dry_plan(options, cell, _wish(given), _again(cell, given))
         return
     if aborts:
         _abort(options, cell)
@@ -148,8 +148,6 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
             from cellmove.drain import drains
 
             ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
-    if not ended.is_new:
-        return
     from cellmove.drain import ending
     from cellmove.drain.show import draw_ended, ended_document
 
@@ -160,7 +158,7 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
         raise error
 
 
-def dry_plan(options: Options, cell: str, wish: Wish | None = None) -> None:
+def dry_plan(options: Options, cell: str, wish: Wish | None = None, again: str = "") -> None:
     """Show what a drain would do; ``plan --cell CELL`` as well."""
     from cellmove.drain import wish as wishes
 
@@ -168,7 +166,7 @@ def dry_plan(options: Options, cell: str, wish: Wish | None = None) -> None:
         from cellmove.drain import drains, plan
 
         found = drains.look(run.session, cell, wish or wishes.Wish())
-    answer(options, plan.document(found), plan.draw)
+    answer(options, plan.document(found, again or command_line("drain-cell", cell)), plan.draw)
 
 
 @contextmanager

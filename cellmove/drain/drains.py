@@ -20,6 +20,7 @@ from cellmove.drain.ending import Ended
 from cellmove.drain.happening import Happening, Kind
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale
 from cellmove.drain.queue import Queue, Task
+from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, from_document, to_document
 from cellmove.errors import CallError, Interrupted, Locked, Refused, Stopped, Unreachable, Usage
 from cellmove.locks import server_lock
@@ -139,8 +140,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
 
             with _to_be_gone_on_with(again):
                 ended = _run(session, source, record, plan, make, show, again)
-        if ended.is_new:
-            _tell_the_end(session, source, ended, show, again)
+        _tell_the_end(session, source, ended, show, again)
         return ended
 
 
@@ -168,6 +168,8 @@ def _run(
             queue.leave()
     if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
         record = closing.reopen(session, record, show.hear)
+        if record.plan["closes_cell"]:
+            _tell(session, show, source, Kind.REOPENED)
     return _end(session, source, record, stopped)
 
 
@@ -204,8 +206,9 @@ def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:
         "verified": "; each that is what it was is confirmed, which destroys what is left of it at its source",
         "after": "; each is confirmed later, which destroys what is left of it at its source",
     }[wish.confirm]
+    number = min(len(plan.movable), wish.limit or len(plan.movable))
     return (
-        f"{len(plan.movable)} of {len(plan.items)} servers move from {source.name} to {where}, {wish.parallel} at a time: "
+        f"{number} of {len(plan.items)} servers move from {source.name} to {where}, {wish.parallel} at a time: "
         f"the guest of each stops for a while{then}."
     )
 
@@ -258,7 +261,7 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
 def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     """The cell is empty: a drain that was open is over."""
     if record is None:
-        return Ended(None, source.name, "", (), None, is_new=False)
+        return endings.looked_at(session, source, Ended(None, source.name, "", (), None))
     session.journal.set_state(record.id, State.DRAINED)
     tasks = tuple(_queue(session, record).tasks())
     return endings.looked_at(session, source, Ended(record, source.name, "", tasks, None))
@@ -312,14 +315,15 @@ def status(session: Session, record: Move) -> dict[str, Any]:
     """Where a drain stands, as plain JSON. Only reads the journal."""
     queue = _queue(session, record)
     now = session.clock.utc_now().timestamp()
-    tasks = queue.tasks()
+    tasks, runs = queue.tasks(), queue.others(now)
     return {
         "schema_version": 1,
         "drain": record.id,
         "cell": record.server_name,
         "state": record.state.value,
-        "control": queue.control() or None,
-        "runs": queue.others(now),
+        "control": (queue.control() or None) if record.is_open else None,
+        "runs": runs,
+        "next": _next(record, queue, runs),
         "wish": queue.wish(),
         "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
         "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
@@ -330,6 +334,17 @@ def status(session: Session, record: Move) -> dict[str, Any]:
             if task.stage in (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED)
         ],
     }
+
+
+def _next(record: Move, queue: Queue, runs: Sequence[str]) -> str | None:
+    """What to type that this drain goes on: as it was begun, or lets its run begin with servers again."""
+    if not record.is_open:
+        return None
+    if record.state is State.ROLLING_BACK or queue.control() == "abort":
+        return None if runs else f"cellmove drain abort {record.server_name}"
+    if queue.control() == "pause":
+        return f"cellmove drain resume {record.server_name}"
+    return None if runs else str(record.plan["command"])
 
 
 def _task_document(task: Task, now: float) -> dict[str, Any]:
@@ -376,7 +391,7 @@ def abort(session: Session, record: Move, show: Show) -> Move:
 
 def _require_open(record: Move) -> None:
     if not record.is_open:
-        raise Refused(f"{record.server_name} is not being drained: {record.id} is {record.state}")
+        raise Refused(f"{record.server_name} is not being drained: {record.id} is {said(record.state)}")
 
 
 def story(session: Session, record: Move) -> Story:

@@ -44,7 +44,6 @@ class Ended:
     :param ending: what is left to be done about the cell; None while servers of it wait
     :param leftovers: what moves have left behind in it
     :param unseen: why the cell could not be looked at in the end
-    :param is_new: whether anything was there to do
     """
 
     record: Move | None
@@ -54,7 +53,6 @@ class Ended:
     ending: Ending | None
     leftovers: tuple[str, ...] = ()
     unseen: str = ""
-    is_new: bool = True
 
     def named(self, *stages: Stage) -> list[Task]:
         """The servers in these stages."""
@@ -135,19 +133,23 @@ def look_at(gateway: Gateway, cell: Cell) -> Ending:
     hindrances = []
     if live:
         hindrances.append(
-            f"{live} servers have a row in {cell.name} that is not deleted (hidden ones are those of unconfirmed moves)"
+            f"{live} server{'s have' if live != 1 else ' has'} a row in {cell.name} that is not deleted "
+            "(hidden ones are those of unconfirmed moves)"
         )
     if len(mapped) - deleted:
-        hindrances.append(f"{len(mapped) - deleted} servers are mapped to {cell.name}")
+        still = len(mapped) - deleted
+        hindrances.append(f"{still} server{'s are' if still != 1 else ' is'} mapped to {cell.name}")
     moving = sorted(set(survey.moving(database)))
     if moving:
-        hindrances.append(f"{len(moving)} servers are being moved there by somebody: {', '.join(moving[:3])}")
+        words = "servers are" if len(moving) != 1 else "server is"
+        hindrances.append(f"{len(moving)} {words} being moved there by somebody: {', '.join(moving[:3])}")
     nodes = survey.hosts(database)
     for uuid, host in sorted(nodes.items(), key=lambda pair: pair[1]):
         held = placement.consumers_of(gateway.admin, uuid)
         if held:
             hindrances.append(
-                f"placement still holds something of {host} for {len(held)} servers or migrations: {', '.join(held[:3])}"
+                f"placement still holds something of {host} for {len(held)} server{'s' if len(held) != 1 else ''} "
+                f"or migration{'s' if len(held) != 1 else ''}: {', '.join(held[:3])}"
             )
     hosts = {host for host, uuid in look.host_cells(gateway.api_engine).items() if uuid == cell.uuid}
     services = [each for each in compute_services(gateway.admin) if each.host in hosts | set(nodes.values())]

@@ -15,8 +15,11 @@ class Kind(enum.StrEnum):
     """What happened."""
 
     BEGUN = "begun"  # a run: how many servers there are, and where they stand
-    CORDONED = "cordoned"
+    CORDONED = "cordoned"  # the cell is closed to new servers
+    REOPENED = "reopened"  # it is open again, after an abort
     SERVER_BEGUN = "server-begun"
+    SERVER_TAKEN_UP = "server-taken-up"  # where a run left it that was interrupted, or died
+    SERVER_CONFIRMING = "server-confirming"  # it has soaked for long enough
     STEP = "step"  # a server is done with a step of its move
     SERVER_SOAKING = "server-soaking"
     SERVER_MOVED = "server-moved"

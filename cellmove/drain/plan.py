@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.drain.item import Census, Item, Stage, Verdict
 from cellmove.drain.queue import Task
+from cellmove.drain.story import draw_servers
 from cellmove.drain.wish import Wish
 
 if TYPE_CHECKING:
@@ -107,8 +108,11 @@ def tasks(plan: DrainPlan) -> list[Task]:
     ]
 
 
-def document(plan: DrainPlan) -> dict[str, Any]:
-    """As plain JSON: totals, rooms, and every server with what speaks against it. docs/drain.md describes it."""
+def document(plan: DrainPlan, again: str) -> dict[str, Any]:
+    """As plain JSON: totals, rooms, and every server with what speaks against it. docs/drain.md describes it.
+
+    :param again: the command that moves them
+    """
     movable = plan.movable
     census = plan.census
     return {
@@ -137,6 +141,7 @@ def document(plan: DrainPlan) -> dict[str, Any]:
         ],
         "enough_room": _enough(plan),
         "estimate": {"seconds": round(plan.seconds), "guess": plan.is_guess},
+        "next": again if movable else None,
         "servers": [_item_document(item) for item in plan.items],
     }  # fmt: skip
 
@@ -172,51 +177,57 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
     """A plan as a person sees it."""
     from cellmove.console import duration
 
-    totals, seen, estimate = found["totals"], found["seen"], found["estimate"]
-    page.fields(
-        [
-            ("cell", found["cell"]),
-            ("to", ", ".join(found["to"]) or "no other cell"),
-            ("servers", f"{totals['servers']}: {totals['movable']} movable, {totals['skipped']} skipped, {totals['refused']} refused"),
-            ("seen", _seen(seen)),
+    totals, estimate = found["totals"], found["estimate"]
+    rows = [
+        ("cell", found["cell"]),
+        ("to", ", ".join(found["to"]) or "no other cell"),
+        ("servers", f"{totals['servers']}: {totals['movable']} movable, {totals['skipped']} skipped, {totals['refused']} refused"),
+        ("seen", _seen(found["seen"])),
+    ]  # fmt: skip
+    if totals["movable"]:
+        guess = " (a guess: too few moves yet to go by)" if estimate["guess"] else ""
+        rows += [
             ("size", f"{totals['vcpus']} vCPU, {totals['memory_mb'] / 1024:.1f} GiB of memory, {totals['disk_gb']} GiB of local disk"),
             *(("room", _room(room)) for room in found["room"]),
             ("fits", "yes, all at once" if found["enough_room"] else "no: the target has less room than they need"),
-            ("takes", f"about {duration(estimate['seconds'])}, {found['parallel']} at a time"
-             + (" (a guess: no moves yet to go by)" if estimate["guess"] else "")),
-        ]
-    )  # fmt: skip
-    servers = found["servers"]
-    if not servers:
-        return
-    page.gap()
-    if len(servers) <= SHOWN:
+            ("takes", f"about {duration(estimate['seconds'])}, {found['parallel']} at a time{guess}"),
+        ]  # fmt: skip
+    page.fields(rows)
+    _draw_servers(page, found["servers"])
+    if found["next"]:
+        page.gap()
+        page.fields([("next", found["next"])])
+
+
+def _draw_servers(page: Any, servers: Sequence[Mapping[str, Any]]) -> None:
+    """Each of few servers; of many only those that stay, by what speaks against them."""
+    if 0 < len(servers) <= SHOWN:
+        page.gap()
         page.table(
-            ("server", "host", "flavor", "state", "disk", "verdict", "why"),
+            ("server", "host", "flavor", "state", "disk", "verdict"),
             [
                 (
                     each["name"], each["host"],
                     f"{each['flavor']} -> {each['new_flavor']}" if each["new_flavor"] else each["flavor"], each["state"],
                     "volume" if each["backing"] == "volume" else f"{each['disk_gb']} GiB", each["verdict"],
-                    "; ".join(each["reasons"]),
                 )
                 for each in servers
             ],
         )  # fmt: skip
+        kept = [each for each in servers if each["reasons"]]
+        draw_servers(
+            page, [(each["verdict"], each["name"], each["host"], "; ".join(each["reasons"]), "") for each in kept]
+        )
         return
     reasons: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for each in servers:
         for code in each["codes"] if each["verdict"] != "movable" else ():
             reasons.setdefault((each["verdict"], code), []).append(each)
-    rows = [
-        (
-            verdict, code, str(len(many)), ", ".join(each["name"] for each in many[:3]) + (", …" if len(many) > 3 else ""),
-            many[0]["reasons"][min(many[0]["codes"].index(code), len(many[0]["reasons"]) - 1)],
-        )
-        for (verdict, code), many in sorted(reasons.items(), key=lambda pair: (pair[0][0], -len(pair[1])))
-    ]  # fmt: skip
-    if rows:
-        page.table(("verdict", "check", "servers", "for instance", "why"), rows)
+    for (verdict, code), many in sorted(reasons.items(), key=lambda pair: (pair[0][0], -len(pair[1]))):
+        words = many[0]["reasons"][min(many[0]["codes"].index(code), len(many[0]["reasons"]) - 1)]
+        names = ", ".join(each["name"] for each in many[:3]) + (", …" if len(many) > 3 else "")
+        page.gap()
+        page.fields([(verdict, f"{len(many)}: {names}"), ("  check", code), ("  why", words)])
 
 
 def _seen(seen: Mapping[str, Any]) -> str:
@@ -238,4 +249,4 @@ def _room(room: Mapping[str, Any]) -> str:
         )
         if name in room
     ]
-    return f"{room['cell']}: {room['hosts']} hosts; {', '.join(parts)}"
+    return f"{room['cell']}: {room['hosts']} host{'s' if room['hosts'] != 1 else ''}; {', '.join(parts)}"

@@ -46,6 +46,11 @@ SAID = {
 NOT_BEGUN = (Stage.WAITING, Stage.SKIPPED, Stage.REFUSED, Stage.GONE)
 """What a server came to that was taken and not moved: it does not count against --limit."""
 
+TAKEN = {
+    Stage.MOVING: Kind.SERVER_TAKEN_UP, Stage.SOAKING: Kind.SERVER_CONFIRMING, Stage.CONFIRMING: Kind.SERVER_TAKEN_UP,
+}  # fmt: skip
+"""What it means that a server was taken that stood there; all others are begun."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -226,7 +231,7 @@ class Shift:
             observer=lambda event: self._observe(event, task, downtime),
             interrupted=lambda: 0 if downtime.is_down else self.session.interrupted(),
         )
-        self._tell(Kind.SERVER_BEGUN, task)
+        self._tell(TAKEN.get(task.stage, Kind.SERVER_BEGUN), task)
         try:
             outcome = work(session, self.plan.job, task)
         except Interrupted:
@@ -277,7 +282,8 @@ class Shift:
         if event.kind is EventKind.ACTION_FINISHED:
             self._undecided.discard(task.server_id)
         if event.kind is EventKind.STEP_FINISHED:
-            self._tell(Kind.STEP, task, move_id=event.move_id, step=event.step, seconds=event.seconds)
+            found = self.queue.task(task.server_id) or task  # its host was chosen since
+            self._tell(Kind.STEP, found, move_id=event.move_id, step=event.step, seconds=event.seconds)
         self.hear(event)
 
     # small things

@@ -18,7 +18,9 @@ from cellmove.console import clean, console, duration, is_terminal, styled, writ
 from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage
+from cellmove.drain.story import draw_servers, said
 from cellmove.events import Event, EventKind
+from cellmove.move import Step
 from cellmove.progress import Progress, Unbreakable, answer_to, marks_for, write_now
 
 if TYPE_CHECKING:
@@ -32,8 +34,15 @@ OVER = {
 }  # fmt: skip
 """Happenings after which nobody works on a server any more, and where it stands then."""
 
+TAKEN = {
+    Kind.SERVER_BEGUN: (Stage.WAITING, Stage.MOVING), Kind.SERVER_TAKEN_UP: (Stage.MOVING, Stage.MOVING),
+    Kind.SERVER_CONFIRMING: (Stage.SOAKING, Stage.CONFIRMING),
+}  # fmt: skip
+"""Happenings with which somebody begins to work on a server: where it stood, and where it stands then."""
+
 TROUBLE = (Kind.SERVER_FAILED, Kind.SERVER_UNVERIFIED, Kind.SERVER_REVERTED)
 SHOWN_TROUBLE = 5
+TIME_WIDTH = len("12 min 34 s")
 
 
 @dataclass
@@ -44,6 +53,7 @@ class Server:
     host: str
     target_host: str
     began: float
+    stage: Stage
     step: str = ""
     title: str = ""
 
@@ -58,8 +68,8 @@ class Tally:
     counts: dict[str, int] = field(default_factory=dict)
     under_way: dict[str, Server] = field(default_factory=dict)
     trouble: deque[Happening] = field(default_factory=lambda: deque(maxlen=SHOWN_TROUBLE))
-    moved: int = 0
-    moved_gb: int = 0
+    arrived: int = 0
+    arrived_gb: int = 0
     began: float = 0.0
     word: str = ""
 
@@ -68,16 +78,22 @@ class Tally:
         kind, server_id = happening.kind, happening.server_id
         if kind is Kind.BEGUN:
             self.counts, self.began = dict(happening.counts), now
-        elif kind is Kind.SERVER_BEGUN:
-            self.under_way[server_id] = Server(happening.server_name, happening.host, happening.target_host, now)
-            self._shift(Stage.WAITING, Stage.MOVING)
+        elif kind in TAKEN:
+            before, stage = TAKEN[kind]
+            known = sum(each.stage is Stage.MOVING for each in self.under_way.values())
+            if kind is Kind.SERVER_TAKEN_UP and self.counts.get(Stage.MOVING.value, 0) <= known:
+                before = stage = Stage.CONFIRMING
+            self.under_way[server_id] = Server(happening.server_name, happening.host, happening.target_host, now, stage)
+            self._shift(before, stage)
         elif kind is Kind.STEP and server_id in self.under_way:
             self.under_way[server_id].step = happening.step
         elif kind in OVER:
-            if self.under_way.pop(server_id, None) is not None:
-                self._shift(Stage.MOVING, OVER[kind])
-            if kind in (Kind.SERVER_MOVED, Kind.SERVER_SOAKING):
-                self.moved, self.moved_gb = self.moved + 1, self.moved_gb + happening.disk_gb
+            server = self.under_way.pop(server_id, None)
+            if server is not None:
+                self._shift(server.stage, OVER[kind])
+            travelled = server is not None and server.stage is Stage.MOVING
+            if travelled and kind in (Kind.SERVER_MOVED, Kind.SERVER_SOAKING):
+                self.arrived, self.arrived_gb = self.arrived + 1, self.arrived_gb + happening.disk_gb
         if kind in TROUBLE:
             self.trouble.append(happening)
         if kind in (Kind.PAUSED, Kind.STOPPING):
@@ -104,12 +120,12 @@ class Tally:
     def rates(self, now: float) -> tuple[float, float]:
         """Servers and GiB an hour."""
         hours = max(now - self.began, 1.0) / 3600
-        return self.moved / hours, self.moved_gb / hours
+        return self.arrived / hours, self.arrived_gb / hours
 
     def remaining(self, now: float) -> float | None:
         """Seconds until all are moved, if it goes on like this; None when that cannot be said yet."""
         left = self.counts.get(Stage.WAITING.value, 0) + len(self.under_way)
-        return (now - self.began) / self.moved * left if self.moved else None
+        return (now - self.began) / self.arrived * left if self.arrived else None
 
 
 class Drawing(Progress, Protocol):
@@ -205,9 +221,12 @@ def sentence(happening: Happening, tally: Tally) -> str:
     return {
         Kind.BEGUN: f"{happening.cell}: {_listed(happening.counts)}",
         Kind.CORDONED: f"{happening.cell} is closed to new servers",
+        Kind.REOPENED: f"{happening.cell} is open to new servers again",
         Kind.SERVER_BEGUN: f"{name}: begun, {place}",
+        Kind.SERVER_TAKEN_UP: f"{name}: taken up where an earlier run left it, {place}",
+        Kind.SERVER_CONFIRMING: f"{name}: has run at {happening.target_host} for long enough",
         Kind.SERVER_SOAKING: f"{name}: runs at {happening.target_host}, and is watched before it is confirmed ({took})",
-        Kind.SERVER_MOVED: f"{name}: moved, {place} ({took}){done}",
+        Kind.SERVER_MOVED: f"{name}: moved, {place} ({took}){done}{why}",
         Kind.SERVER_REVERTED: f"{name}: reverted{why}{then}",
         Kind.SERVER_UNVERIFIED: f"{name}: is not what it was{why}{then}",
         Kind.SERVER_FAILED: f"{name}: failed{why}{then}",
@@ -223,7 +242,7 @@ def sentence(happening: Happening, tally: Tally) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {stage}" for stage, number in counts.items() if number) or "no servers"
+    return ", ".join(f"{counts[stage]} {stage}" for stage in Stage if counts.get(stage)) or "no servers"
 
 
 class Lively:
@@ -309,8 +328,10 @@ class Lively:
         from rich.table import Table
 
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        names = min(max(len(each.name) for each in servers) + 2, 24) + min(max(len(each.host) for each in servers), 16)
+        rest = max(self._out.width - names - len(Step.PREP_SOURCE) - TIME_WIDTH - 8, 1)  # or a long title has it all
         for header, options in (
-            ("SERVER", {"max_width": 24}), ("FROM", {"max_width": 16}), ("STEP", {}), ("", {"ratio": 1}),
+            ("SERVER", {"max_width": 24}), ("FROM", {"max_width": 16}), ("STEP", {}), ("", {"max_width": rest}),
             ("ELAPSED", {"justify": "right"}),
         ):  # fmt: skip
             table.add_column(header, no_wrap=True, overflow="ellipsis", **cast(dict[str, Any], options))
@@ -362,17 +383,16 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
         [
             ("cell", found["cell"]),
             *((("drain", found["drain"]),) if found["drain"] else ()),
-            ("servers", _listed(found["counts"])),
+            ("servers", _listed(found["counts"]) if found["counts"] else "none"),
             *((("stopped", found["stopped"]),) if found["stopped"] else ()),
         ]
     )
     left = [each for each in found["left"] if each["stage"] != Stage.WAITING.value]
-    if left:
+    rows = [(each["stage"], each["name"], each["host"], each["reason"] or "", each["next"] or "") for each in left]
+    more = draw_servers(page, rows, SHOWN_LEFT)
+    if more:
         page.gap()
-        rows = [(each["name"], each["host"], each["stage"], each["reason"] or "", each["next"] or "") for each in left]
-        page.table(("server", "host", "stage", "why", "next"), rows[:SHOWN_LEFT])
-        if len(rows) > SHOWN_LEFT:
-            page.fields([("", f"and {len(rows) - SHOWN_LEFT} more: cellmove drain status {found['cell']}")])
+        page.fields([("", f"and {more} more: cellmove drain status {found['cell']}")])
     if found["ending"] is not None:
         page.gap()
         page.fields(_ending(found["ending"]))
@@ -393,9 +413,10 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
         [
             ("cell", found["cell"]),
             ("drain", found["drain"]),
-            ("state", found["state"] + (f", asked to {found['control']}" if found["control"] else "")),
+            ("state", said(found["state"]) + (f", asked to {found['control']}" if found["control"] else "")),
             ("runs", ", ".join(found["runs"]) or "none at work"),
             ("servers", _listed(found["counts"])),
+            *((("next", found["next"]),) if found["next"] else ()),
         ]
     )
     for key, headers in (("under_way", "elapsed"), ("soaking", "due in")):
@@ -409,10 +430,10 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
                 for each in found[key]
             ]  # fmt: skip
             page.table(("server", "stage", "from", "to", "move", headers), rows)
-    if found["trouble"]:
-        page.gap()
-        troubled = [
-            (each["server"]["name"], each["stage"], each["reason"] or "", each["next"] or "")
+    draw_servers(
+        page,
+        [
+            (each["stage"], each["server"]["name"], each["source_host"], each["reason"] or "", each["next"] or "")
             for each in found["trouble"]
-        ]
-        page.table(("server", "stage", "why", "next"), troubled)
+        ],
+    )

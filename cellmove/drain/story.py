@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.console import duration
 from cellmove.drain import figures
 from cellmove.drain.item import Bar, Stage, Story, Tale
-from cellmove.move import SCHEMA_VERSION, Entry, Phase, Step
+from cellmove.move import SCHEMA_VERSION, Entry, Phase, State, Step
 
 if TYPE_CHECKING:
     from cellmove.console import Page
@@ -181,8 +181,22 @@ def _tale_document(story: Story, tale: Tale) -> Document:
 def draw(page: Page, document: Document) -> None:
     """A drain for a person at a terminal: the sums, what somebody has to look at, the hosts."""
     page.fields(_head(document))
-    for stage in TROUBLE:
-        _draw_trouble(page, [one for one in document["servers"] if one["stage"] == stage])
+    draw_servers(
+        page,
+        [
+            (
+                stage.value,
+                one["server"]["name"] or one["server"]["id"],
+                one["source"]["host"],
+                one["reason"] or "",
+                *one["next"],
+                "",
+            )[:5]
+            for stage in TROUBLE
+            for one in document["servers"]
+            if one["stage"] == stage
+        ],
+    )
     for title, hosts in (("from", document["source_hosts"]), ("to", document["target_hosts"])):
         if hosts:
             page.gap()
@@ -193,7 +207,7 @@ def _head(document: Document) -> list[tuple[str, str]]:
     counts, pace, down = document["counts"], document["pace"], document["downtime"]
     rows = [
         ("drain", document["drain"]),
-        ("state", document["state"]),
+        ("state", said(document["state"])),
         ("cell", f"{document['cell']} -> {', '.join(document['to']) or 'any other'}"),
         ("when", f"{_minute(document['begun_at'])} to {_minute(document['told_at'])} UTC"),
         ("servers", f"{counts['servers']}{_listed(counts['stages'])}"),
@@ -208,19 +222,26 @@ def _head(document: Document) -> list[tuple[str, str]]:
     return rows
 
 
-def _draw_trouble(page: Page, found: Sequence[Document]) -> None:
-    """Servers of one stage; those with one reason and no command of their own share their lines."""
-    shared: dict[tuple[str, tuple[str, ...]], list[Document]] = {}
-    for one in found:
-        shared.setdefault((one["reason"] or "", tuple(one["next"])), []).append(one)
-    for (reason, commands), servers in shared.items():
-        names = [one["server"]["name"] or one["server"]["id"] for one in servers]
+def draw_servers(page: Page, found: Iterable[tuple[str, str, str, str, str]], limit: int = 0) -> int:
+    """Servers that somebody has to know of, as lines that fit any terminal; those with one reason and one command share theirs.
+
+    :param found: of each its stage, name, host, reason and the command to type
+    :param limit: how many such groups are drawn at most; 0: all
+    :returns: how many servers were left out
+    """
+    shared: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for stage, name, host, reason, command in found:
+        shared.setdefault((stage, reason, command), []).append((name, host))
+    groups = list(shared.items())
+    for (stage, reason, command), servers in groups[: limit or len(groups)]:
+        names = [name for name, _host in servers]
         more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        where = f" on {servers[0]['source']['host']}" if len(servers) == 1 else ""
+        where = f" on {servers[0][1]}" if len(servers) == 1 and servers[0][1] else ""
         page.gap()
-        rows = [(servers[0]["stage"], f"{', '.join(names[:SHOWN_NAMES])}{more}{where}")]
+        rows = [(stage, f"{', '.join(names[:SHOWN_NAMES])}{more}{where}")]
         rows += [("  why", reason)] if reason else []
-        page.fields(rows + [("  next", command) for command in commands])
+        page.fields(rows + ([("  next", command)] if command else []))
+    return sum(len(servers) for _key, servers in groups[limit or len(groups) :])
 
 
 def _host_row(sums: Mapping[str, Any]) -> tuple[str, ...]:
@@ -248,6 +269,11 @@ def _seconds(text: str) -> float:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
+
+
+def said(state: str) -> str:
+    """A drain's state for a person: the states are those of moves, and its servers are not taken back with it."""
+    return {State.ROLLED_BACK.value: "aborted", State.ROLLING_BACK.value: "being aborted"}.get(state, state)
 
 
 def _minute(text: str) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CHANGED = "changed"
 """Key of an action's result: whether it was this action that closed it."""
 
+SCHEDULER = "nova-scheduler reads which cells are disabled when it starts: send it SIGHUP, or restart it"
+
 
 def plan_of(cell_uuid: str, hosts: Sequence[str], *, closes_cell: bool) -> dict[str, Any]:
     """What the journal keeps of a drain's cordon, as plain JSON values.
@@ -68,12 +70,13 @@ def _cell_action(move: Move) -> Action:
         if intent["was_disabled"]:
             return {CHANGED: False}
         cells.set_disabled(context.gateway.api_engine, uuid, disabled=True)
-        context.note("nova-scheduler reads which cells are disabled when it starts: send it SIGHUP, or restart it")
+        context.note(SCHEDULER)
         return {CHANGED: True}
 
     def reopen(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
         if not intent["was_disabled"]:
             cells.set_disabled(context.gateway.api_engine, uuid, disabled=False)
+            context.note(SCHEDULER)
 
     title = f"disable {move.server_name} for scheduling".replace("{", "{{").replace("}", "}}")
     return Action("disable-cell", title, close, intend=before, undo=reopen)

@@ -1,0 +1,65 @@
+"""What an operator reads of a drain: results, and what is to be typed next."""
+
+from __future__ import annotations
+
+from tests.sandbox.drains import Drained, wait_until
+
+
+def test_bare_values_are_a_line_for_each_server_or_for_each_stage(cell: Drained) -> None:
+    (one,), (two,) = cell.add("one"), cell.add("two")
+    cell.process.control("lock", server=two.id)
+    assert cell.drain("--dry-run", "-f", "value").stdout == f"{one.id}\tmovable\t-\n{two.id}\trefused\tlocked\n"
+    assert cell.drain("-f", "value", expect=8).stdout == "moved\t1\nrefused\t1\n"
+    assert cell.cellmove("drain", "status", "-f", "value").stdout == "moved\t1\nrefused\t1\n"
+    shown = cell.cellmove("drain", "report", "-f", "value").stdout
+    assert shown == f"{one.id}\tmoved\t{cell.move('one').id}\n{two.id}\trefused\t-\n"
+
+
+def test_each_line_says_what_begins_and_where_to(cell: Drained) -> None:
+    cell.add("one")
+    lines = [line for line in cell.lines("--soak", "1s") if line["server"]]
+    assert [(line["event"], line["step"]) for line in lines] == [
+        ("server-begun", None), ("step", "prep-dest"), ("step", "prep-source"), ("step", "finish"),
+        ("server-soaking", None), ("server-confirming", None), ("step", "confirm"), ("server-moved", None),
+    ]  # fmt: skip
+    assert {line["target_host"] for line in lines[1:]} == {cell.where("one")}
+
+
+def test_what_to_type_next_is_said_by_status(cell: Drained) -> None:
+    cell.add("one", "two")
+    cell.drain("--limit", "1", expect=9)
+    assert cell.status()["next"] == "cellmove drain-cell cell1 --limit 1"
+    shown = cell.cellmove("drain", "pause").stdout
+    assert "asked to pause" in shown
+    assert "next     cellmove drain resume cell1" in shown
+    cell.cellmove("drain", "resume")
+    cell.drain()
+    assert cell.status()["next"] is None
+
+
+def test_an_aborted_drain_is_called_so(cell: Drained) -> None:
+    cell.add("one", "two")
+    cell.drain("--limit", "1", expect=9)
+    ended = cell.cellmove("drain", "abort")
+    assert "state    aborted\n" in ended.stdout
+    assert "nova-scheduler" in ended.stderr, "it has to read again which cells are disabled"
+    assert "state    aborted\n" in cell.cellmove("drain", "report").stdout
+    assert "is aborted" in cell.cellmove("drain", "pause", expect=5).stderr
+
+
+def test_a_run_that_is_aborted_says_when_the_cell_is_open_again(cell: Drained) -> None:
+    cell.add("one", "two", "three")
+    cell.pace(0.2)
+    run = cell.begin()
+    wait_until(lambda: cell.journal.drains() and cell.status()["under_way"], "it is at work")
+    cell.cellmove("drain", "abort")
+    assert run.end() == 9
+    assert "cell1 is open to new servers again" in run.err.read_text()
+
+
+def test_an_empty_cell_is_said_to_be_empty_as_often_as_one_asks(cell: Drained) -> None:
+    cell.add("one")
+    cell.drain()
+    again = cell.drain()
+    assert "servers  none" in again.stdout
+    assert "the cell can be deleted; type, in this order:" in again.stdout

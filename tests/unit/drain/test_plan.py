@@ -1,0 +1,50 @@
+"""What a person reads of a cell that is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cellmove.console import Page
+from cellmove.drain import plan
+from cellmove.drain.item import Census, Item, Verdict
+from cellmove.drain.room import Room
+from cellmove.drain.wish import Wish
+
+ONE = Item("id-1", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
+LOCKED = {"verdict": Verdict.REFUSED, "codes": ("locked",), "reasons": ("it is locked by its owner " * 6,)}
+ROOM = Room("cell2", ("c2-host1",), {"VCPU": 64.0}, {"VCPU": 1.0})
+
+
+def shown(*items: Item, width: int | None = None) -> str:
+    found = plan.make(Census("cell1", items, len(items)), Wish(), [ROOM], [])
+    page = Page(width)
+    plan.draw(page, plan.document(found, "cellmove drain-cell cell1"))
+    return page.text
+
+
+def many(number: int, **values: Any) -> list[Item]:
+    return [replace(ONE, server_id=f"id-{each}", name=f"web-{each}", **values) for each in range(number)]
+
+
+@pytest.mark.parametrize("number", [2, plan.SHOWN + 1])
+def test_a_narrow_terminal_shows_names_and_whole_reasons(number: int) -> None:
+    text = shown(*many(number, **LOCKED), width=80)
+    assert "web-0" in text
+    assert "…\n" not in text
+    assert " ".join(text.split()).count("it is locked by its owner") % 6 == 0
+
+
+def test_the_command_that_moves_them_comes_last() -> None:
+    assert shown(ONE).splitlines()[-1] == "next  cellmove drain-cell cell1"
+
+
+def test_where_nothing_can_be_moved_nothing_is_said_about_how() -> None:
+    text = shown(replace(ONE, **LOCKED))
+    assert not any(word in text for word in ("takes", "fits", "next"))
+
+
+def test_without_servers_there_is_little_to_say() -> None:
+    assert shown().splitlines()[2] == "servers  0: 0 movable, 0 skipped, 0 refused"
