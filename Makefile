@@ -46,6 +46,7 @@ mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a
 test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every lost journal (hours)
 	$(BIN)/python -m tests.sandbox.proof --long
 	$(BIN)/python -m tests.sandbox.lost
+	$(BIN)/python -m tests.sandbox.storm --long
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --dist loadgroup --durations=5
