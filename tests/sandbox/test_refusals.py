@@ -14,8 +14,8 @@ import pytest
 import cellmove
 from cellmove import preflight
 from cellmove.move import LOSSES
-from tests.sandbox.place import Sandbox
-from tests.sandbox.refusals import CASES, Case, Change
+from tests.sandbox.place import Sandbox, change_cloud
+from tests.sandbox.refusals import CASES, Case
 from tests.sandbox.rig import copy_databases, put_databases_back
 
 PACKAGE = Path(cellmove.__file__).parent
@@ -63,20 +63,10 @@ def broken(sandbox: Sandbox) -> Iterator[Sandbox]:
     sandbox.made.clear()
 
 
-def apply(sandbox: Sandbox, change: Change, server_id: str) -> None:
-    """Change the cloud: its databases, and its world."""
-    cloud = sandbox.process.cloud()
-    before = asdict(cloud.world)
-    change(cloud, server_id)
-    changed = {name: value for name, value in asdict(cloud.world).items() if value != before[name]}
-    if changed:
-        sandbox.process.control("world", **changed)
-
-
 def plan(sandbox: Sandbox, case: Case, tmp_path: Path) -> tuple[int, dict[str, Any]]:
     """Boot the server, change the cloud, and ask."""
     server = sandbox.boot("bad", **case.boot)
-    apply(sandbox, case.change, server.id)
+    change_cloud(sandbox, case.change, server.id)
     env = dict(case.env)
     if case.config:
         config = tmp_path / "config.toml"
@@ -148,7 +138,7 @@ def test_the_document_lists_every_code_with_its_level() -> None:
 def test_only_what_is_named_is_accepted_and_it_is_remembered(sandbox: Sandbox) -> None:
     server = sandbox.boot("both", ports=1)
     for code in ("loses-ephemeral", "loses-swap"):
-        apply(sandbox, CASES[code][0].change, server.id)
+        change_cloud(sandbox, CASES[code][0].change, server.id)
     words = ("migrate", server.name, "--host", "c2-host1")
     refused = sandbox.cellmove(*words, "--accept-loss", "swap", "-f", "json", expect=5)
     assert [check["code"] for check in refused.json["checks"] if check["level"] == "refusal"] == ["loses-ephemeral"]
