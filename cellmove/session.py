@@ -212,7 +212,9 @@ def resume_all(session: Session) -> list[Move]:
     :raises Stopped: when any could not; its message lists them, each with what to type next
     :raises Unreachable: the journal; or what every one of them needs, and none went on
     """
-    done, failures, went_on = [], [], False
+    done: list[Move] = []
+    failures: list[tuple[Move, CellmoveError]] = []
+    went_on = False
     for move in session.journal.all_moves():
         if not move.is_open:
             continue
