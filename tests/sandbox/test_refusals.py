@@ -23,6 +23,16 @@ DOCUMENT = PACKAGE.parent / "docs" / "preflight.md"
 PASSED_ON = {"code", "rule.code", "found.code"}
 """Where a code comes from somewhere else that is looked at as well."""
 
+NEEDS_A_THIRD_CELL = dict.fromkeys(
+    ("target-conductor-down", "no-live-compute", "target-too-old", "availability-zone", "no-room", "leftovers", "schema",
+     "shared-disk-store", "disk-store-unknown"),
+    "warning",
+)  # fmt: skip
+"""Documented levels without a case here: it takes another healthy cell to go to, and the sandbox has two in all."""
+
+UNREACHED = {"target-unreachable": "refusal"}
+"""Without a case here: of the only cell there is, it ends with 4 instead of a list of checks."""
+
 
 def codes_in_the_source() -> set[str]:
     """Every code that the checks can give, read from their source."""
@@ -132,7 +142,8 @@ def test_the_document_lists_every_code_with_its_level() -> None:
     listed = {cells[1].strip().strip("`"): cells[2].strip() for cells in rows}
     assert set(listed) == codes_in_the_source()
     for code, cases in CASES.items():
-        assert {case.level for case in cases} <= set(listed[code].split(", ")), code
+        without = NEEDS_A_THIRD_CELL.get(code, UNREACHED.get(code, ""))
+        assert {case.level for case in cases} == set(listed[code].split(", ")) - {without}, code
 
 
 def test_only_what_is_named_is_accepted_and_it_is_remembered(sandbox: Sandbox) -> None:
