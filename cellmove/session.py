@@ -229,20 +229,35 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
 def resume_all(session: Session) -> list[Move]:
     """Resume every open move; one that cannot go on does not keep the others from it.
 
-    :raises Stopped: when any could not; its message lists them
+    :raises Stopped: when any could not; its message lists them, each with what to type next
+    :raises Unreachable: the journal; or what every one of them needs, and none went on
     """
-    done, failures = [], []
+    done: list[Move] = []
+    failures: list[tuple[Move, CellmoveError]] = []
+    went_on = False
     for move in session.journal.all_moves():
-        if move.is_open:
-            try:
-                done.append(resume(session, move))
-            except (Usage, Unreachable, Interrupted):
-                raise
-            except CellmoveError as error:
-                failures.append(f"{move.id} ({move.server_name}): {error.message}")
+        if not move.is_open:
+            continue
+        try:
+            done.append(resume(session, move))
+            went_on = went_on or done[-1] != move
+        except Interrupted:
+            raise
+        except CallError as error:
+            failures.append((move, Stopped(str(error), next_command=f"cellmove resume {move.id}")))
+        except CellmoveError as error:
+            session.journal.move(move.id)  # without the journal there is nothing to go on with
+            failures.append((move, error))
     if failures:
-        raise Stopped("\n".join(failures), next_command="cellmove list")
+        nothing_reached = not went_on and all(isinstance(error, Unreachable) for _, error in failures)
+        kind = Unreachable if nothing_reached else Stopped
+        raise kind("\n".join(_left_open(*failure) for failure in failures), next_command="cellmove list")
     return done
+
+
+def _left_open(move: Move, error: CellmoveError) -> str:
+    again = error.next_command or f"cellmove resume {move.id}"
+    return f"{move.id} ({move.server_name}): {error.message}; next: {again}"
 
 
 def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
