@@ -473,6 +473,10 @@ def show(options: Options, reference: str) -> None:
     answer_move(options, run, move, detailed=True)
 
 
+cli.add_command(drain_cell)
+cli.add_command(drain)
+
+
 @cli.command(short_help="Show what cellmove does, in an embedded cloud.")
 @click.option(
     "--pace", type=click.FloatRange(0.05, 5.0), default=0.2, show_default=True, metavar="SECONDS",
@@ -492,10 +496,6 @@ def demo(pace: float) -> None:
 
     with install_signals():
         demonstration.show(pace)
-
-
-cli.add_command(drain_cell)
-cli.add_command(drain)
 
 
 def main() -> None:

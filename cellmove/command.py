@@ -30,10 +30,10 @@ EXIT_CODES = {
     "3": "stopped part-way; the journal knows where, and the next command is printed",
     "4": "something cannot be reached or does not let us in; nothing was written",
     "5": "refused by a check; nothing was written",
-    "6": "another run is working on this server",
+    "6": "another run is working on this server, or emptying this cell",
     "7": "taking back failed as well; what is left to do is printed",
-    "8": "drain-cell: through, but some servers failed, or were skipped or refused",
-    "9": "drain-cell: stopped by its window or a stop rule; servers wait for the next run",
+    "8": "drain-cell: through, but servers failed, or were skipped or refused",
+    "9": "drain-cell: stopped by its window, a limit or a stop rule; servers wait for the next run",
     "10": "audit: leftovers were found that are still there",
     "130": "interrupted by SIGINT (143: by SIGTERM) after the journal was brought up to date",
 }
@@ -125,12 +125,16 @@ def install_signals() -> Iterator[Signals]:
 # the group: options, and how errors end a command
 
 
-class Commands(click.Group):
-    """The group of commands; the one place where errors become lines and exit codes."""
+class InOrder(click.Group):
+    """A group whose commands are listed in the order in which they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which a move needs them."""
+        """The commands in the order in which they were added."""
         return list(self.commands)
+
+
+class Commands(InOrder):
+    """The group of commands; the one place where errors become lines and exit codes."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command line and exit with the code of its consequence."""

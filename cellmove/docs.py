@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -11,6 +11,7 @@ import click
 from cellmove import settings
 from cellmove.cli import cli
 from cellmove.command import EXIT_CODES
+from cellmove.options import option_groups
 
 FILES = (
     ("nova.conf", "databases, message buses and neutron's credential; see --nova-conf"),
@@ -21,6 +22,9 @@ FILES = (
     ),
     ("clouds.yaml", "the operator's admin rights; see --os-cloud and OS_CLOUD"),
 )
+RELATED = {"cellmove-drain-cell": ("cellmove-drain",), "cellmove-drain": ("cellmove-drain-cell",)}
+"""Pages that belong together although neither is above the other."""
+
 ENVIRONMENT = (
     ("CELLMOVE_CONFIG", "as --config"),
     *((variable, f"the setting {name}") for name, variable in settings.ENVIRONMENT.items()),
@@ -29,22 +33,20 @@ ENVIRONMENT = (
 )
 
 
-def commands() -> Mapping[str, click.Command]:
-    """Every command by the words that are typed after ``cellmove``; groups and what is in them."""
-    found: dict[str, click.Command] = {}
-    for name, command in cli.commands.items():
-        found[name] = command
-        inner = command.commands if isinstance(command, click.Group) else {}
-        found |= {f"{name} {verb}": one for verb, one in inner.items()}
-    return found
-
-
 def man_pages() -> Mapping[str, str]:
     """Every page by its file name."""
-    pages = {"cellmove.1": _page(cli, "cellmove")}
-    for words, command in commands().items():
-        pages[f"cellmove-{words.replace(' ', '-')}.1"] = _page(command, f"cellmove {words}")
+    pages = {"cellmove.1": _page(cli, ("cellmove",))}
+    for words, command in commands():
+        pages[f"{'-'.join(('cellmove', *words))}.1"] = _page(command, ("cellmove", *words))
     return pages
+
+
+def commands(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command, and those of groups after their group, each with the words that name it."""
+    for name, command in group.commands.items():
+        yield (*above, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*above, name))
 
 
 def write(directory: Path) -> list[Path]:
@@ -58,31 +60,42 @@ def write(directory: Path) -> list[Path]:
     return written
 
 
-def _page(command: click.Command, line: str) -> str:
-    is_top = command is cli
-    inner = command.commands if isinstance(command, click.Group) else {}
+def _page(command: click.Command, words: tuple[str, ...]) -> str:
     top = click.Context(cli, info_name="cellmove", help_option_names=cli.context_settings["help_option_names"])
-    context = top if is_top else click.Context(command, info_name=line, parent=top)
-    title = line.replace(" ", "-")
+    context = top if command is cli else click.Context(command, info_name=" ".join(words), parent=top)
+    title = "-".join(words)
     what = command.short_help or (command.help or "").split("\n", 1)[0]
     lines = [f'.TH {title.upper()} 1 "" "cellmove" "Moving servers between cells"', ".SH NAME"]
     lines.append(f"{_roff(title)} \\- {_roff(what.rstrip('.')[:1].lower() + what.rstrip('.')[1:])}")
     pieces = " ".join(command.collect_usage_pieces(context))
-    lines += [".SH SYNOPSIS", f".B {_roff(line)}", _roff(pieces), ".SH DESCRIPTION", *_paragraphs(command.help or "")]
-    lines.append(".SH OPTIONS")
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record and isinstance(parameter, click.Option):
-            lines += [".TP", f"\\fB{_roff(record[0])}\\fR", _roff(record[1])]
-    if inner:
-        pages = ((f"{title}-{name}(1)", one.short_help) for name, one in inner.items())
-        lines += [".SH COMMANDS", *_listed(pages)]
-    if is_top:
+    lines += [".SH SYNOPSIS", f".B {_roff(' '.join(words))}", _roff(pieces)]
+    lines += [".SH DESCRIPTION", *_paragraphs(command.help or ""), *_options(command, context)]
+    if isinstance(command, click.Group):
+        own = ((f"{title}-{name}(1)", one.short_help) for name, one in command.commands.items())
+        lines += [".SH COMMANDS", *_listed(own)]
+    if command is cli:
         lines += [".SH ENVIRONMENT", *_listed(ENVIRONMENT), ".SH FILES", *_listed(FILES)]
     lines += [".SH EXIT STATUS", *_listed(EXIT_CODES.items()), ".SH SEE ALSO"]
-    others = [f"{title}-{name}" for name in inner] + ([] if is_top else ["cellmove"])
-    lines.append(",\n".join(f".BR {_roff(other)} (1)" for other in others))
+    lines.append(",\n".join(f".BR {_roff(other)} (1)" for other in _related(command, words)))
     return "\n".join(lines) + "\n"
+
+
+def _options(command: click.Command, context: click.Context) -> list[str]:
+    lines = [".SH OPTIONS"]
+    for heading, options in option_groups(command, context):
+        if heading != "Options":
+            lines.append(f".SS {_roff(heading)}")
+        elif len(lines) > 1:
+            lines.append(".SS Other options")
+        lines += _listed(record for each in options if (record := each.get_help_record(context)))
+    return lines
+
+
+def _related(command: click.Command, words: tuple[str, ...]) -> list[str]:
+    """The pages that one page names: of a group its commands', of all but the first the one above."""
+    title, above = "-".join(words), ["-".join(words[:-1])] if len(words) > 1 else []
+    others = [f"{title}-{name}" for name in command.commands] if isinstance(command, click.Group) else []
+    return [*above, *others, *(each for each in RELATED.get(title, ()) if each not in above)]
 
 
 def _listed(pairs: Iterable[tuple[str, str | None]]) -> list[str]:

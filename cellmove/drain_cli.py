@@ -10,14 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove.command import Options, Run, Signals, answer, running
+from cellmove.command import InOrder, Options, Run, Signals, answer, running
 from cellmove.errors import CellmoveError, Unreachable
-from cellmove.options import command_line, output_options, pass_options, probe_option, yes_option
+from cellmove.move import LOSSES
+from cellmove.options import Grouped, command_line, output_options, pass_options, probe_option, yes_option
 
 if TYPE_CHECKING:
     from cellmove.drain.wish import Wish
 
 _ORDERS = ("smallest", "largest", "oldest", "host")
+
+
+HEADINGS = {
+    "--dry-run": "What to do",
+    "--include": "Which servers",
+    "--to": "Where to",
+    "--parallel": "How many at once, over all runs that empty this cell",
+    "--window": "When to begin with servers, by this machine's clock; what was begun is always finished",
+    "--probe": "When a server has arrived",
+    "--yes": "Options",
+}
+"""What stands above groups of options in the help."""
 
 
 def _number(name: str, what: str, default: int | None = 0) -> Callable[[Any], Any]:
@@ -28,36 +41,42 @@ def _number(name: str, what: str, default: int | None = 0) -> Callable[[Any], An
 def wish_options(function: Any) -> Any:
     """Everything that can be asked of a drain, in the order in which its help shows it."""
     decorators = (
-        click.option("--to", multiple=True, metavar="CELL", help="A cell that takes servers; may be given again. Default: every other one."),
-        _number("--parallel", "How many servers are under way at once. Default: 1.", 1),
-        _number("--per-source-host", "How many of them from one host at most."),
-        _number("--per-target-host", "How many of them to one host at most."),
-        _number("--per-project", "How many of them of one project at most."),
-        click.option("--order", type=click.Choice(_ORDERS), default="smallest", show_default=True,
-                     help="Which servers go first; host: one host after the other."),
+        click.option("--no-cordon", is_flag=True, help="Leave the cell that is emptied open to new servers."),
         click.option("--include", multiple=True, metavar="KIND=PATTERN",
-                     help="Only these: project, flavor, host, tag, name or state. Of one kind any has to match."),
-        click.option("--exclude", multiple=True, metavar="KIND=PATTERN", help="Not these."),
-        _number("--limit", "Begin with so many servers at most in this run."),
-        click.option("--flavor-map", multiple=True, metavar="OLD=NEW", help="Resize servers of one flavor to another on their way."),
-        click.option("--confirm", default="verified", show_default=True, metavar="never|verified|after:24h",
-                     help="When a moved server is confirmed, if it is what it was."),
-        click.option("--soak", default="", metavar="DURATION",
-                     help="Let each server run at the target for so long (10m) before it is verified once more and confirmed."),
-        click.option("--on-unverified", type=click.Choice(("keep", "revert")), default="keep", show_default=True,
-                     help="What becomes of a server that is not what it was: left in VERIFY_RESIZE, or reverted."),
-        probe_option,
-        _number("--max-failures", "Begin with nothing new after so many failures; 0: go on whatever fails. Default: 1.", None),
-        click.option("--until", default="", metavar="HH:MM", help="Begin with nothing new from then on."),
-        click.option("--window", default="", metavar="HH:MM-HH:MM", help="Begin with servers only within these hours."),
-        click.option("--days", default="", metavar="DAYS", help="Only on these days: mon-fri, sat,sun."),
+                     help="Only servers that match. KIND is project, flavor, host, tag, name or state; PATTERN may hold * and ?. "
+                     "May be given more than once: one of each kind has to match."),
+        click.option("--exclude", multiple=True, metavar="KIND=PATTERN", help="No servers that match; written as --include."),
+        click.option("--order", type=click.Choice(_ORDERS), default="smallest", show_default=True,
+                     help="Which go first: those with the smallest or largest local disk, the oldest, or host after host."),
+        _number("--limit", "Begin with at most N servers in this run. Default: no limit."),
+        click.option("--force-locked", is_flag=True, help="Move locked servers as well."),
+        click.option("--accept-loss", multiple=True, metavar="NAME[,NAME…]",
+                     help="Move servers although this is lost: " + ", ".join(LOSSES) + "."),
+        click.option("--to", multiple=True, metavar="CELL",
+                     help="A cell that takes servers. May be given more than once. Default: every other cell."),
+        click.option("--flavor-map", multiple=True, metavar="OLD=NEW",
+                     help="Resize servers of flavor OLD to flavor NEW on their way. May be given more than once."),
         click.option("--min-free", type=click.FloatRange(0, 99), default=0, metavar="PERCENT",
-                     help="Leave so much of each resource of a target cell free."),
-        click.option("--pause-file", default="", metavar="FILE", help="Begin with nothing new while this file is there."),
-        click.option("--no-cordon", is_flag=True, help="Leave the cell open to new servers."),
-        click.option("--force-locked", is_flag=True, help="Move locked servers, too."),
-        click.option("--accept-loss", multiple=True, metavar="NAME[,NAME…]", help="Move servers although this is lost: see cellmove-plan(1)."),
-        _number("--max-hosts", "Try at most so many of the hosts that the scheduler offers for a server."),
+                     help="Keep so much of the vCPUs, the memory and the disk of each target cell free. Default: 0."),
+        _number("--max-hosts", "Try at most N of the hosts that the scheduler offers for a server. Default: all of them."),
+        _number("--parallel", "Servers under way. Default: 1.", 1),
+        _number("--per-source-host", "Of these at most N from one host. Default: no limit."),
+        _number("--per-target-host", "Of these at most N to one host. Default: no limit."),
+        _number("--per-project", "Of these at most N of one project. Default: no limit."),
+        click.option("--window", default="", metavar="HH:MM-HH:MM", help="Only between these times; it may go over midnight."),
+        click.option("--days", default="", metavar="DAYS",
+                     help="Only on these days: mon-fri, or sat,sun. A night belongs to the day on which it begins."),
+        click.option("--until", default="", metavar="HH:MM", help="Not after the next HH:MM."),
+        _number("--max-failures", "Not after N servers have failed in this run; 0: however many fail. Default: 1.", None),
+        click.option("--pause-file", default="", metavar="FILE", help="Not while FILE is there."),
+        probe_option,
+        click.option("--confirm", default="verified", show_default=True, metavar="never|verified|after:DURATION",
+                     help="When to confirm a server that is what it was: never, so that it stays in VERIFY_RESIZE; as soon as "
+                     "that is verified; or by the first run so long after its move (24h, 2d)."),
+        click.option("--soak", default="", metavar="DURATION",
+                     help="Wait so long (90s, 10m), and verify it once more before it is confirmed. Default: no wait."),
+        click.option("--on-unverified", type=click.Choice(("keep", "revert")), default="keep", show_default=True,
+                     help="What becomes of a server that is not what it was: kept in VERIFY_RESIZE for you to look at, or reverted."),
     )  # fmt: skip
     for decorate in reversed(decorators):
         function = decorate(function)
@@ -66,7 +85,6 @@ def wish_options(function: Any) -> Any:
 
 def _wish(given: dict[str, Any]) -> Wish:
     from cellmove.drain import wish
-    from cellmove.move import LOSSES
 
     losses = tuple(
         dict.fromkeys(name.strip() for text in given["accept_loss"] for name in text.split(",") if name.strip())
@@ -109,28 +127,34 @@ def _again(cell: str, given: dict[str, Any]) -> str:
     return command_line("drain-cell", cell, *words)
 
 
-@click.command("drain-cell", short_help="Move every server out of a cell.")
+@click.command("drain-cell", cls=Grouped, headings=HEADINGS, short_help="Move every server out of a cell.")
 @click.argument("cell", metavar="CELL")
-@click.option("--dry-run", is_flag=True, help="Only look: every server, what would become of it, and why.")
-@click.option("--abort", "aborts", is_flag=True, help="Begin with nothing new, and open the cell again.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only look: which servers would move, which would not and why. Writes nothing."
+)
+@click.option(
+    "--abort", "aborts", is_flag=True, help="Begin with no more servers, and open the cell again, as drain abort does."
+)
 @wish_options
 @yes_option
 @output_options
 @pass_options
 def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **given: Any) -> None:
-    """Move every server out of a cell, several at once, on from wherever an earlier run stopped.
+    """Move every server out of a cell, several at once, and go on wherever an earlier run stopped.
 
-    CELL is a name or UUID. First every server is looked at: it is movable, skipped (a filter, the tag
-    cellmove:skip) or refused. Then the cell is closed to new servers, and one server after the other is
-    looked at again, moved, verified and confirmed. The same command goes on tomorrow, and after a crash:
-    what was under way is brought to its end first. Exit code 8 says that servers failed or were left where
-    they are, 9 that servers wait for the next run.
+    CELL is a name or UUID. First every server is looked at: it can be moved, is skipped (a filter, or its
+    tag cellmove:skip), or is refused by a check. The cell is closed to new servers. Then each server is
+    looked at again, moved, verified and confirmed.
+
+    The same command goes on tomorrow, and after a crash; what was under way comes first. A signal lets
+    guests that are down come up first, a second one does not. Exit code 8 says that it is through, but
+    servers failed or were left where they are; 9 says that servers wait for the next run.
 
     \b
     Example:
       cellmove drain-cell cell1 --dry-run
       cellmove drain-cell cell1 --to cell2 --parallel 4 --window 22:00-06:00 --days mon-thu
-      cellmove drain-cell cell1 --include host=c1-old* --limit 10 --soak 10m --probe tcp:22
+      cellmove drain-cell cell1 --include 'host=c1-old*' --limit 10 --soak 10m --probe tcp:22
       cellmove drain-cell cell1 --abort
     """
     if dry_run and aborts:
@@ -211,9 +235,11 @@ def _drawn(options: Options) -> Iterator[tuple[Run, Any]]:
 # the same from another terminal
 
 
-@click.group("drain", short_help="Look at a drain, hold it, take it back.")
+@click.group("drain", cls=InOrder, short_help="Look at the emptying of a cell, pause or abort it.")
 def drain() -> None:
-    """Look at the draining of a cell, hold it, take it back: from any terminal, while a run is at work.
+    """Look at the emptying of a cell, pause it, go on, abort it: from any terminal, also while a run is at work.
+
+    Runs are begun, and gone on with, by cellmove drain-cell.
 
     \b
     Example:
@@ -225,14 +251,14 @@ def drain() -> None:
 _cell = click.argument("cell", metavar="[CELL]", required=False)
 
 
-@drain.command("status", short_help="Where a drain stands.")
+@drain.command("status", short_help="Show where the emptying of a cell stands.")
 @_cell
 @output_options
 @pass_options
 def status(options: Options, cell: str | None) -> None:
-    """Show where the draining of a cell stands: what is under way, what waits, what went wrong. Only reads the journal.
+    """Show where the emptying of a cell stands: what is under way, what waits, what went wrong, what to type next.
 
-    CELL is a name or UUID; it may be left out when there is only one that it can be.
+    CELL is a name or UUID; it may be left out when there is only one that it can be. Only the journal is read.
 
     \b
     Example:
@@ -260,12 +286,15 @@ def _control(options: Options, cell: str | None, verb: str) -> None:
     answer(options, found, draw_status)
 
 
-@drain.command("pause", short_help="Begin with nothing new.")
+@drain.command("pause", short_help="Begin with no more servers for now.")
 @_cell
 @output_options
 @pass_options
 def pause(options: Options, cell: str | None) -> None:
-    """Let the runs of a drain begin with nothing new; what is under way is finished. Holds until drain resume.
+    """Let runs begin with no more servers; what is under way is finished, and confirmed when it is due.
+
+    CELL is a name or UUID. It holds, also for runs that begin later, until cellmove drain resume. Unlike
+    --pause-file it holds on every machine that shares the journal.
 
     \b
     Example:
@@ -279,7 +308,9 @@ def pause(options: Options, cell: str | None) -> None:
 @output_options
 @pass_options
 def resume(options: Options, cell: str | None) -> None:
-    """Let the runs of a drain begin with servers again.
+    """Let runs begin with servers again, after drain pause. It starts no run.
+
+    CELL is a name or UUID.
 
     \b
     Example:
@@ -288,14 +319,15 @@ def resume(options: Options, cell: str | None) -> None:
     _control(options, cell, "resume")
 
 
-@drain.command("abort", short_help="Begin with nothing new, and open the cell again.")
+@drain.command("abort", short_help="Begin with no more servers, and open the cell again.")
 @_cell
 @output_options
 @pass_options
 def abort(options: Options, cell: str | None) -> None:
-    """End a drain: nothing new is begun, what is under way is finished, and the cell is opened to new servers again.
+    """Begin with no more servers, finish what is under way, and open the cell to new servers again.
 
-    What was closed before the drain stays closed. While a run is at work, that run opens the cell when it ends.
+    CELL is a name or UUID. Servers that were moved stay where they are. What was closed to new servers
+    before stays closed. While a run is at work, that run opens the cell when it ends.
 
     \b
     Example:
@@ -316,16 +348,18 @@ def _abort(options: Options, cell: str | None) -> None:
     answer(options, found, draw_status)
 
 
-@drain.command("report", short_help="What became of a drain's servers.")
+@drain.command("report", short_help="Show what became of a cell's servers.")
 @_cell
-@click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False), help="Write one HTML page to look at.")
+@click.option(
+    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False), help="Write it as one HTML page as well."
+)
 @output_options
 @pass_options
 def report(options: Options, cell: str | None, page: str | None) -> None:
-    """Show what became of the servers of a drain: when, how long each was down, what failed and why.
+    """Show what became of the servers of a cell: how many moved, how fast, how long guests were down, what failed and why.
 
-    With --html it is one page that needs nothing else: the time line of every server, downtimes, failures,
-    hosts. Only reads the journal.
+    CELL is a name or UUID. The page that --html writes needs nothing else, and holds the time line of
+    every server as well. Only the journal is read.
 
     \b
     Example:

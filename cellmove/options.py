@@ -14,6 +14,36 @@ from cellmove.move import LOSSES
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Grouped(click.Command):
+    """A command whose help shows its options under headings.
+
+    :param headings: the heading that stands above an option, and above those that are declared after it
+    """
+
+    def __init__(self, *arguments: Any, headings: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.headings = headings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each group of options in a section of its own."""
+        for heading, options in option_groups(self, ctx):
+            with formatter.section(heading):
+                formatter.write_dl([record for each in options if (record := each.get_help_record(ctx)) is not None])
+
+
+def option_groups(command: click.Command, context: click.Context) -> list[tuple[str, list[click.Option]]]:
+    """The options of a command by their headings; the heading is "Options" where nothing else is said."""
+    headings = command.headings if isinstance(command, Grouped) else {}
+    groups: list[tuple[str, list[click.Option]]] = []
+    for each in command.get_params(context):
+        if isinstance(each, click.Option):
+            heading = headings.get(each.opts[-1], "" if groups else "Options")
+            if heading:
+                groups.append((heading, []))
+            groups[-1][1].append(each)
+    return groups
+
+
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     """A callback that keeps an option's value for the whole command line."""
 

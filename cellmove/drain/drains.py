@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from cellmove.events import Event
     from cellmove.session import Session
 
+COMMAND = "command"
+"""Key beside the wish under which the queue keeps the last run's command."""
+
 
 @dataclass(frozen=True)
 class Show:
@@ -150,7 +153,7 @@ def _run(
 ) -> Ended:  # fmt: skip
     """Close the cell if that is not done yet, and work until nothing may be begun."""
     queue = _queue(session, record)
-    queue.prepare(to_document(plan.wish))
+    queue.prepare(to_document(plan.wish) | {COMMAND: again})
     if not _is_shared(session):
         queue.bury()
     began = queue.beat(session.clock.utc_now().timestamp())
@@ -324,7 +327,7 @@ def status(session: Session, record: Move) -> dict[str, Any]:
         "control": (queue.control() or None) if record.is_open else None,
         "runs": runs,
         "next": _next(record, queue, runs),
-        "wish": queue.wish(),
+        "wish": {name: value for name, value in queue.wish().items() if name != COMMAND},
         "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
         "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
         "soaking": [_task_document(task, now) for task in tasks if task.stage is Stage.SOAKING],
@@ -337,14 +340,14 @@ def status(session: Session, record: Move) -> dict[str, Any]:
 
 
 def _next(record: Move, queue: Queue, runs: Sequence[str]) -> str | None:
-    """What to type that this drain goes on: as it was begun, or lets its run begin with servers again."""
+    """What to type that this drain goes on: the last run's command, or what lets a run begin with servers again."""
     if not record.is_open:
         return None
     if record.state is State.ROLLING_BACK or queue.control() == "abort":
         return None if runs else f"cellmove drain abort {record.server_name}"
     if queue.control() == "pause":
         return f"cellmove drain resume {record.server_name}"
-    return None if runs else str(record.plan["command"])
+    return None if runs else str(queue.wish().get(COMMAND) or record.plan["command"])
 
 
 def _task_document(task: Task, now: float) -> dict[str, Any]:

@@ -26,9 +26,11 @@ def test_each_line_says_what_begins_and_where_to(cell: Drained) -> None:
 
 
 def test_what_to_type_next_is_said_by_status(cell: Drained) -> None:
-    cell.add("one", "two")
+    cell.add("one", "two", "three")
     cell.drain("--limit", "1", expect=9)
     assert cell.status()["next"] == "cellmove drain-cell cell1 --limit 1"
+    cell.drain("--limit", "1", "--parallel", "2", expect=9)
+    assert cell.status()["next"] == "cellmove drain-cell cell1 --limit 1 --parallel 2"
     shown = cell.cellmove("drain", "pause").stdout
     assert "asked to pause" in shown
     assert "next     cellmove drain resume cell1" in shown
