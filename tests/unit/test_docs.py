@@ -65,7 +65,7 @@ def test_every_exit_code_is_in_the_table_of_the_readme(code: str) -> None:
 
 
 def test_nothing_in_a_page_is_a_roff_request_by_accident() -> None:
-    known = {".TH", ".SH", ".B", ".BR", ".PP", ".TP", ".nf", ".fi"}
+    known = {".TH", ".SH", ".B", ".BR", ".PP", ".TP", ".nf", ".fi", ".SS"}
     for text in docs.man_pages().values():
         assert {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))} <= known
 
