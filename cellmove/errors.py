@@ -74,6 +74,14 @@ class Unreachable(CellmoveError):
     exit_code = 4
 
 
+class JournalUnreachable(Unreachable):
+    """It is the journal: without it nothing more may be begun."""
+
+
+class JournalLost(Stopped):
+    """The journal was lost in the middle of a move."""
+
+
 class Refused(CellmoveError):
     """A check said no before anything was written."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmove import seal
-from cellmove.errors import Locked, Refused, Stopped, Unreachable, Usage, scrub
+from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, Usage, scrub
 from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Journal:
         except DBAPIError as error:
             if _is_corrupt(error):
                 raise _is_damaged(self.location, _words(error)) from None
-            raise Unreachable(
+            raise JournalUnreachable(
                 f"the journal {self.location} cannot be written or read: {_words(error)}",
                 state="nothing was sent to the cloud after the last action shown",
                 next_command="cellmove resume --all  (when the journal is well again)",
@@ -360,7 +360,7 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
 
 
 def _is_damaged(location: str, how: str) -> Unreachable:
-    return Unreachable(
+    return JournalUnreachable(
         f"the journal {location} is damaged: {how}",
         state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
         next_command=(

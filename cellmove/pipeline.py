@@ -24,6 +24,7 @@ from cellmove.errors import (
     CannotConnect,
     CellmoveError,
     Interrupted,
+    JournalLost,
     RollbackFailed,
     RolledBack,
     Stopped,
@@ -461,7 +462,7 @@ def _journal_needed(move: Move) -> Iterator[None]:
     try:
         yield
     except Unreachable as error:
-        raise Stopped(
+        raise JournalLost(
             error.message,
             state=f"the cloud is as the last line of {move.id} in the journal says, or one action further",
             next_command=f"cellmove resume {move.id}",

@@ -22,7 +22,7 @@ from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale
 from cellmove.drain.queue import Queue, Task
 from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, from_document, to_document
-from cellmove.errors import CallError, Interrupted, Locked, Refused, Stopped, Unreachable, Usage
+from cellmove.errors import CallError, Interrupted, JournalLost, Locked, Refused, Stopped, Unreachable, Usage
 from cellmove.locks import server_lock
 from cellmove.move import DRAIN, Move, State
 from cellmove.pipeline import facts_of
@@ -181,7 +181,7 @@ def _to_be_gone_on_with(again: str) -> Iterator[None]:
     """What ends a run early is to be gone on with by the same command."""
     try:
         yield
-    except Interrupted as error:
+    except (Interrupted, JournalLost) as error:
         error.next_command = again
         raise
     except Unreachable as error:

@@ -13,7 +13,18 @@ from cellmove.db import look
 from cellmove.drain.item import Stage
 from cellmove.drain.story import STOPS_AND_STARTS
 from cellmove.drain.wish import Wish, why_not
-from cellmove.errors import CallError, CellmoveError, Interrupted, Locked, Refused, RolledBack, Stopped, Usage
+from cellmove.errors import (
+    CallError,
+    CellmoveError,
+    Interrupted,
+    JournalLost,
+    JournalUnreachable,
+    Locked,
+    Refused,
+    RolledBack,
+    Stopped,
+    Usage,
+)
 from cellmove.events import EventKind
 from cellmove.move import Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
@@ -73,7 +84,7 @@ def work(session: Session, job: Job, task: Task) -> Outcome:
         if task.stage in (Stage.SOAKING, Stage.CONFIRMING):
             return _soaked(session, job, move)
         return _move(session, job, task, move)
-    except Interrupted:
+    except (Interrupted, JournalLost, JournalUnreachable):
         raise
     except Locked as error:
         return Outcome(Stage.WAITING, error.message, "locked-by-another-run", after=5.0)

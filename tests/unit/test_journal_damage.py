@@ -233,7 +233,7 @@ def test_no_room_for_a_byte_more_is_no_traceback_of_sqlite(sound: Path, tmp_path
         ended = subprocess.run(
             [sys.executable, "-c", WRITE, str(path), str(room)], capture_output=True, text=True, check=False
         )
-        assert "cellmove.errors.Unreachable" in ended.stderr, ended.stderr
+        assert "cellmove.errors.JournalUnreachable" in ended.stderr, ended.stderr
         assert content(path) == right
 
 
