@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -146,17 +146,20 @@ class Queue:
 
         :param wish: plain JSON values; None leaves what was asked before
         """
-        from sqlalchemy import insert, select, update
+        from sqlalchemy import insert, update
+        from sqlalchemy.exc import IntegrityError
 
         make_tables(self.journal)
-        mine = self.drains.c.drain_id == self.drain_id
-        with self.journal.exclusive() as connection:
-            there = connection.execute(select(self.drains.c.drain_id).where(mine)).scalar() is not None
-            if not there:
-                values = {"drain_id": self.drain_id, "control": "", "wish": json.dumps(dict(wish or {}))}
-                connection.execute(insert(self.drains).values(**values))
-            elif wish is not None:
-                connection.execute(update(self.drains).where(mine).values(wish=json.dumps(dict(wish))))
+        text = json.dumps(dict(wish or {}))
+        if self._drain() is None:
+            with suppress(IntegrityError):  # another machine was quicker
+                with self.journal.exclusive() as connection:
+                    connection.execute(insert(self.drains).values(drain_id=self.drain_id, control="", wish=text))
+                return
+        if wish is not None:
+            with self._alone() as connection:
+                mine = self.drains.c.drain_id == self.drain_id
+                connection.execute(update(self.drains).where(mine).values(wish=text))
 
     def wish(self) -> dict[str, Any]:
         """What the newest run was asked; empty when there was none."""
@@ -440,16 +443,9 @@ KEPT = frozenset({"server_id", "tries", "move_id", "began", "worker", "lease_unt
 
 def make_tables(journal: Journal) -> None:
     """Make the queue's tables where there are none."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
-    if has_tables(journal):
-        return
-    try:
-        with journal.transaction() as connection:
+    if not has_tables(journal):
+        with journal.named_lock("cellmove-tables"), journal.exclusive() as connection:
             _metadata().create_all(connection)
-    except (OperationalError, ProgrammingError):  # another first run was quicker
-        if not has_tables(journal):
-            raise
 
 
 def has_tables(journal: Journal) -> bool:

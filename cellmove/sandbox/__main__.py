@@ -37,22 +37,26 @@ class _Quiet(WSGIRequestHandler):
 
     def handle(self) -> None:
         """One call after the other, as long as whoever calls keeps the connection."""
-        self.close_connection = False
+        with contextlib.suppress(ConnectionError):  # whoever called was killed
+            self.close_connection = False
+            while not self.close_connection:
+                self._handle_next()
+
+    def _handle_next(self) -> None:
         stream: Any = self.wfile
-        while not self.close_connection:
-            self.raw_requestline = self.rfile.readline(2**16)
-            if not self.raw_requestline or not self.parse_request():
-                return
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
-            if len(body) < length:
-                return  # killed in the middle of a call
-            answering = ServerHandler(BytesIO(body), stream, self.get_stderr(), self.get_environ())
-            answering.http_version = "1.1"
-            answering.request_handler = self  # type: ignore[attr-defined]
-            answering.run(self.server.get_app())  # type: ignore[attr-defined]
-            with contextlib.suppress(ConnectionError):
-                self.wfile.flush()
+        self.raw_requestline = self.rfile.readline(2**16)
+        self.close_connection = True
+        if not self.raw_requestline or not self.parse_request():
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ConnectionAbortedError
+        answering = ServerHandler(BytesIO(body), stream, self.get_stderr(), self.get_environ())
+        answering.http_version = "1.1"
+        answering.request_handler = self  # type: ignore[attr-defined]
+        answering.run(self.server.get_app())  # type: ignore[attr-defined]
+        self.wfile.flush()
 
     def get_environ(self) -> dict[str, Any]:
         """With the connection, for a storm to cut."""

@@ -160,3 +160,18 @@ def boot(lab_environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
     yield boot_one
     for server_id in made:
         cloud.delete(server_id)
+
+
+@pytest.fixture
+def shared(lab_environment: dict[str, str]) -> Iterator[str]:
+    """The URL of an empty database for a journal that machines share; it is dropped at the end."""
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(lab_environment["CELLMOVE_LAB_API_DB"]).set(username="lab")  # may make databases
+    name = f"cellmove_{uuid.uuid4().hex[:8]}"
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import sqlalchemy
 
 from cellmove.errors import Locked
 from cellmove.journal import open_journal
@@ -17,19 +15,6 @@ from cellmove.move import Move, Phase, State
 from lab import cloud, oracle
 
 TARGET = "c2-host1"
-
-
-@pytest.fixture
-def shared(lab_environment):
-    """The URL of an empty database; it is dropped at the end."""
-    url = sqlalchemy.make_url(lab_environment["CELLMOVE_LAB_API_DB"]).set(username="lab")  # may make databases
-    name = f"cellmove_{uuid.uuid4().hex[:8]}"
-    engine = sqlalchemy.create_engine(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield url.set(database=name).render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name}")
 
 
 @pytest.mark.lab
