@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench bench-drain man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -46,14 +46,18 @@ mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a
 test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every lost journal (hours)
 	$(BIN)/python -m tests.sandbox.proof --long
 	$(BIN)/python -m tests.sandbox.lost
+	$(BIN)/python -m tests.sandbox.storm --long
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --dist loadgroup --durations=5
 	$(BIN)/pytest -q tests/lab -m alone --durations=5
 
-bench: $(STAMP)  ## What it costs to start, and to take the census of 10,000 servers (needs mariadbd)
+bench: $(STAMP)  ## What it costs to start
 	$(BIN)/python bench/start_time.py
+
+bench-drain: $(STAMP)  ## The census of 10,000 servers (needs mariadbd), and against the lab a drain beside nova's own loop
 	$(BIN)/python bench/drain_plan.py
+	$(BIN)/python bench/drain_lab.py
 
 man: $(STAMP)  ## Write the man pages anew from the commands' own help
 	$(BIN)/python -m cellmove.docs man

@@ -143,10 +143,12 @@ class Entry:
     finished_at: str
 
 
-def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
+def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> tuple[str, ...]:
     """What an operator can type next, the natural one first.
 
     :param busy: the step that was begun and not completed, if any
+    :param wanted: the step that somebody asked for and that could not begin: who wants a server back is never told
+        to confirm it
     """
     if move.is_drain:
         again = () if not move.is_open else (f"cellmove drain-cell {move.server_name}",)
@@ -158,7 +160,8 @@ def next_commands(move: Move, busy: Step | None) -> tuple[str, ...]:
     if busy is not None or move.is_on_the_way:
         return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")
     if move.state is State.FINISHED:
-        return (f"cellmove confirm {move.id}", f"cellmove revert {move.id}")
+        ways = (f"cellmove confirm {move.id}", f"cellmove revert {move.id}")
+        return ways[::-1] if wanted is Step.REVERT else ways
     for step, (before, _after) in TRANSITIONS.items():
         if before is move.state:
             return (f"cellmove {step} {move.id}", f"cellmove rollback {move.id}")

@@ -102,8 +102,20 @@ def run_step(runner: Runner, move: Move, step: Step, *, undo_whole_move: bool) -
     :raises Stopped: it cannot go on now; the journal knows where it stands
     :raises RollbackFailed: it failed and could not be taken back
     """
-    with _journal_needed(move):
-        return _run_step(runner, move, step, undo_whole_move)
+    try:
+        with _journal_needed(move):
+            return _run_step(runner, move, step, undo_whole_move)
+    except _NothingBegun as nothing:
+        raise nothing.why from None
+
+
+class _NothingBegun(Exception):
+    """The journal could not take the very first line of a move: nothing was written anywhere."""
+
+    def __init__(self, why: Unreachable) -> None:
+        super().__init__(why.message)
+        self.why = why
+        why.state = "nothing was written"
 
 
 def _run_step(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> Move:
@@ -140,7 +152,7 @@ def _walk(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> bool
         if not joined and not past_pivot(runner, entries, step):
             _honour_interrupt(runner, move, step)
         try:
-            _perform(runner, context, step, action, current)
+            _perform(runner, context, step, action, current, is_first=not entries)
         except CallError as error:
             if _choose_again(runner, move, step, action, error):
                 return False
@@ -222,7 +234,7 @@ def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:
     number = runner.interrupted()
     if number:
         entries = runner.journal.entries_of(move.id)
-        commands = next_commands(move, busy_step(entries, move))
+        commands = next_commands(move, busy_step(entries, move), step)
         raise Interrupted(
             f"interrupted during {step} of {move.server_name}; everything done so far is in the journal",
             signal_number=number,
@@ -231,9 +243,12 @@ def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:
         )
 
 
-def _perform(runner: Runner, context: Context, step: Step, action: Action, current: Entry | None) -> None:
+def _perform(
+    runner: Runner, context: Context, step: Step, action: Action, current: Entry | None, *, is_first: bool
+) -> None:
     """Do one action, or find out what became of it.
 
+    :param is_first: nothing of this move stands in the journal yet
     :raises CallFailed: it definitely failed
     :raises CallError: its outcome could not be settled
     """
@@ -242,9 +257,13 @@ def _perform(runner: Runner, context: Context, step: Step, action: Action, curre
     started = runner.clock.monotonic()
     runner.tell(EventKind.ACTION_STARTED, move, step=step.value, action=action.name, title=title)
     if current is None:
-        entry = runner.journal.intend(
-            move.id, step.value, action.name, patiently(runner, lambda: action.intend(context))
-        )
+        intent = patiently(runner, lambda: action.intend(context))
+        try:
+            entry = runner.journal.intend(move.id, step.value, action.name, intent)
+        except Unreachable as error:
+            if is_first:
+                raise _NothingBegun(error) from None
+            raise
         result = _do(runner, context, action, entry)
     elif current.phase is Phase.FAILED and not past_pivot(runner, runner.journal.entries_of(move.id), step):
         raise CallFailed(current.error)
@@ -353,7 +372,7 @@ def _after_failure(
     whole = undo_whole_move or _gives_all_up(runner, entries, step)
     earlier = _told(runner, entries, step)
     move = _take_back(runner, move, None if whole else step, action, error)
-    commands = next_commands(move, None)
+    commands = next_commands(move, None, step)
     raise RolledBack(
         f"{step} of {move.server_name} failed at {action.name}: {error}{earlier}",
         state=(
@@ -465,7 +484,7 @@ def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) ->
         return
     again = _again(move)
     try:
-        patiently(runner, lambda: take_back(context, entry.intent, entry.result))
+        patiently(runner, lambda: take_back(context, entry.intent, entry.result), insists=True)
     except (CannotConnect, CallUncertain) as error:
         raise Stopped(
             f"taking back {action.name} of {move.server_name} got no answer: {error}",
@@ -481,8 +500,3 @@ def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) ->
     runner.journal.undone(entry)
     seconds = runner.clock.monotonic() - started
     runner.tell(EventKind.UNDO_FINISHED, move, step=entry.step, action=action.name, title=title, seconds=seconds)
-
-
-def unreachable(error: CallError) -> Unreachable:
-    """A :class:`CallError` met before anything was written, as the consequence it has there."""
-    return Unreachable(str(error), state="nothing was written")

@@ -24,10 +24,13 @@ class Patient(Protocol):
     def gateway(self) -> Gateway: ...
 
 
-def patiently(runner: Patient, call: Callable[[], T]) -> T:
+def patiently(runner: Patient, call: Callable[[], T], *, insists: bool = False) -> T:
     """The one retry policy: a call that may be repeated is tried again while nothing answers.
 
     Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.
+
+    :param insists: what is taken back has to be, so that one answer of "internal error" or "somebody else was
+        quicker" is not the last word either
     """
     from tenacity import RetryCallState, Retrying, retry_if_exception
 
@@ -38,7 +41,7 @@ def patiently(runner: Patient, call: Callable[[], T]) -> T:
         return runner.clock.monotonic() + retry.upcoming_sleep > deadline
 
     policy = Retrying(
-        retry=retry_if_exception(_transient),
+        retry=retry_if_exception(lambda error: _transient(error) or (insists and _may_pass(error))),
         wait=lambda _retry: next(waits),
         stop=is_over,
         sleep=runner.clock.sleep,
@@ -52,3 +55,7 @@ def _transient(error: BaseException) -> bool:
         # A database deadlock or a connection lost before the commit: nothing was written.
         return error.kind in ("deadlock", "lost")
     return isinstance(error, (CannotConnect, CallUncertain))
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, CallFailed) and (error.kind.startswith("5") or error.kind in ("409", "conflict"))

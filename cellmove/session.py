@@ -165,12 +165,32 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
 def _run_to_aim(session: Session, move: Move) -> Move:
     """Run the steps that lead to the move's aim; before ``finish`` is done a failure takes everything back."""
     steps = (*TO_FINISH, Step.CONFIRM) if move.aim == State.CONFIRMED else TO_FINISH
+    arrived = False
     for step in steps:
         if TRANSITIONS[step][0] is move.state:
             if step is Step.CONFIRM and busy_step(session.journal.entries_of(move.id), move) is None:
-                require_as_before(session, move)
+                _verify_on_the_way(session, move, arrived=arrived)
+            arrived = True
             move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
     return move
+
+
+def _verify_on_the_way(session: Session, move: Move, *, arrived: bool) -> None:
+    """See to it that a whole run may go on to confirm.
+
+    :param arrived: it was this run that moved the server
+    :raises Stopped: it may not, and this run has moved it
+    """
+    try:
+        require_as_before(session, move)
+    except (Refused, Unreachable) as error:
+        if not arrived:
+            raise
+        raise Stopped(
+            error.message,
+            state="it is moved and in VERIFY_RESIZE, and was not confirmed; its old self waits at the source",
+            next_command=error.next_command,
+        ) from None
 
 
 def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
@@ -209,20 +229,35 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
 def resume_all(session: Session) -> list[Move]:
     """Resume every open move; one that cannot go on does not keep the others from it.
 
-    :raises Stopped: when any could not; its message lists them
+    :raises Stopped: when any could not; its message lists them, each with what to type next
+    :raises Unreachable: the journal; or what every one of them needs, and none went on
     """
-    done, failures = [], []
+    done: list[Move] = []
+    failures: list[tuple[Move, CellmoveError]] = []
+    went_on = False
     for move in session.journal.all_moves():
-        if move.is_open:
-            try:
-                done.append(resume(session, move))
-            except (Usage, Unreachable, Interrupted):
-                raise
-            except CellmoveError as error:
-                failures.append(f"{move.id} ({move.server_name}): {error.message}")
+        if not move.is_open:
+            continue
+        try:
+            done.append(resume(session, move))
+            went_on = went_on or done[-1] != move
+        except Interrupted:
+            raise
+        except CallError as error:
+            failures.append((move, Stopped(str(error), next_command=f"cellmove resume {move.id}")))
+        except CellmoveError as error:
+            session.journal.move(move.id)  # without the journal there is nothing to go on with
+            failures.append((move, error))
     if failures:
-        raise Stopped("\n".join(failures), next_command="cellmove list")
+        nothing_reached = not went_on and all(isinstance(error, Unreachable) for _, error in failures)
+        kind = Unreachable if nothing_reached else Stopped
+        raise kind("\n".join(_left_open(*failure) for failure in failures), next_command="cellmove list")
     return done
+
+
+def _left_open(move: Move, error: CellmoveError) -> str:
+    again = error.next_command or f"cellmove resume {move.id}"
+    return f"{move.id} ({move.server_name}): {error.message}; next: {again}"
 
 
 def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
@@ -262,7 +297,11 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
             )
         if move.state is State.FINISHED:
             if step is Step.CONFIRM:
-                move = _undo(session, move, Step.CONFIRM)
+                try:
+                    move = _undo(session, move, Step.CONFIRM)
+                except (Stopped, Unreachable, Interrupted) as error:
+                    error.next_command = f"cellmove rollback {move.id}"  # to resume would be to confirm
+                    raise
             return _run(session, move, Step.REVERT, undo_whole_move=False)
         return _undo(session, move, None)
 
@@ -279,7 +318,7 @@ def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
 
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
     facts = facts_of(move, session.journal.entries_of(move.id))
-    with _calls_to_consequences(session, move):
+    with _calls_to_consequences(session, move, step):
         targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else facts["target_cells"]
         names = [facts["source_cell_uuid"], *targets]
         session.gateway.reach(session.gateway.cell(name) for name in names)
@@ -319,16 +358,19 @@ def before_anything_is_written() -> Iterator[None]:
 
 
 @contextmanager
-def _calls_to_consequences(session: Session, move: Move) -> Iterator[None]:
-    """What a call came to outside any action: the cloud was not reached, so nothing changed."""
+def _calls_to_consequences(session: Session, move: Move, step: Step | None = None) -> Iterator[None]:
+    """What a call came to outside any action: the cloud was not reached, so nothing changed.
+
+    :param step: which one could not begin; None for taking back
+    """
     try:
         yield
     except CallError as error:
         entries = session.journal.entries_of(move.id)
         busy = busy_step(entries, move)
-        commands = next_commands(move, busy)
+        commands = next_commands(move, busy, step)
         # A whole run may have done steps before this one.
-        part_way = busy or move.state is State.ROLLING_BACK or (move.aim and move.state is not State.PLANNED)
+        part_way = busy or move.state is State.ROLLING_BACK or (move.is_on_the_way and move.state is not State.PLANNED)
         kind = Stopped if part_way else Unreachable
         raise kind(
             str(error),

@@ -251,12 +251,16 @@ def check_flavor(arrival: Arrival) -> Findings:
         yield refusal("flavor", f"its flavor is {current.get('name')}, not {arrival.flavor_id}", "revert")
     elif arrival.kind == "migration" and current != old.get("cur"):
         yield refusal("flavor", "its flavor is not what it was", "revert")
-    instance = arrival.row("instances")
+    row, row_before = arrival.row("instances"), next(iter(arrival.before.get("instances", ())), {})
     for column, name in (("vcpus", "vcpus"), ("memory_mb", "memory_mb"), ("instance_type_id", "id")):
-        if current and instance.get(column) != current.get(name):
+        if current and row.get(column) != current.get(name):
             yield refusal(
-                "flavor", f"its row says {instance.get(column)} {column}, its flavor {current.get(name)}", "revert"
+                "flavor", f"its row says {row.get(column)} {column}, its flavor {current.get(name)}", "revert"
             )
+    for column in ("root_gb", "ephemeral_gb"):  # only a resize writes them anew
+        wanted = row_before.get(column) if arrival.kind == "migration" else current.get(column)
+        if current and row.get(column) != wanted:
+            yield refusal("flavor", f"its row says {row.get(column)} {column}, and is to say {wanted}", "revert")
 
 
 def _flavors(extra: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

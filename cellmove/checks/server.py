@@ -134,14 +134,18 @@ def check_group(picture: Picture) -> Findings:
 
 
 def check_config_drive(picture: Picture) -> Findings:
-    """The config drive, which is made anew at the destination."""
+    """The config drive, which is made anew at the destination: a warning, accepted or not."""
     if picture.instance.config_drive:
-        yield warning(
-            "config-drive",
+        text = (
             "its config drive is made anew in the other cell, from its metadata as it is now; "
-            "files injected when it was built (personality) will not be on it",
-            "save such files from the config drive first if the guest still needs them",
+            "files injected when it was built (personality) will not be on it"
         )
+        if "config-drive" in picture.accepted_losses:
+            yield warning("config-drive", f"{text}; accepted (--accept-loss)")
+        else:
+            yield warning(
+                "config-drive", text, "save such files from the config drive first if the guest still needs them"
+            )
 
 
 def state_ok(picture: Picture) -> str:

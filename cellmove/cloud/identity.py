@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READ_TIMEOUT = 120.0  # seconds; cinder and neutron answer some calls only after their own RPC
 PROBE_TIMEOUT = 10.0  # seconds for an answer while probing
+POOL = 64  # connections kept to one service: requests keeps ten, and a drain's threads would open the others anew each time
 TOKEN_AGE = 300.0  # seconds after which a token is too old to begin a long RPC with
 
 RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "placement", "key-manager", "compute"})
@@ -103,10 +104,12 @@ def _openstack() -> Any:
 
 
 def _set_up(connection: Connection, credential: str, connect_timeout: float) -> None:
-    """Set the timeouts, and remember whose credential it is for messages."""
+    """Set the timeouts and the number of connections, and remember whose credential it is for messages."""
     # Session converts its argument to one float; as an attribute it is handed to requests as it is,
     # and requests takes a pair.
     connection.session.timeout = (connect_timeout, READ_TIMEOUT)
+    for adapter in connection.session.session.adapters.values():
+        adapter.init_poolmanager(POOL, POOL)
     connection.cellmove_credential = credential
 
 

@@ -28,7 +28,7 @@ from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
     from cellmove.drain.happening import Watcher
-    from cellmove.move import Entry, Move
+    from cellmove.move import Move
     from cellmove.session import Session
 
 LOOKS = 1.0
@@ -126,8 +126,12 @@ class Shift:
             )
         return self.stopping if self.queue.counts().get(Stage.WAITING) else ""
 
-    def _lines(self, task: Task) -> list[Entry]:
-        return self.session.journal.entries_of(task.move_id)
+    def _downtime(self, task: Task) -> Downtime:
+        """Where the guest of a server is that an earlier run may have left in the middle of its move."""
+        if task.stage is Stage.WAITING:
+            return Downtime()
+        move = self.session.journal.open_move_of(task.server_id)
+        return Downtime(move, self.session.journal.entries_of(move.id) if move is not None else ())
 
     def _wait(self, futures: dict[concurrent.futures.Future[None], str], seconds: float) -> None:
         if futures:
@@ -221,8 +225,7 @@ class Shift:
     def _one(self, task: Task) -> None:
         """Work on a server in a thread of its own, and write down what came of it."""
         clock = self.session.clock
-        is_orphan = task.stage is Stage.MOVING and task.move_id != ""
-        started, downtime = clock.monotonic(), Downtime(self._lines(task) if is_orphan else ())
+        started, downtime = clock.monotonic(), self._downtime(task)
         session = replace(
             self.session,
             observer=lambda event: self._observe(event, task, downtime),

@@ -125,8 +125,11 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         return Outcome(Stage.SKIPPED, why, "open-move", _next(session, task, move))
     if move.is_open and move.state is not State.FINISHED:
         job.begun(task.server_id, move)
+        taking_back = is_orphan and move.state is State.ROLLING_BACK
         # Without an aim the run died before it had done anything.
         move = sessions.resume(session, move) if move.aim else sessions.run_to_finish(session, move, confirm=False)
+        if taking_back and move.state is State.ROLLED_BACK:
+            return Outcome(Stage.WAITING, f"{move.id} was taken back", "taken-back")
     return _ended(session, job, move)
 
 
@@ -256,25 +259,27 @@ def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
 
 
 class Downtime:
-    """Whether a server's guest is down just now, as its move's lines and events tell.
+    """Whether a server's guest is down just now, or not yet shown where it runs, as its move's lines and events tell.
 
-    An interrupt waits until the guest runs again: a drain that is stopped at six in the morning must not
-    leave guests off until the next night.
+    An interrupt waits until that is over: a drain that is stopped at six in the morning must not leave guests
+    off until the next night, nor owners without them.
 
-    :param entries: of the move as an earlier run left it
+    :param move: as an earlier run left it; None when there is none. ``entries`` are its lines
     """
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
-        phases = {entry.action: entry.phase for entry in entries}
-        self.is_down = any(
-            phases.get(stop, Phase.UNDONE) is not Phase.UNDONE and phases.get(start) is not Phase.DONE
-            for stop, start in STOPS_AND_STARTS
+    def __init__(self, move: Move | None = None, entries: Sequence[Entry] = ()) -> None:
+        live = {entry.action for entry in entries if entry.phase is not Phase.UNDONE}
+        there, back = (stop for stop, _start in STOPS_AND_STARTS)
+        self.is_down = (
+            move is not None and move.is_open and (back in live or (there in live and move.state is not State.FINISHED))
         )
 
     def hear(self, event: Event) -> None:
-        """An action begins or is done."""
-        for stop, start in STOPS_AND_STARTS:
-            if event.kind is EventKind.ACTION_STARTED and event.action == stop:
-                self.is_down = True
-            elif (event.kind, event.action) in ((EventKind.ACTION_FINISHED, start), (EventKind.UNDO_FINISHED, stop)):
-                self.is_down = False
+        """An action or a step begins or is done."""
+        stops = [stop for stop, _start in STOPS_AND_STARTS]
+        if event.kind is EventKind.ACTION_STARTED and event.action in stops:
+            self.is_down = True
+        elif (event.kind is EventKind.UNDO_FINISHED and event.action in stops) or (
+            event.kind is EventKind.STEP_FINISHED and event.step in (Step.FINISH, Step.REVERT)
+        ):
+            self.is_down = False

@@ -7,7 +7,9 @@ thread that is given up at a deadline, because a transport may never return.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 NOTICE_TIMEOUT = 10.0
 """Seconds that a bus has to take a notification."""
+
+FRESH = 2.0
+"""Seconds for which an answer of a broker counts, unless a call goes wrong meanwhile: each is a connection and a login."""
 
 MARGIN = 10.0
 """Seconds that our own deadline lies behind the transport's timeout."""
@@ -66,6 +71,20 @@ class Notice:
     payload: Mapping[str, Any]
 
 
+@dataclass
+class Knocks:
+    """When a broker answered, and when it did not: what the threads of a run tell each other.
+
+    :param answered: by the monotonic clock, the moment before it was asked; ``silent`` the moment after
+    :param error: what it came to then
+    """
+
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    answered: float = -math.inf
+    silent: float = -math.inf
+    error: str = ""
+
+
 @dataclass(frozen=True)
 class Bus:
     """An open bus.
@@ -79,6 +98,7 @@ class Bus:
     transport: Transport = field(repr=False)
     response_timeout: float
     long_timeout: float
+    knocks: Knocks = field(default_factory=Knocks, repr=False, compare=False)
 
 
 def open_bus(url: str, name: str, settings: Settings) -> Bus:
@@ -100,11 +120,28 @@ def open_bus(url: str, name: str, settings: Settings) -> Bus:
 
 
 def probe_broker(bus: Bus) -> None:
-    """Check within seconds that a broker of this bus answers and accepts us.
+    """Check within seconds that a broker of this bus answers and accepts us. Threads that ask at once ask once.
 
     :raises CannotConnect: naming the host and port, never the password
     """
-    bus.transport.probe()
+    knocks, asked = bus.knocks, time.monotonic()
+    with knocks.turn:
+        if asked - knocks.answered < FRESH:
+            return
+        if knocks.silent > asked:  # while this thread waited for its turn
+            raise CannotConnect(knocks.error)
+        begun = time.monotonic()
+        try:
+            bus.transport.probe()
+        except CannotConnect as error:
+            knocks.silent, knocks.error = time.monotonic(), str(error)
+            raise
+        knocks.answered = begun
+
+
+def _doubt(bus: Bus) -> None:
+    """A call went wrong in a way that may be the broker's: knock again before the next one."""
+    bus.knocks.answered = -math.inf
 
 
 def call(
@@ -140,9 +177,12 @@ def call(
     worker.join(timeout + MARGIN)
     if worker.is_alive():
         _abandoned.append((bus.url, worker))
+        _doubt(bus)
         raise CallUncertain(f"{method} on the bus of {bus.name} did not answer in {timeout + MARGIN:.0f} s")
     error = box.get("error")
     if error is not None:
+        if not isinstance(error, CallFailed):
+            _doubt(bus)
         raise error
     return box["answer"]
 
@@ -164,6 +204,8 @@ def notify(bus: Bus, context: Mapping[str, Any], notice: Notice) -> None:
     worker = threading.Thread(target=run, name=f"notify-{notice.event_type}", daemon=True)
     worker.start()
     worker.join(NOTICE_TIMEOUT)
+    if worker.is_alive() or box:
+        _doubt(bus)
     if worker.is_alive():
         raise CannotConnect(f"the bus of {bus.name} did not take it in {NOTICE_TIMEOUT:.0f} s")
     if box:

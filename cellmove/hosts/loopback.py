@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 
 if TYPE_CHECKING:
+    from requests import Session
+
     from cellmove.hosts.bus import Notice, Target
 
 SCHEME = "sandbox://"
+
+POOL = 64
+"""Connections that are kept: as many as a drain has threads."""
+
+
+def _session() -> Session:
+    import requests
+
+    made = requests.Session()
+    made.trust_env = False  # no proxy leads to the sandbox
+    made.mount("http://", requests.adapters.HTTPAdapter(POOL, POOL))
+    return made
 
 
 @dataclass(frozen=True)
@@ -25,13 +39,14 @@ class LoopbackTransport:
     url: str
     name: str
     connect_timeout: float
+    session: Session = field(default_factory=_session, repr=False, compare=False)
 
     def probe(self) -> None:
         """See :func:`cellmove.hosts.bus.probe_broker`."""
         import requests
 
         try:
-            answer = requests.get(self.url, timeout=self.connect_timeout)
+            answer = self.session.get(self.url, timeout=self.connect_timeout)
         except requests.RequestException:
             raise CannotConnect(f"message bus of {self.name} cannot be reached") from None
         if answer.status_code != 200:
@@ -49,11 +64,14 @@ class LoopbackTransport:
             "method": method, "context": dict(context), "arguments": dict(arguments),
         }  # fmt: skip
         try:
-            body = requests.post(self.url, json=message, timeout=(self.connect_timeout, timeout)).json()
+            answer = self.session.post(self.url, json=message, timeout=(self.connect_timeout, timeout))
+            body = answer.json()
         except requests.ConnectTimeout:
             raise CannotConnect(f"message bus of {self.name} cannot be reached") from None
         except (requests.RequestException, ValueError):
             raise CallUncertain(f"{method} on the bus of {self.name} got no answer in time") from None
+        if answer.status_code == 503:
+            raise CannotConnect(f"{method} could not be delivered on the bus of {self.name}")
         if "nobody" in body:
             raise CallUncertain(f"{method} on the bus of {self.name} got no answer in time")
         if "error" in body:
@@ -69,7 +87,7 @@ class LoopbackTransport:
             "context": dict(context), "payload": dict(notice.payload),
         }  # fmt: skip
         try:
-            answer = requests.post(self.url, json=message, timeout=self.connect_timeout)
+            answer = self.session.post(self.url, json=message, timeout=self.connect_timeout)
         except requests.RequestException:
             raise CannotConnect(f"message bus of {self.name} cannot be reached") from None
         if answer.status_code != 200:

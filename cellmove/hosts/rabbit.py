@@ -9,6 +9,7 @@ global configuration object.
 from __future__ import annotations
 
 import socket
+import threading
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,8 @@ class RabbitTransport:
 
         failed: list[logging.LogRecord] = []
         listener, logger = logging.Handler(logging.ERROR), logging.getLogger("oslo_messaging.notify.messaging")
+        own = threading.get_ident()  # what other threads could not send is theirs to tell
+        listener.addFilter(lambda record: record.thread == own)
         listener.emit = failed.append  # type: ignore[method-assign,assignment]
         logger.addHandler(listener)
         transport = oslo_messaging.get_notification_transport(cfg.CONF, url=self.url)

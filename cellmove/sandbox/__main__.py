@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -10,13 +11,14 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer, make_server
 
 import bottle  # type: ignore[import-untyped]
 
-from cellmove.sandbox import buses, rest, seed
+from cellmove.sandbox import buses, rest, seed, storm
 from cellmove.sandbox.store import Cloud, Refusal, cell_of, files, make_databases
 
 HEARTBEAT = 10.0  # seconds
@@ -25,9 +27,37 @@ WHOLE_WORLD = 2**26  # bytes of one request: a test puts a whole world back
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128  # a drain's threads come all at once
 
 
 class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 2**16
+
+    def handle(self) -> None:
+        """One call after the other, as long as whoever calls keeps the connection."""
+        self.close_connection = False
+        stream: Any = self.wfile
+        while not self.close_connection:
+            self.raw_requestline = self.rfile.readline(2**16)
+            if not self.raw_requestline or not self.parse_request():
+                return
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:
+                return  # killed in the middle of a call
+            answering = ServerHandler(BytesIO(body), stream, self.get_stderr(), self.get_environ())
+            answering.http_version = "1.1"
+            answering.request_handler = self  # type: ignore[attr-defined]
+            answering.run(self.server.get_app())  # type: ignore[attr-defined]
+            with contextlib.suppress(ConnectionError):
+                self.wfile.flush()
+
+    def get_environ(self) -> dict[str, Any]:
+        """With the connection, for a storm to cut."""
+        return super().get_environ() | {storm.CONNECTION: self.connection}
+
     def log_message(self, *_words: Any) -> None:
         """Say nothing: the history tells what happened."""
 
@@ -58,7 +88,7 @@ def write_configuration(folder: Path, base: str, urls: dict[str, str]) -> dict[s
     }  # fmt: skip
 
 
-def add_control(app: Any, cloud: Cloud, pace: list[float]) -> None:
+def add_control(app: Any, cloud: Cloud, pace: list[float], weather: storm.Storm) -> None:
     """What tests and the demo do to the cloud: POST /sandbox/NAME with the arguments as JSON."""
 
     def state() -> Any:
@@ -87,7 +117,7 @@ def add_control(app: Any, cloud: Cloud, pace: list[float]) -> None:
 
     known: dict[str, Callable[..., Any]] = {
         "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "fault": fault, "pace": slow,
-        "world": world,
+        "world": world, "storm": weather.blow,
         **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
            for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
                         seed.make_volume)},
@@ -125,8 +155,9 @@ def main() -> None:
     seed.make_cloud(cloud, base.replace("http://", "sandbox://", 1) + "/bus")
     app = rest.make_app(cloud, base)
     rest.add_bus(app, cloud, lambda: pace[0])
-    add_control(app, cloud, pace)
-    server.set_app(app)
+    weather = storm.Storm(app)
+    add_control(app, cloud, pace, weather)
+    server.set_app(weather)
     environment = write_configuration(chosen.folder, base, urls)
     bottle.debug(False)
     bottle.BaseRequest.MEMFILE_MAX = WHOLE_WORLD

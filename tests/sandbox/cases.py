@@ -74,8 +74,15 @@ def follow(rig: Rig, outcomes: list[Outcome], goal: State) -> None:
         command = words_of(said(last)) if said(last) else ()
         if last.code == 0 or not command:
             command = _natural(move.id, move.state, goal)
+        _must_not_mislead(command, goal)
         rig.sleep(3.0)
         outcomes.append(rig.run(*command))
+
+
+def _must_not_mislead(command: tuple[str, ...], goal: State) -> None:
+    """Whoever wants a server back must not be told to destroy its way back, nor the other way round."""
+    if command[0] == {State.REVERTED: "confirm", State.CONFIRMED: "revert"}.get(goal):
+        raise AssertionError(f"told to type {command[0]}, although it is to be {goal}")
 
 
 def said(outcome: Outcome) -> str:
@@ -111,6 +118,7 @@ def recover(rig: Rig, outcomes: list[Outcome], recovery: str, goal: State) -> No
         command = words_of(said(outcomes[-1]))
         if not command:
             return
+        _must_not_mislead(command, State.REVERTED)
         rig.sleep(3.0)
         outcomes.append(rig.run(*command))
 

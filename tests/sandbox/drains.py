@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cellmove.drain import window
 from cellmove.journal import Journal, open_journal
 from cellmove.move import Entry, Move
 from cellmove.sandbox.store import HOSTS
@@ -172,12 +173,19 @@ class Drained(Sandbox):
 
 
 def run_impatient(arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
-    """A `cellmove` that gives up on guests and services that do not answer after a moment."""
+    """A `cellmove` that soon gives up on what does not answer, and whose hours are two later while there is a file."""
     from cellmove import probe, settings
+    from cellmove.drain import run
 
     load = settings.load
     settings.load = lambda *given: dataclasses.replace(load(*given), patience=0.5)
     probe.PATIENCE = 0.5
+    why_closed, late = run.why_closed, out.with_name("late")
+
+    def hours_later(hours: window.Hours, now: datetime.datetime) -> str:
+        return why_closed(hours, now + datetime.timedelta(hours=2 if late.exists() else 0))
+
+    run.why_closed = hours_later
     run_command(arguments, environment, out, err)
 
 
@@ -258,6 +266,11 @@ def until_called(cell: Drained, what: str, method: str, count: int = 1) -> None:
         )
 
     wait_until(seen, f"{what} {method} {count} times")
+
+
+def err(run: Begun) -> str:
+    """What a command that is under way has written on stderr so far."""
+    return run.err.read_text() if run.err.exists() else ""
 
 
 def said(lines: Iterable[dict[str, Any]], event: str) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cellmove.move import State
 from cellmove.sandbox import compute
+from cellmove.sandbox.store import Cloud
 from lab import oracle
 from tests.sandbox.picture import picture
 from tests.sandbox.rig import Outcome, Rig
@@ -47,7 +48,7 @@ def violations(rig: Rig, scene: Scene, outcomes: list[Outcome], *, once_more: bo
     """
     move = rig.move()
     shot = picture(rig.cloud, scene.server)
-    found = [*_place(rig, scene, shot, move.state), *_history(rig, scene.server), *_truth(outcomes)]
+    found = [*_place(rig, scene, shot, move.state), *history_of(rig.cloud, scene.server), *_truth(outcomes)]
     if picture(rig.cloud, scene.bystander) != scene.bystander_before:
         changed = oracle.compare(scene.bystander_before, picture(rig.cloud, scene.bystander))
         found.append(f"the bystander was changed: {changed}")
@@ -64,7 +65,8 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
         found = [*home, *oracle.compare(scene.before, shot)]
         usage = {scene.host: 1}
     elif state is State.CONFIRMED:
-        found = oracle.problems(shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status=settled)
+        there = oracle.problems(shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status=settled)
+        found = [*there, *oracle.compare(scene.before, shot, moved=True, resized=True)]
         usage = {target: 1}
     elif state is State.FINISHED:
         found = oracle.problems(
@@ -104,10 +106,10 @@ def _claimed_twice(rig: Rig, server: str) -> set[str]:
     return {host for host, count in claims.items() if count > 0}
 
 
-def _history(rig: Rig, server: str) -> list[str]:
+def history_of(cloud: Cloud, server: str) -> list[str]:
     """Running on at most one host at every instant; nothing that wrecks was sent twice."""
     found, running = [], set()
-    for event in rig.cloud.world.history:
+    for event in cloud.world.history:
         if event.get("server") != server:
             continue
         if event["what"] == "guest started":
@@ -118,7 +120,7 @@ def _history(rig: Rig, server: str) -> list[str]:
             running.discard(event["host"])
     calls: Counter[tuple[str, str, str]] = Counter()
     working: set[tuple[str, str]] = set()
-    for event in rig.cloud.world.history:
+    for event in cloud.world.history:
         if event["what"] == "host started":  # what was under way there died, and may be sent again
             calls = Counter({key: count for key, count in calls.items() if key[0] != event["host"]})
             working = {each for each in working if each[0] != event["host"]}
@@ -167,7 +169,7 @@ def _once_more(rig: Rig, move: str) -> list[str]:
 
 def after_meddling(rig: Rig, scene: Scene, outcomes: list[Outcome], what: str) -> list[str]:
     """What holds after the owner did something in the middle."""
-    found = [*_history(rig, scene.server), *_truth(outcomes)]
+    found = [*history_of(rig.cloud, scene.server), *_truth(outcomes)]
     if what == "delete":
         return [*found, *_gone(rig, scene.server)]
     shot = picture(rig.cloud, scene.server)

@@ -9,13 +9,14 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
 from cellmove.sandbox.process import Process
 from cellmove.sandbox.rest import PASSWORD
+from cellmove.sandbox.store import Cloud
 from tests.sandbox.picture import picture
 from tests.scenarios.place import Outcome, Picture, Server
 
@@ -36,6 +37,16 @@ def run_command(arguments: list[str], environment: dict[str, str], out: Path, er
     from cellmove.cli import main
 
     main()
+
+
+def change_cloud(sandbox: Sandbox, change: Callable[[Cloud, str], Any], server_id: str) -> None:
+    """Change the cloud: its databases, and its world."""
+    cloud = sandbox.process.cloud()
+    before = asdict(cloud.world)
+    change(cloud, server_id)
+    changed = {name: value for name, value in asdict(cloud.world).items() if value != before[name]}
+    if changed:
+        sandbox.process.control("world", **changed)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cellmove.move import State
-from tests.sandbox.drains import Drained, said, seconds, wait_until
+from tests.sandbox.drains import Drained, err, said, seconds, wait_until
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ def test_what_goes_wrong_while_it_soaks_is_left_and_named(two: Drained) -> None:
     two.judge("two")
     move = two.move("one")
     assert move.state is State.FINISHED
-    err = run.err.read_text()
-    assert "one: is not what it was: one is not what it was before the move: " in err
-    assert "memory_mb" in err
-    assert f"(next: cellmove verify {move.id})" in err
-    assert err.splitlines()[-1] == f"next: cellmove verify {move.id}"
+    shown = err(run)
+    assert "one: is not what it was: one is not what it was before the move: " in shown
+    assert "memory_mb" in shown
+    assert f"(next: cellmove verify {move.id})" in shown
+    assert shown.splitlines()[-1] == f"next: cellmove verify {move.id}"
     shown = two.cellmove("drain", "status").stdout
     assert "unverified" in shown
 

@@ -24,5 +24,6 @@ def test_a_dead_destination_is_refused_before_a_write(sandbox):
     failures.a_dead_destination_is_refused(sandbox)
 
 
-def test_the_next_host_is_tried(sandbox):
-    failures.the_next_host_is_tried(sandbox)
+@pytest.mark.parametrize("name", failures.ALTERNATES)
+def test_the_next_host_is_tried(sandbox, name):
+    failures.the_next_host_is_tried(sandbox, name)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from cellmove import steps
@@ -10,6 +14,8 @@ from tests.sandbox import cases
 from tests.sandbox.cases import POINTS, RECOVERIES
 from tests.sandbox.judge import violations
 from tests.sandbox.stage import SHAPES, STEPS, Stage
+
+RELIABILITY = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,13 @@ def test_every_action_of_the_code_is_killed_at_every_point(names):
     real = {name.removeprefix("real:") for name in names if name.startswith("real:")}
     assert real == wanted
     assert {Step(step) for step in STEPS} == set(steps.ACTIONS) - {Step.SWEEP}
+
+
+def test_the_page_about_reliability_has_the_numbers_of_the_code(names):
+    rows = re.findall(r"^\| `?(\w+)`? \| ([\d,]+) \| (\d+) \|$", RELIABILITY.read_text(), re.MULTILINE)
+    told = {family: int(number.replace(",", "")) for family, number, _violations in rows}
+    assert told == {**Counter(name.split(":")[0] for name in names), "all": len(names)}
+    assert {violations for _family, _number, violations in rows} == {"0"}
 
 
 def test_every_shape_is_there_and_no_case_twice(names):

@@ -14,14 +14,24 @@ import pytest
 import cellmove
 from cellmove import preflight
 from cellmove.move import LOSSES
-from tests.sandbox.place import Sandbox
-from tests.sandbox.refusals import CASES, Case, Change
+from tests.sandbox.place import Sandbox, change_cloud
+from tests.sandbox.refusals import CASES, Case
 from tests.sandbox.rig import copy_databases, put_databases_back
 
 PACKAGE = Path(cellmove.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs" / "preflight.md"
 PASSED_ON = {"code", "rule.code", "found.code"}
 """Where a code comes from somewhere else that is looked at as well."""
+
+NEEDS_A_THIRD_CELL = dict.fromkeys(
+    ("target-conductor-down", "no-live-compute", "target-too-old", "availability-zone", "no-room", "leftovers", "schema",
+     "shared-disk-store", "disk-store-unknown"),
+    "warning",
+)  # fmt: skip
+"""Documented levels without a case here: it takes another healthy cell to go to, and the sandbox has two in all."""
+
+UNREACHED = {"target-unreachable": "refusal"}
+"""Without a case here: of the only cell there is, it ends with 4 instead of a list of checks."""
 
 
 def codes_in_the_source() -> set[str]:
@@ -63,20 +73,10 @@ def broken(sandbox: Sandbox) -> Iterator[Sandbox]:
     sandbox.made.clear()
 
 
-def apply(sandbox: Sandbox, change: Change, server_id: str) -> None:
-    """Change the cloud: its databases, and its world."""
-    cloud = sandbox.process.cloud()
-    before = asdict(cloud.world)
-    change(cloud, server_id)
-    changed = {name: value for name, value in asdict(cloud.world).items() if value != before[name]}
-    if changed:
-        sandbox.process.control("world", **changed)
-
-
 def plan(sandbox: Sandbox, case: Case, tmp_path: Path) -> tuple[int, dict[str, Any]]:
     """Boot the server, change the cloud, and ask."""
     server = sandbox.boot("bad", **case.boot)
-    apply(sandbox, case.change, server.id)
+    change_cloud(sandbox, case.change, server.id)
     env = dict(case.env)
     if case.config:
         config = tmp_path / "config.toml"
@@ -142,13 +142,14 @@ def test_the_document_lists_every_code_with_its_level() -> None:
     listed = {cells[1].strip().strip("`"): cells[2].strip() for cells in rows}
     assert set(listed) == codes_in_the_source()
     for code, cases in CASES.items():
-        assert {case.level for case in cases} <= set(listed[code].split(", ")), code
+        without = NEEDS_A_THIRD_CELL.get(code, UNREACHED.get(code, ""))
+        assert {case.level for case in cases} == set(listed[code].split(", ")) - {without}, code
 
 
 def test_only_what_is_named_is_accepted_and_it_is_remembered(sandbox: Sandbox) -> None:
     server = sandbox.boot("both", ports=1)
     for code in ("loses-ephemeral", "loses-swap"):
-        apply(sandbox, CASES[code][0].change, server.id)
+        change_cloud(sandbox, CASES[code][0].change, server.id)
     words = ("migrate", server.name, "--host", "c2-host1")
     refused = sandbox.cellmove(*words, "--accept-loss", "swap", "-f", "json", expect=5)
     assert [check["code"] for check in refused.json["checks"] if check["level"] == "refusal"] == ["loses-ephemeral"]

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cellmove.sandbox.store import Cloud
-from tests.sandbox.place import Sandbox
+from cellmove.sandbox import services
+from cellmove.sandbox.store import Cloud, Record
+from tests.sandbox.drains import run_impatient
+from tests.sandbox.place import Sandbox, change_cloud
 from tests.scenarios import verifying
+from tests.scenarios.place import Server
 
 TARGET = "c2-host1"
 
 
 @pytest.fixture(autouse=True)
-def no_long_waits(monkeypatch):
-    monkeypatch.setattr("cellmove.probe.PATIENCE", 0.5)
+def no_long_waits(sandbox: Sandbox) -> None:
+    """What may settle, and guests that do not answer, are given up after a moment."""
+    sandbox.target = run_impatient
 
 
 @pytest.mark.parametrize("volume_backed", [False, True])
@@ -53,6 +60,39 @@ def flavored(**values: Any) -> Break:
     return do
 
 
+def port(change_it: Callable[[Record], Any]) -> Break:
+    """Change its port in neutron."""
+    return lambda cloud, server: change_it(services.ports_of(cloud, server)[0])
+
+
+def attachment(change_it: Callable[[Record], Any]) -> Break:
+    """Change how its volume is attached in cinder."""
+    return lambda cloud, server: change_it(
+        next(each for each in cloud.world.attachments.values() if each["instance"] == server and each["host"] == TARGET)
+    )
+
+
+def _unplugged(cloud: Cloud, server: str) -> None:
+    cloud.world.guests[TARGET][server]["ports"].clear()
+
+
+def _attached_anew(cloud: Cloud, server: str) -> None:
+    """The volume is in use, through an attachment that nova's record does not name."""
+
+    def rename(found: Record) -> None:
+        del cloud.world.attachments[found["id"]]
+        found["id"] = cloud.new_id("attachment")
+        cloud.world.attachments[found["id"]] = found
+
+    attachment(rename)(cloud, server)
+
+
+def _disks_swapped(cloud: Cloud, server: str) -> None:
+    first, second = cloud.rows("cell2", "block_device_mapping", instance_uuid=server)
+    for old, new in ((first["id"], -1), (second["id"], first["id"]), (-1, second["id"])):
+        cloud.update("cell2", "block_device_mapping", {"id": new}, id=old)
+
+
 DIFFERENCES: dict[str, tuple[Break, str]] = {
     "the guest is off": (change("instances", power_state=4), "power"),
     "on another host": (change("instances", host="c2-host2"), "host"),
@@ -69,6 +109,17 @@ DIFFERENCES: dict[str, tuple[Break, str]] = {
     "an action is lost": (lose("instance_actions", action="create"), "row-lost"),
     "another flavor": (flavored(flavorid="42"), "flavor"),
     "fewer vCPUs": (change("instances", vcpus=1), "flavor"),
+    "a smaller disk": (change("instances", root_gb=0), "flavor"),
+    "the disks change places": (_disks_swapped, "disk-order"),
+    "a port is another server's": (port(lambda it: it.update(device_id="")), "port-lost"),
+    "a port is bound elsewhere": (port(lambda it: it["bindings"].update({"c2-host2": it["bindings"].pop(TARGET)})), "port-binding"),
+    "a port's binding failed": (port(lambda it: it["bindings"][TARGET].update(vif_type="binding_failed")), "port-binding"),
+    "a port is down": (_unplugged, "port-down"),
+    "another MAC address": (port(lambda it: it.update(mac_address="fa:16:3e:ff:ff:ff")), "mac-changed"),
+    "another address": (port(lambda it: it.update(ip="10.91.0.1")), "address-changed"),
+    "a volume is not in use": (attachment(lambda it: it.update(status="attaching")), "volume-state"),
+    "a volume is gone": (lambda cloud, _server: cloud.world.volumes.clear(), "volume-state"),
+    "a volume is attached anew": (_attached_anew, "attachment"),
 }  # fmt: skip
 
 
@@ -77,7 +128,7 @@ def test_a_difference_is_seen_and_not_confirmed(sandbox: Sandbox, what: str) -> 
     server = sandbox.boot("differs", ports=1, volumes=1)
     sandbox.cellmove("resize", server.name, "m1.small", "--host", TARGET)
     break_it, code = DIFFERENCES[what]
-    break_it(sandbox.process.cloud(), server.id)
+    change_cloud(sandbox, break_it, server.id)
     before = sandbox.picture(server.id)
 
     said = sandbox.cellmove("verify", server.name, "-f", "json", expect=5).json
@@ -101,3 +152,60 @@ def test_what_the_owner_changed_is_told_and_confirmed(sandbox: Sandbox) -> None:
         "volume-detached",
     }
     sandbox.cellmove("confirm", server.id)
+
+
+@pytest.fixture
+def reachable(sandbox: Sandbox) -> Server:
+    """A moved server whose address is this machine's."""
+    server = sandbox.boot("reachable", ports=1, volumes=1)
+
+    def here(cloud: Cloud, server_id: str) -> None:
+        (its_port,) = services.ports_of(cloud, server_id)
+        cache = cloud.row("cell1", "instance_info_caches", instance_uuid=server_id)
+        known = cache["network_info"].replace(its_port["ip"], "127.0.0.1")
+        cloud.update("cell1", "instance_info_caches", {"network_info": known}, instance_uuid=server_id)
+        its_port["ip"] = "127.0.0.1"
+
+    change_cloud(sandbox, here, server.id)
+    sandbox.cellmove("migrate", server.name, "--host", TARGET)
+    return server
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port of this machine on which somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def probed(sandbox: Sandbox, server: Server, probe: str, expect: int, **environment: str) -> tuple[str, str]:
+    """What `verify` says of a probe: level and text."""
+    said = sandbox.cellmove("verify", server.name, "--probe", probe, "-f", "json", expect=expect, env=environment).json
+    (check,) = (each for each in said["checks"] if each["code"] == "probe")
+    return check["level"], check["text"]
+
+
+def test_a_port_that_answers_and_one_that_does_not(sandbox: Sandbox, reachable: Server, listening: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        closed = nobody.getsockname()[1]
+    level, text = probed(sandbox, reachable, f"tcp:{closed}", 5)
+    assert (level, text) == ("refusal", f"tcp:{closed}: 127.0.0.1 port {closed}: Connection refused")
+    refused = sandbox.cellmove("confirm", reachable.name, "--probe", f"tcp:{closed}", expect=5)
+    assert text in refused.stderr
+    assert probed(sandbox, reachable, f"tcp:{listening}", 0) == ("ok", f"tcp:{listening} answers")
+    sandbox.cellmove("confirm", reachable.name, "--probe", f"tcp:{listening}")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_ping(sandbox: Sandbox, reachable: Server, tmp_path: Path, *, answers: bool) -> None:
+    """With a stand-in for the machine's ping, which may not be there or may want privileges."""
+    asked = tmp_path / "asked"
+    ping = tmp_path / "bin" / "ping"
+    ping.parent.mkdir()
+    ping.write_text(f'#!/bin/sh\necho "$@" > {asked}\nexit {0 if answers else 1}\n')
+    ping.chmod(0o755)
+    path = f"{ping.parent}{os.pathsep}{os.environ['PATH']}"
+    found = probed(sandbox, reachable, "ping", 0 if answers else 5, PATH=path)
+    wrong = "ping: 127.0.0.1 does not answer (ping ended with 1)"
+    assert found == (("ok", "ping answers") if answers else ("refusal", wrong))
+    assert asked.read_text().split() == ["-c", "1", "-W", "5", "127.0.0.1"]

@@ -101,14 +101,19 @@ def a_dead_destination_is_refused(place: Place) -> None:
     place.cellmove("migrate", server.name, "--host", TARGET, "--confirm")
 
 
-def the_next_host_is_tried(place: Place) -> None:
+ALTERNATES = {"the-binding-fails": ("agent", "bind_ports"), "the-claim-fails": ("get_host_ip_addr", "claim")}
+"""Name -> the call that goes wrong on the first host, and the action that fails: either brings the next one."""
+
+
+def the_next_host_is_tried(place: Place, name: str = "the-claim-fails") -> None:
     """A host that cannot take the server is not the end: the scheduler's next one is claimed and tried."""
+    call, action = ALTERNATES[name]
     server = place.boot("next", ports=2, volumes=1)
     before = place.picture(server.id)
     command = ("resize", server.name, "m1.small", "--cell", "cell2")
     with contextlib.ExitStack() as faults:
         for host in ("c2-host1", "c2-host2"):
-            faults.enter_context(place.fault(host, "get_host_ip_addr", "fail"))
+            faults.enter_context(place.fault(host, call, "fail"))
         none = place.cellmove(*command, expect=1)
     first, second = sorted(("c2-host1", "c2-host2"), key=none.stderr.index)
     assert f"before that, ask the scheduler: {first} in cell2" in none.stderr
@@ -116,7 +121,7 @@ def the_next_host_is_tried(place: Place) -> None:
     assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
     assert oracle.compare(before, after) == []
 
-    with place.fault(first, "get_host_ip_addr", "fail"):
+    with place.fault(first, call, "fail"):
         one = place.cellmove(*command, "--max-hosts", "1", expect=1)
         assert "before that" not in one.stderr
         assert f"{server.name} m1.small --cell cell2 --max-hosts 1" in one.stderr, "the command to try again"
@@ -124,8 +129,8 @@ def the_next_host_is_tried(place: Place) -> None:
         place.cellmove(*command)
     shown = place.cellmove("show", server.name, "-f", "json").json
     assert shown["target"] == {"cell": "cell2", "host": second}
-    assert [(each["host"], each["action"]) for each in shown["tried"]] == [(first, "claim")]
-    assert f"cell2 / {first}: claim: " in place.cellmove("show", server.name).stdout
+    assert [(each["host"], each["action"]) for each in shown["tried"]] == [(first, action)]
+    assert f"cell2 / {first}: {action}: " in place.cellmove("show", server.name).stdout
     place.cellmove("confirm", server.name)
     moved = place.picture(server.id)
     assert oracle.problems(moved, cell="cell2", host=second, flavor="m1.small", status="ACTIVE") == []

@@ -466,6 +466,17 @@ def test_a_shared_store_leaves_only_its_cell_out() -> None:
     assert findings(picture(targets=targets, candidates=None)) == [("warning", "shared-disk-store")]
 
 
+@pytest.mark.parametrize(("accepted", "says"), [((), False), (("swap",), False), (("swap", "config-drive"), True)])
+def test_a_config_drive_is_warned_of_and_the_warning_says_whether_it_is_accepted(
+    accepted: tuple[str, ...], *, says: bool
+) -> None:
+    found = examine(picture(server=instance(config_drive=True), accepted_losses=accepted))
+    (check,) = (check for check in found if check.level is not Level.OK)
+    assert (check.code, check.level) == ("config-drive", Level.WARNING)
+    assert check.text.endswith("; accepted (--accept-loss)") == says
+    assert bool(check.remedy) != says
+
+
 def test_only_the_accepted_loss_is_accepted() -> None:
     both = instance(flavor=dataclasses.replace(SMALL, swap=64, ephemeral_gb=1))
     found = findings(picture(server=both, accepted_losses=("ephemeral",)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -230,3 +231,16 @@ def test_probing_a_silent_keystone_does_not_take_the_read_timeout(monkeypatch: p
     with server("silent") as url, pytest.raises(CannotConnect) as caught:
         identity.probe(FakeConnection(url))
     assert "s3cret" not in str(caught.value)
+
+
+def test_as_many_connections_are_kept_as_a_drain_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OS_AUTH_URL", "http://127.0.0.1:9/v3")
+    monkeypatch.setenv("OS_USERNAME", "admin")
+    monkeypatch.setenv("OS_PASSWORD", "no")
+    monkeypatch.setenv("OS_PROJECT_NAME", "admin")
+    connection = identity.connect(Settings())
+    for scheme in ("http://", "https://"):
+        pool = connection.session.session.get_adapter(scheme).poolmanager.connection_from_url(f"{scheme}127.0.0.1:9")
+        assert pool.pool.maxsize == identity.POOL

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import oslo_messaging
 import pytest
 
 from cellmove.errors import CannotConnect
 from cellmove.hosts import bus as bus_module
-from cellmove.hosts import notifications
+from cellmove.hosts import notifications, rabbit
 from cellmove.hosts.bus import Bus, Notice
 from cellmove.settings import Notifications, load
 
@@ -138,3 +142,32 @@ def test_what_nova_conf_says(tmp_path: Any) -> None:
     )
     file.write_text("[oslo_messaging_notifications]\ndriver = noop\n")
     assert load(flags, {"HOME": str(tmp_path)}).notifications.driver == ""
+
+
+def test_a_notification_that_another_thread_could_not_send_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver only logs what it could not send, and all threads log to one place."""
+    together = threading.Barrier(2)
+
+    class Notifier:
+        def __init__(self, _transport: Any, publisher: str, **_options: Any) -> None:
+            self.publisher = publisher
+
+        def info(self, *_what: Any) -> None:
+            together.wait(10)
+            if self.publisher == "unlucky":
+                logging.getLogger("oslo_messaging.notify.messaging").error("Could not send notification")
+            together.wait(10)
+
+    monkeypatch.setattr(oslo_messaging, "Notifier", Notifier)
+    transport = rabbit.RabbitTransport("cell1", "fake://", None, 1.0, 1.0)
+
+    def send(publisher: str) -> str:
+        try:
+            transport.notify({}, Notice("messagingv2", ("notifications",), publisher, "update", {}))
+        except CannotConnect as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as threads:
+        said = dict(zip(("lucky", "unlucky"), threads.map(send, ("lucky", "unlucky")), strict=True))
+    assert said == {"lucky": "", "unlucky": "the bus of cell1 did not take a notification"}

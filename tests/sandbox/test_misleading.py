@@ -1,0 +1,48 @@
+"""What is printed when a step cannot begin, or a whole run stops before its end: nothing that would do the opposite."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellmove.move import State
+from lab import oracle
+from tests.sandbox.place import Sandbox
+from tests.sandbox.stage import Stage
+
+
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.mark.parametrize("command", ["revert", "rollback"])
+def test_who_wants_a_server_back_is_not_told_to_confirm_it(sandbox: Sandbox, command: str) -> None:
+    server = sandbox.boot("back", ports=1)
+    move = sandbox.cellmove("migrate", server.id, "--cell", "cell2", "-f", "json").json["move"]
+    nowhere = {"CELLMOVE_TRANSPORT_URL": "sandbox://127.0.0.1:9/bus/api"}
+    outcome = sandbox.cellmove(command, move, expect=4, env=nowhere)
+    assert f"next: cellmove revert {move}" in outcome.stderr
+    sandbox.cellmove("revert", move)
+    assert oracle.problems(
+        sandbox.picture(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
+    ) == []  # fmt: skip
+
+
+def test_a_server_that_was_moved_and_is_not_confirmed_was_written(stage: Stage) -> None:
+    checkpoint = stage.set("image-active-full", "home")
+    rig = stage.rig
+
+    def lose_the_tags(point: str, action: str) -> None:
+        if (point, action) == ("after-done", "close"):
+            rig.cloud.delete("cell2", "tags", resource_id=checkpoint.scene.server)
+
+    rig.taps.on_journal = lose_the_tags
+    outcome = rig.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2", "--confirm")
+    rig.taps.on_journal = lambda _point, _action: None
+    assert outcome.code == 3
+    assert "tag" in outcome.message
+    assert rig.move().state is State.FINISHED
+    assert "nothing was written" not in outcome.text
+    # The same command again has done nothing when it stops for the same reason.
+    again = rig.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2", "--confirm")
+    assert again.code == 5
