@@ -2,61 +2,181 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
 
 from cellmove import docs
 from cellmove.cli import cli
+from cellmove.clock import Clock
 from cellmove.command import EXIT_CODES
-from cellmove.drain import happening
+from cellmove.drain import drains, plan
+from cellmove.drain import ending as endings
+from cellmove.drain import story as stories
+from cellmove.drain.ending import Ended, Ending
+from cellmove.drain.happening import Happening, Kind, document
+from cellmove.drain.item import Bar, Census, Item, Stage, Story, Tale
+from cellmove.drain.queue import Queue, Task
+from cellmove.drain.room import Room
+from cellmove.drain.wish import Wish, to_document
+from cellmove.journal import open_journal
+from cellmove.move import DRAIN, Move, State
 
 ROOT = Path(__file__).parents[2]
-KNOWN = {" ".join(words): command for words, command in docs.commands()}
-COMMANDS = sorted(KNOWN)
-DRAIN = (ROOT / "docs" / "drain.md").read_text(encoding="utf-8")
+COMMANDS = [" ".join(words) for words, _command in docs.commands()]
+STORY = ROOT / "docs" / "drain.md"
 
 
-def table_rows() -> list[list[str]]:
-    """The cells of every table row of the README."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+def command_of(name: str) -> click.Command:
+    found: click.Command = cli
+    for word in name.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[word]
+    return found
+
+
+def table_rows(path: Path = ROOT / "README.md") -> list[list[str]]:
+    """The cells of every table row of a page."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def named(heading: str) -> list[str]:
+    """What stands in the first column of the table below a heading of the story of a drain."""
+    sections = re.split(r"^#+ (.*)$", STORY.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    section = sections[sections.index(heading) + 1]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return [each for row in rows for each in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def keys_of(document: Any, above: str = "") -> list[str]:
+    """Every key of a document, those of nested ones with the keys above them; of a list those of its first entry."""
+    if isinstance(document, list):
+        return keys_of(document[0], above) if document else []
+    if not isinstance(document, dict):
+        return []
+    return [found for key, value in document.items() for found in (f"{above}{key}", *keys_of(value, f"{above}{key}."))]
 
 
 def test_the_man_pages_are_what_the_generator_gives() -> None:
     pages = docs.man_pages()
     assert {path.name for path in (ROOT / "man").glob("*.1")} == set(pages)
     stale = [name for name, text in pages.items() if (ROOT / "man" / name).read_text(encoding="utf-8") != text]
-    assert stale == [], "run: python -m cellmove.docs man/"
+    assert stale == [], "run: make man"
 
 
 def test_the_generator_writes_them(tmp_path: Path) -> None:
     written = docs.write(tmp_path / "man")
-    assert len(written) == len(COMMANDS) + 1
+    assert {path.stem for path in written} == {"cellmove", *(f"cellmove-{name.replace(' ', '-')}" for name in COMMANDS)}
     assert all(path.read_text(encoding="utf-8").startswith(".TH CELLMOVE") for path in written)
+
+
+def test_every_page_is_named_by_one_above_it() -> None:
+    pages = docs.man_pages()
+    for name in COMMANDS:
+        *above, _last = ("cellmove", *name.split())
+        assert (
+            f"\\fBcellmove\\-{name.replace(' ', '-').replace('-', chr(92) + '-')}(1)\\fR"
+            in pages[f"{'-'.join(above)}.1"]
+        ), name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_that_parses(name: str) -> None:
-    text = KNOWN[name].help or ""
+    command = command_of(name)
+    assert command.short_help
+    text = command.help or ""
     assert "Example:" in text
     examples = re.findall(r"^\s*cellmove (.*)$", text.split("Example:")[1], re.MULTILINE)
     assert examples
     for example in examples:
-        verb, *arguments = shlex.split(example)
-        command = cli.commands[verb]
-        if isinstance(command, click.Group):
-            command = command.commands[arguments.pop(0)]
-        command.make_context(verb, arguments)
+        assert f"{example} ".startswith(f"{name} ")
+        parse(cli, shlex.split(example))
+
+
+def parse(command: click.Command, words: list[str]) -> None:
+    """Parse a command line down to the command that it names; nothing is run."""
+    if not isinstance(command, click.Group):
+        command.make_context("cellmove", list(words))
+        return
+    name, one, rest = command.resolve_command(click.Context(command), list(words))
+    assert name is not None
+    assert one is not None
+    parse(one, rest)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_in_the_table_of_the_readme(name: str) -> None:
-    assert any(re.search(rf"`(cellmove )?{name}\b", row[0]) for row in table_rows())
+    if isinstance(command_of(name), click.Group):
+        return  # its commands are
+    assert any(re.match(rf"`cellmove {name}[ `]", row[0]) for row in table_rows())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_is_without_words(name: str) -> None:
+    command = command_of(name)
+    for each in command.params:
+        if isinstance(each, click.Option):
+            assert each.help, f"{name} {each.opts[-1]}"
+            assert each.help[0].isupper(), f"{name} {each.opts[-1]}"
+            assert each.help.endswith("."), f"{name} {each.opts[-1]}"
+
+
+# the story of a drain
+
+
+def test_the_story_has_every_option() -> None:
+    shared = {"--format", "--quiet", "--yes"}
+    options = [each.opts[-1] for each in command_of("drain-cell").params if isinstance(each, click.Option)]
+    assert sorted(each for each in named("Options") if each.startswith("--")) == sorted({*options} - shared)
+
+
+def test_the_story_has_every_event() -> None:
+    assert named("Events") == [kind.value for kind in Kind]
+
+
+def test_the_story_has_every_key_of_a_line() -> None:
+    ending = {"unseen": "", **endings.document(Ended(None, "cell1", "", (), Ending((), ())))}
+    line = document(Happening(Kind.STEP, "", "cell1", server_id="id", server_name="name", ending=ending))
+    assert named("Keys of a line") == ["schema_version", *keys_of(line)[1:]]
+
+
+def test_the_story_has_every_key_of_a_plan() -> None:
+    item = Item("id", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
+    room = Room("cell2", ("c2-host1",), dict.fromkeys(("DISK_GB", "MEMORY_MB", "VCPU"), 1.0))
+    found = plan.document(plan.make(Census("cell1", (item,), 1), Wish(), [room], []), "")
+    known = [key.replace(".DISK_GB", ".CLASS") for key in keys_of(found) if not re.search(r"\.(MEMORY_MB|VCPU)\b", key)]
+    assert named("Keys of a plan") == known
+
+
+def test_the_story_has_every_key_of_the_status(tmp_path: Path) -> None:
+    clock = Clock()
+    journal = open_journal(str(tmp_path / "journal.db"), clock.text)
+    move = Move("drain-1", "uuid", "cell1", DRAIN, State.DRAINING, "", "", {"command": "cellmove drain-cell cell1"})
+    session: Any = SimpleNamespace(journal=journal, clock=clock)
+    queue = Queue(journal, move.id, "worker")
+    queue.prepare(to_document(Wish()))
+    queue.sync([Task("id", "web-1", stage=Stage.MOVING)], again=True, ended=0.0, open_moves=set())
+    found = drains.status(session, move)
+    known = [key.replace("under_way.", "SERVERS.") for key in keys_of(found) if not re.match(r"(wish|counts)\.", key)]
+    assert named("Keys of the status") == known
+
+
+def test_the_story_has_every_key_of_the_report() -> None:
+    bar = Bar("finish", 1.0, 2.0)
+    tale = Tale("id", "web-1", "p", "c1-host1", "c2-host1", 1, Stage.MOVED, bars=(bar,), downtime=1.0)
+    found = stories.document(Story("drain-1", "cell1", (), "drained", 0.0, 3.0, (tale,)))
+    known = [key for key in keys_of(found) if not re.match(r"(counts\.stages|target_hosts)\.", key)]
+    assert named("Keys of the report") == known
+
+
+def test_the_story_has_every_stage() -> None:
+    assert named("Stages") == [stage.value for stage in Stage]
 
 
 @pytest.mark.parametrize("code", sorted(EXIT_CODES))
@@ -65,31 +185,6 @@ def test_every_exit_code_is_in_the_table_of_the_readme(code: str) -> None:
 
 
 def test_nothing_in_a_page_is_a_roff_request_by_accident() -> None:
-    known = {".TH", ".SH", ".B", ".BR", ".PP", ".TP", ".nf", ".fi", ".SS"}
+    known = {".TH", ".SH", ".SS", ".B", ".BR", ".PP", ".TP", ".nf", ".fi"}
     for text in docs.man_pages().values():
         assert {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))} <= known
-
-
-def documented(heading: str) -> set[str]:
-    """The words in backquotes in the first column of the table under a heading of docs/drain.md."""
-    section = DRAIN.split(f"{heading}\n", 1)[1].split("\n#", 1)[0]
-    return {
-        word
-        for line in section.splitlines()
-        if line.startswith("| `")
-        for word in re.findall(r"`([^`]+)`", line.split("|")[1])
-    }
-
-
-def test_the_page_about_drains_has_every_option() -> None:
-    options = {
-        option for parameter in KNOWN["drain-cell"].params for option in parameter.opts if option.startswith("--")
-    }
-    assert options - documented("## Every option") == {"--format", "--quiet", "--yes"}
-
-
-def test_the_page_about_drains_has_every_event_and_every_key() -> None:
-    assert documented("### Events") == {kind.value for kind in happening.Kind}
-    one = happening.Happening(happening.Kind.BEGUN, "2026-01-01T00:00:00Z", "cell1")
-    assert documented("### Keys") == set(happening.document(one))
-    assert len(dataclasses.fields(one)) <= len(happening.document(one)) + 1  # the server is two fields
