@@ -172,6 +172,8 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
             from cellmove.drain import drains
 
             ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
+    if not ended.is_new and not sys.stdout.isatty():
+        return  # cron has nothing to mail; a person is told how to delete the cell
     from cellmove.drain import ending
     from cellmove.drain.show import draw_ended, ended_document
 

@@ -143,7 +143,8 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
 
             with _to_be_gone_on_with(again):
                 ended = _run(session, source, record, plan, make, show, again)
-        _tell_the_end(session, source, ended, show, again)
+        if ended.is_new:
+            _tell_the_end(session, source, ended, show, again)
         return ended
 
 
@@ -264,7 +265,7 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
 def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     """The cell is empty: a drain that was open is over."""
     if record is None:
-        return endings.looked_at(session, source, Ended(None, source.name, "", (), None))
+        return endings.looked_at(session, source, Ended(None, source.name, "", (), None, is_new=False))
     session.journal.set_state(record.id, State.DRAINED)
     tasks = tuple(_queue(session, record).tasks())
     return endings.looked_at(session, source, Ended(record, source.name, "", tasks, None))

@@ -44,6 +44,7 @@ class Ended:
     :param ending: what is left to be done about the cell; None while servers of it wait
     :param leftovers: what moves have left behind in it
     :param unseen: why the cell could not be looked at in the end
+    :param is_new: whether anything was there to do
     """
 
     record: Move | None
@@ -53,6 +54,7 @@ class Ended:
     ending: Ending | None
     leftovers: tuple[str, ...] = ()
     unseen: str = ""
+    is_new: bool = True
 
     def named(self, *stages: Stage) -> list[Task]:
         """The servers in these stages."""
