@@ -1,0 +1,338 @@
+"""The queue on SQLite: order, limits, leases, and what a new look makes of what is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cellmove.drain.item import Stage
+from cellmove.drain.queue import LEASE, Limits, Queue, Task, has_tables
+from cellmove.journal import Journal, open_journal
+
+ANY = Limits(parallel=100)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return open_journal(str(tmp_path / "journal.db"), lambda: "2026-03-02T12:00:00.000Z")
+
+
+@pytest.fixture
+def queue(journal: Journal) -> Queue:
+    """Of a run that is at work."""
+    made = Queue(journal, "drain-1", "one")
+    made.prepare({"parallel": 2})
+    return made
+
+
+@pytest.fixture
+def other(journal: Journal, queue: Queue) -> Queue:
+    """The same, for another run."""
+    return Queue(journal, "drain-1", "two")
+
+
+def tasks(*names: str, **values: object) -> list[Task]:
+    return [replace(Task(name, name, position=at), **values) for at, name in enumerate(names)]  # type: ignore[arg-type]
+
+
+def look(queue: Queue, *found: Task, again: bool = True, ended: float = 0.0, open_moves: tuple[str, ...] = ()) -> None:
+    placed = [replace(task, position=at) for at, task in enumerate(found)]
+    queue.sync(placed, again=again, ended=ended, open_moves=open_moves)
+
+
+def taken(queue: Queue, now: float = 0.0, limits: Limits = ANY, *, start: bool = True) -> list[str]:
+    """Everything that can be taken at this moment, in its order."""
+    found = []
+    while task := queue.take(now, limits, start=start):
+        found.append(task.server_id)
+    return found
+
+
+def stages(queue: Queue) -> dict[str, Stage]:
+    return {task.server_id: task.stage for task in queue.tasks()}
+
+
+def test_a_journal_that_never_held_a_drain(journal: Journal) -> None:
+    queue = Queue(journal, "drain-1", "one")
+    assert not has_tables(journal)
+    assert (queue.tasks(), queue.counts(), queue.others(0), queue.control(), queue.wish()) == ([], {}, [], "", {})
+    assert not has_tables(journal), "looking makes nothing"
+
+
+def test_what_is_asked_and_who_asks_for_something(queue: Queue, other: Queue) -> None:
+    assert (queue.wish(), queue.control()) == ({"parallel": 2}, "")
+    other.set_control("pause")
+    assert queue.control() == "pause"
+    assert queue.wish() == {"parallel": 2}
+    queue.prepare({"parallel": 3})
+    assert (other.wish(), other.control()) == ({"parallel": 3}, "pause")
+    queue.prepare()
+    assert queue.wish() == {"parallel": 3}
+
+
+def test_in_their_order_and_each_once(queue: Queue, other: Queue) -> None:
+    look(queue, *tasks("c", "a", "b"))
+    assert queue.take(10.0, ANY, start=True) == Task("c", "c", position=0)
+    found = queue.task("c")
+    assert found is not None
+    assert (found.stage, found.worker, found.lease_until, found.began, found.tries) == (
+        Stage.MOVING,
+        "one",
+        10 + LEASE,
+        10,
+        1,
+    )
+    assert taken(other) == ["a", "b"]
+    assert taken(queue) == []
+
+
+def test_drains_do_not_see_each_other(journal: Journal, queue: Queue) -> None:
+    elsewhere = Queue(journal, "drain-2", "one")
+    elsewhere.prepare()
+    look(queue, *tasks("a"))
+    look(elsewhere, *tasks("a", "b"))
+    assert taken(queue) == ["a"]
+    assert taken(elsewhere) == ["a", "b"]
+
+
+def test_nothing_is_begun_that_may_not(queue: Queue) -> None:
+    look(queue, *tasks("a"), *tasks("s", stage=Stage.SKIPPED), *tasks("r", stage=Stage.REFUSED))
+    assert taken(queue, start=False) == []
+    assert taken(queue) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "got"),
+    [
+        (Limits(parallel=3), ["a1", "a2", "b1"]),
+        (Limits(parallel=9, per_source_host=1), ["a1", "b1"]),
+        (Limits(parallel=9, per_source_host=2), ["a1", "a2", "b1", "b2"]),
+        (Limits(parallel=9, per_project=1), ["a1", "a2", "a3"]),
+        (Limits(parallel=9, per_project=1, per_source_host=1), ["a1", "b2"]),
+        (Limits(parallel=9, per_target_host=1, hosts=("x", "y")), ["a1", "a2"]),
+        (Limits(parallel=9, per_target_host=2, hosts=("x", "y")), ["a1", "a2", "b1", "b2"]),
+    ],
+)
+def test_limits_hold_over_all_runs(queue: Queue, other: Queue, limits: Limits, got: list[str]) -> None:
+    many = tasks("a1", "a2", "b1", "b2", "a3")
+    look(queue, *(replace(each, host=each.name[0], project_id=f"p{each.name[1]}") for each in many))
+    found = []
+    for turn in (queue, other) * 3:
+        task = turn.take(0.0, limits, start=True)
+        found += [task.server_id] if task else []
+    assert found == got
+    queue.put(got[0], Stage.MOVED, 1.0)
+    assert other.take(1.0, limits, start=True) is not None, "as soon as one is over there is room again"
+
+
+def test_a_target_host_counts_from_when_it_is_chosen(queue: Queue) -> None:
+    look(queue, *tasks("a", "b", "c"))
+    limits = Limits(parallel=9, per_target_host=1, hosts=("x", "y"))
+    assert taken(queue, limits=limits) == ["a", "b"]
+    queue.note("a", target_host="x")
+    assert queue.on_target_hosts("b") == {"x": 1}
+    assert queue.on_target_hosts("a") == {}
+    queue.put("a", Stage.WAITING, 0.0)
+    assert taken(queue, limits=limits) == ["a"]
+    found = queue.task("a")
+    assert found is not None
+    assert found.target_host == "", "another try is another choice"
+
+
+def test_what_is_put_back_waits_until_it_is_due(queue: Queue) -> None:
+    look(queue, *tasks("a", "b"))
+    assert taken(queue, limits=Limits(parallel=1)) == ["a"]
+    queue.put("a", Stage.WAITING, 100.0, after=5.0)
+    assert taken(queue, 104.0) == ["b"]
+    assert taken(queue, 105.0) == ["a"]
+    found = queue.task("a")
+    assert found is not None
+    assert found.tries == 2
+    queue.put("a", Stage.WAITING, 200.0, after=1000.0)
+    look(queue, *tasks("a", "b"))
+    assert taken(queue, 201.0) == ["a"], "a new run does not wait for what an old one put off"
+
+
+def test_what_soaks_is_taken_when_it_is_due_and_before_anything_new(queue: Queue) -> None:
+    look(queue, *tasks("a", "b"))
+    queue.take(0.0, ANY, start=True)
+    queue.put("a", Stage.SOAKING, 0.0, after=60.0)
+    assert taken(queue, 59.0, start=False) == []
+    assert taken(queue, 60.0) == ["a", "b"]
+    assert stages(queue)["a"] is Stage.CONFIRMING
+    queue.put("a", Stage.SOAKING, 0.0)
+    assert taken(queue, 60.0, Limits(parallel=1), start=False) == [], "b is under way"
+
+
+# leases
+
+
+def test_a_run_that_died_is_inherited_from_when_its_lease_is_over(queue: Queue, other: Queue) -> None:
+    look(queue, *tasks("a", "b"))
+    assert queue.beat(0.0) == 0.0
+    queue.take(0.0, ANY, start=True)
+    assert other.others(LEASE - 1) == ["one"]
+    assert taken(other, LEASE - 1, start=False) == []
+    assert other.others(LEASE) == []
+    (orphan,) = [other.take(LEASE, ANY, start=False)]
+    assert orphan is not None
+    assert (orphan.server_id, orphan.stage, orphan.worker) == ("a", Stage.MOVING, "one")
+    found = other.task("a")
+    assert found is not None
+    assert (found.worker, found.tries) == ("two", 1), "it is the same try"
+
+
+def test_a_run_that_lives_renews_its_leases(queue: Queue, other: Queue) -> None:
+    look(queue, *tasks("a"))
+    queue.take(0.0, ANY, start=True)
+    for now in (LEASE / 2, LEASE, LEASE * 3 / 2):
+        queue.beat(now)
+        assert taken(other, now + LEASE - 1, start=False) == []
+        assert other.others(now + LEASE - 1) == ["one"]
+
+
+def test_a_run_that_slept_does_not_take_its_own_servers_for_orphans(queue: Queue, other: Queue) -> None:
+    """The machine was asleep for an hour: the thread that works on it is still there."""
+    look(queue, *tasks("a", "b"), *tasks("c"))
+    queue.take(0.0, ANY, start=True)
+    assert taken(queue, 3600.0, Limits(parallel=1)) == [], "it counts as well"
+    assert taken(other, 3600.0, start=False) == ["a"], "another run cannot know"
+
+
+def test_a_run_that_leaves_gives_up_what_it_holds(queue: Queue, other: Queue) -> None:
+    look(queue, *tasks("a"))
+    queue.beat(0.0)
+    queue.take(0.0, ANY, start=True)
+    queue.leave()
+    assert other.others(0.0) == []
+    assert taken(other, 0.0, start=False) == ["a"]
+
+
+def test_whoever_knows_that_all_are_dead_buries_them(queue: Queue, other: Queue) -> None:
+    look(queue, *tasks("a"))
+    queue.beat(0.0)
+    queue.take(0.0, ANY, start=True)
+    other.bury()
+    assert other.others(0.0) == []
+    assert taken(other, 0.0, start=False) == ["a"]
+
+
+def test_many_threads_take_each_server_once(journal: Journal, queue: Queue) -> None:
+    look(queue, *tasks(*(f"s{number}" for number in range(40))))
+    found: list[str] = []
+
+    def work(number: int) -> None:
+        own = Queue(journal, "drain-1", f"w{number}")
+        while task := own.take(0.0, Limits(parallel=3), start=True):
+            found.append(task.server_id)
+            assert sum(stage is Stage.MOVING for stage in stages(own).values()) <= 3
+            own.put(task.server_id, Stage.MOVED, 0.0)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sorted(found) == sorted(f"s{number}" for number in range(40))
+
+
+# failures
+
+
+def test_failures_are_those_of_this_run(queue: Queue) -> None:
+    look(queue, *tasks("a", "b", "c", "d", "e"))
+    taken(queue)
+    for name, stage, when in (
+        ("a", Stage.FAILED, 9), ("b", Stage.FAILED, 10), ("c", Stage.REVERTED, 11), ("d", Stage.UNVERIFIED, 12),
+        ("e", Stage.REFUSED, 13),
+    ):  # fmt: skip
+        queue.put(name, stage, float(when))
+    assert queue.failures_since(10.0) == 3
+    assert queue.counts() == {Stage.REVERTED: 1, Stage.UNVERIFIED: 1, Stage.FAILED: 2, Stage.REFUSED: 1}
+
+
+# a new look
+
+
+def put(stage: Stage, move_id: str = "") -> Callable[[Queue], None]:
+    def do(queue: Queue) -> None:
+        look(queue, *tasks("a"))
+        queue.take(0.0, ANY, start=True)
+        queue.put("a", stage, 1.0, move_id=move_id, reason="why")
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("before", "open_moves", "there", "gone"),
+    [
+        (Stage.MOVING, (), Stage.MOVING, Stage.MOVING),
+        (Stage.CONFIRMING, (), Stage.CONFIRMING, Stage.CONFIRMING),
+        (Stage.SOAKING, (), Stage.SOAKING, Stage.SOAKING),
+        (Stage.MOVED, (), Stage.WAITING, Stage.MOVED),
+        (Stage.FAILED, (), Stage.WAITING, Stage.MOVING),
+        (Stage.FAILED, ("a",), Stage.MOVING, Stage.MOVING),
+        (Stage.UNVERIFIED, ("a",), Stage.MOVING, Stage.MOVING),
+        (Stage.REVERTED, (), Stage.WAITING, Stage.GONE),
+        (Stage.SKIPPED, (), Stage.WAITING, Stage.GONE),
+        (Stage.REFUSED, (), Stage.WAITING, Stage.GONE),
+        (Stage.WAITING, (), Stage.WAITING, Stage.GONE),
+        (Stage.GONE, (), Stage.WAITING, Stage.GONE),
+    ],
+)
+def test_what_a_new_look_makes_of_a_server(
+    queue: Queue, before: Stage, open_moves: tuple[str, ...], there: Stage, gone: Stage
+) -> None:
+    """Whether it is in the cell or not."""
+    put(before, "move-1")(queue)
+    look(queue, *tasks("a"), open_moves=open_moves)
+    assert stages(queue) == {"a": there}
+    queue.note("a", stage=before.value)
+    look(queue, open_moves=open_moves)
+    assert stages(queue) == {"a": gone}
+
+
+def test_a_failure_without_a_move_is_gone_with_its_server(queue: Queue) -> None:
+    put(Stage.FAILED)(queue)
+    look(queue, ended=5.0)
+    found = queue.task("a")
+    assert found is not None
+    assert (found.stage, found.ended, found.code) == (Stage.GONE, 5.0, "gone")
+
+
+def test_a_server_that_was_never_tried_leaves_no_trace(queue: Queue) -> None:
+    look(queue, *tasks("a", "b"))
+    look(queue, *tasks("b"))
+    assert stages(queue) == {"b": Stage.WAITING}
+
+
+@pytest.mark.parametrize("stage", [Stage.MOVED, Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED])
+def test_while_another_run_works_its_word_counts(queue: Queue, stage: Stage) -> None:
+    put(stage, "move-1")(queue)
+    look(queue, *tasks("a"), again=False)
+    assert stages(queue) == {"a": stage}
+    look(queue, again=False)
+    assert stages(queue) == {"a": stage}
+
+
+def test_what_is_known_of_earlier_tries_is_kept_beside_the_new_look(queue: Queue) -> None:
+    put(Stage.FAILED, "move-1")(queue)
+    look(queue, *tasks("z"), *tasks("a", name="renamed", host="h2", disk_gb=7))
+    found = queue.task("a")
+    assert found is not None
+    assert (found.name, found.host, found.disk_gb, found.position) == ("renamed", "h2", 7, 1)
+    assert (found.tries, found.move_id, found.reason) == (1, "move-1", "")
+
+
+def test_ten_thousand_servers(queue: Queue) -> None:
+    many = tasks(*(f"{number:05}" for number in range(10_000)))
+    look(queue, *many)
+    look(queue, *many[5_000:])
+    assert queue.counts() == {Stage.WAITING: 5_000}
+    task = queue.take(0.0, ANY, start=True)
+    assert task is not None
+    assert task.server_id == "05000"
