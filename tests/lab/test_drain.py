@@ -140,7 +140,7 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         third = cellmove(*command, expect=8)
         after = counts(cellmove)
         assert {stage: number for stage, number in after.items() if number} == {"moved": 20, "skipped": 1, "refused": 3}
-        told = third.stderr.split("4 were left where they are")[1]
+        told = third.stderr.split("4 servers were left in cell1")[1]
         assert {each.name for each in servers if f"  {each.name}: " in told} == {
             each.name for each in servers if each.kind in LEFT
         }
