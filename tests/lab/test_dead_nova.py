@@ -56,7 +56,12 @@ def wrecked(request, lab_environment):
             made.clear()
             for each in wanted[at : at + TOGETHER]:
                 made[each] = Wreck(each[0], PLACES[each[0]], each[1] == "volume")
-            wrecks.make(list(made.values()))
+            try:
+                wrecks.make(list(made.values()))
+            except BaseException:
+                wrecks.unmake(list(made.values()))
+                made.clear()  # the next case makes its own: one that failed says nothing of the others
+                raise
         return made[case]
 
     yield wreck_of

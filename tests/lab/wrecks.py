@@ -17,8 +17,10 @@ SOURCE_ROW = "SELECT id FROM nova_cell1.instances WHERE uuid = %s AND deleted = 
 TARGET_ROW = "SELECT id FROM nova_cell2.instances WHERE uuid = %s AND deleted = 0"
 MAPPING = "SELECT id FROM nova_api.instance_mappings WHERE instance_uuid = %s"
 RECORD = "SELECT id FROM nova_{}.migrations WHERE instance_uuid = %s"
-SOURCE_IS, TARGET_IS = f"{SOURCE_ROW} AND task_state = '{{}}'", f"{TARGET_ROW} AND task_state = '{{}}'"
+SOURCE_IS = f"{SOURCE_ROW} AND task_state = '{{}}'"
 CONFIRMING = RECORD.format("cell2") + " AND status = 'confirming'"
+# The API's last write. A row held before it would be waited for by the API itself: an action refers to its server's row.
+ASKED = "SELECT id FROM nova_cell2.instance_actions WHERE instance_uuid = %s AND action = '{}Resize'"
 
 
 EVENTS = {
@@ -66,11 +68,11 @@ PLACES = {
     "confirm-not-sent": Place(SOURCE_ROW, after="confirm"),  # it gets a new action
     "confirming": Place(virt_call=("cell1", "cleanup"), after="confirm"),
     "confirm-source-gone": Place(RECORD.format("cell2"), once=CONFIRMING, after="confirm"),
-    "confirm-half-settled": Place(TARGET_ROW, once=CONFIRMING, after="confirm"),
+    "confirm-half-settled": Place(TARGET_ROW, once=ASKED.format("confirm"), after="confirm"),
     # the revert
     "revert-begun": Place(SOURCE_ROW, after="revert"),
     "revert-source-told": Place(MAPPING, after="revert"),
-    "revert-switched": Place(TARGET_ROW, once=TARGET_IS.format("resize_reverting"), after="revert"),
+    "revert-switched": Place(TARGET_ROW, once=ASKED.format("revert"), after="revert"),
     "revert-cleaning": Place(virt_call=("cell2", "destroy"), after="revert"),
     "revert-starting": Place(virt_call=("cell1", "finish_revert_migration"), after="revert"),
 }
