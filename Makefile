@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench bench-drain man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -58,6 +58,9 @@ bench: $(STAMP)  ## What it costs to start
 bench-drain: $(STAMP)  ## The census of 10,000 servers (needs mariadbd), and against the lab a drain beside nova's own loop
 	$(BIN)/python bench/drain_plan.py
 	$(BIN)/python bench/drain_lab.py
+
+bench-scale: $(STAMP)  ## How much of a drain's time is its own: in the sandbox, 24 servers by 1 and 8 threads, 1,000 by 32 (half an hour)
+	$(BIN)/python bench/drain_scale.py
 
 man: $(STAMP)  ## Write the man pages anew from the commands' own help
 	$(BIN)/python -m cellmove.docs man
