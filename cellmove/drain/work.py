@@ -260,6 +260,11 @@ def _confirm(session: Session, job: Job, move: Move) -> Outcome:
 
 
 def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
+    """What a server comes to that is not what it was; unless its owner ended the move while it was looked at."""
+    sessions.reconcile_server(session, move.server_id)
+    move = session.journal.move(move.id) or move
+    if not move.is_open:
+        return _closed(move)
     reason = " ".join(line.strip() for line in reason.splitlines())
     if job.wish.on_unverified == "revert":
         move = sessions.run_step(session, move, Step.REVERT)

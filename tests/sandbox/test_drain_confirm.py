@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +169,7 @@ def test_a_server_that_its_owner_has_reverted_is_moved_again(two: Drained) -> No
 
 
 def test_an_owner_confirms_or_deletes_while_it_soaks(two: Drained) -> None:
-    run = two.begin("--soak", "3s", "--parallel", "2")
+    run = two.begin("--soak", "8s", "--parallel", "2")
     wait_until(lambda: two.moved == {"one", "two"} and len(two.status()["soaking"]) == 2, "both soak")
     two.cellmove("confirm", "one")
     two.process.control("delete", server=two.servers["two"].id)
@@ -175,6 +177,26 @@ def test_an_owner_confirms_or_deletes_while_it_soaks(two: Drained) -> None:
     counts: dict[str, Any] = two.status()["counts"]
     assert (counts["moved"], counts["gone"]) == (1, 1)
     two.judge("one")
+
+
+def test_an_owner_deletes_while_it_is_verified(two: Drained) -> None:
+    """What the check saw is no fault of the move: the server is gone, and the drain goes on."""
+    script = two.folder / "deletes"
+    body = json.dumps({"server": two.servers["one"].id})
+    script.write_text(
+        f"#!{sys.executable}\nimport os, sys, urllib.request\n"
+        "if os.environ['CELLMOVE_SERVER_NAME'] == 'one':\n"
+        f"    asked = urllib.request.Request('{two.process.url}/sandbox/delete', b'{body}',"
+        " {'Content-Type': 'application/json'})\n"
+        "    urllib.request.urlopen(asked)\n"
+        "    sys.exit(1)\n"
+    )
+    script.chmod(0o755)
+    two.drain("--probe", f"cmd:{script}")
+    counts: dict[str, Any] = two.status()["counts"]
+    assert (counts["moved"], counts["gone"]) == (1, 1)
+    assert two.move("one").state is State.SERVER_GONE
+    two.judge("two")
 
 
 def test_soaking_servers_are_not_confirmed_by_a_run_that_confirms_none(two: Drained) -> None:
