@@ -11,7 +11,6 @@ Nothing secret is ever written: what actions record are ids, states and before-i
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import threading
@@ -536,17 +535,7 @@ def _move(row: Row[Any]) -> Move:
 
 
 def _entry(row: Row[Any]) -> Entry:
-    _require_written(tuple(row._mapping), *row)
-    return _entry_from_values({name: value for name, value in row._mapping.items() if name != "checksum"})
-
-
-@functools.lru_cache(maxsize=4096, typed=True)
-def _require_written(columns: tuple[str, ...], *values: Any) -> None:
-    """Check a line as it was read. A run reads each of a move's many times: the same content is checked once.
-
-    :raises Damaged: it is not what was written
-    """
-    seal.verified("entries", dict(zip(columns, values, strict=True)))
+    return _entry_from_values(seal.verified("entries", row._mapping))
 
 
 def _entry_values(entry: Entry) -> dict[str, Any]:
