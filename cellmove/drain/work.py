@@ -261,8 +261,7 @@ def _confirm(session: Session, job: Job, move: Move) -> Outcome:
 
 def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
     """What a server comes to that is not what it was; unless its owner ended the move while it was looked at."""
-    sessions.reconcile_server(session, move.server_id)
-    move = session.journal.move(move.id) or move
+    move = sessions.find_move(session, move.id)
     if not move.is_open:
         return _closed(move)
     reason = " ".join(line.strip() for line in reason.splitlines())
