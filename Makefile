@@ -59,7 +59,7 @@ bench-drain: $(STAMP)  ## The census of 10,000 servers (needs mariadbd), and aga
 	$(BIN)/python bench/drain_plan.py
 	$(BIN)/python bench/drain_lab.py
 
-bench-scale: $(STAMP)  ## How much of a drain's time is its own: in the sandbox, 24 servers by 1 and 8 threads, 1,000 by 32 (half an hour)
+bench-scale: $(STAMP)  ## How much of a drain's time is its own: in the sandbox, 24 servers by 1 and 8 threads, 1,000 by 32 (long)
 	$(BIN)/python bench/drain_scale.py
 
 man: $(STAMP)  ## Write the man pages anew from the commands' own help

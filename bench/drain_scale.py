@@ -15,11 +15,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cellmove.clock import Clock
+from cellmove.journal import open_journal
+from cellmove.move import State
 from cellmove.sandbox.process import Process, start
 
 TIMES, WAITING, MEGABYTES = 7.0, 0.95, 200
@@ -83,16 +87,15 @@ def drain(servers: int, parallel: int, pace: float) -> Run:
         return Run(wall, sum(spans), **json.loads(measured.read_text()))
 
 
-def spans_of(journal: Path) -> list[float]:
+def spans_of(where: Path) -> list[float]:
     """Seconds from the first line to the end of the last, of every move that is confirmed."""
-    import sqlite3
-
-    query = (
-        "SELECT (julianday(max(e.finished_at)) - julianday(min(e.started_at))) * 86400 FROM entries e "
-        "JOIN moves m ON m.id = e.move_id WHERE m.state = 'confirmed' AND m.kind != 'drain' GROUP BY m.id"
-    )
-    with closing(sqlite3.connect(journal)) as connection:
-        return [float(row[0]) for row in connection.execute(query)]
+    journal = open_journal(str(where), Clock().text)
+    moved = [move.id for move in journal.all_moves() if move.state is State.CONFIRMED]
+    spans = []
+    for entries in journal.entries_of_moves(moved).values():
+        began, ended = min(entry.started_at for entry in entries), max(entry.finished_at for entry in entries)
+        spans.append((datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds())
+    return spans
 
 
 def inside(measured: Path, arguments: list[str]) -> None:
