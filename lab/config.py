@@ -122,6 +122,7 @@ def cinder(layout):
                 "quota_snapshots": -1,
                 "report_interval": 5,
                 "service_down_time": 60,
+                "backend_stats_polling_interval": 5,  # the scheduler knows of no backend until it has been told
             },
         ),
         (

@@ -203,19 +203,36 @@ PROOFS = {
 }
 
 
+def ask(layout, port, path):
+    """What an API says to a question of the administrator's, as JSON text. Raises OSError."""
+    token, project = get_token(layout)
+    request = urllib.request.Request(layout.url(port) + path.format(project=project), headers={"X-Auth-Token": token})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.read()
+
+
 def really_answers(layout, service):
     """None if an API answers a question of the administrator's, else what it did."""
     try:
-        token, project = get_token(layout)
-        url = layout.url(service.port) + PROOFS[service.name].format(project=project)
-        request = urllib.request.Request(url, headers={"X-Auth-Token": token})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            response.read()
+        ask(layout, service.port, PROOFS[service.name])
         return None
     except urllib.error.HTTPError as wrong:
         return f"HTTP {wrong.code} for {wrong.url}"
     except OSError as wrong:
         return str(getattr(wrong, "reason", wrong))
+
+
+def can_place_volumes(layout):
+    """None if cinder's scheduler knows what the volume service can do, else what it did.
+
+    Both beat before that: capabilities are told by a message, at the start and then by the clock, and the one of the
+    start can come before there is anybody to hear it. Until the next, every volume ends in error.
+    """
+    try:
+        pools = json.loads(ask(layout, "cinder", "/v3/{project}/scheduler-stats/get_pools"))["pools"]
+    except OSError as wrong:
+        return f"cinder's pools: {getattr(wrong, 'reason', wrong)}"
+    return None if pools else "it has not heard from the volume service yet"
 
 
 def amqp_answers(layout):
@@ -291,4 +308,5 @@ def problem(layout, service, since, ages=None):
         return "it has ended"
     if service.port:
         return http_answers(layout, service)
-    return beating(heartbeats(layout) if ages is None else ages, heartbeat_pattern(service), since)
+    wrong = beating(heartbeats(layout) if ages is None else ages, heartbeat_pattern(service), since)
+    return wrong or (can_place_volumes(layout) if service.name == "cinder-scheduler" else None)
