@@ -11,6 +11,7 @@ Nothing secret is ever written: what actions record are ids, states and before-i
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import threading
@@ -19,12 +20,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove import seal
+from cellmove import seal, statements
 from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, Usage, scrub
 from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine, Row
+    from sqlalchemy import URL, Connection, Engine, Row, Select, Table
     from sqlalchemy.exc import DBAPIError
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
@@ -129,35 +130,30 @@ class Journal:
 
     def move(self, move_id: str) -> Move | None:
         """The move with this id, or None."""
-        found = self._select(self.moves.c.id == move_id)
+        found = self._with(id=move_id)
         return found[0] if found else None
 
     def open_move_of(self, server_id: str) -> Move | None:
         """The server's open move, or None."""
-        found = self._select(self.moves.c.open_server == server_id)
+        found = self._with(open_server=server_id)
         return found[0] if found else None
 
     def all_moves(self) -> list[Move]:
         """Every move, oldest first; drains are none."""
-        return self._select(self.moves.c.kind != DRAIN)
+        return self._read(_but_drains(self.moves))
 
     def drains(self) -> list[Move]:
         """The records of cells that were or are being emptied, oldest first."""
-        return self._select(self.moves.c.kind == DRAIN)
+        return self._with(kind=DRAIN)
 
     def begun_since(self, moment: str) -> int:
         """How many moves had their first action begun since then; repairs and drains are no moves.
 
         :param moment: as the journal writes times: UTC, ISO 8601
         """
-        from sqlalchemy import func, select
-
-        others = select(self.moves.c.id).where(self.moves.c.kind.in_([AUDIT, DRAIN]))
-        begun = select(func.min(self.entries.c.started_at).label("begun")).where(self.entries.c.move_id.not_in(others))
-        firsts = begun.group_by(self.entries.c.move_id).subquery()
-        query = select(func.count()).select_from(firsts).where(firsts.c.begun >= moment)
         with self.transaction() as connection:
-            return int(connection.execute(query).scalar() or 0)
+            found = connection.execute(_begun_since(self.moves, self.entries), {"moment": moment})
+            return int(found.scalar() or 0)
 
     def find(self, reference: str) -> list[Move]:
         """Moves that a move id, a server UUID or a server name may mean.
@@ -167,8 +163,7 @@ class Journal:
         exact = self.move(reference)
         if exact is not None:
             return [exact]
-        named = (self.moves.c.server_id == reference) | (self.moves.c.server_name == reference)
-        found = self._select(named & (self.moves.c.kind != DRAIN))
+        found = self._read(_of_server(self.moves), {"reference": reference})
         moves = [move for move in found if not move.is_repair]
         return [move for move in found if move.is_open] or moves or found
 
@@ -193,14 +188,12 @@ class Journal:
             raise Stopped(f"move {move_id} has vanished from the journal {self.location}")
         return move
 
-    def _select(self, condition: Any) -> list[Move]:
-        from sqlalchemy import select
+    def _with(self, **key: str) -> list[Move]:
+        return self._read(statements.rows(self.moves, *key, order=("created_at", "id")), key)
 
-        query = select(self.moves).order_by(self.moves.c.created_at, self.moves.c.id)
-        if condition is not None:
-            query = query.where(condition)
+    def _read(self, query: Select[Any], values: Mapping[str, str] | None = None) -> list[Move]:
         with self.transaction() as connection:
-            return [_move(row) for row in connection.execute(query)]
+            return [_move(row) for row in connection.execute(query, values)]
 
     @contextmanager
     def server_lock(self, server_id: str, server_name: str) -> Iterator[None]:
@@ -254,11 +247,9 @@ class Journal:
 
     def entries_of(self, move_id: str) -> list[Entry]:
         """All lines of a move, in the order in which they were begun."""
-        from sqlalchemy import select
-
-        query = select(self.entries).where(self.entries.c.move_id == move_id).order_by(self.entries.c.sequence)
+        query = statements.rows(self.entries, "move_id", order=("sequence",))
         with self.transaction() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+            return [_entry(row) for row in connection.execute(query, {"move_id": move_id})]
 
     def entries_of_moves(self, move_ids: Sequence[str]) -> dict[str, list[Entry]]:
         """All lines of many moves, by move; those without any are left out."""
@@ -274,12 +265,8 @@ class Journal:
 
     def intend(self, move_id: str, step: str, action: str, intent: Mapping[str, Any]) -> Entry:
         """Commit that an action is about to have its effect."""
-        from sqlalchemy import func, select
-
         with self._writing() as connection:
-            last = connection.execute(
-                select(func.max(self.entries.c.sequence)).where(self.entries.c.move_id == move_id)
-            ).scalar()
+            last = connection.execute(_last_sequence(self.entries), {"move_id": move_id}).scalar()
             values = {
                 "move_id": move_id, "sequence": (last or 0) + 1, "step": step, "action": action,
                 "phase": Phase.INTENT.value, "intent": json.dumps(dict(intent)), "result": "{}", "error": "",
@@ -288,9 +275,12 @@ class Journal:
             seal.insert(connection, self.entries, values)
         return _entry_from_values(values)
 
-    def done(self, entry: Entry, result: Mapping[str, Any]) -> None:
-        """Commit that the effect happened, with the ids it gave."""
-        self._mark(entry, phase=Phase.DONE, result=json.dumps(dict(result)), error="")
+    def done(self, entry: Entry, result: Mapping[str, Any]) -> Entry:
+        """Commit that the effect happened, with the ids it gave.
+
+        :returns: the line as it is now
+        """
+        return self._mark(entry, phase=Phase.DONE, result=json.dumps(dict(result)), error="")
 
     def failed(self, entry: Entry, error: str) -> None:
         """Commit that the action was tried and came back with an error, which may be another program's words."""
@@ -304,13 +294,43 @@ class Journal:
         """Commit that nothing of the action is left."""
         self._mark(entry, phase=Phase.UNDONE)
 
-    def _mark(self, entry: Entry, *, phase: Phase, **values: str) -> None:
+    def _mark(self, entry: Entry, *, phase: Phase, **values: str) -> Entry:
         key = {"move_id": entry.move_id, "sequence": entry.sequence}
         with self._writing() as connection:
-            if not seal.change(
-                connection, self.entries, key, {"phase": phase.value, "finished_at": self.now(), **values}
-            ):
+            change = {"phase": phase.value, "finished_at": self.now(), **values}
+            if not seal.change(connection, self.entries, key, change):
                 raise Stopped(f"line {entry.sequence} of move {entry.move_id} has vanished from the journal")
+        return _entry_from_values({**_entry_values(entry), **change})
+
+
+@functools.cache
+def _but_drains(moves: Table) -> Select[Any]:
+    return statements.rows(moves, order=("created_at", "id")).where(moves.c.kind != DRAIN)
+
+
+@functools.cache
+def _of_server(moves: Table) -> Select[Any]:
+    from sqlalchemy import bindparam
+
+    reference: Any = bindparam("reference")
+    return _but_drains(moves).where((moves.c.server_id == reference) | (moves.c.server_name == reference))
+
+
+@functools.cache
+def _begun_since(moves: Table, entries: Table) -> Select[Any]:
+    from sqlalchemy import bindparam, func, select
+
+    others = select(moves.c.id).where(moves.c.kind.in_([AUDIT, DRAIN]))
+    begun = select(func.min(entries.c.started_at).label("begun")).where(entries.c.move_id.not_in(others))
+    firsts = begun.group_by(entries.c.move_id).subquery()
+    return select(func.count()).select_from(firsts).where(firsts.c.begun >= bindparam("moment"))
+
+
+@functools.cache
+def _last_sequence(entries: Table) -> Select[Any]:
+    from sqlalchemy import bindparam, func, select
+
+    return select(func.max(entries.c.sequence)).where(entries.c.move_id == bindparam("move_id"))
 
 
 def open_journal(where: str, now: Callable[[], str]) -> Journal:
@@ -330,10 +350,13 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
         _make_file(path, now)
         _require_known(location, _peek(path))
     try:
-        # One view for all the reads of a transaction, whatever the server's default is.
-        options: dict[str, Any] = {} if path is not None else {"isolation_level": "REPEATABLE READ"}
+        # One view for all the reads of a transaction, whatever the server's default is; and a connection that the
+        # server has closed meanwhile is found out before it is used.
+        shared = {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
+        options: dict[str, Any] = {} if path is not None else shared
         # As many connections as threads want: each may hold a server's lock, and none may wait for another's.
-        engine = create_engine(url, pool_pre_ping=True, max_overflow=-1, **options)
+        # They are all kept (a pool of size 0), or else those beyond some number were opened anew each time.
+        engine = create_engine(url, pool_size=0, **options)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
     if path is not None:

@@ -24,7 +24,9 @@ DAY = datetime.timedelta(hours=24)
 
 
 def begun_today(session: Session) -> int:
-    """How many moves of this journal were begun in the last 24 hours."""
+    """How many moves of this journal were begun in the last 24 hours; 0 as well when no rule asks for that."""
+    if session.settings.policy.moves_a_day is None:
+        return 0
     begin = session.clock.utc_now() - DAY
     return session.journal.begun_since(begin.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 

@@ -141,8 +141,8 @@ def _walk(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> bool
     :returns: whether that was all; False: one failed, and the step begins anew from an earlier choice
     """
     actions = runner.actions[step]
+    entries = runner.journal.entries_of(move.id)
     for position, action in enumerate(actions):
-        entries = runner.journal.entries_of(move.id)
         context = _context(runner, move, entries, step)
         current = _current(entries, step, action)
         if current is not None and current.phase is Phase.DONE:
@@ -153,11 +153,14 @@ def _walk(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> bool
         if not joined and not past_pivot(runner, entries, step):
             _honour_interrupt(runner, move, step)
         try:
-            _perform(runner, context, step, action, current, is_first=not entries)
+            done = _perform(runner, context, step, action, current, is_first=not entries)
         except CallError as error:
             if _choose_again(runner, move, step, action, error):
                 return False
             _after_failure(runner, move, step, action, error, undo_whole_move)
+        entries = sorted(
+            (*(entry for entry in entries if entry.sequence != done.sequence), done), key=lambda entry: entry.sequence
+        )
     return True
 
 
@@ -246,10 +249,11 @@ def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:
 
 def _perform(
     runner: Runner, context: Context, step: Step, action: Action, current: Entry | None, *, is_first: bool
-) -> None:
+) -> Entry:
     """Do one action, or find out what became of it.
 
     :param is_first: nothing of this move stands in the journal yet
+    :returns: its line, done
     :raises CallFailed: it definitely failed
     :raises CallError: its outcome could not be settled
     """
@@ -271,12 +275,13 @@ def _perform(
     else:
         entry = current
         result = _settle(runner, context, action, entry)
-    runner.journal.done(entry, result)
+    done = runner.journal.done(entry, result)
     seconds = runner.clock.monotonic() - started
     runner.tell(
         EventKind.ACTION_FINISHED, move, step=step.value, action=action.name,
         title=describe(action, {**context.facts, **result}), seconds=seconds,
     )  # fmt: skip
+    return done
 
 
 def _do(runner: Runner, context: Context, action: Action, entry: Entry, *, again: bool = True) -> Mapping[str, Any]:

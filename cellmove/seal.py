@@ -13,8 +13,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cellmove import statements
+
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, MetaData, Table
+    from sqlalchemy import Connection, Engine, MetaData, Select, Table
 
 VERSION = 2
 """Version of the journal's tables. 1 had neither checksums nor the columns of ``about`` but its version."""
@@ -101,10 +103,8 @@ def combined(digest: str, *checksums: str) -> str:
 
 def insert(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Insert a row with its checksum. The caller holds the digest (:func:`lock_digest`)."""
-    import sqlalchemy
-
     sum_ = checksum(table.name, values)
-    connection.execute(sqlalchemy.insert(table).values(**values, checksum=sum_))
+    connection.execute(statements.insertion(table), {**values, "checksum": sum_})
     _turn(connection, table, sum_)
 
 
@@ -114,25 +114,27 @@ def change(connection: Connection, table: Table, key: Mapping[str, Any], values:
     :returns: whether there is such a row
     :raises Damaged: the row is not what was written
     """
-    from sqlalchemy import select, update
-
-    where = [table.c[name] == value for name, value in key.items()]
-    row = connection.execute(select(table).where(*where)).one_or_none()
+    row = connection.execute(statements.rows(table, *key), key).one_or_none()
     if row is None:
         return False
     before = verified(table.name, row._mapping)
     sum_ = checksum(table.name, before | dict(values))
-    connection.execute(update(table).where(*where).values(**values, checksum=sum_))
+    connection.execute(statements.change(table, *key), {**values, "checksum": sum_, **statements.keyed(**key)})
     _turn(connection, table, row._mapping["checksum"], sum_)
     return True
 
 
 def lock_digest(connection: Connection, about: Table) -> None:
     """From here to the transaction's end nobody else changes the digest. In SQLite nobody else writes at all, anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(_locking(about))
+
+
+@functools.cache
+def _locking(about: Table) -> Select[Any]:
     from sqlalchemy import select
 
-    if connection.dialect.name != "sqlite":
-        connection.execute(select(about.c.digest).with_for_update())
+    return select(about.c.digest).with_for_update()
 
 
 def make_about(connection: Connection, about: Table, digest: str) -> None:
@@ -208,16 +210,16 @@ def upgrade(engine: Engine, metadata: MetaData) -> None:
 
 
 def _turn(connection: Connection, table: Table, *checksums: str) -> None:
-    from sqlalchemy import select, update
-
     about = table.metadata.tables["about"]
-    row = connection.execute(select(about.c.schema_version, about.c.digest, about.c.seal)).one()
+    row = connection.execute(statements.rows(about)).one()
     if row.seal != seal_of(row.schema_version, row.digest):
         raise Damaged("the row of about is not what was written")
     digest = combined(row.digest, *checksums)
-    connection.execute(update(about).values(digest=digest, seal=seal_of(row.schema_version, digest)))
+    connection.execute(statements.change(about), {"digest": digest, "seal": seal_of(row.schema_version, digest)})
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode  # a torn value may be bytes
 
 
 def _hash(content: Any) -> str:
-    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), default=repr)  # a torn value may be bytes
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_encode(content).encode(), digest_size=16).hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
-from cellmove.db import look, records, survey
+from cellmove.db import look, queries, records, survey
 from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, parse_json
 from cellmove.db.state import transaction
 from cellmove.db.survey import in_batches
@@ -64,7 +64,7 @@ def mapped(api_engine: Engine, cell_id: int, ids: Collection[str] | None = None)
 def pages(database: CellDatabase) -> Iterator[dict[str, Any]]:
     """Every live row of ``instances``, hidden ones too, with its extra: a page of rows by server, in their order."""
     table = database["instances"]
-    query = look.instances_query(database).order_by(table.c.uuid).limit(PAGE)
+    query = queries.instances(database["instances"], database["instance_extra"]).order_by(table.c.uuid).limit(PAGE)
     last = ""
     while True:
         with transaction(database.engine, database.name) as connection:
@@ -78,7 +78,7 @@ def pages(database: CellDatabase) -> Iterator[dict[str, Any]]:
 
 def rows_of(database: CellDatabase, ids: Collection[str]) -> Iterator[dict[str, Any]]:
     """As :func:`pages`, of these servers alone."""
-    query, table = look.instances_query(database), database["instances"]
+    query, table = queries.instances(database["instances"], database["instance_extra"]), database["instances"]
     for batch in survey.batches(ids):
         yield {row.uuid: row for row in in_batches(database.engine, database.name, batch, query, table.c.uuid)}
 
@@ -114,7 +114,7 @@ def tags(database: CellDatabase, ids: Collection[str]) -> dict[str, tuple[str, .
 def devices(database: CellDatabase, ids: Collection[str]) -> dict[str, list[BlockDevice]]:
     """The block device mappings by server, the boot disk first."""
     key = database["block_device_mapping"].c.instance_uuid
-    rows = in_batches(database.engine, database.name, ids, look.devices_query(database), key)
+    rows = in_batches(database.engine, database.name, ids, queries.devices(database["block_device_mapping"]), key)
     return {server_id: look.in_order(own) for server_id, own in _by_server(rows, "instance_uuid").items()}
 
 
@@ -123,7 +123,7 @@ def migrations(
 ) -> dict[str, list[MigrationRow]]:
     """The migration records of some statuses by server, oldest first."""
     rows = in_batches(
-        database.engine, database.name, ids, look.migrations_query(database).where(
+        database.engine, database.name, ids, queries.migrations(database["migrations"]).where(
             database["migrations"].c.status.in_(sorted(statuses))
         ), database["migrations"].c.instance_uuid,
     )  # fmt: skip

@@ -7,15 +7,17 @@ is none (nova/db/main/api.py, action_event_start), so the action has to be in th
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.db.state import transaction
+from cellmove import statements
+from cellmove.db.state import present, transaction
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult
+    from sqlalchemy import Connection, CursorResult, Select, Table, Update
 
 SUCCESS = "Success"
 ERROR = "Error"
@@ -26,18 +28,14 @@ def ensure_action(
     user_id: str, project_id: str, now: datetime.datetime,
 ) -> int:  # fmt: skip
     """Record that an action was started, unless it is recorded; returns its row's id."""
-    from sqlalchemy import insert
-
     known = _action_id(connection, database, server_id, request_id)
     if known is not None:
         return known
-    result = connection.execute(
-        insert(database["instance_actions"]).values(
-            instance_uuid=server_id, action=action, request_id=request_id, user_id=user_id,
-            project_id=project_id, start_time=now, created_at=now, updated_at=now, deleted=0,
-        )
-    )  # fmt: skip
-    return inserted_id(result)
+    values = {
+        "instance_uuid": server_id, "action": action, "request_id": request_id, "user_id": user_id,
+        "project_id": project_id, "start_time": now, "created_at": now, "updated_at": now, "deleted": 0,
+    }  # fmt: skip
+    return inserted_id(connection.execute(statements.insertion(database["instance_actions"]), values))
 
 
 def has_action(connection: Connection, database: CellDatabase, server_id: str, request_id: str) -> bool:
@@ -50,8 +48,6 @@ def start_event(
     connection: Connection | None = None,
 ) -> None:  # fmt: skip
     """Record that a part of an action began, unless it is recorded. Without the action: nothing."""
-    from sqlalchemy import insert, select, update
-
     if connection is None:
         with transaction(database.engine, database.name) as own:
             start_event(database, server_id, request_id=request_id, event=event, host=host, now=now, connection=own)
@@ -60,14 +56,14 @@ def start_event(
     if action_id is None:
         return
     events, actions = database["instance_actions_events"], database["instance_actions"]
-    known = connection.execute(select(events.c.id).where(events.c.action_id == action_id, events.c.event == event))
-    if known.first() is not None:
+    mine = {"action_id": action_id, "event": event}
+    if connection.execute(statements.rows(events, *mine, columns=("id",)), mine).first() is not None:
         return
     values: dict[str, Any] = {
-        "event": event, "action_id": action_id, "start_time": now, "created_at": now, "deleted": 0, "host": host,
+        **mine, "start_time": now, "created_at": now, "deleted": 0, "host": host,
     }  # fmt: skip
-    connection.execute(insert(events).values({key: value for key, value in values.items() if key in events.c}))
-    connection.execute(update(actions).where(actions.c.id == action_id).values(updated_at=now))
+    connection.execute(statements.insertion(events), present(events, values))
+    connection.execute(statements.change(actions, "id"), {"updated_at": now, **statements.keyed(id=action_id)})
 
 
 def finish_event(
@@ -78,8 +74,6 @@ def finish_event(
 
     :param error: what went wrong; empty for success. The action is then marked as failed too
     """
-    from sqlalchemy import update
-
     if connection is None:
         with transaction(database.engine, database.name) as own:
             finish_event(database, server_id, request_id=request_id, event=event, now=now, error=error, connection=own)
@@ -91,30 +85,28 @@ def finish_event(
     values: dict[str, Any] = {"finish_time": now, "result": ERROR if error else SUCCESS, "updated_at": now}
     if error:
         values |= {"details": error[:255]} if "details" in events.c else {}
-    connection.execute(
-        update(events)
-        .where(events.c.action_id == action_id, events.c.event == event, events.c.finish_time.is_(None))
-        .values(**values)
-    )
+    connection.execute(_ending(events), {**values, **statements.keyed(action_id=action_id, event=event)})
     mark: dict[str, Any] = {"updated_at": now}
     if error:
         mark["message"] = ERROR
-    connection.execute(update(actions).where(actions.c.id == action_id).values(**mark))
+    connection.execute(statements.change(actions, "id"), {**mark, **statements.keyed(id=action_id)})
+
+
+@functools.cache
+def _ending(events: Table) -> Update:
+    return statements.change(events, "action_id", "event").where(events.c.finish_time.is_(None))
 
 
 def event_state(database: CellDatabase, server_id: str, request_id: str, event: str) -> str:
     """How a part of an action stands: "" (never began), "running", "Success" or "Error"."""
-    from sqlalchemy import select
-
     with transaction(database.engine, database.name) as connection:
         action_id = _action_id(connection, database, server_id, request_id)
         if action_id is None:
             return ""
-        events = database["instance_actions_events"]
-        query = select(events.c.result, events.c.start_time, events.c.finish_time).where(
-            events.c.action_id == action_id, events.c.event == event
-        )
-        rows = list(connection.execute(query))
+        mine = {"action_id": action_id, "event": event}
+        columns = ("result", "start_time", "finish_time")
+        query = statements.rows(database["instance_actions_events"], *mine, columns=columns)
+        rows = list(connection.execute(query, mine))
     if not rows:
         return ""
     if len(rows) == 1 and rows[0].finish_time is not None:
@@ -164,39 +156,47 @@ def copy_news(source: CellDatabase, target: CellDatabase, server_id: str, *, but
 
     :param but: a request whose actions are left as they are in either cell
     """
-    from sqlalchemy import insert, select
-
     actions, events, faults = (
         source[name] for name in ("instance_actions", "instance_actions_events", "instance_faults")
     )
+    mine = {"instance_uuid": server_id, "deleted": 0}
     with transaction(source.engine, source.name) as connection:
-        mine = actions.c.instance_uuid == server_id, actions.c.deleted == 0
-        done = [dict(row._mapping) for row in connection.execute(select(actions).where(*mine).order_by(actions.c.id))]
-        query = select(events).where(events.c.action_id.in_(select(actions.c.id).where(*mine)), events.c.deleted == 0)
-        happened = [dict(row._mapping) for row in connection.execute(query.order_by(events.c.id))]
-        query = select(faults).where(faults.c.instance_uuid == server_id, faults.c.deleted == 0)
-        wrong = [dict(row._mapping) for row in connection.execute(query.order_by(faults.c.id))]
+        done, happened, wrong = (
+            [dict(row._mapping) for row in connection.execute(query, mine)]
+            for query in (
+                statements.rows(actions, *mine, order=("id",)),
+                events_of_server(actions, events),
+                statements.rows(faults, *mine, order=("id",)),
+            )
+        )
     with transaction(target.engine, target.name) as connection:
         for action in done:
             if but and action["request_id"] == but:
                 continue
             action_id = _action_id(connection, target, server_id, action["request_id"], action["action"])
             if action_id is None:
-                values = _fitting(action, target["instance_actions"])
-                action_id = inserted_id(connection.execute(insert(target["instance_actions"]).values(values)))
+                table = target["instance_actions"]
+                action_id = inserted_id(connection.execute(statements.insertion(table), _fitting(action, table)))
             table = target["instance_actions_events"]
-            known = set(connection.execute(select(table.c.event).where(table.c.action_id == action_id)).scalars())
+            query = statements.rows(table, "action_id", columns=("event",))
+            known = set(connection.execute(query, {"action_id": action_id}).scalars())
             for event in happened:
                 if event["action_id"] == action["id"] and event["event"] not in known:
-                    connection.execute(insert(table).values(_fitting(event, table) | {"action_id": action_id}))
+                    values = _fitting(event, table) | {"action_id": action_id}
+                    connection.execute(statements.insertion(table), values)
         table = target["instance_faults"]
-        rows = connection.execute(
-            select(table.c.created_at, table.c.code, table.c.message).where(table.c.instance_uuid == server_id)
-        )
-        told = {tuple(row) for row in rows}
+        query = statements.rows(table, "instance_uuid", columns=("created_at", "code", "message"))
+        told = {tuple(row) for row in connection.execute(query, {"instance_uuid": server_id})}
         for fault in wrong:
             if (fault["created_at"], fault["code"], fault["message"]) not in told:
-                connection.execute(insert(table).values(_fitting(fault, table)))
+                connection.execute(statements.insertion(table), _fitting(fault, table))
+
+
+@functools.cache
+def events_of_server(actions: Table, events: Table) -> Select[Any]:
+    """The live events of a server's live actions: sent with its id as ``instance_uuid``, and 0 as ``deleted``."""
+    mine = statements.rows(actions, "instance_uuid", "deleted", columns=("id",))
+    return statements.rows(events, "deleted").where(events.c.action_id.in_(mine)).order_by(events.c.id)
 
 
 def inserted_id(result: CursorResult[Any]) -> int:
@@ -214,13 +214,12 @@ def _fitting(row: Mapping[str, Any], table: Any) -> dict[str, Any]:
 def _action_id(
     connection: Connection, database: CellDatabase, server_id: str, request_id: str, action: str = ""
 ) -> int | None:
-    from sqlalchemy import select
-
-    actions = database["instance_actions"]
-    query = select(actions.c.id).where(
-        actions.c.instance_uuid == server_id, actions.c.request_id == request_id, actions.c.deleted == 0
-    )
-    if action:
-        query = query.where(actions.c.action == action)
-    found: int | None = connection.execute(query.order_by(actions.c.created_at.desc(), actions.c.id.desc())).scalar()
+    key = {"instance_uuid": server_id, "request_id": request_id, "deleted": 0, **({"action": action} if action else {})}
+    found: int | None = connection.execute(_newest_first(database["instance_actions"], *key), key).scalar()
     return found
+
+
+@functools.cache
+def _newest_first(actions: Table, *key: str) -> Select[Any]:
+    query = statements.rows(actions, *key, columns=("id",))
+    return query.order_by(actions.c.created_at.desc(), actions.c.id.desc())

@@ -7,17 +7,19 @@ of VIF addresses exactly there (nova bugs 2108974 and the TODOs of TargetDBSetup
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cellmove import statements
 from cellmove.db.history import inserted_id
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Delete, Select, Table
 
 KEYS: Mapping[str, str] = {
     "instances": "uuid",
@@ -61,35 +63,39 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def read_rows(database: CellDatabase, server_id: str) -> Rows:
     """All live rows of a server in one consistent look."""
-    from sqlalchemy import select
-
     rows: Rows = {}
     with transaction(database.engine, database.name) as connection:
         for name, key in KEYS.items():
-            if name not in database.tables:
-                continue
-            table = database[name]
-            query = select(table).where(table.c[key] == server_id)
-            if "deleted" in table.c:
-                query = query.where(table.c.deleted == 0)
-            order = table.c.id if "id" in table.c else table.c[key]
-            rows[name] = [dict(row._mapping) for row in connection.execute(query.order_by(order))]
-        events = database["instance_actions_events"]
+            if name in database.tables:
+                rows[name] = _live_rows(connection, database[name], key, server_id)
         action_ids = [row["id"] for row in rows["instance_actions"]]
-        query = select(events).where(events.c.action_id.in_(action_ids), events.c.deleted == 0)
-        found = connection.execute(query.order_by(events.c.id)) if action_ids else ()
+        query = _events_of_actions(database["instance_actions_events"])
+        found = connection.execute(query, {"action_ids": action_ids}) if action_ids else ()
         rows["instance_actions_events"] = [dict(row._mapping) for row in found]
     return rows
 
 
+def _live_rows(connection: Connection, table: Table, key: str, server_id: str) -> list[dict[str, Any]]:
+    mine = {key: server_id, **({"deleted": 0} if "deleted" in table.c else {})}
+    query = statements.rows(table, *mine, order=("id" if "id" in table.c else key,))
+    return [dict(row._mapping) for row in connection.execute(query, mine)]
+
+
+@functools.cache
+def _events_of_actions(events: Table) -> Select[Any]:
+    from sqlalchemy import bindparam
+
+    mine = events.c.action_id.in_(bindparam("action_ids", expanding=True))
+    return statements.rows(events, order=("id",)).where(mine, events.c.deleted == 0)
+
+
 def removed_devices(database: CellDatabase, server_id: str) -> list[str]:
     """UUIDs of block devices that were taken off the server in this cell (nova keeps their rows as deleted)."""
-    from sqlalchemy import select
-
     table = database["block_device_mapping"]
-    query = select(table.c.uuid).where(table.c.instance_uuid == server_id, table.c.deleted != 0)
+    query = statements.rows(table, "instance_uuid", columns=("uuid", "deleted"))
     with transaction(database.engine, database.name) as connection:
-        return [row.uuid for row in connection.execute(query) if row.uuid]
+        found = connection.execute(query, {"instance_uuid": server_id})
+        return [row.uuid for row in found if row.uuid and row.deleted]
 
 
 def copy_server(
@@ -130,11 +136,9 @@ def copy_server(
 
 
 def _migration_of(connection: Connection, database: CellDatabase, server_id: str, migration_uuid: str) -> bool:
-    from sqlalchemy import select
-
-    table = database["migrations"]
-    query = select(table.c.id).where(table.c.uuid == migration_uuid, table.c.instance_uuid == server_id)
-    return connection.execute(query).first() is not None
+    mine = {"uuid": migration_uuid, "instance_uuid": server_id}
+    query = statements.rows(database["migrations"], *mine, columns=("id",))
+    return connection.execute(query, mine).first() is not None
 
 
 def _adapted(name: str, row: Mapping[str, Any], new_flavor: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +156,8 @@ def _adapted(name: str, row: Mapping[str, Any], new_flavor: Mapping[str, Any]) -
 
 
 def _insert(connection: Connection, database: CellDatabase, name: str, rows: list[dict[str, Any]]) -> None:
-    from sqlalchemy import insert
-
     fitting = [_fit(database, name, row) for row in rows]
-    connection.execute(insert(database[name]), fitting)
+    connection.execute(statements.insertion(database[name]), fitting)
 
 
 def _fit(database: CellDatabase, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,14 +173,10 @@ def _fit(database: CellDatabase, name: str, row: Mapping[str, Any]) -> dict[str,
 
 
 def _insert_actions(connection: Connection, database: CellDatabase, rows: Rows) -> None:
-    from sqlalchemy import insert
-
     new_ids: dict[int, int] = {}
+    insertion = statements.insertion(database["instance_actions"])
     for row in rows["instance_actions"]:
-        result = connection.execute(
-            insert(database["instance_actions"]).values(_fit(database, "instance_actions", row))
-        )
-        new_ids[row["id"]] = inserted_id(result)
+        new_ids[row["id"]] = inserted_id(connection.execute(insertion, _fit(database, "instance_actions", row)))
     events = [row | {"action_id": new_ids[row["action_id"]]} for row in rows["instance_actions_events"]]
     if events:
         _insert(connection, database, "instance_actions_events", events)
@@ -186,17 +184,15 @@ def _insert_actions(connection: Connection, database: CellDatabase, rows: Rows) 
 
 def _insert_id_mappings(connection: Connection, database: CellDatabase, rows: list[dict[str, Any]]) -> None:
     """Keep the EC2 id (the metadata service shows it as instance-id) where it is free in the target."""
-    from sqlalchemy import insert, select
-
     if "instance_id_mappings" not in database.tables:
         return
     table = database["instance_id_mappings"]
     for row in rows:
         values = _fit(database, "instance_id_mappings", row)
-        taken = connection.execute(select(table.c.id).where(table.c.id == row["id"])).first()
+        taken = connection.execute(statements.rows(table, "id", columns=("id",)), {"id": row["id"]}).first()
         if taken is None:
             values["id"] = row["id"]
-        connection.execute(insert(table).values(values))
+        connection.execute(statements.insertion(table), values)
 
 
 LABELS: Mapping[str, str] = {"instance_metadata": "instance_uuid", "tags": "resource_id"}
@@ -208,12 +204,11 @@ def copy_labels(source: CellDatabase, target: CellDatabase, server_id: str, conn
 
     :param connection: of the target
     """
-    from sqlalchemy import delete
-
-    rows = read_rows(source, server_id)
+    with transaction(source.engine, source.name) as reading:
+        rows = {name: _live_rows(reading, source[name], key, server_id) for name, key in LABELS.items()}
     for name, key in LABELS.items():
-        connection.execute(delete(target[name]).where(target[name].c[key] == server_id))
-        if rows.get(name):
+        connection.execute(statements.removal(target[name], key), {key: server_id})
+        if rows[name]:
             _insert(connection, target, name, rows[name])
 
 
@@ -226,25 +221,36 @@ def delete_server(database: CellDatabase, server_id: str) -> bool:
     :returns: whether there was anything
     :raises CallFailed: ``kind`` conflict when the row is visible; nothing is deleted then
     """
-    from sqlalchemy import delete, select
-
     with transaction(database.engine, database.name) as connection:
         instances = database["instances"]
-        row = connection.execute(
-            select(instances.c.id, instances.c.hidden).where(instances.c.uuid == server_id).with_for_update()
-        ).one_or_none()
+        row = connection.execute(_locking(instances), {"uuid": server_id}).one_or_none()
         if row is None:
             return False
         if not row.hidden:
             raise CallFailed(f"the server's row in {database.name} is visible; it is not deleted", kind="conflict")
         for name, key in DELETED_FIRST.items():
             if name in database.tables and key in database[name].c:
-                connection.execute(delete(database[name]).where(database[name].c[key] == server_id))
+                connection.execute(statements.removal(database[name], key), {key: server_id})
         actions, events = database["instance_actions"], database["instance_actions_events"]
-        mine = select(actions.c.id).where(actions.c.instance_uuid == server_id)
-        connection.execute(delete(events).where(events.c.action_id.in_(mine)))
-        connection.execute(delete(actions).where(actions.c.instance_uuid == server_id))
-        gone = connection.execute(delete(instances).where(instances.c.id == row.id, instances.c.hidden != 0)).rowcount
+        connection.execute(_events_removal(actions, events), {"instance_uuid": server_id})
+        connection.execute(statements.removal(actions, "instance_uuid"), {"instance_uuid": server_id})
+        gone = connection.execute(_hidden_removal(instances), {"id": row.id}).rowcount
         if gone != 1:
             raise CallFailed(f"the server's row in {database.name} changed meanwhile", kind="conflict")
     return True
+
+
+@functools.cache
+def _locking(instances: Table) -> Select[Any]:
+    return statements.rows(instances, "uuid", columns=("id", "hidden")).with_for_update()
+
+
+@functools.cache
+def _events_removal(actions: Table, events: Table) -> Delete:
+    mine = statements.rows(actions, "instance_uuid", columns=("id",))
+    return statements.removal(events).where(events.c.action_id.in_(mine))
+
+
+@functools.cache
+def _hidden_removal(instances: Table) -> Delete:
+    return statements.removal(instances, "id").where(instances.c.hidden != 0)

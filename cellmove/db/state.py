@@ -7,17 +7,19 @@ already there is content: that is what makes repeating one harmless.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cellmove import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import Connection, Delete, Engine, Table, TableClause, Update
     from sqlalchemy.sql.elements import ColumnElement
 
 
@@ -31,19 +33,6 @@ def transaction(engine: Engine, whose: str) -> Iterator[Connection]:
         yield connection
 
 
-def conditions(table: Table, expected: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-    """WHERE clauses for the expected values; a tuple means any of them, None is NULL."""
-    clauses: list[ColumnElement[bool]] = []
-    for name, value in expected.items():
-        column = table.c[name]
-        choices = value if isinstance(value, tuple) else (value,)
-        clause: ColumnElement[bool] = column.in_([choice for choice in choices if choice is not None])
-        if None in choices:
-            clause = clause | column.is_(None)
-        clauses.append(clause)
-    return clauses
-
-
 def present(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values whose columns this schema has (older releases lack some, such as compute_id)."""
     return {name: value for name, value in values.items() if name in table.c}
@@ -54,11 +43,9 @@ def present(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_instance(database: CellDatabase, server_id: str) -> dict[str, Any] | None:
     """The live row of a server in this cell, or None."""
-    from sqlalchemy import select
-
-    table = database["instances"]
+    query = statements.rows(database["instances"], "uuid", "deleted")
     with transaction(database.engine, database.name) as connection:
-        row = connection.execute(select(table).where(table.c.uuid == server_id, table.c.deleted == 0)).one_or_none()
+        row = connection.execute(query, {"uuid": server_id, "deleted": 0}).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
@@ -79,21 +66,42 @@ def swap_instance(
     _swap(connection, database.name, table, key, expected, values, now, "the server", content)
 
 
+WAS = "was_"
+"""What the names of a swap's expected values begin with."""
+
+
+@functools.cache
+def _swap_statement(table: Table, key: tuple[str, ...], expected: tuple[str, ...], nullable: tuple[str, ...]) -> Update:
+    """A compare-and-swap. Any of the values that are sent for an expected column will do.
+
+    :param nullable: the columns of the expected ones for which NULL will do as well
+    """
+    from sqlalchemy import bindparam
+
+    clauses: list[ColumnElement[bool]] = []
+    for name in expected:
+        column = table.c[name]
+        clause = column.in_(bindparam(WAS + name, expanding=True))
+        clauses.append(clause | column.is_(None) if name in nullable else clause)
+    return statements.change(table, *key).where(*clauses)
+
+
 def _swap(
     connection: Connection, whose: str, table: Table, key: Mapping[str, Any], expected: Mapping[str, Any],
     values: Mapping[str, Any], now: datetime.datetime, what: str, content: bool = True,
 ) -> None:  # fmt: skip
-    from sqlalchemy import select, update
-
     values = present(table, values)
-    where = conditions(table, key)
+    choices = {name: value if isinstance(value, tuple) else (value,) for name, value in expected.items()}
+    known = {name: [each for each in wanted if each is not None] for name, wanted in choices.items()}
+    nullable = tuple(name for name, wanted in choices.items() if None in wanted)
+    swap = _swap_statement(table, tuple(key), tuple(known), nullable)
     changed = connection.execute(
-        update(table).where(*where, *conditions(table, expected)).values(**values, updated_at=now)
-    ).rowcount
+        swap, {**values, "updated_at": now, **statements.keyed(**key), **{WAS + name: each for name, each in known.items()}}
+    ).rowcount  # fmt: skip
     if changed == 1:
         return
-    names = sorted(set(expected) | set(values))
-    row = connection.execute(select(*(table.c[name] for name in names)).where(*where)).one_or_none()
+    names = tuple(sorted(set(expected) | set(values)))
+    row = connection.execute(statements.rows(table, *key, columns=names), key).one_or_none()
     if row is None:
         raise NotFound(f"{what} has no live row in {whose}")
     found = dict(row._mapping)
@@ -127,13 +135,10 @@ def owners_part(instance: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_system_metadata(database: CellDatabase, server_id: str) -> dict[str, str]:
     """The live system_metadata of a server."""
-    from sqlalchemy import select
-
     table = database["instance_system_metadata"]
+    query = statements.rows(table, "instance_uuid", "deleted", columns=("key", "value"))
     with transaction(database.engine, database.name) as connection:
-        rows = connection.execute(
-            select(table.c.key, table.c.value).where(table.c.instance_uuid == server_id, table.c.deleted == 0)
-        )
+        rows = connection.execute(query, {"instance_uuid": server_id, "deleted": 0})
         return {row.key: row.value for row in rows}
 
 
@@ -146,43 +151,43 @@ def set_system_metadata(
     Removing is a hard delete, as nova does it (_instance_metadata_update_in_place): soft-deleted
     rows would come back as second values when deleted records are read.
     """
-    from sqlalchemy import delete, insert, select, update
-
     table = database["instance_system_metadata"]
-    mine = (table.c.instance_uuid == server_id, table.c.key == key)
+    mine = {"instance_uuid": server_id, "key": key}
     if value is None:
-        connection.execute(delete(table).where(*mine))
+        connection.execute(statements.removal(table, *mine), mine)
         return
-    found = connection.execute(select(table.c.value).where(*mine, table.c.deleted == 0)).first()
+    live = mine | {"deleted": 0}
+    found = connection.execute(statements.rows(table, *live, columns=("value",)), live).first()
     if found is not None and found.value == value:
         return  # nova writes only what changed, too
     if found is not None:
-        connection.execute(update(table).where(*mine, table.c.deleted == 0).values(value=value, updated_at=now))
+        change = {"value": value, "updated_at": now}
+        connection.execute(statements.change(table, *live), change | statements.keyed(**live))
     else:
-        connection.execute(
-            insert(table).values(instance_uuid=server_id, key=key, value=value, created_at=now, deleted=0)
-        )
+        connection.execute(statements.insertion(table), {**live, "value": value, "created_at": now})
 
 
 def remove_system_metadata(
     connection: Connection, database: CellDatabase, server_id: str, keys: Collection[str]
 ) -> None:
     """Remove keys for good (see :func:`set_system_metadata`); those that are not there are fine."""
-    from sqlalchemy import delete
+    query = _keys_removal(database["instance_system_metadata"])
+    connection.execute(query, {"instance_uuid": server_id, "keys": list(keys)})
 
-    table = database["instance_system_metadata"]
-    connection.execute(delete(table).where(table.c.instance_uuid == server_id, table.c.key.in_(list(keys))))
+
+@functools.cache
+def _keys_removal(system_metadata: Table) -> Delete:
+    from sqlalchemy import bindparam
+
+    mine = statements.removal(system_metadata, "instance_uuid")
+    return mine.where(system_metadata.c.key.in_(bindparam("keys", expanding=True)))
 
 
 def read_extra(database: CellDatabase, server_id: str) -> dict[str, Any]:
     """The live instance_extra row of a server; empty when there is none."""
-    from sqlalchemy import select
-
-    table = database["instance_extra"]
+    query = statements.rows(database["instance_extra"], "instance_uuid", "deleted", order=("id",))
     with transaction(database.engine, database.name) as connection:
-        row = connection.execute(
-            select(table).where(table.c.instance_uuid == server_id, table.c.deleted == 0).order_by(table.c.id)
-        ).first()
+        row = connection.execute(query, {"instance_uuid": server_id, "deleted": 0}).first()
     return {} if row is None else dict(row._mapping)
 
 
@@ -190,14 +195,9 @@ def set_extra(
     connection: Connection, database: CellDatabase, server_id: str, values: Mapping[str, Any], now: datetime.datetime
 ) -> None:
     """Change columns of a server's instance_extra row. There must never be a second row."""
-    from sqlalchemy import update
-
-    table = database["instance_extra"]
-    connection.execute(
-        update(table)
-        .where(table.c.instance_uuid == server_id, table.c.deleted == 0)
-        .values(**present(table, values), updated_at=now)
-    )
+    table, key = database["instance_extra"], {"instance_uuid": server_id, "deleted": 0}
+    change = {**present(table, values), "updated_at": now}
+    connection.execute(statements.change(table, *key), change | statements.keyed(**key))
 
 
 def set_flavors(
@@ -205,12 +205,8 @@ def set_flavors(
     new: Mapping[str, Any] | None, now: datetime.datetime,
 ) -> None:  # fmt: skip
     """Set the stashed old and new flavor beside the current one (nova/objects/instance.py, _save_flavor)."""
-    from sqlalchemy import select
-
-    table = database["instance_extra"]
-    text = connection.execute(
-        select(table.c.flavor).where(table.c.instance_uuid == server_id, table.c.deleted == 0)
-    ).scalar()
+    query = statements.rows(database["instance_extra"], "instance_uuid", "deleted", columns=("flavor",))
+    text = connection.execute(query, {"instance_uuid": server_id, "deleted": 0}).scalar()
     if text is None:
         raise NotFound("the server has no live instance_extra row")
     flavors = json.loads(text)
@@ -234,25 +230,20 @@ def current_flavor(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_migration(database: CellDatabase, migration_uuid: str) -> dict[str, Any] | None:
     """One migration record of this cell, or None."""
-    from sqlalchemy import select
-
-    table = database["migrations"]
+    query = statements.rows(database["migrations"], "uuid", "deleted")
     with transaction(database.engine, database.name) as connection:
-        row = connection.execute(
-            select(table).where(table.c.uuid == migration_uuid, table.c.deleted == 0)
-        ).one_or_none()
+        row = connection.execute(query, {"uuid": migration_uuid, "deleted": 0}).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
 def insert_migration(database: CellDatabase, values: Mapping[str, Any], now: datetime.datetime) -> None:
     """Insert a migration record unless one with its uuid is there already."""
-    from sqlalchemy import insert, select
-
     table = database["migrations"]
+    query = statements.rows(table, "uuid", columns=("id",))
     with transaction(database.engine, database.name) as connection:
-        known = connection.execute(select(table.c.id).where(table.c.uuid == values["uuid"])).first()
-        if known is None:
-            connection.execute(insert(table).values(**present(table, values), created_at=now, deleted=0))
+        if connection.execute(query, {"uuid": values["uuid"]}).first() is None:
+            fresh = {**present(table, values), "created_at": now, "deleted": 0}
+            connection.execute(statements.insertion(table), fresh)
 
 
 def swap_migration(
@@ -273,29 +264,19 @@ def swap_migration(
 
 def volume_mappings(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
     """The live volume BDMs of a server: id, uuid, volume_id, attachment_id, device_name, delete_on_termination."""
-    from sqlalchemy import select
-
-    table = database["block_device_mapping"]
+    key = {"instance_uuid": server_id, "deleted": 0, "destination_type": "volume"}
     names = ("id", "uuid", "volume_id", "attachment_id", "device_name", "delete_on_termination")
-    columns = [table.c[name] for name in names]
+    query = statements.rows(database["block_device_mapping"], *key, columns=names, order=("id",))
     with transaction(database.engine, database.name) as connection:
-        rows = connection.execute(
-            select(*columns)
-            .where(table.c.instance_uuid == server_id, table.c.deleted == 0, table.c.destination_type == "volume")
-            .order_by(table.c.id)
-        )
-        return [dict(row._mapping) for row in rows]
+        return [dict(row._mapping) for row in connection.execute(query, key)]
 
 
 def set_attachment(database: CellDatabase, mapping_id: int, attachment_id: str | None, now: datetime.datetime) -> None:
     """Point a BDM at another attachment. Its connection_info stays, as nova leaves it (see :mod:`cellmove.db.mappings`)."""
-    from sqlalchemy import update
-
-    table = database["block_device_mapping"]
+    query = statements.change(database["block_device_mapping"], "id")
+    values = {"attachment_id": attachment_id, "updated_at": now, **statements.keyed(id=mapping_id)}
     with transaction(database.engine, database.name) as connection:
-        connection.execute(
-            update(table).where(table.c.id == mapping_id).values(attachment_id=attachment_id, updated_at=now)
-        )
+        connection.execute(query, values)
 
 
 # services
@@ -303,13 +284,9 @@ def set_attachment(database: CellDatabase, mapping_id: int, attachment_id: str |
 
 def read_service(database: CellDatabase, host: str, binary: str = "nova-compute") -> dict[str, Any] | None:
     """The services row of a host in this cell, or None."""
-    from sqlalchemy import select
-
-    table = database["services"]
+    query = statements.rows(database["services"], "host", "binary", "deleted")
     with transaction(database.engine, database.name) as connection:
-        row = connection.execute(
-            select(table).where(table.c.host == host, table.c.binary == binary, table.c.deleted == 0)
-        ).first()
+        row = connection.execute(query, {"host": host, "binary": binary, "deleted": 0}).first()
     return None if row is None else dict(row._mapping)
 
 
@@ -326,14 +303,24 @@ def api_table(engine: Engine, name: str) -> Table:
 
 def mapped_cell(engine: Engine, server_id: str) -> int | None:
     """The id of the cell that a server's instance mapping points at."""
-    from sqlalchemy import column, select, table
-
-    mappings = table("instance_mappings", column("cell_id"), column("instance_uuid"))
+    query = statements.rows(_mappings(), "instance_uuid", columns=("cell_id",))
     with transaction(engine, "the API") as connection:
-        cell_id: int | None = connection.execute(
-            select(mappings.c.cell_id).where(mappings.c.instance_uuid == server_id)
-        ).scalar()
+        cell_id: int | None = connection.execute(query, {"instance_uuid": server_id}).scalar()
     return cell_id
+
+
+@functools.cache
+def _mappings() -> TableClause:
+    from sqlalchemy import column, table
+
+    return table("instance_mappings", column("cell_id"), column("instance_uuid"), column("updated_at"))
+
+
+@functools.cache
+def _specs() -> TableClause:
+    from sqlalchemy import column, table
+
+    return table("request_specs", column("spec"), column("instance_uuid"), column("updated_at"))
 
 
 def swap_mapping(engine: Engine, server_id: str, source: int, target: int, now: datetime.datetime) -> None:
@@ -342,15 +329,10 @@ def swap_mapping(engine: Engine, server_id: str, source: int, target: int, now: 
     :param source: id of the cell that it must point at now (or it already points at the target)
     :raises CallFailed: ``kind`` conflict when it points anywhere else
     """
-    from sqlalchemy import column, table, update
-
-    mappings = table("instance_mappings", column("cell_id"), column("instance_uuid"), column("updated_at"))
+    key = {"instance_uuid": server_id, "cell_id": source}
+    values = {"cell_id": target, "updated_at": now, **statements.keyed(**key)}
     with transaction(engine, "the API") as connection:
-        changed = connection.execute(
-            update(mappings)
-            .where(mappings.c.instance_uuid == server_id, mappings.c.cell_id == source)
-            .values(cell_id=target, updated_at=now)
-        ).rowcount
+        changed = connection.execute(statements.change(_mappings(), *key), values).rowcount
     if changed != 1 and mapped_cell(engine, server_id) != target:
         raise CallFailed(
             "the server's instance mapping points neither at the source cell nor at the target", kind="conflict"
@@ -359,11 +341,9 @@ def swap_mapping(engine: Engine, server_id: str, source: int, target: int, now: 
 
 def read_request_spec(engine: Engine, server_id: str) -> dict[str, Any]:
     """The stored request spec of a server, as an object primitive."""
-    from sqlalchemy import column, select, table
-
-    specs = table("request_specs", column("spec"), column("instance_uuid"))
+    query = statements.rows(_specs(), "instance_uuid", columns=("spec",))
     with transaction(engine, "the API") as connection:
-        text = connection.execute(select(specs.c.spec).where(specs.c.instance_uuid == server_id)).scalar()
+        text = connection.execute(query, {"instance_uuid": server_id}).scalar()
     if text is None:
         raise NotFound("the server has no request spec in the API database")
     spec: dict[str, Any] = json.loads(text)
@@ -372,12 +352,8 @@ def read_request_spec(engine: Engine, server_id: str) -> dict[str, Any]:
 
 def write_request_spec(engine: Engine, server_id: str, spec: Mapping[str, Any], now: datetime.datetime) -> None:
     """Store a request spec; what belongs to a single request must have been taken out."""
-    from sqlalchemy import column, table, update
-
-    specs = table("request_specs", column("spec"), column("instance_uuid"), column("updated_at"))
+    values = {"spec": json.dumps(spec), "updated_at": now, **statements.keyed(instance_uuid=server_id)}
     with transaction(engine, "the API") as connection:
-        changed = connection.execute(
-            update(specs).where(specs.c.instance_uuid == server_id).values(spec=json.dumps(spec), updated_at=now)
-        ).rowcount
+        changed = connection.execute(statements.change(_specs(), "instance_uuid"), values).rowcount
     if changed != 1:
         raise NotFound("the server has no request spec in the API database")

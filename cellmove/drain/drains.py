@@ -18,8 +18,8 @@ from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
 from cellmove.drain.ending import Ended
 from cellmove.drain.happening import Happening, Kind
-from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale
-from cellmove.drain.queue import Queue, Task
+from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
+from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, from_document, to_document
 from cellmove.errors import CallError, Interrupted, JournalLost, Locked, Refused, Stopped, Unreachable, Usage

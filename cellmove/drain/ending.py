@@ -14,7 +14,7 @@ from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed,
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
-    from cellmove.drain.queue import Task
+    from cellmove.drain.item import Task
     from cellmove.gateway import Gateway
     from cellmove.move import Move
     from cellmove.session import Session

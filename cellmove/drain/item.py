@@ -92,6 +92,40 @@ TROUBLED = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
 """Stages of servers that did not go as they should have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One server of a drain.
+
+    :param position: its place in the order
+    :param due: seconds since the epoch: when a soaking server is to be looked at again, or a waiting one to be begun
+    :param began: of the last try, ``ended`` likewise; 0 when there was none
+    :param worker: the run that is at work on it, or was
+    """
+
+    server_id: str
+    name: str
+    project_id: str = ""
+    host: str = ""
+    target_host: str = ""
+    flavor: str = ""
+    new_flavor: str = ""
+    disk_gb: int = 0
+    vcpus: int = 0
+    memory_mb: int = 0
+    position: int = 0
+    stage: Stage = Stage.WAITING
+    move_id: str = ""
+    tries: int = 0
+    due: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    worker: str = ""
+    lease_until: float = 0.0
+    code: str = ""
+    reason: str = ""
+    next_command: str = ""
+
+
 @dataclass(frozen=True)
 class Bar:
     """A step of a server's move on the time line; seconds since the epoch. ``ended`` is None while it runs."""

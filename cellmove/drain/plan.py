@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellmove.drain.item import Census, Item, Stage, Verdict
-from cellmove.drain.queue import Task
+from cellmove.drain.item import Census, Item, Stage, Task, Verdict
 from cellmove.drain.story import draw_servers
 from cellmove.drain.wish import Wish
 

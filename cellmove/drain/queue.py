@@ -11,17 +11,18 @@ besides, so that a run which was only asleep cannot work on a server together wi
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
+from cellmove import statements
+from cellmove.drain import tables
+from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage, Task
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, MetaData, Row, Select, Table
+    from sqlalchemy import Connection, Row, Select
 
     from cellmove.journal import Journal
 
@@ -29,40 +30,6 @@ LEASE = 60.0
 """Seconds for which a run that died keeps its servers."""
 
 BATCH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One server of a drain.
-
-    :param position: its place in the order
-    :param due: seconds since the epoch: when a soaking server is to be looked at again, or a waiting one to be begun
-    :param began: of the last try, ``ended`` likewise; 0 when there was none
-    :param worker: the run that is at work on it, or was
-    """
-
-    server_id: str
-    name: str
-    project_id: str = ""
-    host: str = ""
-    target_host: str = ""
-    flavor: str = ""
-    new_flavor: str = ""
-    disk_gb: int = 0
-    vcpus: int = 0
-    memory_mb: int = 0
-    position: int = 0
-    stage: Stage = Stage.WAITING
-    move_id: str = ""
-    tries: int = 0
-    due: float = 0.0
-    began: float = 0.0
-    ended: float = 0.0
-    worker: str = ""
-    lease_until: float = 0.0
-    code: str = ""
-    reason: str = ""
-    next_command: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,43 +46,6 @@ class Limits:
     hosts: tuple[str, ...] = ()
 
 
-@functools.cache
-def _metadata() -> MetaData:
-    from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
-
-    metadata = MetaData()
-    Table(
-        "drains",
-        metadata,
-        Column("drain_id", String(32), primary_key=True),
-        Column("control", String(16), nullable=False),
-        Column("wish", Text(1_000_000), nullable=False),
-    )
-    Table(
-        "drain_workers",
-        metadata,
-        Column("drain_id", String(32), primary_key=True),
-        Column("worker", String(128), primary_key=True),
-        Column("began", Float(53), nullable=False),
-        Column("seen_until", Float(53), nullable=False),
-    )
-    lengths = {"server_id": 36, "stage": 16, "move_id": 32, "worker": 128, "project_id": 255, "code": 64}
-    columns = []
-    for each in fields(Task):
-        kind: Any = {"int": Integer, "float": Float(53)}.get(str(each.type), String(lengths.get(each.name, 255)))
-        if each.name in ("reason", "next_command"):
-            kind = Text(1_000_000)
-        columns.append(Column(each.name, kind, nullable=False, primary_key=each.name == "server_id"))
-    Table(
-        "drain_servers",
-        metadata,
-        Column("drain_id", String(32), primary_key=True),
-        *columns,
-        Index("drain_servers_order", "drain_id", "stage", "position"),
-    )
-    return metadata
-
-
 class Queue:
     """The servers of one drain. Every method is one transaction.
 
@@ -124,20 +54,23 @@ class Queue:
 
     def __init__(self, journal: Journal, drain_id: str, worker: str) -> None:
         self.journal, self.drain_id, self.worker = journal, drain_id, worker
-        tables = _metadata().tables
+        self._known = False
+        known = tables.metadata().tables
         self.drains, self.workers, self.servers = (
-            tables[name] for name in ("drains", "drain_workers", "drain_servers")
+            known[name] for name in ("drains", "drain_workers", "drain_servers")
         )  # fmt: skip
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
         """A transaction that writes. All of a drain's runs take turns at its row: nothing can lock crosswise."""
-        from sqlalchemy import select
-
         with self.journal.exclusive() as connection:
-            mine = self.drains.c.drain_id == self.drain_id
-            connection.execute(select(self.drains.c.drain_id).where(mine).with_for_update())
+            connection.execute(tables.turn(self.drains), {"drain_id": self.drain_id})
             yield connection
+
+    def _is_there(self) -> bool:
+        """Whether there are tables; they are never taken away again."""
+        self._known = self._known or has_tables(self.journal)
+        return self._known
 
     # what a drain is asked
 
@@ -146,7 +79,6 @@ class Queue:
 
         :param wish: plain JSON values; None leaves what was asked before
         """
-        from sqlalchemy import insert, update
         from sqlalchemy.exc import IntegrityError
 
         make_tables(self.journal)
@@ -154,12 +86,11 @@ class Queue:
         if self._drain() is None:
             with suppress(IntegrityError):  # another machine was quicker
                 with self.journal.exclusive() as connection:
-                    connection.execute(insert(self.drains).values(drain_id=self.drain_id, control="", wish=text))
+                    row = {"drain_id": self.drain_id, "control": "", "wish": text}
+                    connection.execute(statements.insertion(self.drains), row)
                 return
         if wish is not None:
-            with self._alone() as connection:
-                mine = self.drains.c.drain_id == self.drain_id
-                connection.execute(update(self.drains).where(mine).values(wish=text))
+            self._set(wish=text)
 
     def wish(self) -> dict[str, Any]:
         """What the newest run was asked; empty when there was none."""
@@ -174,20 +105,20 @@ class Queue:
 
     def set_control(self, word: str) -> None:
         """Ask the runs for something; it takes effect between servers."""
-        from sqlalchemy import update
-
         self.prepare()
+        self._set(control=word)
+
+    def _set(self, **values: str) -> None:
         with self._alone() as connection:
-            connection.execute(update(self.drains).where(self.drains.c.drain_id == self.drain_id).values(control=word))
+            key = statements.keyed(drain_id=self.drain_id)
+            connection.execute(statements.change(self.drains, "drain_id"), values | key)
 
     def _drain(self) -> Any:
-        from sqlalchemy import select
-
-        if not has_tables(self.journal):
+        if not self._is_there():
             return None
-        query = select(self.drains.c.control, self.drains.c.wish).where(self.drains.c.drain_id == self.drain_id)
+        query = statements.rows(self.drains, "drain_id", columns=("control", "wish"))
         with self.journal.transaction() as connection:
-            found: list[Any] = list(connection.execute(query))
+            found: list[Any] = list(connection.execute(query, {"drain_id": self.drain_id}))
         return found[0] if found else None
 
     # who is at work
@@ -198,41 +129,28 @@ class Queue:
         :param now: seconds since the epoch, as everywhere here
         :returns: the time by which the drain's runs go
         """
-        from sqlalchemy import insert, update
-
-        mine = (self.workers.c.drain_id == self.drain_id) & (self.workers.c.worker == self.worker)
-        servers = self.servers
-        held = (servers.c.drain_id == self.drain_id) & (servers.c.worker == self.worker)
+        mine = {"drain_id": self.drain_id, "worker": self.worker}
         with self._alone() as connection:
             now = _now(connection, now)
-            renewed = connection.execute(update(self.workers).where(mine).values(seen_until=now + LEASE))
-            if not renewed.rowcount:
-                row = {"drain_id": self.drain_id, "worker": self.worker, "began": now, "seen_until": now + LEASE}
-                connection.execute(insert(self.workers).values(**row))
-            connection.execute(
-                update(servers).where(held, servers.c.stage.in_(UNDER_WAY)).values(lease_until=now + LEASE)
-            )
+            renewal = {"seen_until": now + LEASE} | statements.keyed(**mine)
+            if not connection.execute(statements.change(self.workers, *mine), renewal).rowcount:
+                row = {**mine, "began": now, "seen_until": now + LEASE}
+                connection.execute(statements.insertion(self.workers), row)
+            connection.execute(tables.renewal(self.servers), {"lease_until": now + LEASE} | statements.keyed(**mine))
         return now
 
     def leave(self) -> None:
         """Give up every lease: this run ends, in good order or not. What it leaves under way, others may take."""
-        from sqlalchemy import delete, update
-
-        servers = self.servers
-        held = (servers.c.drain_id == self.drain_id) & (servers.c.worker == self.worker)
+        mine = {"drain_id": self.drain_id, "worker": self.worker}
         with self._alone() as connection:
-            connection.execute(
-                delete(self.workers).where(
-                    self.workers.c.drain_id == self.drain_id, self.workers.c.worker == self.worker
-                )
-            )
-            connection.execute(update(servers).where(held, servers.c.stage.in_(UNDER_WAY)).values(lease_until=0.0))
+            connection.execute(statements.removal(self.workers, *mine), mine)
+            connection.execute(tables.renewal(self.servers), {"lease_until": 0.0} | statements.keyed(**mine))
 
     def others(self, now: float) -> list[str]:
         """The other runs of this drain that are alive, as far as their leases tell."""
         from sqlalchemy import select
 
-        if not has_tables(self.journal):
+        if not self._is_there():
             return []
         with self.journal.transaction() as connection:
             query = select(self.workers.c.worker).where(
@@ -244,28 +162,23 @@ class Queue:
 
     def bury(self) -> None:
         """End the leases of all runs: whoever calls this knows that no other one is alive."""
-        from sqlalchemy import delete, update
-
-        here = self.servers.c.drain_id == self.drain_id
+        mine = {"drain_id": self.drain_id}
         with self._alone() as connection:
-            connection.execute(delete(self.workers).where(self.workers.c.drain_id == self.drain_id))
-            connection.execute(update(self.servers).where(here).values(lease_until=0.0))
+            connection.execute(statements.removal(self.workers, *mine), mine)
+            connection.execute(statements.change(self.servers, *mine), {"lease_until": 0.0} | statements.keyed(**mine))
 
     # the servers
 
     def tasks(self, *stages: Stage) -> list[Task]:
         """The servers of this drain in their order; of these stages, if any are named."""
-        if not has_tables(self.journal):
+        if not self._is_there():
             return []
         with self.journal.transaction() as connection:
-            return [_task(row) for row in connection.execute(self._select(*stages))]
+            return self._tasks(connection, *stages)
 
-    def _select(self, *stages: Stage) -> Select[Any]:
-        from sqlalchemy import select
-
-        query = select(*(self.servers.c[each.name] for each in fields(Task)))
-        query = query.where(self.servers.c.drain_id == self.drain_id).order_by(self.servers.c.position)
-        return query.where(self.servers.c.stage.in_(stages)) if stages else query
+    def _tasks(self, connection: Connection, *stages: Stage) -> list[Task]:
+        query = tables.in_order(self.servers, *stages)
+        return [_task(row) for row in connection.execute(query, {"drain_id": self.drain_id})]
 
     def sync(self, wanted: Sequence[Task], *, again: bool, ended: float, open_moves: Collection[str] = ()) -> None:
         """Bring the queue in line with a new look at the cell.
@@ -279,12 +192,12 @@ class Queue:
         :param ended: the time at which the others are noted to have gone
         :param open_moves: the servers that moves of the journal are about which are not over
         """
-        from sqlalchemy import bindparam, delete, insert, update
+        from sqlalchemy import bindparam, delete, update
 
         kept = {*UNDER_WAY, Stage.SOAKING} | (set() if again else {Stage.MOVED, *TROUBLED})
         servers = self.servers
         with self._alone() as connection:
-            known = {row.server_id: _task(row) for row in connection.execute(self._select())}
+            known = {task.server_id: task for task in self._tasks(connection)}
             new, changed, unfinished, gone = [], [], [], []
             for task in wanted:
                 before = known.pop(task.server_id, None)
@@ -300,7 +213,9 @@ class Queue:
                 elif task.stage not in {*kept, Stage.MOVED, Stage.GONE}:
                     gone.append(server_id)
             for batch in _batches(new):
-                connection.execute(insert(servers), [{"drain_id": self.drain_id, **_values(task)} for task in batch])
+                connection.execute(
+                    statements.insertion(servers), [{"drain_id": self.drain_id, **_values(task)} for task in batch]
+                )
             # What earlier tries came to is kept beside the new look: how many there were, and the last move.
             columns = [each.name for each in fields(Task) if each.name not in KEPT]
             change = (
@@ -337,32 +252,26 @@ class Queue:
         servers = self.servers
         with self._alone() as connection:
             now = _now(connection, now)
-            busy = [_task(row) for row in connection.execute(self._select(*UNDER_WAY))]
+            busy = self._tasks(connection, *UNDER_WAY)
             # One of our own is none, however long its lease was not renewed: this process slept, or the machine did.
-            orphans = self._select(*UNDER_WAY).where(servers.c.lease_until <= now, servers.c.worker != self.worker)
-            task = self._lock(connection, orphans)
+            task = self._lock(connection, tables.orphans(servers), now=now, worker=self.worker)
             if task is not None:
                 return self._lease(connection, task, task.stage, now)
             alive = [each for each in busy if each.lease_until > now or each.worker == self.worker]
             if len(alive) >= limits.parallel:
                 return None
             hosts = _full((each.host for each in alive), limits.per_source_host)
-            free = servers.c.host.not_in(hosts)
-            task = self._lock(connection, self._select(Stage.SOAKING).where(servers.c.due <= now, free))
+            task = self._lock(connection, tables.due(servers, Stage.SOAKING), now=now, hosts=hosts, projects=[])
             if task is not None:
                 return self._lease(connection, task, Stage.CONFIRMING, now)
             if not start or not _has_a_place(alive, limits):
                 return None
             projects = _full((each.project_id for each in alive), limits.per_project)
-            task = self._lock(
-                connection,
-                self._select(Stage.WAITING).where(servers.c.due <= now, free, servers.c.project_id.not_in(projects)),
-            )
+            task = self._lock(connection, tables.due(servers, Stage.WAITING), now=now, hosts=hosts, projects=projects)
             return self._lease(connection, task, Stage.MOVING, now) if task is not None else None
 
-    def _lock(self, connection: Connection, query: Select[Any]) -> Task | None:
-        """The first row of a query, which nobody else has locked."""
-        row = connection.execute(query.limit(1).with_for_update(skip_locked=True)).one_or_none()
+    def _lock(self, connection: Connection, query: Select[Any], **values: Any) -> Task | None:
+        row = connection.execute(query, {"drain_id": self.drain_id, **values}).one_or_none()
         return _task(row) if row is not None else None
 
     def _lease(self, connection: Connection, task: Task, stage: Stage, now: float) -> Task:
@@ -388,26 +297,20 @@ class Queue:
             self._update(connection, server_id, {"stage": stage.value, "lease_until": 0.0, **ended, **values})
 
     def _update(self, connection: Connection, server_id: str, values: Mapping[str, Any]) -> None:
-        from sqlalchemy import update
-
-        mine = (self.servers.c.drain_id == self.drain_id) & (self.servers.c.server_id == server_id)
-        connection.execute(update(self.servers).where(mine).values(**values))
+        mine = {"drain_id": self.drain_id, "server_id": server_id}
+        connection.execute(statements.change(self.servers, *mine), {**values, **statements.keyed(**mine)})
 
     def failures_since(self, moment: float) -> int:
         """How many servers failed, or were not what they had been, since then; whoever worked on them."""
-        from sqlalchemy import func, select
-
-        query = select(func.count()).where(
-            self.servers.c.drain_id == self.drain_id, self.servers.c.stage.in_(TROUBLED), self.servers.c.ended >= moment
-        )
+        values = {"drain_id": self.drain_id, "moment": moment}
         with self.journal.transaction() as connection:
-            return int(connection.execute(query).scalar() or 0)
+            return int(connection.execute(tables.failures(self.servers), values).scalar() or 0)
 
     def counts(self) -> dict[Stage, int]:
         """How many servers stand where."""
         from sqlalchemy import func, select
 
-        if not has_tables(self.journal):
+        if not self._is_there():
             return {}
         query = select(self.servers.c.stage, func.count().label("number")).where(
             self.servers.c.drain_id == self.drain_id
@@ -419,22 +322,16 @@ class Queue:
     def task(self, server_id: str) -> Task | None:
         """One server."""
         with self.journal.transaction() as connection:
-            row = connection.execute(self._select().where(self.servers.c.server_id == server_id)).one_or_none()
+            mine = {"drain_id": self.drain_id, "server_id": server_id}
+            row = connection.execute(statements.rows(self.servers, *mine), mine).one_or_none()
         return _task(row) if row is not None else None
 
     def on_target_hosts(self, server_id: str) -> dict[str, int]:
         """How many servers, this one aside, are under way to each target host."""
-        from sqlalchemy import func, select
-
-        servers = self.servers
+        values = {"drain_id": self.drain_id, "server_id": server_id}
         with self.journal.transaction() as connection:
-            query = select(servers.c.target_host, func.count().label("number")).where(
-                servers.c.drain_id == self.drain_id, servers.c.stage == Stage.MOVING.value,
-                servers.c.target_host != "", servers.c.server_id != server_id,
-            )  # fmt: skip
-            return {
-                row.target_host: int(row.number) for row in connection.execute(query.group_by(servers.c.target_host))
-            }
+            found = connection.execute(tables.targets(self.servers), values)
+            return {row.target_host: int(row.number) for row in found}
 
 
 KEPT = frozenset({"server_id", "tries", "move_id", "began", "worker", "lease_until"})
@@ -445,7 +342,7 @@ def make_tables(journal: Journal) -> None:
     """Make the queue's tables where there are none."""
     if not has_tables(journal):
         with journal.named_lock("cellmove-tables"), journal.exclusive() as connection:
-            _metadata().create_all(connection)
+            tables.metadata().create_all(connection)
 
 
 def has_tables(journal: Journal) -> bool:
@@ -492,8 +389,3 @@ def _values(task: Task) -> dict[str, Any]:
 def _task(row: Row[Any]) -> Task:
     values = {each.name: getattr(row, each.name) for each in fields(Task)}
     return Task(**values | {"stage": Stage(row.stage)})
-
-
-def table_of(name: str) -> Table:
-    """One of the queue's tables, for whoever looks into it from outside."""
-    return _metadata().tables[name]

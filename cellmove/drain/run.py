@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import permission
 from cellmove.drain.happening import Happening, Kind
-from cellmove.drain.item import UNDER_WAY, Stage
-from cellmove.drain.queue import LEASE, Limits, Queue, Task
+from cellmove.drain.item import UNDER_WAY, Stage, Task
+from cellmove.drain.queue import LEASE, Limits, Queue
 from cellmove.drain.room import Doorkeeper, Room
 from cellmove.drain.window import Hours, why_closed
 from cellmove.drain.wish import Wish

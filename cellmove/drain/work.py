@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cellmove.db.cells import Cell
-    from cellmove.drain.queue import Task
+    from cellmove.drain.item import Task
     from cellmove.events import Event
     from cellmove.move import Entry
     from cellmove.probe import Probe

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from cellmove.drain.item import UNDER_WAY, Stage
-from cellmove.drain.queue import Limits, Queue, Task, table_of
+from cellmove.drain.item import UNDER_WAY, Stage, Task
+from cellmove.drain.queue import Limits, Queue
+from cellmove.drain.tables import metadata
 from cellmove.journal import Journal, open_journal
 from cellmove.move import State
 from cellmove.sandbox.process import Process, start
@@ -92,7 +93,7 @@ class Cell:
 
     def under_way(self) -> list[Busy]:
         """The servers that some machine has on a lease that has not run out."""
-        servers = table_of("drain_servers")
+        servers = metadata().tables["drain_servers"]
         columns = servers.c.server_id, servers.c.host, servers.c.worker, servers.c.target_host
         alive = servers.c.lease_until > sqlalchemy.text("UNIX_TIMESTAMP(NOW(3))")
         with self.journal.transaction() as connection:

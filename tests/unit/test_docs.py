@@ -20,8 +20,8 @@ from cellmove.drain import ending as endings
 from cellmove.drain import story as stories
 from cellmove.drain.ending import Ended, Ending
 from cellmove.drain.happening import Happening, Kind, document
-from cellmove.drain.item import Bar, Census, Item, Stage, Story, Tale
-from cellmove.drain.queue import Queue, Task
+from cellmove.drain.item import Bar, Census, Item, Stage, Story, Tale, Task
+from cellmove.drain.queue import Queue
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
 from cellmove.journal import open_journal

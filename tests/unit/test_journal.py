@@ -264,3 +264,11 @@ def test_two_first_runs_at_once(tmp_path: Path) -> None:
         thread.join()
     assert failures == []
     assert len(open_journal(str(tmp_path / "journal.db"), ticking()).all_moves()) == 8
+
+
+def test_done_gives_the_line_as_it_stands_in_the_journal(journal: Journal) -> None:
+    journal.open_move(a_move("move-1"))
+    entry = journal.intend("move-1", "prep-dest", "schedule", {"limits": (1, 2)})
+    done = journal.done(entry, {"hosts": ("one", "two"), 3: None})
+    assert done == journal.entries_of("move-1")[-1]
+    assert done.result == {"hosts": ["one", "two"], "3": None}

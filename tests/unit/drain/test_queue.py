@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.drain.item import Stage
-from cellmove.drain.queue import LEASE, Limits, Queue, Task, has_tables
+from cellmove.drain.item import Stage, Task
+from cellmove.drain.queue import LEASE, Limits, Queue, has_tables
 from cellmove.journal import Journal, open_journal
 
 ANY = Limits(parallel=100)
