@@ -104,12 +104,15 @@ def _openstack() -> Any:
 
 
 def _set_up(connection: Connection, credential: str, connect_timeout: float) -> None:
-    """Set the timeouts and the number of connections, and remember whose credential it is for messages."""
+    """Set the timeouts and how calls are sent, and remember whose credential it is for messages."""
+    from cellmove.cloud import environment
+
     # Session converts its argument to one float; as an attribute it is handed to requests as it is,
     # and requests takes a pair.
     connection.session.timeout = (connect_timeout, READ_TIMEOUT)
     for adapter in connection.session.session.adapters.values():
         adapter.init_poolmanager(POOL, POOL)
+    connection.session.session = environment.OnceRead(connection.session.session.adapters)
     connection.cellmove_credential = credential
 
 
