@@ -217,7 +217,7 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
     parsed = _parse_url(url)
     options: dict[str, Any] = {"hide_parameters": True}
     if parsed.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": connect_timeout}
+        options |= {"connect_args": {"timeout": connect_timeout}, "pool_size": 0}
         statements = ["PRAGMA foreign_keys=ON"]
     else:
         timeouts = {
@@ -230,8 +230,8 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
             "connect_args": {name: value for name, value in timeouts.items() if name not in parsed.query},
             "isolation_level": "READ COMMITTED",
             "pool_pre_ping": True,
-            "pool_size": 8,
-            "max_overflow": 24,
+            "pool_size": 32,  # all of them kept: those above it would be opened anew each time
+            "max_overflow": 0,
             "pool_timeout": 30,
             "pool_recycle": 600,
         }
@@ -287,10 +287,8 @@ def probe_database(engine: Engine) -> None:
 
     :raises CannotConnect: no answer in time, or we are not let in
     """
-    from sqlalchemy import text
-
     with translate_errors(), engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
+        connection.exec_driver_sql("SELECT 1")
 
 
 @contextmanager
