@@ -116,8 +116,9 @@ def add_control(app: Any, cloud: Cloud, pace: list[float], weather: storm.Storm)
             setattr(cloud.world, name, value)
         seed.heartbeat(cloud)
 
-    def slow(seconds: float) -> None:
-        pace[0] = seconds
+    def slow(seconds: float = 0.0, call: float = 0.0) -> None:
+        """How long a compute waits between two writes, and once in each call."""
+        pace[:] = [seconds, call]
 
     known: dict[str, Callable[..., Any]] = {
         "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "fault": fault, "pace": slow,
@@ -155,10 +156,10 @@ def main() -> None:
     nothing: Any = None  # the application is made once the port is known
     server = make_server("127.0.0.1", chosen.port, nothing, _Server, _Quiet)
     base = f"http://127.0.0.1:{server.server_port}"
-    cloud, pace = Cloud(urls), [0.0]
+    cloud, pace = Cloud(urls), [0.0, 0.0]
     seed.make_cloud(cloud, base.replace("http://", "sandbox://", 1) + "/bus")
     app = rest.make_app(cloud, base)
-    rest.add_bus(app, cloud, lambda: pace[0])
+    rest.add_bus(app, cloud, pace)
     weather = storm.Storm(app)
     add_control(app, cloud, pace, weather)
     server.set_app(weather)

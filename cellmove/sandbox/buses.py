@@ -77,10 +77,10 @@ def call_of(cloud: Cloud, message: Mapping[str, Any]) -> Call:
     )  # fmt: skip
 
 
-def finish(cloud: Cloud, work: Work, pace: float = 0.0) -> Any:
+def finish(cloud: Cloud, work: Work, pace: float = 0.0, more: float = 0.0) -> Any:
     """Run a call to its end.
 
-    :param pace: seconds between two writes
+    :param pace: seconds between two writes; ``more`` are those that it takes besides, after its first write
     """
     while True:
         with cloud.lock:
@@ -88,7 +88,8 @@ def finish(cloud: Cloud, work: Work, pace: float = 0.0) -> Any:
                 next(work)
             except StopIteration as end:
                 return end.value
-        time.sleep(pace)
+        time.sleep(pace + more)
+        more = 0.0
 
 
 def restart(cloud: Cloud, host: str) -> None:

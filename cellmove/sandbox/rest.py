@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import bottle  # type: ignore[import-untyped]
@@ -442,8 +442,11 @@ def _placement(app: Any, cloud: Cloud, base: str) -> None:
         }
 
 
-def add_bus(app: Any, cloud: Cloud, pace: Callable[[], float]) -> None:
-    """The buses, as calls of the same server: what sandbox:// URLs lead to."""
+def add_bus(app: Any, cloud: Cloud, pace: Sequence[float]) -> None:
+    """The buses, as calls of the same server: what sandbox:// URLs lead to.
+
+    :param pace: how computes take their time, as :func:`cellmove.sandbox.buses.finish` is given it; may change
+    """
 
     @app.get("/bus/<bus>")  # type: ignore[untyped-decorator]
     def knock(bus: str) -> str:
@@ -455,7 +458,7 @@ def add_bus(app: Any, cloud: Cloud, pace: Callable[[], float]) -> None:
     def take(bus: str) -> str:
         message = bottle.request.json
         try:
-            answer = buses.deliver(cloud, bus, message, lambda _call, work: buses.finish(cloud, work, pace()))
+            answer = buses.deliver(cloud, bus, message, lambda _call, work: buses.finish(cloud, work, *pace))
             return json.dumps({"answer": answer})
         except Refusal as refusal:
             return json.dumps({"error": {"kind": str(refusal.kind), "message": str(refusal)}})
