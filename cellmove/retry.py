@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -32,25 +32,30 @@ def patiently(runner: Patient, call: Callable[[], T], *, insists: bool = False) 
     :param insists: what is taken back has to be, so that one answer of "internal error" or "somebody else was
         quicker" is not the last word either
     """
+    from tenacity import RetryCallState, Retrying, retry_if_exception
+
     waits = runner.clock.waits()
     deadline = runner.clock.monotonic() + runner.gateway.settings.patience
-    while True:
-        try:
-            return call()
-        except CallError as error:
-            wait = next(waits)
-            may_pass = _transient(error) or (insists and _may_pass(error))
-            if not may_pass or runner.clock.monotonic() + wait > deadline:
-                raise
-        runner.clock.sleep(wait)
+
+    def is_over(retry: RetryCallState) -> bool:
+        return runner.clock.monotonic() + retry.upcoming_sleep > deadline
+
+    policy = Retrying(
+        retry=retry_if_exception(lambda error: _transient(error) or (insists and _may_pass(error))),
+        wait=lambda _retry: next(waits),
+        stop=is_over,
+        sleep=runner.clock.sleep,
+        reraise=True,
+    )
+    return policy(call)
 
 
-def _transient(error: CallError) -> bool:
+def _transient(error: BaseException) -> bool:
     if isinstance(error, CallFailed):
         # A database deadlock or a connection lost before the commit: nothing was written.
         return error.kind in ("deadlock", "lost")
     return isinstance(error, (CannotConnect, CallUncertain))
 
 
-def _may_pass(error: CallError) -> bool:
+def _may_pass(error: BaseException) -> bool:
     return isinstance(error, CallFailed) and (error.kind.startswith("5") or error.kind in ("409", "conflict"))

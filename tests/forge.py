@@ -103,6 +103,7 @@ def load() -> None:
         import oslo_messaging  # noqa: F401
         import pymysql  # noqa: F401
         import sqlalchemy.dialects.mysql.pymysql  # noqa: F401
+        import tenacity  # noqa: F401
 
         import cellmove.cli
         import cellmove.console
