@@ -36,7 +36,7 @@ BOOTSTRAP = (
 )
 """What is on the host's command line: it reads the program from its input and runs it. Nothing follows before that answers."""
 
-GREETING = re.compile(rb"^cellmove-disks (\d+) (ready|differs)\s*$")
+GREETING = re.compile(rb"cellmove-disks (\d+) (ready|differs)\n\Z")
 NOISE = 65536  # bytes that a login shell may print before the program greets
 START = 30.0  # seconds for Python to start, once ssh is connected
 
@@ -262,18 +262,15 @@ class Link:
         except CallUncertain:
             raise self._cannot_connect(b"") from None
         line, noise = b"", b""
-        deadline = self.destination.connect_timeout + START
         while (found := GREETING.match(line)) is None:
-            noise += line if line.endswith(b"\n") else b""
-            line = b"" if line.endswith(b"\n") else line
-            try:
-                line += self._receive(1, "", deadline)
-            except CallUncertain:
-                raise self._cannot_connect(noise + line) from None
+            if line.endswith(b"\n"):  # of a login shell that likes to talk
+                noise, line = noise + line, b""
             if len(noise) + len(line) > NOISE:
                 raise self._cannot_connect(noise)
-            if not line.endswith(b"\n"):
-                continue
+            try:
+                line += self._receive(1, "", self.destination.connect_timeout + START)
+            except CallUncertain:
+                raise self._cannot_connect(noise + line) from None
         if int(found[1]) != VERSION or found[2] == b"differs":
             raise CannotConnect(
                 f"the program that is installed on {self.host} is not this cellmove's: install it there anew"
