@@ -21,6 +21,7 @@ LOCAL = (sys.executable, "-I", "-c", disk_link.BOOTSTRAP)
 FLIP = """
 import os, subprocess, sys, threading
 child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE)
+threading.Thread(target=lambda: os._exit(child.wait()), daemon=True).start()
 place, seen = int(sys.argv[1]), 0
 while data := os.read(0, 65536):
     if seen <= place < seen + len(data):
@@ -78,7 +79,7 @@ def ends(folder: Path, *, source: Sequence[str] = LOCAL, target: Sequence[str] =
 
 def sparse(path: Path, size: int, pieces: Sequence[tuple[int, int]], seed: int = 1) -> Path:
     """A file of `size` bytes with noise at some places (offset, length), and holes elsewhere."""
-    noise = random.Random(seed)
+    noise = random.Random(seed)  # noqa: S311 - to be repeated, not secret
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         file.truncate(size)

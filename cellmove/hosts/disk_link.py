@@ -260,7 +260,7 @@ class Link:
         try:
             self._send(f"cellmove-disks {VERSION} {len(text)}\n".encode() + text, "")
         except CallUncertain:
-            raise self._cannot_connect(b"") from None
+            raise self._cannot_connect(self._rest()) from None
         line, noise = b"", b""
         while (found := GREETING.match(line)) is None:
             if line.endswith(b"\n"):  # of a login shell that likes to talk
@@ -289,6 +289,8 @@ class Link:
             self._process.kill()
             self._process.wait()
         self._listener.join(2)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
     def kill(self) -> None:
         """Give the connection up at once, so that a thread that waits for it goes on."""
@@ -324,6 +326,14 @@ class Link:
                 self._break_off(do)
             got += more
         return buffer  # type: ignore[return-value]  # megabytes are not copied for their type's sake
+
+    def _rest(self) -> bytes:
+        """What is still to be read of an end that takes nothing any more: it may say why."""
+        rest, poll = b"", select.poll()
+        poll.register(self._output, select.POLLIN)
+        while len(rest) < NOISE and poll.poll(1000) and (more := os.read(self._output, NOISE)):
+            rest += more
+        return rest
 
     def _break_off(self, do: str, *, silent: bool = False) -> NoReturn:
         """The connection is of no use any more; say why."""

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +35,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
 @pytest.fixture
 def root(link: Link, request: pytest.FixtureRequest) -> Path:
     """A directory of the test's own below instances_path; its name is the server's."""
-    path = Path(link.destination.instances_path) / request.node.name[:40].replace("[", "-").replace("/", "-").replace(
-        "\0", "-"
-    )
+    path = Path(link.destination.instances_path) / f"server-{zlib.crc32(request.node.name.encode()):08x}"
     path.mkdir()
     return path
 
@@ -289,13 +288,12 @@ def test_what_is_no_request_is_answered_or_ends_the_program_without_a_traceback(
     assert refusal(link, "look") == "usage"
     assert refusal(link, "more", path="x", bytes=5) == "usage"
     text = disk_link.program()
+    (tmp_path / "instances").mkdir()
+    command = installed(tmp_path, text)
     for rubbish in (b"GET / HTTP/1.0\r\n\r\n" + bytes(100), b"cmD1" + b"\xff" * 12, b"cmD1\0\0\0\2\0\0\0\0\0\0\0\0{}"):
-        greeting = f"cellmove-disks 1 {len(text)}\n".encode()
-        ended = subprocess.run(
-            LOCAL, input=greeting + text + rubbish, capture_output=True, cwd=tmp_path, timeout=20, check=False
-        )
-        assert ended.returncode == 1
-        assert ended.stdout == b"cellmove-disks 1 ready\n"
+        sent = f"cellmove-disks 1 {len(text)}\n".encode() + text + rubbish
+        ended = subprocess.run(command, input=sent, capture_output=True, timeout=20, check=False)
+        assert (ended.returncode, ended.stdout) == (1, b"cellmove-disks 1 ready\n")
         assert ended.stderr.startswith(b"cellmove: ")
         assert b"Traceback" not in ended.stderr
 
