@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -34,8 +34,11 @@ unit: $(STAMP)  ## Tests without any cloud, seconds
 browser:  ## Install chromium, which the sandbox's tests look at pages with, unless it is there (root, Debian)
 	-@$(PYTHON) -m lab install-browser
 
-sandbox-test: $(STAMP) browser  ## Whole commands against the sandbox, the embedded cloud
-	$(BIN)/pytest -q tests/sandbox -n 2 --durations=5
+ssh-server:  ## Install sshd and qemu-img, which disks are moved with in the tests, unless they are there (root, Debian)
+	-@$(PYTHON) -m lab install-ssh
+
+sandbox-test: $(STAMP) browser ssh-server  ## Whole commands against the sandbox, the embedded cloud; disks over a real sshd
+	$(BIN)/pytest -q tests/sandbox tests/ssh -n 2 --durations=5
 
 proof: $(STAMP)  ## Every crash, every failed call, every meddler, in the sandbox
 	$(BIN)/python -m tests.sandbox.proof

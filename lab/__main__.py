@@ -1,4 +1,4 @@
-"""python3 -m lab up | status | down | wipe [--all] | install-browser"""
+"""python3 -m lab up | status | down | wipe [--all] | install-browser | install-ssh"""
 
 import argparse
 import shutil
@@ -42,6 +42,15 @@ def install_browser(layout):
     return 0
 
 
+def install_ssh(layout):
+    """Install what the tests move disks with, unless it is there; the lab itself has no use for it."""
+    from lab import install
+
+    if install.ssh_server(layout):
+        print("lab: openssh-server and qemu-utils installed", flush=True)
+    return 0
+
+
 def status(layout):
     """One line for each daemon; exit code 0 only if all answer."""
     from lab import status as module
@@ -52,7 +61,7 @@ def status(layout):
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
-    parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser"))
+    parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser", "install-ssh"))
     parser.add_argument("--all", action="store_true", help="wipe: also the installed packages and the cache")
     chosen = parser.parse_args(arguments)
     try:
@@ -63,7 +72,8 @@ def main(arguments=None):
             return up.up(layout)
         if chosen.command == "wipe":
             return wipe(layout, chosen.all)
-        return {"status": status, "down": down, "install-browser": install_browser}[chosen.command](layout)
+        commands = {"status": status, "down": down, "install-browser": install_browser, "install-ssh": install_ssh}
+        return commands[chosen.command](layout)
     except LabError as problem:
         print(f"lab: {problem}", file=sys.stderr)
         return 1

@@ -18,6 +18,9 @@ DEBIAN_PROGRAMS = {
 # What tests/sandbox looks at pages with; any of the programs will do.
 BROWSER = ("chromium", "chromium-browser", "google-chrome")
 
+# What tests/ssh moves disks with: the package of each program.
+SSH = {"openssh-server": "sshd", "openssh-client": "ssh", "qemu-utils": "qemu-img"}
+
 # nova.virt.fake imports fixtures, everything that is WSGI is served by cheroot; the client is for people.
 PYTHON_PACKAGES = (
     "nova",
@@ -82,6 +85,17 @@ def browser(layout):
         raise LabError(f"install a browser, one of these: {', '.join(BROWSER)}")
     packages(layout, ["chromium"])
     return True
+
+
+def ssh_server(layout):
+    """Install sshd and qemu-img unless they are there; no part of the lab itself. The daemon is not started."""
+    places = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+    missing = [package for package, program in SSH.items() if shutil.which(program, path=places) is None]
+    if missing and shutil.which("apt-get") is None:
+        raise LabError(f"install these: {', '.join(SSH.values())}")
+    if missing:
+        packages(layout, missing)
+    return bool(missing)
 
 
 def packages(layout, names):

@@ -266,6 +266,7 @@ class Link:
             if line.endswith(b"\n"):  # of a login shell that likes to talk
                 noise, line = noise + line, b""
             if len(noise) + len(line) > NOISE:
+                self.kill()  # it would never come to an end
                 raise self._cannot_connect(noise)
             try:
                 line += self._receive(1, "", self.destination.connect_timeout + START)

@@ -273,8 +273,11 @@ def rebase(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 
 
 def looked_into(state: State, path: str) -> Dict[str, Any]:
-    with opened(state, path) as file:
-        return header(file)
+    try:
+        with opened(state, path) as file:
+            return header(file)
+    except FileNotFoundError:
+        raise Refusal("absent", f"{path}, its backing file, is not there") from None
 
 
 def run(state: State, command: List[str], file: int) -> None:
