@@ -195,6 +195,8 @@ def run_pass(
     :raises CallFailed: ``no-space``, ``changed``, ``damaged``, ``denied``, ``path``, ``nonsense``. What was copied stays
     :raises CallUncertain: a connection broke; what was copied stays
     """
+    if source is target:  # two threads would take each other's answers
+        raise CallFailed("both ends of a pass need a connection of their own", kind="usage")
     run = _Run(source, target, clock or Clock(), bwlimit, observer)
     try:
         begun = [_begin(run, each, cache) for each in files]

@@ -318,6 +318,8 @@ def test_ends_with_different_blocks_cannot_work_together(tmp_path: Path) -> None
         sparse(tmp_path / "a" / "disk", 5, [])
         with pytest.raises(CallFailed, match="blocks of the same size"):
             run_pass(one, other, [Transfer("disk")])
+        with pytest.raises(CallFailed, match="a connection of their own"):
+            run_pass(one, one, [Transfer("disk", "copy")])
 
 
 def test_the_operators_memory_does_not_grow_with_the_disk(tmp_path: Path) -> None:
