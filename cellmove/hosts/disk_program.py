@@ -122,13 +122,21 @@ def prepare(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     with within(state, path) as (directory, name):
         existed = found(directory, name) is not None
     with opened(state, path, os.O_RDWR | (0 if existed else os.O_CREAT | os.O_EXCL)) as file:
+        if not existed or state.stamps.get(path) != stamp(file):
+            changed(state, path)  # made anew (an inode number may come again), or somebody else has written to it
         if asked["size"] is not None and os.fstat(file).st_size != asked["size"]:
             os.ftruncate(file, asked["size"])
         state.unfinished.add(path)
-        status = os.fstat(file)
-        # What a source remembers of this file is true of this very process, inode and revision only.
-        token = f"{state.session}:{status.st_dev}:{status.st_ino}:{state.revisions.get(path, 0)}:{path}"
-        return {"existed": existed, "size": status.st_size, "token": token}, b""
+        state.stamps[path] = stamp(file)
+        # What a source remembers of this file is true of this very process and revision only.
+        token = f"{state.session}:{state.revisions[path]}:{path}"
+        return {"existed": existed, "size": os.fstat(file).st_size, "token": token}, b""
+
+
+def stamp(file: int) -> Tuple[int, ...]:
+    """What is another one after somebody has written to a file, or put another in its place."""
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def write(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
@@ -147,6 +155,7 @@ def write(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
             raise Refusal("damaged", f"more bytes came for {asked['path']} than were announced")
         for start, length in asked["holes"]:
             punch(file, start, length)
+        state.stamps[asked["path"]] = stamp(file)
     return {"written": place}, b""
 
 
@@ -163,6 +172,7 @@ def sync(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     with opened(state, owned(state, asked["path"]), os.O_RDWR) as file:
         own(state, file, asked)
         os.fsync(file)
+        state.stamps[asked["path"]] = stamp(file)
         with within(state, asked["path"]) as (directory, _name):
             os.fsync(directory)
         return {"file": picture(os.fstat(file))}, b""

@@ -272,6 +272,7 @@ class State:
         self.workers: Any = None
         self.tables: Dict[str, Table] = {}
         self.passes: Dict[str, Pass] = {}
+        self.stamps: Dict[str, Tuple[int, ...]] = {}  # of files, as we left them
         self.unfinished: Set[str] = set()
         self.tidy = False
 

@@ -260,6 +260,23 @@ def test_a_pass_to_a_target_that_was_broken_off_before_is_not_fooled_by_what_the
     assert content(both.copy) == content(both.disk)
 
 
+def test_what_somebody_writes_into_the_copy_between_two_passes_is_mended_by_the_next(both: Ends) -> None:
+    run_pass(both.source, both.target, [DISK])
+    dirty(both.copy, b"not ours", 20 * MIB)
+    result = run_pass(both.source, both.target, [DISK])
+    assert (result.files[0].rescanned, result.sent, result.files[0].emptied) == (True, 0, BLOCK)
+    assert content(both.copy) == content(both.disk)
+
+
+def test_a_copy_that_was_made_anew_is_not_taken_for_the_old_one_though_the_inode_may_be_the_same(both: Ends) -> None:
+    path = DISK.unfinished(MOVE)
+    tokens = set()
+    for _time in range(5):
+        tokens.add(disks.prepare(both.target, path, SIZE)[1])
+        both.copy.unlink()
+    assert len(tokens) == 5
+
+
 def meddle(both: Ends, how: str) -> None:
     if how == "vanishes":
         both.disk.unlink()
