@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
-from cellmove.hosts.disk_program import MAGIC, MOST_HEADER, MOST_PAYLOAD, PREFIX, VERSION
+from cellmove.hosts.disk_frames import MAGIC, MOST_HEADER, MOST_PAYLOAD, PREFIX, VERSION
 from cellmove.hosts.disk_reading import BLOCK
 
 T = TypeVar("T")
@@ -35,6 +35,9 @@ BOOTSTRAP = (
     'exec(compile(i.read(n),"cellmove-disks","exec"),{"__name__":"cellmove_disks"})'
 )
 """What is on the host's command line: it reads the program from its input and runs it. Nothing follows before that answers."""
+
+PARTS = ("frames", "reading", "program")
+"""Of the program, in their order."""
 
 GREETING = re.compile(rb"cellmove-disks (\d+) (ready|differs)\n\Z")
 NOISE = 65536  # bytes that a login shell may print before the program greets
@@ -132,11 +135,9 @@ def _whither(destination: Destination) -> list[str]:
 
 @cache
 def program() -> bytes:
-    """The text that runs on a host: both its halves, without the import of one by the other."""
-    here = Path(__file__).parent
-    reading, rest = (here / name for name in ("disk_reading.py", "disk_program.py"))
-    own = re.sub(r"(?s)# isort: off\n.*# isort: on\n", "", rest.read_text(encoding="utf-8"))
-    return (reading.read_text(encoding="utf-8") + "\n\n" + own).encode()
+    """The text that runs on a host: all its parts, without the imports of one by another."""
+    parts = (Path(__file__).with_name(f"disk_{name}.py").read_text(encoding="utf-8") for name in PARTS)
+    return "\n\n".join(re.sub(r"(?s)# isort: off\n.*# isort: on\n", "", part) for part in parts).encode()
 
 
 @contextmanager

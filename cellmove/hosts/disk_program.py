@@ -4,8 +4,7 @@ Nothing is installed there: this file's text is sent over ssh and executed (:mod
 installed once as the only thing that a key may start (docs/stream.md). It therefore stands alone: the standard library
 of Python 3.6, no import of the rest. It answers requests in their order, one frame each, until its input ends.
 
-A frame is :data:`PREFIX` (magic, length of the header, length of the payload, CRC-32 of the header), a header in JSON,
-a payload. All paths are relative to nova's ``instances_path``; they are walked name by name, and no symbolic link is followed.
+All paths are relative to nova's ``instances_path``; they are walked name by name, and no symbolic link is followed.
 Only files whose name carries the move's mark are ever written.
 """
 
@@ -14,30 +13,24 @@ import concurrent.futures
 import ctypes
 import errno
 import hashlib
-import json
 import os
 import re
 import select
 import shutil
 import socket
 import stat
-import struct
 import subprocess
 import sys
-import zlib
 from typing import Any, Callable, Deque, Dict, List, Tuple
 
 # isort: off
+from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
     CHUNK, READ_AT_ONCE, Answer, Pass, Reader, Refusal, State, Table, Workers, data_blocks, found, header, is_expected, opened,
     owned, picture, split, within,
 )  # fmt: skip
 # isort: on
 
-VERSION = 1
-PREFIX = struct.Struct(">4sIII")
-MAGIC = b"cmD1"
-MOST_HEADER, MOST_PAYLOAD = 1 << 20, 1 << 24
 IDLE = 6 * 3600  # seconds without a request after which nobody is there any more, whatever TCP believes
 KINDS = {
     errno.ENOENT: "absent", errno.EEXIST: "exists", errno.ENOTEMPTY: "not-empty", errno.EACCES: "denied", errno.EPERM: "denied",
@@ -409,37 +402,6 @@ REQUESTS: Dict[str, Callable[[State, Dict[str, Any], bytes], Answer]] = {
 
 
 # Serving
-
-
-def read(file: int, length: int) -> Any:
-    """Just so many bytes; EOFError when nobody sends any more."""
-    buffer, got = bytearray(length), 0  # not copied into bytes: it may be megabytes
-    view = memoryview(buffer)
-    while got < length:
-        more_bytes = os.readv(file, [view[got:]])
-        if not more_bytes:
-            raise EOFError
-        got += more_bytes
-    return buffer
-
-
-def read_frame(file: int) -> Tuple[Dict[str, Any], bytes]:
-    """The next request; SystemExit when it is none, because nothing can be believed after that."""
-    magic, header_length, payload_length, check = PREFIX.unpack(read(file, PREFIX.size))
-    if magic != MAGIC or header_length > MOST_HEADER or payload_length > MOST_PAYLOAD:
-        sys.exit("cellmove: what came in is no request")
-    text = read(file, header_length)
-    if zlib.crc32(text) != check:
-        sys.exit("cellmove: a request came in damaged")
-    return json.loads(text.decode()), read(file, payload_length)
-
-
-def write_frame(file: int, answer: Answer) -> None:
-    text = json.dumps(answer[0]).encode()
-    for part in (PREFIX.pack(MAGIC, len(text), len(answer[1]), zlib.crc32(text)) + text, answer[1]):
-        view = memoryview(part)
-        while len(view):
-            view = view[os.write(file, view) :]
 
 
 def answered(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:

@@ -1,6 +1,6 @@
-"""Half of the program on a compute host (:mod:`cellmove.hosts.disk_program`): how a disk is read and described.
+"""Part of the program on a compute host (:mod:`cellmove.hosts.disk_program`): how a disk is read and described.
 
-The two are sent as one text (:func:`cellmove.hosts.disk_link.program`), so nothing is imported here but the standard
+All parts are sent as one text (:func:`cellmove.hosts.disk_link.program`), so nothing is imported here but the standard
 library of Python 3.6.
 """
 
