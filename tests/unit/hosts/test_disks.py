@@ -298,6 +298,16 @@ def test_what_is_no_request_is_answered_or_ends_the_program_without_a_traceback(
         assert b"Traceback" not in ended.stderr
 
 
+def test_a_pass_that_failed_at_the_source_cannot_go_on_behind_the_gap(link: Link, root: Path) -> None:
+    (root / "disk").write_bytes(os.urandom(32 << 20))
+    path = f"{root.name}/disk"
+    assert link.request("begin", path=path, token="", cache="keep").fields["data"] == 32 << 20
+    os.truncate(root / "disk", 1 << 20)
+    assert refusal(link, "more", path=path, bytes=64 << 20) == "changed"
+    assert refusal(link, "more", path=path, bytes=64 << 20) == "usage"
+    assert refusal(link, "settle", path=path, still=False) == "usage"
+
+
 def test_a_place_that_is_not_there_or_not_meant_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(NotFound, match="nowhere"),
