@@ -215,8 +215,15 @@ def _context(runner: Runner, move: Move, entries: Sequence[Entry], step: Step | 
     def note(text: str) -> None:
         runner.tell(EventKind.NOTE, move, text=text)
 
+    def progress(text: str) -> None:
+        runner.tell(EventKind.PROGRESS, move, text=text)
+
+    def leave_if_asked() -> None:
+        if step is not None:
+            _honour_interrupt(runner, move, step)
+
     return Context(
-        move, facts_of(move, entries), runner.gateway, runner.clock, note, runner.host_restarted,
+        move, facts_of(move, entries), runner.gateway, runner.clock, note, progress, leave_if_asked, runner.host_restarted,
         _tried(runner, entries, step) if step else (),
     )  # fmt: skip
 

@@ -308,12 +308,18 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
 
 @contextmanager
 def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
-    """One run per server: on this machine, and on every machine that shares the journal."""
+    """One run per server: on this machine, and on every machine that shares the journal.
+
+    Connections to its disks end with it.
+    """
     with (
         server_lock(session.lock_directory, server_id, server_name),
         session.journal.server_lock(server_id, server_name),
     ):
-        yield
+        try:
+            yield
+        finally:
+            session.gateway.links.close(server_id)
 
 
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:

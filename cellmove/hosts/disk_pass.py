@@ -246,6 +246,25 @@ def compare(
     return Comparison(digests[0] == digests[1], digests[0], digests[1], differs_at)
 
 
+def digest_of(
+    link: Link, path: str, *, cache: Cache = "direct", observer: Observer | None = None, clock: Clock | None = None
+) -> str:
+    """Read one file from its host's disk; the same bytes give the digest that :class:`FileResult` and :func:`compare` have.
+
+    :raises CallFailed: it became shorter, or cannot be read
+    :raises CallUncertain: the connection broke
+    """
+    run, end = _Run(link, link, clock or Clock(), 0, observer), _Hashed(link, path)
+    run.total = sum(entry.file.allocated for entry in look(link, path))
+    while not end.done:
+        end.ask(cache)
+        run.done += end.take()[0]
+        run.total = max(run.total, run.done)
+        run.tell(path)
+    run.tell(path, last=True)
+    return end.digest(link.destination.block)
+
+
 def _common(one: bytes, other: bytes) -> int:
     """How many hashes are the same at the beginning of two sequences."""
     length = min(len(one), len(other)) // 32

@@ -177,6 +177,7 @@ def test_plan(fake: Fake) -> None:
     assert result.exit_code == 0
     how = {
         "host": None, "cell": "cell2", "force_locked": True, "max_hosts": None, "accept_loss": (), "open_move": True,
+        "transfer": None, "bwlimit": None,
     }  # fmt: skip
     assert fake.asked == [("plan", "web-1", "m1.large", how)]
     assert "next  cellmove resume m1" in result.stdout  # its first action is done
@@ -236,6 +237,8 @@ def test_resize_and_migrate_run_to_the_end(fake: Fake, confirm: bool) -> None:
         "force_locked": False,
         "max_hosts": None,
         "accept_loss": (),
+        "transfer": None,
+        "bwlimit": None,
         "confirm": confirm,
     }
     assert fake.asked == [
