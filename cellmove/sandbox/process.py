@@ -56,13 +56,14 @@ class Process:
         self.process.communicate(timeout=10)
 
 
-def start(folder: Path, database: str = "") -> Process:
+def start(folder: Path, database: str = "", *, disks: bool = False) -> Process:
     """Start a cloud; it answers when this returns.
 
     :param folder: for its files
     :param database: URL in front of api, cell1 and cell2 (default: SQLite files)
+    :param disks: local disks are files, and cellmove is told to reach them by ssh
     """
-    options = ["--database", database] if database else []
+    options = [*(["--database", database] if database else []), *(["--disks"] if disks else [])]
     process = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "cellmove.sandbox", str(folder), "--with-parent", *options],
         stdout=subprocess.PIPE,
