@@ -48,20 +48,22 @@ def plugged(folder):
 def switched(folder):
     """The ports whose interface a host's Open vSwitch has and can use, asked as `ovs-vsctl` would ask.
 
-    Only then may nova hear that a port is wired: it begins to listen shortly before it makes the interface.
+    Only then may nova hear that a port is wired: it begins to listen shortly before it makes the interface.  The row of
+    a guest that is off stays, its number too; but without a device it has no status.
     """
     handle = os.open(folder, os.O_RDONLY)  # the address of a socket has room for a hundred characters only
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
             connection.connect(f"/proc/self/fd/{handle}/db.sock")
-            rows = ask_switch(connection, ["external_ids", "ofport"])
+            rows = ask_switch(connection, ["external_ids", "ofport", "status"])
     finally:
         os.close(handle)
     ports = set()
     for row in rows:
         names = dict(row["external_ids"][1])
-        if "iface-id" in names and isinstance(row["ofport"], int) and row["ofport"] > 0:
+        usable = isinstance(row["ofport"], int) and row["ofport"] > 0 and row["status"][1]
+        if "iface-id" in names and usable:
             ports.add(names["iface-id"])
     return ports
 
