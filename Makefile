@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -52,8 +52,11 @@ test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every 
 	$(BIN)/python -m tests.sandbox.storm --long
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
-	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --dist loadgroup --durations=5
-	$(BIN)/pytest -q tests/lab -m alone --durations=5
+	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'alone and not kvm' --durations=5
+
+lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
+	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm --durations=5
 
 bench: $(STAMP)  ## What it costs to start
 	$(BIN)/python bench/start_time.py
@@ -73,8 +76,8 @@ clean:  ## Remove what was built here (the lab has its own lab-wipe)
 
 # The lab: a real two-cell OpenStack on this machine (see lab/README.md). Needs root and Debian 12.
 
-lab-up:  ## Start the lab, or what has died of it; installs what is missing
-	$(PYTHON) -m lab up
+lab-up:  ## Start the lab, or what has died of it; installs what is missing. KVM=1: with real hypervisors, too
+	$(PYTHON) -m lab up $(if $(filter-out 0,$(KVM)),--kvm)
 
 lab-status:  ## Say of each daemon whether it answers
 	$(PYTHON) -m lab status

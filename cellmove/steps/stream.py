@@ -291,7 +291,7 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
 def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Nothing writes any more: one pass past the host's cache, then what is on the target's disk is read and compared."""
     disks = disk_survey.from_facts(context.facts)
-    began = context.clock.monotonic()
+    began, stamps = context.clock.monotonic(), _stamps(_source(context), context, disks)
     result = _again(context, lambda: _last_pass(context, disks))
     wrong = _again(context, lambda: _damaged(context, result))
     if wrong:
@@ -304,11 +304,33 @@ def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
             f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
             kind="damaged",
         )
+    _require_untouched(_source(context), context, stamps)
     return {
         "last_pass": _told(result),
+        "stopped": stamps,
         "digests": {file.path.rpartition("/")[2]: file.digest for file in result.files},
         "checked_seconds": round(context.clock.monotonic() - began, 2),
     }
+
+
+def _stamps(link: Link, context: Context, disks: Sequence[Disk]) -> dict[str, dict[str, int] | None]:
+    """By which it is seen, later, that nobody has written to the disks."""
+    stamps: dict[str, dict[str, int] | None] = {}
+    for disk in disks:
+        entry = _entry(link, _path(context, disk.name))
+        stamps[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
+    return stamps
+
+
+def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) -> None:
+    """
+    :raises CallFailed: a disk was written to, or is gone
+    """
+    now = _stamps(link, context, disk_survey.from_facts(context.facts))
+    for name, before in stamps.items():
+        if now[name] != before:
+            what = "changed" if now[name] else "removed"
+            raise CallFailed(f"{name} on {link.host} was {what} while its guest was off: who did that?", kind="changed")
 
 
 def _last_pass(context: Context, disks: Sequence[Disk]) -> PassResult:
@@ -349,7 +371,6 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     from cellmove.hosts import disks
 
     source, target = _source(context), _target(context)
-    placed = {}
     for disk in disk_survey.from_facts(context.facts):
         path = _path(context, disk.name)
         unfinished = disks.marked(path, target.move_id)
@@ -359,11 +380,10 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             elif disk.base and target.destination.instances_path != source.destination.instances_path:
                 disks.rebase(target, unfinished, disk.base, disk.base_format)
             disks.sync(target, unfinished, mode=disk.mode)
-        file = disks.rename(target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]))
+        disks.rename(target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]))
         for base in _bases(context, [disk]):
             disks.remove(target, base.unfinished(target.move_id))
-        placed[disk.name] = {"size": file.size, "mtime_ns": file.mtime_ns}
-    return {"placed": placed}
+    return {"placed": _stamps(target, context, disk_survey.from_facts(context.facts))}
 
 
 def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
@@ -392,15 +412,9 @@ def _displace(context: Context, intent: Mapping[str, Any], _result: Mapping[str,
 
 
 def _check_placed(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nobody has touched the files since they were compared: hours may have gone by in single steps."""
-    for name, placed in context.facts["placed"].items():
-        entry = _entry(_target(context), _path(context, name))
-        seen = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else {}
-        if seen != placed:
-            raise CallFailed(
-                f"{name} on {context.facts['target_host']} was {'changed' if seen else 'removed'} after it was compared",
-                kind="damaged",
-            )
+    """Nobody has touched the files since they were compared, at either end: hours may have gone by in single steps."""
+    _require_untouched(_source(context), context, context.facts["stopped"])
+    _require_untouched(_target(context), context, context.facts["placed"])
     return NOTHING
 
 
@@ -458,7 +472,7 @@ WHILE_IT_IS_OFF = (
 
 BEFORE_THE_START = (
     Action(
-        "check_disks", "see that nobody has touched the disks on {target_host}", _check_placed, applies=is_streamed,
+        "check_disks", "see that nobody has touched the disks since", _check_placed, applies=is_streamed,
         takes_all_back=True,
     ),
 )  # fmt: skip
