@@ -18,7 +18,8 @@ while [ "$1" != -- ]; do shift; done
 host=$2
 shift 2
 orders="{folder}/orders/$host"
-order=$(cat "$orders" 2>/dev/null)
+order=
+[ -e "$orders" ] && read -r order < "$orders"
 case $order in *once) rm -f "$orders" ;; esac
 cd "{disks}/$host" || exit 255
 set -- "$*" $order
@@ -73,7 +74,7 @@ class Ssh:
         path = self.folder / "orders" / host
         path.unlink(missing_ok=True)
         if words:
-            path.write_text(" ".join(map(str, (*words, "once") if once else words)))
+            path.write_text(" ".join(map(str, (*words, "once") if once else words)) + "\n")
 
 
 def make_ssh(folder: Path, disks: Path) -> Ssh:
@@ -87,8 +88,8 @@ def make_ssh(folder: Path, disks: Path) -> Ssh:
     return Ssh(folder, disks)
 
 
-Pieces = tuple[int, tuple[tuple[int, bytes], ...]]
-"""A file: its size, and what is not a hole."""
+Pieces = tuple[int, int, tuple[tuple[int, bytes], ...]]
+"""A file: its size, when it was written to, and what is not a hole."""
 
 
 def copy_files(folder: Path) -> dict[str, Pieces]:
@@ -99,7 +100,8 @@ def copy_files(folder: Path) -> dict[str, Pieces]:
 def _pieces(path: Path) -> Pieces:
     found, place = [], 0
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        size = status.st_size
         while place < size:
             try:
                 begin = os.lseek(file.fileno(), place, os.SEEK_DATA)
@@ -107,7 +109,7 @@ def _pieces(path: Path) -> Pieces:
                 break
             place = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
             found.append((begin, os.pread(file.fileno(), place - begin, begin)))
-    return size, tuple(found)
+    return size, status.st_mtime_ns, tuple(found)
 
 
 def put_files_back(folder: Path, files: Mapping[str, Pieces]) -> None:
@@ -115,10 +117,11 @@ def put_files_back(folder: Path, files: Mapping[str, Pieces]) -> None:
     for host in folder.iterdir():
         for path in host.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for name, (size, pieces) in files.items():
+    for name, (size, written, pieces) in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
             file.truncate(size)
             for place, part in pieces:
                 os.pwrite(file.fileno(), part, place)
+        os.utime(path, ns=(written, written))

@@ -66,6 +66,13 @@ class Stage:
 
         return ProcessStage()
 
+    @functools.cached_property
+    def streaming(self) -> ProcessStage:
+        """The same for a server whose disks are streamed."""
+        from tests.sandbox.processes import ProcessStage
+
+        return ProcessStage(streamed=True)
+
     def set(self, shape: str, step: str) -> Checkpoint:
         """Put everything as it is before a step; "home" is before the plan."""
         checkpoint = self.checkpoint(shape, step)
