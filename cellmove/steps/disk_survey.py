@@ -182,7 +182,9 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
         return (f"{source.host} and {target.host} have the same instances_path: nothing has to be copied there",)
     flattened = any(disk.is_flattened for disk in survey.disks)
     if not facts.qemu_img and (flattened or target.destination.instances_path != source.destination.instances_path):
-        why = "ephemeral and swap disks need it" if flattened else "instances_path is another one there, so it is needed"
+        why = (
+            "ephemeral and swap disks need it" if flattened else "instances_path is another one there, so it is needed"
+        )
         found.append(f"qemu-img is missing on {target.host}; {why}")
     bases = {disk.base: _size(source, disk.base) for disk in survey.disks if disk.base}
     absent = sum(size for base, size in bases.items() if not _exists(target, base))

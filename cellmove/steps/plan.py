@@ -120,6 +120,7 @@ def gather(
         picture = with_disks(gateway, picture, transfer or settings.transfer, limit)
     command = command_line(server, flavor, host, cell, force_locked, accept_loss)
     command += f" --transfer {transfer}" if transfer else ""
+    command += f" --bwlimit {bwlimit}" if bwlimit else ""
     facts = plan_facts(picture, source, command) if source else {}
     return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
 

@@ -61,7 +61,7 @@ def disk_facts(picture: Picture) -> dict[str, Any]:
     return {
         "transfer": picture.transfer,
         "transfer_wish": picture.transfer_wish,
-        "carried": carried(picture),
+        "only_streamed": carried(picture),
         "bwlimit": picture.bwlimit,
     }
 

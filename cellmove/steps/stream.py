@@ -8,11 +8,14 @@ are whole.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cellmove import mark
 from cellmove.action import Action, Context
+from cellmove.db import state
 from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
 from cellmove.steps import disk_survey, places
 from cellmove.transfer import AUTO, IMAGE, STREAM
@@ -39,6 +42,13 @@ def is_streamed(context: Context) -> bool:
 def is_imaged(context: Context) -> bool:
     """Whether they go through a temporary image."""
     return not context.facts["volume_backed"] and not is_streamed(context)
+
+
+def marked(context: Context) -> Mapping[str, Any]:
+    """What the server's mark says of it, so that a journal that is written anew knows."""
+    if not is_streamed(context):
+        return NOTHING
+    return {name: context.facts.get(name) for name in ("transfer", "transfer_wish", "only_streamed", "bwlimit")}
 
 
 # the two ends
@@ -117,7 +127,7 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
     except (CallFailed, CannotConnect) as error:
         if context.facts.get("transfer_wish") != AUTO:
             raise
-        carried = context.facts.get("carried") or ()
+        carried = context.facts.get("only_streamed") or ()
         if carried:
             raise CallFailed(
                 f"{error}; and through an image its {', '.join(carried)} would be lost"
@@ -128,12 +138,23 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
             clear()
         except CallError:
             raise error from None  # taking back insists on it
+        _unmark(context)
         context.note(f"the disks go through an image: {error}")
         return {"transfer": IMAGE, "transfer_why": str(error)}
 
 
+def _unmark(context: Context) -> None:
+    """The server's mark no longer says that its disks are streamed."""
+    server = places.server_id(context)
+    for database in (places.source(context), places.target(context)):
+        with state.transaction(database.engine, database.name) as connection:
+            state.remove_system_metadata(connection, database, server, (mark.TRANSFER,))
+
+
 def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _or_image(context, lambda: _again(context, lambda: _seeded(context)), lambda: _unseed(context, NOTHING, NOTHING))
+    return _or_image(
+        context, lambda: _again(context, lambda: _seeded(context)), lambda: _unseed(context, NOTHING, NOTHING)
+    )
 
 
 def _unseed(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
@@ -288,7 +309,8 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
     target has while the guest still runs.
     """
     survey = disk_survey.survey_source(_source(context), places.server_id(context), context.facts["image_ref"])
-    known = disk_survey.from_facts(context.facts)
+    # A journal that was written anew does not know them: they are what they are.
+    known = disk_survey.from_facts(context.facts) or survey.disks
     if survey.hindrances or [disk.name for disk in survey.disks] != [disk.name for disk in known]:
         raise CallFailed(
             "its disks are not those that prep-dest saw: " + ("; ".join(survey.hindrances) or "some came or went"),
@@ -299,7 +321,7 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
             raise CallFailed(f"{disk.base} has gone from {context.facts['target_host']}", kind="cannot-stream")
     _again(context, lambda: _pass(context, _bases(context, known), "bases"))
     result = _again(context, lambda: _pass(context, _transfers(context, known), "pass before the stop"))
-    return {"last_running": _told(result)}
+    return {"last_running": _told(result), "disks": disk_survey.as_facts(known)}
 
 
 def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -370,14 +392,26 @@ def _damaged(context: Context, result: PassResult) -> list[str]:
 
 
 def _identities(context: Context) -> Mapping[str, Any]:
-    """Which files will get their names: known before, so that it can be repeated and taken back."""
+    """Which files will get their names: known before, so that it can be repeated.
+
+    A move whose journal was lost may have placed some already: then those are replaced.
+    """
     from cellmove.hosts import disks
 
-    target, found = _target(context), {}
+    target, files, over = _target(context), {}, {}
     for disk in disk_survey.from_facts(context.facts):
-        (entry,) = disks.look(target, disks.marked(_path(context, disk.name), target.move_id))
-        found[disk.name] = {"device": entry.file.device, "inode": entry.file.inode}
-    return {"files": found}
+        path = _path(context, disk.name)
+        files[disk.name] = _identity(target, disks.marked(path, target.move_id))
+        if context.facts.get("adopted") and _entry(target, path) is not None:
+            over[disk.name] = _identity(target, path)
+    return {"files": files, "over": over}
+
+
+def _identity(link: Link, path: str) -> dict[str, int]:
+    from cellmove.hosts import disks
+
+    (entry,) = disks.look(link, path)
+    return dataclasses.asdict(entry.file.identity)
 
 
 def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -394,7 +428,11 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             elif disk.base and target.destination.instances_path != source.destination.instances_path:
                 disks.rebase(target, unfinished, disk.base, disk.base_format)
             disks.sync(target, unfinished, mode=disk.mode)
-        disks.rename(target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]))
+        over = intent.get("over", {}).get(disk.name)
+        disks.rename(
+            target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]),
+            over=disks.Identity(**over) if over else None,
+        )  # fmt: skip
         for base in _bases(context, [disk]):
             disks.remove(target, base.unfinished(target.move_id))
     return {"placed": _stamps(target, context, disk_survey.from_facts(context.facts))}
@@ -484,3 +522,6 @@ BEFORE_THE_START = (
     ),
 )  # fmt: skip
 """For the beginning of finish."""
+
+ACTIONS = (*WHILE_IT_RUNS, *BEFORE_THE_STOP, *WHILE_IT_IS_OFF, *BEFORE_THE_START)
+"""All of them."""

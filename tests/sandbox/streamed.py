@@ -11,11 +11,7 @@ from tests.sandbox.rig import Outcome, Seen
 from tests.sandbox.stage import STEPS, STREAMED, Stage
 
 MAIN, OTHER = STREAMED
-OWN = {
-    action.name
-    for actions in (stream.WHILE_IT_RUNS, stream.BEFORE_THE_STOP, stream.WHILE_IT_IS_OFF, stream.BEFORE_THE_START)
-    for action in actions
-}
+OWN = {action.name for action in stream.ACTIONS}
 """The actions that only a streamed move has."""
 
 TOUCHING = {
@@ -111,7 +107,9 @@ def _wires(stage: Stage, shape: str, step: str, *, long: bool, only: str = "") -
     if outcome.code:
         raise AssertionError(outcome.text)
     for call, number, writes in sorted(found):
-        for fault in wires.FAULTS if writes else wires.FAULTS[:1] if call.endswith(".connect") else ("refused", "error"):
+        for fault in (
+            wires.FAULTS if writes else wires.FAULTS[:1] if call.endswith(".connect") else ("refused", "error")
+        ):
             if fault == "error" and step.startswith(BACK):
                 continue  # a host that will not have something taken back: told of, and nothing that goes away by itself
             # Giving up after a call that did not happen is giving up after the one before.
