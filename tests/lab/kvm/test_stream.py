@@ -124,7 +124,7 @@ def test_a_stopped_guest_whose_image_is_gone(boot_guest, cellmove):
     connect().image.delete_image(image)
     kvm.image.cache_clear()
     assert streamed(cellmove("migrate", server, "--host", TARGET, "--confirm"))
-    assert cloud.guests(server) == {TARGET: "stopped"}
+    assert cloud.guests(server) == {TARGET: "shutdown"}
     cloud.start(server)
     check_arrived(server, before, flavor="kvm.tiny", status="ACTIVE")
 
