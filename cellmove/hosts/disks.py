@@ -211,7 +211,11 @@ def tidy(link: Link, *, on: bool = True) -> None:
 
 
 def share_storage(source: Link, target: Link) -> bool:
-    """Whether both hosts have one and the same instances_path: a file made at one end is seen at the other."""
+    """Whether both hosts have one and the same instances_path: a file made at one end is seen at the other.
+
+    Should the connection end meanwhile, the file goes with it.
+    """
+    tidy(target)
     path = marked(f"shared-{secrets.token_hex(4)}", target.move_id)
     prepare(target, path, secrets.randbelow(1 << 20) + 1)
     try:
@@ -220,6 +224,7 @@ def share_storage(source: Link, target: Link) -> bool:
         return False
     finally:
         remove(target, path)
+        tidy(target, on=False)
     return (made.file.inode, made.file.size) == (seen.file.inode, seen.file.size)
 
 

@@ -156,10 +156,15 @@ def _of_root(disks: Sequence[Disk], image_ref: str, host: str) -> list[str]:
     root = next((disk for disk in disks if disk.name == ROOT), None)
     if root is None:
         return [f"{host} has no file {ROOT} of it: its root disk is not a file there"]
-    expected = f"_base/{hashlib.sha1(image_ref.encode(), usedforsecurity=False).hexdigest()}"
+    expected = base_of_image(image_ref)
     if root.base != expected:
         return [f"its root disk stands on {root.base or 'no base'}, not on {expected}, the image it was built from"]
     return []
+
+
+def base_of_image(image_ref: str) -> str:
+    """Where a host keeps the image that overlays stand on (nova/virt/imagecache.py, ``get_cache_fname``)."""
+    return f"_base/{hashlib.sha1(image_ref.encode(), usedforsecurity=False).hexdigest()}"
 
 
 def survey_target(target: Link, source: Link, server_id: str, survey: Survey) -> tuple[str, ...]:
@@ -175,14 +180,16 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
         return tuple(found)
     if hosts_disks.share_storage(source, target):
         return (f"{source.host} and {target.host} have the same instances_path: nothing has to be copied there",)
-    if any(disk.is_flattened for disk in survey.disks) and not facts.qemu_img:
-        found.append(f"qemu-img is missing on {target.host}; ephemeral and swap disks need it")
+    flattened = any(disk.is_flattened for disk in survey.disks)
+    if not facts.qemu_img and (flattened or target.destination.instances_path != source.destination.instances_path):
+        why = "ephemeral and swap disks need it" if flattened else "instances_path is another one there, so it is needed"
+        found.append(f"qemu-img is missing on {target.host}; {why}")
     bases = {disk.base: _size(source, disk.base) for disk in survey.disks if disk.base}
     absent = sum(size for base, size in bases.items() if not _exists(target, base))
     needed = survey.allocated + absent + sum(bases[disk.base] for disk in survey.disks if disk.is_flattened)
     if needed + SPARE > facts.free:
         found.append(f"{target.host} has {facts.free >> 20} MiB free, {(needed + SPARE) >> 20} MiB are needed")
-    present = [entry.name for entry in _entries(target, server_id) if not _is_ours(entry.name, target.move_id)]
+    present = [entry.name for entry in _entries(target, server_id) if not is_ours(entry.name, target.move_id)]
     if present:
         found.append(f"{target.host} has files of this server already: {', '.join(sorted(present)[:5])}")
     return tuple(found)
@@ -194,7 +201,8 @@ def _of_rights(host: str, facts: Facts, *, writes: bool) -> list[str]:
     return []
 
 
-def _is_ours(name: str, move_id: str) -> bool:
+def is_ours(name: str, move_id: str) -> bool:
+    """Whether a file's name carries the mark of a move."""
     return name.startswith(".") and name.endswith(f".cellmove-{move_id}")
 
 

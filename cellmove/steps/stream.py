@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.action import Action, Context
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect, NotFound
+from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
 from cellmove.steps import disk_survey, places
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
@@ -95,7 +95,7 @@ def _again(context: Context, do: Callable[[], T]) -> T:
 
 def _look(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Whether these two hosts can do it. What ``auto`` comes to is decided here, and stands in the journal."""
-    return _or_image(context, lambda: _looked(context))
+    return _or_image(context, lambda: _looked(context), lambda: None)
 
 
 def _looked(context: Context) -> Mapping[str, Any]:
@@ -107,8 +107,11 @@ def _looked(context: Context) -> Mapping[str, Any]:
     return {"transfer": STREAM, "disks": disk_survey.as_facts(survey.disks)}
 
 
-def _or_image(context: Context, do: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Go on through an image where that was left to us, and nothing is lost by it that was promised to travel."""
+def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Callable[[], None]) -> Mapping[str, Any]:
+    """Go on through an image where that was left to us, and nothing is lost by it that was promised to travel.
+
+    :param clear: removes what ``do`` may have left at the target
+    """
     try:
         return do()
     except (CallFailed, CannotConnect) as error:
@@ -121,12 +124,16 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]]) -> Mapping[
                 f" (--transfer image --accept-loss {','.join(carried)})",
                 kind="cannot-stream",
             ) from None
+        try:
+            clear()
+        except CallError:
+            raise error from None  # taking back insists on it
         context.note(f"the disks go through an image: {error}")
         return {"transfer": IMAGE, "transfer_why": str(error)}
 
 
 def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _or_image(context, lambda: _again(context, lambda: _seeded(context)))
+    return _or_image(context, lambda: _again(context, lambda: _seeded(context)), lambda: _unseed(context, NOTHING, NOTHING))
 
 
 def _unseed(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
@@ -135,9 +142,11 @@ def _unseed(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, 
     """
     from cellmove.hosts import disks
 
-    for disk in disk_survey.from_facts(context.facts):
-        if disk.base and not disk.is_flattened:
-            disks.remove(_target(context), disks.marked(disk.base, context.move.id))
+    unfinished = disks.marked(disk_survey.base_of_image(context.facts["image_ref"]), context.move.id)
+    try:
+        disks.remove(_target(context), unfinished)
+    except NotFound:
+        return  # there is no _base at all
 
 
 def _seeded(context: Context) -> Mapping[str, Any]:
@@ -166,8 +175,8 @@ def _seed(context: Context, base: str) -> bool:
         disks.mkdir(target, "_base")
         made = disk_pass.run_pass(
             source, target, [transfer], clock=context.clock, bwlimit=context.facts.get("bwlimit") or 0, cache="drop",
-            still=True, observer=_watch(context, "base image", may_end=True),
-        ).files[0]  # fmt: skip
+            observer=_watch(context, "base image", may_end=True),
+        ).files[0]  # fmt: skip  # not still: nova's image cache touches what is in use (imagecache.py, _mark_in_use)
         unfinished = transfer.unfinished(target.move_id)
         if disk_pass.digest_of(target, unfinished, observer=watch) != made.digest:
             disks.remove(target, unfinished)
@@ -209,7 +218,8 @@ def _make_directory(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
 def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Remove what this move left at the target, and the directory if that was all.
 
-    nova removes it as well when it gives up a guest there, so it may be gone.
+    nova removes it as well when it gives up a guest there, so it may be gone. Files that got their names already are
+    removed here and not sooner: by now the guest runs at the source again, whether or not the target answers.
     """
     from cellmove.hosts import disks
 
@@ -218,9 +228,13 @@ def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, A
         entries = disks.look(target, server)
     except NotFound:
         return
-    suffix = f".cellmove-{target.move_id}"
+    placed = [entry for entry in entries if disk_survey.CARRIED.match(entry.name)]
+    if placed and disks.share_storage(_source(context), target):
+        raise CallFailed(f"{target.host} has the instances_path of the source: the server's own disks are not removed")
+    for entry in placed:
+        disks.remove(target, f"{server}/{entry.name}", file=entry.file.identity)
     for entry in entries:
-        if entry.name.startswith(".") and entry.name.endswith(suffix):
+        if disk_survey.is_ours(entry.name, target.move_id):
             disks.remove(target, f"{server}/{entry.name}")
     left = [entry.name for entry in disks.look(target, server)]
     if left:
@@ -404,24 +418,18 @@ def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
     disks.flatten(target, unfinished)
 
 
-def _displace(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    """Remove the files that got their names; nova may have done so already."""
-    from cellmove.hosts import disks
-
-    target = _target(context)
-    for disk in disk_survey.from_facts(context.facts):
-        path, identity = _path(context, disk.name), disks.Identity(**intent["files"][disk.name])
-        entry = _entry(target, path)
-        if entry is not None and entry.file.identity == identity:
-            disks.remove(target, path, file=identity)
-
-
 # finish
 
 
 def _check_placed(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nobody has touched the files since they were compared, at either end: hours may have gone by in single steps."""
-    _require_untouched(_source(context), context, context.facts["stopped"])
+    """Nobody has touched the files since they were compared, at either end: hours may have gone by in single steps.
+
+    A source that died meanwhile is no reason to stay there.
+    """
+    try:
+        _require_untouched(_source(context), context, context.facts["stopped"])
+    except CannotConnect as error:
+        context.note(f"whether anybody has written to its disks at the source since cannot be seen: {error}")
     _require_untouched(_target(context), context, context.facts["placed"])
     return NOTHING
 
@@ -471,12 +479,11 @@ WHILE_IT_IS_OFF = (
         "give the disks their names on {target_host}",
         _place,
         intend=_identities,
-        undo=_displace,
         applies=is_streamed,
         takes_all_back=True,
     ),
 )
-"""For the end of prep-source."""
+"""For the end of prep-source. What they leave is removed with the directory (:func:`_clear`)."""
 
 BEFORE_THE_START = (
     Action(
