@@ -22,7 +22,6 @@ from tests.sandbox.place import FORKS, run_command
 from tests.sandbox.rig import Outcome, Taps, copy_databases, newest_move, put_databases_back, shared_memory
 from tests.sandbox.stage import BEFORE
 
-
 Saved = tuple[dict[str, Any], dict[str, bytes], bytes, dict[str, Pieces]]
 """World, databases, journal and disks."""
 
