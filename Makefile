@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-up lab-kvm-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ demo: $(STAMP)  ## Move servers through an embedded cloud, with a kill -9 on the
 lab-demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
 	$(BIN)/python -m lab.demo
 
-test: lint unit sandbox-test proof lab-up lab-test bench  ## Everything: style, types, all tests, start-up time
+test: lint unit sandbox-test proof lab-up lab-test bench lab-kvm-up lab-kvm-test  ## Everything: style, types, all tests, start-up time
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
@@ -78,6 +78,9 @@ clean:  ## Remove what was built here (the lab has its own lab-wipe)
 
 lab-up:  ## Start the lab, or what has died of it; installs what is missing. KVM=1: with real hypervisors, too
 	$(PYTHON) -m lab up $(if $(filter-out 0,$(KVM)),--kvm)
+
+lab-kvm-up:  ## The same as lab-up KVM=1: after the ordinary tests, which need no such hosts
+	$(PYTHON) -m lab up --kvm
 
 lab-status:  ## Say of each daemon whether it answers
 	$(PYTHON) -m lab status

@@ -129,6 +129,22 @@ def confirm_option(function: F) -> F:
     return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
 
 
+def hold_options(function: F) -> F:
+    """For the commands that can wait before they stop the guest."""
+    for decorate in (
+        click.option(
+            "--cutover-at", metavar="HH:MM",
+            help="Hold it until the next time that it is so late here, or until cellmove finish, whichever comes first.",
+        ),
+        click.option(
+            "--hold", is_flag=True,
+            help="Prepare the target and go on copying what changes; stop the guest when cellmove finish is typed anywhere.",
+        ),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
 def probe_option(function: F) -> F:
     """What a moved guest has to answer."""
     return click.option(

@@ -228,6 +228,11 @@ def _context(runner: Runner, move: Move, entries: Sequence[Entry], step: Step | 
     )  # fmt: skip
 
 
+def context_before(runner: Runner, move: Move, step: Step) -> Context:
+    """What an action of a step would look at if it began now: for what is done between two steps."""
+    return _context(runner, move, runner.journal.entries_of(move.id), step)
+
+
 def _tried(runner: Runner, entries: Sequence[Entry], step: Step) -> tuple[Entry, ...]:
     """The choices of this attempt at a step that were taken back; an attempt begins with its first live action."""
     choosers = {action.again_from for action in runner.actions[step]} - {""}

@@ -21,6 +21,7 @@ KVM_PROGRAMS = {
     "libvirt-clients": ("/usr/bin/virsh",),
     "qemu-system-x86": ("/usr/bin/qemu-system-x86_64",),
     "qemu-utils": ("/usr/bin/qemu-img",),
+    "genisoimage": ("/usr/bin/genisoimage",),
     "openvswitch-switch": ("/usr/sbin/ovs-vswitchd", "/usr/sbin/ovsdb-server", "/usr/bin/ovs-vsctl"),
     "openssh-server": ("/usr/sbin/sshd",),
     "openssh-client": ("/usr/bin/ssh", "/usr/bin/ssh-keygen"),

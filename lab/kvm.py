@@ -10,13 +10,15 @@ A guest (lab/inside/guest/init) says on its console what it writes; `parse` turn
     assert kvm.lost(before, after) == {}
 """
 
+import fcntl
 import functools
 import re
 import shutil
+import signal
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-from lab import cloud, kvm_guest, kvm_hosts, processes
+from lab import cloud, kvm_guest, kvm_hosts, processes, services
 from lab.client import connect, layout, wait_for
 from lab.kvm_config import CELL_OF
 from lab.layout import KVM_HOSTS
@@ -24,8 +26,12 @@ from lab.layout import KVM_HOSTS
 HOSTS = tuple(KVM_HOSTS)
 IMAGE = "kvm-guest"
 DISKS = ("disk", "disk.eph0", "disk.swap")
+COMMAND_LINE = "console=ttyS0 quiet"
+FILL_SPEED = 4  # MiB a second at least: 20 are usual
 BOOT_SECONDS = 120.0  # TCG takes 4 s alone on the machine, and 22 s have been seen at a load of 10
-LINE = re.compile(r"^.*?lab: (.*?)\s*$", re.MULTILINE)
+# Whole lines only: a guest may end, or be read, in the middle of one.
+LINE = re.compile(r"lab: (.*?)\r*\n")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
@@ -34,44 +40,66 @@ class Console:
 
     text: str
     boot: int | None = None
+    """How often it has booted, this time included."""
     found: dict[str, str] = field(default_factory=dict)
     """file -> sha256 of what was on its disks when it booted (`root/...`, `ephemeral/...`)."""
     written: dict[str, str] = field(default_factory=dict)
     """file -> sha256 of what it has written since, and fsynced."""
+    config: dict[str, str] = field(default_factory=dict)
+    """file -> sha256 of what its config drive holds (`config/openstack/latest/...`), and of it as a whole (`sr0`)."""
+    swap: tuple[str, int, str] | None = None
+    """A swap disk that it uses: its device, KiB, and UUID."""
     checked: bool = False
-    """Whether `found` is complete."""
+    """Whether `found` is complete (`config` and `swap` are by then, too)."""
     filled: bool = False
-    """Whether it has written, at its first boot, what `fill` asked for."""
+    """Whether it has written, at its first boot, what `fill` and `ephemeral` asked for."""
+    stopping: bool = False
+    """Whether it has seen the power button."""
     size: int | None = None
     """MiB of its root file system."""
     complaints: tuple[str, ...] = ()
 
+    @property
+    def known(self):
+        """file -> sha256 of everything that has to be on its disks: found or written, and not touched since."""
+        return {**self.found, **self.written}
+
 
 def parse(text):
-    """The console's text, understood."""
+    """The console's text, understood; the words are explained in lab/inside/guest/init."""
     console = Console(text)
     for match in LINE.finditer(text):
         words = match.group(1).split()
-        if match.group(1).startswith("boot="):
-            console.boot = int(match.group(1)[5:])
-        elif words[:2] == ["found", "all"]:
-            console.checked = True
-        elif words[:1] in (["found"], ["wrote"]) and len(words) == 3 and len(words[1]) == 64:
-            (console.found if words[0] == "found" else console.written)[words[2]] = words[1]
-        elif words == ["filled"]:
-            console.filled = True
-        elif words[:1] == ["size"]:
-            console.size = int(words[1])
-        elif words[:1] == ["no"]:
-            console.complaints += (" ".join(words),)
+        match words:
+            case [("found" | "wrote" | "config") as word, digest, name] if SHA256.fullmatch(digest):
+                about = {"found": console.found, "wrote": console.written, "config": console.config}
+                about[word][name] = digest
+            case ["writes", name]:
+                console.found.pop(name, None)
+                console.written.pop(name, None)
+            case ["found", "all"]:
+                console.checked = True
+            case ["swap", device, kib, identity]:
+                console.swap = (device, int(kib), identity)
+            case ["size", mib]:
+                console.size = int(mib)
+            case ["filled"]:
+                console.filled = True
+            case ["stopping"]:
+                console.stopping = True
+            case ["no", *_]:
+                console.complaints += (" ".join(words),)
+            case [word] if word.startswith("boot="):
+                console.boot = int(word.removeprefix("boot="))
     return console
 
 
 def lost(before, after):
-    """What the guest wrote or found before, and does not find any more: file -> (sha256 then, sha256 now or None)."""
-    known = {**before.found, **before.written}
-    known.pop("root/dirty", None)  # overwritten in place, all the time
-    return {name: (then, after.found.get(name)) for name, then in known.items() if after.found.get(name) != then}
+    """What must be there by a console of before, and is not by one of a later boot: file -> (sha256 then, now or None).
+
+    Of what was being overwritten when the guest was ended nothing is known, so nothing is lost.
+    """
+    return {name: (then, after.found.get(name)) for name, then in before.known.items() if after.found.get(name) != then}
 
 
 # Where things are
@@ -118,8 +146,11 @@ def domain(host, server_id):
             except (OSError, ElementTree.ParseError):
                 continue  # gone, or being written
             found = tree if tree.tag == "domain" else tree.find("domain")
-            if found is not None and found.findtext("uuid") == server_id:
-                return running, found
+            if found is None or found.findtext("uuid") != server_id:
+                continue
+            if running and processes.start_time(tree.get("pid")) is None:
+                continue  # QEMU was killed, and libvirtd with it, which would have noticed
+            return running, found
     return None
 
 
@@ -154,43 +185,66 @@ def forget(host, server_id):
     shutil.rmtree(f"{instance_folder(host, server_id)}_resize", ignore_errors=True)
 
 
+def kill_host(host):
+    """Switch a host off, as a power cut would: its guests, nova-compute, libvirtd, every ssh connection into it."""
+    names = [kvm_hosts.daemon(part, host) for part in kvm_hosts.PARTS]
+    kvm_hosts.end_machine(layout(), host)
+    processes.end(layout(), [services.compute_name(host), *names], number=signal.SIGKILL)
+
+
+def start_host(host):
+    """Switch it on again; its guests stay off, as nova leaves them, and their disks are what they were."""
+    kvm_hosts.start(layout(), host)
+    cloud.start_compute(host)
+
+
 # Guests
 
 
 @functools.cache
-def image(fill=0, dirty=0, sums="all"):
-    """The id of an image whose guests write `fill` MiB at their first boot and then overwrite `dirty` KiB a second.
+def image(fill=0, dirty=0, sums="all", ephemeral=0):
+    """The id of an image whose guests write as they are told; made when first asked for.
 
-    Made when first asked for: the same disk, another command line.  With `sums="small"` the guest leaves the filled
-    and the overwritten files out of its checksums.
+    At their first boot they write `fill` MiB to the root disk and `ephemeral` MiB to the ephemeral disk, and from then
+    on they overwrite `dirty` KiB a second.  With `sums="small"` they tell no sums of files of more than 1 MiB.
+    It is the same disk every time, with another command line for the kernel.
     """
+    options = {"fill": (fill, 0), "dirty": (dirty, 0), "sums": (sums, "all"), "ephemeral": (ephemeral, 0)}
+    words = [f"lab.{name}={value}" for name, (value, usual) in options.items() if value != usual]
     images = connect().image
     plain = images.find_image(IMAGE, ignore_missing=False)
-    options = {"fill": (fill, 0), "dirty": (dirty, 0), "sums": (sums, "all")}
-    words = [f"lab.{name}={value}" for name, (value, usual) in options.items() if value != usual]
     if not words:
         return plain.id
-    name = "-".join([IMAGE, plain.id[:8], *words])
-    made = images.find_image(name) or images.create_image(
-        name,
-        filename=str(kvm_guest.files(layout())["disk"]),
-        disk_format="qcow2",
-        container_format="bare",
-        visibility="public",
-        allow_duplicates=True,
-        validate_checksum=False,
-        kernel_id=plain.properties.get("kernel_id") or plain.kernel_id,
-        ramdisk_id=plain.properties.get("ramdisk_id") or plain.ramdisk_id,
-        os_command_line=" ".join(["console=ttyS0 quiet", *words]),
-    )
+    name = "-".join([IMAGE, *words])
+    with open(layout().run / "guest-images.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two of the same name could not be told apart
+        made = images.find_image(name) or images.create_image(
+            name,
+            filename=str(kvm_guest.files(layout())["disk"]),
+            disk_format="qcow2",
+            container_format="bare",
+            visibility="public",
+            allow_duplicates=True,
+            validate_checksum=False,
+            kernel_id=plain.kernel_id or plain.properties["kernel_id"],
+            ramdisk_id=plain.ramdisk_id or plain.properties["ramdisk_id"],
+            os_command_line=" ".join([COMMAND_LINE, *words]),
+        )
     return made.id
 
 
-def boot(name, *, host=HOSTS[0], flavor="kvm.small", fill=0, dirty=0, sums="all", seconds=BOOT_SECONDS, **how):
-    """Boot a guest and return the server's id when it has written to its disk (and has filled it)."""
-    server_id = cloud.boot(name, host=host, flavor=flavor, image=image(fill, dirty, sums), seconds=seconds, **how)
+def boot(name, *, host=HOSTS[0], flavor="kvm.small", fill=0, dirty=0, sums="all", ephemeral=0, seconds=BOOT_SECONDS,
+         **how):  # fmt: skip
+    """Boot a guest and return the server's id when it has filled its disks and is writing.
+
+    `fill`, `dirty`, `sums` and `ephemeral` are those of `image`; the rest (config_drive, ports, user_data, metadata ...)
+    is for `cloud.boot`.  Flavors: lab/inside/kvm_bootstrap.py.
+    """
+    chosen = image(fill, dirty, sums, ephemeral)
+    server_id = cloud.boot(name, host=host, flavor=flavor, image=chosen, seconds=seconds, **how)
     try:
-        wait_console(server_id, host, lambda said: said.filled and said.written, "be at work", seconds + fill / 4)
+        patience = seconds + (fill + ephemeral) / FILL_SPEED
+        wait_console(server_id, host, lambda said: said.filled and said.written, "be at work", patience)
     except Exception:
         cloud.delete(server_id)
         raise
@@ -224,9 +278,13 @@ def wait_console(server_id, host, check, what, seconds=BOOT_SECONDS):
         raise cloud.Unexpected(f"{problem}; the end of its console:\n{console(server_id, host).text[-800:]}") from None
 
 
-def wait_checked(server_id, host, seconds=BOOT_SECONDS):
-    """Wait until a guest has said all checksums of what it found at its boot; its console then."""
-    return wait_console(server_id, host, lambda said: said.checked, "have read its disks", seconds)
+def wait_checked(server_id, host, seconds=BOOT_SECONDS, boot=None):
+    """Wait until a guest has booted (for that time) and told the sums of all that it found; its console then."""
+
+    def check(said):
+        return said.checked and boot in (None, said.boot)
+
+    return wait_console(server_id, host, check, "have read its disks", seconds)
 
 
 def wait_written(server_id, count, host=HOSTS[0], seconds=BOOT_SECONDS):

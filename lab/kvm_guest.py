@@ -15,9 +15,13 @@ from lab.processes import call
 INIT = REPOSITORY / "lab" / "inside" / "guest" / "init"
 BUSYBOX = "/bin/busybox"
 RESIZE = "/sbin/resize2fs"  # nova makes a disk as large as the flavor; the file system has to be told
+# In the order in which they need each other: disks, the power button, the CD-ROM drive that a config drive is in.
 MODULES = (
-    "virtio/virtio", "virtio/virtio_ring", "virtio/virtio_pci_modern_dev", "virtio/virtio_pci_legacy_dev",
-    "virtio/virtio_pci", "block/virtio_blk", "acpi/button", "input/evdev",
+    "drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk",
+    "drivers/acpi/button", "drivers/input/evdev",
+    "drivers/scsi/scsi_common", "drivers/scsi/scsi_mod", "drivers/ata/libata", "drivers/ata/ata_piix",
+    "drivers/cdrom/cdrom", "drivers/scsi/sr_mod", "fs/isofs/isofs",
 )  # fmt: skip
 DISK_MIB = 1024
 KERNEL_PACKAGE = re.compile(r"linux-image-\d[^ ]*-cloud-amd64")
@@ -49,9 +53,9 @@ def libraries(program):
 
 def ramdisk_files(unpacked):
     """path in the ramdisk -> file of this machine."""
-    (drivers,) = unpacked.glob("lib/modules/*/kernel/drivers")
+    (modules,) = unpacked.glob("lib/modules/*/kernel")
     files = {"init": INIT, "bin/busybox": BUSYBOX, "sbin/resize2fs": RESIZE}
-    files |= {f"modules/{name.rpartition('/')[2]}.ko": drivers / f"{name}.ko" for name in MODULES}
+    files |= {f"modules/{name.rpartition('/')[2]}.ko": modules / f"{name}.ko" for name in MODULES}
     return files | {path.lstrip("/"): path for path in libraries(RESIZE)}
 
 
@@ -63,6 +67,7 @@ def make_ramdisk(unpacked, target):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, tree / path)
         (tree / path).chmod(0o755)
+    (tree / "modules" / "list").write_text("".join(f"{name.rpartition('/')[2]}\n" for name in MODULES))
     names = "\n".join(sorted(str(path.relative_to(tree)) for path in tree.rglob("*"))) + "\n"
     packed = subprocess.run(
         [BUSYBOX, "cpio", "-o", "-H", "newc"], input=names.encode(), cwd=tree, capture_output=True, check=True

@@ -1,9 +1,10 @@
 """What `lab up` does beyond the ordinary lab for the hosts with a real hypervisor: steps of lab/up.py."""
 
 import functools
+import hashlib
 import json
 
-from lab import install, kvm_guest, kvm_hosts
+from lab import install, kvm_guest, kvm_hosts, services
 from lab.layout import KVM_CELLS, KVM_HOSTS, KVM_TRAIT
 
 NAME = "host {}"
@@ -15,8 +16,9 @@ def packages(layout):
 
 
 def furnish(up):
-    """Flavors, aggregates and the guests' images; again whenever the guest has changed."""
-    marker = up.layout.state / "furnished" / f"kvm-{kvm_guest.fingerprint()}"
+    """Flavors, aggregates and the guests' images; again whenever the guest or what is furnished has changed."""
+    furniture = hashlib.sha256((services.INSIDE / "kvm_bootstrap.py").read_bytes()).hexdigest()[:12]
+    marker = up.layout.state / "furnished" / f"kvm-{kvm_guest.fingerprint()}-{furniture}"
     if marker.exists():
         return
     settings = {

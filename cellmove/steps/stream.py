@@ -279,6 +279,14 @@ def _copy_running(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
     return {"passes": [_told(each) for each in done]}
 
 
+def refresh(context: Context) -> None:
+    """One more pass, for a move that is held before the stop.
+
+    :raises CallError: it broke off; the next one goes on from what is there
+    """
+    _pass(context, _transfers(context, disk_survey.from_facts(context.facts)), "pass while it is held")
+
+
 def _bases(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
     """The bases that are taken into their overlays later: each has a copy of its own, beside the overlay."""
     from cellmove.hosts.disk_pass import Transfer

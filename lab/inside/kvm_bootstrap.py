@@ -14,10 +14,14 @@ import openstack
 IMAGE = "kvm-guest"
 AGGREGATE = "agg-kvm"
 # name -> vcpus, MiB, GB of root disk, GB of ephemeral disk, MiB of swap
+AMOUNTS = ("vcpus", "ram", "disk", "ephemeral", "swap")
 FLAVORS = {
+    "kvm.tiny": (1, 192, 1, 0, 0),
     "kvm.small": (1, 192, 2, 0, 0),
+    "kvm.large": (1, 256, 6, 0, 0),
     "kvm.big": (1, 256, 8, 0, 0),
-    "kvm.ephemeral": (1, 192, 2, 1, 64),
+    "kvm.ephemeral": (1, 192, 2, 1, 0),
+    "kvm.full": (1, 192, 1, 1, 64),
 }
 FORMATS = {"kernel": ("aki", "aki"), "ramdisk": ("ari", "ari"), "disk": ("qcow2", "bare")}
 COMMAND_LINE = "console=ttyS0 quiet"
@@ -25,15 +29,17 @@ COMMAND_LINE = "console=ttyS0 quiet"
 
 def flavors(cloud, settings):
     """Each one for any cell, and tied to each cell, for a native resize takes no host."""
-    there = {flavor.name for flavor in cloud.compute.flavors()}
-    for name, (vcpus, ram, disk, ephemeral, swap) in FLAVORS.items():
+    there = {flavor.name: flavor for flavor in cloud.compute.flavors()}
+    for name, amounts in FLAVORS.items():
+        wanted = dict(zip(AMOUNTS, amounts, strict=True))
         for cell in ("", *settings["cells"]):
             full = f"{name}.{cell}" if cell else name
-            if full in there:
-                continue
-            flavor = cloud.compute.create_flavor(
-                name=full, vcpus=vcpus, ram=ram, disk=disk, ephemeral=ephemeral, swap=swap, flavorid=full
-            )
+            known = there.get(full)
+            if known is not None:
+                if all(getattr(known, what) == amount for what, amount in wanted.items()):
+                    continue
+                cloud.compute.delete_flavor(known)
+            flavor = cloud.compute.create_flavor(name=full, flavorid=full, **wanted)
             specs = {f"trait:{settings['trait']}": "required"}
             specs |= {"aggregate_instance_extra_specs:cell": cell} if cell else {}
             cloud.compute.create_flavor_extra_specs(flavor, specs)
@@ -54,13 +60,13 @@ def aggregates(cloud, settings):
 
 
 def images(cloud, settings):
-    """Kernel, ramdisk, and the disk that names both; what stands there under these names is replaced."""
+    """Kernel, ramdisk, and the disk that names both; what was made of another guest is removed."""
+    for old in list(cloud.image.images()):
+        if old.name.startswith(IMAGE):
+            cloud.image.delete_image(old)
     properties = {}
     for kind, (disk_format, container_format) in FORMATS.items():
         name = IMAGE if kind == "disk" else f"{IMAGE}-{kind}"
-        old = cloud.image.find_image(name)
-        if old is not None:
-            cloud.image.delete_image(old)
         image = cloud.image.create_image(
             name,
             filename=settings["files"][kind],

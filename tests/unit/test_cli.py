@@ -121,8 +121,8 @@ class Fake:
         self._asked("run_step", move.id, step)
         return a_move(State.DEST_PREPARED)
 
-    def run_to_finish(self, _session: Any, move: Move, *, confirm: bool) -> Move:
-        self._asked("run_to_finish", move.id, confirm)
+    def run_to_finish(self, _session: Any, move: Move, *, confirm: bool, hold: Any) -> Move:
+        self._asked("run_to_finish", move.id, confirm, *([hold] if hold else []))
         return a_move(State.CONFIRMED if confirm else State.FINISHED)
 
     def resume(self, _session: Any, move: Move, *, host_restarted: bool) -> Move:
