@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser sandbox-test proof mutants test-long lab-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-up lab-kvm-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,7 +21,7 @@ demo: $(STAMP)  ## Move servers through an embedded cloud, with a kill -9 on the
 lab-demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
 	$(BIN)/python -m lab.demo
 
-test: lint unit sandbox-test proof lab-up lab-test bench  ## Everything: style, types, all tests, start-up time
+test: lint unit sandbox-test proof lab-up lab-test bench lab-kvm-up lab-kvm-test  ## Everything: style, types, all tests, start-up time
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
@@ -34,8 +34,11 @@ unit: $(STAMP)  ## Tests without any cloud, seconds
 browser:  ## Install chromium, which the sandbox's tests look at pages with, unless it is there (root, Debian)
 	-@$(PYTHON) -m lab install-browser
 
-sandbox-test: $(STAMP) browser  ## Whole commands against the sandbox, the embedded cloud
-	$(BIN)/pytest -q tests/sandbox -n 2 --durations=5
+ssh-server:  ## Install sshd and qemu-img, which disks are moved with in the tests, unless they are there (root, Debian)
+	-@$(PYTHON) -m lab install-ssh
+
+sandbox-test: $(STAMP) browser ssh-server  ## Whole commands against the sandbox, the embedded cloud; disks over a real sshd
+	$(BIN)/pytest -q tests/sandbox tests/ssh -n 2 --durations=5
 
 proof: $(STAMP)  ## Every crash, every failed call, every meddler, in the sandbox
 	$(BIN)/python -m tests.sandbox.proof
@@ -49,8 +52,11 @@ test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every 
 	$(BIN)/python -m tests.sandbox.storm --long
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
-	$(BIN)/pytest -q tests/lab -m 'not alone' -n 2 --dist loadgroup --durations=5
-	$(BIN)/pytest -q tests/lab -m alone --durations=5
+	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'alone and not kvm' --durations=5
+
+lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
+	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm --durations=5
 
 bench: $(STAMP)  ## What it costs to start
 	$(BIN)/python bench/start_time.py
@@ -70,8 +76,11 @@ clean:  ## Remove what was built here (the lab has its own lab-wipe)
 
 # The lab: a real two-cell OpenStack on this machine (see lab/README.md). Needs root and Debian 12.
 
-lab-up:  ## Start the lab, or what has died of it; installs what is missing
-	$(PYTHON) -m lab up
+lab-up:  ## Start the lab, or what has died of it; installs what is missing. KVM=1: with real hypervisors, too
+	$(PYTHON) -m lab up $(if $(filter-out 0,$(KVM)),--kvm)
+
+lab-kvm-up:  ## The same as lab-up KVM=1: after the ordinary tests, which need no such hosts
+	$(PYTHON) -m lab up --kvm
 
 lab-status:  ## Say of each daemon whether it answers
 	$(PYTHON) -m lab status

@@ -46,6 +46,8 @@ class Context:
 
     ``facts`` is the plan overlaid with the results of every action done so far. ``tried`` are the
     earlier choices of this attempt at the step that came to nothing, oldest first (see ``again_from``).
+    ``progress`` tells how far an action is, ``note`` what a person should know afterwards as well.
+    ``leave_if_asked`` is for actions that take long and may be broken off: it raises Interrupted after a signal.
     """
 
     move: Move
@@ -53,6 +55,8 @@ class Context:
     gateway: Gateway
     clock: Clock
     note: Callable[[str], None]
+    progress: Callable[[str], None] = lambda _text: None
+    leave_if_asked: Callable[[], None] = lambda: None
     host_restarted: bool = False  # the operator's word: see Runner
     tried: tuple[Entry, ...] = ()
 

@@ -28,6 +28,7 @@ from cellmove.events import Event, EventKind
 from cellmove.options import (
     command_line,
     confirm_option,
+    hold_options,
     host_restarted_option,
     move_argument,
     one_target,
@@ -158,7 +159,8 @@ def prep_source(options: Options, reference: str) -> None:
 def finish(options: Options, reference: str) -> None:
     """Start the guest in the target cell and make that cell the server's home.
 
-    MOVE is a move's id, or the name or UUID of its server. Afterwards the server is in VERIFY_RESIZE:
+    MOVE is a move's id, or the name or UUID of its server. One that is held (resize or migrate --hold) is
+    stopped and finished, by the run that holds it. Afterwards the server is in VERIFY_RESIZE:
     confirm or revert it, with cellmove or as any resize.
 
     \b
@@ -242,20 +244,38 @@ def revert(options: Options, reference: str) -> None:
     _run_step(options, reference, "revert")
 
 
+def _holding(hold: bool, cutover_at: str | None) -> Any:
+    """Whether the move is to be held, and until when.
+
+    :raises Usage: no time of day
+    """
+    if not hold and not cutover_at:
+        return None
+    import datetime
+
+    from cellmove.drain.window import next_time
+    from cellmove.hold import Hold
+
+    now = datetime.datetime.now().astimezone()
+    return Hold(next_time(cutover_at, "--cutover-at", now) if cutover_at else None)
+
+
 def _run_to_finish(
-    options: Options, server: str, flavor: str | None, wish: Mapping[str, Any], *, confirm: bool, command: str
-) -> None:
+    options: Options, server: str, flavor: str | None, wish: Mapping[str, Any], *, confirm: bool, hold: bool,
+    cutover_at: str | None, command: str,
+) -> None:  # fmt: skip
     one_target(wish)
     with running(options) as run:
         from cellmove import planning
 
+        holding = _holding(hold, cutover_at)
         report = planning.move_for(run.session, server, flavor, confirm=confirm, **wish)
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":
                     text = f"warning: {check.text}"
                     run.observe(Event(EventKind.NOTE, report.move.id, report.move.server_name, text=text))
-            move = run.functions.run_to_finish(run.session, report.move, confirm=confirm)
+            move = run.functions.run_to_finish(run.session, report.move, confirm=confirm, hold=holding)
     if report.move is None or report.refused:
         answer_plan(options, run, report, command)
     else:
@@ -266,11 +286,14 @@ def _run_to_finish(
 @click.argument("server", metavar="SERVER")
 @click.argument("flavor", metavar="FLAVOR")
 @confirm_option
+@hold_options
 @target_options
 @yes_option
 @output_options
 @pass_options
-def resize(options: Options, /, server: str, flavor: str, confirm: bool, **wish: Any) -> None:
+def resize(
+    options: Options, /, server: str, flavor: str, confirm: bool, hold: bool, cutover_at: str | None, **wish: Any
+) -> None:
     """Move a server to another cell and another flavor: plan, prep-dest, prep-source and finish in one go.
 
     SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
@@ -280,18 +303,19 @@ def resize(options: Options, /, server: str, flavor: str, confirm: bool, **wish:
     Example:
       cellmove resize web-1 m1.large --cell cell2
     """
-    command = command_line("resize", server, flavor, **wish, confirm=confirm)
-    _run_to_finish(options, server, flavor, wish, confirm=confirm, command=command)
+    command = command_line("resize", server, flavor, **wish, confirm=confirm, hold=hold, cutover_at=cutover_at)
+    _run_to_finish(options, server, flavor, wish, confirm=confirm, hold=hold, cutover_at=cutover_at, command=command)
 
 
 @cli.command(short_help="Move to another cell in one go.")
 @click.argument("server", metavar="SERVER")
 @confirm_option
+@hold_options
 @target_options
 @yes_option
 @output_options
 @pass_options
-def migrate(options: Options, /, server: str, confirm: bool, **wish: Any) -> None:
+def migrate(options: Options, /, server: str, confirm: bool, hold: bool, cutover_at: str | None, **wish: Any) -> None:
     """Move a server to another cell: plan, prep-dest, prep-source and finish in one go.
 
     SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
@@ -301,8 +325,8 @@ def migrate(options: Options, /, server: str, confirm: bool, **wish: Any) -> Non
     Example:
       cellmove migrate web-1 --cell cell2 --confirm
     """
-    command = command_line("migrate", server, **wish, confirm=confirm)
-    _run_to_finish(options, server, None, wish, confirm=confirm, command=command)
+    command = command_line("migrate", server, **wish, confirm=confirm, hold=hold, cutover_at=cutover_at)
+    _run_to_finish(options, server, None, wish, confirm=confirm, hold=hold, cutover_at=cutover_at, command=command)
 
 
 @cli.command(short_help="Go on with a move where it stopped.")

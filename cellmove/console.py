@@ -338,8 +338,13 @@ def _summary_fields(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if summary.get("backing"):
         runs = "running" if summary.get("active") else "stopped"
         way = f", disks travel by {summary['transfer']}" if summary.get("transfer") else ""
+        way += f" (about {summary['downtime_seconds']} s down)" if summary.get("downtime_seconds") else ""
         rows.append(("guest", f"{runs}, {summary['backing']}-backed{way}"))
         rows.append(("has", f"{_count(summary.get('ports'), 'port')}, {_count(summary.get('volumes'), 'volume')}"))
+    disks = ", ".join(f"{disk['name']} {disk['mib']} MiB" for disk in summary.get("disks") or ())
+    rows += [("disks", disks)] if disks else []
+    if summary.get("transfer_why") and summary.get("transfer") == "image":
+        rows.append(("no stream", str(summary["transfer_why"])))
     copied: Mapping[str, int] = summary.get("copied") or {}
     if copied:
         rows.append(("copied", f"{_count(sum(copied.values()), 'row')} of {_count(len(copied), 'table')}"))

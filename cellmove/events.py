@@ -17,6 +17,7 @@ class EventKind(enum.StrEnum):
     ACTION_FINISHED = "action-finished"
     ACTION_FAILED = "action-failed"
     WAITING = "waiting"
+    PROGRESS = "progress"  # how far an action is; nothing new has happened
     UNDO_STARTED = "undo-started"
     UNDO_FINISHED = "undo-finished"
     NOTE = "note"

@@ -126,6 +126,9 @@ def half_made(session: Session, found: Found, mark: Mark, *, by_nova: bool = Fal
         session, found, ends, mark, kind, origin, target_end, arrival, going_back=undecided
     )
     ports = tuple(network.ports_of(gateway.service, server_id))
+    image_id = _image(session, found, volume_backed)
+    streamed = bool(mark.transfer) and not by_nova and not image_id
+    facts |= mark.transfer if streamed else {}
     everything = Traces(
         before=_before(mark, origin),
         source=source_end,
@@ -142,11 +145,12 @@ def half_made(session: Session, found: Found, mark: Mark, *, by_nova: bool = Fal
             if arrival and network.binding_for(gateway.service, port.id, arrival["target_host"]) is not None
         ),
         attachments=tuple(volume.attachments_of(gateway.admin, server_id)),
-        image_id=_image(session, found, volume_backed),
+        image_id=image_id,
         # Before the claim nova's copy may be half made, and does not name the new flavor.
         needs_limits=has_numa or (by_nova and not claimed),
         by_nova=by_nova,
         undecided=undecided,
+        streamed=streamed,
     )
     _require_sense(found, everything)
     reached, lines = rebuild.rebuild(everything)

@@ -17,6 +17,7 @@ from cellmove.db import cells as cells_module
 from cellmove.db.tables import CellDatabase, open_cell_database
 from cellmove.errors import CannotConnect
 from cellmove.hosts import bus as bus_module
+from cellmove.hosts.disk_links import DiskLinks
 from cellmove.settings import require
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Gateway:
         self._databases: dict[str, CellDatabase] = {}
         self._buses: dict[str, Bus] = {}
         self._opening = threading.RLock()
+        self.links = DiskLinks(settings.ssh)
         self.choosing: Callable[[str], AbstractContextManager[Choice]] = anywhere
 
     @cached_property

@@ -18,8 +18,10 @@ from typing import Any
 KEY = "cellmove"
 """The key whose value begins with the move's id; a server without it is not being moved by us."""
 
-REQUEST, FLAVOR, CELL, HOST, BEFORE = (f"{KEY}_{name}" for name in ("request", "flavor", "cell", "host", "before"))
-KEYS = (KEY, REQUEST, FLAVOR, CELL, HOST, BEFORE)
+REQUEST, FLAVOR, CELL, HOST, BEFORE, TRANSFER = (
+    f"{KEY}_{name}" for name in ("request", "flavor", "cell", "host", "before", "transfer")
+)
+KEYS = (KEY, REQUEST, FLAVOR, CELL, HOST, BEFORE, TRANSFER)
 """Every key that a move may have set."""
 
 LENGTH = 255
@@ -36,6 +38,7 @@ class Mark:
     :param cell: the cell that the operator named, if any
     :param host: the host that the operator named, if any
     :param before: the columns that taking the server changes, as they were
+    :param transfer: of disks that are streamed: the facts that say how; empty for all others
     """
 
     move_id: str
@@ -45,6 +48,7 @@ class Mark:
     cell: str = ""
     host: str = ""
     before: Mapping[str, Any] = field(default_factory=dict)
+    transfer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def move_id_of(value: str | None) -> str:
@@ -61,6 +65,7 @@ def rows_of(mark: Mark) -> dict[str, str]:
         CELL: mark.cell,
         HOST: mark.host,
         BEFORE: json.dumps(dict(mark.before)) if mark.before else "",
+        TRANSFER: json.dumps(dict(mark.transfer)) if mark.transfer else "",
     }
     return {key: value[:LENGTH] for key, value in values.items() if value}
 
@@ -70,10 +75,6 @@ def mark_of(metadata: Mapping[str, str]) -> Mark | None:
     value = metadata.get(KEY)
     if not move_id_of(value):
         return None
-    try:
-        before = json.loads(metadata.get(BEFORE) or "{}")
-    except ValueError:
-        before = {}
     return Mark(
         move_id=move_id_of(value),
         holder=" ".join((value or "").split(" ")[1:]),
@@ -81,8 +82,18 @@ def mark_of(metadata: Mapping[str, str]) -> Mark | None:
         flavor_id=metadata.get(FLAVOR, ""),
         cell=metadata.get(CELL, ""),
         host=metadata.get(HOST, ""),
-        before=before if isinstance(before, dict) else {},
+        before=_values(metadata.get(BEFORE)),
+        transfer=_values(metadata.get(TRANSFER)),
     )
+
+
+def _values(text: str | None) -> dict[str, Any]:
+    """A value that is JSON; nothing when it was too long for its column."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def holder_of(journal: str) -> str:

@@ -157,6 +157,8 @@ def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> 
         return (f"cellmove rollback {move.id}",)
     if busy in (Step.CONFIRM, Step.REVERT) or move.state in (State.SWEEPING, State.REPAIRING):
         return (f"cellmove resume {move.id}",)
+    if busy is None and move.aim == move.state == State.DEST_PREPARED:  # held, or the run that held it is dead
+        return (f"cellmove finish {move.id}", f"cellmove rollback {move.id}")
     if busy is not None or move.is_on_the_way:
         return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")
     if move.state is State.FINISHED:

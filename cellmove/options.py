@@ -10,6 +10,7 @@ import click
 
 from cellmove.command import FORMATS, Options
 from cellmove.move import LOSSES
+from cellmove.transfer import TRANSFERS, read_rate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,9 +85,26 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     return tuple(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
 
 
+def _rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """Bytes a second."""
+    try:
+        return read_rate(value) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def target_options(function: F) -> F:
-    """Where a server is to go, and which of its guards are overridden."""
+    """Where a server is to go and how, and which of its guards are overridden."""
     for decorate in (
+        click.option(
+            "--bwlimit", metavar="RATE", callback=_rate,
+            help="Stream at most this many bytes a second while the guest runs, as 50M. Default: as the configuration says.",
+        ),
+        click.option(
+            "--transfer", type=click.Choice(TRANSFERS),
+            help="How local disks travel: over ssh while the guest runs, through a temporary image, or whatever is possible. "
+            "Default: as the configuration says, else auto.",
+        ),
         click.option(
             "--accept-loss", metavar="NAME[,NAME…]", multiple=True, callback=_names,
             help="Move it although this is lost: " + ", ".join(LOSSES) + ".",
@@ -109,6 +127,22 @@ def target_options(function: F) -> F:
 def confirm_option(function: F) -> F:
     """For the commands that can go on to ``confirm``."""
     return click.option("--confirm", is_flag=True, help="Confirm at once when the guest runs at the target.")(function)
+
+
+def hold_options(function: F) -> F:
+    """For the commands that can wait before they stop the guest."""
+    for decorate in (
+        click.option(
+            "--cutover-at", metavar="HH:MM",
+            help="Hold it until the next time that it is so late here, or until cellmove finish, whichever comes first.",
+        ),
+        click.option(
+            "--hold", is_flag=True,
+            help="Prepare the target and go on copying what changes; stop the guest when cellmove finish is typed anywhere.",
+        ),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
 
 
 def probe_option(function: F) -> F:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.db.look import COMPUTE, CONDUCTOR
 from cellmove.policy import Policy, Subject
+from cellmove.transfer import IMAGE, STREAM, VOLUMES
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Node,
         Service,
     )
+    from cellmove.steps.disk_survey import Survey
 
 OLDEST_COMPUTE = 47
 """The service version from which nova-compute has all six snapshot-based resize calls (Ussuri)."""
@@ -67,6 +69,9 @@ class Picture:
     :param narrowed: compute nodes that can satisfy what the flavor asks for beyond size, by what that is
     :param quotas: of the server's project and user, when it grows
     :param subject: what the operator's rules are held against
+    :param transfer_wish: how local disks are to travel: one of :data:`cellmove.transfer.TRANSFERS`
+    :param survey: what the source host has of them; None when it was not asked
+    :param bwlimit: bytes a second that are sent at most; 0: as fast as it goes
     """
 
     server_id: str
@@ -105,6 +110,9 @@ class Picture:
     accepted_losses: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)
     subject: Subject = field(default_factory=Subject)
+    transfer_wish: str = IMAGE
+    survey: Survey | None = None
+    bwlimit: int = 0
 
     @property
     def instance(self) -> Instance:
@@ -140,6 +148,14 @@ class Picture:
     def is_volume_backed(self) -> bool:
         """Whether the root disk is a volume."""
         return is_volume_backed(self.devices, self.spec, self.instance.image_ref)
+
+    @property
+    def transfer(self) -> str:
+        """How its local disks will travel: ``volumes`` when there is no root disk among them."""
+        if self.is_volume_backed:
+            return VOLUMES
+        possible = self.survey is not None and not self.survey.hindrances
+        return STREAM if possible or self.transfer_wish == STREAM else IMAGE
 
     @property
     def source_compute(self) -> Service | None:

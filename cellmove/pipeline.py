@@ -218,10 +218,22 @@ def _context(runner: Runner, move: Move, entries: Sequence[Entry], step: Step | 
     def note(text: str) -> None:
         runner.tell(EventKind.NOTE, move, text=text)
 
+    def progress(text: str) -> None:
+        runner.tell(EventKind.PROGRESS, move, text=text)
+
+    def leave_if_asked() -> None:
+        if step is not None:
+            _honour_interrupt(runner, move, step)
+
     return Context(
-        move, facts_of(move, entries), runner.gateway, runner.clock, note, runner.host_restarted,
+        move, facts_of(move, entries), runner.gateway, runner.clock, note, progress, leave_if_asked, runner.host_restarted,
         _tried(runner, entries, step) if step else (),
     )  # fmt: skip
+
+
+def context_before(runner: Runner, move: Move, step: Step) -> Context:
+    """What an action of a step would look at if it began now: for what is done between two steps."""
+    return _context(runner, move, runner.journal.entries_of(move.id), step)
 
 
 def _tried(runner: Runner, entries: Sequence[Entry], step: Step) -> tuple[Entry, ...]:

@@ -37,7 +37,7 @@ class PlanReport:
 def plan(
     session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
     force_locked: bool, open_move: bool, max_hosts: int | None = None, accept_loss: tuple[str, ...] = (),
-    runs_to: State | None = None, cells: tuple[str, ...] = (),
+    runs_to: State | None = None, cells: tuple[str, ...] = (), transfer: str | None = None, bwlimit: int | None = None,
 ) -> PlanReport:  # fmt: skip
     """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
 
@@ -45,12 +45,14 @@ def plan(
     :param accept_loss: names of losses that are no reason against it
     :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
     :param cells: the cells it may go to, instead of ``cell`` and ``host``: see :func:`cellmove.steps.plan.gather`
+    :param transfer: how local disks are to travel; None: as the settings say
+    :param bwlimit: bytes a second that are sent at most while the guest runs; None: as the settings say
     """
     from cellmove.steps.plan import gather
 
     there = _open_move(session, server)
     if there is not None:
-        if _fits(there, flavor, host, _cell_name(session, cell), exactly=True):
+        if _fits(there, flavor, host, _cell_name(session, cell), exactly=True, transfer=transfer):
             return PlanReport(there, {}, ())
         raise _has_another_aim(there)
     with before_anything_is_written():
@@ -65,6 +67,8 @@ def plan(
             accept_loss=accept_loss,
             begun_today=permission.begun_today(session),
             cells=cells,
+            transfer=transfer,
+            bwlimit=bwlimit,
         )
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
         if not report.refused:
@@ -97,7 +101,7 @@ def plan(
 def move_for(
     session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool,
     max_hosts: int | None = None,
-    accept_loss: tuple[str, ...] = (), confirm: bool = False,
+    accept_loss: tuple[str, ...] = (), confirm: bool = False, transfer: str | None = None, bwlimit: int | None = None,
 ) -> PlanReport:  # fmt: skip
     """The move that this command means: the open one that fits, or a newly planned one.
 
@@ -113,9 +117,9 @@ def move_for(
         aim = State.CONFIRMED if confirm else State.FINISHED
         return plan(
             session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True,
-            max_hosts=max_hosts, accept_loss=accept_loss, runs_to=aim,
+            max_hosts=max_hosts, accept_loss=accept_loss, runs_to=aim, transfer=transfer, bwlimit=bwlimit,
         )  # fmt: skip
-    if not _fits(move, flavor, host, cell, exactly=False):
+    if not _fits(move, flavor, host, cell, exactly=False, transfer=transfer):
         raise _has_another_aim(move)
     return PlanReport(move, {}, ())
 
@@ -158,7 +162,9 @@ def _has_another_aim(move: Move) -> Refused:
     )
 
 
-def _fits(move: Move, flavor: str | None, host: str | None, cell: str | None, *, exactly: bool) -> bool:
+def _fits(
+    move: Move, flavor: str | None, host: str | None, cell: str | None, *, exactly: bool, transfer: str | None = None
+) -> bool:
     """Whether a command with these words means this move.
 
     :param exactly: what is not said has not been said then either
@@ -169,7 +175,8 @@ def _fits(move: Move, flavor: str | None, host: str | None, cell: str | None, *,
     flavor_fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"])
     host_fits = facts["wanted_host"] in ((host,) if host else unsaid)
     cell_fits = facts["wanted_cell"] in ((cell,) if cell else (*unsaid, *([facts["wanted_cell"]] if host else [])))
-    return kind_fits and flavor_fits and host_fits and cell_fits
+    transfer_fits = transfer in (None, facts.get("transfer_wish"))
+    return kind_fits and flavor_fits and host_fits and cell_fits and transfer_fits
 
 
 def _done_already(session: Session, server: str, flavor: str | None, host: str | None, cell: str | None) -> Move | None:

@@ -52,7 +52,7 @@ CHECKS: tuple[Group, ...] = (
     ),
     Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports)),
     Group("volumes", baggage.volumes_ok, (baggage.check_volumes, baggage.check_shares)),
-    Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_encryption)),
+    Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_transfer, baggage.check_encryption)),
     NOTES,
 )
 """All checks, in the order in which their findings are shown."""

@@ -151,6 +151,8 @@ class Plain:
             if running is None or running.text == event.text:
                 return ""
             running.text, running.spoken = event.text, self.monotonic()
+        if event.kind is EventKind.PROGRESS and running is not None:
+            running.text = event.text  # told once a minute, by the heartbeat
         return {
             EventKind.STEP_STARTED: "begun",
             EventKind.STEP_FINISHED: f"done ({duration(event.seconds)})",
@@ -216,7 +218,7 @@ class Lively:
         title = event.title or (running.title if running else event.action)
         took = duration(event.seconds)
         done, failed, back, dot = self.marks[:4]
-        if event.kind is EventKind.WAITING and running is not None:
+        if event.kind in (EventKind.WAITING, EventKind.PROGRESS) and running is not None:
             running.text = event.text
         elif event.kind in (EventKind.STEP_STARTED, EventKind.UNDO_STARTED):
             self._head(event)

@@ -22,10 +22,12 @@ from cellmove.errors import (
     Usage,
 )
 from cellmove.events import EventKind, Observer
+from cellmove.hold import HELD, is_held, let_go
+from cellmove.hold import hold as hold_move
 from cellmove.journal import Journal, open_journal
 from cellmove.locks import server_lock
 from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
-from cellmove.pipeline import Runner, busy_step, facts_of, is_undoing, next_choice, past_pivot, undo
+from cellmove.pipeline import Runner, busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
 from cellmove.policy import Consent
 from cellmove.reconcile import BEFORE_THE_SWITCH, moved_by_others, owners_deed
@@ -33,6 +35,7 @@ from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
     from cellmove.gateway import Gateway
+    from cellmove.hold import Hold
     from cellmove.probe import Probe
     from cellmove.settings import Settings
 
@@ -126,6 +129,8 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
     :raises Refused: it is not this step's turn; the message names the one whose turn it is. Or the
         server is not what it was, and is not confirmed
     """
+    if step is Step.FINISH and is_held(move):
+        return _cut_over(session, move)
     with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         _check_no_other(session, move)
@@ -139,8 +144,20 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
         return _run(session, move, step, undo_whole_move=False)
 
 
-def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
-    """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back."""
+def _cut_over(session: Session, move: Move) -> Move:
+    """Stop the guest of a move that is held, and finish: by the run that holds it, or by this one if that one is dead."""
+    permission.for_run(session, move, State.FINISHED)
+    try:
+        return run_to_finish(session, move, confirm=False)
+    except Locked:
+        return let_go(session, move)
+
+
+def run_to_finish(session: Session, move: Move, *, confirm: bool, hold: Hold | None = None) -> Move:
+    """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back.
+
+    :param hold: wait before the guest is stopped, and how long
+    """
     with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         _check_there(session, move)
@@ -157,13 +174,25 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool) -> Move:
             )
         aim = State.CONFIRMED if confirm else State.FINISHED
         permission.for_run(session, move, aim)
+        if hold is not None and move.state in (State.PLANNED, HELD):
+            move = _hold(session, session.journal.set_aim(move.id, HELD.value), hold)
         if move.is_open and move.aim != aim:
             move = session.journal.set_aim(move.id, aim.value)
         return _run_to_aim(session, move)
 
 
+def _hold(session: Session, move: Move, wish: Hold) -> Move:
+    """Prepare a move and wait."""
+    move = _run_to_aim(session, move)
+    with _calls_to_consequences(session, move):
+        hold_move(session, move, wish, context_before(_runner(session), move, Step.PREP_SOURCE))
+    return _fresh(session, move)
+
+
 def _run_to_aim(session: Session, move: Move) -> Move:
     """Run the steps that lead to the move's aim; before ``finish`` is done a failure takes everything back."""
+    if move.aim == HELD:
+        return _run(session, move, Step.PREP_DEST, undo_whole_move=True) if move.state is State.PLANNED else move
     steps = (*TO_FINISH, Step.CONFIRM) if move.aim == State.CONFIRMED else TO_FINISH
     arrived = False
     for step in steps:
@@ -308,12 +337,18 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
 
 @contextmanager
 def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
-    """One run per server: on this machine, and on every machine that shares the journal."""
+    """One run per server: on this machine, and on every machine that shares the journal.
+
+    Connections to its disks end with it.
+    """
     with (
         server_lock(session.lock_directory, server_id, server_name),
         session.journal.server_lock(server_id, server_name),
     ):
-        yield
+        try:
+            yield
+        finally:
+            session.gateway.links.close(server_id)
 
 
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from cellmove.errors import Usage
 from cellmove.policy import Policy, read_policy
+from cellmove.transfer import AUTO, TRANSFERS, Ssh, read_rate, read_ssh
 
 Sections = dict[str, dict[str, str]]
 
@@ -38,6 +39,9 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "service_down_time": (int, float),
     "default_availability_zone": str,
     "disk_stores": (str, dict),
+    "transfer": str,
+    "bwlimit": str,
+    "ssh": dict,
     "policy": dict,
 }
 """Every key that ``config.toml`` may hold."""
@@ -52,6 +56,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "journal": "CELLMOVE_JOURNAL",
     "connect_timeout": "CELLMOVE_CONNECT_TIMEOUT",
     "disk_stores": "CELLMOVE_DISK_STORES",
+    "transfer": "CELLMOVE_TRANSFER",
+    "bwlimit": "CELLMOVE_BWLIMIT",
 }
 
 OLD_AUTH_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -146,6 +152,9 @@ class Settings:
     # Whether the cells' computes keep local disks in stores of their own: it cannot be seen from outside.
     disk_stores: str = "unknown"  # or "separate", "shared"
     disk_stores_between: Mapping[frozenset[str], str] = field(default_factory=dict)  # by pair of cells' names
+    transfer: str = AUTO  # how the disks of image-backed servers travel: see cellmove.transfer
+    bwlimit: int = 0  # bytes a second that are sent at most while a guest runs; 0: as fast as it goes
+    ssh: Ssh | None = None  # None: hosts are never reached by ssh
     policy: Policy = field(default_factory=Policy)
     notifications: Notifications = field(default_factory=lambda: Notifications())
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
@@ -210,6 +219,9 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         connect_timeout=seconds("connect_timeout", "", "", 5),
         disk_stores=disk_stores,
         disk_stores_between=between,
+        transfer=_transfer(choose("transfer")),
+        bwlimit=_bwlimit(choose("bwlimit")),
+        ssh=read_ssh(config.get("ssh"), str(file)),
         policy=read_policy(config.get("policy", {}), str(file)),
         notifications=_notifications(conf),
         unreadable=unreadable,
@@ -293,6 +305,20 @@ def _disk_stores(chosen: Any, file: Path) -> tuple[str, dict[frozenset[str], str
 def disk_store_between(settings: Settings, cell: str, other: str) -> str:
     """Whether the computes of two cells, by their names, share a store for local disks, as far as was said."""
     return settings.disk_stores_between.get(frozenset((cell, other)), settings.disk_stores)
+
+
+def _transfer(chosen: Any) -> str:
+    word = str(chosen or AUTO)
+    if word not in TRANSFERS:
+        raise Usage(f"transfer is one of {', '.join(TRANSFERS)}, not {word!r}")
+    return word
+
+
+def _bwlimit(chosen: Any) -> int:
+    try:
+        return read_rate(str(chosen)) if chosen else 0
+    except ValueError as error:
+        raise Usage(f"bwlimit: {error}") from None
 
 
 def _nova_conf_paths(

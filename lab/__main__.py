@@ -1,11 +1,11 @@
-"""python3 -m lab up | status | down | wipe [--all] | install-browser"""
+"""python3 -m lab up [--kvm] | status | down | wipe [--all] | install-browser | install-ssh"""
 
 import argparse
 import shutil
 import signal
 import sys
 
-from lab import processes
+from lab import kvm_hosts, processes
 from lab.layout import LabError, load
 
 STORES = ("rabbitmq", "epmd", "mariadb")
@@ -15,6 +15,7 @@ def down(layout, number=signal.SIGTERM):
     """End everything that this lab started: OpenStack first, what it talks to last."""
     names = processes.recorded_names(layout)
     ended = processes.end(layout, [name for name in names if name not in STORES], number=number)
+    kvm_hosts.end(layout)
     ended += processes.end(layout, [name for name in names if name in STORES], number=number)
     print(f"lab: ended {len(ended)} daemons" if ended else "lab: nothing was running", flush=True)
     return 0
@@ -42,6 +43,15 @@ def install_browser(layout):
     return 0
 
 
+def install_ssh(layout):
+    """Install what the tests move disks with, unless it is there; the lab itself has no use for it."""
+    from lab import install
+
+    if install.ssh_server(layout):
+        print("lab: openssh-server and qemu-utils installed", flush=True)
+    return 0
+
+
 def status(layout):
     """One line for each daemon; exit code 0 only if all answer."""
     from lab import status as module
@@ -52,7 +62,8 @@ def status(layout):
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
-    parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser"))
+    parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser", "install-ssh"))
+    parser.add_argument("--kvm", action="store_true", help="up: also the hosts with a real hypervisor")
     parser.add_argument("--all", action="store_true", help="wipe: also the installed packages and the cache")
     chosen = parser.parse_args(arguments)
     try:
@@ -60,10 +71,11 @@ def main(arguments=None):
         if chosen.command == "up":
             from lab import up
 
-            return up.up(layout)
+            return up.up(layout, chosen.kvm)
         if chosen.command == "wipe":
             return wipe(layout, chosen.all)
-        return {"status": status, "down": down, "install-browser": install_browser}[chosen.command](layout)
+        commands = {"status": status, "down": down, "install-browser": install_browser, "install-ssh": install_ssh}
+        return commands[chosen.command](layout)
     except LabError as problem:
         print(f"lab: {problem}", file=sys.stderr)
         return 1

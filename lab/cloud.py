@@ -127,7 +127,7 @@ def create_volume(name, *, size=1, bootable=False, cloud="lab", seconds=60.0):
     return volume.id
 
 
-def block_devices(name, volume_backed, volumes, tags, cloud):
+def block_devices(name, volume_backed, volumes, tags, cloud, image):
     """block_device_mapping_v2 for a server: its root volume, if it has one, and its data volumes."""
     mappings = []
     if volume_backed:
@@ -135,7 +135,7 @@ def block_devices(name, volume_backed, volumes, tags, cloud):
         mappings.append({"boot_index": 0, "uuid": root, "source_type": "volume", "destination_type": "volume"})
     elif volumes:
         mappings.append(
-            {"boot_index": 0, "uuid": image_id(), "source_type": "image", "destination_type": "local",
+            {"boot_index": 0, "uuid": image, "source_type": "image", "destination_type": "local",
              "delete_on_termination": True}
         )  # fmt: skip
     for number in range(volumes):
@@ -162,6 +162,7 @@ def boot(
     config_drive=None,
     hints=None,
     user_data=None,
+    image=None,
     seconds=90.0,
 ):
     """Boot a server on a named host and return its id when it is ACTIVE with all ports up (or SHUTOFF).
@@ -169,8 +170,10 @@ def boot(
     Its ports (`<name>-port0` ...) and volumes (`<name>-root`, `<name>-data0` ...) are made first, so they are the
     caller's own and nova does not delete them; `delete` does.  `device_tags` gives ports and volumes tags of their own.
     Only an administrator may name a host, so with another cloud pass host=None.  `keypair` is made if need be.
+    `image` is the id of another image than the lab's own.
     """
     connection = connect(cloud)
+    image = image or image_id()
     server = {
         "name": name,
         "flavorRef": flavor_id(flavor),
@@ -178,7 +181,7 @@ def boot(
         "tags": list(tags),
     }
     if not volume_backed:
-        server["imageRef"] = image_id()
+        server["imageRef"] = image
     if host:
         server["host"] = host
     if keypair:
@@ -195,7 +198,7 @@ def boot(
             port = connection.network.create_port(network_id=network_id(), name=f"{name}-port{number}")
             networks.append({"port": port.id} | ({"tag": f"nic{number}"} if device_tags else {}))
         server["networks"] = networks or "none"
-        mappings = block_devices(name, volume_backed, volumes, device_tags, cloud)
+        mappings = block_devices(name, volume_backed, volumes, device_tags, cloud, image)
         if mappings:
             server["block_device_mapping_v2"] = mappings
         body = {"server": server} | ({"os:scheduler_hints": hints} if hints else {})
@@ -289,7 +292,7 @@ def delete(server_id, seconds=60.0):
     for volume in volumes:
         delete_volume(volume)
     # What a broken move has left must not be found, or counted, by the next test.
-    for host in HOSTS:
+    for host in layout().hosts:
         forget_guest(host, server_id)
     purge(server_id)
 

@@ -200,7 +200,15 @@ def nova_common(layout, folder):
         ("notifications", {"notification_format": "both"}),
         ("oslo_messaging_notifications", {"driver": "messagingv2"}),
         ("conductor", {"workers": 1}),
-        ("scheduler", {"workers": 1, "discover_hosts_in_cells_interval": -1}),
+        (
+            "scheduler",
+            {
+                "workers": 1,
+                "discover_hosts_in_cells_interval": -1,
+                # The hosts with a real hypervisor, where there are any, are only for flavors that require their trait.
+                "enable_isolated_aggregate_filtering": "true",
+            },
+        ),
         token_checks(layout, "nova"),
     ]
 
@@ -316,6 +324,8 @@ def environment_file(layout):
         "CELLMOVE_LAB_CELL1_BUS": layout.transport_url("cell1"),
         "CELLMOVE_LAB_CELL2_BUS": layout.transport_url("cell2"),
     }
+    if layout.kvm:
+        variables["CELLMOVE_LAB_SSH_CONFIG"] = layout.ssh / "config"
     return "".join(f"export {name}='{value}'\n" for name, value in variables.items())
 
 

@@ -8,9 +8,9 @@ import shutil
 import signal
 import time
 
-from lab import processes, services, up
+from lab import kvm_hosts, processes, services, up
 from lab.client import MICROVERSION, connect, layout, raise_for, wait_for
-from lab.layout import HOSTS, cell_of
+from lab.layout import HOSTS, KVM_HOSTS, cell_of
 
 POWER_STATES = {0: "pending", 1: "running", 3: "paused", 4: "shutdown", 6: "crashed", 7: "suspended"}
 
@@ -43,6 +43,11 @@ def start_daemon(name, seconds=60.0):
     if name in ("mariadb", "rabbitmq"):
         getattr(up.Up(layout()), name)()
         return
+    for host in KVM_HOSTS:
+        for part in kvm_hosts.PARTS:
+            if name == kvm_hosts.daemon(part, host):
+                kvm_hosts.start_part(layout(), part, host)
+                return
     found = service(name)
     begun = time.time()
     services.start(layout(), [found])
@@ -143,7 +148,7 @@ def fault(host, call, how="fail", server_id=None):
 
 def clear_faults():
     """Remove every fault of every host."""
-    for host in HOSTS:
+    for host in layout().hosts:
         for path in (layout().faults / host).iterdir():
             clear_fault(host, path.name)
 
@@ -153,6 +158,10 @@ def clear_faults():
 
 def guest(host, server_id):
     """The record that a host's driver keeps of a guest, or None."""
+    if host in KVM_HOSTS:
+        from lab import kvm
+
+        return kvm.guest(host, server_id)
     path = layout().host_state(host) / "guests" / f"{server_id}.json"
     try:
         return json.loads(path.read_text())
@@ -162,13 +171,17 @@ def guest(host, server_id):
 
 def guests(server_id):
     """host -> power state (`running`, `shutdown`) of a guest, for every host that knows it."""
-    found = {host: guest(host, server_id) for host in HOSTS}
+    found = {host: guest(host, server_id) for host in layout().hosts}
     return {host: POWER_STATES[record["state"]] for host, record in found.items() if record}
 
 
 def disks(server_id):
     """host -> {file name: sha256} of a guest's disk files, for every host that has any."""
     found = {}
+    if layout().kvm:
+        from lab import kvm
+
+        found |= {host: files for host in KVM_HOSTS if (files := kvm.disks(host, server_id))}
     for host in HOSTS:
         for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
             for path in sorted(folder.iterdir()):
@@ -194,6 +207,11 @@ def write_to_disk(server_id, data):
 
 def forget_guest(host, server_id):
     """Remove what a host still has of a server that is gone: its record and its disks."""
+    if host in KVM_HOSTS:
+        from lab import kvm
+
+        kvm.forget(host, server_id)
+        return
     (layout().host_state(host) / "guests" / f"{server_id}.json").unlink(missing_ok=True)
     for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
         shutil.rmtree(folder, ignore_errors=True)

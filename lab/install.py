@@ -15,8 +15,31 @@ DEBIAN_PROGRAMS = {
     "rabbitmq-server": ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/bin/epmd"),
 }
 
+# What the hosts with a real hypervisor need: `up KVM=1`.
+KVM_PROGRAMS = {
+    "libvirt-daemon-system": ("/usr/sbin/libvirtd", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt"),
+    "libvirt-clients": ("/usr/bin/virsh",),
+    "qemu-system-x86": ("/usr/bin/qemu-system-x86_64",),
+    "qemu-utils": ("/usr/bin/qemu-img",),
+    "genisoimage": ("/usr/bin/genisoimage",),
+    "openvswitch-switch": ("/usr/sbin/ovs-vswitchd", "/usr/sbin/ovsdb-server", "/usr/bin/ovs-vsctl"),
+    "openssh-server": ("/usr/sbin/sshd",),
+    "openssh-client": ("/usr/bin/ssh", "/usr/bin/ssh-keygen"),
+    "iproute2": ("/usr/sbin/ip",),
+    "e2fsprogs": ("/usr/sbin/mkfs.ext4", "/usr/sbin/resize2fs"),
+    # The one without -static is at the same place.
+    "busybox-static": ("/bin/busybox", "/var/lib/dpkg/info/busybox-static.list"),
+    # libvirt-python is only to be had as source.
+    "libvirt-dev": ("/usr/include/libvirt/libvirt.h",),
+    "gcc": ("/usr/bin/gcc",),
+    "pkg-config": ("/usr/bin/pkg-config",),
+}
+
 # What tests/sandbox looks at pages with; any of the programs will do.
 BROWSER = ("chromium", "chromium-browser", "google-chrome")
+
+# What tests/ssh moves disks with: the package of each program.
+SSH = {"openssh-server": "sshd", "openssh-client": "ssh", "qemu-utils": "qemu-img"}
 
 # nova.virt.fake imports fixtures, everything that is WSGI is served by cheroot; the client is for people.
 PYTHON_PACKAGES = (
@@ -34,11 +57,11 @@ PYTHON_PACKAGES = (
 )
 
 
-def missing_packages():
+def missing_packages(wanted_programs):
     """The Debian packages whose programs are not there."""
     return [
         package
-        for package, programs in DEBIAN_PROGRAMS.items()
+        for package, programs in wanted_programs.items()
         if not all(os.path.exists(program) for program in programs)
     ]
 
@@ -60,15 +83,16 @@ def run(layout, command, what, environment=None):
         raise LabError(f"{what} failed (exit {done.returncode}); the end of {log}:\n{tail}")
 
 
-def debian(layout):
+def debian(layout, programs=None):
     """Install MariaDB and RabbitMQ where they are missing, without letting them start as system services."""
-    missing = missing_packages()
+    programs = programs or DEBIAN_PROGRAMS
+    missing = missing_packages(programs)
     if importlib.util.find_spec("ensurepip") is None:
         missing.append("python3-venv")
     if not missing:
         return False
     packages(layout, missing)
-    still = missing_packages()
+    still = missing_packages(programs)
     if still:
         raise LabError(f"installed, yet their programs are not where they should be: {' '.join(still)}")
     return True
@@ -82,6 +106,17 @@ def browser(layout):
         raise LabError(f"install a browser, one of these: {', '.join(BROWSER)}")
     packages(layout, ["chromium"])
     return True
+
+
+def ssh_server(layout):
+    """Install sshd and qemu-img unless they are there; no part of the lab itself. The daemon is not started."""
+    places = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+    missing = [package for package, program in SSH.items() if shutil.which(program, path=places) is None]
+    if missing and shutil.which("apt-get") is None:
+        raise LabError(f"install these: {', '.join(SSH.values())}")
+    if missing:
+        packages(layout, missing)
+    return bool(missing)
 
 
 def packages(layout, names):
@@ -132,6 +167,15 @@ def python(layout):
     run(layout, [*install, *PYTHON_PACKAGES], "installing OpenStack")
     compile_used(layout)
     (layout.venv / "lab-packages.txt").write_text(wanted())
+    return True
+
+
+def libvirt_python(layout):
+    """Add nova's way to libvirt to the environment; only as source to be had, it is built against Debian's libvirt."""
+    if any(layout.venv.glob("lib/python3*/site-packages/libvirt_python-*.dist-info")):
+        return False
+    uv = layout.home / "boot" / "bin" / "uv"
+    run(layout, [uv, "pip", "install", "-q", "--python", layout.python, "libvirt-python"], "building libvirt-python")
     return True
 
 

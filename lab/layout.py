@@ -24,6 +24,7 @@ PORT_OFFSETS = {
     "cinder": 13,
     "neutron": 14,
     "nova": 15,
+    "sshd": 20,  # of the hosts with a real hypervisor, each on its own address
 }
 
 # Each compute host has a loopback address of its own, as a real one would have: nova passes it around
@@ -35,6 +36,12 @@ HOSTS = {
     "c2-host2": "127.0.2.2",
 }
 CELLS = {"cell1": ("c1-host1", "c1-host2"), "cell2": ("c2-host1", "c2-host2")}
+
+# The hosts with a real hypervisor, which only `make lab-up KVM=1` starts.  They stand apart: tests take the others by
+# name, and nova puts nothing on these that does not ask for it.
+KVM_HOSTS = {"c1-kvm1": "127.0.1.11", "c2-kvm1": "127.0.2.11"}
+KVM_CELLS = {"cell1": ("c1-kvm1",), "cell2": ("c2-kvm1",)}
+KVM_TRAIT = "CUSTOM_KVM"
 CELL_UUIDS = {
     "cell0": "00000000-0000-0000-0000-000000000000",
     "cell1": "11111111-1111-4111-8111-111111111111",
@@ -63,9 +70,9 @@ class LabError(Exception):
 def cell_of(host):
     """The cell whose compute `host` is."""
     for cell, hosts in CELLS.items():
-        if host in hosts:
+        if host in hosts or host in KVM_CELLS[cell]:
             return cell
-    raise LabError(f"no such compute host: {host} (there are {', '.join(HOSTS)})")
+    raise LabError(f"no such compute host: {host} (there are {', '.join([*HOSTS, *KVM_HOSTS])})")
 
 
 def find_home():
@@ -166,6 +173,30 @@ class Layout:
     def host_state(self, host):
         """The state folder of one compute host: its guests and their disks."""
         return self.state / "nova" / host
+
+    @property
+    def kvm_marker(self):
+        """The file that says that the hosts with a real hypervisor are part of the lab, from `up KVM=1` to `down`."""
+        return self.run / "kvm"
+
+    @property
+    def kvm(self):
+        """Whether they are."""
+        return self.kvm_marker.exists()
+
+    @property
+    def hosts(self):
+        """host -> address of all compute hosts that the lab has just now."""
+        return {**HOSTS, **(KVM_HOSTS if self.kvm else {})}
+
+    def machine(self, host):
+        """What a host with a real hypervisor has for itself in place of the system's own /run, /etc/libvirt ..."""
+        return self.state / "kvm" / host
+
+    @property
+    def ssh(self):
+        """Keys of those hosts' ssh servers and of their clients; `config` is for `ssh -F`."""
+        return self.etc / "ssh"
 
 
 def load():

@@ -157,7 +157,7 @@ def image_pictures(connection, server_id, name):
 def guest_pictures(server_id):
     """host -> what that host's driver knows of the guest."""
     found = {}
-    for host in cloud.HOSTS:
+    for host in cloud.layout().hosts:
         record = cloud.guest(host, server_id)
         if record:
             found[host] = {

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import time
 
+from lab.layout import LabError
+
 HOME_VARIABLE = "CELLMOVE_LAB_HOME"
 
 
@@ -30,29 +32,32 @@ def is_ours(pid, home):
     return f"{HOME_VARIABLE}={home}".encode() in variables
 
 
-def record(layout, name, pid):
-    """Remember that `name` runs as `pid` (written by rename: a reader never sees half a record)."""
+def record(layout, name, pid, renames=False):
+    """Remember that `name` runs as `pid` (written by rename: a reader never sees half a record).
+
+    One that `renames` itself loses the environment by which it would be known: its start time has to do.
+    """
     path = layout.run / f"{name}.json"
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"pid": pid, "started": start_time(pid)}))
+    part.write_text(json.dumps({"pid": pid, "started": start_time(pid), "renames": renames}))
     part.rename(path)
 
 
 def recorded(layout, name):
-    """What `record` wrote: (pid, start time), or (None, None)."""
+    """What `record` wrote: (pid, start time, whether it renames itself), or (None, None, False)."""
     try:
         known = json.loads((layout.run / f"{name}.json").read_text())
     except (OSError, ValueError):
-        return None, None
-    return known["pid"], known["started"]
+        return None, None, False
+    return known["pid"], known["started"], known.get("renames", False)
 
 
 def running_pid(layout, name):
     """The pid of a daemon that runs, else None.  Same pid, same start time, and the lab's environment."""
-    pid, started = recorded(layout, name)
-    if pid is None or started is None or start_time(pid) != started or not is_ours(pid, layout.home):
+    pid, started, renames = recorded(layout, name)
+    if pid is None or started is None or start_time(pid) != started:
         return None
-    return pid
+    return pid if renames or is_ours(pid, layout.home) else None
 
 
 def recorded_names(layout):
@@ -76,8 +81,8 @@ def environment(layout, extra=None):
     return {name: str(value) for name, value in variables.items()}
 
 
-def start_daemon(layout, name, command, extra=None):
-    """Start one command in a session of its own, its words going to its log file."""
+def start_daemon(layout, name, command, extra=None, renames=False):
+    """Start one command in a session of its own, its words going to its log file; `renames`: see `record`."""
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.log.mkdir(parents=True, exist_ok=True)
     with open(layout.log / f"{name}.log", "ab") as log:
@@ -90,7 +95,7 @@ def start_daemon(layout, name, command, extra=None):
             cwd=layout.home,
             start_new_session=True,
         )
-    record(layout, name, process.pid)
+    record(layout, name, process.pid, renames)
 
 
 def members(layout, session):
@@ -126,7 +131,7 @@ def end(layout, names, patience=8.0, number=signal.SIGTERM):
     names = list(names)
     masters = {name: pid for name in names if (pid := running_pid(layout, name))}
     sessions = [pid for name in names if (pid := recorded(layout, name)[0])]
-    left = {pid for session in sessions for pid in members(layout, session)}
+    left = {pid for session in sessions for pid in members(layout, session)} | set(masters.values())
     # Masters first: a master that still runs would start a killed worker again.
     send(masters.values(), number)
     deadline = time.monotonic() + patience
@@ -141,6 +146,15 @@ def end(layout, names, patience=8.0, number=signal.SIGTERM):
     for name in names:
         (layout.run / f"{name}.json").unlink(missing_ok=True)
     return sorted(masters)
+
+
+def call(*command, cwd=None):
+    """Run a command to its end; its output, or an error that shows it."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise LabError(f"{' '.join(words)[:200]} failed:\n{(done.stdout + done.stderr).strip()[-1500:]}")
+    return done.stdout
 
 
 def log_tail(layout, name, lines=25):

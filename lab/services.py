@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 
-from lab import config, processes, stores
-from lab.layout import CELLS, HOSTS, LOOPBACK, PASSWORD, REPOSITORY, LabError
+from lab import config, kvm_config, kvm_hosts, processes, stores
+from lab.layout import CELLS, HOSTS, KVM_HOSTS, LOOPBACK, PASSWORD, REPOSITORY, LabError
 
 INSIDE = REPOSITORY / "lab" / "inside"
 
@@ -19,6 +19,7 @@ class Service:
     """One daemon that is forked from a process which has already imported its project.
 
     `entry` is `main:<module>:<function>` or `wsgi:<module>`; the latter is served on the port named `port`.
+    With a `machine` it joins that daemon's mounts and host name (lab/kvm_hosts.py).
     """
 
     name: str
@@ -27,6 +28,7 @@ class Service:
     arguments: tuple = ()
     variables: dict = field(default_factory=dict)
     port: str | None = None
+    machine: str | None = None
 
 
 # What each group imports before it forks.  Never a module that reads its configuration while it is imported.
@@ -45,7 +47,12 @@ PRELOADED = {
 
 
 def all_services(layout):
-    """Every OpenStack daemon, in the order in which people think of them."""
+    """Every OpenStack daemon that the lab has just now, in the order in which people think of them."""
+    return ordinary_services(layout) + (kvm_services(layout) if layout.kvm else [])
+
+
+def ordinary_services(layout):
+    """Those of every lab."""
     etc = layout.etc
     nova = {"OS_NOVA_CONFIG_DIR": etc / "nova", "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf"}
     neutron = {"OS_NEUTRON_CONFIG_DIR": etc / "neutron", "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
@@ -92,11 +99,30 @@ def all_services(layout):
     return found
 
 
+def kvm_services(layout):
+    """The OpenStack daemons of the hosts with a real hypervisor."""
+    settings = (json.dumps(kvm_agent_settings(layout)),)
+    found = [Service("network-agent-kvm", "agent", "main:agent:main", settings)]
+    for host in KVM_HOSTS:
+        arguments = tuple(word for file in kvm_config.compute_files(layout, host) for word in ("--config-file", file))
+        machine = kvm_hosts.daemon("machine", host)
+        name = compute_name(host)
+        found.append(Service(name, "nova", "main:nova.cmd.compute:main", arguments, machine=machine))
+    return found
+
+
+def kvm_agent_settings(layout):
+    """What the network agent of the hosts with a real hypervisor has to know: it looks into their switches."""
+    switches = {host: str(kvm_hosts.private(layout, host, "/run/openvswitch")) for host in KVM_HOSTS}
+    return {**agent_settings(layout), "hosts": {}, "switches": switches, "addresses": KVM_HOSTS}
+
+
 def agent_settings(layout):
     """What the fake network agent has to know."""
     return {
         "transport_url": layout.transport_url(),
         "hosts": {host: str(layout.host_state(host) / "guests") for host in HOSTS},
+        "switches": {},
         "addresses": HOSTS,
         "faults": str(layout.faults),
         "database": {"host": LOOPBACK, "port": layout.port("mariadb"), "user": "neutron", "password": PASSWORD,
@@ -125,6 +151,7 @@ def plan(layout, services):
                 "address": LOOPBACK,
                 "port": layout.port(service.port) if service.port else None,
                 "log": str(layout.log / f"{service.name}.log"),
+                "machine": processes.running_pid(layout, service.machine) if service.machine else None,
             }
             for service in services
         ],
@@ -297,7 +324,8 @@ def heartbeat_pattern(service):
         "nova-superconductor": r"cell0/nova-conductor/.*",
         "cinder-scheduler": r"cinder/cinder-scheduler/.*",
         "cinder-volume": r"cinder/cinder-volume/.*",
-        "network-agent": r"agent/.*",
+        "network-agent": rf"agent/({'|'.join(HOSTS)})",
+        "network-agent-kvm": rf"agent/({'|'.join(KVM_HOSTS)})",
         "neutron-rpc": r"agent/.*",
     }.get(service.name)
 

@@ -1,6 +1,9 @@
 """`lab status`: one line for each daemon, from what it answers now."""
 
-from lab import processes, services
+import functools
+
+from lab import kvm_hosts, processes, services
+from lab.layout import KVM_HOSTS
 
 HEARTBEAT_SECONDS = 20
 
@@ -30,6 +33,11 @@ def show(layout):
         ages = {}
     for service in services.all_services(layout):
         checks[service.name] = check(layout, service, ages)
+    if layout.kvm:
+        for host in KVM_HOSTS:
+            for part in kvm_hosts.PARTS:
+                question = functools.partial(kvm_hosts.problem, layout, part, host)
+                checks[kvm_hosts.daemon(part, host)] = question
     wrong = 0
     for name, ask in checks.items():
         pid = processes.running_pid(layout, name)

@@ -8,8 +8,20 @@ import socket
 import subprocess
 import time
 
-from lab import config, install, processes, services, stores, tasks
-from lab.layout import CELL_UUIDS, CELLS, DATABASES, HOSTS, LOOPBACK, PASSWORD, PORT_OFFSETS, REGION, LabError
+from lab import config, install, kvm_up, processes, services, stores, tasks
+from lab.layout import (
+    CELL_UUIDS,
+    CELLS,
+    DATABASES,
+    HOSTS,
+    KVM_CELLS,
+    KVM_HOSTS,
+    LOOPBACK,
+    PASSWORD,
+    PORT_OFFSETS,
+    REGION,
+    LabError,
+)
 
 # How long something may take until it answers, on a machine with two busy cores.
 PATIENCE = 120
@@ -21,11 +33,12 @@ def say(words):
 
 
 class Up:
-    """One run of `lab up`."""
+    """One run of `lab up`; without `kvm` it lets the hosts with a real hypervisor alone, if the lab has them."""
 
-    def __init__(self, layout):
+    def __init__(self, layout, kvm=False):
         self.layout = layout
-        self.services = services.all_services(layout)
+        self.kvm = kvm
+        self.services = services.ordinary_services(layout) + (services.kvm_services(layout) if kvm else [])
         self.begun = {}
         self.cached = False
 
@@ -167,7 +180,8 @@ class Up:
 
     def map_hosts(self):
         """Tell the API level in which cell each compute host is (what `nova-manage cell_v2 discover_hosts` does)."""
-        for cell, hosts in CELLS.items():
+        for cell in CELLS:
+            hosts = CELLS[cell] + (KVM_CELLS[cell] if self.kvm else ())
             names = ", ".join(f"'{host}'" for host in hosts)
             deadline = time.monotonic() + PATIENCE
             while True:
@@ -227,7 +241,7 @@ class Up:
         """What has to be done, and what each step waits for."""
         etc = self.layout.etc
         nova = [service.name for service in self.services if service.group == "nova"]
-        neutron = ("neutron-api", "neutron-rpc", "network-agent")
+        neutron = ("neutron-api", "neutron-rpc", "network-agent", *(("network-agent-kvm",) if self.kvm else ()))
         schemas = {
             "keystone": (etc / "keystone" / "keystone.conf",),
             "neutron": (etc / "neutron" / "neutron.conf",),
@@ -258,7 +272,10 @@ class Up:
             "neutron's agents": (("neutron",), lambda: self.start(*neutron)),
             "cinder-api": ((kept, "RabbitMQ"), lambda: self.start("cinder-api")),
             "cinder": (("cinder-api",), lambda: self.start("cinder-scheduler", "cinder-volume")),
-            "nova": (("cells", "RabbitMQ", "placement answers"), lambda: self.start(*nova)),
+            "nova": (
+                ("cells", "RabbitMQ", "placement answers", *(kvm_up.before_nova() if self.kvm else ())),
+                lambda: self.start(*nova),
+            ),
             "hosts in cells": (("nova",), self.map_hosts),
             "image": (("glance answers",), lambda: self.furnish("image")),
             "network": (("neutron answers",), lambda: self.furnish("network")),
@@ -274,7 +291,7 @@ class Up:
                 ("users and catalog", step),
                 lambda name=name: self.ask(name),
             )
-        return steps
+        return steps | (kvm_up.steps(self) if self.kvm else {})
 
 
 def check_ports(layout):
@@ -293,14 +310,14 @@ def check_ports(layout):
                 ) from None
 
 
-def up(layout):
-    """Bring the lab up; returns the exit code."""
+def up(layout, kvm=False):
+    """Bring the lab up, with `kvm` also its hosts with a real hypervisor; returns the exit code."""
     begun = time.monotonic()
     layout.home.mkdir(parents=True, exist_ok=True)
     for folder in (layout.etc, layout.state, layout.log, layout.run, layout.cache):
         folder.mkdir(exist_ok=True)
     with exclusive(layout):
-        return up_alone(layout, begun)
+        return up_alone(layout, begun, kvm)
 
 
 @contextlib.contextmanager
@@ -311,9 +328,11 @@ def exclusive(layout):
         yield
 
 
-def up_alone(layout, begun):
+def up_alone(layout, begun, kvm):
     """The same, while no other `up` runs."""
     check_ports(layout)
+    if kvm:
+        layout.kvm_marker.touch()
     (layout.home / "port-base").write_text(f"{layout.port_base}\n")
     quiet = 0.5  # steps that had nothing to do are not worth a line
 
@@ -322,11 +341,11 @@ def up_alone(layout, begun):
             say(f"{time.monotonic() - begun:6.1f} s  {name} ({seconds:.1f} s)")
 
     try:
-        tasks.run(Up(layout).steps(), report)
+        tasks.run(Up(layout, kvm).steps(), report)
     except tasks.Failed as failed:
         for name, problem in failed.problems.items():
             say(f"lab: {name}: {problem if isinstance(problem, LabError) else repr(problem)}")
         return 1
     say(f"lab is up after {time.monotonic() - begun:.1f} s: source {layout.home / 'env'}")
-    say(f"hosts: {', '.join(HOSTS)}")
+    say(f"hosts: {', '.join([*HOSTS, *(KVM_HOSTS if kvm else ())])}")
     return 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.picture import Picture
+from cellmove.transfer import CARRIED, STREAM
 
 SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "vdpa", "remote-managed"})
 """Kinds of port that hold a PCI device of the host."""
@@ -152,9 +153,19 @@ class Loss:
 
 
 def losses(picture: Picture) -> list[Loss]:
-    """What this move would lose: only the root disk and volumes travel.
+    """What this move would lose. Streamed, all local disks travel; through an image only the root disk does."""
+    found = _losses(picture)
+    return [loss for loss in found if loss.name not in CARRIED] if picture.transfer == STREAM else found
 
-    Nova's snapshot holds the root disk alone; everything else local is made anew and empty at the
+
+def carried(picture: Picture) -> list[str]:
+    """The names of losses that nobody accepted and that there are none only because the disks are streamed."""
+    kept = {loss.name for loss in losses(picture)} | set(picture.accepted_losses)
+    return sorted({loss.name for loss in _losses(picture)} - kept)
+
+
+def _losses(picture: Picture) -> list[Loss]:
+    """What nova's own way loses: its snapshot holds the root disk alone; everything else local is made anew and empty at the
     destination, and the source's is destroyed on confirm (nova/virt/libvirt/driver.py, snapshot,
     spawn and cleanup).
     """
@@ -205,6 +216,17 @@ def losable(picture: Picture) -> list[str]:
     )
 
 
+def check_transfer(picture: Picture) -> Findings:
+    """Why disks cannot be streamed, when that was asked for."""
+    if picture.transfer_wish == STREAM and picture.survey is not None:
+        for hindrance in picture.survey.hindrances:
+            yield refusal(
+                "cannot-stream",
+                f"its disks cannot be streamed: {hindrance}",
+                "mend that, or let them go through a temporary image: --transfer image",
+            )
+
+
 def check_encryption(picture: Picture) -> Findings:
     """Local disks that are encrypted: a snapshot and its key do not fit any more in the other cell."""
     if picture.instance.ephemeral_key or any(
@@ -221,7 +243,13 @@ def disks_ok(picture: Picture) -> str:
     """When no local disk is lost."""
     if picture.is_volume_backed:
         return "its root disk is a volume, and it has no local disk to lose"
-    return "its root disk travels through a temporary image, and it has no other local disk to lose"
+    survey = picture.survey
+    if picture.transfer == STREAM and survey is not None:
+        return (
+            f"its disks ({_count(len(survey.disks), 'file')}, {survey.allocated >> 20} MiB) are streamed while it runs"
+        )
+    text = "its root disk travels through a temporary image, and it has no other local disk to lose"
+    return f"{text}; it is not streamed because {'; '.join(survey.hindrances)}" if survey is not None else text
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.mark import KEY, mark_of
 from cellmove.picture import OLDEST_COMPUTE, Picture, conductors_up
+from cellmove.transfer import STREAM
 
 UNFINISHED = frozenset({
     "accepted", "queued", "preparing", "running",  # live migration and evacuation
@@ -134,8 +135,8 @@ def check_group(picture: Picture) -> Findings:
 
 
 def check_config_drive(picture: Picture) -> Findings:
-    """The config drive, which is made anew at the destination: a warning, accepted or not."""
-    if picture.instance.config_drive:
+    """The config drive, which is made anew at the destination unless it is streamed: a warning, accepted or not."""
+    if picture.instance.config_drive and picture.transfer != STREAM:
         text = (
             "its config drive is made anew in the other cell, from its metadata as it is now; "
             "files injected when it was built (personality) will not be on it"

@@ -36,12 +36,7 @@ def parse(*, until: str, window: str, days: str, now: datetime.datetime) -> Hour
     :param now: of this machine, with its zone
     :raises Usage: one of them is none
     """
-    end = None
-    if until:
-        minutes = _minutes(until, "--until")
-        end = now.replace(hour=minutes // 60, minute=minutes % 60, second=0, microsecond=0)
-        if end <= now:
-            end += datetime.timedelta(days=1)
+    end = next_time(until, "--until", now) if until else None
     opens, closes = None, 0
     if window:
         first, sign, second = window.partition("-")
@@ -51,6 +46,19 @@ def parse(*, until: str, window: str, days: str, now: datetime.datetime) -> Hour
         if opens == closes:
             raise Usage(f"--window: {window!r} is never open; leave it out for the whole day")
     return Hours(end, opens, closes, _days(days) if days else frozenset(range(7)))
+
+
+def next_time(text: str, option: str, now: datetime.datetime) -> datetime.datetime:
+    """The next time that it is so late.
+
+    :param text: ``HH:MM``
+    :param option: what it was given to, for the message
+    :param now: of this machine, with its zone
+    :raises Usage: it is no time of day
+    """
+    minutes = _minutes(text, option)
+    found = now.replace(hour=minutes // 60, minute=minutes % 60, second=0, microsecond=0)
+    return found if found > now else found + datetime.timedelta(days=1)
 
 
 def why_closed(hours: Hours, now: datetime.datetime) -> str:

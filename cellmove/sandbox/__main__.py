@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer,
 
 import bottle  # type: ignore[import-untyped]
 
-from cellmove.sandbox import buses, rest, seed, storm
-from cellmove.sandbox.store import Cloud, Refusal, cell_of, files, make_databases
+from cellmove.sandbox import buses, disks, rest, seed, storm
+from cellmove.sandbox.store import HOSTS, Cloud, Refusal, cell_of, files, make_databases
 
 HEARTBEAT = 10.0  # seconds
 WHOLE_WORLD = 2**26  # bytes of one request: a test puts a whole world back
@@ -66,8 +67,13 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: the history tells what happened."""
 
 
-def write_configuration(folder: Path, base: str, urls: dict[str, str]) -> dict[str, str]:
-    """The files by which cellmove finds this cloud; returns the environment that names them."""
+def write_configuration(
+    folder: Path, base: str, urls: dict[str, str], instances: disks.Instances | None = None
+) -> dict[str, str]:
+    """The files by which cellmove finds this cloud; returns the environment that names them.
+
+    :param instances: where the hosts' disks are, if they are files: cellmove is told that it reaches them by ssh
+    """
     bus = base.replace("http://", "sandbox://", 1) + "/bus"
     login = {"auth_url": f"{base}/identity/v3", "username": "admin", "password": rest.PASSWORD, "project_name": "admin",
              "user_domain_name": "Default", "project_domain_name": "Default"}  # fmt: skip
@@ -84,7 +90,11 @@ def write_configuration(folder: Path, base: str, urls: dict[str, str]) -> dict[s
         f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for name, each in sections.items()
     ]
     (folder / "nova.conf").write_text("\n".join(lines))
-    (folder / "config.toml").write_text("[policy]\nunattended = true\n")
+    config = ["[policy]", "unattended = true"]
+    if instances is not None:
+        config += ["[ssh]", f'python = "{sys.executable}"']
+        config += [f'[ssh.hosts."{host}"]\ninstances_path = "{instances.seen(host)}"' for host in HOSTS]
+    (folder / "config.toml").write_text("\n".join(config) + "\n")
     return {
         "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"), "OS_CLOUD": "sandbox",
         "CELLMOVE_NOVA_CONF": str(folder / "nova.conf"), "CELLMOVE_CONFIG": str(folder / "config.toml"),
@@ -125,7 +135,7 @@ def add_control(app: Any, cloud: Cloud, pace: list[float], weather: storm.Storm)
         "world": world, "storm": weather.blow,
         **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
            for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
-                        seed.make_volume)},
+                        seed.make_volume, seed.make_flavor, disks.write, disks.add_base)},
     }  # fmt: skip
 
     @app.post("/sandbox/<name>")  # type: ignore[untyped-decorator]
@@ -143,6 +153,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--database", default="", help="URL in front of api, cell1 and cell2 (default: SQLite)")
+    parser.add_argument("--disks", action="store_true", help="local disks are files in FOLDER/disks/HOST")
     parser.add_argument("--with-parent", action="store_true", help="end when whoever started it ends")
     chosen = parser.parse_args()
     parent = os.getppid()
@@ -157,13 +168,14 @@ def main() -> None:
     server = make_server("127.0.0.1", chosen.port, nothing, _Server, _Quiet)
     base = f"http://127.0.0.1:{server.server_port}"
     cloud, pace = Cloud(urls), [0.0, 0.0]
+    cloud.instances = disks.Instances(chosen.folder.absolute() / "disks") if chosen.disks else None
     seed.make_cloud(cloud, base.replace("http://", "sandbox://", 1) + "/bus")
     app = rest.make_app(cloud, base)
     rest.add_bus(app, cloud, pace)
     weather = storm.Storm(app)
     add_control(app, cloud, pace, weather)
     server.set_app(weather)
-    environment = write_configuration(chosen.folder, base, urls)
+    environment = write_configuration(chosen.folder, base, urls, cloud.instances)
     bottle.debug(False)
     bottle.BaseRequest.MEMFILE_MAX = WHOLE_WORLD
 

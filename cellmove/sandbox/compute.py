@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cellmove.sandbox import services
+from cellmove.sandbox import disks, services
 from cellmove.sandbox.store import Cloud, Record, Refusal, cell_of, envelope, filled
 
 Work = Generator[None, None, Any]
@@ -204,7 +204,7 @@ def _prep_at_source(call: Call) -> Work:
     if snapshot:
         try:
             call.fail_if_asked("snapshot")
-            services.upload(cloud, snapshot, cloud.world.disks[call.host][call.server]["disk"])
+            services.upload(cloud, snapshot, disks.snapshot(cloud, call.host, call.server))
         except Refusal:
             cloud.world.images.pop(snapshot, None)  # delete_image_on_error
             raise
@@ -214,7 +214,7 @@ def _prep_at_source(call: Call) -> Work:
 
 def _take_apart(call: Call) -> Work:
     cloud = call.cloud
-    yield from _destroy(call, disks=False)
+    yield from _destroy(call, with_disks=False)
     for row in call.volumes():
         fresh = services.create_attachment(cloud, row["volume_id"], call.server)["id"]
         yield
@@ -236,10 +236,10 @@ def _finish_at_dest(call: Call) -> Work:
 def _finish(call: Call) -> Work:
     cloud, server, snapshot = call.cloud, call.server, call.more.get("snapshot_id")
     before = call.row()
-    disk = ""
+    taken: Record | None = None
     if snapshot:
         try:
-            disk = services.image(cloud, snapshot).get("data", "")
+            taken = {"data": "", "token": "", **services.image(cloud, snapshot)}
         except Refusal:
             raise Refusal("ImageNotFound", f"Image {snapshot} could not be found.") from None
     flavors = call.flavors()
@@ -258,8 +258,7 @@ def _finish(call: Call) -> Work:
     power_on = call.metadata("old_vm_state") == "active"
     try:
         call.fail_if_asked("spawn")
-        if snapshot:
-            cloud.world.disks[call.host][server] = {"disk": disk}
+        disks.spawn(cloud, call.host, server, before["image_ref"], call.migration["source_compute"], taken)
         _start(call, running=power_on)
     except Refusal:
         yield from _undo_spawn(call)
@@ -302,8 +301,7 @@ def _confirm(call: Call) -> Work:
     cloud, server = call.cloud, call.server
     call.row()
     call.fail_if_asked("cleanup")
-    if server in cloud.world.disks[call.host]:
-        del cloud.world.disks[call.host][server]
+    if disks.destroy(cloud, call.host, server):
         cloud.tell("disks deleted", host=call.host, server=server)
     yield
     yield from _delete_bindings(call)
@@ -321,7 +319,7 @@ def _revert_at_dest(call: Call) -> Work:
 def _revert(call: Call) -> Work:
     cloud, server = call.cloud, call.server
     call.row()
-    yield from _destroy(call, disks=True)
+    yield from _destroy(call, with_disks=True)
     yield from _activate(call, call.migration["source_compute"])
     yield from _delete_bindings(call)
     yield from _delete_attachments(call)
@@ -414,7 +412,7 @@ def _flavor_columns(flavor: Record) -> Record:
 def _start(call: Call, *, running: bool) -> None:
     """Define the guest, and start it; a root disk has to be there."""
     cloud, server = call.cloud, call.server
-    if call.row()["image_ref"] and "disk" not in cloud.world.disks[call.host].get(server, {}):
+    if call.row()["image_ref"] and not disks.is_there(cloud, call.host, server):
         raise Refusal("DiskNotFound", f"No disk at {call.host} for {server}")
     plugged = [port["id"] for port in services.ports_of(cloud, server) if _active_host(port) == call.host]
     cloud.world.guests[call.host][server] = {
@@ -428,19 +426,19 @@ def _start(call: Call, *, running: bool) -> None:
 
 def _stop(call: Call, guest: Record) -> None:
     if guest["state"] == RUNNING:
+        disks.write(call.cloud, call.host, call.server)  # a guest writes until its power is gone
         guest["state"] = SHUT_DOWN
         call.cloud.tell("guest stopped", host=call.host, server=call.server)
 
 
-def _destroy(call: Call, *, disks: bool) -> Work:
+def _destroy(call: Call, *, with_disks: bool) -> Work:
     call.fail_if_asked("destroy")
     guest = call.cloud.world.guests[call.host].get(call.server)
     if guest is not None:
         _stop(call, guest)
         del call.cloud.world.guests[call.host][call.server]
     yield
-    if disks and call.server in call.cloud.world.disks[call.host]:
-        del call.cloud.world.disks[call.host][call.server]
+    if with_disks and disks.destroy(call.cloud, call.host, call.server):
         call.cloud.tell("disks deleted", host=call.host, server=call.server)
         yield
 

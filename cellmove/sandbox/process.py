@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cellmove.sandbox.disks import Instances
 from cellmove.sandbox.store import Cloud, World
 
 
@@ -21,12 +22,14 @@ class Process:
     """A ``python -m cellmove.sandbox`` that answers.
 
     :param databases: their URLs, for somebody who looks into them from outside
+    :param instances: where its hosts' disks are, if they are files
     """
 
     process: subprocess.Popen[str]
     url: str
     own_environment: Mapping[str, str]
     databases: Mapping[str, str]
+    instances: Instances | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -43,7 +46,9 @@ class Process:
 
     @cached_property
     def _view(self) -> Cloud:
-        return Cloud(self.databases)
+        cloud = Cloud(self.databases)
+        cloud.instances = self.instances
+        return cloud
 
     def cloud(self) -> Cloud:
         """The cloud as it is now, to be looked at."""
@@ -56,17 +61,19 @@ class Process:
         self.process.communicate(timeout=10)
 
 
-def start(folder: Path, database: str = "") -> Process:
+def start(folder: Path, database: str = "", *, disks: bool = False) -> Process:
     """Start a cloud; it answers when this returns.
 
     :param folder: for its files
     :param database: URL in front of api, cell1 and cell2 (default: SQLite files)
+    :param disks: local disks are files, and cellmove is told to reach them by ssh
     """
-    options = ["--database", database] if database else []
+    options = [*(["--database", database] if database else []), *(["--disks"] if disks else [])]
     process = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "cellmove.sandbox", str(folder), "--with-parent", *options],
         stdout=subprocess.PIPE,
         text=True,
     )
     said = json.loads(process.stdout.readline() if process.stdout else "")
-    return Process(process, said["url"], said["environment"], said["databases"])
+    instances = Instances(folder.absolute() / "disks") if disks else None
+    return Process(process, said["url"], said["environment"], said["databases"], instances)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
-from cellmove.sandbox import buses, compute, services
+from cellmove.sandbox import buses, compute, disks, services
 from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, cell_of, filled, metadata, recorded
 
 PROJECT, USER = "5a" * 16, "5b" * 16
@@ -19,6 +18,7 @@ def make_cloud(cloud: Cloud, bus_url: str) -> None:
     :param bus_url: in front of ``/cell1`` and ``/cell2``
     """
     cloud.create()
+    disks.make_hosts(cloud)
     cell0 = {"uuid": "00000000-0000-0000-0000-000000000000", "name": "cell0", "transport_url": "none:///"}
     cloud.insert("api", "cell_mappings", cell0 | {"database_connection": "none://", "disabled": 0})
     for number, cell in enumerate(CELLS, 2):
@@ -38,6 +38,13 @@ def make_cloud(cloud: Cloud, bus_url: str) -> None:
     for row in recorded()["rows"]["flavors"]:
         cloud.insert("api", "flavors", _dated(cloud, "flavors", row))
     heartbeat(cloud)
+
+
+def make_flavor(cloud: Cloud, name: str, **values: Any) -> None:
+    """Another flavor, like the smallest one but for these values."""
+    row = {**cloud.rows("api", "flavors")[0], **values, "name": name, "flavorid": cloud.new_id("flavor")}
+    del row["id"]
+    cloud.insert("api", "flavors", row)
 
 
 def _insert(cloud: Cloud, where: str, table: str, template: str, **values: Any) -> int:
@@ -121,7 +128,7 @@ def boot(
     held = {"allocations": {services.provider_of(host): {"resources": resources}}, "consumer_generation": None}
     services.put_allocations(cloud, {server: held | {"project_id": PROJECT, "user_id": USER}})
     if not volume_backed:
-        cloud.world.disks[host][server] = {"disk": hashlib.sha256(server.encode()).hexdigest()}
+        disks.boot(cloud, host, server, IMAGE, ephemeral=bool(data["ephemeral_gb"]))
     call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
     compute._start(call, running=True)
     cloud.world.usage[host][server] = 1
@@ -268,7 +275,7 @@ def delete(cloud: Cloud, server: str) -> None:
     guest = cloud.world.guests[host].pop(server, None)
     if guest and guest["state"] == 1:
         cloud.tell("guest stopped", host=host, server=server)
-    cloud.world.disks[host].pop(server, None)
+    disks.destroy(cloud, host, server)
     cloud.world.usage[host].pop(server, None)
     for mapping in cloud.rows(cell, "block_device_mapping", instance_uuid=server, deleted=0):
         cloud.world.attachments.pop(mapping["attachment_id"], None)

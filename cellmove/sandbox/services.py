@@ -199,9 +199,9 @@ def image(cloud: Cloud, image_id: str) -> Record:
     return cloud.world.images[image_id]
 
 
-def upload(cloud: Cloud, image_id: str, data: str) -> None:
-    """Fill an image with a disk's content (its hash)."""
-    image(cloud, image_id).update(status="active", size=1048576, data=data)
+def upload(cloud: Cloud, image_id: str, content: Record) -> None:
+    """Fill an image with a disk's content (``data``: its hash)."""
+    image(cloud, image_id).update(status="active", size=1048576, **content)
     cloud.tell("image uploaded", image=image_id)
 
 

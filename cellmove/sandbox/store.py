@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Table
 
+    from cellmove.sandbox.disks import Instances
+
 Record = dict[str, Any]
 
 HOSTS: Mapping[str, str] = {"c1-host1": "cell1", "c1-host2": "cell1", "c2-host1": "cell2", "c2-host2": "cell2"}
@@ -48,6 +50,7 @@ class World:
     allocations: dict[str, Record] = field(default_factory=dict)
     guests: dict[str, dict[str, Record]] = field(default_factory=lambda: {host: {} for host in HOSTS})
     disks: dict[str, dict[str, Record]] = field(default_factory=lambda: {host: {} for host in HOSTS})
+    tokens: dict[str, dict[str, str]] = field(default_factory=lambda: {host: {} for host in HOSTS})  # written last
     usage: dict[str, dict[str, int]] = field(default_factory=lambda: {host: {} for host in HOSTS})
     queues: dict[str, list[Record]] = field(default_factory=lambda: {host: [] for host in HOSTS})
     down: list[str] = field(default_factory=list)
@@ -125,6 +128,7 @@ class Cloud:
         self.urls = dict(urls)
         self.now = now or (lambda: datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0))
         self.world = World()
+        self.instances: Instances | None = None  # where disks are files; see cellmove.sandbox.disks
         self.lock = threading.RLock()
         self.engines: dict[str, Engine] = {}
         for name, url in urls.items():

@@ -13,7 +13,7 @@ from cellmove.action import Action, Context, Finding, Pivot
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
-from cellmove.steps import places, prep_dest, recover
+from cellmove.steps import places, prep_dest, recover, stream
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -69,7 +69,7 @@ def require_server(context: Context) -> None:
 def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
     require_server(context)
-    if not facts["volume_backed"] and not facts.get("image_id"):
+    if stream.is_imaged(context) and not facts.get("image_id"):
         # The host would start the guest from the image it was first built from, without a word.
         raise CallFailed("the move knows of no image with the root disk")
     places.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
@@ -184,6 +184,7 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 ACTIONS = (
+    *stream.BEFORE_THE_START,
     Action(
         "hand_over",
         "hand the server over to {target_cell} (resize_migrated)",

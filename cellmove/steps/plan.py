@@ -20,6 +20,7 @@ from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
 from cellmove.settings import disk_store_between
 from cellmove.steps import rules
+from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -66,6 +67,8 @@ def gather(
     accept_loss: tuple[str, ...] = (),
     begun_today: int = 0,
     cells: tuple[str, ...] = (),
+    transfer: str | None = None,
+    bwlimit: int | None = None,
 ) -> Planned:
     """Look at a server and at where it may go.
 
@@ -78,6 +81,8 @@ def gather(
     :param begun_today: how many moves were begun in the last 24 hours
     :param cells: names or UUIDs of the cells it may go to, the one to be asked first first; none for all others.
         It goes without ``host`` and ``cell``
+    :param transfer: how local disks are to travel; None: as the settings say
+    :param bwlimit: bytes a second that are sent at most; None: as the settings say
     :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
     :raises CallError: something cannot be looked at
     """
@@ -110,7 +115,12 @@ def gather(
     if picture.is_complete:
         _check_names(picture, accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
+        settings = gateway.settings
+        limit = settings.bwlimit if bwlimit is None else bwlimit
+        picture = with_disks(gateway, picture, transfer or settings.transfer, limit)
     command = command_line(server, flavor, host, cell, force_locked, accept_loss)
+    command += f" --transfer {transfer}" if transfer else ""
+    command += f" --bwlimit {bwlimit}" if bwlimit else ""
     facts = plan_facts(picture, source, command) if source else {}
     return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
 
@@ -396,7 +406,7 @@ def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
         "volume_backed": picture.is_volume_backed,
         "vm_state": server.vm_state,
         "active": server.vm_state == "active",
-        "transfer": _transfer(picture),
+        **disk_facts(picture),
         "ports": [port.id for port in picture.ports],
         "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in picture.volumes],
         "flavor_from": old.name,
@@ -404,11 +414,6 @@ def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
         "accepted_losses": list(picture.accepted_losses),
         "command": command,
     }
-
-
-def _transfer(picture: Picture) -> str:
-    """How the root disk travels."""
-    return "volumes" if picture.is_volume_backed else "image"
 
 
 def _summary(picture: Picture, status: str) -> dict[str, Any]:
@@ -438,7 +443,7 @@ def _summary(picture: Picture, status: str) -> dict[str, Any]:
         "volumes": len(picture.volumes),
         "copied": dict(picture.rows),
         "lost": [loss.text for loss in baggage.losses(picture)] if complete else [],
-        "transfer": _transfer(picture) if complete else "",
+        **(disk_summary(picture) if complete else {"transfer": "", "transfer_why": ""}),
     }
 
 

@@ -16,7 +16,7 @@ from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
-from cellmove.steps import choose_host, places, recover, takeover
+from cellmove.steps import choose_host, places, recover, stream, takeover
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
 """What nova's conductor writes around the whole of it."""
@@ -89,6 +89,7 @@ def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
         cell=facts["wanted_cell"],
         host=facts["wanted_host"],
         before=intent,
+        transfer=stream.marked(context),
     )
 
 
@@ -403,4 +404,5 @@ ACTIONS = (
     ),
     Action("note_target", "note state and availability zone in {target_cell}", _note_target),
     Action("mirror", "mirror the claim into {source_cell}", _mirror, undo=_unmirror),
+    *stream.WHILE_IT_RUNS,
 )

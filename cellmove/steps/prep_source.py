@@ -1,4 +1,4 @@
-"""prep-source: the guest is stopped, its root disk uploaded, volumes and ports let go.
+"""prep-source: the guest is stopped, its local disks go over, volumes and ports are let go.
 
 From here on the server is down until ``finish``. Follows the conductor's PrepResizeAtSourceTask.
 """
@@ -14,13 +14,9 @@ from cellmove.cloud import image
 from cellmove.db import state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.steps import places, recover
+from cellmove.steps import places, recover, stream
 
 NOTHING: Mapping[str, Any] = {}
-
-
-def _is_image_backed(context: Context) -> bool:
-    return not context.facts["volume_backed"]
 
 
 def _choose_image(context: Context) -> Mapping[str, Any]:
@@ -99,13 +95,14 @@ def _restart_source(context: Context, intent: Mapping[str, Any], _result: Mappin
 
 
 ACTIONS = (
+    *stream.BEFORE_THE_STOP,
     Action(
         "create_image",
         "make an empty image for the root disk",
         _create_image,
         intend=_choose_image,
         undo=_delete_image,
-        applies=_is_image_backed,
+        applies=stream.is_imaged,
     ),
     Action(
         "stash",
@@ -116,11 +113,12 @@ ACTIONS = (
     ),
     Action(
         "stop_source",
-        "stop the guest on {source_host}, upload its disk, let go of volumes and ports",
+        "stop the guest on {source_host}, let go of disks, volumes and ports",
         _stop_source,
         intend=_list_attachments,
         probe=_probe_source,
         undo=_restart_source,
         takes_all_back=True,
     ),
+    *stream.WHILE_IT_IS_OFF,
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.db.history import SUCCESS
 from cellmove.hosts import compute
 from cellmove.move import TO_FINISH, Phase, State, Step
-from cellmove.steps import ACTIONS
+from cellmove.steps import ACTIONS, stream
 from cellmove.steps.places import NOVA
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Traces:
     :param needs_limits: whether the claim wants what only the scheduler can say
     :param by_nova: whether nova's conductor began it, and died
     :param undecided: whether nova had not decided yet if it leaves its cell at all
+    :param streamed: whether its disks are streamed, as far as its mark and its image tell
     """
 
     before: Mapping[str, Any]
@@ -86,6 +87,7 @@ class Traces:
     needs_limits: bool = False
     by_nova: bool = False
     undecided: bool = False
+    streamed: bool = False
 
     def event(self, method: compute.Method) -> str:
         """How a compute's part of the move stands, in the cell of that compute."""
@@ -112,16 +114,16 @@ def rebuild(traces: Traces) -> tuple[State, tuple[Line, ...]]:
         return State.ROLLING_BACK, lines
     done = {line.action for line in lines if line.phase is Phase.DONE}
     reached = State.PLANNED
-    if "mirror" in done:
+    if ("copy_running" if traces.streamed else "mirror") in done:
         reached = State.DEST_PREPARED
-    if "stop_source" in done:
+    if ("place_disks" if traces.streamed else "stop_source") in done:
         reached = State.SOURCE_PREPARED
     return reached, lines
 
 
 def finished_lines(*, volume_backed: bool, kind: str, facts: Mapping[str, Any]) -> tuple[Line, ...]:
-    """The lines of a move that is finished: everything happened, whoever did it."""
-    left_out = {"create_image"} if volume_backed else set()
+    """The lines of a move that is finished: everything happened, whoever did it. How its disks came does not show any more."""
+    left_out = {action.name for action in stream.ACTIONS} | ({"create_image"} if volume_backed else set())
     left_out |= {"save_request_spec"} if kind != "resize" else set()
     return tuple(
         Line(step, action.name, Phase.DONE, {}, facts if action.name == "schedule" else {})
@@ -152,7 +154,7 @@ def is_going_back(traces: Traces) -> bool:
         return False  # the pipeline looks what became of it
     if task_state != "resize_migrated":
         return True  # somebody reset it: the target would refuse to start
-    lost = not traces.volume_backed and not traces.image_id
+    lost = not traces.volume_backed and not traces.image_id and not traces.streamed
     return lost and not traces.event(compute.FINISH_AT_DEST)  # a start that was begun says itself what became of it
 
 
@@ -161,6 +163,8 @@ def _lines(traces: Traces) -> Iterator[Line]:
     if traces.target is None:
         return
     yield from _prepared(traces)
+    if traces.streamed and _is_mirrored(traces):
+        yield from _streamed(traces)
     stopped = traces.event(compute.PREP_AT_SOURCE)
     if traces.image_id:
         image = {"image_id": traces.image_id}
@@ -173,6 +177,10 @@ def _lines(traces: Traces) -> Iterator[Line]:
     yield Line(Step.PREP_SOURCE, "stash", Phase.DONE, {}, {})
     phase = Phase.DONE if stopped == SUCCESS else Phase.INTENT
     yield Line(Step.PREP_SOURCE, "stop_source", phase, {"attachments": _source_attachments(traces)}, {})
+    if traces.streamed and _is_handed_over(traces):
+        for action in (*stream.WHILE_IT_IS_OFF, *stream.BEFORE_THE_START):
+            step = Step.FINISH if action in stream.BEFORE_THE_START else Step.PREP_SOURCE
+            yield Line(step, action.name, Phase.DONE, {}, {})
     if stopped == SUCCESS:
         yield from _finished(traces)
 
@@ -233,12 +241,9 @@ def _is_mirrored(traces: Traces) -> bool:
 def _finished(traces: Traces) -> Iterator[Line]:
     """From handing the server over to the end."""
     source, target = traces.source, traces.target
-    if target is None:
+    if target is None or not _is_handed_over(traces):
         return
     started = traces.event(compute.FINISH_AT_DEST)
-    announced = source is not None and bool(source.events.get(compute.FINISH_AT_DEST.event))
-    if not started and not announced and target.instance["task_state"] != "resize_migrated":
-        return
     yield Line(Step.FINISH, "hand_over", Phase.DONE if started else Phase.INTENT, {}, {})
     yield Line(Step.FINISH, "start_target", Phase.DONE if started == SUCCESS else Phase.INTENT, {}, {})
     if started != SUCCESS:
@@ -249,6 +254,28 @@ def _finished(traces: Traces) -> Iterator[Line]:
         yield Line(Step.FINISH, "switch_mapping", Phase.DONE, {}, {})
         if source is not None and source.instance["hidden"]:
             yield Line(Step.FINISH, "hide_source", Phase.DONE, {}, {})
+
+
+def _is_handed_over(traces: Traces) -> bool:
+    """Whether finish has begun to hand the server over to the target cell."""
+    source, target = traces.source, traces.target
+    announced = source is not None and bool(source.events.get(compute.FINISH_AT_DEST.event))
+    resized = target is not None and target.instance["task_state"] == "resize_migrated"
+    return bool(traces.event(compute.FINISH_AT_DEST)) or announced or resized
+
+
+def _streamed(traces: Traces) -> Iterator[Line]:
+    """The disks' part before the stop. It leaves nothing in the cloud, and all of it may be done again.
+
+    What the disks are is not known any more; copying once more before the stop, or after it, says so.
+    """
+    source = traces.source
+    begun = bool(traces.event(compute.PREP_AT_SOURCE)) or (source is not None and source.stashed)
+    for action in stream.WHILE_IT_RUNS:
+        yield Line(Step.PREP_DEST, action.name, Phase.DONE if begun else Phase.INTENT, {}, {})
+    if begun:
+        phase = Phase.DONE if _is_handed_over(traces) else Phase.INTENT
+        yield from (Line(Step.PREP_SOURCE, action.name, phase, {}, {}) for action in stream.BEFORE_THE_STOP)
 
 
 def _known_attachments(traces: Traces) -> list[str]:

@@ -2,15 +2,17 @@
 
 For each host it does what neutron's Open vSwitch agent does towards the server, over the same RPC: it reports its
 state, says that a port is up when the guest that owns it runs on that host, and down when it no longer does.  What a
-guest has plugged in stands in the driver's guest records.
+guest has plugged in stands in the driver's guest records; on a host with a real hypervisor, in its Open vSwitch.
 
 A file `<faults>/<host>/agent` makes the agent of that host disappear at once, row and all, so that neutron refuses to
 bind a port there; without the file it comes back.
 """
 
 import datetime
+import functools
 import json
 import os
+import socket
 import sys
 import time
 import uuid
@@ -41,6 +43,46 @@ def plugged(folder):
         if guest["state"] == RUNNING:
             ports.update(guest["ports"])
     return ports
+
+
+def switched(folder):
+    """The ports whose interface a host's Open vSwitch has and can use, asked as `ovs-vsctl` would ask.
+
+    Only then may nova hear that a port is wired: it begins to listen shortly before it makes the interface.  The row of
+    a guest that is off stays, its number too; but without a device it has no status.
+    """
+    handle = os.open(folder, os.O_RDONLY)  # the address of a socket has room for a hundred characters only
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(f"/proc/self/fd/{handle}/db.sock")
+            rows = ask_switch(connection, ["external_ids", "ofport", "status"])
+    finally:
+        os.close(handle)
+    ports = set()
+    for row in rows:
+        names = dict(row["external_ids"][1])
+        usable = isinstance(row["ofport"], int) and row["ofport"] > 0 and row["status"][1]
+        if "iface-id" in names and usable:
+            ports.add(names["iface-id"])
+    return ports
+
+
+def ask_switch(connection, columns):
+    """Columns of all interfaces, by the protocol of RFC 7047."""
+    select = {"op": "select", "table": "Interface", "where": [], "columns": columns}
+    request = {"id": 1, "method": "transact", "params": ["Open_vSwitch", select]}
+    connection.sendall(json.dumps(request).encode())
+    answer = b""
+    while True:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionError("the switch has hung up")
+        answer += part
+        try:
+            return json.loads(answer)["result"][0]["rows"]
+        except ValueError:
+            continue  # not all of it yet
 
 
 def agent_state(host, address, first):
@@ -131,9 +173,9 @@ class Server:
 class Host:
     """One compute host's agent: what it has told the server so far."""
 
-    def __init__(self, name, folder, faults):
+    def __init__(self, name, plugged_now, faults):
         self.name = name
-        self.folder = folder
+        self.plugged_now = plugged_now
         self.fault = os.path.join(faults, name, "agent")
         self.reported = None
         self.wired = set()
@@ -150,7 +192,7 @@ class Host:
         if self.reported is None or time.monotonic() - self.reported > REPORT_SECONDS:
             server.report(self.name, self.reported is None)
             self.reported = time.monotonic()
-        now = plugged(self.folder)
+        now = self.plugged_now()
         for port in now - self.wired:
             server.up(self.name, port)
             self.wired.add(port)
@@ -169,7 +211,9 @@ def main():
     """Go round all hosts, for ever."""
     settings = json.loads(sys.argv[1])
     server = Server(settings)
-    hosts = [Host(name, folder, settings["faults"]) for name, folder in settings["hosts"].items()]
+    looks = {name: functools.partial(plugged, folder) for name, folder in settings["hosts"].items()}
+    looks |= {name: functools.partial(switched, folder) for name, folder in settings["switches"].items()}
+    hosts = [Host(name, look, settings["faults"]) for name, look in looks.items()]
     repaired = 0.0
     while True:
         due = time.monotonic() - repaired > REPAIR_SECONDS

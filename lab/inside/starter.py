@@ -25,6 +25,20 @@ def become_daemon(service):
     os.close(log)
 
 
+def enter(pid):
+    """Become a process of a host that has mounts and a name of its own (Python has no setns before 3.12)."""
+    import ctypes
+
+    system = ctypes.CDLL(None, use_errno=True)
+    folder = os.getcwd()
+    for kind in ("uts", "mnt"):
+        handle = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY)
+        if system.setns(handle, 0):
+            raise OSError(ctypes.get_errno(), f"cannot enter the {kind} namespace of {pid}")
+        os.close(handle)
+    os.chdir(folder)  # entering mounts leads to their root
+
+
 def run(service):
     """Be the service, until it ends."""
     kind, _, target = service["entry"].partition(":")
@@ -72,6 +86,8 @@ def main():
             status = 1
             try:
                 become_daemon(service)
+                if service["machine"]:
+                    enter(service["machine"])
                 run(service)
                 status = 0
             except SystemExit as end:

@@ -22,6 +22,7 @@ FAMILIES = {
     "again": "killed while the next host is tried, at every point from the first one's failure on",
     "double": "killed, and killed again while recovering",
     "call": "one outgoing call goes wrong, for every call of a move",
+    "wire": "one connection or request to a host's disks goes wrong, for every kind of them in every action",
     "restart": "a compute host restarts in the middle of a call, after every write",
     "meddle": "the owner meddles, before every action",
     "seed": "seeded schedules of up to three faults and a kill",
@@ -198,8 +199,10 @@ def _double(
 
 
 def _real(stage: Stage, outcomes: list[Outcome], step: str, action: str, point: str, recovery: str) -> Played:
-    """A real process, ended by a real SIGKILL."""
-    processes = stage.processes
+    """A real process, ended by a real SIGKILL. The disks are streamed when it is an action that only such moves have."""
+    from tests.sandbox import streamed
+
+    processes = stage.streaming if action in streamed.OWN else stage.processes
     scene, move = processes.set(step)
     outcomes.append(processes.rig.run(step, move, killed=f"{step}:{action}:{point}"))
     if outcomes[-1].code != -9:
@@ -366,9 +369,15 @@ def _seed(stage: Stage, outcomes: list[Outcome], number: str) -> Played:
     return checkpoint, None
 
 
+def _wire(stage: Stage, outcomes: list[Outcome], *parts: str) -> Played:
+    from tests.sandbox import streamed
+
+    return streamed.play_wire(stage, outcomes, *parts)
+
+
 PLAYERS: dict[str, Callable[..., Played]] = {
     "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
-    "seed": _seed, "real": _real,
+    "seed": _seed, "real": _real, "wire": _wire,
 }  # fmt: skip
 
 
@@ -411,9 +420,9 @@ def _is_telling(shape: str, point: str, action: str, points: list[tuple[str, str
     return point != "before-intent" or (point, action) == points[0]
 
 
-def deeds(stage: Stage, step: str) -> dict[str, list[str]]:
+def deeds(stage: Stage, step: str, shape: str = MAIN_SHAPE) -> dict[str, list[str]]:
     """What nova would let the owner do before each action of a step."""
-    checkpoint = stage.set(MAIN_SHAPE, step)
+    checkpoint = stage.set(shape, step)
     rig = stage.rig
     possible: dict[str, list[str]] = {}
 
@@ -430,6 +439,8 @@ def deeds(stage: Stage, step: str) -> dict[str, list[str]]:
 
 def names(stage: Stage, *, long: bool) -> Iterator[str]:
     """Every case there is."""
+    from tests.sandbox import streamed
+
     for shape in SHAPES:
         family = "real" if shape == MAIN_SHAPE else f"kill:{shape}"
         for step in STEPS:
@@ -464,4 +475,5 @@ def names(stage: Stage, *, long: bool) -> Iterator[str]:
                     yield from (
                         f"double:{MAIN_SHAPE}:{step}:{point}@{action}:{second}:{recovery}" for recovery in RECOVERIES
                     )
+    yield from streamed.names(stage, long=long)
     yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))

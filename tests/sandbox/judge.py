@@ -10,6 +10,7 @@ from cellmove.move import State
 from cellmove.sandbox import compute
 from cellmove.sandbox.store import Cloud
 from lab import oracle
+from tests.sandbox import judge_disks
 from tests.sandbox.picture import picture
 from tests.sandbox.rig import Outcome, Rig
 
@@ -52,6 +53,7 @@ def violations(rig: Rig, scene: Scene, outcomes: list[Outcome], *, once_more: bo
     if picture(rig.cloud, scene.bystander) != scene.bystander_before:
         changed = oracle.compare(scene.bystander_before, picture(rig.cloud, scene.bystander))
         found.append(f"the bystander was changed: {changed}")
+    found += judge_disks.problems(rig.cloud, scene.bystander, lives=scene.host)
     found += [f"an effect that the journal did not know of before: {text}" for text in rig.taps.unannounced]
     return [*found, *_once_more(rig, move.id)] if once_more else found
 
@@ -66,7 +68,8 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
         usage = {scene.host: 1}
     elif state is State.CONFIRMED:
         there = oracle.problems(shot, cell="cell2", host=target or "c2-host1", flavor=scene.new_flavor, status=settled)
-        found = [*there, *oracle.compare(scene.before, shot, moved=True, resized=True)]
+        resized = scene.new_flavor != scene.flavor
+        found = [*there, *oracle.compare(scene.before, shot, moved=True, resized=resized)]
         usage = {target: 1}
     elif state is State.FINISHED:
         found = oracle.problems(
@@ -85,6 +88,7 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
         disk = rig.cloud.world.disks.get(home_host, {}).get(scene.server, {}).get("disk")
         if disk != scene.disk:
             found.append(f"the disk on {home_host} is {disk}")
+    found += _files(rig, scene, state, target)
     for cell in ("cell1", "cell2"):
         if rig.cloud.rows(cell, "instance_system_metadata", instance_uuid=scene.server, key="cellmove"):
             found.append(f"{cell}: our mark is left")
@@ -93,6 +97,13 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
         if event["finish_time"] is None:
             found.append(f"{home}: the event {event['event']} is left open")
     return found
+
+
+def _files(rig: Rig, scene: Scene, state: State, target: str) -> list[str]:
+    """What is wrong with the server's disks, where they are files."""
+    home = state in (State.ROLLED_BACK, State.REVERTED)
+    kept = scene.host if state is State.FINISHED else ""
+    return judge_disks.problems(rig.cloud, scene.server, lives=scene.host if home else target, kept=kept)
 
 
 def _claimed_twice(rig: Rig, server: str) -> set[str]:
@@ -193,12 +204,13 @@ def after_meddling(rig: Rig, scene: Scene, outcomes: list[Outcome], what: str) -
     )  # fmt: skip
     # A volume that came or went after the switch has nothing at the source to go back to.
     late = what in ("attach", "detach") and state is State.FINISHED
+    found += _files(rig, scene, state, target)
     return found + [words for words in wrong if not (late and words.startswith("volume "))]
 
 
 def _gone(rig: Rig, server: str) -> list[str]:
     """A server that its owner deleted: nothing of it is left anywhere."""
-    world, found = rig.cloud.world, []
+    world, found = rig.cloud.world, judge_disks.problems(rig.cloud, server)
     for host in world.guests:
         found += [f"a guest is left on {host}"] if server in world.guests[host] else []
         found += [f"a disk is left on {host}"] if server in world.disks[host] else []

@@ -15,11 +15,15 @@ from typing import Any
 from cellmove.move import Move
 from cellmove.sandbox.process import start
 from cellmove.sandbox.store import Cloud
+from tests.sandbox.hosts import Pieces, copy_files, make_ssh, put_files_back
 from tests.sandbox.judge import Scene
 from tests.sandbox.picture import picture
 from tests.sandbox.place import FORKS, run_command
 from tests.sandbox.rig import Outcome, Taps, copy_databases, newest_move, put_databases_back, shared_memory
 from tests.sandbox.stage import BEFORE
+
+Saved = tuple[dict[str, Any], dict[str, bytes], bytes, dict[str, Pieces]]
+"""World, databases, journal and disks."""
 
 
 def killed_command(where: str, arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
@@ -33,10 +37,13 @@ def killed_command(where: str, arguments: list[str], environment: dict[str, str]
 class ProcessRig:
     """The cloud as a process, and a command a process: what :class:`tests.sandbox.rig.Rig` is in one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, disks: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cellmove-processes-", dir=shared_memory()))
-        self.process = start(self.folder / "cloud")
+        self.process = start(self.folder / "cloud", disks=disks)
         self.environment = self.process.environment | {"CELLMOVE_JOURNAL": str(self.folder / "journal.db")}
+        self.shelf = self.folder / "cloud" / "disks" if disks else None
+        if self.shelf is not None:
+            self.environment |= make_ssh(self.folder / "ssh", self.shelf).environment
         self.taps = Taps()
 
     @property
@@ -77,15 +84,18 @@ class ProcessRig:
         """Not here: the cloud is at work all the time."""
         time.sleep(0.1)
 
-    def save(self) -> tuple[dict[str, Any], dict[str, bytes], bytes]:
-        """World, databases and journal."""
+    def save(self) -> Saved:
+        """World, databases, journal and disks."""
         databases = copy_databases((self.folder / "cloud").glob("*.db"))
         journal = self.folder / "journal.db"
-        return asdict(self.cloud.world), databases, journal.read_bytes() if journal.exists() else b""
+        files = copy_files(self.shelf) if self.shelf is not None else {}
+        return asdict(self.cloud.world), databases, journal.read_bytes() if journal.exists() else b"", files
 
-    def restore(self, saved: tuple[dict[str, Any], dict[str, bytes], bytes]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Put everything back; the services report themselves alive at once."""
-        world, databases, journal = saved
+        world, databases, journal, files = saved
+        if self.shelf is not None:
+            put_files_back(self.shelf, files)
         put_databases_back(self.folder / "cloud", databases)
         self.process.control("world", **world)
         for path in self.folder.glob("journal.db*"):
@@ -97,8 +107,9 @@ class ProcessRig:
 class ProcessStage:
     """Like :class:`tests.sandbox.stage.Stage`, for one shape."""
 
-    def __init__(self) -> None:
-        self.rig = ProcessRig()
+    def __init__(self, *, streamed: bool = False) -> None:
+        self.rig = ProcessRig(disks=streamed)
+        self.transfer = "stream" if streamed else "image"
         self.scene: Scene | None = None
         self.made: dict[str, tuple[Any, str]] = {}
 
@@ -113,7 +124,7 @@ class ProcessStage:
                 self._must(previous[0], move)
             else:
                 self.rig.restore(self.made["home"][0])
-                self._must("plan", scene.server, "m1.small", "--cell", "cell2")
+                self._must("plan", scene.server, "m1.small", "--cell", "cell2", "--transfer", self.transfer)
             self.made[key] = (self.rig.save(), self.rig.move().id)
         saved, move = self.made[key]
         self.rig.restore(saved)

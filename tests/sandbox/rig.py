@@ -37,9 +37,11 @@ from cellmove.hosts import compute as calls_to_computes
 from cellmove.journal import open_journal
 from cellmove.move import Entry, Move, Phase, State, Step
 from cellmove.sandbox import __main__ as process
-from cellmove.sandbox import buses, rest, seed
+from cellmove.sandbox import buses, disks, rest, seed
 from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Cloud, Refusal, files
+from tests.sandbox import wires
+from tests.sandbox.hosts import Pieces, copy_files, make_ssh, put_files_back
 
 
 def _share_compiled_statements() -> None:
@@ -93,7 +95,7 @@ class Outcome:
 class Seen:
     """One outgoing call, as the taps see it.
 
-    :param kind: ``http``, ``sql`` or ``rpc``
+    :param kind: ``http``, ``sql``, ``rpc`` or ``wire``
     """
 
     number: int
@@ -104,13 +106,17 @@ class Seen:
 
 @dataclass
 class Snapshot:
-    """Everything that there is: the world, the databases, the journal and the time."""
+    """Everything that there is: the world, the databases, the journal and the time.
+
+    :param files: the hosts' disks; None where disks are no files
+    """
 
     world: bytes
     databases: dict[str, bytes]
     journal: bytes
     seconds: float
     ids: int
+    files: dict[str, Pieces] | None
 
 
 Tap = Callable[[Seen], str]
@@ -180,12 +186,16 @@ class Rig:
         self.working: list[tuple[Call, Work]] = []
         self.without_intent = ""
         self.cloud = Cloud(files(self.folder), lambda: self._utc().replace(tzinfo=None, microsecond=0))
+        self.instances = disks.Instances(self.folder / "disks", alike=True)
+        self.ssh = make_ssh(self.folder / "ssh", self.instances.folder)
+        self.cloud.instances = self.instances
         seed.make_cloud(self.cloud, BASE.replace("http://", "sandbox://") + "/bus")
         self.app = rest.make_app(self.cloud, BASE)
         self.hold: buses.Hold | None = None
         rest.add_bus(self.app, self.cloud, lambda: 0.0)
-        environment = process.write_configuration(self.folder, BASE, files(self.folder))
-        self.settings = settings_module.load({}, environment | {"CELLMOVE_JOURNAL": str(self.folder / "journal.db")})
+        environment = process.write_configuration(self.folder, BASE, files(self.folder), self.instances)
+        own = {"CELLMOVE_JOURNAL": str(self.folder / "journal.db"), "CELLMOVE_TRANSFER": "image"}
+        self.settings = settings_module.load({}, environment | own)
         self.clock = Clock(
             utc_now=self._utc, monotonic=lambda: self.seconds, sleep=self.sleep, new_uuid=self._uuid,
             new_token=lambda: self._uuid()[:6],
@@ -194,6 +204,7 @@ class Rig:
         _share_compiled_statements()
         calls_over_buses.FRESH = 0.0  # by the real clock, which nothing here goes by: every knock is a call of its own
         requests.adapters.HTTPAdapter.send = self._http  # type: ignore[method-assign,assignment]
+        wires.tap(self)
         self._environment = environment
         self.gateway = self._open_gateway()
 
@@ -236,7 +247,7 @@ class Rig:
         journal = self.folder / "journal.db"
         return Snapshot(
             pickle.dumps(self.cloud.world), databases, journal.read_bytes() if journal.exists() else b"",
-            self.seconds, self.ids,
+            self.seconds, self.ids, copy_files(self.instances.folder) if self.cloud.instances else None,
         )  # fmt: skip
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -245,6 +256,9 @@ class Rig:
         self.cloud.world = pickle.loads(snapshot.world)  # noqa: S301 - our own
         self.seconds, self.ids, self.beaten = snapshot.seconds, snapshot.ids, snapshot.seconds
         put_databases_back(self.folder, snapshot.databases)
+        self.cloud.instances = self.instances if snapshot.files is not None else None
+        if snapshot.files is not None:
+            put_files_back(self.instances.folder, snapshot.files)
         for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
             (self.folder / name).unlink(missing_ok=True)
         if snapshot.journal:
@@ -257,6 +271,7 @@ class Rig:
 
         gateway = Gateway(self.settings)
         os.environ.update({name: value for name, value in self._environment.items() if name.startswith("OS_")})
+        os.environ.update(self.ssh.environment)
         for engine in (gateway.api_engine, *(gateway.database(cell).engine for cell in gateway.cells)):
             self._tap_database(engine)
         _ = gateway.admin, gateway.service, gateway.api_bus, [gateway.bus(cell) for cell in gateway.cells]
@@ -325,15 +340,20 @@ class Rig:
         return Outcome(command, code, error.message, error.state, error.next_command, effects, failed_calls)
 
     def _verb(self, session: sessions.Session, verb: str, what: str, more: tuple[str, ...]) -> None:
+        transfer = more[more.index("--transfer") + 1] if "--transfer" in more else None
         if verb in ("resize", "migrate"):
             flavor = more[0] if verb == "resize" else None
-            report = planning.move_for(session, what, flavor, host=None, cell="cell2", force_locked=False)
+            report = planning.move_for(
+                session, what, flavor, host=None, cell="cell2", force_locked=False, transfer=transfer
+            )
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
             sessions.run_to_finish(session, report.move, confirm="--confirm" in more)
         elif verb == "plan":
-            flavor = more[0] if more else None
-            report = planning.plan(session, what, flavor, host=None, cell="cell2", force_locked=False, open_move=True)
+            flavor = more[0] if more and not more[0].startswith("--") else None
+            report = planning.plan(
+                session, what, flavor, host=None, cell="cell2", force_locked=False, open_move=True, transfer=transfer
+            )
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
         elif verb == "show":
@@ -355,7 +375,7 @@ class Rig:
 
     # taps
 
-    def _see(self, kind: str, text: str, *, writes: bool) -> str:
+    def see(self, kind: str, text: str, *, writes: bool) -> str:
         seen = Seen(next(self.taps.numbers), kind, text, writes)
         self.taps.calls.append(seen)
         wrong = self.taps.on_call(seen)
@@ -386,7 +406,7 @@ class Rig:
                 if writes:
                     self._effect(f"{name} {words}")
                 return
-            wrong = self._see("sql", f"{name} {words}", writes=writes)
+            wrong = self.see("sql", f"{name} {words}", writes=writes)
             ends[connection] = wrong
             if wrong == "refused":
                 raise exc.OperationalError(statement, {}, DriverError(2003, "Can't connect to the server"))
@@ -424,7 +444,7 @@ class Rig:
         writes = message["method"] not in reading if is_call else request.method not in ("GET", "HEAD")
         if path.startswith("/identity"):
             return self._answer(request, path, raw)
-        wrong = self._see("rpc" if is_call else "http", text, writes=writes)
+        wrong = self.see("rpc" if is_call else "http", text, writes=writes)
         if wrong == "refused":
             raise requests.ConnectTimeout("refused", request=request)
         if wrong == "timeout":

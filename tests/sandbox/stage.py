@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellmove.sandbox import seed
+from cellmove.sandbox import disks, seed
 from tests.sandbox.judge import Scene
 from tests.sandbox.picture import picture
 from tests.sandbox.rig import Rig, Snapshot
@@ -22,10 +22,21 @@ SHAPES = {
 }
 """Names of shapes: backing, state, and with or without two ports and two volumes."""
 
+STREAMED = {"stream-active-full": (False, True, "full"), "stream-stopped-bare": (False, False, "bare")}
+"""Servers whose disks are files, and are streamed. The first one is resized to a host that does not have its image yet, the
+second one is migrated to one that has."""
+
 STEPS = ("prep-dest", "prep-source", "finish", "confirm", "revert")
 
 BEFORE = {"prep-dest": (), "prep-source": STEPS[:1], "finish": STEPS[:2], "confirm": STEPS[:3], "revert": STEPS[:3]}
 """What has to be done before a step."""
+
+
+def plan_words(shape: str, server: str) -> tuple[str, ...]:
+    """The command that plans the move of a server of a shape."""
+    if shape in STREAMED:
+        return ("plan", server, *(() if shape == "stream-stopped-bare" else ("m1.small",)), "--transfer", "stream")
+    return "plan", server, "m1.small"
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,13 @@ class Stage:
 
         return ProcessStage()
 
+    @functools.cached_property
+    def streaming(self) -> ProcessStage:
+        """The same for a server whose disks are streamed."""
+        from tests.sandbox.processes import ProcessStage
+
+        return ProcessStage(streamed=True)
+
     def set(self, shape: str, step: str) -> Checkpoint:
         """Put everything as it is before a step; "home" is before the plan."""
         checkpoint = self.checkpoint(shape, step)
@@ -71,19 +89,24 @@ class Stage:
     def _make(self, shape: str, step: str) -> Checkpoint:
         rig = self.rig
         if step == "home":
-            volume_backed, active, extras = SHAPES[shape]
+            volume_backed, active, extras = {**SHAPES, **STREAMED}[shape]
             rig.restore(self.empty)
+            rig.cloud.instances = rig.instances if shape in STREAMED else None
             many = {"ports": 2, "volumes": 2} if extras == "full" else {"ports": 0, "volumes": 0}
             server = seed.boot(rig.cloud, "web", volume_backed=volume_backed, active=active, **many)
             other = seed.boot(rig.cloud, "other", ports=1, volumes=1)
             rig.cloud.world.history.append({"what": "the show begins"})
             disk = "" if volume_backed else rig.cloud.world.disks["c1-host1"][server]["disk"]
-            scene = Scene(server, other, active, picture(rig.cloud, server), picture(rig.cloud, other), disk)
+            if shape == "stream-stopped-bare":
+                disks.add_base(rig.cloud, "c2-host1", seed.IMAGE)
+            grown = "m1.tiny" if shape == "stream-stopped-bare" else "m1.small"
+            scene = Scene(
+                server, other, active, picture(rig.cloud, server), picture(rig.cloud, other), disk, new_flavor=grown
+            )
             return Checkpoint(scene, rig.save(), "")
         previous = ("home", *BEFORE[step])[-1]
         before = self.set(shape, previous)
-        command = ("plan", before.scene.server, "m1.small") if previous == "home" else (previous, before.move)
-        outcome = rig.run(*command)
+        outcome = rig.run(*(plan_words(shape, before.scene.server) if previous == "home" else (previous, before.move)))
         if outcome.code:
             raise AssertionError(outcome.text)
         return Checkpoint(before.scene, rig.save(), rig.move().id)

@@ -121,8 +121,8 @@ class Fake:
         self._asked("run_step", move.id, step)
         return a_move(State.DEST_PREPARED)
 
-    def run_to_finish(self, _session: Any, move: Move, *, confirm: bool) -> Move:
-        self._asked("run_to_finish", move.id, confirm)
+    def run_to_finish(self, _session: Any, move: Move, *, confirm: bool, hold: Any) -> Move:
+        self._asked("run_to_finish", move.id, confirm, *([hold] if hold else []))
         return a_move(State.CONFIRMED if confirm else State.FINISHED)
 
     def resume(self, _session: Any, move: Move, *, host_restarted: bool) -> Move:
@@ -177,6 +177,7 @@ def test_plan(fake: Fake) -> None:
     assert result.exit_code == 0
     how = {
         "host": None, "cell": "cell2", "force_locked": True, "max_hosts": None, "accept_loss": (), "open_move": True,
+        "transfer": None, "bwlimit": None,
     }  # fmt: skip
     assert fake.asked == [("plan", "web-1", "m1.large", how)]
     assert "next  cellmove resume m1" in result.stdout  # its first action is done
@@ -236,6 +237,8 @@ def test_resize_and_migrate_run_to_the_end(fake: Fake, confirm: bool) -> None:
         "force_locked": False,
         "max_hosts": None,
         "accept_loss": (),
+        "transfer": None,
+        "bwlimit": None,
         "confirm": confirm,
     }
     assert fake.asked == [

@@ -1,0 +1,86 @@
+"""How a server's disks will travel, as far as ``plan`` can know it: the hosts are looked at, nothing is written.
+
+The target host is chosen later; what speaks against it is seen then (:mod:`cellmove.steps.stream`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from cellmove.errors import CallError
+from cellmove.steps.disk_survey import Survey, survey_source, survey_target
+from cellmove.transfer import IMAGE, STREAM, Ssh, destination
+
+if TYPE_CHECKING:
+    from cellmove.gateway import Gateway
+    from cellmove.picture import Picture
+
+FLOOR = 3.0
+"""Seconds that a guest is down whatever its size: stopped here, started there."""
+
+RATE = 400 << 20
+"""Bytes a second of a disk that are read at the source and then at the target while the guest is down."""
+
+NOT_CONFIGURED = "hosts are not reached by ssh (there is no table [ssh] in config.toml)"
+
+
+def with_disks(gateway: Gateway, picture: Picture, wish: str, bwlimit: int) -> Picture:
+    """Add what the source host, and the target host if it was named, have to say.
+
+    :param wish: one of :data:`cellmove.transfer.TRANSFERS`
+    :param bwlimit: bytes a second; 0: none
+    """
+    picture = dataclasses.replace(picture, transfer_wish=wish, bwlimit=bwlimit)
+    if picture.is_volume_backed or wish == IMAGE:
+        return picture
+    ssh = gateway.settings.ssh
+    survey = Survey(hindrances=(NOT_CONFIGURED,)) if ssh is None else _survey(ssh, picture)
+    return dataclasses.replace(picture, survey=survey)
+
+
+def _survey(ssh: Ssh, picture: Picture) -> Survey:
+    from cellmove.hosts.disk_link import connect
+
+    server, wanted = picture.instance, picture.wanted_host
+    try:
+        with connect(destination(ssh, server.host), "plan") as source:
+            survey = survey_source(source, server.uuid, server.image_ref)
+            if survey.hindrances or not wanted:
+                return survey
+            with connect(destination(ssh, wanted), "plan") as target:
+                return dataclasses.replace(survey, hindrances=survey_target(target, source, server.uuid, survey))
+    except CallError as error:
+        return Survey(hindrances=(str(error),))
+
+
+def disk_facts(picture: Picture) -> dict[str, Any]:
+    """What of it becomes part of the move's plan."""
+    from cellmove.checks.baggage import carried
+
+    return {
+        "transfer": picture.transfer,
+        "transfer_wish": picture.transfer_wish,
+        "only_streamed": carried(picture),
+        "bwlimit": picture.bwlimit,
+    }
+
+
+def disk_summary(picture: Picture) -> dict[str, Any]:
+    """What of it a person is shown."""
+    survey = picture.survey
+    found: dict[str, Any] = {
+        "transfer": picture.transfer,
+        "transfer_why": "; ".join(survey.hindrances) if survey else "",
+    }
+    if picture.transfer == STREAM and survey is not None:
+        found |= {
+            "disks": [{"name": disk.name, "mib": disk.allocated >> 20} for disk in survey.disks],
+            "downtime_seconds": round(downtime(survey)) if picture.instance.vm_state == "active" else 0,
+        }
+    return found
+
+
+def downtime(survey: Survey) -> float:
+    """Seconds that the guest is expected to be down: a rough figure, of disks that are not written to faster than sent."""
+    return FLOOR + survey.allocated / RATE
