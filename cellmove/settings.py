@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from cellmove.errors import Usage
 from cellmove.policy import Policy, read_policy
-from cellmove.transfer import AUTO, TRANSFERS, Ssh, read_rate, read_ssh
+from cellmove.transfer import AUTO, Ssh, read_bwlimit, read_ssh, read_transfer
 
 Sections = dict[str, dict[str, str]]
 
@@ -219,8 +219,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         connect_timeout=seconds("connect_timeout", "", "", 5),
         disk_stores=disk_stores,
         disk_stores_between=between,
-        transfer=_transfer(choose("transfer")),
-        bwlimit=_bwlimit(choose("bwlimit")),
+        transfer=read_transfer(choose("transfer")),
+        bwlimit=read_bwlimit(choose("bwlimit")),
         ssh=read_ssh(config.get("ssh"), str(file)),
         policy=read_policy(config.get("policy", {}), str(file)),
         notifications=_notifications(conf),
@@ -305,20 +305,6 @@ def _disk_stores(chosen: Any, file: Path) -> tuple[str, dict[frozenset[str], str
 def disk_store_between(settings: Settings, cell: str, other: str) -> str:
     """Whether the computes of two cells, by their names, share a store for local disks, as far as was said."""
     return settings.disk_stores_between.get(frozenset((cell, other)), settings.disk_stores)
-
-
-def _transfer(chosen: Any) -> str:
-    word = str(chosen or AUTO)
-    if word not in TRANSFERS:
-        raise Usage(f"transfer is one of {', '.join(TRANSFERS)}, not {word!r}")
-    return word
-
-
-def _bwlimit(chosen: Any) -> int:
-    try:
-        return read_rate(str(chosen)) if chosen else 0
-    except ValueError as error:
-        raise Usage(f"bwlimit: {error}") from None
 
 
 def _nova_conf_paths(

@@ -117,6 +117,28 @@ def destination(ssh: Ssh, host: str) -> Destination:
     )
 
 
+def read_transfer(chosen: Any) -> str:
+    """How disks travel, as it was set; ``auto`` where it was not.
+
+    :raises Usage: there is no such way
+    """
+    word = str(chosen or AUTO)
+    if word not in TRANSFERS:
+        raise Usage(f"transfer is one of {', '.join(TRANSFERS)}, not {word!r}")
+    return word
+
+
+def read_bwlimit(chosen: Any) -> int:
+    """Bytes a second, as it was set; 0 where it was not.
+
+    :raises Usage: it is no rate
+    """
+    try:
+        return read_rate(str(chosen)) if chosen else 0
+    except ValueError as error:
+        raise Usage(f"bwlimit: {error}") from None
+
+
 def read_rate(text: str) -> int:
     """Bytes a second, of a number with an optional unit: ``50M``, ``800k``, ``1.5G`` (1024 each).
 
