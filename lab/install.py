@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 from lab.layout import LabError
 
@@ -32,7 +33,9 @@ KVM_PROGRAMS = {
     # libvirt-python is only to be had as source.
     "libvirt-dev": ("/usr/include/libvirt/libvirt.h",),
     "gcc": ("/usr/bin/gcc",),
+    "libc6-dev": ("/usr/include/stdio.h",),
     "pkg-config": ("/usr/bin/pkg-config",),
+    "python3-dev": (os.path.join(sysconfig.get_path("include"), "Python.h"),),
 }
 
 # What tests/sandbox looks at pages with; any of the programs will do.
