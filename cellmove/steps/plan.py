@@ -110,7 +110,7 @@ def gather(
     if picture.is_complete:
         _check_names(picture, accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
-    command = command_line(server, flavor, host, cell, force_locked, accept_loss)
+    command = command_line(server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss)
     facts = plan_facts(picture, source, command) if source else {}
     return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
 
