@@ -398,6 +398,14 @@ def is_terminal(stream: TextIO) -> bool:
         return False
 
 
+def is_one_place(one: TextIO, other: TextIO) -> bool:
+    """Whether what is written to two streams is read in one place: a terminal, cron's mail, a log."""
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+
+
 def write(stream: TextIO, text: str) -> None:
     """Write and flush; a reader that has gone away is no error of ours."""
     try:

@@ -25,7 +25,7 @@ HEADINGS = {
     "--dry-run": "What to do",
     "--include": "Which servers",
     "--to": "Where to",
-    "--parallel": "How many at once, over all runs that empty this cell",
+    "--parallel": "How many at once",
     "--window": "When to begin with servers, by this machine's clock; what was begun is always finished",
     "--probe": "When a server has arrived",
     "--yes": "Options",
@@ -41,7 +41,7 @@ def _number(name: str, what: str, default: int | None = 0) -> Callable[[Any], An
 def wish_options(function: Any) -> Any:
     """Everything that can be asked of a drain, in the order in which its help shows it."""
     decorators = (
-        click.option("--no-cordon", is_flag=True, help="Leave the cell that is emptied open to new servers."),
+        click.option("--no-cordon", is_flag=True, help="Leave the cell that is emptied open to new servers, until a run without this."),
         click.option("--include", multiple=True, metavar="KIND=PATTERN",
                      help="Only servers that match. KIND is project, flavor, host, tag, name or state; PATTERN may hold * and ?. "
                      "May be given more than once: one of each kind has to match."),
@@ -59,10 +59,10 @@ def wish_options(function: Any) -> Any:
         click.option("--min-free", type=click.FloatRange(0, 99), default=0, metavar="PERCENT",
                      help="Keep so much of the vCPUs, the memory and the disk of each target cell free. Default: 0."),
         _number("--max-hosts", "Try at most N of the hosts that the scheduler offers for a server. Default: all of them."),
-        _number("--parallel", "Servers under way. Default: 1.", 1),
-        _number("--per-source-host", "Of these at most N from one host. Default: no limit."),
-        _number("--per-target-host", "Of these at most N to one host. Default: no limit."),
-        _number("--per-project", "Of these at most N of one project. Default: no limit."),
+        _number("--parallel", "Servers under way in this run. Default: 1.", 1),
+        _number("--per-source-host", "At most N from one host, over all runs that empty this cell. Default: no limit."),
+        _number("--per-target-host", "At most N to one host, over all runs that empty this cell. Default: no limit."),
+        _number("--per-project", "At most N of one project, over all runs that empty this cell. Default: no limit."),
         click.option("--window", default="", metavar="HH:MM-HH:MM", help="Only between these times; it may go over midnight."),
         click.option("--days", default="", metavar="DAYS",
                      help="Only on these days: mon-fri, or sat,sun. A night belongs to the day on which it begins."),
@@ -174,12 +174,14 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
             ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
     if not ended.is_new and not sys.stdout.isatty():
         return  # cron has nothing to mail; a person is told how to delete the cell
+    from cellmove.console import is_one_place
     from cellmove.drain import ending
     from cellmove.drain.show import draw_ended, ended_document
 
     if options.form != "json":
         answer(options, ended_document(ended), draw_ended)
-    error = ending.verdict(ended, command)
+    told = options.form not in ("json", "value") and is_one_place(sys.stdout, sys.stderr)
+    error = ending.verdict(ended, command, told=told)
     if error is not None:
         raise error
 
@@ -328,8 +330,9 @@ def resume(options: Options, cell: str | None) -> None:
 def abort(options: Options, cell: str | None) -> None:
     """Begin with no more servers, finish what is under way, and open the cell to new servers again.
 
-    CELL is a name or UUID. Servers that were moved stay where they are. What was closed to new servers
-    before stays closed. While a run is at work, that run opens the cell when it ends.
+    CELL is a name or UUID. Servers that were moved stay where they are; those that are not confirmed yet
+    stay in VERIFY_RESIZE, and no soak is waited for. What was closed to new servers before stays closed.
+    While a run is at work, that run opens the cell when it ends.
 
     \b
     Example:

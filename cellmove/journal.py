@@ -176,6 +176,13 @@ class Journal:
             seal.change(connection, self.moves, {"id": move_id}, values)
         return self._known(move_id)
 
+    def set_plan(self, move_id: str, plan: Mapping[str, Any], state: State) -> Move:
+        """Record that more is meant to be done than a move's plan said so far, and where it stands with that."""
+        values = {"plan": json.dumps(dict(plan)), "state": state.value, "updated_at": self.now()}
+        with self._writing() as connection:
+            seal.change(connection, self.moves, {"id": move_id}, values)
+        return self._known(move_id)
+
     def set_aim(self, move_id: str, aim: str) -> Move:
         """Record to which state a whole run is to bring the move, so that ``resume`` goes on to it."""
         with self._writing() as connection:

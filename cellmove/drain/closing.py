@@ -45,6 +45,18 @@ def close(session: Session, record: Move, hear: Observer, again: str) -> Move:
         return run_step(_runner(session, record, hear), record, Step.CORDON, undo_whole_move=True)
 
 
+def is_to_be_closed(session: Session, record: Move, source: Cell) -> Move:
+    """Have a cell closed that this drain left open so far (``--no-cordon``): what that takes stands in its record then.
+
+    :returns: the record as it is now; nothing is closed yet
+    """
+    with _alone(session, record) as record:
+        if record.plan["closes_cell"] or record.state is not State.DRAINING:
+            return record
+        more = cordon.plan_of(source.uuid, open_hosts(session, source), closes_cell=True)
+        return session.journal.set_plan(record.id, {**record.plan, **more}, State.CORDONING)
+
+
 def reopen(session: Session, record: Move, hear: Observer) -> Move:
     """Open the cell again, as far as it was this drain that closed it."""
     with _alone(session, record) as record, _about_the_cell(record, f"cellmove drain abort {record.server_name}"):

@@ -23,6 +23,7 @@ from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, from_document, to_document
 from cellmove.errors import CallError, Interrupted, JournalLost, Locked, Refused, Stopped, Unreachable, Usage
+from cellmove.events import Event, EventKind
 from cellmove.locks import server_lock
 from cellmove.move import DRAIN, Move, State
 from cellmove.pipeline import facts_of
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.drain.happening import Watcher
     from cellmove.drain.plan import DrainPlan
-    from cellmove.events import Event
     from cellmove.session import Session
 
 COMMAND = "command"
@@ -126,13 +126,17 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         if not plan.items and not unfinished:
             ended = _nothing_left(session, source, record)
         elif closed and not unfinished:
-            ended = Ended(record, source.name, closed, tuple(plans.tasks(plan)), None)
+            ended = Ended(record, source.name, closed, tuple(_earlier(session, record, plan)), None)
         elif record is None and not plan.movable:
             ended = endings.looked_at(session, source, Ended(None, source.name, "", tuple(plans.tasks(plan)), None))
         else:
             if plan.movable or unfinished:
                 permission.ask(session, _question(plan, source, wish), again)
-            record = record or _open(session, source, cordons=cordons, again=again)
+            if record is None:
+                record = _open(session, source, cordons=cordons, again=again)
+            elif cordons:
+                with sessions.before_anything_is_written():
+                    record = closing.is_to_be_closed(session, record, source)
 
             def make(queue: Queue, began: float) -> run.Shift:
                 hosts = tuple(host for each in plan.rooms for host in each.hosts)
@@ -171,6 +175,12 @@ def _run(
         with suppress(Unreachable):  # then its leases run out by themselves
             queue.leave()
     if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
+        for task in _unsoaked(session, queue):
+            _tell(
+                session, show, source, Kind.SERVER_MOVED, server_id=task.server_id, server_name=task.name,
+                move_id=task.move_id, host=task.host, target_host=task.target_host, disk_gb=task.disk_gb,
+                reason=task.reason, next_command=task.next_command,
+            )  # fmt: skip
         record = closing.reopen(session, record, show.hear)
         if record.plan["closes_cell"]:
             _tell(session, show, source, Kind.REOPENED)
@@ -189,6 +199,14 @@ def _to_be_gone_on_with(again: str) -> Iterator[None]:
         raise Stopped(
             error.message, state="what was begun stands in the journal, as far as it could be written", next_command=again
         ) from None  # fmt: skip
+
+
+def _earlier(session: Session, record: Move | None, plan: DrainPlan) -> list[Task]:
+    """The servers of the cell as they were seen just now, and before them those that left it in earlier runs."""
+    there = plans.tasks(plan)
+    known = {task.server_id for task in there}
+    past = _queue(session, record).tasks(Stage.MOVED, Stage.GONE) if record is not None else []
+    return [*(task for task in past if task.server_id not in known), *there]
 
 
 def _unfinished(session: Session, record: Move, plan: DrainPlan) -> list[Task]:
@@ -319,7 +337,7 @@ def status(session: Session, record: Move) -> dict[str, Any]:
     """Where a drain stands, as plain JSON. Only reads the journal."""
     queue = _queue(session, record)
     now = session.clock.utc_now().timestamp()
-    tasks, runs = queue.tasks(), queue.others(now)
+    tasks, runs = queue.tasks(), [each for each in queue.others(now) if not _is_dead(each)]
     return {
         "schema_version": 1,
         "drain": record.id,
@@ -390,7 +408,21 @@ def abort(session: Session, record: Move, show: Show) -> Move:
                 queue.bury()
         except Locked:
             return record
+    for task in _unsoaked(session, queue):
+        show.hear(Event(EventKind.NOTE, task.move_id, task.name, text=f"{task.reason}: {task.next_command}"))
     return closing.reopen(session, record, show.hear)
+
+
+def _unsoaked(session: Session, queue: Queue) -> list[Task]:
+    """Let go of the servers that wait to be confirmed: the drain is over, and they stay in VERIFY_RESIZE."""
+    waiting, now = queue.tasks(Stage.SOAKING), session.clock.utc_now().timestamp()
+    for task in waiting:
+        queue.put(
+            task.server_id, Stage.MOVED, now, reason="in VERIFY_RESIZE, as the drain was aborted",
+            next_command=f"cellmove confirm {task.move_id}",
+        )  # fmt: skip
+    left = {task.server_id for task in waiting}
+    return [task for task in queue.tasks(Stage.MOVED) if task.server_id in left]
 
 
 def _require_open(record: Move) -> None:
@@ -431,6 +463,20 @@ def story(session: Session, record: Move) -> Story:
 def _queue(session: Session, record: Move) -> Queue:
     worker = f"{socket.gethostname()}:{os.getpid()}:{session.clock.new_token()}"
     return Queue(session.journal, record.id, worker)
+
+
+def _is_dead(worker: str) -> bool:
+    """Whether a run of this machine has ended, although its leases have not run out."""
+    machine, pid, _token = worker.rsplit(":", 2)
+    if machine != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's
+        return False
+    return False
 
 
 def _counts(queue: Queue) -> dict[str, int]:

@@ -85,10 +85,11 @@ def document(ended: Ended) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def verdict(ended: Ended, again: str) -> CellmoveError | None:
+def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | None:
     """The consequence that makes the exit code of what a run came to; None when all servers were moved.
 
     :param again: the command, to be typed again
+    :param told: whoever reads it has read already what became of each server
     """
     waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
     bad, kept = ended.named(*TROUBLED), ended.named(Stage.SKIPPED, Stage.REFUSED)
@@ -106,8 +107,8 @@ def verdict(ended: Ended, again: str) -> CellmoveError | None:
         return None
     parts = [f"{_servers(bad)} of {ended.cell} failed"] if bad else []
     parts += [f"{_servers(kept)} {'was' if len(kept) == 1 else 'were'} left in {ended.cell}"] if kept else []
-    said = [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
-    more = len(bad) + len(kept) - len(said)
+    said = [] if told else [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
+    more = 0 if told else len(bad) + len(kept) - len(said)
     said += [f"and {more} more: cellmove drain status {ended.cell}"] if more else []
     commands = [task.next_command for task in (*bad, *kept) if task.next_command]
     return SomeFailed(

@@ -79,7 +79,7 @@ def document(happening: Happening) -> dict[str, Any]:
         "step": happening.step or None,
         "source_host": happening.host or None,
         "target_host": happening.target_host or None,
-        "disk_gb": happening.disk_gb,
+        "disk_gib": happening.disk_gb,
         "seconds": round(happening.seconds, 3),
         "reason": happening.reason or None,
         "next": happening.next_command or None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.drain.item import Census, Item, Stage, Task, Verdict
 from cellmove.drain.story import draw_servers
-from cellmove.drain.wish import Wish
+from cellmove.drain.wish import Wish, look_again
 
 if TYPE_CHECKING:
     from cellmove.drain.room import Room
@@ -101,7 +101,9 @@ def tasks(plan: DrainPlan) -> list[Task]:
             stage=stages[item.verdict],
             code="" if item.verdict is Verdict.MOVABLE else ",".join(item.codes)[:64],
             reason="" if item.verdict is Verdict.MOVABLE else "; ".join(item.reasons),
-            next_command=f"cellmove plan {item.server_id} --dry-run" if item.verdict is Verdict.REFUSED else "",
+            next_command=look_again(plan.wish, item.server_id, item.new_flavor)
+            if item.verdict is Verdict.REFUSED
+            else "",
         )
         for position, item in enumerate(plan.items)
     ]
@@ -123,7 +125,7 @@ def document(plan: DrainPlan, again: str) -> dict[str, Any]:
         "totals": {
             "servers": len(plan.items),
             **{verdict.value: sum(item.verdict is verdict for item in plan.items) for verdict in Verdict},
-            "disk_gb": sum(item.disk_gb for item in movable),
+            "disk_gib": sum(item.disk_gb for item in movable),
             "memory_mb": sum(item.memory_mb for item in movable),
             "vcpus": sum(item.vcpus for item in movable),
         },
@@ -163,7 +165,7 @@ def _item_document(item: Item) -> dict[str, Any]:
     return {
         "id": item.server_id, "name": item.name, "project": item.project_id, "host": item.host, "state": item.vm_state,
         "flavor": item.flavor, "new_flavor": item.new_flavor or None, "backing": "volume" if item.volume_backed else "image",
-        "disk_gb": item.disk_gb, "memory_mb": item.memory_mb, "vcpus": item.vcpus, "created_at": item.created_at,
+        "disk_gib": item.disk_gb, "memory_mb": item.memory_mb, "vcpus": item.vcpus, "created_at": item.created_at,
         "verdict": item.verdict.value, "codes": list(item.codes), "reasons": list(item.reasons),
     }  # fmt: skip
 
@@ -186,7 +188,7 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
     if totals["movable"]:
         guess = " (a guess: too few moves yet to go by)" if estimate["guess"] else ""
         rows += [
-            ("size", f"{totals['vcpus']} vCPU, {totals['memory_mb'] / 1024:.1f} GiB of memory, {totals['disk_gb']} GiB of local disk"),
+            ("size", f"{totals['vcpus']} vCPU, {totals['memory_mb'] / 1024:.1f} GiB of memory, {totals['disk_gib']} GiB of local disk"),
             *(("room", _room(room)) for room in found["room"]),
             ("fits", "yes, all at once" if found["enough_room"] else "no: the target has less room than they need"),
             ("takes", f"about {duration(estimate['seconds'])}, {found['parallel']} at a time{guess}"),
@@ -208,7 +210,7 @@ def _draw_servers(page: Any, servers: Sequence[Mapping[str, Any]]) -> None:
                 (
                     each["name"], each["host"],
                     f"{each['flavor']} -> {each['new_flavor']}" if each["new_flavor"] else each["flavor"], each["state"],
-                    "volume" if each["backing"] == "volume" else f"{each['disk_gb']} GiB", each["verdict"],
+                    "volume" if each["backing"] == "volume" else f"{each['disk_gib']} GiB", each["verdict"],
                 )
                 for each in servers
             ],

@@ -34,8 +34,9 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Limits:
-    """How many servers may be under way at once, over all runs of a drain; 0 is no limit.
+    """How many servers may be under way at once; 0 is no limit.
 
+    :param parallel: in one run; all others count over all runs of a drain, as hosts and projects do not care whose they are
     :param hosts: the target hosts there are; with ``per_target_host`` nothing is begun that could not go anywhere
     """
 
@@ -258,7 +259,7 @@ class Queue:
             if task is not None:
                 return self._lease(connection, task, task.stage, now)
             alive = [each for each in busy if each.lease_until > now or each.worker == self.worker]
-            if len(alive) >= limits.parallel:
+            if sum(each.worker == self.worker for each in alive) >= limits.parallel:
                 return None
             hosts = _full((each.host for each in alive), limits.per_source_host)
             task = self._lock(connection, tables.due(servers, Stage.SOAKING), now=now, hosts=hosts, projects=[])

@@ -90,6 +90,7 @@ class Shift:
         self._undecided: set[str] = set()  # taken, and nothing has been done to them yet
         self.stopping = ""
         self.pausing = ""
+        self._aborted = False
         self._fatal: CellmoveError | None = None
         self._over = threading.Event()
 
@@ -192,7 +193,8 @@ class Shift:
         paused = "cellmove drain pause" if control == "pause" else ""
         if self.plan.wish.pause_file and Path(self.plan.wish.pause_file).exists():
             paused = f"the file {self.plan.wish.pause_file} is there"
-        if control == "abort":
+        self._aborted = control == "abort"
+        if self._aborted:
             self._stop("cellmove drain abort")
         elif bool(paused) != bool(self.pausing):
             self.pausing = paused
@@ -216,7 +218,7 @@ class Shift:
         counts = self.queue.counts()
         if any(counts.get(stage) for stage in UNDER_WAY):
             return False  # another run's; if that one has died, its servers are ours before long
-        if counts.get(Stage.SOAKING) and self.plan.wish.confirm != "after":
+        if counts.get(Stage.SOAKING) and self.plan.wish.confirm != "after" and not self._aborted:
             return False
         return bool(self.stopping) or not counts.get(Stage.WAITING)
 

@@ -226,7 +226,7 @@ def sentence(happening: Happening, tally: Tally) -> str:
         Kind.SERVER_TAKEN_UP: f"{name}: taken up where an earlier run left it, {place}",
         Kind.SERVER_CONFIRMING: f"{name}: has run at {happening.target_host} for long enough",
         Kind.SERVER_SOAKING: f"{name}: runs at {happening.target_host}, and is watched before it is confirmed ({took})",
-        Kind.SERVER_MOVED: f"{name}: moved, {place} ({took}){done}{why}",
+        Kind.SERVER_MOVED: f"{name}: moved, {place} ({took}){done}{why}{then}",
         Kind.SERVER_REVERTED: f"{name}: reverted{why}{then}",
         Kind.SERVER_UNVERIFIED: f"{name}: is not what it was{why}{then}",
         Kind.SERVER_FAILED: f"{name}: failed{why}{then}",

@@ -163,7 +163,7 @@ def _tale_document(story: Story, tale: Tale) -> Document:
         "disk_gib": tale.disk_gb,
         "stage": tale.stage.value,
         "reason": tale.reason or None,
-        "next": [tale.next_command] if tale.next_command else [],
+        "next": tale.next_command or None,
         "move": tale.move_id or None,
         "downtime": _round(tale.downtime),
         "steps": [
@@ -189,9 +189,8 @@ def draw(page: Page, document: Document) -> None:
                 one["server"]["name"] or one["server"]["id"],
                 one["source"]["host"],
                 one["reason"] or "",
-                *one["next"],
-                "",
-            )[:5]
+                one["next"] or "",
+            )
             for stage in TROUBLE
             for one in document["servers"]
             if one["stage"] == stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,12 @@ def parse_seconds(text: str, option: str) -> float:
     if match is None:
         raise Usage(f"{option}: {text!r} is no duration; say for instance 90s, 10m or 24h")
     return float(match[1]) * UNITS[match[2]]
+
+
+def look_again(wish: Wish, server_id: str, new_flavor: str = "") -> str:
+    """What to type to see what speaks against a server, where it would go in this drain."""
+    words = ["cellmove", "plan", server_id, *((new_flavor,) if new_flavor else ())]
+    return shlex.join([*words, *(("--cell", wish.to[0]) if wish.to else ()), "--dry-run"])
 
 
 def parse_confirm(text: str) -> tuple[str, float]:

@@ -12,7 +12,7 @@ from cellmove import session as sessions
 from cellmove.db import look
 from cellmove.drain.item import Stage
 from cellmove.drain.story import STOPS_AND_STARTS
-from cellmove.drain.wish import Wish, why_not
+from cellmove.drain.wish import Wish, look_again, why_not
 from cellmove.errors import (
     CallError,
     CellmoveError,
@@ -166,7 +166,7 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
             return Outcome(Stage.WAITING, refusals[0].text, DAY_IS_USED_UP)
         text = "; ".join(f"{check.text} ({check.remedy})" if check.remedy else check.text for check in refusals)
         codes = ",".join(dict.fromkeys(check.code for check in refusals))
-        return Outcome(Stage.REFUSED, text, codes[:64], f"cellmove plan {task.server_id} --dry-run")
+        return Outcome(Stage.REFUSED, text, codes[:64], look_again(wish, task.server_id, task.new_flavor))
     job.begun(task.server_id, report.move)
     try:
         return _ended(session, job, sessions.run_to_finish(session, report.move, confirm=False))
@@ -175,7 +175,7 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
         if move is None or move.state is not State.PLANNED:
             raise
         sessions.rollback(session, move)  # a rule that was made this very moment
-        return Outcome(Stage.REFUSED, error.message, "refused", f"cellmove plan {task.server_id} --dry-run")
+        return Outcome(Stage.REFUSED, error.message, "refused", look_again(wish, task.server_id, task.new_flavor))
 
 
 def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:

@@ -54,30 +54,65 @@ class RabbitTransport:
     def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
         """See :func:`cellmove.hosts.bus.notify`. Without retries: its caller would not wait for them.
 
-        The driver only logs what it could not send (oslo_messaging/notify/messaging.py), so its log is listened to.
+        One over a connection that the broker has closed meanwhile is sent once more, over a new one.
         """
-        import logging
+        while True:
+            transport, is_fresh = _notification_transport(self.url)
+            if _is_taken(transport, context, notice):
+                return
+            _forget_notification_transport(self.url, transport)
+            if is_fresh:
+                raise CannotConnect(f"the bus of {self.name} did not take a notification")
 
-        import oslo_messaging
-        from oslo_config import cfg
 
-        failed: list[logging.LogRecord] = []
-        listener, logger = logging.Handler(logging.ERROR), logging.getLogger("oslo_messaging.notify.messaging")
-        own = threading.get_ident()  # what other threads could not send is theirs to tell
-        listener.addFilter(lambda record: record.thread == own)
-        listener.emit = failed.append  # type: ignore[method-assign,assignment]
-        logger.addHandler(listener)
-        transport = oslo_messaging.get_notification_transport(cfg.CONF, url=self.url)
-        try:
-            notifier = oslo_messaging.Notifier(
-                transport, notice.publisher, driver=notice.driver, topics=list(notice.topics), retry=0
-            )
-            notifier.info(dict(context), notice.event_type, dict(notice.payload))
-        finally:
-            logger.removeHandler(listener)
-            transport.cleanup()
-        if failed:
-            raise CannotConnect(f"the bus of {self.name} did not take a notification")
+_notifying: dict[str, Any] = {}
+_notifying_turn = threading.Lock()
+
+
+def _notification_transport(url: str) -> tuple[Any, bool]:
+    """What the notifications of this process are sent with, as each would be a connection and a login otherwise.
+
+    :returns: also whether it was made just now
+    """
+    import oslo_messaging
+    from oslo_config import cfg
+
+    with _notifying_turn:
+        is_fresh = url not in _notifying
+        if is_fresh:
+            _notifying[url] = oslo_messaging.get_notification_transport(cfg.CONF, url=url)
+        return _notifying[url], is_fresh
+
+
+def _forget_notification_transport(url: str, transport: Any) -> None:
+    with _notifying_turn:
+        if _notifying.get(url) is transport:
+            del _notifying[url]
+    transport.cleanup()
+
+
+def _is_taken(transport: Any, context: Mapping[str, Any], notice: Notice) -> bool:
+    """Send a notification. The driver only logs what it could not send (oslo_messaging/notify/messaging.py), so its log is
+    listened to.
+    """
+    import logging
+
+    import oslo_messaging
+
+    failed: list[logging.LogRecord] = []
+    listener, logger = logging.Handler(logging.ERROR), logging.getLogger("oslo_messaging.notify.messaging")
+    own = threading.get_ident()  # what other threads could not send is theirs to tell
+    listener.addFilter(lambda record: record.thread == own)
+    listener.emit = failed.append  # type: ignore[method-assign,assignment]
+    logger.addHandler(listener)
+    try:
+        notifier = oslo_messaging.Notifier(
+            transport, notice.publisher, driver=notice.driver, topics=list(notice.topics), retry=0
+        )
+        notifier.info(dict(context), notice.event_type, dict(notice.payload))
+    finally:
+        logger.removeHandler(listener)
+    return not failed
 
 
 def open_transport(url: str, name: str, settings: Settings) -> RabbitTransport:

@@ -118,7 +118,7 @@ def gather(
         settings = gateway.settings
         limit = settings.bwlimit if bwlimit is None else bwlimit
         picture = with_disks(gateway, picture, transfer or settings.transfer, limit)
-    command = command_line(server, flavor, host, cell, force_locked, accept_loss)
+    command = command_line(server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss)
     command += f" --transfer {transfer}" if transfer else ""
     command += f" --bwlimit {bwlimit}" if bwlimit else ""
     facts = plan_facts(picture, source, command) if source else {}

@@ -27,7 +27,7 @@ from tests.sandbox.test_runs import Begun, begin
 from tests.scenarios.place import Server
 
 KEYS = {
-    "schema_version", "event", "at", "cell", "server", "move", "step", "source_host", "target_host", "disk_gb", "seconds",
+    "schema_version", "event", "at", "cell", "server", "move", "step", "source_host", "target_host", "disk_gib", "seconds",
     "reason", "next", "counts", "ending",
 }  # fmt: skip
 """What every line of ``--format json`` has."""

@@ -204,3 +204,29 @@ def test_soaking_servers_are_not_confirmed_by_a_run_that_confirms_none(two: Drai
     wait_until(lambda: all(each["due_in_seconds"] < 0 for each in two.status()["soaking"]), "they are due")
     two.drain("--confirm", "never")
     two.judge("one", "two", status="VERIFY_RESIZE")
+
+
+def test_abort_ends_a_soak_and_leaves_its_servers_in_verify_resize(two: Drained) -> None:
+    run = two.begin("--soak", "10m", "--parallel", "2")
+    wait_until(lambda: two.moved == {"one", "two"} and len(two.status()["soaking"]) == 2, "both soak")
+    two.cellmove("drain", "abort")
+    assert run.end(20) == 0
+    shown = run.err.read_text()
+    for name in ("one", "two"):
+        assert f"in VERIFY_RESIZE, as the drain was aborted (next: cellmove confirm {two.move(name).id})" in shown
+    two.judge("one", "two", status="VERIFY_RESIZE")
+    assert (two.status()["state"], two.status()["counts"]["moved"]) == ("rolled-back", 2)
+    two.cellmove("confirm", two.move("one").id)
+    two.judge("one")
+
+
+def test_abort_names_what_would_have_been_confirmed_later(two: Drained) -> None:
+    two.drain("--confirm", "after:1h", "--parallel", "2", expect=9)
+    aborted = two.cellmove("drain", "abort")
+    for name in ("one", "two"):
+        assert (
+            f"{name}: note: in VERIFY_RESIZE, as the drain was aborted: cellmove confirm {two.move(name).id}"
+            in aborted.stderr
+        )
+    assert two.status()["soaking"] == []
+    two.judge("one", "two", status="VERIFY_RESIZE")

@@ -86,6 +86,23 @@ def test_without_a_cordon_nothing_is_closed(cell: Drained) -> None:
     assert cell.moved == {"one"}
 
 
+def test_a_later_run_closes_what_an_earlier_one_left_open_and_abort_opens_it_again(cell: Drained) -> None:
+    cell.add("one", "two", "three")
+    before = everything(cell)
+    cell.drain("--no-cordon", "--limit", "1", expect=9)
+    assert everything(cell) == before
+    cell.drain("--limit", "1", expect=9)
+    assert is_closed(cell)
+    assert services(cell)["c1-host1"][0] == services(cell)["c1-host2"][0] == 1
+    cell.drain("--no-cordon", "--limit", "0", "--exclude", "name=*", expect=8)
+    assert is_closed(cell), "what is closed stays so"
+    (record,) = cell.journal.drains()
+    assert [entry.action for entry in cell.journal.entries_of(record.id)] == list(ACTIONS)
+    assert cell.status()["counts"]["moved"] == 2, "it is the same drain"
+    cell.cellmove("drain", "abort")
+    assert everything(cell) == before
+
+
 def test_nothing_is_closed_when_nothing_can_be_moved_and_all_is_closed_once_something_can(cell: Drained) -> None:
     (one,) = cell.add("one")
     cell.process.control("lock", server=one.id)
@@ -160,7 +177,10 @@ def test_a_run_that_was_killed_does_not_keep_an_abort_waiting(cell: Drained) -> 
     cell.add("one")
     before = everything(cell)
     cell.killed("prep-dest:claim:after-intent")
-    assert cell.status()["runs"] != [], "as far as its lease tells"
+    found = cell.status()
+    assert (found["runs"], found["next"]) == ([], "cellmove drain-cell cell1"), (
+        "its lease has a minute to go, but it is gone"
+    )
     assert cell.drain("--abort", "-f", "json").json["state"] == "rolled-back"
     assert everything(cell) == before
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +92,37 @@ def test_only_to_the_cells_that_are_named(cell: Drained) -> None:
     assert cell.moved == set()
     assert refused.stdout
     assert cell.plan("--to", "cell2")["to"] == ["cell2"]
+
+
+def add_third_cell(cell: Drained) -> None:
+    """A cell without any hosts."""
+    cloud = cell.process.cloud()
+    row = cloud.row("api", "cell_mappings", name="cell2") or {}
+    database = Path(row["database_connection"].removeprefix("sqlite:///"))
+    third = shutil.copy(database, database.with_name("cell3.db"))
+    with closing(sqlite3.connect(third)) as connection:
+        for table in ("services", "compute_nodes"):
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+        connection.commit()
+    changed = {
+        "id": row["id"] + 1, "uuid": "33333333-3333-4333-8333-333333333333", "name": "cell3",
+        "database_connection": f"sqlite:///{third}", "transport_url": row["transport_url"].replace("cell2", "cell3"),
+    }  # fmt: skip
+    cloud.insert("api", "cell_mappings", {**row, **changed})
+
+
+def test_of_several_cells_that_are_named_each_is_asked_in_turn(cell: Drained) -> None:
+    """The first one has no hosts, so that the second one takes them all; a cell that is not named is not asked."""
+    add_third_cell(cell)
+    cell.add("one", "two")
+    assert cell.plan()["to"] == ["cell2", "cell3"]
+    assert cell.plan("--to", "cell3", "--to", "cell2")["to"] == ["cell3", "cell2"]
+    assert cell.plan("--to", "cell3")["to"] == ["cell3"]
+    cell.drain("--to", "cell3", expect=8)
+    assert cell.moved == set()
+    cell.drain("--to", "cell3", "--to", "cell2")
+    assert cell.moved == {"one", "two"}
+    cell.judge("one", "two")
 
 
 def test_no_more_than_so_many_in_a_run(slow: Drained) -> None:

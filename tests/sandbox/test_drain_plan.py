@@ -38,14 +38,14 @@ def test_every_server_is_classified_and_nothing_is_written(cell: Drained) -> Non
         "locked": "refused",
     }
     assert found["totals"] == {
-        "servers": 5, "movable": 3, "skipped": 1, "refused": 1, "disk_gb": 2, "memory_mb": 3 * 128, "vcpus": 3 * 2,
+        "servers": 5, "movable": 3, "skipped": 1, "refused": 1, "disk_gib": 2, "memory_mb": 3 * 128, "vcpus": 3 * 2,
     }  # fmt: skip
     by_name = {each["name"]: each for each in found["servers"]}
     assert by_name["kept"]["reasons"] == [f"it has the tag {SKIP_TAG}"]
     assert by_name["locked"]["codes"] == ["locked"]
     assert "--force-locked" in by_name["locked"]["reasons"][0]
-    assert (by_name["db"]["backing"], by_name["db"]["disk_gb"], by_name["db"]["new_flavor"]) == ("volume", 0, None)
-    assert (by_name["web"]["disk_gb"], by_name["web"]["new_flavor"]) == (1, "m1.small")
+    assert (by_name["db"]["backing"], by_name["db"]["disk_gib"], by_name["db"]["new_flavor"]) == ("volume", 0, None)
+    assert (by_name["web"]["disk_gib"], by_name["web"]["new_flavor"]) == (1, "m1.small")
     assert found["seen"] == {"mapped": 5, "whole": True, "missing": [], "deleting": [], "strays": []}
     assert found["room"] == [
         {

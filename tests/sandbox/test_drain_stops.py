@@ -54,6 +54,16 @@ def test_outside_of_its_hours_nothing_is_begun_and_nothing_closed(slow: Drained)
     assert slow.moved == set()
 
 
+def test_outside_of_its_hours_the_summary_has_what_earlier_nights_moved(slow: Drained) -> None:
+    slow.pace(0)
+    slow.drain("--limit", "1", expect=9)
+    closed = ("--window", f"{clock(120)}-{clock(180)}")
+    stopped = slow.drain(*closed, expect=9)
+    assert "2 servers remain in cell1: the window is " in stopped.stderr
+    assert "servers  2 waiting, 1 moved\n" in stopped.stdout
+    assert next(said(slow.lines(*closed, expect=9), "ended"))["counts"] == {"waiting": 2, "moved": 1}
+
+
 def test_within_its_hours_all_are_moved(slow: Drained) -> None:
     slow.pace(0)
     hours = ("--window", f"{clock(-120)}-{clock(120)}", "--days", f"{today(-1)}-{today(1)}", "--until", clock(60))
@@ -95,7 +105,7 @@ def test_so_many_failures_and_nothing_new_is_begun(
     assert len(cell.moved) == moved
     assert cell.move("a").state is State.ROLLED_BACK
     assert "a: failed: prep-dest of a failed at claim: " in ended.stderr
-    assert f"(next: cellmove migrate {cell.servers['a'].id}" in ended.stderr
+    assert f"(next: cellmove migrate {cell.servers['a'].id})" in ended.stderr
     cell.pace(0)
     cell.judge("a", cell="cell1")
     cell.judge(*cell.moved)

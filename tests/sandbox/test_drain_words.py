@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from tests.sandbox.drains import Drained, wait_until
 
 
@@ -65,3 +68,35 @@ def test_of_an_empty_cell_cron_hears_nothing(cell: Drained) -> None:
     for more in ((), ("-f", "json")):
         again = cell.drain(*more)
         assert again.stdout + again.stderr == ""
+
+
+def test_what_failed_is_tried_again_with_the_cells_of_the_drain(cell: Drained) -> None:
+    (bad,), (locked,) = cell.add("bad"), cell.add("locked")
+    cell.process.control("lock", server=locked.id)
+    faults = {f"{host}:get_host_ip_addr:{bad.id}": "fail" for host in ("c2-host1", "c2-host2")}
+    cell.process.control("world", faults=faults)
+    cell.drain("--to", "cell2", expect=8)
+    found = {each["server"]["name"]: each["next"] for each in cell.status()["trouble"]}
+    assert found == {
+        "bad": f"cellmove migrate {bad.id} --cell cell2",
+        "locked": f"cellmove plan {locked.id} --cell cell2 --dry-run",
+    }
+    cell.process.control("world", faults={})
+    cell.cellmove(*found["bad"].split()[1:])
+    assert cell.moved == {"bad"}
+
+
+def test_cron_reads_of_a_failure_once_in_the_end(cell: Drained) -> None:
+    """It mails stdout and stderr in one; where they go apart each of them has all of it."""
+    (locked,) = cell.add("locked")
+    cell.process.control("lock", server=locked.id)
+    command = [sys.executable, "-m", "cellmove", "drain-cell", "cell1"]
+    mailed = subprocess.run(
+        command, env=cell.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert mailed.returncode == 8
+    assert mailed.stdout.count("it is locked by its owner") == 1, mailed.stdout
+    assert "1 server was left in cell1" in mailed.stdout
+    apart = cell.drain(expect=8)
+    assert "it is locked by its owner" in apart.stdout
+    assert "locked: refused: it is locked by its owner" in apart.stderr

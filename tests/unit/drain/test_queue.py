@@ -108,7 +108,6 @@ def test_nothing_is_begun_that_may_not(queue: Queue) -> None:
 @pytest.mark.parametrize(
     ("limits", "got"),
     [
-        (Limits(parallel=3), ["a1", "a2", "b1"]),
         (Limits(parallel=9, per_source_host=1), ["a1", "b1"]),
         (Limits(parallel=9, per_source_host=2), ["a1", "a2", "b1", "b2"]),
         (Limits(parallel=9, per_project=1), ["a1", "a2", "a3"]),
@@ -117,7 +116,9 @@ def test_nothing_is_begun_that_may_not(queue: Queue) -> None:
         (Limits(parallel=9, per_target_host=2, hosts=("x", "y")), ["a1", "a2", "b1", "b2"]),
     ],
 )
-def test_limits_hold_over_all_runs(queue: Queue, other: Queue, limits: Limits, got: list[str]) -> None:
+def test_limits_by_host_and_project_hold_over_all_runs(
+    queue: Queue, other: Queue, limits: Limits, got: list[str]
+) -> None:
     many = tasks("a1", "a2", "b1", "b2", "a3")
     look(queue, *(replace(each, host=each.name[0], project_id=f"p{each.name[1]}") for each in many))
     found = []
@@ -127,6 +128,19 @@ def test_limits_hold_over_all_runs(queue: Queue, other: Queue, limits: Limits, g
     assert found == got
     queue.put(got[0], Stage.MOVED, 1.0)
     assert other.take(1.0, limits, start=True) is not None, "as soon as one is over there is room again"
+
+
+def test_how_many_at_once_is_each_runs_own(queue: Queue, other: Queue) -> None:
+    """Or else the first of several machines would take every place, and the others stand idle."""
+    look(queue, *tasks("a", "b", "c", "d", "e"))
+    limits = Limits(parallel=2)
+    found = [(turn, turn.take(0.0, limits, start=True)) for turn in (queue, queue, queue, other, other, other)]
+    assert [(turn is queue, task.server_id) for turn, task in found if task] == [
+        (True, "a"), (True, "b"), (False, "c"), (False, "d"),
+    ]  # fmt: skip
+    queue.put("a", Stage.MOVED, 1.0)
+    assert other.take(1.0, limits, start=True) is None
+    assert queue.take(1.0, limits, start=True) is not None
 
 
 def test_a_target_host_counts_from_when_it_is_chosen(queue: Queue) -> None:

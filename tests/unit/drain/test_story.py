@@ -173,7 +173,7 @@ def test_the_document_of_one_server():
         {"step": "prep-dest", "state": "failed", "started_at": text(0), "finished_at": text(2)},
         {"step": "prep-source", "state": "running", "started_at": text(0), "finished_at": None},
     ]
-    assert (found["move"], found["next"], found["reason"], found["downtime"]) == ("m1", [], None, None)
+    assert (found["move"], found["next"], found["reason"], found["downtime"]) == ("m1", None, None, None)
 
 
 # at a terminal

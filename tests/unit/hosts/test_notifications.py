@@ -144,6 +144,49 @@ def test_what_nova_conf_says(tmp_path: Any) -> None:
     assert load(flags, {"HOME": str(tmp_path)}).notifications.driver == ""
 
 
+def test_notifications_share_a_connection_and_one_that_broke_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken are those over the first connection, and later those over any."""
+    broken: set[str] = set()
+    opened: list[str] = []
+    sent: list[str] = []
+
+    class Connection:
+        def __init__(self) -> None:
+            self.name = f"connection-{len(opened)}"
+            opened.append(self.name)
+
+        def cleanup(self) -> None:
+            sent.append(f"{self.name} closed")
+
+    class Notifier:
+        def __init__(self, transport: Connection, *_given: Any, **_options: Any) -> None:
+            self.connection = transport.name
+
+        def info(self, _context: Any, event: str, _payload: Any) -> None:
+            if {self.connection, "all"} & broken:
+                logging.getLogger("oslo_messaging.notify.messaging").error("Could not send notification")
+            else:
+                sent.append(f"{event} over {self.connection}")
+
+    monkeypatch.setattr(rabbit, "_notifying", {})
+    monkeypatch.setattr(oslo_messaging, "Notifier", Notifier)
+    monkeypatch.setattr(oslo_messaging, "get_notification_transport", lambda *_given, **_options: Connection())
+    bus = rabbit.RabbitTransport("cell1", "fake://", None, 1.0, 1.0)
+
+    def notice(event: str) -> Notice:
+        return Notice("messagingv2", ("notifications",), "us", event, {})
+
+    for event in ("one", "two"):
+        bus.notify({}, notice(event))
+    broken.add("connection-0")
+    bus.notify({}, notice("three"))
+    assert sent == ["one over connection-0", "two over connection-0", "connection-0 closed", "three over connection-1"]
+    broken.add("all")
+    with pytest.raises(CannotConnect):
+        bus.notify({}, notice("four"))
+    assert opened == ["connection-0", "connection-1", "connection-2"], "given up after a new one"
+
+
 def test_a_notification_that_another_thread_could_not_send_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver only logs what it could not send, and all threads log to one place."""
     together = threading.Barrier(2)
@@ -159,9 +202,10 @@ def test_a_notification_that_another_thread_could_not_send_is_none_of_ours(monke
             together.wait(10)
 
     monkeypatch.setattr(oslo_messaging, "Notifier", Notifier)
-    transport = rabbit.RabbitTransport("cell1", "fake://", None, 1.0, 1.0)
+    monkeypatch.setattr(rabbit, "_notifying", {})
 
     def send(publisher: str) -> str:
+        transport = rabbit.RabbitTransport("cell1", f"fake://{publisher}", None, 1.0, 1.0)
         try:
             transport.notify({}, Notice("messagingv2", ("notifications",), publisher, "update", {}))
         except CannotConnect as error:
