@@ -192,7 +192,7 @@ class Rig:
         seed.make_cloud(self.cloud, BASE.replace("http://", "sandbox://") + "/bus")
         self.app = rest.make_app(self.cloud, BASE)
         self.hold: buses.Hold | None = None
-        rest.add_bus(self.app, self.cloud, lambda: 0.0)
+        rest.add_bus(self.app, self.cloud, (0.0, 0.0))
         environment = process.write_configuration(self.folder, BASE, files(self.folder), self.instances)
         own = {"CELLMOVE_JOURNAL": str(self.folder / "journal.db"), "CELLMOVE_TRANSFER": "image"}
         self.settings = settings_module.load({}, environment | own)
