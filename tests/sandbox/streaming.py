@@ -61,12 +61,14 @@ class Streaming(Sandbox):
 
     def is_home(self, server: str, *, status: str = "ACTIVE", flavor: str = "m1.tiny") -> None:
         """The guest is where it was, and nothing is left anywhere else."""
-        assert self.wrong(server, cell="cell1", host=SOURCE, status=status, flavor=flavor) == []
+        wrong = self.wrong(server, cell="cell1", host=SOURCE, status=status, flavor=flavor)
+        assert wrong == [], wrong
 
     def has_moved(self, server: str, host: str = TARGET, *, status: str = "VERIFY_RESIZE") -> None:
         """It is in the other cell, with all that its guest wrote; until it is confirmed the source keeps its disks."""
         kept = SOURCE if status == "VERIFY_RESIZE" else ""
-        assert self.wrong(server, cell="cell2", host=host, status=status, kept=kept) == []
+        wrong = self.wrong(server, cell="cell2", host=host, status=status, kept=kept)
+        assert wrong == [], wrong
 
 
 def flip(path: Path, place: int = disks.TABLES + 5) -> None:
