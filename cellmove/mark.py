@@ -64,10 +64,15 @@ def rows_of(mark: Mark) -> dict[str, str]:
         FLAVOR: mark.flavor_id,
         CELL: mark.cell,
         HOST: mark.host,
-        BEFORE: json.dumps(dict(mark.before)) if mark.before else "",
-        TRANSFER: json.dumps(dict(mark.transfer)) if mark.transfer else "",
+        BEFORE: text_of(mark.before),
+        TRANSFER: text_of(mark.transfer),
     }
     return {key: value[:LENGTH] for key, value in values.items() if value}
+
+
+def text_of(values: Mapping[str, Any]) -> str:
+    """Values as one value of the system metadata holds them; empty without any."""
+    return json.dumps(dict(values)) if values else ""
 
 
 def mark_of(metadata: Mapping[str, str]) -> Mark | None:

@@ -217,9 +217,13 @@ def losable(picture: Picture) -> list[str]:
 
 
 def check_transfer(picture: Picture) -> Findings:
-    """Why disks cannot be streamed, when that was asked for."""
-    if picture.transfer_wish == STREAM and picture.survey is not None:
-        for hindrance in picture.survey.hindrances:
+    """Why disks cannot be streamed, when that was asked for; and why it must not go there in any way."""
+    if picture.survey is None:
+        return
+    for danger in picture.survey.dangers:
+        yield refusal("disks-in-danger", danger, "choose another host; look what is there, and whose it is")
+    if picture.transfer_wish == STREAM:
+        for hindrance in picture.survey.hindrances if not picture.survey.dangers else ():
             yield refusal(
                 "cannot-stream",
                 f"its disks cannot be streamed: {hindrance}",

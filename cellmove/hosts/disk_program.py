@@ -117,9 +117,9 @@ def prepare(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     with opened(state, path, os.O_RDWR | (0 if existed else os.O_CREAT | os.O_EXCL)) as file:
         if not existed or state.stamps.get(path) != stamp(file):
             changed(state, path)  # made anew (an inode number may come again), or somebody else has written to it
+        state.unfinished.add(path)
         if asked["size"] is not None and os.fstat(file).st_size != asked["size"]:
             os.ftruncate(file, asked["size"])
-        state.unfinished.add(path)
         state.stamps[path] = stamp(file)
         # What a source remembers of this file is true of this very process and revision only.
         token = f"{state.session}:{state.revisions[path]}:{path}"

@@ -217,8 +217,8 @@ def share_storage(source: Link, target: Link) -> bool:
     """
     tidy(target)
     path = marked(f"shared-{secrets.token_hex(4)}", target.move_id)
-    prepare(target, path, secrets.randbelow(1 << 20) + 1)
     try:
+        prepare(target, path, secrets.randbelow(1 << 20) + 1)
         (made,), (seen,) = look(target, path), look(source, path)
     except NotFound:
         return False

@@ -170,6 +170,8 @@ def boot(cloud: Cloud, host: str, server: str, image: str, *, ephemeral: bool = 
     if cloud.instances is not None:
         cloud.world.tokens[host][server] = f"{server} first"
         make(cloud, host, server, image, cloud.world.tokens[host][server], ephemeral=ephemeral)
+        if ephemeral:
+            cloud.world.disks[host][server]["disk.eph0"] = owned(f"{server} ephemeral")
 
 
 def snapshot(cloud: Cloud, host: str, server: str) -> Record:

@@ -123,7 +123,7 @@ def boot(
     spec["nova_object.data"] |= {"flavor": chosen, "is_bfv": volume_backed}
     spec["nova_object.data"] |= {"image": rows["volume_image"]} if volume_backed else {}
     cloud.insert("api", "request_specs", {"instance_uuid": server, "spec": json.dumps(spec)})
-    disk = {} if volume_backed else {"DISK_GB": data["root_gb"]}
+    disk = {} if volume_backed else {"DISK_GB": data["root_gb"] + data["ephemeral_gb"]}
     resources = {"VCPU": data["vcpus"], "MEMORY_MB": data["memory_mb"], **disk}
     held = {"allocations": {services.provider_of(host): {"resources": resources}}, "consumer_generation": None}
     services.put_allocations(cloud, {server: held | {"project_id": PROJECT, "user_id": USER}})

@@ -57,13 +57,15 @@ class Disk:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source host has of a server.
+    """What a source host has of a server, and what a target host says to it.
 
     :param hindrances: why it cannot be streamed, a sentence each
+    :param dangers: those of them for which it must not go there at all, whichever way its disks travel
     """
 
     disks: tuple[Disk, ...] = ()
     hindrances: tuple[str, ...] = ()
+    dangers: tuple[str, ...] = ()
 
     @property
     def allocated(self) -> int:
@@ -167,8 +169,8 @@ def base_of_image(image_ref: str) -> str:
     return f"_base/{hashlib.sha1(image_ref.encode(), usedforsecurity=False).hexdigest()}"
 
 
-def survey_target(target: Link, source: Link, server_id: str, survey: Survey) -> tuple[str, ...]:
-    """What speaks against a target host, a sentence each.
+def survey_target(target: Link, source: Link, server_id: str, survey: Survey) -> Survey:
+    """The same with what speaks against a target host.
 
     :raises CallError: a host does not answer
     """
@@ -177,9 +179,10 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
     facts, ours = hosts_disks.facts(target), hosts_disks.facts(source)
     found = [*_of_rights(source.host, ours, writes=False), *_of_rights(target.host, facts, writes=True)]
     if found:
-        return tuple(found)
-    if hosts_disks.share_storage(source, target):
-        return (f"{source.host} and {target.host} have the same instances_path: nothing has to be copied there",)
+        return dataclasses.replace(survey, hindrances=tuple(found))
+    dangers = _dangers(target, source, server_id)
+    if dangers:
+        return dataclasses.replace(survey, hindrances=dangers, dangers=dangers)
     flattened = any(disk.is_flattened for disk in survey.disks)
     if not facts.qemu_img and (flattened or target.destination.instances_path != source.destination.instances_path):
         why = (
@@ -191,10 +194,26 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
     needed = survey.allocated + absent + sum(bases[disk.base] for disk in survey.disks if disk.is_flattened)
     if needed + SPARE > facts.free:
         found.append(f"{target.host} has {facts.free >> 20} MiB free, {(needed + SPARE) >> 20} MiB are needed")
+    return dataclasses.replace(survey, hindrances=tuple(found))
+
+
+def _dangers(target: Link, source: Link, server_id: str) -> tuple[str, ...]:
+    """What forbids a target. nova removes the server's directory there when a move is taken back, asking nothing, and starts
+    a guest from a disk that it finds (nova/compute/manager.py, ``_revert_snapshot_based_resize_at_dest``;
+    nova/virt/libvirt/imagebackend.py, ``Qcow2.create_image``).
+    """
+    from cellmove.hosts.disks import share_storage
+
+    if share_storage(source, target):
+        return (
+            f"{source.host} and {target.host} have the same instances_path (disk_stores says otherwise):"
+            " ending the move, or taking it back, would remove the disks of the guest that runs",
+        )
     present = [entry.name for entry in _entries(target, server_id) if not is_ours(entry.name, target.move_id)]
     if present:
-        found.append(f"{target.host} has files of this server already: {', '.join(sorted(present)[:5])}")
-    return tuple(found)
+        names = ", ".join(sorted(present)[:5])
+        return (f"{target.host} has files of this server already: {names}; the guest would start from those",)
+    return ()
 
 
 def _of_rights(host: str, facts: Facts, *, writes: bool) -> list[str]:

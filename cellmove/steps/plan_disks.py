@@ -49,7 +49,7 @@ def _survey(ssh: Ssh, picture: Picture) -> Survey:
             if survey.hindrances or not wanted:
                 return survey
             with connect(destination(ssh, wanted), "plan") as target:
-                return dataclasses.replace(survey, hindrances=survey_target(target, source, server.uuid, survey))
+                return survey_target(target, source, server.uuid, survey)
     except CallError as error:
         return Survey(hindrances=(str(error),))
 

@@ -378,6 +378,7 @@ ACTIONS = (
         intend=choose_host.offered,
         has_another=choose_host.has_another,
     ),
+    *stream.BEFORE_THE_CLAIM,
     Action("copy_records", "copy the records to {target_cell}, hidden", _copy_records, undo=_delete_records),
     Action(
         "bind_ports",

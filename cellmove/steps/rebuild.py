@@ -208,6 +208,8 @@ def _prepared(traces: Traces) -> Iterator[Line]:
     unsaid = (traces.needs_limits and not claimed) or not traces.arrival.get("new_flavor")
     asked = Phase.INTENT if unsaid else Phase.DONE
     yield Line(Step.PREP_DEST, "schedule", asked, {}, traces.arrival if asked is Phase.DONE else {})
+    if traces.streamed:
+        yield from (_of_disks(traces, action.name) for action in stream.BEFORE_THE_CLAIM)
     phase = Phase.DONE if claimed else Phase.INTENT
     anew = traces.by_nova and not claimed
     yield Line(Step.PREP_DEST, "copy_records", Phase.INTENT if anew else Phase.DONE, {"anew": True} if anew else {}, {})
@@ -264,16 +266,22 @@ def _is_handed_over(traces: Traces) -> bool:
     return bool(traces.event(compute.FINISH_AT_DEST)) or announced or resized
 
 
+def _is_stopping(traces: Traces) -> bool:
+    """Whether prep-source has begun with what cannot be done at will."""
+    return bool(traces.event(compute.PREP_AT_SOURCE)) or (traces.source is not None and traces.source.stashed)
+
+
+def _of_disks(traces: Traces, action: str) -> Line:
+    return Line(Step.PREP_DEST, action, Phase.DONE if _is_stopping(traces) else Phase.INTENT, {}, {})
+
+
 def _streamed(traces: Traces) -> Iterator[Line]:
     """The disks' part before the stop. It leaves nothing in the cloud, and all of it may be done again.
 
     What the disks are is not known any more; copying once more before the stop, or after it, says so.
     """
-    source = traces.source
-    begun = bool(traces.event(compute.PREP_AT_SOURCE)) or (source is not None and source.stashed)
-    for action in stream.WHILE_IT_RUNS:
-        yield Line(Step.PREP_DEST, action.name, Phase.DONE if begun else Phase.INTENT, {}, {})
-    if begun:
+    yield from (_of_disks(traces, action.name) for action in stream.WHILE_IT_RUNS)
+    if _is_stopping(traces):
         phase = Phase.DONE if _is_handed_over(traces) else Phase.INTENT
         yield from (Line(Step.PREP_SOURCE, action.name, phase, {}, {}) for action in stream.BEFORE_THE_STOP)
 

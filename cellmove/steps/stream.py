@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[str, Any] = {}
 MIB = 1 << 20
+DANGER = "danger"
+"""The kind of a failure for which a server must not go to that host, through an image neither."""
+
 BROKEN = 3
 """How often a broken connection is made anew during one pass."""
 
@@ -111,9 +114,11 @@ def _look(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 def _looked(context: Context) -> Mapping[str, Any]:
     server = places.server_id(context)
     survey = disk_survey.survey_source(_source(context), server, context.facts["image_ref"])
-    hindrances = survey.hindrances or disk_survey.survey_target(_target(context), _source(context), server, survey)
-    if hindrances:
-        raise CallFailed("; ".join(hindrances), kind="cannot-stream")
+    if not survey.hindrances:
+        survey = disk_survey.survey_target(_target(context), _source(context), server, survey)
+    if survey.hindrances:
+        raise CallFailed("; ".join(survey.hindrances), kind=DANGER if survey.dangers else "cannot-stream")
+    _mark(context, streamed=True)
     return {"transfer": STREAM, "disks": disk_survey.as_facts(survey.disks)}
 
 
@@ -125,7 +130,7 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
     try:
         return do()
     except (CallFailed, CannotConnect) as error:
-        if context.facts.get("transfer_wish") != AUTO:
+        if context.facts.get("transfer_wish") != AUTO or getattr(error, "kind", "") == DANGER:
             raise
         carried = context.facts.get("only_streamed") or ()
         if carried:
@@ -138,17 +143,19 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
             clear()
         except CallError:
             raise error from None  # taking back insists on it
-        _unmark(context)
+        _mark(context, streamed=False)
         context.note(f"the disks go through an image: {error}")
         return {"transfer": IMAGE, "transfer_why": str(error)}
 
 
-def _unmark(context: Context) -> None:
-    """The server's mark no longer says that its disks are streamed."""
-    server = places.server_id(context)
+def _mark(context: Context, *, streamed: bool) -> None:
+    """Let the server's mark say what it came to, in every cell that has one."""
+    server, told = places.server_id(context), mark.text_of(marked(context)) if streamed else None
     for database in (places.source(context), places.target(context)):
-        with state.transaction(database.engine, database.name) as connection:
-            state.remove_system_metadata(connection, database, server, (mark.TRANSFER,))
+        there = state.read_system_metadata(database, server)
+        if mark.move_id_of(there.get(mark.KEY)) == context.move.id and there.get(mark.TRANSFER) != told:
+            with state.transaction(database.engine, database.name) as connection:
+                state.set_system_metadata(connection, database, server, mark.TRANSFER, told, places.now(context))
 
 
 def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -472,7 +479,7 @@ def _check_placed(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
     return NOTHING
 
 
-WHILE_IT_RUNS = (
+BEFORE_THE_CLAIM = (
     Action(
         "look_at_disks",
         "look at the disks on {source_host} and at the room on {target_host}",
@@ -480,6 +487,10 @@ WHILE_IT_RUNS = (
         applies=is_streamed,
         again_from="schedule",
     ),
+)
+"""For prep-dest, once a host is chosen. Before the claim: nova takes that back by removing the server's directory there."""
+
+WHILE_IT_RUNS = (
     Action(
         "seed_base",
         "see that {target_host} has the image that the disk stands on",
@@ -531,5 +542,5 @@ BEFORE_THE_START = (
 )  # fmt: skip
 """For the beginning of finish."""
 
-ACTIONS = (*WHILE_IT_RUNS, *BEFORE_THE_STOP, *WHILE_IT_IS_OFF, *BEFORE_THE_START)
+ACTIONS = (*BEFORE_THE_CLAIM, *WHILE_IT_RUNS, *BEFORE_THE_STOP, *WHILE_IT_IS_OFF, *BEFORE_THE_START)
 """All of them."""

@@ -25,6 +25,7 @@ from cellmove.db.shapes import (
 from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Policy, Subject
 from cellmove.preflight import CHECKS, Level, examine
+from cellmove.steps.disk_survey import Survey
 
 SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)
 LARGE = Flavor(id=2, flavorid="two", name="m1.large", vcpus=4, memory_mb=2048, root_gb=10)
@@ -294,6 +295,11 @@ REFUSALS: dict[str, list[Picture]] = {
     ],
     "loses-nvram": [picture(server=instance(image={"hw_firmware_type": "uefi"}))],
     "loses-pmem": [picture(server=instance(flavor=with_specs(SMALL, hw__pmem="6GB")))],
+    "cannot-stream": [picture(transfer_wish="stream", survey=Survey(hindrances=("it is raw",)))],
+    "disks-in-danger": [
+        picture(transfer_wish=wish, survey=Survey(hindrances=("shared",), dangers=("shared",)))
+        for wish in ("auto", "stream")
+    ],
     "encrypted-disk": [
         picture(devices=(dataclasses.replace(ROOT_IMAGE, encrypted=True),)),
         picture(server=instance(ephemeral_key=True)),

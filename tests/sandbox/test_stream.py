@@ -1,0 +1,347 @@
+"""Moves whose disks are streamed, by real commands: what is on the hosts before, meanwhile and afterwards, and what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cellmove.hosts import disk_link
+from cellmove.sandbox import disks, seed
+from cellmove.sandbox.process import Process, start
+from tests.sandbox.hosts import Ssh, make_ssh
+from tests.sandbox.rig import shared_memory
+from tests.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming, flip
+from tests.sandbox.test_runs import begin, wait_for
+
+STREAM = ("--cell", "cell2", "--transfer", "stream")
+AUTO = ("--cell", "cell2", "--transfer", "auto")
+PROGRAM = len(disk_link.program())
+SMALL = 1024  # times 512 bytes: a limit that the image is below, and a disk above
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[tuple[Process, Ssh]]:
+    """One for all of them: each moves a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="cellmove-stream-", dir=shared_memory()) as folder:
+        process = start(Path(folder) / "cloud", disks=True)
+        yield process, make_ssh(Path(folder) / "ssh", Path(folder) / "cloud" / "disks")
+        process.end()
+
+
+@pytest.fixture
+def streaming(cloud: tuple[Process, Ssh], tmp_path: Path) -> Iterator[Streaming]:
+    place = Streaming(cloud[0], tmp_path, ssh=cloud[1])
+    for host in (TARGET, OTHER):
+        place.base(host).unlink(missing_ok=True)
+    yield place
+    for host in (SOURCE, TARGET, OTHER):
+        place.ssh.order(host)
+    place.clear()
+
+
+# all is well
+
+
+@pytest.mark.parametrize(("present", "ending"), [(False, "confirm"), (True, "revert")])
+def test_there_and_to_the_end(streaming, present, ending):
+    """The image is brought along where it is missing; what the guest wrote last has arrived."""
+    server = streaming.boot()
+    if present:
+        streaming.base(TARGET).parent.mkdir(exist_ok=True)
+        streaming.base(TARGET).write_bytes(disks.base_content(seed.IMAGE))
+    streaming.process.control("write", host=SOURCE, server=server.id)
+    streaming.cellmove("migrate", server.id, *STREAM)
+    streaming.has_moved(server.id)
+    assert bool(streaming.result(server.id, "seed_base")["seeded"]) is not present
+    assert streaming.process.cloud().world.images == {}
+    streaming.process.control("write", host=TARGET, server=server.id)
+    streaming.cellmove(ending, server.id)
+    if ending == "confirm":
+        streaming.has_moved(server.id, status="ACTIVE")
+    else:
+        streaming.is_home(server.id)
+
+
+def test_a_server_that_is_stopped(streaming):
+    server = streaming.boot(active=False)
+    streaming.cellmove("migrate", server.id, *STREAM, "--confirm")
+    streaming.has_moved(server.id, status="SHUTOFF")
+
+
+def test_the_plan_tells_sizes_and_how_long(streaming):
+    server = streaming.boot()
+    before = streaming.marked(SOURCE)
+    shown = streaming.cellmove("plan", server.id, *AUTO, "--dry-run", "-f", "json").json["summary"]
+    assert shown["transfer"] == "stream"
+    assert [disk["name"] for disk in shown["disks"]] == ["disk"]
+    assert shown["downtime_seconds"] >= 1
+    told = streaming.cellmove("plan", server.id, *AUTO, "--dry-run")
+    assert "disks travel by stream (about 3 s down)" in told.stdout + told.stderr
+    assert streaming.marked(SOURCE) == before == []
+
+
+def test_volumes_have_nothing_to_stream(streaming):
+    server = streaming.boot(volume_backed=True)
+    streaming.cellmove("migrate", server.id, *STREAM, "--confirm")
+    assert not streaming.path(TARGET, server.id).exists()
+
+
+@pytest.mark.parametrize(
+    "steps", [("prep-dest",), ("prep-dest", "prep-source"), ("prep-dest", "prep-source", "finish")]
+)
+def test_rolled_back_after_each_step(streaming, steps):
+    """Nothing is left at the target but the image, which others may stand on by now."""
+    server = streaming.boot()
+    streaming.cellmove("plan", server.id, *STREAM)
+    for step in steps:
+        streaming.cellmove(step, server.id)
+    assert streaming.path(TARGET, server.id).exists()
+    streaming.cellmove("rollback", server.id)
+    streaming.is_home(server.id)
+
+
+# what cannot be streamed
+
+
+def test_without_ssh_it_is_refused(streaming, tmp_path):
+    server = streaming.boot()
+    config = tmp_path / "config.toml"
+    config.write_text("[policy]\nunattended = true\n")
+    env = {"CELLMOVE_CONFIG": str(config)}
+    said = streaming.cellmove("migrate", server.id, *STREAM, expect=5, env=env)
+    assert "there is no table [ssh] in config.toml" in said.stdout + said.stderr
+    assert "--transfer image" in said.stdout + said.stderr
+    streaming.cellmove("migrate", server.id, *AUTO, env=env)
+    assert streaming.facts(server.id)["transfer"] == "image"
+    streaming.has_moved(server.id)
+
+
+def test_a_source_that_lets_nobody_in_means_an_image(streaming):
+    server = streaming.boot()
+    streaming.ssh.order(SOURCE, "deny")
+    said = streaming.cellmove("migrate", server.id, *STREAM, expect=5)
+    assert "it accepts no key of ours" in said.stdout + said.stderr
+    told = streaming.cellmove("plan", server.id, *AUTO)
+    assert "no stream" in told.stdout
+    assert "it accepts no key of ours" in told.stdout
+    streaming.cellmove("migrate", server.id, *AUTO)
+    streaming.has_moved(server.id)
+
+
+def test_a_target_that_cannot_be_reached_means_an_image(streaming):
+    """It is only chosen when the move has begun. The reason is told, and stands in the journal."""
+    server = streaming.boot()
+    streaming.ssh.order(TARGET, "refuse")
+    said = streaming.cellmove("migrate", server.id, *AUTO)
+    assert f"the disks go through an image: {TARGET}: it cannot be reached" in said.stderr
+    assert "it cannot be reached" in streaming.result(server.id, "look_at_disks")["transfer_why"]
+    streaming.has_moved(server.id)
+
+
+def test_a_target_that_cannot_be_reached_fails_what_has_to_be_streamed(streaming):
+    """Every host that the scheduler offers is tried."""
+    server = streaming.boot()
+    streaming.ssh.order(TARGET, "refuse")
+    streaming.ssh.order(OTHER, "refuse")
+    said = streaming.cellmove("migrate", server.id, *STREAM, expect=1)
+    assert f"{OTHER}: it cannot be reached" in said.stderr
+    assert f"{TARGET}: it cannot be reached" in said.stderr
+    streaming.is_home(server.id)
+    streaming.ssh.order(OTHER)
+    streaming.cellmove("migrate", server.id, *STREAM)
+    streaming.has_moved(server.id, OTHER)
+
+
+def test_what_an_image_would_lose_is_not_lost_by_falling_back(streaming):
+    streaming.process.control("make_flavor", name="m1.ephemeral", ephemeral_gb=1)
+    server = streaming.boot(flavor="m1.ephemeral")
+    for host in (TARGET, OTHER):
+        streaming.ssh.order(host, "refuse")
+    said = streaming.cellmove("migrate", server.id, *AUTO, expect=1)
+    assert "through an image its ephemeral would be lost" in said.stderr
+    assert "--transfer image --accept-loss ephemeral" in said.stderr
+    streaming.is_home(server.id, flavor="m1.ephemeral")
+    said = streaming.cellmove("migrate", server.id, "--cell", "cell2", "--transfer", "image", expect=5)
+    assert "ephemeral" in said.stdout + said.stderr
+    said = streaming.cellmove("migrate", server.id, *AUTO, "--accept-loss", "ephemeral")
+    assert "the disks go through an image" in said.stderr
+
+
+@pytest.mark.parametrize("wish", ["stream", "auto"])
+def test_another_image_of_that_name(streaming, wish):
+    """A disk must never stand on other bytes than it was made on."""
+    server = streaming.boot()
+    for host in (TARGET, OTHER):
+        streaming.base(host).parent.mkdir(exist_ok=True)
+        streaming.base(host).write_bytes(b"another image")
+    words = ("migrate", server.id, "--cell", "cell2", "--transfer", wish)
+    said = streaming.cellmove(*words, expect=1 if wish == "stream" else 0)
+    assert f"is another file on {TARGET} than on {SOURCE}" in said.stderr
+    assert streaming.base(TARGET).read_bytes() == b"another image"
+    if wish == "stream":
+        streaming.is_home(server.id)
+    else:
+        assert streaming.facts(server.id)["transfer"] == "stream"
+        assert streaming.result(server.id, "seed_base")["transfer"] == "image"
+        streaming.base(TARGET).unlink()
+        streaming.process.control("add_base", host=TARGET, image=seed.IMAGE)
+        streaming.has_moved(server.id)
+
+
+@pytest.mark.parametrize("wish", ["stream", "auto"])
+def test_files_that_are_there_already_are_nobodys_to_remove(streaming, wish):
+    """Nova would start the guest from them, through an image as well, and remove them when it is taken back."""
+    server = streaming.boot()
+    for host in (TARGET, OTHER):
+        streaming.path(host, server.id).mkdir()
+        streaming.path(host, f"{server.id}/disk").write_text("of an evacuation, perhaps")
+    said = streaming.cellmove("migrate", server.id, "--cell", "cell2", "--transfer", wish, expect=1)
+    assert f"{TARGET} has files of this server already: disk" in said.stderr
+    said = streaming.cellmove("migrate", server.id, "--host", TARGET, "--transfer", wish, expect=5)
+    assert f"{TARGET} has files of this server already: disk" in said.stdout + said.stderr
+    for host in (TARGET, OTHER):
+        assert streaming.path(host, f"{server.id}/disk").read_text() == "of an evacuation, perhaps"
+        streaming.path(host, f"{server.id}/disk").unlink()
+        streaming.path(host, server.id).rmdir()
+    streaming.is_home(server.id)
+
+
+@pytest.mark.parametrize("wish", ["stream", "auto"])
+def test_hosts_that_share_their_storage_after_all(streaming, wish):
+    """It is seen before nova could remove the disk that the guest runs from, whatever the operator believes."""
+    server = streaming.boot()
+    kept = {host: streaming.ssh.disks / f"{host}-kept" for host in (TARGET, OTHER)}
+    try:
+        for host, path in kept.items():
+            (streaming.ssh.disks / host).rename(path)
+            (streaming.ssh.disks / host).symlink_to(SOURCE)
+        said = streaming.cellmove("migrate", server.id, "--cell", "cell2", "--transfer", wish, expect=1)
+        assert f"{SOURCE} and {TARGET} have the same instances_path" in said.stderr
+        assert f"{SOURCE} and {OTHER} have the same instances_path" in said.stderr
+    finally:
+        for host, path in kept.items():
+            (streaming.ssh.disks / host).unlink()
+            path.rename(streaming.ssh.disks / host)
+    streaming.is_home(server.id)
+
+
+# what breaks
+
+
+def test_ssh_that_dies_in_a_pass_goes_on_from_what_is_there(streaming):
+    server = streaming.boot()
+    streaming.ssh.order(TARGET, "cut", PROGRAM + disks.BASE_SIZE + (600 << 10), once=True)
+    said = streaming.cellmove("migrate", server.id, *STREAM, "--bwlimit", "1M")  # a block in each message
+    assert "connecting again" in said.stderr
+    (made,) = streaming.result(server.id, "copy_running")["passes"]
+    assert 0 < made["sent"] <= (256 << 10) + disks.SIZE % (256 << 10)  # the third block and the rest; two were there
+    streaming.has_moved(server.id)
+
+
+def test_a_target_that_is_full_is_not_the_last_one(streaming):
+    server = streaming.boot()
+    streaming.ssh.order(TARGET, "limit", SMALL)
+    streaming.cellmove("migrate", server.id, *STREAM)
+    streaming.has_moved(server.id, OTHER)
+    assert not streaming.path(TARGET, server.id).exists()
+
+
+def test_all_targets_are_full(streaming):
+    server = streaming.boot()
+    for host in (TARGET, OTHER):
+        streaming.ssh.order(host, "limit", SMALL)
+    said = streaming.cellmove("migrate", server.id, *STREAM, expect=1)
+    assert "make room there" in said.stderr
+    streaming.is_home(server.id)
+
+
+def test_a_source_that_is_written_to_although_its_guest_is_off(streaming):
+    server = streaming.boot()
+    prepare(streaming, server.id)
+    path = streaming.path(SOURCE, f"{server.id}/disk")
+    flip(path)
+    flip(path)  # what it holds is the same again; that somebody was there is enough
+    said = streaming.cellmove("finish", server.id, expect=1)
+    assert f"disk on {SOURCE} was changed while its guest was off" in said.stderr
+    streaming.is_home(server.id)
+
+
+def test_a_bit_that_flips_once_all_was_compared(streaming):
+    server = streaming.boot()
+    prepare(streaming, server.id)
+    flip(streaming.path(TARGET, f"{server.id}/disk"))
+    said = streaming.cellmove("finish", server.id, expect=1)
+    assert f"disk on {TARGET} was changed while its guest was off" in said.stderr
+    streaming.is_home(server.id)
+
+
+def test_a_source_that_dies_once_all_was_copied_is_not_waited_for(streaming):
+    server = streaming.boot()
+    prepare(streaming, server.id)
+    streaming.ssh.order(SOURCE, "refuse")
+    said = streaming.cellmove("finish", server.id)
+    assert "cannot be seen" in said.stderr
+    streaming.has_moved(server.id)
+
+
+def test_a_target_that_cannot_be_reached_keeps_no_guest_down(streaming):
+    """The guest is started at the source first; what is left at the target is removed when that answers."""
+    server = streaming.boot()
+    prepare(streaming, server.id)
+    for host in (TARGET, OTHER):
+        streaming.ssh.order(host, "refuse")
+    said = streaming.cellmove("rollback", server.id, expect=3)
+    assert "cellmove rollback" in said.stderr
+    assert streaming.picture(server.id)["guests"][SOURCE]["power_state"] == "running"
+    streaming.ssh.order(TARGET)
+    streaming.cellmove("rollback", server.id)
+    streaming.is_home(server.id)
+
+
+def prepare(streaming: Streaming, server: str) -> None:
+    """A move that stands before finish."""
+    streaming.cellmove("plan", server, *STREAM)
+    streaming.cellmove("prep-dest", server)
+    streaming.cellmove("prep-source", server)
+
+
+# signals and limits
+
+
+def test_a_limit_is_kept_and_stands_in_the_journal(streaming):
+    server = streaming.boot()
+    streaming.cellmove("plan", server.id, *STREAM, "--bwlimit", "300k")
+    streaming.cellmove("prep-dest", server.id)
+    assert streaming.facts(server.id)["bwlimit"] == 300 << 10
+    (made,) = streaming.result(server.id, "copy_running")["passes"]
+    assert made["sent"] > 600 << 10
+    assert made["seconds"] > 0.9 * (made["sent"] - (260 << 10)) / (300 << 10)  # nothing waits for the last message
+    assert streaming.facts(server.id)["command"].endswith(f"--transfer stream --bwlimit {300 << 10}")
+    streaming.cellmove("rollback", server.id)
+    streaming.is_home(server.id)
+
+
+def test_a_signal_ends_a_long_pass_at_once(streaming):
+    server = streaming.boot()
+    streaming.cellmove("plan", server.id, *STREAM, "--bwlimit", "60k")  # a pass takes a quarter of a minute
+    run = begin(streaming, "prep-dest", server.id)
+    wait_for(streaming, "copy_running")
+    time.sleep(1)
+    began = time.monotonic()
+    run.signal(signal.SIGINT)
+    assert run.end() == 130
+    assert time.monotonic() - began < 8
+    assert streaming.marked(TARGET) == [f".disk.cellmove-{move_id(streaming, server.id)}"]
+    streaming.cellmove("resume", server.id)
+    streaming.cellmove("prep-source", server.id)
+    streaming.cellmove("finish", server.id)
+    streaming.has_moved(server.id)
+
+
+def move_id(streaming: Streaming, server: str) -> str:
+    return str(streaming.cellmove("show", server, "-f", "json").json["move"])
