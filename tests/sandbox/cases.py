@@ -23,6 +23,8 @@ FAMILIES = {
     "double": "killed, and killed again while recovering",
     "call": "one outgoing call goes wrong, for every call of a move",
     "wire": "one connection or request to a host's disks goes wrong, for every kind of them in every action",
+    "rot": "a bit of a disk flips, or somebody starts its guest, where nothing should change",
+    "down": "taken back while nova-compute at the target is down, so that nova removes no disks there",
     "restart": "a compute host restarts in the middle of a call, after every write",
     "meddle": "the owner meddles, before every action",
     "seed": "seeded schedules of up to three faults and a kill",
@@ -375,9 +377,21 @@ def _wire(stage: Stage, outcomes: list[Outcome], *parts: str) -> Played:
     return streamed.play_wire(stage, outcomes, *parts)
 
 
+def _down(stage: Stage, outcomes: list[Outcome], *parts: str) -> Played:
+    from tests.sandbox import streamed
+
+    return streamed.play_down(stage, outcomes, *parts)
+
+
+def _rot(stage: Stage, outcomes: list[Outcome], *parts: str) -> Played:
+    from tests.sandbox import streamed
+
+    return streamed.play_rot(stage, outcomes, *parts)
+
+
 PLAYERS: dict[str, Callable[..., Played]] = {
     "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
-    "seed": _seed, "real": _real, "wire": _wire,
+    "seed": _seed, "real": _real, "wire": _wire, "rot": _rot, "down": _down,
 }  # fmt: skip
 
 

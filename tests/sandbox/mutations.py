@@ -1,4 +1,5 @@
 """Would the proofs notice? Leaves out one intent, one undo or one probe after the other, and runs cases on each.
+Of what only streamed moves do, also each action itself, and the comparison.
 
     python -m tests.sandbox.mutations [STEP:ACTION:PART …]
 
@@ -18,11 +19,15 @@ from typing import Any
 from cellmove import steps
 from cellmove.action import Action
 from cellmove.move import Step
-from tests.sandbox import cases
+from cellmove.steps import stream
+from tests.sandbox import cases, streamed
 from tests.sandbox.cases import MAIN_SHAPE, RECOVERIES
 from tests.sandbox.stage import STEPS, Stage
 
-HARMLESS: dict[str, str] = {}
+HARMLESS: dict[str, str] = {
+    "prep-dest:copy_running:do": "then all of it is copied before the stop",
+    "prep-source:copy_again:do": "then all of it is copied after the stop",
+}
 """Mutants that no case can tell from the original, and why that is so."""
 
 AFTER = {step: STEPS[position + 1] for position, step in enumerate(STEPS[:-1])} | {"finish": "revert"}
@@ -38,11 +43,20 @@ def mutants() -> Iterator[str]:
                 yield f"{step}:{action.name}:undo"
             if action.probe is not None:
                 yield f"{step}:{action.name}:probe"
+            if action.name in streamed.OWN:
+                yield f"{step}:{action.name}:do"
+    yield "prep-source:copy_rest:comparison"
 
 
 def cases_for(stage: Stage, step: str, action: str, part: str) -> Iterator[str]:
     """Cases in which it would matter, the likeliest first."""
     shapes = (MAIN_SHAPE, "volume-active-full", "image-stopped-full")
+    if action in streamed.OWN:
+        shapes = (streamed.MAIN, streamed.OTHER)
+        yield from (f"rot:{streamed.MAIN}:{moment}:on" for moment, where in streamed.ROTS.items() if where == step)
+        yield from (
+            f"down:{shape}:{before}" for shape in shapes for before in ("prep-source", "finish") if part == "undo"
+        )
     names = [each.name for each in steps.ACTIONS[Step(step)]]
     if part == "intent":
         # Any run of the step will do: the journal is looked at before every effect.
@@ -56,6 +70,9 @@ def cases_for(stage: Stage, step: str, action: str, part: str) -> Iterator[str]:
                 yield f"kill:{shape}:{step}:{action}:{point}:{recovery}"
         if part == "undo":
             yield from (f"kill:{shape}:{step}:{name}:after-intent:back" for name in names[names.index(action) + 1 :])
+    if action in streamed.OWN:
+        yield from streamed.wires_of(stage, streamed.MAIN, step, long=False)
+        return
     calls, _points, writes = cases.rehearse(stage, MAIN_SHAPE, step)
     for method, count in writes.items():
         yield from (f"restart:{MAIN_SHAPE}:{step}:{method}:{after}:back" for after in range(1, count + 1))
@@ -70,7 +87,10 @@ def leave_out(stage: Stage, step: str, action: str, part: str) -> None:
     if part == "intent":
         stage.rig.without_intent = action
         return
-    field: dict[str, Any] = {part: None}
+    if part == "comparison":
+        stream._damaged = lambda _context, _result: []
+        return
+    field: dict[str, Any] = {part: (lambda _context, _intent: {}) if part == "do" else None}
     mutated: dict[Step, tuple[Action, ...]] = dict(steps.ACTIONS)  # type: ignore[arg-type]
     mutated[Step(step)] = tuple(
         dataclasses.replace(each, **field) if each.name == action else each for each in steps.ACTIONS[Step(step)]

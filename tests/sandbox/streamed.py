@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from cellmove.sandbox import buses, disks
 from cellmove.steps import stream
 from tests.sandbox import cases, wires
 from tests.sandbox.cases import RECOVERIES
-from tests.sandbox.rig import Outcome, Seen
+from tests.sandbox.rig import Outcome, Rig, Seen
 from tests.sandbox.stage import STEPS, STREAMED, Stage
 
 MAIN, OTHER = STREAMED
+SOURCE, TARGET = "c1-host1", "c2-host1"
 OWN = {action.name for action in stream.ACTIONS}
 """The actions that only a streamed move has."""
 
@@ -44,9 +48,75 @@ def play_wire(
     return checkpoint, None
 
 
+def when(rig: Rig, action: str, call: str, do: Callable[[], None], *, times: int = 1) -> list[str]:
+    """Do something in front of the first calls of a kind in an action; returns what is filled with those calls."""
+    under_way, done = [""], list[str]()
+
+    def on_journal(point: str, name: str) -> None:
+        under_way[0] = name if point == "after-intent" else ""
+
+    def on_call(seen: Seen) -> str:
+        if (under_way[0], seen.text) == (action, call) and len(done) < times:
+            done.append(call)
+            do()
+        return ""
+
+    rig.taps.on_journal, rig.taps.on_call = on_journal, on_call
+    return done
+
+
+def flip(path: Path, place: int) -> None:
+    """One bit of a file becomes another."""
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+
+
+ROTS = {"copied": "prep-source", "placed": "finish", "started": "finish"}
+"""When a disk becomes another, and the step that must not go by it: its copy once it was sent, and once it has its name; and at
+the source, where somebody starts the guest by hand."""
+
+
+def play_rot(stage: Stage, outcomes: list[Outcome], shape: str, moment: str, recovery: str) -> cases.Played:
+    """Bytes change that nobody has sent."""
+    step = ROTS[moment]
+    checkpoint = stage.set(shape, step)
+    rig, server = stage.rig, checkpoint.scene.server
+    folder, done = rig.instances.path(TARGET) / server, ["at once"]
+    if moment == "copied":
+        copy = folder / f".disk.cellmove-{checkpoint.move}"
+        done = when(rig, "copy_rest", f"{SOURCE}.settle", lambda: flip(copy, 5 << 18))
+    elif moment == "placed":
+        flip(folder / "disk", 5 << 18)
+    else:
+        disks.write(rig.cloud, SOURCE, server)
+    outcomes.append(rig.run(step, checkpoint.move))
+    if not done:
+        raise AssertionError("never came to the end of the copy")
+    cases.recover(rig, outcomes, recovery, cases.State.FINISHED)
+    return checkpoint, None
+
+
+def play_down(stage: Stage, outcomes: list[Outcome], shape: str, step: str) -> cases.Played:
+    """Taken back from before a step while nova-compute at the target is down: nova removes nothing there, then."""
+    checkpoint = stage.set(shape, step)
+    world, cloud = stage.rig.cloud.world, stage.rig.cloud
+    world.down.append(TARGET)
+    long_ago = cloud.now() - datetime.timedelta(hours=1)
+    cloud.update("cell2", "services", {"last_seen_up": long_ago}, host=TARGET)
+    outcomes.append(stage.rig.run("rollback", checkpoint.move))
+    buses.restart(cloud, TARGET)
+    cases.recover(stage.rig, outcomes, "back", cases.State.FINISHED)
+    return checkpoint, None
+
+
 def names(stage: Stage, *, long: bool) -> Iterator[str]:
     """Every case of them."""
     yield from _kills(stage, long=long)
+    yield from (f"rot:{MAIN}:{moment}:on" for moment in ROTS)
+    yield from (f"down:{shape}:{step}" for shape in STREAMED for step in ("prep-source", "finish"))
     for step in ("prep-source", "finish"):
         _calls, points, _writes = cases.rehearse(stage, MAIN, step, "rollback")
         for point, action in points:
@@ -55,9 +125,9 @@ def names(stage: Stage, *, long: bool) -> Iterator[str]:
     steps = ("prep-dest", "prep-source", "finish", *(f"{BACK}{step}" for step in ("prep-source", "finish")))
     for shape in (MAIN, OTHER) if long else (MAIN,):
         for step in steps:
-            yield from _wires(stage, shape, step, long=long)
+            yield from wires_of(stage, shape, step, long=long)
     if not long:
-        yield from _wires(stage, OTHER, "prep-dest", long=False, only="seed_base")  # it is there, and compared
+        yield from wires_of(stage, OTHER, "prep-dest", long=False, only="seed_base")  # it is there, and compared
     for step in ("prep-source", "finish"):
         _calls, _points, writes = cases.rehearse(stage, MAIN, step)
         for method, count in writes.items():
@@ -81,7 +151,7 @@ def _kills(stage: Stage, *, long: bool) -> Iterator[str]:
                     yield from (f"kill:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
 
 
-def _wires(stage: Stage, shape: str, step: str, *, long: bool, only: str = "") -> Iterator[str]:
+def wires_of(stage: Stage, shape: str, step: str, *, long: bool, only: str = "") -> Iterator[str]:
     """One call of each kind in each action, the first one: the others go the same way.
 
     :param only: of one action

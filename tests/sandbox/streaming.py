@@ -69,12 +69,3 @@ class Streaming(Sandbox):
         kept = SOURCE if status == "VERIFY_RESIZE" else ""
         wrong = self.wrong(server, cell="cell2", host=host, status=status, kept=kept)
         assert wrong == [], wrong
-
-
-def flip(path: Path, place: int = disks.TABLES + 5) -> None:
-    """One bit of a file becomes another."""
-    with open(path, "r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))

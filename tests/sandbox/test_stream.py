@@ -15,7 +15,8 @@ from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process, start
 from tests.sandbox.hosts import Ssh, make_ssh
 from tests.sandbox.rig import shared_memory
-from tests.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming, flip
+from tests.sandbox.streamed import flip
+from tests.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming
 from tests.sandbox.test_runs import begin, wait_for
 
 STREAM = ("--cell", "cell2", "--transfer", "stream")
@@ -264,8 +265,8 @@ def test_a_source_that_is_written_to_although_its_guest_is_off(streaming):
     server = streaming.boot()
     prepare(streaming, server.id)
     path = streaming.path(SOURCE, f"{server.id}/disk")
-    flip(path)
-    flip(path)  # what it holds is the same again; that somebody was there is enough
+    flip(path, disks.TABLES)
+    flip(path, disks.TABLES)  # what it holds is the same again; that somebody was there is enough
     said = streaming.cellmove("finish", server.id, expect=1)
     assert f"disk on {SOURCE} was changed while its guest was off" in said.stderr
     streaming.is_home(server.id)
@@ -274,7 +275,7 @@ def test_a_source_that_is_written_to_although_its_guest_is_off(streaming):
 def test_a_bit_that_flips_once_all_was_compared(streaming):
     server = streaming.boot()
     prepare(streaming, server.id)
-    flip(streaming.path(TARGET, f"{server.id}/disk"))
+    flip(streaming.path(TARGET, f"{server.id}/disk"), disks.TABLES)
     said = streaming.cellmove("finish", server.id, expect=1)
     assert f"disk on {TARGET} was changed while its guest was off" in said.stderr
     streaming.is_home(server.id)

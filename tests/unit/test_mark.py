@@ -10,6 +10,7 @@ from cellmove.mark import Mark
 FULL = Mark(
     "move-1a2b3c", "root@controller:/root/.local/state/cellmove/journal.db", "req-1", "flavor-2", "cell2", "c2-host1",
     {"progress": 0, "auto_disk_config": True, "image_base_image_ref": None},
+    {"transfer": "stream", "transfer_wish": "auto", "only_streamed": ["swap"], "bwlimit": 1000},
 )  # fmt: skip
 
 

@@ -163,3 +163,65 @@ def test_a_finished_move_has_a_line_for_every_action_that_applies(volume_backed:
     assert ("save_request_spec" in names) is (kind == "resize")
     assert {line.phase for line in lines} == {Phase.DONE}
     assert [line.result for line in lines if line.result] == [ARRIVAL]
+
+
+# disks that are streamed
+
+
+def streamed(*, events: dict[str, str] | None = None, there: dict[str, str] | None = None, **source: Any) -> Traces:
+    """Claimed and mirrored; the source's row and the computes' parts as a case wants them."""
+    claimed = {compute.PREP_AT_DEST.event: "Success"} | (there or {})
+    return dataclasses.replace(
+        copied(), streamed=True, volume_backed=False,
+        source=end(context="{}", dest_compute="c2-host1", events=events, **source),
+        target=end(hidden=1, events=claimed, context="{}"),
+    )  # fmt: skip
+
+
+def test_before_the_stop_all_of_the_disks_part_is_done_again() -> None:
+    state, lines = told(streamed())
+    assert state is State.PLANNED
+    again = ("look_at_disks", "seed_base", "make_directory", "copy_running")
+    assert {lines[name] for name in again} == {"intent"}
+    assert lines["mirror"] == "done"
+    assert "copy_again" not in lines
+
+
+def test_before_the_claim_there_is_nothing_of_disks_but_the_look() -> None:
+    state, lines = told(dataclasses.replace(copied(), streamed=True, volume_backed=False))
+    assert (state, lines["look_at_disks"]) == (State.PLANNED, "intent")
+    assert "make_directory" not in lines
+
+
+@pytest.mark.parametrize("stopped", ["", "running", "Success"])
+def test_around_the_stop_disks_are_looked_at_and_copied_once_more(stopped: str) -> None:
+    task_state = "resize_migrated" if stopped == "Success" else "resize_migrating"
+    events = {compute.PREP_AT_SOURCE.event: stopped} if stopped else {}
+    state, lines = told(streamed(stashed=True, task_state=task_state, events=events))
+    assert state is State.DEST_PREPARED  # whether they were placed is not known, so that they are placed anew
+    assert {lines[name] for name in ("look_at_disks", "seed_base", "make_directory", "copy_running")} == {"done"}
+    assert lines["copy_again"] == "intent"
+    assert "place_disks" not in lines
+
+
+def test_what_is_handed_over_was_placed() -> None:
+    of = streamed(
+        stashed=True, task_state="resize_migrated", events={compute.PREP_AT_SOURCE.event: "Success"},
+        there={compute.FINISH_AT_DEST.event: "running"},
+    )  # fmt: skip
+    state, lines = told(of)
+    assert state is State.SOURCE_PREPARED
+    assert {lines[name] for name in ("copy_again", "copy_rest", "place_disks", "check_disks", "hand_over")} == {"done"}
+    assert lines["start_target"] == "intent"
+
+
+def test_a_stopped_guest_without_an_image_goes_back_unless_its_disks_are_streamed() -> None:
+    of = streamed(stashed=True, task_state="resize_migrated", events={compute.PREP_AT_SOURCE.event: "Success"})
+    assert rebuild(of)[0] is not State.ROLLING_BACK
+    assert rebuild(dataclasses.replace(of, streamed=False))[0] is State.ROLLING_BACK
+
+
+def test_what_is_finished_has_no_lines_of_disks() -> None:
+    names = {line.action for line in finished_lines(volume_backed=False, kind="resize", facts={})}
+    assert "create_image" in names
+    assert not names & {"look_at_disks", "copy_rest", "place_disks", "check_disks"}
