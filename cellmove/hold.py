@@ -53,6 +53,7 @@ def hold(session: Session, move: Move, wish: Hold, context: Context) -> None:
             Event(kind, move.id, move.server_name, step="hold", action="hold", title=title, seconds=seconds)
         )
 
+    session.observer(Event(EventKind.NOTE, move.id, move.server_name, step="hold", text=title))
     tell(EventKind.ACTION_STARTED)
     while not _is_time(session, move, wish):
         context.leave_if_asked()

@@ -18,8 +18,9 @@ from tests.sandbox.test_runs import TARGET, Begun, begin
 def held(sandbox: Sandbox, server: str, *more: str) -> Begun:
     """A move that has come as far as to wait."""
     begun = begin(sandbox, "migrate", server, "--host", TARGET, *more)
+    begun.err.touch()
     deadline = time.monotonic() + 60
-    while state_of(sandbox, server) != "dest-prepared":
+    while "note: held until" not in begun.err.read_text():
         assert begun.child.is_alive(), begun.err.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
