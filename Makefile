@@ -40,7 +40,7 @@ ssh-server:  ## Install sshd and qemu-img, which disks are moved with in the tes
 sandbox-test: $(STAMP) browser ssh-server  ## Whole commands against the sandbox, the embedded cloud; disks over a real sshd
 	$(BIN)/pytest -q tests/sandbox tests/ssh -n 2 --durations=5
 
-proof: $(STAMP)  ## Every crash, every failed call, every meddler, in the sandbox
+proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in the sandbox
 	$(BIN)/python -m tests.sandbox.proof
 
 mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing

@@ -108,7 +108,10 @@ def _again(context: Context, do: Callable[[], T]) -> T:
 
 def _look(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Whether these two hosts can do it. What ``auto`` comes to is decided here, and stands in the journal."""
-    return _or_image(context, lambda: _looked(context), lambda: None)
+    found = _or_image(context, lambda: _looked(context), lambda: None)
+    if found["transfer"] == STREAM:
+        _mark(context, streamed=True)  # at an earlier host it may have come to an image
+    return found
 
 
 def _looked(context: Context) -> Mapping[str, Any]:
@@ -118,7 +121,6 @@ def _looked(context: Context) -> Mapping[str, Any]:
         survey = disk_survey.survey_target(_target(context), _source(context), server, survey)
     if survey.hindrances:
         raise CallFailed("; ".join(survey.hindrances), kind=DANGER if survey.dangers else "cannot-stream")
-    _mark(context, streamed=True)
     return {"transfer": STREAM, "disks": disk_survey.as_facts(survey.disks)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import tempfile
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cellmove import mark
 from cellmove.hosts import disk_link
 from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process, start
@@ -142,6 +144,43 @@ def test_a_target_that_cannot_be_reached_means_an_image(streaming):
     assert f"the disks go through an image: {TARGET}: it cannot be reached" in said.stderr
     assert "it cannot be reached" in streaming.result(server.id, "look_at_disks")["transfer_why"]
     streaming.has_moved(server.id)
+
+
+def marked_transfers(streaming: Streaming, server: str) -> list[str]:
+    """What the server's mark says of its disks, in each cell that has one."""
+    cloud, match = streaming.process.cloud(), {"instance_uuid": server, "key": mark.TRANSFER, "deleted": 0}
+    return [
+        row["value"] for cell in ("cell1", "cell2") for row in cloud.rows(cell, "instance_system_metadata", **match)
+    ]
+
+
+def test_the_next_host_is_looked_at_anew(streaming):
+    """The first one means an image, and then cannot take the server at all; the mark says at each moment how it is."""
+    server = streaming.boot()
+    streaming.ssh.order(TARGET, "refuse")
+    streaming.cellmove("plan", server.id, *AUTO)
+    with streaming.fault(TARGET, "get_host_ip_addr", "fail"):
+        said = streaming.cellmove("prep-dest", server.id)
+    assert "the disks go through an image" in said.stderr
+    assert streaming.result(server.id, "look_at_disks")["transfer"] == "stream"
+    here, there = marked_transfers(streaming, server.id)
+    assert json.loads(here) == json.loads(there) == {
+        "transfer": "stream", "transfer_wish": "auto", "only_streamed": [], "bwlimit": 0,
+    }  # fmt: skip
+    streaming.cellmove("prep-source", server.id)
+    streaming.cellmove("finish", server.id)
+    streaming.has_moved(server.id, OTHER)
+    assert marked_transfers(streaming, server.id) == []
+
+
+def test_the_mark_of_what_goes_through_an_image_says_nothing_of_streaming(streaming):
+    server = streaming.boot()
+    streaming.ssh.order(TARGET, "refuse")
+    streaming.cellmove("plan", server.id, *AUTO)
+    streaming.cellmove("prep-dest", server.id)
+    assert marked_transfers(streaming, server.id) == []
+    streaming.cellmove("rollback", server.id)
+    streaming.is_home(server.id)
 
 
 def test_a_target_that_cannot_be_reached_fails_what_has_to_be_streamed(streaming):
