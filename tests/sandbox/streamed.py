@@ -147,7 +147,9 @@ def _kills(stage: Stage, *, long: bool) -> Iterator[str]:
             for point, action in points:
                 if shape == MAIN and action in OWN:
                     yield from (f"real:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
-                elif long or (action in OWN | TOUCHING and point in ("after-intent", "after-effect")):
+                elif long or (
+                    action in (TOUCHING if shape == MAIN else OWN) and point in ("after-intent", "after-effect")
+                ):
                     yield from (f"kill:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
 
 
