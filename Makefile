@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-up lab-kvm-test bench bench-drain bench-scale man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -67,6 +67,9 @@ bench-drain: $(STAMP)  ## The census of 10,000 servers (needs mariadbd), and aga
 
 bench-scale: $(STAMP)  ## How much of a drain's time is its own: in the sandbox, 24 servers by 1 and 8 threads, 1,000 by 32 (long)
 	$(BIN)/python bench/drain_scale.py
+
+bench-stream: $(STAMP)  ## How long a real guest is down, streamed and by nova, after 0.2, 1 and 4 GiB (a lab with KVM=1; a quarter of an hour)
+	$(BIN)/python bench/stream_lab.py
 
 man: $(STAMP)  ## Write the man pages anew from the commands' own help
 	$(BIN)/python -m cellmove.docs man
