@@ -26,6 +26,7 @@ from cellmove.picture import Picture, Target, is_volume_backed
 from cellmove.policy import Subject
 from cellmove.steps import plan, rules
 from cellmove.steps.answers import Answers
+from cellmove.steps.plan_disks import disks_assumed
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -310,9 +311,9 @@ def _group_hosts(view: _View, members: Collection[str]) -> dict[str, str]:
 
 
 def _picture(view: _View, page: _Page, server: _Server) -> Picture:
-    """What :func:`cellmove.steps.plan.gather` would gather."""
+    """What :func:`cellmove.steps.plan.gather` would gather, but for what only its host can say of its disks."""
     instance, group = server.instance, page.groups.get(server.id)
-    return Picture(
+    picture = Picture(
         server_id=server.id,
         server_name=instance.display_name or server.id,
         kind="resize" if server.new_flavor else "migration",
@@ -338,6 +339,7 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         policy=view.policy,
         **(_from_cloud(view, page, server, instance.flavor) if instance.flavor else {}),
     )
+    return disks_assumed(view.gateway.settings, picture) if picture.is_complete else picture
 
 
 def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[str, Any]:

@@ -13,8 +13,11 @@ from cellmove.steps.disk_survey import Survey, survey_source, survey_target
 from cellmove.transfer import IMAGE, STREAM, Ssh, destination
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cellmove.gateway import Gateway
     from cellmove.picture import Picture
+    from cellmove.settings import Settings
 
 FLOOR = 3.0
 """Seconds that a guest is down whatever its size: stopped here, started there."""
@@ -23,6 +26,7 @@ RATE = 400 << 20
 """Bytes a second of a disk that are read at the source and then at the target while the guest is down."""
 
 NOT_CONFIGURED = "hosts are not reached by ssh (there is no table [ssh] in config.toml)"
+NO_WAY = Survey(hindrances=(NOT_CONFIGURED,))
 
 
 def with_disks(gateway: Gateway, picture: Picture, wish: str, bwlimit: int) -> Picture:
@@ -31,12 +35,19 @@ def with_disks(gateway: Gateway, picture: Picture, wish: str, bwlimit: int) -> P
     :param wish: one of :data:`cellmove.transfer.TRANSFERS`
     :param bwlimit: bytes a second; 0: none
     """
-    picture = dataclasses.replace(picture, transfer_wish=wish, bwlimit=bwlimit)
-    if picture.is_volume_backed or wish == IMAGE:
-        return picture
     ssh = gateway.settings.ssh
-    survey = Survey(hindrances=(NOT_CONFIGURED,)) if ssh is None else _survey(ssh, picture)
-    return dataclasses.replace(picture, survey=survey)
+    return _with_survey(picture, wish, bwlimit, lambda: NO_WAY if ssh is None else _survey(ssh, picture))
+
+
+def disks_assumed(settings: Settings, picture: Picture) -> Picture:
+    """The same without asking a host, for many servers: what may be streamed is taken to be; each is looked at again before it goes."""
+    survey = NO_WAY if settings.ssh is None else Survey()
+    return _with_survey(picture, settings.transfer, settings.bwlimit, lambda: survey)
+
+
+def _with_survey(picture: Picture, wish: str, bwlimit: int, survey: Callable[[], Survey]) -> Picture:
+    needless = picture.is_volume_backed or wish == IMAGE
+    return dataclasses.replace(picture, transfer_wish=wish, bwlimit=bwlimit, survey=None if needless else survey())
 
 
 def _survey(ssh: Ssh, picture: Picture) -> Survey:
