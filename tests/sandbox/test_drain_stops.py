@@ -219,6 +219,6 @@ def test_json_says_why_nothing_is_begun(slow: Drained) -> None:
     assert end["counts"] == {"moved": 1, "waiting": 2}
     assert end["ending"] is None
     (closed,) = slow.lines("--days", today(1), expect=9)
-    assert (closed["event"], closed["counts"]) == ("ended", {"waiting": 2})
+    assert (closed["event"], closed["counts"]) == ("ended", {"moved": 1, "waiting": 2})
     assert seconds(closed["at"]) > seconds(end["at"])
     assert most_at_once(slow.spans().values()) == 1
