@@ -133,6 +133,19 @@ def look(link: Link, path: str) -> tuple[Entry, ...]:
     return tuple(_entry(link, each) for each in expect(link, answer, "entries", list))
 
 
+def found(link: Link, path: str) -> tuple[Entry, ...]:
+    """The same as :func:`look`, and nothing where there is nothing."""
+    try:
+        return look(link, path)
+    except NotFound:
+        return ()
+
+
+def find(link: Link, path: str) -> Entry | None:
+    """The one file, or None."""
+    return next(iter(found(link, path)), None)
+
+
 def prepare(link: Link, path: str, size: int | None = None) -> tuple[bool, str]:
     """Make an unfinished file, or open the one that is there.
 

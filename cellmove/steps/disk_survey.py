@@ -36,16 +36,13 @@ class Disk:
     """One file that travels.
 
     :param name: in the server's directory
-    :param size: bytes of the file; holes count
     :param allocated: bytes that it takes
     :param base: the image it stands on, below instances_path; empty without one
     :param base_format: of that image
     """
 
     name: str
-    size: int
     allocated: int
-    mode: int
     base: str = ""
     base_format: str = ""
 
@@ -110,7 +107,7 @@ def survey_source(link: Link, server_id: str, image_ref: str) -> Survey:
             hindrances.append(f"{entry.name} on {link.host}: it stands on {entry.image.backing}, outside of _base")  # type: ignore[union-attr]
             continue
         told = entry.image.backing_format if entry.image and base else ""
-        disks.append(Disk(entry.name, entry.file.size, entry.file.allocated, 0o644, base, told))
+        disks.append(Disk(entry.name, entry.file.allocated, base, told))
     hindrances += _of_root(disks, image_ref, link.host) if not hindrances else []
     return Survey(tuple(disks), tuple(hindrances))
 
@@ -190,7 +187,7 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
         )
         found.append(f"qemu-img is missing on {target.host}; {why}")
     bases = {disk.base: _size(source, disk.base) for disk in survey.disks if disk.base}
-    absent = sum(size for base, size in bases.items() if not _exists(target, base))
+    absent = sum(size for base, size in bases.items() if not hosts_disks.found(target, base))
     needed = survey.allocated + absent + sum(bases[disk.base] for disk in survey.disks if disk.is_flattened)
     if needed + SPARE > facts.free:
         found.append(f"{target.host} has {facts.free >> 20} MiB free, {(needed + SPARE) >> 20} MiB are needed")
@@ -202,14 +199,14 @@ def _dangers(target: Link, source: Link, server_id: str) -> tuple[str, ...]:
     a guest from a disk that it finds (nova/compute/manager.py, ``_revert_snapshot_based_resize_at_dest``;
     nova/virt/libvirt/imagebackend.py, ``Qcow2.create_image``).
     """
-    from cellmove.hosts.disks import share_storage
+    from cellmove.hosts.disks import found, share_storage
 
     if share_storage(source, target):
         return (
             f"{source.host} and {target.host} have the same instances_path (disk_stores says otherwise):"
             " ending the move, or taking it back, would remove the disks of the guest that runs",
         )
-    present = [entry.name for entry in _entries(target, server_id) if not is_ours(entry.name, target.move_id)]
+    present = [entry.name for entry in found(target, server_id) if not is_ours(entry.name, target.move_id)]
     if present:
         names = ", ".join(sorted(present)[:5])
         return (f"{target.host} has files of this server already: {names}; the guest would start from those",)
@@ -225,19 +222,6 @@ def _of_rights(host: str, facts: Facts, *, writes: bool) -> list[str]:
 def is_ours(name: str, move_id: str) -> bool:
     """Whether a file's name carries the mark of a move."""
     return name.startswith(".") and name.endswith(f".cellmove-{move_id}")
-
-
-def _entries(link: Link, path: str) -> tuple[Entry, ...]:
-    from cellmove.hosts.disks import look
-
-    try:
-        return look(link, path)
-    except NotFound:
-        return ()
-
-
-def _exists(link: Link, path: str) -> bool:
-    return bool(_entries(link, path))
 
 
 def _size(link: Link, path: str) -> int:

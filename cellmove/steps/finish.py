@@ -13,7 +13,7 @@ from cellmove.action import Action, Context, Finding, Pivot
 from cellmove.db import history, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
-from cellmove.steps import places, prep_dest, recover, stream
+from cellmove.steps import places, prep_dest, recover, stream, stream_off
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -184,7 +184,7 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 ACTIONS = (
-    *stream.BEFORE_THE_START,
+    *stream_off.BEFORE_THE_START,
     Action(
         "hand_over",
         "hand the server over to {target_cell} (resize_migrated)",

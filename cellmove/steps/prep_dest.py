@@ -89,7 +89,7 @@ def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
         cell=facts["wanted_cell"],
         host=facts["wanted_host"],
         before=intent,
-        transfer=stream.marked(context),
+        transfer=stream.in_mark(context),
     )
 
 

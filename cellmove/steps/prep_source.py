@@ -14,7 +14,7 @@ from cellmove.cloud import image
 from cellmove.db import state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.steps import places, recover, stream
+from cellmove.steps import places, recover, stream, stream_off
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -120,5 +120,5 @@ ACTIONS = (
         undo=_restart_source,
         takes_all_back=True,
     ),
-    *stream.WHILE_IT_IS_OFF,
+    *stream_off.WHILE_IT_IS_OFF,
 )

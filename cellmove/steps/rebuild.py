@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.db.history import SUCCESS
 from cellmove.hosts import compute
 from cellmove.move import TO_FINISH, Phase, State, Step
-from cellmove.steps import ACTIONS, stream
+from cellmove.steps import ACTIONS, stream, stream_off
 from cellmove.steps.places import NOVA
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def rebuild(traces: Traces) -> tuple[State, tuple[Line, ...]]:
 
 def finished_lines(*, volume_backed: bool, kind: str, facts: Mapping[str, Any]) -> tuple[Line, ...]:
     """The lines of a move that is finished: everything happened, whoever did it. How its disks came does not show any more."""
-    left_out = {action.name for action in stream.ACTIONS} | ({"create_image"} if volume_backed else set())
+    left_out = {action.name for action in stream_off.ACTIONS} | ({"create_image"} if volume_backed else set())
     left_out |= {"save_request_spec"} if kind != "resize" else set()
     return tuple(
         Line(step, action.name, Phase.DONE, {}, facts if action.name == "schedule" else {})
@@ -178,8 +178,8 @@ def _lines(traces: Traces) -> Iterator[Line]:
     phase = Phase.DONE if stopped == SUCCESS else Phase.INTENT
     yield Line(Step.PREP_SOURCE, "stop_source", phase, {"attachments": _source_attachments(traces)}, {})
     if traces.streamed and _is_handed_over(traces):
-        for action in (*stream.WHILE_IT_IS_OFF, *stream.BEFORE_THE_START):
-            step = Step.FINISH if action in stream.BEFORE_THE_START else Step.PREP_SOURCE
+        for action in (*stream_off.WHILE_IT_IS_OFF, *stream_off.BEFORE_THE_START):
+            step = Step.FINISH if action in stream_off.BEFORE_THE_START else Step.PREP_SOURCE
             yield Line(step, action.name, Phase.DONE, {}, {})
     if stopped == SUCCESS:
         yield from _finished(traces)

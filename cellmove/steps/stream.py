@@ -1,40 +1,29 @@
-"""The disks travel over ssh while the guest runs: what prep-dest, prep-source and finish do for that.
+"""The disks travel over ssh while the guest runs: what is done while it does.
 
 nova-compute keeps a disk that it finds in place of the one it would make (nova/virt/libvirt/driver.py, ``spawn``), so
 prep_snapshot_based_resize_at_source and finish_snapshot_based_resize_at_dest are called without a snapshot, and the
 files are put where the target expects them. Everything here may be repeated: files carry this move's mark until they
-are whole.
+are whole. What follows once the guest is off: :mod:`cellmove.steps.stream_off`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
 from cellmove.action import Action, Context
 from cellmove.db import state
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
-from cellmove.steps import disk_survey, places
+from cellmove.errors import CallError, CallFailed, CannotConnect, NotFound
+from cellmove.steps import disk_survey, passes, places
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
 if TYPE_CHECKING:
-    from cellmove.hosts.disk_link import Link
-    from cellmove.hosts.disk_pass import Observer, PassResult, Progress, Transfer
-    from cellmove.hosts.disks import Entry
-    from cellmove.steps.disk_survey import Disk
+    from cellmove.hosts.disk_pass import PassResult
 
 NOTHING: Mapping[str, Any] = {}
-MIB = 1 << 20
 DANGER = "danger"
 """The kind of a failure for which a server must not go to that host, through an image neither."""
-
-BROKEN = 3
-"""How often a broken connection is made anew during one pass."""
-
-T = TypeVar("T")
 
 
 def is_streamed(context: Context) -> bool:
@@ -47,60 +36,11 @@ def is_imaged(context: Context) -> bool:
     return not context.facts["volume_backed"] and not is_streamed(context)
 
 
-def marked(context: Context) -> Mapping[str, Any]:
+def in_mark(context: Context) -> Mapping[str, Any]:
     """What the server's mark says of it, so that a journal that is written anew knows."""
     if not is_streamed(context):
         return NOTHING
     return {name: context.facts.get(name) for name in ("transfer", "transfer_wish", "only_streamed", "bwlimit")}
-
-
-# the two ends
-
-
-def _source(context: Context) -> Link:
-    return context.gateway.links.to(context.facts["source_host"], places.server_id(context), context.move.id)
-
-
-def _target(context: Context) -> Link:
-    return context.gateway.links.to(context.facts["target_host"], places.server_id(context), context.move.id)
-
-
-def _transfers(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
-    from cellmove.hosts.disk_pass import Transfer
-
-    return [Transfer(_path(context, disk.name), mode=disk.mode) for disk in disks]
-
-
-def _path(context: Context, name: str) -> str:
-    return f"{places.server_id(context)}/{name}"
-
-
-def _watch(context: Context, what: str, *, may_end: bool = False) -> Observer:
-    """Tell how far a pass is, as a line of text.
-
-    :param may_end: a signal breaks it off: what was copied stays, and the next pass goes on from there
-    """
-
-    def tell(progress: Progress) -> None:
-        if may_end:
-            context.leave_if_asked()
-        done, total, rate = progress.done // MIB, max(progress.total, progress.done) // MIB, progress.rate / MIB
-        left = f", {progress.eta:.0f} s left" if progress.eta is not None and progress.done < progress.total else ""
-        sent = progress.sent // MIB
-        context.progress(f"{what}: {done} of {total} MiB read, {sent} MiB sent, {rate:.0f} MiB/s{left}")
-
-    return tell
-
-
-def _again(context: Context, do: Callable[[], T]) -> T:
-    """Go on after a connection broke, a few times: the next one goes on from what is at the target."""
-    for pause in itertools.islice(context.clock.waits(), BROKEN):
-        try:
-            return do()
-        except CallUncertain as error:
-            context.note(f"{error}; connecting again")
-            context.clock.sleep(pause)
-    return do()
 
 
 # prep-dest: while the guest runs
@@ -116,9 +56,9 @@ def _look(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _looked(context: Context) -> Mapping[str, Any]:
     server = places.server_id(context)
-    survey = disk_survey.survey_source(_source(context), server, context.facts["image_ref"])
+    survey = disk_survey.survey_source(passes.source(context), server, context.facts["image_ref"])
     if not survey.hindrances:
-        survey = disk_survey.survey_target(_target(context), _source(context), server, survey)
+        survey = disk_survey.survey_target(passes.target(context), passes.source(context), server, survey)
     if survey.hindrances:
         raise CallFailed("; ".join(survey.hindrances), kind=DANGER if survey.dangers else "cannot-stream")
     return {"transfer": STREAM, "disks": disk_survey.as_facts(survey.disks)}
@@ -152,7 +92,7 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
 
 def _mark(context: Context, *, streamed: bool) -> None:
     """Let the server's mark say what it came to, in every cell that has one."""
-    server, told = places.server_id(context), mark.text_of(marked(context)) if streamed else None
+    server, told = places.server_id(context), mark.text_of(in_mark(context)) if streamed else None
     for database in (places.source(context), places.target(context)):
         there = state.read_system_metadata(database, server)
         if mark.move_id_of(there.get(mark.KEY)) == context.move.id and there.get(mark.TRANSFER) != told:
@@ -162,7 +102,7 @@ def _mark(context: Context, *, streamed: bool) -> None:
 
 def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     return _or_image(
-        context, lambda: _again(context, lambda: _seeded(context)), lambda: _unseed(context, NOTHING, NOTHING)
+        context, lambda: passes.again(context, lambda: _seeded(context)), lambda: _unseed(context, NOTHING, NOTHING)
     )
 
 
@@ -174,7 +114,7 @@ def _unseed(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, 
 
     unfinished = disks.marked(disk_survey.base_of_image(context.facts["image_ref"]), context.move.id)
     try:
-        disks.remove(_target(context), unfinished)
+        disks.remove(passes.target(context), unfinished)
     except NotFound:
         return  # there is no _base at all
 
@@ -197,16 +137,14 @@ def _seed(context: Context, base: str) -> bool:
     """
     from cellmove.hosts import disk_pass, disks
 
-    source, target = _source(context), _target(context)
-    watch = _watch(context, "base image")
+    source, target = passes.source(context), passes.target(context)
+    watch = passes.watch(context, "base image")
     transfer = disk_pass.Transfer(base)
     brought = False
-    if not _entry(target, base):
+    if not disks.find(target, base):
         disks.mkdir(target, "_base")
-        made = disk_pass.run_pass(
-            source, target, [transfer], clock=context.clock, bwlimit=context.facts.get("bwlimit") or 0, cache="drop",
-            observer=_watch(context, "base image", may_end=True),
-        ).files[0]  # fmt: skip  # not still: nova's image cache touches what is in use (imagecache.py, _mark_in_use)
+        # Not as of a guest that is off: nova's image cache touches what is in use (imagecache.py, _mark_in_use).
+        made = passes.run(context, [transfer], "base image", cache="drop").files[0]
         unfinished = transfer.unfinished(target.move_id)
         if disk_pass.digest_of(target, unfinished, observer=watch) != made.digest:
             disks.remove(target, unfinished)
@@ -229,19 +167,10 @@ def _seed(context: Context, base: str) -> bool:
     return brought
 
 
-def _entry(link: Link, path: str) -> Entry | None:
-    from cellmove.hosts.disks import look
-
-    try:
-        return look(link, path)[0]
-    except NotFound:
-        return None
-
-
 def _make_directory(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     from cellmove.hosts import disks
 
-    disks.mkdir(_target(context), places.server_id(context))
+    disks.mkdir(passes.target(context), places.server_id(context))
     return NOTHING
 
 
@@ -253,13 +182,13 @@ def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, A
     """
     from cellmove.hosts import disks
 
-    target, server = _target(context), places.server_id(context)
+    target, server = passes.target(context), places.server_id(context)
     try:
         entries = disks.look(target, server)
     except NotFound:
         return
     placed = [entry for entry in entries if disk_survey.CARRIED.match(entry.name)]
-    if placed and disks.share_storage(_source(context), target):
+    if placed and disks.share_storage(passes.source(context), target):
         raise CallFailed(f"{target.host} has the instances_path of the source: the server's own disks are not removed")
     for entry in placed:
         disks.remove(target, f"{server}/{entry.name}", file=entry.file.identity)
@@ -279,13 +208,13 @@ def _copy_running(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
     from cellmove.hosts import disk_pass
 
     disks = disk_survey.from_facts(context.facts)
-    _again(context, lambda: _pass(context, _bases(context, disks), "bases"))
+    passes.again(context, lambda: passes.run(context, passes.bases(context, disks), "bases"))
     done: list[PassResult] = []
     while (verdict := disk_pass.another_pass(done)).again:
         what = f"pass {len(done) + 1}"
-        done.append(_again(context, lambda what=what: _pass(context, _transfers(context, disks), what)))  # type: ignore[misc]
+        done.append(passes.again(context, lambda what=what: passes.run(context, passes.own(context, disks), what)))  # type: ignore[misc]
     context.note(f"{len(done)} {'pass' if len(done) == 1 else 'passes'}: {verdict.why}")
-    return {"passes": [_told(each) for each in done]}
+    return {"passes": [passes.told(each) for each in done]}
 
 
 def refresh(context: Context) -> None:
@@ -293,30 +222,7 @@ def refresh(context: Context) -> None:
 
     :raises CallError: it broke off; the next one goes on from what is there
     """
-    _pass(context, _transfers(context, disk_survey.from_facts(context.facts)), "pass while it is held")
-
-
-def _bases(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
-    """The bases that are taken into their overlays later: each has a copy of its own, beside the overlay."""
-    from cellmove.hosts.disk_pass import Transfer
-
-    return [Transfer(disk.base, to=_path(context, f"{disk.name}.base")) for disk in disks if disk.is_flattened]
-
-
-def _pass(context: Context, transfers: Sequence[Transfer], what: str) -> PassResult:
-    from cellmove.hosts import disk_pass
-
-    return disk_pass.run_pass(
-        _source(context), _target(context), transfers, clock=context.clock,
-        bwlimit=context.facts.get("bwlimit") or 0, observer=_watch(context, what, may_end=True),
-    )  # fmt: skip
-
-
-def _told(result: PassResult) -> dict[str, Any]:
-    return {"read": result.read, "sent": result.sent, "seconds": round(result.seconds, 2)}
-
-
-# prep-source: the last difference, while the guest is off
+    passes.run(context, passes.own(context, disk_survey.from_facts(context.facts)), "pass while it is held")
 
 
 def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -325,7 +231,9 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
     Much time may have gone by since prep-dest; and the program at the source, if it is a new one, learns what the
     target has while the guest still runs.
     """
-    survey = disk_survey.survey_source(_source(context), places.server_id(context), context.facts["image_ref"])
+    from cellmove.hosts.disks import find
+
+    survey = disk_survey.survey_source(passes.source(context), places.server_id(context), context.facts["image_ref"])
     # A journal that was written anew does not know them: they are what they are.
     known = disk_survey.from_facts(context.facts) or survey.disks
     if survey.hindrances or [disk.name for disk in survey.disks] != [disk.name for disk in known]:
@@ -334,151 +242,11 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
             kind="cannot-stream",
         )
     for disk in known:
-        if disk.base and not disk.is_flattened and _entry(_target(context), disk.base) is None:
+        if disk.base and not disk.is_flattened and find(passes.target(context), disk.base) is None:
             raise CallFailed(f"{disk.base} has gone from {context.facts['target_host']}", kind="cannot-stream")
-    _again(context, lambda: _pass(context, _bases(context, known), "bases"))
-    result = _again(context, lambda: _pass(context, _transfers(context, known), "pass before the stop"))
-    return {"last_running": _told(result), "disks": disk_survey.as_facts(known)}
-
-
-def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nothing writes any more: one pass past the host's cache, then what is on the target's disk is read and compared."""
-    disks = disk_survey.from_facts(context.facts)
-    began, stamps = context.clock.monotonic(), _stamps(_source(context), context, disks)
-    result = _again(context, lambda: _last_pass(context, disks))
-    wrong = _again(context, lambda: _damaged(context, result))
-    if wrong:
-        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
-        context.gateway.links.close(places.server_id(context))  # forgets what the target is believed to have
-        result = _last_pass(context, disks)
-        wrong = _damaged(context, result)
-    if wrong:
-        raise CallFailed(
-            f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
-            kind="damaged",
-        )
-    _require_untouched(_source(context), context, stamps)
-    return {
-        "last_pass": _told(result),
-        "stopped": stamps,
-        "digests": {file.path.rpartition("/")[2]: file.digest for file in result.files},
-        "checked_seconds": round(context.clock.monotonic() - began, 2),
-    }
-
-
-def _stamps(link: Link, context: Context, disks: Sequence[Disk]) -> dict[str, dict[str, int] | None]:
-    """By which it is seen, later, that nobody has written to the disks."""
-    stamps: dict[str, dict[str, int] | None] = {}
-    for disk in disks:
-        entry = _entry(link, _path(context, disk.name))
-        stamps[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
-    return stamps
-
-
-def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) -> None:
-    """
-    :raises CallFailed: a disk was written to, or is gone
-    """
-    now = _stamps(link, context, disk_survey.from_facts(context.facts))
-    for name, before in stamps.items():
-        if now[name] != before:
-            what = "changed" if now[name] else "removed"
-            raise CallFailed(f"{name} on {link.host} was {what} while its guest was off: who did that?", kind="changed")
-
-
-def _last_pass(context: Context, disks: Sequence[Disk]) -> PassResult:
-    from cellmove.hosts import disk_pass
-
-    return disk_pass.run_pass(
-        _source(context), _target(context), _transfers(context, disks), clock=context.clock, cache="direct", still=True,
-        observer=_watch(context, "last pass"),
-    )  # fmt: skip
-
-
-def _damaged(context: Context, result: PassResult) -> list[str]:
-    """The files whose content at the target, read from its disk, is not what the source has."""
-    from cellmove.hosts import disk_pass
-    from cellmove.hosts.disks import marked
-
-    target, watch = _target(context), _watch(context, "check")
-    return [
-        file.path.rpartition("/")[2]
-        for file in result.files
-        if disk_pass.digest_of(target, marked(file.path, target.move_id), observer=watch) != file.digest
-    ]
-
-
-def _identities(context: Context) -> Mapping[str, Any]:
-    """Which files will get their names: known before, so that it can be repeated.
-
-    A move whose journal was lost may have placed some already: then those are replaced.
-    """
-    from cellmove.hosts import disks
-
-    target, files, over = _target(context), {}, {}
-    for disk in disk_survey.from_facts(context.facts):
-        path = _path(context, disk.name)
-        files[disk.name] = _identity(target, disks.marked(path, target.move_id))
-        if context.facts.get("adopted") and _entry(target, path) is not None:
-            over[disk.name] = _identity(target, path)
-    return {"files": files, "over": over}
-
-
-def _identity(link: Link, path: str) -> dict[str, int]:
-    from cellmove.hosts import disks
-
-    (entry,) = disks.look(link, path)
-    return dataclasses.asdict(entry.file.identity)
-
-
-def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the files their names, each standing on what the target has."""
-    from cellmove.hosts import disks
-
-    source, target = _source(context), _target(context)
-    for disk in disk_survey.from_facts(context.facts):
-        path = _path(context, disk.name)
-        unfinished = disks.marked(path, target.move_id)
-        if _entry(target, unfinished) is not None:
-            if disk.is_flattened:
-                _flatten(context, disk, unfinished)
-            elif disk.base and target.destination.instances_path != source.destination.instances_path:
-                disks.rebase(target, unfinished, disk.base, disk.base_format)
-            disks.sync(target, unfinished, mode=disk.mode)
-        over = intent.get("over", {}).get(disk.name)
-        disks.rename(
-            target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]),
-            over=disks.Identity(**over) if over else None,
-        )  # fmt: skip
-        for base in _bases(context, [disk]):
-            disks.remove(target, base.unfinished(target.move_id))
-    return {"placed": _stamps(target, context, disk_survey.from_facts(context.facts))}
-
-
-def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
-    """Take an ephemeral or swap disk's base into it: the target's own of that name has other content."""
-    from cellmove.hosts import disks
-
-    target = _target(context)
-    (base,) = _bases(context, [disk])
-    disks.rebase(target, unfinished, base.unfinished(target.move_id), disk.base_format)
-    disks.flatten(target, unfinished)
-
-
-# finish
-
-
-def _check_placed(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nobody has touched the files since they were compared, at either end: hours may have gone by in single steps.
-
-    A source that died meanwhile is no reason to stay there.
-    """
-    try:
-        _require_untouched(_source(context), context, context.facts["stopped"])
-    except CannotConnect as error:
-        context.note(f"whether anybody has written to its disks at the source since cannot be seen: {error}")
-    _require_untouched(_target(context), context, context.facts["placed"])
-    return NOTHING
+    passes.again(context, lambda: passes.run(context, passes.bases(context, known), "bases"))
+    result = passes.again(context, lambda: passes.run(context, passes.own(context, known), "pass before the stop"))
+    return {"last_running": passes.told(result), "disks": disk_survey.as_facts(known)}
 
 
 BEFORE_THE_CLAIM = (
@@ -516,33 +284,3 @@ BEFORE_THE_STOP = (
     Action("copy_again", "copy what has changed since, while the guest still runs", _copy_again, applies=is_streamed),
 )
 """For the beginning of prep-source."""
-
-WHILE_IT_IS_OFF = (
-    Action(
-        "copy_rest",
-        "copy the last changes and compare what lies on {target_host}",
-        _copy_rest,
-        applies=is_streamed,
-        takes_all_back=True,
-    ),
-    Action(
-        "place_disks",
-        "give the disks their names on {target_host}",
-        _place,
-        intend=_identities,
-        applies=is_streamed,
-        takes_all_back=True,
-    ),
-)
-"""For the end of prep-source. What they leave is removed with the directory (:func:`_clear`)."""
-
-BEFORE_THE_START = (
-    Action(
-        "check_disks", "see that nobody has touched the disks since", _check_placed, applies=is_streamed,
-        takes_all_back=True,
-    ),
-)  # fmt: skip
-"""For the beginning of finish."""
-
-ACTIONS = (*BEFORE_THE_CLAIM, *WHILE_IT_RUNS, *BEFORE_THE_STOP, *WHILE_IT_IS_OFF, *BEFORE_THE_START)
-"""All of them."""

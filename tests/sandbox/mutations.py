@@ -19,7 +19,7 @@ from typing import Any
 from cellmove import steps
 from cellmove.action import Action
 from cellmove.move import Step
-from cellmove.steps import stream
+from cellmove.steps import stream_off
 from tests.sandbox import cases, streamed
 from tests.sandbox.cases import MAIN_SHAPE, RECOVERIES
 from tests.sandbox.stage import STEPS, Stage
@@ -88,7 +88,7 @@ def leave_out(stage: Stage, step: str, action: str, part: str) -> None:
         stage.rig.without_intent = action
         return
     if part == "comparison":
-        stream._damaged = lambda _context, _result: []
+        stream_off._damaged = lambda _context, _result: []
         return
     field: dict[str, Any] = {part: (lambda _context, _intent: {}) if part == "do" else None}
     mutated: dict[Step, tuple[Action, ...]] = dict(steps.ACTIONS)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cellmove.sandbox import buses, disks
-from cellmove.steps import stream
+from cellmove.steps import stream_off
 from tests.sandbox import cases, wires
 from tests.sandbox.cases import RECOVERIES
 from tests.sandbox.rig import Outcome, Rig, Seen
@@ -15,7 +15,7 @@ from tests.sandbox.stage import STEPS, STREAMED, Stage
 
 MAIN, OTHER = STREAMED
 SOURCE, TARGET = "c1-host1", "c2-host1"
-OWN = {action.name for action in stream.ACTIONS}
+OWN = {action.name for action in stream_off.ACTIONS}
 """The actions that only a streamed move has."""
 
 TOUCHING = {

@@ -146,8 +146,8 @@ def test_a_disk_info_that_says_nothing(hosts, text) -> None:
 
 # the target
 
-ROOT = Disk("disk", GIB, GIB // 2, 0o644, BASE, "raw")
-EPHEMERAL = Disk("disk.eph0", GIB, GIB // 2, 0o644, "_base/ephemeral_1", "raw")
+ROOT = Disk("disk", GIB // 2, BASE, "raw")
+EPHEMERAL = Disk("disk.eph0", GIB // 2, "_base/ephemeral_1", "raw")
 
 
 def arrived(

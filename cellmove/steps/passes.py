@@ -1,0 +1,101 @@
+"""The two ends of a streamed move, and a pass from one to the other: what all that moves its disks is made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cellmove.action import Context
+from cellmove.errors import CallUncertain
+from cellmove.steps import places
+
+if TYPE_CHECKING:
+    from cellmove.hosts.disk_link import Link
+    from cellmove.hosts.disk_pass import Cache, Observer, PassResult, Progress, Transfer
+    from cellmove.steps.disk_survey import Disk
+
+MIB = 1 << 20
+BROKEN = 3
+"""How often a broken connection is made anew during one pass."""
+
+T = TypeVar("T")
+
+
+def source(context: Context) -> Link:
+    """The connection to the host where the guest is."""
+    return context.gateway.links.to(context.facts["source_host"], places.server_id(context), context.move.id)
+
+
+def target(context: Context) -> Link:
+    """The connection to the host where it goes."""
+    return context.gateway.links.to(context.facts["target_host"], places.server_id(context), context.move.id)
+
+
+def path(context: Context, name: str) -> str:
+    """Where a file of the server lies, at either end."""
+    return f"{places.server_id(context)}/{name}"
+
+
+def own(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
+    """The server's own files."""
+    from cellmove.hosts.disk_pass import Transfer
+
+    return [Transfer(path(context, disk.name)) for disk in disks]
+
+
+def bases(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
+    """The bases that are taken into their overlays later: each has a copy of its own, beside the overlay."""
+    from cellmove.hosts.disk_pass import Transfer
+
+    return [Transfer(disk.base, to=path(context, f"{disk.name}.base")) for disk in disks if disk.is_flattened]
+
+
+def run(
+    context: Context, transfers: Sequence[Transfer], what: str, *, is_off: bool = False, cache: Cache = "keep"
+) -> PassResult:
+    """A pass.
+
+    :param what: it is, for whoever watches
+    :param is_off: the guest is: nothing may change meanwhile, nothing limits or breaks it off
+    :raises CallError: see :func:`cellmove.hosts.disk_pass.run_pass`
+    """
+    from cellmove.hosts.disk_pass import run_pass
+
+    return run_pass(
+        source(context), target(context), transfers, clock=context.clock, cache=cache, still=is_off,
+        bwlimit=0 if is_off else context.facts.get("bwlimit") or 0, observer=watch(context, what, may_end=not is_off),
+    )  # fmt: skip
+
+
+def watch(context: Context, what: str, *, may_end: bool = False) -> Observer:
+    """Tell how far it is, as a line of text.
+
+    :param may_end: a signal breaks it off: what was copied stays, and the next pass goes on from there
+    """
+
+    def tell(progress: Progress) -> None:
+        if may_end:
+            context.leave_if_asked()
+        done, total, rate = progress.done // MIB, max(progress.total, progress.done) // MIB, progress.rate / MIB
+        left = f", {progress.eta:.0f} s left" if progress.eta is not None and progress.done < progress.total else ""
+        sent = progress.sent // MIB
+        context.progress(f"{what}: {done} of {total} MiB read, {sent} MiB sent, {rate:.0f} MiB/s{left}")
+
+    return tell
+
+
+def again(context: Context, do: Callable[[], T]) -> T:
+    """Go on after a connection broke, a few times: the next one goes on from what is at the target."""
+    for pause in itertools.islice(context.clock.waits(), BROKEN):
+        try:
+            return do()
+        except CallUncertain as error:
+            context.note(f"{error}; connecting again")
+            context.clock.sleep(pause)
+    return do()
+
+
+def told(result: PassResult) -> dict[str, Any]:
+    """What the journal keeps of a pass."""
+    return {"read": result.read, "sent": result.sent, "seconds": round(result.seconds, 2)}

@@ -1,0 +1,184 @@
+"""The disks of a streamed move once its guest is off: the last difference, their names, and a look before the start."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cellmove.action import Action, Context
+from cellmove.errors import CallFailed, CannotConnect
+from cellmove.steps import disk_survey, passes, places, stream
+
+if TYPE_CHECKING:
+    from cellmove.hosts.disk_link import Link
+    from cellmove.hosts.disk_pass import PassResult
+    from cellmove.steps.disk_survey import Disk
+
+NOTHING: Mapping[str, Any] = {}
+
+
+def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nothing writes any more: one pass past the host's cache, then what is on the target's disk is read and compared."""
+    disks = disk_survey.from_facts(context.facts)
+    began, stamps = context.clock.monotonic(), _stamps(passes.source(context), context, disks)
+
+    def last_pass() -> PassResult:
+        return passes.run(context, passes.own(context, disks), "last pass", is_off=True, cache="direct")
+
+    result = passes.again(context, last_pass)
+    wrong = passes.again(context, lambda: _damaged(context, result))
+    if wrong:
+        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
+        context.gateway.links.close(places.server_id(context))  # forgets what the target is believed to have
+        result = last_pass()
+        wrong = _damaged(context, result)
+    if wrong:
+        raise CallFailed(
+            f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
+            kind="damaged",
+        )
+    _require_untouched(passes.source(context), context, stamps)
+    return {
+        "last_pass": passes.told(result),
+        "stopped": stamps,
+        "digests": {file.path.rpartition("/")[2]: file.digest for file in result.files},
+        "checked_seconds": round(context.clock.monotonic() - began, 2),
+    }
+
+
+def _stamps(link: Link, context: Context, disks: Sequence[Disk]) -> dict[str, dict[str, int] | None]:
+    """By which it is seen, later, that nobody has written to the disks."""
+    from cellmove.hosts.disks import find
+
+    stamps: dict[str, dict[str, int] | None] = {}
+    for disk in disks:
+        entry = find(link, passes.path(context, disk.name))
+        stamps[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
+    return stamps
+
+
+def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) -> None:
+    """See to it that the disks are what they were.
+
+    :raises CallFailed: one was written to, or is gone
+    """
+    now = _stamps(link, context, disk_survey.from_facts(context.facts))
+    for name, before in stamps.items():
+        if now[name] != before:
+            what = "changed" if now[name] else "removed"
+            raise CallFailed(f"{name} on {link.host} was {what} while its guest was off: who did that?", kind="changed")
+
+
+def _damaged(context: Context, result: PassResult) -> list[str]:
+    """The files whose content at the target, read from its disk, is not what the source has."""
+    from cellmove.hosts import disk_pass
+    from cellmove.hosts.disks import marked
+
+    target, watch = passes.target(context), passes.watch(context, "check")
+    return [
+        file.path.rpartition("/")[2]
+        for file in result.files
+        if disk_pass.digest_of(target, marked(file.path, target.move_id), observer=watch) != file.digest
+    ]
+
+
+def _identities(context: Context) -> Mapping[str, Any]:
+    """Which files will get their names: known before, so that it can be repeated.
+
+    A move whose journal was lost may have placed some already: then those are replaced.
+    """
+    from cellmove.hosts import disks
+
+    target, files, over = passes.target(context), {}, {}
+    for disk in disk_survey.from_facts(context.facts):
+        path = passes.path(context, disk.name)
+        (unfinished,) = disks.look(target, disks.marked(path, target.move_id))
+        files[disk.name] = dataclasses.asdict(unfinished.file.identity)
+        there = disks.find(target, path) if context.facts.get("adopted") else None
+        if there is not None:
+            over[disk.name] = dataclasses.asdict(there.file.identity)
+    return {"files": files, "over": over}
+
+
+def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the files their names, each standing on what the target has."""
+    from cellmove.hosts import disks
+
+    source, target = passes.source(context), passes.target(context)
+    for disk in disk_survey.from_facts(context.facts):
+        path = passes.path(context, disk.name)
+        unfinished = disks.marked(path, target.move_id)
+        if disks.find(target, unfinished) is not None:
+            if disk.is_flattened:
+                _flatten(context, disk, unfinished)
+            elif disk.base and target.destination.instances_path != source.destination.instances_path:
+                disks.rebase(target, unfinished, disk.base, disk.base_format)
+            disks.sync(target, unfinished)
+        over = intent.get("over", {}).get(disk.name)
+        disks.rename(
+            target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]),
+            over=disks.Identity(**over) if over else None,
+        )  # fmt: skip
+        for base in passes.bases(context, [disk]):
+            disks.remove(target, base.unfinished(target.move_id))
+    return {"placed": _stamps(target, context, disk_survey.from_facts(context.facts))}
+
+
+def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
+    """Take an ephemeral or swap disk's base into it: the target's own of that name has other content."""
+    from cellmove.hosts import disks
+
+    target = passes.target(context)
+    (base,) = passes.bases(context, [disk])
+    disks.rebase(target, unfinished, base.unfinished(target.move_id), disk.base_format)
+    disks.flatten(target, unfinished)
+
+
+# finish
+
+
+def _check_placed(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nobody has touched the files since they were compared, at either end: hours may have gone by in single steps.
+
+    A source that died meanwhile is no reason to stay there.
+    """
+    try:
+        _require_untouched(passes.source(context), context, context.facts["stopped"])
+    except CannotConnect as error:
+        context.note(f"whether anybody has written to its disks at the source since cannot be seen: {error}")
+    _require_untouched(passes.target(context), context, context.facts["placed"])
+    return NOTHING
+
+
+WHILE_IT_IS_OFF = (
+    Action(
+        "copy_rest",
+        "copy the last changes and compare what lies on {target_host}",
+        _copy_rest,
+        applies=stream.is_streamed,
+        takes_all_back=True,
+    ),
+    Action(
+        "place_disks",
+        "give the disks their names on {target_host}",
+        _place,
+        intend=_identities,
+        applies=stream.is_streamed,
+        takes_all_back=True,
+    ),
+)
+"""For the end of prep-source. What they leave is removed with the directory (:func:`_clear`)."""
+
+BEFORE_THE_START = (
+    Action(
+        "check_disks", "see that nobody has touched the disks since", _check_placed, applies=stream.is_streamed,
+        takes_all_back=True,
+    ),
+)  # fmt: skip
+"""For the beginning of finish."""
+
+ACTIONS = (
+    *stream.BEFORE_THE_CLAIM, *stream.WHILE_IT_RUNS, *stream.BEFORE_THE_STOP, *WHILE_IT_IS_OFF, *BEFORE_THE_START,
+)  # fmt: skip
+"""All that is done for a streamed move and for no other."""
