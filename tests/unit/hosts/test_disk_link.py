@@ -101,7 +101,8 @@ def test_a_shell_that_likes_to_talk_does_no_harm(tmp_path: Path) -> None:
 
 ODD = (
     "import sys; i = sys.stdin.buffer; i.read(int(i.readline().split()[2]));"
-    "sys.stdout.write('cellmove-disks 1 ready\\n'); sys.stdout.flush(); {0}"
+    "sys.stdout.write('cellmove-disks 1 ready\\n'); sys.stdout.flush(); {0};"
+    "sys.stdout.flush(); i.read()"  # it stays: one that has gone before it is asked is another case
 )
 
 
