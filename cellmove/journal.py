@@ -10,29 +10,24 @@ Nothing secret is ever written: what actions record are ids, states and before-i
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove import seal, statements
+from cellmove import journal_file, seal, statements
 from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, Usage, scrub
 from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine, Row, Select, Table
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy import Connection, Engine, Row, Select, Table
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
 MANY = 500
 """Moves that one statement asks about."""
-
-DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA synchronous=FULL")
 
 
 class Journal:
@@ -66,12 +61,12 @@ class Journal:
         except IntegrityError:
             raise
         except seal.Damaged as error:
-            raise _is_damaged(self.location, str(error)) from None
+            raise journal_file.damaged(self.location, str(error)) from None
         except DBAPIError as error:
-            if _is_corrupt(error):
-                raise _is_damaged(self.location, _words(error)) from None
+            if journal_file.is_corrupt(error):
+                raise journal_file.damaged(self.location, journal_file.words_of(error)) from None
             raise JournalUnreachable(
-                f"the journal {self.location} cannot be written or read: {_words(error)}",
+                f"the journal {self.location} cannot be written or read: {journal_file.words_of(error)}",
                 state="nothing was sent to the cloud after the last action shown",
                 next_command="cellmove resume --all  (when the journal is well again)",
             ) from None
@@ -172,21 +167,19 @@ class Journal:
         values: dict[str, Any] = {"state": state.value, "updated_at": self.now()}
         if state in CLOSED:
             values["open_server"] = None
-        with self._writing() as connection:
-            seal.change(connection, self.moves, {"id": move_id}, values)
-        return self._known(move_id)
+        return self._set(move_id, values)
 
     def set_plan(self, move_id: str, plan: Mapping[str, Any], state: State) -> Move:
         """Record that more is meant to be done than a move's plan said so far, and where it stands with that."""
-        values = {"plan": json.dumps(dict(plan)), "state": state.value, "updated_at": self.now()}
-        with self._writing() as connection:
-            seal.change(connection, self.moves, {"id": move_id}, values)
-        return self._known(move_id)
+        return self._set(move_id, {"plan": json.dumps(dict(plan)), "state": state.value, "updated_at": self.now()})
 
     def set_aim(self, move_id: str, aim: str) -> Move:
         """Record to which state a whole run is to bring the move, so that ``resume`` goes on to it."""
+        return self._set(move_id, {"aim": aim})
+
+    def _set(self, move_id: str, values: Mapping[str, Any]) -> Move:
         with self._writing() as connection:
-            seal.change(connection, self.moves, {"id": move_id}, {"aim": aim})
+            seal.change(connection, self.moves, {"id": move_id}, values)
         return self._known(move_id)
 
     def _known(self, move_id: str) -> Move:
@@ -350,12 +343,12 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
     from sqlalchemy import create_engine, event
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-    url = _url(where)
+    url = journal_file.url_of(where)
     path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     location = str(path or url.render_as_string(hide_password=True))
     if path is not None:
-        _make_file(path, now)
-        _require_known(location, _peek(path))
+        journal_file.make_file(path)
+        journal_file.require_known(location, journal_file.version_of(path))
     try:
         # One view for all the reads of a transaction, whatever the server's default is; and a connection that the
         # server has closed meanwhile is found out before it is used.
@@ -367,11 +360,11 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
     if path is not None:
-        event.listen(engine, "connect", _make_durable)
+        event.listen(engine, "connect", journal_file.make_durable)
     journal = Journal(engine, now, location)
     try:
         version = _version(journal)
-        _require_known(location, version)
+        journal_file.require_known(location, version)
         if version < seal.VERSION:
             seal.upgrade(engine, journal.metadata)
         with engine.begin() as connection:
@@ -379,126 +372,17 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
                 connection.exec_driver_sql("BEGIN")  # one view for all the reads: others may be writing
             seal.verify(connection, journal.metadata)
     except DBAPIError as error:
-        if _is_corrupt(error):
-            raise _is_damaged(location, _words(error)) from None
+        if journal_file.is_corrupt(error):
+            raise journal_file.damaged(location, journal_file.words_of(error)) from None
         raise Unreachable(
-            f"the journal {location} cannot be opened: {_words(error)}", state="nothing was written to the cloud"
+            f"the journal {location} cannot be opened: {journal_file.words_of(error)}",
+            state="nothing was written to the cloud",
         ) from None
     except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
-        raise _is_damaged(location, str(error) if isinstance(error, seal.Damaged) else type(error).__name__) from None
-    return journal
-
-
-def _is_damaged(location: str, how: str) -> Unreachable:
-    return JournalUnreachable(
-        f"the journal {location} is damaged: {how}",
-        state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
-        next_command=(
-            "cellmove --journal ANOTHER adopt SERVER"
-            if "://" in location
-            else f"mv {location} {location}.damaged && cellmove adopt SERVER"
-        ),
-    )
-
-
-def _is_corrupt(error: DBAPIError) -> bool:
-    """Whether SQLite cannot make sense of the file, rather than not get at it."""
-    import sqlite3
-
-    if not isinstance(error.orig, sqlite3.Error):
-        return False
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # text that is no text comes without a code
-    return code not in (
-        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CONSTRAINT,
-    )  # fmt: skip
-
-
-def _make_durable(connection: Any, _record: Any) -> None:
-    for statement in DURABLE:
-        connection.execute(statement)
-    # A file of the first version (or of a newer one) may be in WAL mode, which setting a mode would end.
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode=TRUNCATE")
-
-
-def _make_file(path: Path, now: Callable[[], str]) -> None:
-    """Make an empty journal unless there is a file, in one stroke: one that is half made is never seen.
-
-    An empty file is therefore none of ours, but what is left of a journal that was cut off.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if path.exists():
-            os.close(os.open(path, os.O_RDWR))
-            if path.stat().st_size == 0:
-                raise _is_damaged(str(path), "it is empty, cut off at its beginning")
-            return
-        fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        try:
-            _make_tables(fresh, now)
-            with suppress(FileExistsError):  # another first run was quicker
-                os.link(fresh, path)
-        finally:
-            fresh.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # a power cut must not take the file's name away
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise Unreachable(
-            f"the journal {path} cannot be opened for writing: {error.strerror}",
-            state="nothing was written to the cloud",
-            next_command="cellmove --journal PATH …",
+        raise journal_file.damaged(
+            location, str(error) if isinstance(error, seal.Damaged) else type(error).__name__
         ) from None
-
-
-def _make_tables(path: Path, now: Callable[[], str]) -> None:
-    from sqlalchemy import create_engine
-    from sqlalchemy.engine import URL
-    from sqlalchemy.exc import DBAPIError
-
-    engine = create_engine(URL.create("sqlite", database=str(path)))
-    journal = Journal(engine, now, str(path))
-    try:
-        with engine.begin() as connection:
-            journal.metadata.create_all(connection)
-            seal.make_about(connection, journal.metadata.tables["about"], seal.EMPTY)
-    except DBAPIError as error:
-        raise OSError(errno.EIO, _words(error)) from None
-    finally:
-        engine.dispose()
-
-
-def _require_known(location: str, version: int) -> None:
-    if version > seal.VERSION:
-        raise Usage(
-            f"the journal {location} was written by a newer cellmove (schema {version}; this one "
-            f"knows {seal.VERSION}); use that version"
-        )
-
-
-def _peek(path: Path) -> int:
-    """The version of a journal's file, read without a lock or any write, since it may be a newer one's.
-
-    :returns: 0 when it cannot be told that way
-    """
-    import sqlite3
-    from urllib.parse import quote
-
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
-            (version,) = connection.execute("SELECT schema_version FROM about").fetchone()
-            with suppress(sqlite3.Error):
-                digest, sealed = connection.execute("SELECT digest, seal FROM about").fetchone()
-                if sealed == seal.seal_of(seal.VERSION, digest):
-                    return seal.VERSION  # only the number is damaged, which is found out later
-            return int(version)
-    except (sqlite3.Error, TypeError, ValueError):
-        return 0
+    return journal
 
 
 def _version(journal: Journal) -> int:
@@ -531,26 +415,6 @@ def _version(journal: Journal) -> int:
             seal.make_about(connection, about, seal.EMPTY)
         connection.execute(text("SELECT RELEASE_LOCK('cellmove-tables')"))
     return known or seal.VERSION
-
-
-def _url(where: str) -> URL:
-    from sqlalchemy.engine import URL, make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if "://" not in where:
-        return URL.create("sqlite", database=str(Path(where).expanduser()))
-    try:
-        return make_url(where)
-    except (ArgumentError, ValueError):
-        # Not shown: a URL that does not parse may have its password anywhere.
-        raise Usage(
-            "the journal's URL does not parse; it has to be a path or driver://user:password@host/name"
-        ) from None
-
-
-def _words(error: DBAPIError) -> str:
-    """What the database said, first line."""
-    return next(iter(str(error.orig).splitlines()), type(error).__name__)[:200]
 
 
 def _move_values(move: Move) -> dict[str, Any]:

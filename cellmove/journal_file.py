@@ -1,0 +1,163 @@
+"""The file that a journal lies in, and what is said of one that cannot be used. What is in it: :mod:`cellmove.journal`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellmove import seal
+from cellmove.errors import JournalUnreachable, Unreachable, Usage
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+    from sqlalchemy.exc import DBAPIError
+
+DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA synchronous=FULL")
+
+
+def damaged(location: str, how: str) -> Unreachable:
+    """What is raised of a journal that is not what was written."""
+    return JournalUnreachable(
+        f"the journal {location} is damaged: {how}",
+        state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
+        next_command=(
+            "cellmove --journal ANOTHER adopt SERVER"
+            if "://" in location
+            else f"mv {location} {location}.damaged && cellmove adopt SERVER"
+        ),
+    )
+
+
+def is_corrupt(error: DBAPIError) -> bool:
+    """Whether SQLite cannot make sense of the file, rather than not get at it."""
+    import sqlite3
+
+    if not isinstance(error.orig, sqlite3.Error):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # text that is no text comes without a code
+    return code not in (
+        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CONSTRAINT,
+    )  # fmt: skip
+
+
+def make_durable(connection: Any, _record: Any) -> None:
+    """Set a new connection to a file so that a commit that returned survives a power cut."""
+    for statement in DURABLE:
+        connection.execute(statement)
+    # A file of the first version (or of a newer one) may be in WAL mode, which setting a mode would end.
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode=TRUNCATE")
+
+
+def make_file(path: Path) -> None:
+    """Make an empty journal unless there is a file, in one stroke: one that is half made is never seen.
+
+    An empty file is therefore none of ours, but what is left of a journal that was cut off.
+
+    :raises Unreachable: it cannot be written, or is empty
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.exists():
+            os.close(os.open(path, os.O_RDWR))
+            if path.stat().st_size == 0:
+                raise damaged(str(path), "it is empty, cut off at its beginning")
+            return
+        fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        try:
+            _make_tables(fresh)
+            with suppress(FileExistsError):  # another first run was quicker
+                os.link(fresh, path)
+        finally:
+            fresh.unlink()
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # a power cut must not take the file's name away
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise Unreachable(
+            f"the journal {path} cannot be opened for writing: {error.strerror}",
+            state="nothing was written to the cloud",
+            next_command="cellmove --journal PATH …",
+        ) from None
+
+
+def _make_tables(path: Path) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DBAPIError
+
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    metadata = seal.make_metadata()
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            seal.make_about(connection, metadata.tables["about"], seal.EMPTY)
+    except DBAPIError as error:
+        raise OSError(errno.EIO, words_of(error)) from None
+    finally:
+        engine.dispose()
+
+
+def require_known(location: str, version: int) -> None:
+    """Refuse what a newer cellmove has written.
+
+    :raises Usage: it is of one
+    """
+    if version > seal.VERSION:
+        raise Usage(
+            f"the journal {location} was written by a newer cellmove (schema {version}; this one "
+            f"knows {seal.VERSION}); use that version"
+        )
+
+
+def version_of(path: Path) -> int:
+    """The version of a journal's file, read without a lock or any write, since it may be a newer one's.
+
+    :returns: 0 when it cannot be told that way
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
+            (version,) = connection.execute("SELECT schema_version FROM about").fetchone()
+            with suppress(sqlite3.Error):
+                digest, sealed = connection.execute("SELECT digest, seal FROM about").fetchone()
+                if sealed == seal.seal_of(seal.VERSION, digest):
+                    return seal.VERSION  # only the number is damaged, which is found out later
+            return int(version)
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
+
+
+def url_of(where: str) -> URL:
+    """Where a journal is, of a path or a URL.
+
+    :raises Usage: the URL does not parse
+    """
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if "://" not in where:
+        return URL.create("sqlite", database=str(Path(where).expanduser()))
+    try:
+        return make_url(where)
+    except (ArgumentError, ValueError):
+        # Not shown: a URL that does not parse may have its password anywhere.
+        raise Usage(
+            "the journal's URL does not parse; it has to be a path or driver://user:password@host/name"
+        ) from None
+
+
+def words_of(error: DBAPIError) -> str:
+    """What the database said, first line."""
+    return next(iter(str(error.orig).splitlines()), type(error).__name__)[:200]
