@@ -244,19 +244,17 @@ def revert(options: Options, reference: str) -> None:
     _run_step(options, reference, "revert")
 
 
-def _holding(hold: bool, cutover_at: str | None) -> Any:
+def _holding(session: Any, hold: bool, cutover_at: str | None) -> Any:
     """Whether the move is to be held, and until when.
 
     :raises Usage: no time of day
     """
     if not hold and not cutover_at:
         return None
-    import datetime
-
     from cellmove.drain.window import next_time
     from cellmove.hold import Hold
 
-    now = datetime.datetime.now().astimezone()
+    now = session.clock.utc_now().astimezone()
     return Hold(next_time(cutover_at, "--cutover-at", now) if cutover_at else None)
 
 
@@ -268,7 +266,7 @@ def _run_to_finish(
     with running(options) as run:
         from cellmove import planning
 
-        holding = _holding(hold, cutover_at)
+        holding = _holding(run.session, hold, cutover_at)
         report = planning.move_for(run.session, server, flavor, confirm=confirm, **wish)
         if report.move is not None and not report.refused:
             for check in report.checks:

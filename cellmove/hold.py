@@ -10,7 +10,7 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellmove.errors import CallError, RolledBack, Stopped
+from cellmove.errors import CallError, Locked, RolledBack, Stopped
 from cellmove.events import Event, EventKind
 from cellmove.move import Move, State, Step
 
@@ -92,7 +92,9 @@ def let_go(session: Session, move: Move) -> Move:
     """
     if is_held(move):
         session.journal.set_aim(move.id, State.FINISHED.value)
-    for pause in session.clock.waits():
+    waits = session.clock.waits()
+    while True:
+        is_over = not is_locked(session, move)  # asked first: what is read then is the last word of that run
         move = session.journal.move(move.id) or move
         if move.state in (State.FINISHED, State.CONFIRMED):
             return move
@@ -102,23 +104,18 @@ def let_go(session: Session, move: Move) -> Move:
                 state=f"{move.id} is {move.state}",
                 next_command=str(move.plan.get("command", "")),
             )
-        if not is_locked(session, move):
-            move = session.journal.move(move.id) or move
-            if move.state in (State.FINISHED, State.CONFIRMED):
-                return move
+        if is_over:
             raise Stopped(
                 f"the run that held {move.server_name} ended before it was finished",
                 state=f"{move.id} is {move.state}",
                 next_command=f"cellmove resume {move.id}",
             )
-        session.clock.sleep(pause)
-    raise AssertionError  # waits() never ends
+        session.clock.sleep(next(waits))
 
 
 def is_locked(session: Session, move: Move) -> bool:
     """Whether another run is working on the move's server."""
-    from cellmove.errors import Locked
-    from cellmove.session import lock
+    from cellmove.session import lock  # which knows this module
 
     try:
         with lock(session, move.server_id, move.server_name):
