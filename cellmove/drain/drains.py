@@ -17,7 +17,7 @@ from cellmove.drain import closing, room, run, window
 from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
 from cellmove.drain.ending import Ended
-from cellmove.drain.happening import Happening, Kind
+from cellmove.drain.happening import Happening, Kind, about
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
@@ -176,11 +176,8 @@ def _run(
             queue.leave()
     if queue.control() == "abort" and not queue.others(session.clock.utc_now().timestamp()):
         for task in _unsoaked(session, queue):
-            _tell(
-                session, show, source, Kind.SERVER_MOVED, server_id=task.server_id, server_name=task.name,
-                move_id=task.move_id, host=task.host, target_host=task.target_host, disk_gb=task.disk_gb,
-                reason=task.reason, next_command=task.next_command,
-            )  # fmt: skip
+            told = {**about(task), "reason": task.reason, "next_command": task.next_command}
+            _tell(session, show, source, Kind.SERVER_MOVED, **told)
         record = closing.reopen(session, record, show.hear)
         if record.plan["closes_cell"]:
             _tell(session, show, source, Kind.REOPENED)
@@ -474,8 +471,8 @@ def _is_dead(worker: str) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's
-        return False
+    except PermissionError:
+        pass  # it is somebody else's
     return False
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellmove.drain.item import Task
 
 SCHEMA_VERSION = 1
 """Version of the lines that ``--format json`` prints."""
@@ -65,6 +68,14 @@ class Happening:
 
 
 Watcher = Callable[[Happening], None]
+
+
+def about(task: Task) -> dict[str, Any]:
+    """What a happening says of the server that it is about."""
+    return {
+        "server_id": task.server_id, "server_name": task.name, "move_id": task.move_id, "host": task.host,
+        "target_host": task.target_host, "disk_gb": task.disk_gb,
+    }  # fmt: skip
 
 
 def document(happening: Happening) -> dict[str, Any]:

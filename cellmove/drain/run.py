@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmove import permission
-from cellmove.drain.happening import Happening, Kind
+from cellmove.drain.happening import Happening, Kind, about
 from cellmove.drain.item import UNDER_WAY, Stage, Task
 from cellmove.drain.queue import LEASE, Limits, Queue
 from cellmove.drain.room import Doorkeeper, Room
@@ -294,15 +294,14 @@ class Shift:
         return self.session.clock.utc_now().timestamp()
 
     def _tell(self, kind: Kind, task: Task | None = None, **values: Any) -> None:
-        about = (
-            {
-                "server_id": task.server_id, "server_name": task.name, "move_id": task.move_id, "host": task.host,
-                "target_host": task.target_host, "disk_gb": task.disk_gb,
-            }
-            if task is not None
-            else {}
-        )  # fmt: skip
-        self.watch(Happening(kind, self.session.clock.text(), self.plan.cell, **{**about, **values}))
+        self.watch(
+            Happening(
+                kind,
+                self.session.clock.text(),
+                self.plan.cell,
+                **{**(about(task) if task is not None else {}), **values},
+            )
+        )
 
     @contextmanager
     def _renewing(self) -> Iterator[None]:
