@@ -118,9 +118,9 @@ def gather(
         settings = gateway.settings
         limit = settings.bwlimit if bwlimit is None else bwlimit
         picture = with_disks(gateway, picture, transfer or settings.transfer, limit)
-    command = command_line(server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss)
-    command += f" --transfer {transfer}" if transfer else ""
-    command += f" --bwlimit {bwlimit}" if bwlimit else ""
+    command = command_line(
+        server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss, transfer, bwlimit
+    )
     facts = plan_facts(picture, source, command) if source else {}
     return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
 
@@ -186,14 +186,16 @@ def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
 
 def command_line(
     server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool,
-    accept_loss: tuple[str, ...] = (),
+    accept_loss: tuple[str, ...] = (), transfer: str | None = None, bwlimit: int | None = None,
 ) -> str:  # fmt: skip
     """What to type to try again."""
     words = ["cellmove", "migrate", server] if flavor is None else ["cellmove", "resize", server, flavor]
     for option, value in (("--cell", cell), ("--host", host)):
         words += [option, value] if value else []
     words += ["--force-locked"] if force_locked else []
-    return shlex.join([*words, "--accept-loss", ",".join(accept_loss)] if accept_loss else words)
+    for option, given in (("--accept-loss", ",".join(accept_loss)), ("--transfer", transfer), ("--bwlimit", bwlimit)):
+        words += [option, str(given)] if given else []
+    return shlex.join(words)
 
 
 # --- looking ---

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from cellmove.checks import baggage
 from cellmove.errors import CallError
 from cellmove.steps.disk_survey import Survey, survey_source, survey_target
 from cellmove.transfer import IMAGE, STREAM, Ssh, destination
@@ -67,12 +68,10 @@ def _survey(ssh: Ssh, picture: Picture) -> Survey:
 
 def disk_facts(picture: Picture) -> dict[str, Any]:
     """What of it becomes part of the move's plan."""
-    from cellmove.checks.baggage import carried
-
     return {
         "transfer": picture.transfer,
         "transfer_wish": picture.transfer_wish,
-        "only_streamed": carried(picture),
+        "only_streamed": baggage.carried(picture),
         "bwlimit": picture.bwlimit,
     }
 
