@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.drain_lab import lab_environment  # noqa: E402
+
 WANTED = {200: 0.2, 1024: 0.1, 4096: 0.06}
 """The most that the streamed downtime may be of nova's, by MiB written."""
 
@@ -84,10 +86,7 @@ def streamed(server_id: str, host: str, folder: Path) -> Streamed:
     from lab import kvm
 
     config, journal = folder / "cellmove.toml", folder / "journal.db"
-    ends = "".join(
-        f'[ssh.hosts."{each}"]\ninstances_path = "{kvm.instance_folder(each, "x").parent}"\n' for each in kvm.HOSTS
-    )
-    config.write_text(f'transfer = "stream"\n[policy]\nunattended = true\n[ssh]\nconfig = "{kvm.ssh_config()}"\n{ends}')
+    config.write_text(kvm.configuration())
     environment = os.environ | {"CELLMOVE_CONFIG": str(config), "CELLMOVE_JOURNAL": str(journal)}
     began = time.monotonic()
     with Watch(server_id) as watch:
@@ -159,12 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=list(WANTED), help="MiB written: 200, 1024, 4096")
     chosen = parser.parse_args()
-    text = subprocess.run(
-        ["bash", "-c", f"set -a; . '{ROOT / '.lab' / 'env'}'; env -0"], check=True, capture_output=True, text=True
-    )
-    os.environ.update(
-        dict(line.split("=", 1) for line in text.stdout.split("\0") if line.startswith(("OS_", "CELLMOVE")))
-    )
+    lab_environment()
     results = [measure(size) for size in chosen.sizes]  # all of them, whatever the first says
     return 0 if all(results) else 1
 

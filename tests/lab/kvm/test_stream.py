@@ -24,13 +24,7 @@ LATE = 12  # files that a guest writes while it is copied, at least
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
     """With the way to the hosts; nothing may go through an image without our noticing it."""
-    hosts = "".join(
-        f'[ssh.hosts."{host}"]\ninstances_path = "{kvm.instance_folder(host, "x").parent}"\n' for host in kvm.HOSTS
-    )
-    config = Path(environment["CELLMOVE_CONFIG"])
-    config.write_text(
-        f'transfer = "stream"\n[policy]\nunattended = true\n[ssh]\nconfig = "{kvm.ssh_config()}"\n{hosts}'
-    )
+    Path(environment["CELLMOVE_CONFIG"]).write_text(kvm.configuration())
     return environment
 
 
