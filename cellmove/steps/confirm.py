@@ -6,14 +6,13 @@ the source host: it destroys the disk that a revert would need.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
-from cellmove.db import history, records, state
+from cellmove.db import history, records, state, traces
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import compute
 from cellmove.steps import announce, places
@@ -149,12 +148,14 @@ def _settle_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str
 
 
 def _is_half_settled(context: Context) -> bool:
-    """Whether nova died between its last two saves: the migration is confirmed, the server still waits with its context."""
-    database = places.target(context)
-    instance = state.read_instance(database, places.server_id(context)) or {"vm_state": ""}
-    stashed = json.loads(state.read_extra(database, places.server_id(context)).get("migration_context") or "{}")
-    number = stashed.get("nova_object.data", {}).get("migration_id")
-    return bool(instance["vm_state"] == "resized" and number == places.migration_row(context, database)["id"])
+    """Whether nova died among its last saves: the migration is confirmed, the server still waits, and not for a later one.
+
+    The migration context says nothing: nova drops it in a transaction of its own, before it saves the server.
+    """
+    database, server = places.target(context), places.server_id(context)
+    instance = state.read_instance(database, server) or {"vm_state": ""}
+    newest = traces.cold_migrations(database, server)[-1]
+    return bool(instance["vm_state"] == "resized" and newest["uuid"] == context.facts["migration_uuid"])
 
 
 ACTIONS = (
