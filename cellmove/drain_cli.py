@@ -13,7 +13,15 @@ import click
 from cellmove.command import InOrder, Options, Run, Signals, answer, running
 from cellmove.errors import CellmoveError, Unreachable
 from cellmove.move import LOSSES
-from cellmove.options import Grouped, command_line, output_options, pass_options, probe_option, yes_option
+from cellmove.options import (
+    Grouped,
+    command_line,
+    output_options,
+    pass_options,
+    probe_option,
+    transfer_options,
+    yes_option,
+)
 
 if TYPE_CHECKING:
     from cellmove.drain.wish import Wish
@@ -25,7 +33,7 @@ HEADINGS = {
     "--dry-run": "What to do",
     "--include": "Which servers",
     "--to": "Where to",
-    "--parallel": "How many at once",
+    "--parallel": "How many at once, and how",
     "--window": "When to begin with servers, by this machine's clock; what was begun is always finished",
     "--probe": "When a server has arrived",
     "--yes": "Options",
@@ -60,6 +68,9 @@ def wish_options(function: Any) -> Any:
                      help="Keep so much of the vCPUs, the memory and the disk of each target cell free. Default: 0."),
         _number("--max-hosts", "Try at most N of the hosts that the scheduler offers for a server. Default: all of them."),
         _number("--parallel", "Servers under way in this run. Default: 1.", 1),
+        _number("--ahead", "Prepare up to N servers more than that: their streamed disks are copied while their guests run, and they wait "
+                "until one of --parallel is through. Default: 0."),
+        *transfer_options,
         _number("--per-source-host", "At most N from one host, over all runs that empty this cell. Default: no limit."),
         _number("--per-target-host", "At most N to one host, over all runs that empty this cell. Default: no limit."),
         _number("--per-project", "At most N of one project, over all runs that empty this cell. Default: no limit."),
@@ -94,7 +105,8 @@ def _wish(given: dict[str, Any]) -> Wish:
             raise click.UsageError(f"--accept-loss: there is no {name!r}; there are: {', '.join(LOSSES)}")
     word, after = wish.parse_confirm(given["confirm"])
     return wish.Wish(
-        to=given["to"], parallel=given["parallel"], per_source_host=given["per_source_host"],
+        to=given["to"], parallel=given["parallel"], ahead=given["ahead"], transfer=given["transfer"] or "",
+        bwlimit=given["bwlimit"], per_source_host=given["per_source_host"],
         per_target_host=given["per_target_host"], per_project=given["per_project"], order=given["order"],
         include=tuple(wish.parse_filter(text, "--include") for text in given["include"]),
         exclude=tuple(wish.parse_filter(text, "--exclude") for text in given["exclude"]),

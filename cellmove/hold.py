@@ -7,6 +7,7 @@ Meanwhile what the guest writes is passed on. While it is held the move's aim is
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,12 @@ class Hold:
     """How long.
 
     :param until: of this machine, with its zone; None: until somebody says so
+    :param gate: asked instead, often: True lets it go on, False ends it here, None makes it wait. Then nothing is passed
+        on meanwhile: a pass is made before the stop anyway
     """
 
     until: datetime.datetime | None = None
+    gate: Callable[[], bool | None] | None = None
 
 
 def is_held(move: Move) -> bool:
@@ -38,14 +42,18 @@ def is_held(move: Move) -> bool:
     return move.state is HELD and move.aim == HELD
 
 
-def hold(session: Session, move: Move, wish: Hold, context: Context) -> None:
+def hold(session: Session, move: Move, wish: Hold, context: Context) -> bool:
     """Pass on what changes until it is time.
 
     :param context: of the move, as a step that begins now would have it
+    :returns: whether to go on
     :raises Interrupted: after a signal; the move stays prepared
     """
+    answer = _answer(session, move, wish)
+    if wish.gate is not None and answer is not None:
+        return answer
     until = f"until {wish.until:%H:%M}, or " if wish.until else "until "
-    title = f"held {until}cellmove finish {move.id}"
+    title = f"held {until}cellmove finish {move.id}" if wish.gate is None else "prepared, and waits for its turn"
     began, due, waits = session.clock.monotonic(), 0.0, session.clock.waits()
 
     def tell(kind: EventKind, seconds: float = 0.0) -> None:
@@ -55,20 +63,24 @@ def hold(session: Session, move: Move, wish: Hold, context: Context) -> None:
 
     session.observer(Event(EventKind.NOTE, move.id, move.server_name, step="hold", text=title))
     tell(EventKind.ACTION_STARTED)
-    while not _is_time(session, move, wish):
+    while (answer := _answer(session, move, wish)) is None:
         context.leave_if_asked()
-        if session.clock.monotonic() >= due:
+        if wish.gate is None and session.clock.monotonic() >= due:
             _pass_on(context)
             due = session.clock.monotonic() + REFRESH
         session.clock.sleep(next(waits))
     tell(EventKind.ACTION_FINISHED, seconds=session.clock.monotonic() - began)
+    return answer
 
 
-def _is_time(session: Session, move: Move, wish: Hold) -> bool:
+def _answer(session: Session, move: Move, wish: Hold) -> bool | None:
+    """Whether it goes on, or ends here; None: not yet."""
     if wish.until is not None and session.clock.utc_now() >= wish.until:
         return True
     there = session.journal.move(move.id)
-    return there is None or not is_held(there)
+    if there is None or not is_held(there):
+        return True
+    return wish.gate() if wish.gate is not None else None
 
 
 def _pass_on(context: Context) -> None:

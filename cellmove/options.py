@@ -93,18 +93,24 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
         raise click.BadParameter(str(error)) from None
 
 
+transfer_options = (
+    click.option(
+        "--transfer", type=click.Choice(TRANSFERS),
+        help="How local disks travel: over ssh while the guest runs, through a temporary image, or whatever is possible. "
+        "Default: as the configuration says, else auto.",
+    ),
+    click.option(
+        "--bwlimit", metavar="RATE", callback=_rate,
+        help="Stream at most this many bytes a second of each server while its guest runs, as 50M. Default: as the configuration says.",
+    ),
+)  # fmt: skip
+"""How disks travel."""
+
+
 def target_options(function: F) -> F:
     """Where a server is to go and how, and which of its guards are overridden."""
     for decorate in (
-        click.option(
-            "--bwlimit", metavar="RATE", callback=_rate,
-            help="Stream at most this many bytes a second while the guest runs, as 50M. Default: as the configuration says.",
-        ),
-        click.option(
-            "--transfer", type=click.Choice(TRANSFERS),
-            help="How local disks travel: over ssh while the guest runs, through a temporary image, or whatever is possible. "
-            "Default: as the configuration says, else auto.",
-        ),
+        *reversed(transfer_options),
         click.option(
             "--accept-loss", metavar="NAME[,NAME…]", multiple=True, callback=_names,
             help="Move it although this is lost: " + ", ".join(LOSSES) + ".",

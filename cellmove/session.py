@@ -157,6 +157,7 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool, hold: Hold | N
     """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back.
 
     :param hold: wait before the guest is stopped, and how long
+    :returns: the move; where its gate ended it there, it is held
     """
     with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
@@ -175,18 +176,20 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool, hold: Hold | N
         aim = State.CONFIRMED if confirm else State.FINISHED
         permission.for_run(session, move, aim)
         if hold is not None and move.state in (State.PLANNED, HELD):
-            move = _hold(session, session.journal.set_aim(move.id, HELD.value), hold)
+            move, goes_on = _hold(session, session.journal.set_aim(move.id, HELD.value), hold)
+            if not goes_on:
+                return move
         if move.is_open and move.aim != aim:
             move = session.journal.set_aim(move.id, aim.value)
         return _run_to_aim(session, move)
 
 
-def _hold(session: Session, move: Move, wish: Hold) -> Move:
-    """Prepare a move and wait."""
+def _hold(session: Session, move: Move, wish: Hold) -> tuple[Move, bool]:
+    """Prepare a move and wait; whether it goes on."""
     move = _run_to_aim(session, move)
     with _calls_to_consequences(session, move):
-        hold_move(session, move, wish, context_before(_runner(session), move, Step.PREP_SOURCE))
-    return _fresh(session, move)
+        goes_on = hold_move(session, move, wish, context_before(_runner(session), move, Step.PREP_SOURCE))
+    return _fresh(session, move), goes_on
 
 
 def _run_to_aim(session: Session, move: Move) -> Move:

@@ -20,6 +20,7 @@ from cellmove.drain.happening import Happening, Kind, about
 from cellmove.drain.item import UNDER_WAY, Stage, Task
 from cellmove.drain.queue import LEASE, Limits, Queue
 from cellmove.drain.room import Doorkeeper, Room
+from cellmove.drain.turnstile import Turnstile
 from cellmove.drain.window import Hours, why_closed
 from cellmove.drain.wish import Wish
 from cellmove.drain.work import DAY_IS_USED_UP, Downtime, Job, Outcome, work
@@ -80,12 +81,15 @@ class Shift:
     ) -> None:
         self.session, self.queue, self.plan, self.watch, self.hear = session, queue, plan, watch, hear
         wish = plan.wish
+        self.at_once = wish.parallel + wish.ahead
         self.limits = Limits(
-            wish.parallel, wish.per_source_host, wish.per_target_host, wish.per_project, plan.target_hosts
+            self.at_once, wish.per_source_host, wish.per_target_host, wish.per_project, plan.target_hosts
         )
         self.door = Doorkeeper(
             queue, plan.rooms, session.clock.monotonic, per_host=wish.per_target_host, min_free=wish.min_free
         )
+        self.turnstile = Turnstile(wish.parallel)
+        self.job = replace(plan.job, gate=self._gate) if wish.ahead else plan.job
         self.begun: set[str] = set()
         self._undecided: set[str] = set()  # taken, and nothing has been done to them yet
         self.stopping = ""
@@ -106,7 +110,7 @@ class Shift:
         futures: dict[concurrent.futures.Future[None], str] = {}
         with (
             self._renewing(),
-            concurrent.futures.ThreadPoolExecutor(self.plan.wish.parallel, thread_name_prefix="drain") as threads,
+            concurrent.futures.ThreadPoolExecutor(self.at_once, thread_name_prefix="drain") as threads,
         ):
             waits = self.session.clock.waits()
             while True:
@@ -157,7 +161,7 @@ class Shift:
         self, threads: concurrent.futures.ThreadPoolExecutor, futures: dict[concurrent.futures.Future[None], str]
     ) -> bool:
         took = False
-        while len(futures) < self.plan.wish.parallel and not self.session.interrupted() and self._fatal is None:
+        while len(futures) < self.at_once and not self.session.interrupted() and self._fatal is None:
             start = not (self.stopping or self.pausing) and self._may_begin()
             task = self.queue.take(self._now(), self.limits, start=start)
             if task is None:
@@ -235,7 +239,8 @@ class Shift:
         )
         self._tell(TAKEN.get(task.stage, Kind.SERVER_BEGUN), task)
         try:
-            outcome = work(session, self.plan.job, task)
+            self._wait_for_place(task, downtime)
+            outcome = work(session, self.job, task)
         except Interrupted:
             return
         except CellmoveError:  # nothing can be written down any more
@@ -247,11 +252,29 @@ class Shift:
                 Stage.FAILED, f"this is a fault in cellmove: {type(error).__name__}; CELLMOVE_DEBUG=1 shows more",
                 "fault", f"cellmove show {task.server_id}",
             )  # fmt: skip
+        finally:
+            self.turnstile.leave(task.server_id)
         outcome = self._turned_away(task, outcome)
         self._undecided.discard(task.server_id)
         if outcome.stage in NOT_BEGUN:
             self.begun.discard(task.server_id)
         self._put(task, outcome, clock.monotonic() - started)
+
+    def _gate(self, server_id: str) -> bool | None:
+        """Whether the guest of a server that is prepared may be stopped; see :class:`cellmove.hold.Hold`."""
+        if self.stopping:
+            return False  # nothing was done to its guest, so it is one of those that nothing begins with any more
+        return None if self.pausing or not self.turnstile.enter(server_id) else True
+
+    def _wait_for_place(self, task: Task, downtime: Downtime) -> None:
+        """Of what an earlier run left, or a soak: a guest that is down comes before all others, and counts."""
+        if task.stage is Stage.WAITING or (task.stage is Stage.MOVING and not downtime.is_down):
+            return
+        waits = self.session.clock.waits()
+        while not self.turnstile.enter(task.server_id, at_once=downtime.is_down):
+            if self.session.interrupted():
+                raise Interrupted("interrupted", signal_number=self.session.interrupted())
+            self.session.clock.sleep(next(waits))
 
     def _turned_away(self, task: Task, outcome: Outcome) -> Outcome:
         """A failure that only means that no host may take it just now."""

@@ -47,10 +47,14 @@ class Wish:
     :param soak: how long a server runs at the target before it is verified once more and confirmed
     :param on_unverified: ``keep`` in VERIFY_RESIZE, or ``revert``
     :param min_free: percent of each resource of the target that have to stay free
+    :param ahead: how many more servers than ``parallel`` are prepared, and wait before their guests are stopped
+    :param transfer: how local disks travel; empty: as the settings say
+    :param bwlimit: bytes a second of each stream while its guest runs; None: as the settings say
     """
 
     to: tuple[str, ...] = ()
     parallel: int = 1
+    ahead: int = 0
     per_source_host: int = 0
     per_target_host: int = 0
     per_project: int = 0
@@ -73,6 +77,8 @@ class Wish:
     force_locked: bool = False
     accept_loss: tuple[str, ...] = ()
     max_hosts: int = 0
+    transfer: str = ""
+    bwlimit: int | None = None
 
 
 def why_not(wish: Wish, values: Mapping[str, Iterable[str]]) -> tuple[str, str] | None:
@@ -119,7 +125,9 @@ def parse_seconds(text: str, option: str) -> float:
 def look_again(wish: Wish, server_id: str, new_flavor: str = "") -> str:
     """What to type to see what speaks against a server, where it would go in this drain."""
     words = ["cellmove", "plan", server_id, *((new_flavor,) if new_flavor else ())]
-    return shlex.join([*words, *(("--cell", wish.to[0]) if wish.to else ()), "--dry-run"])
+    words += ("--cell", wish.to[0]) if wish.to else ()
+    words += ("--transfer", wish.transfer) if wish.transfer else ()
+    return shlex.join([*words, "--dry-run"])
 
 
 def parse_confirm(text: str) -> tuple[str, float]:

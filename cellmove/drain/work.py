@@ -26,6 +26,7 @@ from cellmove.errors import (
     Usage,
 )
 from cellmove.events import EventKind
+from cellmove.hold import Hold, is_held
 from cellmove.move import Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
 from cellmove.steps import census
@@ -65,12 +66,14 @@ class Job:
     """What all servers of a run are moved with.
 
     :param begun: told which move a server has, as soon as it has one
+    :param gate: by server, whether its guest may be stopped (:class:`cellmove.hold.Hold`); None: all may at once
     """
 
     wish: Wish
     source: Cell
     probes: Sequence[Probe]
     begun: Callable[[str, Move], None]
+    gate: Callable[[str], bool | None] | None = None
 
 
 def work(session: Session, job: Job, task: Task) -> Outcome:
@@ -138,7 +141,9 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         job.begun(task.server_id, move)
         taking_back = is_orphan and move.state is State.ROLLING_BACK
         # Without an aim the run died before it had done anything.
-        move = sessions.resume(session, move) if move.aim else sessions.run_to_finish(session, move, confirm=False)
+        if not move.aim or is_held(move):
+            return _run(session, job, move)
+        move = sessions.resume(session, move)
         if taking_back and move.state is State.ROLLED_BACK:
             return Outcome(Stage.WAITING, f"{move.id} was taken back", "taken-back")
     return _ended(session, job, move)
@@ -158,7 +163,7 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
     report = planning.plan(
         session, task.server_id, task.new_flavor or None, host=None, cell=None, cells=wish.to,
         force_locked=wish.force_locked, accept_loss=wish.accept_loss, max_hosts=wish.max_hosts or None,
-        open_move=True, runs_to=State.FINISHED,
+        open_move=True, runs_to=State.FINISHED, transfer=wish.transfer or None, bwlimit=wish.bwlimit,
     )  # fmt: skip
     if report.move is None or report.refused:
         refusals = [check for check in report.checks if check.level == "refusal"]
@@ -169,13 +174,24 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
         return Outcome(Stage.REFUSED, text, codes[:64], look_again(wish, task.server_id, task.new_flavor))
     job.begun(task.server_id, report.move)
     try:
-        return _ended(session, job, sessions.run_to_finish(session, report.move, confirm=False))
+        return _run(session, job, report.move)
     except Refused as error:
         move = session.journal.move(report.move.id)
         if move is None or move.state is not State.PLANNED:
             raise
         sessions.rollback(session, move)  # a rule that was made this very moment
         return Outcome(Stage.REFUSED, error.message, "refused", look_again(wish, task.server_id, task.new_flavor))
+
+
+def _run(session: Session, job: Job, move: Move) -> Outcome:
+    """Run a move to its finish, and on to its end; where no guest is to be stopped any more, take it back."""
+    gate = job.gate
+    holding = Hold(gate=lambda: gate(move.server_id)) if gate is not None else None
+    move = sessions.run_to_finish(session, move, confirm=False, hold=holding)
+    if is_held(move):
+        move = sessions.rollback(session, move)
+        return Outcome(Stage.WAITING, f"{move.id} was taken back before its guest was stopped", "taken-back")
+    return _ended(session, job, move)
 
 
 def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:

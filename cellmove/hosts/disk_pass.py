@@ -209,6 +209,44 @@ def run_pass(
     return PassResult(results, run.seconds())
 
 
+def read_back(
+    source: Link, target: Link, files: Sequence[Transfer], *, observer: Observer | None = None, clock: Clock | None = None
+) -> tuple[str, ...] | None:  # fmt: skip
+    """Read from the target's disk what was written since it was last read, and compare it with what was sent.
+
+    Whatever somebody else has written to counts as a whole. What a file's unfinished copy has once nothing differs has
+    the digest of :class:`FileResult`.
+
+    :returns: the files, by their paths at the source, in which something differs: the next pass sends that again; None
+        when this source was not told yet what the target has, by a pass
+    :raises CallFailed: a file cannot be read
+    :raises CallUncertain: a connection broke
+    """
+    run, wrong = _Run(source, target, clock or Clock(), 0, observer), []
+    try:
+        for each in files:
+            source.request("matches", path=each.path, ranges=[])
+    except CallFailed as error:
+        if error.kind != "uncertain":
+            raise
+        return None
+    for each in files:
+        start, done, differ = 0, False, 0
+        while not done:
+            told = target.request("reread", path=each.unfinished(target.move_id), start=start)
+            ranges = expect(target, told, "ranges", list)
+            answer = source.request("matches", told.payload, path=each.path, ranges=ranges)
+            start, done = expect(target, told, "next", int), expect(target, told, "done", bool)
+            differ += expect(source, answer, "differ", int)
+            run.done += expect(target, told, "read", int)
+            run.total = max(run.total, run.done)
+            run.tell(each.path)
+        if differ:
+            wrong.append(each.path)
+    run.tell(files[-1].path if files else "", last=True)
+    return tuple(wrong)
+
+
 def compare(
     source: Link, target: Link, transfer: Transfer, *, path: str = "", cache: Cache = "direct",
     observer: Observer | None = None, clock: Clock | None = None,

@@ -10,9 +10,7 @@ Only files whose name carries the move's mark are ever written.
 
 import collections
 import concurrent.futures
-import ctypes
 import errno
-import hashlib
 import os
 import re
 import select
@@ -21,14 +19,14 @@ import socket
 import stat
 import subprocess
 import sys
-from typing import Any, Callable, Deque, Dict, List, Tuple
+from typing import Any, Callable, Deque, Dict, List
 
 # isort: off
 from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
-    CHUNK, READ_AT_ONCE, Answer, Pass, Reader, Refusal, State, Table, Workers, data_blocks, found, header, is_expected, opened,
-    owned, picture, split, within,
+    READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, picture, split, within,
 )  # fmt: skip
+from cellmove.hosts.disk_writing import changed, mkdir, prepare, remove, rename, reread, sync, write
 # isort: on
 
 IDLE = 6 * 3600  # seconds without a request after which nobody is there any more, whatever TCP believes
@@ -93,6 +91,24 @@ def settle(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     return {"digest": begun.digest(), "file": picture(now)}, b""
 
 
+def matches(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
+    """Whether blocks that were read back at the target are what was sent. Those that are not will be sent by the next pass."""
+    table = state.tables.get(asked["path"])
+    if table is None or not table.certain:
+        raise Refusal("uncertain", f"what the target should have of {asked['path']} is not known here")
+    place, differ = 0, []
+    for first, end in asked["ranges"]:
+        for number in range(first, end):
+            theirs, entry = payload[place : place + 32], slice(number * 32, number * 32 + 32)
+            if table.entries[entry] != theirs:
+                differ.append(number)
+                table.entries[entry] = theirs
+            place += 32
+    if place != len(payload):
+        raise Refusal("usage", "as many hashes as blocks are wanted")
+    return {"differ": len(differ), "first": differ[0] * state.workers.block if differ else None}, b""
+
+
 def leave(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Give up a pass."""
     if asked["path"] in state.passes:
@@ -106,149 +122,7 @@ def _pass(state: State, asked: Dict[str, Any]) -> Pass:
     return state.passes[asked["path"]]
 
 
-# What is asked of a target
-
-
-def prepare(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
-    """Make the unfinished file, or open the one that is there; give it a size."""
-    path = owned(state, asked["path"])
-    with within(state, path) as (directory, name):
-        existed = found(directory, name) is not None
-    with opened(state, path, os.O_RDWR | (0 if existed else os.O_CREAT | os.O_EXCL)) as file:
-        if not existed or state.stamps.get(path) != stamp(file):
-            changed(state, path)  # made anew (an inode number may come again), or somebody else has written to it
-        state.unfinished.add(path)
-        if asked["size"] is not None and os.fstat(file).st_size != asked["size"]:
-            os.ftruncate(file, asked["size"])
-        state.stamps[path] = stamp(file)
-        # What a source remembers of this file is true of this very process and revision only.
-        token = f"{state.session}:{state.revisions[path]}:{path}"
-        return {"existed": existed, "size": os.fstat(file).st_size, "token": token}, b""
-
-
-def stamp(file: int) -> Tuple[int, ...]:
-    """What is another one after somebody has written to a file, or put another in its place."""
-    status = os.fstat(file)
-    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
-
-
-def write(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
-    """Write blocks, each only if it is what its SHA-256 says, and make holes."""
-    place, view = 0, memoryview(payload)
-    with opened(state, owned(state, asked["path"]), os.O_RDWR) as file:
-        for start, length, digest in asked["blocks"]:
-            part = view[place : place + length]
-            if len(part) != length or hashlib.sha256(part).hexdigest() != digest:
-                raise Refusal("damaged", f"the block at {start} of {asked['path']} did not arrive as it was sent")
-            place += length
-            while len(part):
-                written = os.pwrite(file, part, start)
-                part, start = part[written:], start + written
-        if place != len(payload):
-            raise Refusal("damaged", f"more bytes came for {asked['path']} than were announced")
-        for start, length in asked["holes"]:
-            punch(file, start, length)
-        state.stamps[asked["path"]] = stamp(file)
-    return {"written": place}, b""
-
-
-def punch(file: int, start: int, length: int) -> None:
-    """Make a hole (FALLOC_FL_PUNCH_HOLE and KEEP_SIZE), or write zeros where there are none."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    if call is None or call(file, 3, ctypes.c_int64(start), ctypes.c_int64(length)) != 0:
-        for place in range(start, start + length, CHUNK):
-            os.pwrite(file, bytes(min(CHUNK, start + length - place)), place)
-
-
-def sync(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
-    """Everything of the file, its owner and mode too, and its name, onto the disk."""
-    with opened(state, owned(state, asked["path"]), os.O_RDWR) as file:
-        own(state, file, asked)
-        os.fsync(file)
-        state.stamps[asked["path"]] = stamp(file)
-        with within(state, asked["path"]) as (directory, _name):
-            os.fsync(directory)
-        return {"file": picture(os.fstat(file))}, b""
-
-
-def own(state: State, file: int, asked: Dict[str, Any]) -> None:
-    """Set mode and owner; by default, as root, the owner of instances_path, who is nova."""
-    root, status = os.fstat(state.root), os.fstat(file)
-    is_root = os.geteuid() == 0
-    uid = asked["uid"] if asked["uid"] is not None else root.st_uid if is_root else status.st_uid
-    gid = asked["gid"] if asked["gid"] is not None else root.st_gid if is_root else status.st_gid
-    if (uid, gid) != (status.st_uid, status.st_gid):
-        os.fchown(file, uid, gid)
-    os.fchmod(file, asked["mode"] & 0o777)
-
-
-def changed(state: State, path: str) -> None:
-    """From now on a source has to be told anew what this file holds."""
-    state.revisions[path] = state.revisions.get(path, 0) + 1
-
-
-def rename(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
-    """Give a finished file its name. What has that name already is replaced only if it is what is expected there.
-
-    May be asked again: where the name is that of the expected file already, all is done.
-    """
-    name = split(asked["to"])[-1]
-    with within(state, owned(state, asked["path"])) as (directory, marked):
-        if asked["to"] != name or name.startswith("."):
-            raise Refusal("path", f"{asked['to']} is no name for {asked['path']}")
-        ours, there = found(directory, marked), found(directory, name)
-        for status in (ours, there if ours is None else None):
-            if status is not None and not (stat.S_ISREG(status.st_mode) and is_expected(status, asked["file"])):
-                raise Refusal("identity", f"{asked['path']} is not the file that was written")
-        if ours is None and there is None:
-            raise Refusal("absent", f"{asked['path']} is not there")
-        if ours is not None and (there is None or not os.path.samestat(ours, there)):
-            if there is not None and is_expected(there, asked["over"]) and stat.S_ISREG(there.st_mode):
-                os.unlink(name, dir_fd=directory)
-            # Unlike rename, link never replaces what somebody has put there since we looked.
-            os.link(marked, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-        if ours is not None:
-            os.unlink(marked, dir_fd=directory)
-        os.fsync(directory)
-        state.unfinished.discard(asked["path"])
-        changed(state, asked["path"])
-        return {"file": picture(os.stat(name, dir_fd=directory, follow_symlinks=False))}, b""
-
-
-def remove(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
-    """Remove a file of this move, or the one that is expected there, or an expected empty directory."""
-    changed(state, asked["path"])
-    with within(state, asked["path"]) as (directory, name):
-        there = found(directory, name)
-        if there is None:
-            return {"removed": False}, b""
-        if asked["file"] is None and not stat.S_ISDIR(there.st_mode):
-            owned(state, asked["path"])
-        elif not is_expected(there, asked["file"]):
-            raise Refusal("identity", f"{asked['path']} is not what was expected there, and stays")
-        if stat.S_ISDIR(there.st_mode):
-            os.rmdir(name, dir_fd=directory)
-        else:
-            os.unlink(name, dir_fd=directory)
-        os.fsync(directory)
-    state.unfinished.discard(asked["path"])
-    return {"removed": True}, b""
-
-
-def mkdir(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
-    """Make a directory, unless it is there."""
-    with within(state, asked["path"]) as (directory, name):
-        made = found(directory, name) is None
-        if made:
-            os.mkdir(name, 0o700, dir_fd=directory)
-        file = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            if made:
-                own(state, file, asked)
-                os.fsync(directory)
-            return {"made": made, "file": picture(os.fstat(file))}, b""
-        finally:
-            os.close(file)
+# What changes an image, or is asked of either
 
 
 def rebase(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
@@ -300,9 +174,6 @@ def run(state: State, command: List[str], file: int) -> None:
                 raise EOFError from None
     if child.returncode:
         raise Refusal("qemu-img", f"{' '.join(command[:2])}: {said.decode(errors='replace').strip()[-300:]}")
-
-
-# What is asked of either
 
 
 def hello(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
@@ -371,20 +242,9 @@ def hashes(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
         size, block = os.fstat(file).st_size, state.workers.block
         blocks, first = -(-size // block), asked["start"]
         end = min(blocks, first + max(1, READ_AT_ONCE // block))
-        reader = Reader(
-            state.workers, file, size, asked["cache"] if first == 0 or asked["cache"] == "direct" else "keep"
-        )
-        result = bytearray(max(0, end - first) * 32)
-        read = 0
-        try:
-            chunks = reader.chunks(data_blocks(file, first * block, min(end * block, size), block), first, end)
-            for _start, count, found_there in reader.ahead(chunks, None):
-                read += count * block if found_there is not None else 0
-                for number, digest, _content in found_there or ():
-                    result[(number - first) * 32 : (number - first + 1) * 32] = digest
-        finally:
-            reader.close()
-    return {"size": size, "next": end, "read": read, "done": end >= blocks}, bytes(result)
+        cache = asked["cache"] if first == 0 or asked["cache"] == "direct" else "keep"
+        digests, read = digests_of(state, file, first, end, cache)
+    return {"size": size, "next": end, "read": read, "done": end >= blocks}, bytes(digests)
 
 
 def tidy(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
@@ -396,7 +256,7 @@ def tidy(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 REQUESTS: Dict[str, Callable[[State, Dict[str, Any], bytes], Answer]] = {
     function.__name__: function
     for function in (
-        begin, known, more, settle, leave, prepare, write, sync, rename, remove, mkdir, rebase, hello, facts, look, hashes, tidy,
+        begin, known, more, settle, matches, leave, prepare, write, reread, sync, rename, remove, mkdir, rebase, hello, facts, look, hashes, tidy,
     )
 }  # fmt: skip
 

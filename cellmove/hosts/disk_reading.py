@@ -273,8 +273,25 @@ class State:
         self.tables: Dict[str, Table] = {}
         self.passes: Dict[str, Pass] = {}
         self.stamps: Dict[str, Tuple[int, ...]] = {}  # of files, as we left them
+        self.unread: Dict[str, Any] = {}  # of a target's files: what was written and not yet read back
         self.unfinished: Set[str] = set()
         self.tidy = False
+
+
+def digests_of(state: State, file: int, first: int, end: int, cache: str) -> Tuple[bytearray, int]:
+    """The hashes of some blocks, and how many bytes were read for them."""
+    size, block = os.fstat(file).st_size, state.workers.block
+    reader = Reader(state.workers, file, size, cache)
+    result, read = bytearray(max(0, end - first) * 32), 0
+    try:
+        chunks = reader.chunks(data_blocks(file, first * block, min(end * block, size), block), first, end)
+        for _start, count, found_there in reader.ahead(chunks, None):
+            read += count * block if found_there is not None else 0
+            for number, digest, _content in found_there or ():
+                result[(number - first) * 32 : (number - first + 1) * 32] = digest
+    finally:
+        reader.close()
+    return result, read
 
 
 def split(path: str) -> List[str]:

@@ -339,7 +339,9 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         policy=view.policy,
         **(_from_cloud(view, page, server, instance.flavor) if instance.flavor else {}),
     )
-    return disks_assumed(view.gateway.settings, picture) if picture.is_complete else picture
+    if not picture.is_complete:
+        return picture
+    return disks_assumed(view.gateway.settings, picture, view.wish.transfer, view.wish.bwlimit)
 
 
 def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[str, Any]:

@@ -68,6 +68,19 @@ def run(
     )  # fmt: skip
 
 
+def read_back(context: Context, transfers: Sequence[Transfer], what: str) -> list[str] | None:
+    """The files of which the target's disk does not have what was sent; None when no pass of this connection went before.
+
+    :raises CallError: see :func:`cellmove.hosts.disk_pass.read_back`
+    """
+    from cellmove.hosts import disk_pass
+
+    wrong = disk_pass.read_back(
+        source(context), target(context), transfers, clock=context.clock, observer=watch(context, what)
+    )
+    return None if wrong is None else [each.rpartition("/")[2] for each in wrong]
+
+
 def watch(context: Context, what: str, *, may_end: bool = False) -> Observer:
     """Tell how far it is, as a line of text.
 

@@ -40,10 +40,15 @@ def with_disks(gateway: Gateway, picture: Picture, wish: str, bwlimit: int) -> P
     return _with_survey(picture, wish, bwlimit, lambda: NO_WAY if ssh is None else _survey(ssh, picture))
 
 
-def disks_assumed(settings: Settings, picture: Picture) -> Picture:
-    """The same without asking a host, for many servers: what may be streamed is taken to be; each is looked at again before it goes."""
+def disks_assumed(settings: Settings, picture: Picture, wish: str, bwlimit: int | None) -> Picture:
+    """The same without asking a host, for many servers: what may be streamed is taken to be; each is looked at again before it goes.
+
+    :param wish: as of :func:`with_disks`; empty: as the settings say
+    :param bwlimit: bytes a second; None: as the settings say
+    """
     survey = NO_WAY if settings.ssh is None else Survey()
-    return _with_survey(picture, settings.transfer, settings.bwlimit, lambda: survey)
+    limit = settings.bwlimit if bwlimit is None else bwlimit
+    return _with_survey(picture, wish or settings.transfer, limit, lambda: survey)
 
 
 def _with_survey(picture: Picture, wish: str, bwlimit: int, survey: Callable[[], Survey]) -> Picture:

@@ -8,7 +8,7 @@ are whole. What follows once the guest is off: :mod:`cellmove.steps.stream_off`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
@@ -19,7 +19,7 @@ from cellmove.steps import disk_survey, passes, places
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
 if TYPE_CHECKING:
-    from cellmove.hosts.disk_pass import PassResult
+    from cellmove.hosts.disk_pass import PassResult, Transfer
 
 NOTHING: Mapping[str, Any] = {}
 DANGER = "danger"
@@ -244,9 +244,31 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
     for disk in known:
         if disk.base and not disk.is_flattened and find(passes.target(context), disk.base) is None:
             raise CallFailed(f"{disk.base} has gone from {context.facts['target_host']}", kind="cannot-stream")
-    passes.again(context, lambda: passes.run(context, passes.bases(context, known), "bases"))
-    result = passes.again(context, lambda: passes.run(context, passes.own(context, known), "pass before the stop"))
+    bases, own = passes.bases(context, known), passes.own(context, known)
+    # What lies there already is read while it takes nobody's time; a new connection's first pass does that by itself.
+    passes.again(context, lambda: passes.read_back(context, own, "check"))
+    passes.again(context, lambda: _brought(context, bases))
+    result = passes.again(context, lambda: passes.run(context, own, "pass before the stop"))
+    # What differs now is sent again by the last pass.
+    passes.again(context, lambda: passes.read_back(context, own, "check"))
     return {"last_running": passes.told(result), "disks": disk_survey.as_facts(known)}
+
+
+def _brought(context: Context, bases: Sequence[Transfer]) -> None:
+    """Bases change no more: they are whole before the stop.
+
+    :raises CallFailed: the target's storage does not keep them
+    """
+    wrong: list[str] | None = None
+    for _each in range(2):
+        passes.run(context, bases, "bases")
+        wrong = passes.read_back(context, bases, "check")
+        if not wrong:
+            return
+        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
+    raise CallFailed(
+        f"{', '.join(wrong or ())} on {context.facts['target_host']} is not what was sent, twice", kind="damaged"
+    )
 
 
 BEFORE_THE_CLAIM = (

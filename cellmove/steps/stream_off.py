@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove.action import Action, Context
-from cellmove.errors import CallFailed, CannotConnect
-from cellmove.steps import disk_survey, passes, places, stream
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.steps import disk_survey, passes, stream
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
@@ -19,20 +19,25 @@ NOTHING: Mapping[str, Any] = {}
 
 
 def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nothing writes any more: one pass past the host's cache, then what is on the target's disk is read and compared."""
+    """Nothing writes any more: one pass past the host's cache; what it wrote is read from the target's disk and compared.
+
+    Before the stop all the rest was (:func:`cellmove.steps.stream._copy_again`); what somebody has written to since is again.
+    """
     disks = disk_survey.from_facts(context.facts)
     began, stamps = context.clock.monotonic(), _stamps(passes.source(context), context, disks)
 
-    def last_pass() -> PassResult:
-        return passes.run(context, passes.own(context, disks), "last pass", is_off=True, cache="direct")
+    def last_pass() -> tuple[PassResult, list[str]]:
+        own = passes.own(context, disks)
+        result = passes.run(context, own, "last pass", is_off=True, cache="direct")
+        wrong = passes.read_back(context, own, "check")
+        if wrong is None:
+            raise CallUncertain("a connection was lost before what was copied could be compared")
+        return result, wrong
 
-    result = passes.again(context, last_pass)
-    wrong = passes.again(context, lambda: _damaged(context, result))
+    result, wrong = passes.again(context, last_pass)
     if wrong:
         context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
-        context.gateway.links.close(places.server_id(context))  # forgets what the target is believed to have
-        result = last_pass()
-        wrong = _damaged(context, result)
+        result, wrong = passes.again(context, last_pass)
     if wrong:
         raise CallFailed(
             f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
@@ -68,19 +73,6 @@ def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) 
         if now[name] != before:
             what = "changed" if now[name] else "removed"
             raise CallFailed(f"{name} on {link.host} was {what} while its guest was off: who did that?", kind="changed")
-
-
-def _damaged(context: Context, result: PassResult) -> list[str]:
-    """The files whose content at the target, read from its disk, is not what the source has."""
-    from cellmove.hosts import disk_pass
-    from cellmove.hosts.disks import marked
-
-    target, watch = passes.target(context), passes.watch(context, "check")
-    return [
-        file.path.rpartition("/")[2]
-        for file in result.files
-        if disk_pass.digest_of(target, marked(file.path, target.move_id), observer=watch) != file.digest
-    ]
 
 
 def _identities(context: Context) -> Mapping[str, Any]:

@@ -33,6 +33,14 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None if kvm.present() else True
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests of a group share a server, so one worker runs them. pytest-xdist 3.8 says nothing when it cannot group (pytest 9.2)."""
+    if getattr(session.config.option, "loadgroup", False):
+        grouped = (item for item in session.items if item.get_closest_marker("xdist_group"))
+        if lost := [item.nodeid for item in grouped if "@" not in item.nodeid]:
+            raise pytest.UsageError(f"this pytest and this pytest-xdist do not group tests: {lost[0]}")
+
+
 @dataclass(frozen=True)
 class Started:
     """A `cellmove` process under way."""
