@@ -29,7 +29,7 @@ lint: $(STAMP)  ## Style and types
 	$(BIN)/mypy
 
 unit: $(STAMP)  ## Tests without any cloud, seconds
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q tests/unit -n 2
 
 browser:  ## Install chromium, which the sandbox's tests look at pages with, unless it is there (root, Debian)
 	-@$(PYTHON) -m lab install-browser

@@ -247,6 +247,23 @@ def hashes(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     return {"size": size, "next": end, "read": read, "done": end >= blocks}, bytes(digests)
 
 
+def holders(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
+    """How many other processes have a file open, as far as they can be seen from here.
+
+    By what the links in /proc say, and not by looking at what they lead to: that may lie on a storage which hangs.
+    """
+    found_there = 0
+    for process in os.listdir("/proc"):
+        if not process.isdigit() or int(process) == os.getpid():
+            continue
+        try:
+            links = [os.readlink(f"/proc/{process}/fd/{number}") for number in os.listdir(f"/proc/{process}/fd")]
+        except OSError:  # it has ended, or is somebody's whom we may not look at
+            continue
+        found_there += any(link.endswith("/" + asked["path"]) for link in links)
+    return {"open": found_there}, b""
+
+
 def tidy(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Whether the unfinished files go when the input ends. They stay unless it is asked for: a later pass goes on from them."""
     state.tidy = bool(asked["on"])
@@ -256,7 +273,8 @@ def tidy(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 REQUESTS: Dict[str, Callable[[State, Dict[str, Any], bytes], Answer]] = {
     function.__name__: function
     for function in (
-        begin, known, more, settle, matches, leave, prepare, write, reread, sync, rename, remove, mkdir, rebase, hello, facts, look, hashes, tidy,
+        begin, known, more, settle, matches, leave, prepare, write, reread, sync, rename, remove, mkdir, rebase, hello, facts, look, hashes, holders,
+        tidy,
     )
 }  # fmt: skip
 

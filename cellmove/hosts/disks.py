@@ -218,6 +218,11 @@ def flatten(link: Link, path: str) -> Image:
     return _typed(link, Image, expect(link, link.request("rebase", path=path, backing="", format=""), "image", dict))
 
 
+def holders(link: Link, path: str) -> int:
+    """How many processes on the host have a file open, as far as the program can see them (its own does not count)."""
+    return expect(link, link.request("holders", path=path), "open", int)
+
+
 def tidy(link: Link, *, on: bool = True) -> None:
     """Whether the unfinished files go when the connection ends. They stay unless asked for: the next pass goes on from them."""
     link.request("tidy", on=on)

@@ -112,3 +112,10 @@ def again(context: Context, do: Callable[[], T]) -> T:
 def told(result: PassResult) -> dict[str, Any]:
     """What the journal keeps of a pass."""
     return {"read": result.read, "sent": result.sent, "seconds": round(result.seconds, 2)}
+
+
+def final(result: PassResult) -> dict[str, Any]:
+    """What the journal keeps of the last one."""
+    return {
+        "last_pass": told(result), "digests": {file.path.rpartition("/")[2]: file.digest for file in result.files}
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from cellmove.cloud import image
 from cellmove.db import state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.steps import places, recover, stream, stream_off
+from cellmove.steps import places, recover, stream, stream_off, stream_stop
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -81,7 +81,13 @@ def _list_attachments(context: Context) -> Mapping[str, Any]:
 
 def _stop_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
-    places.call_source(context, compute.PREP_AT_SOURCE, facts["request_id"], snapshot_id=facts.get("image_id"))
+
+    def stop() -> None:
+        places.call_source(context, compute.PREP_AT_SOURCE, facts["request_id"], snapshot_id=facts.get("image_id"))
+
+    if stream.is_streamed(context):
+        return stream_stop.while_it_stops(context, stop)
+    stop()
     return NOTHING
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove.action import Action, Context
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 from cellmove.steps import disk_survey, passes, stream
+from cellmove.steps.stream_stop import stamps_of, still_holds
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
-    from cellmove.hosts.disk_pass import PassResult
     from cellmove.steps.disk_survey import Disk
 
 NOTHING: Mapping[str, Any] = {}
@@ -24,15 +24,18 @@ def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
     Before the stop all the rest was (:func:`cellmove.steps.stream._copy_again`); what somebody has written to since is again.
     """
     disks = disk_survey.from_facts(context.facts)
-    began, stamps = context.clock.monotonic(), _stamps(passes.source(context), context, disks)
+    began, stamps = context.clock.monotonic(), stamps_of(passes.source(context), context, disks)
 
-    def last_pass() -> tuple[PassResult, list[str]]:
+    def last_pass() -> tuple[Mapping[str, Any], list[str]]:
+        early = still_holds(context, disks)
+        if early:
+            return {name: early[name] for name in ("last_pass", "digests")}, []
         own = passes.own(context, disks)
         result = passes.run(context, own, "last pass", is_off=True, cache="direct")
         wrong = passes.read_back(context, own, "check")
         if wrong is None:
             raise CallUncertain("a connection was lost before what was copied could be compared")
-        return result, wrong
+        return passes.final(result), wrong
 
     result, wrong = passes.again(context, last_pass)
     if wrong:
@@ -44,23 +47,7 @@ def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
             kind="damaged",
         )
     _require_untouched(passes.source(context), context, stamps)
-    return {
-        "last_pass": passes.told(result),
-        "stopped": stamps,
-        "digests": {file.path.rpartition("/")[2]: file.digest for file in result.files},
-        "checked_seconds": round(context.clock.monotonic() - began, 2),
-    }
-
-
-def _stamps(link: Link, context: Context, disks: Sequence[Disk]) -> dict[str, dict[str, int] | None]:
-    """By which it is seen, later, that nobody has written to the disks."""
-    from cellmove.hosts.disks import find
-
-    stamps: dict[str, dict[str, int] | None] = {}
-    for disk in disks:
-        entry = find(link, passes.path(context, disk.name))
-        stamps[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
-    return stamps
+    return {**result, "stopped": stamps, "checked_seconds": round(context.clock.monotonic() - began, 2)}
 
 
 def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) -> None:
@@ -68,7 +55,7 @@ def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) 
 
     :raises CallFailed: one was written to, or is gone
     """
-    now = _stamps(link, context, disk_survey.from_facts(context.facts))
+    now = stamps_of(link, context, disk_survey.from_facts(context.facts))
     for name, before in stamps.items():
         if now[name] != before:
             what = "changed" if now[name] else "removed"
@@ -114,7 +101,7 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
         )  # fmt: skip
         for base in passes.bases(context, [disk]):
             disks.remove(target, base.unfinished(target.move_id))
-    return {"placed": _stamps(target, context, disk_survey.from_facts(context.facts))}
+    return {"placed": stamps_of(target, context, disk_survey.from_facts(context.facts))}
 
 
 def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
