@@ -1,8 +1,10 @@
 """How long a guest is down: nova's own cold migration beside a streamed one, on the lab's real guests, by what they have written.
 
 One guest of each size goes to the other cell streamed, is confirmed, and comes back by nova itself. Down is from the
-moment at which its domain is off on one host until it runs on the other, seen twenty times a second. Needs a lab that
-was started with KVM=1. Exits 1 when a ratio or the memory is not as wanted.
+moment at which its domain is off on one host until it runs on the other, seen twenty times a second. The guests' image
+holds 320 MiB, as a distribution's does: nova flattens it with what was written, streaming brings it once to a host and
+before the stop. A first guest, which is not measured, takes image, kernel and ramdisk to both hosts, so that neither way is
+the one to find them missing. Needs a lab that was started with KVM=1. Exits 1 when a ratio or the memory is not as wanted.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ WANTED = {200: 0.2, 1024: 0.1, 4096: 0.06}
 """The most that the streamed downtime may be of nova's, by MiB written."""
 
 FLAVORS = {200: "kvm.tiny", 1024: "kvm.small", 4096: "kvm.large"}
+HOLDS = 320  # MiB that the image itself has
 MEMORY = 150  # MB of the operator's process, at most
 LOOK = 0.05  # seconds
 
@@ -127,7 +130,9 @@ def measure(megabytes: int) -> bool:
     from lab import cloud, kvm
 
     source, target = kvm.HOSTS
-    server_id = kvm.boot(f"bench-{megabytes}", flavor=FLAVORS[megabytes], fill=megabytes, dirty=512, sums="small")
+    server_id = kvm.boot(
+        f"bench-{megabytes}", flavor=FLAVORS[megabytes], fill=megabytes, dirty=512, sums="small", holds=HOLDS
+    )
     try:
         with tempfile.TemporaryDirectory() as name:
             there = streamed(server_id, target, Path(name))
@@ -153,12 +158,25 @@ def measure(megabytes: int) -> bool:
     return good
 
 
+def warm() -> None:
+    """A guest that goes there by nova: what the others need of glance is on both hosts then."""
+    from lab import cloud, kvm
+
+    server_id = kvm.boot("bench-warm", flavor="kvm.tiny", dirty=512, sums="small", holds=HOLDS)
+    try:
+        cloud.native_move(server_id, host=kvm.HOSTS[1])
+        cloud.native_confirm(server_id)
+    finally:
+        cloud.delete(server_id)
+
+
 def main() -> int:
     """Measure, tell, and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=list(WANTED), help="MiB written: 200, 1024, 4096")
     chosen = parser.parse_args()
     lab_environment()
+    warm()
     results = [measure(size) for size in chosen.sizes]  # all of them, whatever the first says
     return 0 if all(results) else 1
 

@@ -210,25 +210,26 @@ def start_host(host):
 
 
 @functools.cache
-def image(fill=0, dirty=0, sums="all", ephemeral=0):
+def image(fill=0, dirty=0, sums="all", ephemeral=0, holds=0):
     """The id of an image whose guests write as they are told; made when first asked for.
 
     At their first boot they write `fill` MiB to the root disk and `ephemeral` MiB to the ephemeral disk, and from then
     on they overwrite `dirty` KiB a second.  With `sums="small"` they tell no sums of files of more than 1 MiB.
-    It is the same disk every time, with another command line for the kernel.
+    It is the same disk every time, with another command line for the kernel; only with `holds` there are so many MiB in
+    the image itself, as in that of a distribution.
     """
     options = {"fill": (fill, 0), "dirty": (dirty, 0), "sums": (sums, "all"), "ephemeral": (ephemeral, 0)}
     words = [f"lab.{name}={value}" for name, (value, usual) in options.items() if value != usual]
     images = connect().image
     plain = images.find_image(IMAGE, ignore_missing=False)
-    if not words:
+    if not words and not holds:
         return plain.id
-    name = "-".join([IMAGE, *words])
+    name = "-".join([IMAGE, *words, *([f"holds={holds}"] if holds else [])])
     with open(layout().run / "guest-images.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two of the same name could not be told apart
         made = images.find_image(name) or images.create_image(
             name,
-            filename=str(kvm_guest.files(layout())["disk"]),
+            filename=str(kvm_guest.disk(layout(), holds)),
             disk_format="qcow2",
             container_format="bare",
             visibility="public",
@@ -241,14 +242,14 @@ def image(fill=0, dirty=0, sums="all", ephemeral=0):
     return made.id
 
 
-def boot(name, *, host=HOSTS[0], flavor="kvm.small", fill=0, dirty=0, sums="all", ephemeral=0, seconds=BOOT_SECONDS,
-         **how):  # fmt: skip
+def boot(name, *, host=HOSTS[0], flavor="kvm.small", fill=0, dirty=0, sums="all", ephemeral=0, holds=0,
+         seconds=BOOT_SECONDS, **how):  # fmt: skip
     """Boot a guest and return the server's id when it has filled its disks and is writing.
 
-    `fill`, `dirty`, `sums` and `ephemeral` are those of `image`; the rest (config_drive, ports, user_data, metadata ...)
+    `fill`, `dirty`, `sums`, `ephemeral` and `holds` are those of `image`; the rest (config_drive, ports, user_data, metadata ...)
     is for `cloud.boot`.  Flavors: lab/inside/kvm_bootstrap.py.
     """
-    chosen = image(fill, dirty, sums, ephemeral)
+    chosen = image(fill, dirty, sums, ephemeral, holds)
     server_id = cloud.boot(name, host=host, flavor=flavor, image=chosen, seconds=seconds, **how)
     try:
         patience = seconds + (fill + ephemeral) / FILL_SPEED

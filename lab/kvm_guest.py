@@ -5,9 +5,12 @@ Made once into the lab's cache.  Nothing in it is downloaded by the guests thems
 
 import gzip
 import hashlib
+import os
+import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 
 from lab.layout import REPOSITORY, LabError
 from lab.processes import call
@@ -76,14 +79,31 @@ def make_ramdisk(unpacked, target):
     shutil.rmtree(tree)
 
 
-def make_disk(target):
-    """An empty ext4 file system as qcow2: a few hundred KiB."""
+def make_disk(target, holds=0):
+    """An ext4 file system as qcow2, with so many MiB that cannot be compressed in it; without, a few hundred KiB."""
     raw = target.with_suffix(".raw")
     with open(raw, "wb") as file:
         file.truncate(DISK_MIB << 20)
-    call("mkfs.ext4", "-q", "-F", "-L", "lab", "-i", "65536", "-E", "lazy_itable_init=0,lazy_journal_init=0", raw)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with open(pathlib.Path(folder) / "system", "wb") as file:
+            for _each in range(holds):
+                file.write(os.urandom(1 << 20))
+        lazy = "lazy_itable_init=0,lazy_journal_init=0"
+        call("mkfs.ext4", "-q", "-F", "-L", "lab", "-i", "65536", "-E", lazy, "-d", folder, raw)
     call("qemu-img", "convert", "-O", "qcow2", raw, target)
     raw.unlink()
+
+
+def disk(layout, holds=0):
+    """The disk's file, which :func:`make` has made; one that holds something is made when first asked for."""
+    if not holds:
+        return files(layout)["disk"]
+    made = layout.cache / "guest" / f"disk-{holds}.qcow2"
+    if not made.exists():
+        part = made.with_suffix(".part")
+        make_disk(part, holds)
+        part.rename(made)
+    return made
 
 
 def fingerprint():

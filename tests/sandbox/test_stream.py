@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import tempfile
 import time
@@ -106,6 +107,55 @@ def test_rolled_back_after_each_step(streaming, steps):
     assert streaming.path(TARGET, server.id).exists()
     streaming.cellmove("rollback", server.id)
     streaming.is_home(server.id)
+
+
+# while nova stops the guest
+
+
+@pytest.mark.parametrize("how", ["nobody writes", "somebody writes", "the connection dies"])
+def test_the_last_pass_begins_when_the_disk_is_let_go(streaming, how):
+    """As a hypervisor does, this process has the disk open until the guest is off; nova's call goes on for seconds."""
+    server = streaming.boot()
+    held = open(streaming.path(SOURCE, f"{server.id}/disk"), "rb")  # noqa: SIM115 - closed when the guest is off
+    try:
+        run = begin(streaming, "migrate", server.id, *STREAM)
+        wait_for(streaming, "copy_again")
+        streaming.process.control("write", host=SOURCE, server=server.id)
+        streaming.process.control("pace", seconds=1.0)
+        while streaming.process.control("state")["guests"][SOURCE][server.id]["state"] == 1:
+            time.sleep(0.05)
+        held.close()
+        time.sleep(1.0)
+        if how == "somebody writes":
+            flip(streaming.path(SOURCE, f"{server.id}/disk"), disks.TABLES)
+            flip(streaming.path(SOURCE, f"{server.id}/disk"), disks.TABLES)
+        elif how == "the connection dies":
+            for link in children_of(run.child.pid):
+                os.killpg(link, signal.SIGKILL)  # each is a session of its own
+        streaming.process.control("pace", seconds=0.3)
+        assert run.end() == 0
+    finally:
+        held.close()
+        streaming.process.control("pace", seconds=0.0)
+    early, last = streaming.result(server.id, "stop_source")["early"], streaming.result(server.id, "copy_rest")
+    assert early["last_pass"]["read"] > 0
+    assert (last["last_pass"] == early["last_pass"]) is (how == "nobody writes")
+    assert (last["stopped"] == early["stamps"]) is (how != "somebody writes")
+    streaming.has_moved(server.id)
+
+
+def children_of(process: int) -> list[int]:
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(each) for each in found]
+
+
+def test_a_disk_that_is_never_let_go_is_read_after_the_stop(streaming):
+    server = streaming.boot()
+    with open(streaming.path(SOURCE, f"{server.id}/disk"), "rb"):
+        streaming.cellmove("migrate", server.id, *STREAM)
+    assert "early" not in streaming.result(server.id, "stop_source")
+    assert streaming.result(server.id, "copy_rest")["digests"]
+    streaming.has_moved(server.id)
 
 
 # what cannot be streamed
