@@ -191,13 +191,24 @@ def _double(
 ) -> Played:
     """Killed at one point of the step, and again at the n-th point of the recovery."""
     checkpoint = stage.set(shape, step)
-    kill_at(stage.rig, *reversed(first.split("@")))
-    outcomes.append(stage.rig.run(step, checkpoint.move))
+    point, action = first.split("@")
+    run_killed(stage.rig, outcomes, action, point, step, checkpoint.move)
     kill_at_number(stage.rig, int(second))
     outcomes.append(stage.rig.run("resume" if recovery == "on" else "rollback", checkpoint.move))
-    stage.rig.taps.on_journal = lambda _point, _action: None
+    if outcomes[-1].code != -9:
+        raise AssertionError(f"never came to point {second} of the recovery")
     recover(stage.rig, outcomes, recovery, GOALS.get(step, State.FINISHED))
     return checkpoint, None
+
+
+def points_of_recovery(stage: Stage, shape: str, step: str, action: str, point: str, recovery: str) -> range:
+    """The points that the recovery from a kill comes by."""
+    checkpoint, seen = stage.set(shape, step), list[str]()
+    run_killed(stage.rig, [], action, point, step, checkpoint.move)
+    stage.rig.taps.on_journal = lambda _point, name: seen.append(name)
+    stage.rig.run("resume" if recovery == "on" else "rollback", checkpoint.move)
+    stage.rig.taps.on_journal = lambda _point, _action: None
+    return range(len(seen))
 
 
 def _real(stage: Stage, outcomes: list[Outcome], step: str, action: str, point: str, recovery: str) -> Played:
@@ -485,9 +496,8 @@ def names(stage: Stage, *, long: bool) -> Iterator[str]:
                 yield from (f"meddle:{MAIN_SHAPE}:{step}:{action}:{what}:{recovery}" for recovery in RECOVERIES)
         if long:
             for point, action in points:
-                for second in range(60):
-                    yield from (
-                        f"double:{MAIN_SHAPE}:{step}:{point}@{action}:{second}:{recovery}" for recovery in RECOVERIES
-                    )
+                for recovery in RECOVERIES:
+                    for second in points_of_recovery(stage, MAIN_SHAPE, step, action, point, recovery):
+                        yield f"double:{MAIN_SHAPE}:{step}:{point}@{action}:{second}:{recovery}"
     yield from streamed.names(stage, long=long)
     yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))
