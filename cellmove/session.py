@@ -189,7 +189,8 @@ def _hold(session: Session, move: Move, wish: Hold) -> tuple[Move, bool]:
     move = _run_to_aim(session, move)
     with _calls_to_consequences(session, move):
         goes_on = hold_move(session, move, wish, context_before(_runner(session), move, Step.PREP_SOURCE))
-    return _fresh(session, move), goes_on
+    move = _fresh(session, move)
+    return move, goes_on or not is_held(move)  # somebody may have said so this very moment
 
 
 def _run_to_aim(session: Session, move: Move) -> Move:

@@ -82,8 +82,10 @@ class Shift:
         self.session, self.queue, self.plan, self.watch, self.hear = session, queue, plan, watch, hear
         wish = plan.wish
         self.at_once = wish.parallel + wish.ahead
+        # Those that wait must not keep what was begun earlier, or is due, from going on.
+        self.threads = self.at_once + (wish.parallel if wish.ahead else 0)
         self.limits = Limits(
-            self.at_once, wish.per_source_host, wish.per_target_host, wish.per_project, plan.target_hosts
+            self.threads, wish.per_source_host, wish.per_target_host, wish.per_project, plan.target_hosts
         )
         self.door = Doorkeeper(
             queue, plan.rooms, session.clock.monotonic, per_host=wish.per_target_host, min_free=wish.min_free
@@ -93,6 +95,7 @@ class Shift:
         self.begun: set[str] = set()
         self._undecided: set[str] = set()  # taken, and nothing has been done to them yet
         self.stopping = ""
+        self.closing = False  # no guest is to be stopped any more, not even of those that are prepared
         self.pausing = ""
         self._aborted = False
         self._fatal: CellmoveError | None = None
@@ -110,7 +113,7 @@ class Shift:
         futures: dict[concurrent.futures.Future[None], str] = {}
         with (
             self._renewing(),
-            concurrent.futures.ThreadPoolExecutor(self.at_once, thread_name_prefix="drain") as threads,
+            concurrent.futures.ThreadPoolExecutor(self.threads, thread_name_prefix="drain") as threads,
         ):
             waits = self.session.clock.waits()
             while True:
@@ -161,8 +164,8 @@ class Shift:
         self, threads: concurrent.futures.ThreadPoolExecutor, futures: dict[concurrent.futures.Future[None], str]
     ) -> bool:
         took = False
-        while len(futures) < self.at_once and not self.session.interrupted() and self._fatal is None:
-            start = not (self.stopping or self.pausing) and self._may_begin()
+        while len(futures) < self.threads and not self.session.interrupted() and self._fatal is None:
+            start = len(futures) < self.at_once and not (self.stopping or self.pausing) and self._may_begin()
             task = self.queue.take(self._now(), self.limits, start=start)
             if task is None:
                 break
@@ -199,16 +202,21 @@ class Shift:
             paused = f"the file {self.plan.wish.pause_file} is there"
         self._aborted = control == "abort"
         if self._aborted:
-            self._stop("cellmove drain abort")
+            self._close("cellmove drain abort")
         elif bool(paused) != bool(self.pausing):
             self.pausing = paused
             self._tell(Kind.PAUSED if paused else Kind.GOING_ON, reason=paused)
-        self._stop(why_closed(self.plan.hours, self.session.clock.utc_now().astimezone()))
+        self._close(why_closed(self.plan.hours, self.session.clock.utc_now().astimezone()))
         most = self.plan.wish.max_failures
-        if most and not self.stopping:
+        if most and not self.closing:
             number = self.queue.failures_since(self.plan.began)
             if number >= most:
-                self._stop(f"--max-failures {most}: {number} failed")
+                self._close(f"--max-failures {most}: {number} failed")
+
+    def _close(self, reason: str) -> None:
+        """Begin with nothing more, and let none of those that are prepared go on."""
+        self.closing = self.closing or bool(reason)
+        self._stop(reason)
 
     def _stop(self, reason: str) -> None:
         if reason and not self.stopping:
@@ -262,7 +270,11 @@ class Shift:
 
     def _gate(self, server_id: str) -> bool | None:
         """Whether the guest of a server that is prepared may be stopped; see :class:`cellmove.hold.Hold`."""
-        if self.stopping:
+        if self.turnstile.is_inside(server_id):
+            return True
+        if self.session.interrupted() or self._fatal is not None:
+            return None  # it stays prepared, for the next run
+        if self.closing:
             return False  # nothing was done to its guest, so it is one of those that nothing begins with any more
         return None if self.pausing or not self.turnstile.enter(server_id) else True
 

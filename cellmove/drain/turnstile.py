@@ -25,6 +25,11 @@ class Turnstile:
                 return True
             return False
 
+    def is_inside(self, server_id: str) -> bool:
+        """Whether it has a place."""
+        with self._lock:
+            return server_id in self._inside
+
     def leave(self, server_id: str) -> None:
         """Give the place up; one that has none is no error."""
         with self._lock:

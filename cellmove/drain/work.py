@@ -26,7 +26,7 @@ from cellmove.errors import (
     Usage,
 )
 from cellmove.events import EventKind
-from cellmove.hold import Hold, is_held
+from cellmove.hold import HELD, Hold, is_held
 from cellmove.move import Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
 from cellmove.steps import census
@@ -140,8 +140,9 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
     if move.is_open and move.state is not State.FINISHED:
         job.begun(task.server_id, move)
         taking_back = is_orphan and move.state is State.ROLLING_BACK
-        # Without an aim the run died before it had done anything.
-        if not move.aim or is_held(move):
+        # Without an aim the run died before it had done anything; with this one, before its guest was to be stopped.
+        waits = move.state in (State.PLANNED, HELD) and (job.gate is not None or move.aim == HELD)
+        if not move.aim or waits:
             return _run(session, job, move)
         move = sessions.resume(session, move)
         if taking_back and move.state is State.ROLLED_BACK:

@@ -225,7 +225,7 @@ def read_back(
     run, wrong = _Run(source, target, clock or Clock(), 0, observer), []
     try:
         for each in files:
-            source.request("matches", path=each.path, ranges=[])
+            source.request("matches", path=each.path, ranges=[], size=None)
     except CallFailed as error:
         if error.kind != "uncertain":
             raise
@@ -234,8 +234,8 @@ def read_back(
         start, done, differ = 0, False, 0
         while not done:
             told = target.request("reread", path=each.unfinished(target.move_id), start=start)
-            ranges = expect(target, told, "ranges", list)
-            answer = source.request("matches", told.payload, path=each.path, ranges=ranges)
+            ranges, size = expect(target, told, "ranges", list), expect(target, told, "size", int)
+            answer = source.request("matches", told.payload, path=each.path, ranges=ranges, size=size)
             start, done = expect(target, told, "next", int), expect(target, told, "done", bool)
             differ += expect(source, answer, "differ", int)
             run.done += expect(target, told, "read", int)

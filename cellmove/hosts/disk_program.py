@@ -10,6 +10,7 @@ Only files whose name carries the move's mark are ever written.
 
 import collections
 import concurrent.futures
+import contextlib
 import errno
 import os
 import re
@@ -78,6 +79,7 @@ def settle(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     path, begun = asked["path"], _pass(state, asked)
     if not begun.done:
         raise Refusal("usage", f"the pass over {path} is not at its end")
+    begun.table.certain = True  # of what the target has; whether that is what is wanted is another question
     now = os.fstat(begun.file)
     with within(state, path) as (directory, name):
         there = found(directory, name)
@@ -87,7 +89,6 @@ def settle(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     before = begun.status
     if asked["still"] and (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
         raise Refusal("changed", f"{path} was written to while it was read, though nothing should run on it any more")
-    begun.table.certain = True
     return {"digest": begun.digest(), "file": picture(now)}, b""
 
 
@@ -97,6 +98,8 @@ def matches(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
     if table is None or not table.certain:
         raise Refusal("uncertain", f"what the target should have of {asked['path']} is not known here")
     place, differ = 0, []
+    if asked["size"] not in (None, table.size):  # cut off or grown: blocks that are not there have no hash
+        differ.append(min(asked["size"], table.size) // state.workers.block)
     for first, end in asked["ranges"]:
         for number in range(first, end):
             theirs, entry = payload[place : place + 32], slice(number * 32, number * 32 + 32)
@@ -243,7 +246,7 @@ def hashes(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
         blocks, first = -(-size // block), asked["start"]
         end = min(blocks, first + max(1, READ_AT_ONCE // block))
         cache = asked["cache"] if first == 0 or asked["cache"] == "direct" else "keep"
-        digests, read = digests_of(state, file, first, end, cache)
+        digests, read = digests_of(state, file, [(first, end)], cache)
     return {"size": size, "next": end, "read": read, "done": end >= blocks}, bytes(digests)
 
 
@@ -257,10 +260,14 @@ def holders(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
         if not process.isdigit() or int(process) == os.getpid():
             continue
         try:
-            links = [os.readlink(f"/proc/{process}/fd/{number}") for number in os.listdir(f"/proc/{process}/fd")]
+            numbers = os.listdir(f"/proc/{process}/fd")
         except OSError:  # it has ended, or is somebody's whom we may not look at
             continue
-        found_there += any(link.endswith("/" + asked["path"]) for link in links)
+        for number in numbers:
+            with contextlib.suppress(OSError):  # closed since; the others count all the same
+                if os.readlink(f"/proc/{process}/fd/{number}").endswith("/" + asked["path"]):
+                    found_there += 1
+                    break
     return {"open": found_there}, b""
 
 

@@ -44,7 +44,7 @@ class Table:
     """Of one file: the SHA-256 of each block as the target holds it, and whether that is certain."""
 
     def __init__(self, token: str) -> None:
-        self.token, self.certain, self.entries = token, False, bytearray()
+        self.token, self.certain, self.entries, self.size = token, False, bytearray(), 0
 
 
 def picture(status: os.stat_result) -> Dict[str, Any]:
@@ -213,6 +213,7 @@ class Pass:
         blocks = -(-self.size // self.block)
         self.ranges = data_blocks(file, 0, self.size, self.block)
         self.data = sum(min(last * self.block, self.size) - first * self.block for first, last in self.ranges)
+        table.size = self.size
         del table.entries[blocks * 32 :]
         table.entries.extend(bytes(blocks * 32 - len(table.entries)))
         self.reader = Reader(workers, file, self.size, cache)
@@ -278,17 +279,23 @@ class State:
         self.tidy = False
 
 
-def digests_of(state: State, file: int, first: int, end: int, cache: str) -> Tuple[bytearray, int]:
-    """The hashes of some blocks, and how many bytes were read for them."""
+def digests_of(state: State, file: int, ranges: List[Tuple[int, int]], cache: str) -> Tuple[bytearray, int]:
+    """The hashes of the blocks in some ranges, in their order, and how many bytes were read for them."""
     size, block = os.fstat(file).st_size, state.workers.block
     reader = Reader(state.workers, file, size, cache)
-    result, read = bytearray(max(0, end - first) * 32), 0
+    result, read = bytearray(), 0
+    chunks = (
+        chunk
+        for first, end in ranges
+        for chunk in reader.chunks(data_blocks(file, first * block, min(end * block, size), block), first, end)
+    )
     try:
-        chunks = reader.chunks(data_blocks(file, first * block, min(end * block, size), block), first, end)
-        for _start, count, found_there in reader.ahead(chunks, None):
+        for start, count, found_there in reader.ahead(chunks, None):
             read += count * block if found_there is not None else 0
+            part = bytearray(count * 32)
             for number, digest, _content in found_there or ():
-                result[(number - first) * 32 : (number - first + 1) * 32] = digest
+                part[(number - start) * 32 : (number - start + 1) * 32] = digest
+            result += part
     finally:
         reader.close()
     return result, read

@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 import os
 import stat
-from typing import Any
+from typing import Any, Dict, List, Tuple
 
 # isort: off
 from cellmove.hosts.disk_reading import (
@@ -44,9 +44,9 @@ class Unread:
         end = min(end, len(self.flags))
         self.flags[first:end] = bytes(max(0, end - first))
 
-    def ranges(self, first: int, most: int) -> list[tuple[int, int]]:
+    def ranges(self, first: int, most: int) -> List[Tuple[int, int]]:
         """From a block on, the runs of such blocks, `most` blocks at most; the end of a run is not included."""
-        found_there: list[tuple[int, int]] = []
+        found_there: List[Tuple[int, int]] = []
         while most > 0:
             first = self.flags.find(1, first)
             if first < 0:
@@ -58,7 +58,7 @@ class Unread:
         return found_there
 
 
-def prepare(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
+def prepare(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Make the unfinished file, or open the one that is there; give it a size."""
     path = owned(state, asked["path"])
     with within(state, path) as (directory, name):
@@ -90,13 +90,13 @@ def unread_blocks(state: State, path: str, file: int, *, is_new: bool = False) -
     return blocks
 
 
-def stamp(file: int) -> tuple[int, ...]:
+def stamp(file: int) -> Tuple[int, ...]:
     """What is another one after somebody has written to a file, or put another in its place."""
     status = os.fstat(file)
     return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
-def write(state: State, asked: dict[str, Any], payload: bytes) -> Answer:
+def write(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
     """Write blocks, each only if it is what its SHA-256 says, and make holes."""
     place, view = 0, memoryview(payload)
     with opened(state, owned(state, asked["path"]), os.O_RDWR) as file:
@@ -119,20 +119,18 @@ def write(state: State, asked: dict[str, Any], payload: bytes) -> Answer:
     return {"written": place}, b""
 
 
-def reread(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
+def reread(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """The hashes of blocks written since they were last read, from one number on: read past the cache. Asked until `done`."""
     path = owned(state, asked["path"])
     with opened(state, path) as file:
         unread = unread_blocks(state, path, file)
         ranges = unread.ranges(asked["start"], READ_AT_ONCE // state.workers.block)
-        digests, read = bytearray(), 0
-        for first, end in ranges:
-            more, amount = digests_of(state, file, first, end, "direct")
-            digests, read = digests + more, read + amount
+        digests, read = digests_of(state, file, ranges, "direct")
         for first, end in ranges:
             unread.was_read(first, end)
         last = ranges[-1][1] if ranges else len(unread.flags)
-        return {"ranges": ranges, "next": last, "read": read, "done": not unread.ranges(last, 1)}, bytes(digests)
+        told = {"size": os.fstat(file).st_size, "ranges": ranges, "next": last, "read": read}
+        return dict(told, done=not unread.ranges(last, 1)), bytes(digests)
 
 
 def punch(file: int, start: int, length: int) -> None:
@@ -143,7 +141,7 @@ def punch(file: int, start: int, length: int) -> None:
             os.pwrite(file, bytes(min(CHUNK, start + length - place)), place)
 
 
-def sync(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
+def sync(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Everything of the file, its owner and mode too, and its name, onto the disk."""
     with opened(state, owned(state, asked["path"]), os.O_RDWR) as file:
         unread_blocks(state, asked["path"], file)  # a stranger's writing is not hidden by ours
@@ -155,7 +153,7 @@ def sync(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
         return {"file": picture(os.fstat(file))}, b""
 
 
-def own(state: State, file: int, asked: dict[str, Any]) -> None:
+def own(state: State, file: int, asked: Dict[str, Any]) -> None:
     """Set mode and owner; by default, as root, the owner of instances_path, who is nova."""
     root, status = os.fstat(state.root), os.fstat(file)
     is_root = os.geteuid() == 0
@@ -171,7 +169,7 @@ def changed(state: State, path: str) -> None:
     state.revisions[path] = state.revisions.get(path, 0) + 1
 
 
-def rename(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
+def rename(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Give a finished file its name. What has that name already is replaced only if it is what is expected there.
 
     May be asked again: where the name is that of the expected file already, all is done.
@@ -199,7 +197,7 @@ def rename(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
         return {"file": picture(os.stat(name, dir_fd=directory, follow_symlinks=False))}, b""
 
 
-def remove(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
+def remove(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Remove a file of this move, or the one that is expected there, or an expected empty directory."""
     changed(state, asked["path"])
     with within(state, asked["path"]) as (directory, name):
@@ -219,7 +217,7 @@ def remove(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
     return {"removed": True}, b""
 
 
-def mkdir(state: State, asked: dict[str, Any], _payload: bytes) -> Answer:
+def mkdir(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Make a directory, unless it is there."""
     with within(state, asked["path"]) as (directory, name):
         made = found(directory, name) is None

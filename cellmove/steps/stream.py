@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove import mark
 from cellmove.action import Action, Context
 from cellmove.db import state
-from cellmove.errors import CallError, CallFailed, CannotConnect, NotFound
+from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
 from cellmove.steps import disk_survey, passes, places
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
@@ -205,16 +205,23 @@ def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, A
 
 def _copy_running(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Passes until what changes between two is little, or no longer gets less."""
+    disks = disk_survey.from_facts(context.facts)
+    for base in passes.bases(context, disks):
+        passes.again(context, lambda base=base: passes.run(context, [base], "bases"))  # type: ignore[misc]
+    done, why = _passes(context, passes.own(context, disks), "pass")
+    context.note(f"{len(done)} {'pass' if len(done) == 1 else 'passes'}: {why}")
+    return {"passes": [passes.told(each) for each in done]}
+
+
+def _passes(context: Context, files: Sequence[Transfer], what: str) -> tuple[list[PassResult], str]:
+    """Passes while they are worth it, and why there is no other one."""
     from cellmove.hosts import disk_pass
 
-    disks = disk_survey.from_facts(context.facts)
-    passes.again(context, lambda: passes.run(context, passes.bases(context, disks), "bases"))
     done: list[PassResult] = []
     while (verdict := disk_pass.another_pass(done)).again:
-        what = f"pass {len(done) + 1}"
-        done.append(passes.again(context, lambda what=what: passes.run(context, passes.own(context, disks), what)))  # type: ignore[misc]
-    context.note(f"{len(done)} {'pass' if len(done) == 1 else 'passes'}: {verdict.why}")
-    return {"passes": [passes.told(each) for each in done]}
+        title = f"{what} {len(done) + 1}"
+        done.append(passes.again(context, lambda title=title: passes.run(context, files, title)))  # type: ignore[misc]
+    return done, verdict.why
 
 
 def refresh(context: Context) -> None:
@@ -246,23 +253,33 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
             raise CallFailed(f"{disk.base} has gone from {context.facts['target_host']}", kind="cannot-stream")
     bases, own = passes.bases(context, known), passes.own(context, known)
     # What lies there already is read while it takes nobody's time; a new connection's first pass does that by itself.
-    passes.again(context, lambda: passes.read_back(context, own, "check"))
-    passes.again(context, lambda: _brought(context, bases))
-    result = passes.again(context, lambda: passes.run(context, own, "pass before the stop"))
-    # What differs now is sent again by the last pass.
-    passes.again(context, lambda: passes.read_back(context, own, "check"))
-    return {"last_running": passes.told(result), "disks": disk_survey.as_facts(known)}
+    _check(context, own)
+    for base in bases:
+        passes.again(context, lambda base=base: _brought(context, base))  # type: ignore[misc]
+    done, _why = _passes(context, own, "pass before the stop,")
+    _check(context, own)
+    return {"last_running": passes.told(done[-1]), "disks": disk_survey.as_facts(known)}
 
 
-def _brought(context: Context, bases: Sequence[Transfer]) -> None:
-    """Bases change no more: they are whole before the stop.
+def _check(context: Context, files: Sequence[Transfer]) -> None:
+    """Read back what was written; what differs is sent by the next pass."""
+    wrong = passes.again(context, lambda: passes.read_back(context, files, "check"))
+    if wrong:
+        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
 
-    :raises CallFailed: the target's storage does not keep them
+
+def _brought(context: Context, base: Transfer) -> None:
+    """A base changes no more: it is whole before the stop. One at a time, as two disks may stand on the same one.
+
+    :raises CallFailed: the target's storage does not keep it
+    :raises CallUncertain: the connection was made anew in between
     """
     wrong: list[str] | None = None
     for _each in range(2):
-        passes.run(context, bases, "bases")
-        wrong = passes.read_back(context, bases, "check")
+        passes.run(context, [base], "bases")
+        wrong = passes.read_back(context, [base], "check")
+        if wrong is None:
+            raise CallUncertain("a connection was lost before what was copied could be compared")
         if not wrong:
             return
         context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")

@@ -46,8 +46,14 @@ def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
             f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
             kind="damaged",
         )
+    compared = stamps_of(passes.target(context), context, disks, unfinished=True)
     _require_untouched(passes.source(context), context, stamps)
-    return {**result, "stopped": stamps, "checked_seconds": round(context.clock.monotonic() - began, 2)}
+    return {
+        **result,
+        "stopped": stamps,
+        "compared": compared,
+        "checked_seconds": round(context.clock.monotonic() - began, 2),
+    }
 
 
 def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) -> None:
@@ -85,6 +91,7 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     from cellmove.hosts import disks
 
     source, target = passes.source(context), passes.target(context)
+    compared: Mapping[str, Any] = context.facts.get("compared") or {}
     for disk in disk_survey.from_facts(context.facts):
         path = passes.path(context, disk.name)
         unfinished = disks.marked(path, target.move_id)
@@ -93,6 +100,13 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
                 _flatten(context, disk, unfinished)
             elif disk.base and target.destination.instances_path != source.destination.instances_path:
                 disks.rebase(target, unfinished, disk.base, disk.base_format)
+            elif disk.name in compared:
+                now = stamps_of(target, context, [disk], unfinished=True)
+                if now[disk.name] != compared[disk.name]:
+                    raise CallFailed(
+                        f"the copy of {disk.name} on {target.host} was changed after it was compared: who did that?",
+                        kind="changed",
+                    )
             disks.sync(target, unfinished)
         over = intent.get("over", {}).get(disk.name)
         disks.rename(

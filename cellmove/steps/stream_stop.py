@@ -83,12 +83,18 @@ def still_holds(context: Context, disks: Sequence[Disk]) -> Mapping[str, Any]:
     return early if passes.read_back(context, passes.own(context, disks), "check") == [] else {}
 
 
-def stamps_of(link: Link, context: Context, disks: Sequence[Disk]) -> dict[str, dict[str, int] | None]:
-    """By which it is seen, later, that nobody has written to the disks."""
-    from cellmove.hosts.disks import find
+def stamps_of(
+    link: Link, context: Context, disks: Sequence[Disk], *, unfinished: bool = False
+) -> dict[str, dict[str, int] | None]:
+    """By which it is seen, later, that nobody has written to the disks.
+
+    :param unfinished: to the copies that have no name yet
+    """
+    from cellmove.hosts.disks import find, marked
 
     stamps: dict[str, dict[str, int] | None] = {}
     for disk in disks:
-        entry = find(link, f"{places.server_id(context)}/{disk.name}")
+        path = f"{places.server_id(context)}/{disk.name}"
+        entry = find(link, marked(path, link.move_id) if unfinished else path)
         stamps[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
     return stamps

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cellmove.errors import CallFailed
 from cellmove.hosts.disk_pass import Progress, Transfer, compare, read_back, run_pass
 from tests.disk_rig import MIB, Ends, dirty, ends, host, sparse
 
@@ -65,6 +66,38 @@ def test_a_block_that_is_lost_on_the_way_to_the_platter_is_sent_again(both: Ends
         result = run_pass(fresh.source, fresh.target, [DISK])
         assert result.blocks == 1
         assert looked(fresh)[0] == ()
+
+
+@pytest.mark.parametrize("size", [0, SIZE - BLOCK, SIZE - 1, SIZE + 1, SIZE + 4 * BLOCK])
+def test_a_copy_of_another_length_is_found_and_mended(both: Ends, size: int) -> None:
+    run_pass(both.source, both.target, [DISK])
+    assert looked(both)[0] == ()
+    os.truncate(both.copy, size)
+    assert looked(both)[0] == (DISK.path,)
+    run_pass(both.source, both.target, [DISK])
+    assert looked(both)[0] == ()
+    assert compare(both.source, both.target, DISK).same
+
+
+def test_a_copy_that_was_replaced_by_an_empty_one_is_found(both: Ends) -> None:
+    run_pass(both.source, both.target, [DISK])
+    both.copy.unlink()
+    both.copy.touch()
+    assert looked(both)[0] == (DISK.path,)
+
+
+def test_a_pass_that_breaks_off_because_the_file_changed_need_not_be_made_again_from_the_beginning(both: Ends) -> None:
+    run_pass(both.source, both.target, [DISK])
+    changes = iter([True])
+
+    def write(_progress: Progress) -> None:
+        if next(changes, False):
+            dirty(both.disk, b"still alive", 50)
+
+    with pytest.raises(CallFailed, match="was written to while it was read"):
+        run_pass(both.source, both.target, [DISK], still=True, observer=write)
+    assert not run_pass(both.source, both.target, [DISK], still=True).files[0].rescanned
+    assert compare(both.source, both.target, DISK).same
 
 
 def test_a_source_that_made_no_pass_knows_nothing(both: Ends) -> None:

@@ -76,6 +76,10 @@ def test_what_is_sent_is_one_text_that_python_3_6_understands_and_needs_nothing_
     } | {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert imported <= sys.stdlib_module_names
     assert not any(isinstance(node, ast.NamedExpr | ast.Match) for node in ast.walk(tree))
+    subscripted = {
+        node.value.id for node in ast.walk(tree) if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
+    }
+    assert not subscripted & {"list", "dict", "tuple", "set", "frozenset", "type"}  # 3.9's, evaluated when it starts
     parenthesized = [
         node
         for node in ast.walk(tree)
