@@ -269,3 +269,22 @@ def test_a_connection_that_dies_goes_on(boot_guest, started: Callable[..., Any])
 def size_at_target(server_id: str) -> int:
     """Bytes that its unfinished disk takes there."""
     return sum(path.stat().st_blocks * 512 for path in kvm.instance_folder(TARGET, server_id).glob(".disk.cellmove-*"))
+
+
+def test_a_target_that_is_full_is_left_clean_and_the_guest_runs_on(boot_guest, cellmove, environment):
+    """No file of the program's may be longer than 16 MiB, as if there was no more room; then there is."""
+    server = boot_guest(flavor="kvm.tiny", fill=64, dirty=64)
+    kvm.wait_written(server, LATE)
+    start, config = oracle.picture(server), Path(environment["CELLMOVE_CONFIG"])
+    little = "[ssh]\nbecome = ['prlimit', '--fsize=16777216:16777216']\n"
+    config.write_text(kvm.configuration().replace("[ssh]\n", little))
+    failed = cellmove("migrate", server, "--host", TARGET, expect=1)
+    assert "make room there" in failed.stderr
+    assert kvm.console(server, SOURCE).boot == 1
+    assert list(kvm.folders(server)) == [SOURCE]
+    assert marked(server) == []
+    assert oracle.compare(start, oracle.picture(server)) == []
+
+    config.write_text(kvm.configuration())
+    cellmove("migrate", server, "--host", TARGET)
+    check_arrived(server, kvm.console(server, SOURCE), flavor="kvm.tiny")
