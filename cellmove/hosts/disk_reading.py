@@ -128,8 +128,13 @@ class Reader:
         self.zeros: Dict[int, bytes] = {}
         self.chunk = max(1, CHUNK // self.block)
         if cache != "keep":
-            os.fsync(file)  # only clean pages can be dropped
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.fsync(file)
+            if not self.direct:
+                self._drop()
+
+    def _drop(self) -> None:
+        """Have the clean pages of the file forgotten: half a second a GiB, so only where they would be read."""
+        os.posix_fadvise(self.file, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def zero(self, length: int) -> bytes:
         if length not in self.zeros:
@@ -143,7 +148,8 @@ class Reader:
         except OSError as error:
             if not (self.direct and error.errno == errno.EINVAL):
                 raise
-            self.direct, self.workers.direct_fails = False, True  # its cache was dropped, that has to do
+            self.direct, self.workers.direct_fails = False, True
+            self._drop()
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.own.file = open(file, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self.own.buffer = memoryview(mmap.mmap(-1, self.chunk * self.block))  # O_DIRECT wants whole pages
