@@ -116,12 +116,13 @@ def test_rolled_back_after_each_step(streaming, steps):
 def test_the_last_pass_begins_when_the_disk_is_let_go(streaming, how):
     """As a hypervisor does, this process has the disk open until the guest is off; nova's call goes on for seconds."""
     server = streaming.boot()
+    streaming.cellmove("plan", server.id, *STREAM)
+    streaming.cellmove("prep-dest", server.id)
     held = open(streaming.path(SOURCE, f"{server.id}/disk"), "rb")  # noqa: SIM115 - closed when the guest is off
     try:
-        run = begin(streaming, "migrate", server.id, *STREAM)
-        wait_for(streaming, "copy_again")
         streaming.process.control("write", host=SOURCE, server=server.id)
         streaming.process.control("pace", seconds=1.0)
+        run = begin(streaming, "prep-source", server.id)
         while streaming.process.control("state")["guests"][SOURCE][server.id]["state"] == 1:
             time.sleep(0.05)
         held.close()
@@ -137,6 +138,7 @@ def test_the_last_pass_begins_when_the_disk_is_let_go(streaming, how):
     finally:
         held.close()
         streaming.process.control("pace", seconds=0.0)
+    streaming.cellmove("finish", server.id)
     early, last = streaming.result(server.id, "stop_source")["early"], streaming.result(server.id, "copy_rest")
     assert early["last_pass"]["read"] > 0
     assert (last["last_pass"] == early["last_pass"]) is (how == "nobody writes")
