@@ -105,7 +105,7 @@ def _wish(given: dict[str, Any]) -> Wish:
             raise click.UsageError(f"--accept-loss: there is no {name!r}; there are: {', '.join(LOSSES)}")
     word, after = wish.parse_confirm(given["confirm"])
     return wish.Wish(
-        to=given["to"], parallel=given["parallel"], ahead=given["ahead"], transfer=given["transfer"] or "",
+        to=given["to"], parallel=given["parallel"], ahead=given["ahead"], transfer=given["transfer"],
         bwlimit=given["bwlimit"], per_source_host=given["per_source_host"],
         per_target_host=given["per_target_host"], per_project=given["per_project"], order=given["order"],
         include=tuple(wish.parse_filter(text, "--include") for text in given["include"]),

@@ -48,7 +48,7 @@ class Wish:
     :param on_unverified: ``keep`` in VERIFY_RESIZE, or ``revert``
     :param min_free: percent of each resource of the target that have to stay free
     :param ahead: how many more servers than ``parallel`` are prepared, and wait before their guests are stopped
-    :param transfer: how local disks travel; empty: as the settings say
+    :param transfer: how local disks travel; None: as the settings say
     :param bwlimit: bytes a second of each stream while its guest runs; None: as the settings say
     """
 
@@ -77,7 +77,7 @@ class Wish:
     force_locked: bool = False
     accept_loss: tuple[str, ...] = ()
     max_hosts: int = 0
-    transfer: str = ""
+    transfer: str | None = None
     bwlimit: int | None = None
 
 

@@ -164,7 +164,7 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
     report = planning.plan(
         session, task.server_id, task.new_flavor or None, host=None, cell=None, cells=wish.to,
         force_locked=wish.force_locked, accept_loss=wish.accept_loss, max_hosts=wish.max_hosts or None,
-        open_move=True, runs_to=State.FINISHED, transfer=wish.transfer or None, bwlimit=wish.bwlimit,
+        open_move=True, runs_to=State.FINISHED, transfer=wish.transfer, bwlimit=wish.bwlimit,
     )  # fmt: skip
     if report.move is None or report.refused:
         refusals = [check for check in report.checks if check.level == "refusal"]

@@ -97,19 +97,19 @@ def matches(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
     table = state.tables.get(asked["path"])
     if table is None or not table.certain:
         raise Refusal("uncertain", f"what the target should have of {asked['path']} is not known here")
-    place, differ = 0, []
+    place, differ = 0, 0
     if asked["size"] not in (None, table.size):  # cut off or grown: blocks that are not there have no hash
-        differ.append(min(asked["size"], table.size) // state.workers.block)
+        differ += 1
     for first, end in asked["ranges"]:
         for number in range(first, end):
             theirs, entry = payload[place : place + 32], slice(number * 32, number * 32 + 32)
             if table.entries[entry] != theirs:
-                differ.append(number)
+                differ += 1
                 table.entries[entry] = theirs
             place += 32
     if place != len(payload):
         raise Refusal("usage", "as many hashes as blocks are wanted")
-    return {"differ": len(differ), "first": differ[0] * state.workers.block if differ else None}, b""
+    return {"differ": differ}, b""
 
 
 def leave(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
@@ -280,8 +280,8 @@ def tidy(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 REQUESTS: Dict[str, Callable[[State, Dict[str, Any], bytes], Answer]] = {
     function.__name__: function
     for function in (
-        begin, known, more, settle, matches, leave, prepare, write, reread, sync, rename, remove, mkdir, rebase, hello, facts, look, hashes, holders,
-        tidy,
+        begin, known, more, settle, matches, leave, prepare, write, reread, sync, rename, remove, mkdir, rebase, hello, facts,
+        look, hashes, holders, tidy,
     )
 }  # fmt: skip
 

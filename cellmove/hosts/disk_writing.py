@@ -20,24 +20,21 @@ class Unread:
     """Which blocks of a target's unfinished file were written since they were last read back from the disk."""
 
     def __init__(self, block: int) -> None:
-        self.block, self.size, self.flags = block, 0, bytearray()
+        self.block, self.flags = block, bytearray()
 
     def resize(self, size: int) -> None:
         """The file has another size: what comes is a hole; the last block, of another length now, counts as written."""
         before, blocks = len(self.flags), -(-size // self.block)
-        if size != self.size:
-            del self.flags[blocks:]
-            self.flags.extend(bytes(blocks - len(self.flags)))
-            for last in (before, blocks):
-                self.written((last - 1) * self.block, 1)
-        self.size = size
+        del self.flags[blocks:]
+        self.flags.extend(bytes(blocks - len(self.flags)))
+        for last in (before, blocks):
+            self.written((last - 1) * self.block, 1)
 
     def written(self, start: int, length: int) -> None:
         first, end = max(0, start // self.block), min(len(self.flags), -(-(start + length) // self.block))
         self.flags[first:end] = b"\1" * max(0, end - first)
 
     def all_written(self, size: int) -> None:
-        self.size = size
         self.flags = bytearray(b"\1" * -(-size // self.block))
 
     def was_read(self, first: int, end: int) -> None:
@@ -101,19 +98,19 @@ def write(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
     place, view = 0, memoryview(payload)
     with opened(state, owned(state, asked["path"]), os.O_RDWR) as file:
         unread = unread_blocks(state, asked["path"], file)
-        for start, length, _more in [*asked["blocks"], *([*hole, ""] for hole in asked["holes"])]:
-            unread.written(start, length)
         for start, length, digest in asked["blocks"]:
             part = view[place : place + length]
             if len(part) != length or hashlib.sha256(part).hexdigest() != digest:
                 raise Refusal("damaged", f"the block at {start} of {asked['path']} did not arrive as it was sent")
             place += length
+            unread.written(start, length)
             while len(part):
                 written = os.pwrite(file, part, start)
                 part, start = part[written:], start + written
         if place != len(payload):
             raise Refusal("damaged", f"more bytes came for {asked['path']} than were announced")
         for start, length in asked["holes"]:
+            unread.written(start, length)
             punch(file, start, length)
         state.stamps[asked["path"]] = stamp(file)
     return {"written": place}, b""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.action import Context
-from cellmove.errors import CallUncertain
+from cellmove.errors import CallFailed, CallUncertain
 from cellmove.steps import places
 
 if TYPE_CHECKING:
@@ -79,6 +79,60 @@ def read_back(context: Context, transfers: Sequence[Transfer], what: str) -> lis
         source(context), target(context), transfers, clock=context.clock, observer=watch(context, what)
     )
     return None if wrong is None else [each.rpartition("/")[2] for each in wrong]
+
+
+def compared(
+    context: Context, transfers: Sequence[Transfer], what: str, *, is_off: bool = False, cache: Cache = "keep"
+) -> tuple[PassResult, list[str]]:
+    """A pass, and the files of which the target's disk does not have what was sent.
+
+    :raises CallError: as :func:`run` and :func:`read_back`
+    """
+    result = run(context, transfers, what, is_off=is_off, cache=cache)
+    wrong = read_back(context, transfers, "check")
+    if wrong is None:
+        raise CallUncertain("a connection was lost before what was copied could be compared")
+    return result, wrong
+
+
+def until_right(context: Context, do: Callable[[], tuple[T, list[str]]]) -> T:
+    """Do something that sends and compares, and once more if that did not do.
+
+    :param do: gives a result, and the files that are not what was sent
+    :raises CallFailed: the target's storage does not keep them
+    """
+    result, wrong = again(context, do)
+    if wrong:
+        tell_wrong(context, wrong)
+        result, wrong = again(context, do)
+    if wrong:
+        raise CallFailed(
+            f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
+            kind="damaged",
+        )
+    return result
+
+
+def tell_wrong(context: Context, wrong: Sequence[str]) -> None:
+    """Say which files differ; the next pass mends them."""
+    context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
+
+
+def stamps(
+    link: Link, context: Context, disks: Sequence[Disk], *, unfinished: bool = False
+) -> dict[str, dict[str, int] | None]:
+    """By which it is seen, later, that nobody has written to the disks.
+
+    :param unfinished: to the copies that have no name yet
+    """
+    from cellmove.hosts.disks import find, marked
+
+    found: dict[str, dict[str, int] | None] = {}
+    for disk in disks:
+        there = path(context, disk.name)
+        entry = find(link, marked(there, link.move_id) if unfinished else there)
+        found[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
+    return found
 
 
 def watch(context: Context, what: str, *, may_end: bool = False) -> Observer:

@@ -115,9 +115,7 @@ def gather(
     if picture.is_complete:
         _check_names(picture, accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
-        settings = gateway.settings
-        limit = settings.bwlimit if bwlimit is None else bwlimit
-        picture = with_disks(gateway, picture, transfer or settings.transfer, limit)
+        picture = with_disks(gateway, picture, transfer, bwlimit)
     command = command_line(
         server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss, transfer, bwlimit
     )

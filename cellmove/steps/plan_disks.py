@@ -30,28 +30,31 @@ NOT_CONFIGURED = "hosts are not reached by ssh (there is no table [ssh] in confi
 NO_WAY = Survey(hindrances=(NOT_CONFIGURED,))
 
 
-def with_disks(gateway: Gateway, picture: Picture, wish: str, bwlimit: int) -> Picture:
+def with_disks(gateway: Gateway, picture: Picture, wish: str | None, bwlimit: int | None) -> Picture:
     """Add what the source host, and the target host if it was named, have to say.
 
-    :param wish: one of :data:`cellmove.transfer.TRANSFERS`
-    :param bwlimit: bytes a second; 0: none
+    :param wish: one of :data:`cellmove.transfer.TRANSFERS`; None: as the settings say
+    :param bwlimit: bytes a second; 0: none; None: as the settings say
     """
     ssh = gateway.settings.ssh
-    return _with_survey(picture, wish, bwlimit, lambda: NO_WAY if ssh is None else _survey(ssh, picture))
+    return _with_survey(
+        gateway.settings, picture, wish, bwlimit, lambda: NO_WAY if ssh is None else _survey(ssh, picture)
+    )
 
 
-def disks_assumed(settings: Settings, picture: Picture, wish: str, bwlimit: int | None) -> Picture:
+def disks_assumed(settings: Settings, picture: Picture, wish: str | None, bwlimit: int | None) -> Picture:
     """The same without asking a host, for many servers: what may be streamed is taken to be; each is looked at again before it goes.
 
-    :param wish: as of :func:`with_disks`; empty: as the settings say
-    :param bwlimit: bytes a second; None: as the settings say
+    :param wish: and ``bwlimit``: as of :func:`with_disks`
     """
     survey = NO_WAY if settings.ssh is None else Survey()
-    limit = settings.bwlimit if bwlimit is None else bwlimit
-    return _with_survey(picture, wish or settings.transfer, limit, lambda: survey)
+    return _with_survey(settings, picture, wish, bwlimit, lambda: survey)
 
 
-def _with_survey(picture: Picture, wish: str, bwlimit: int, survey: Callable[[], Survey]) -> Picture:
+def _with_survey(
+    settings: Settings, picture: Picture, wish: str | None, bwlimit: int | None, survey: Callable[[], Survey]
+) -> Picture:
+    wish, bwlimit = wish or settings.transfer, settings.bwlimit if bwlimit is None else bwlimit
     needless = picture.is_volume_backed or wish == IMAGE
     return dataclasses.replace(picture, transfer_wish=wish, bwlimit=bwlimit, survey=None if needless else survey())
 

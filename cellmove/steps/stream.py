@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove import mark
 from cellmove.action import Action, Context
 from cellmove.db import state
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
+from cellmove.errors import CallError, CallFailed, CannotConnect, NotFound
 from cellmove.steps import disk_survey, passes, places
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
@@ -254,8 +254,8 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
     bases, own = passes.bases(context, known), passes.own(context, known)
     # What lies there already is read while it takes nobody's time; a new connection's first pass does that by itself.
     _check(context, own)
-    for base in bases:
-        passes.again(context, lambda base=base: _brought(context, base))  # type: ignore[misc]
+    for base in bases:  # they change no more, so they are whole from here on; one at a time, as two disks may share one
+        passes.until_right(context, lambda base=base: passes.compared(context, [base], "bases"))  # type: ignore[misc]
     done, _why = _passes(context, own, "pass before the stop,")
     _check(context, own)
     return {"last_running": passes.told(done[-1]), "disks": disk_survey.as_facts(known)}
@@ -265,27 +265,7 @@ def _check(context: Context, files: Sequence[Transfer]) -> None:
     """Read back what was written; what differs is sent by the next pass."""
     wrong = passes.again(context, lambda: passes.read_back(context, files, "check"))
     if wrong:
-        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
-
-
-def _brought(context: Context, base: Transfer) -> None:
-    """A base changes no more: it is whole before the stop. One at a time, as two disks may stand on the same one.
-
-    :raises CallFailed: the target's storage does not keep it
-    :raises CallUncertain: the connection was made anew in between
-    """
-    wrong: list[str] | None = None
-    for _each in range(2):
-        passes.run(context, [base], "bases")
-        wrong = passes.read_back(context, [base], "check")
-        if wrong is None:
-            raise CallUncertain("a connection was lost before what was copied could be compared")
-        if not wrong:
-            return
-        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
-    raise CallFailed(
-        f"{', '.join(wrong or ())} on {context.facts['target_host']} is not what was sent, twice", kind="damaged"
-    )
+        passes.tell_wrong(context, wrong)
 
 
 BEFORE_THE_CLAIM = (

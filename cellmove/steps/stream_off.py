@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove.action import Action, Context
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.errors import CallFailed, CannotConnect
 from cellmove.steps import disk_survey, passes, stream
-from cellmove.steps.stream_stop import stamps_of, still_holds
+from cellmove.steps.stream_stop import still_holds
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
@@ -24,29 +24,18 @@ def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
     Before the stop all the rest was (:func:`cellmove.steps.stream._copy_again`); what somebody has written to since is again.
     """
     disks = disk_survey.from_facts(context.facts)
-    began, stamps = context.clock.monotonic(), stamps_of(passes.source(context), context, disks)
+    began, stamps = context.clock.monotonic(), passes.stamps(passes.source(context), context, disks)
 
     def last_pass() -> tuple[Mapping[str, Any], list[str]]:
-        early = still_holds(context, disks)
+        early = still_holds(context, disks, stamps)
         if early:
             return {name: early[name] for name in ("last_pass", "digests")}, []
         own = passes.own(context, disks)
-        result = passes.run(context, own, "last pass", is_off=True, cache="direct")
-        wrong = passes.read_back(context, own, "check")
-        if wrong is None:
-            raise CallUncertain("a connection was lost before what was copied could be compared")
+        result, wrong = passes.compared(context, own, "last pass", is_off=True, cache="direct")
         return passes.final(result), wrong
 
-    result, wrong = passes.again(context, last_pass)
-    if wrong:
-        context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
-        result, wrong = passes.again(context, last_pass)
-    if wrong:
-        raise CallFailed(
-            f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
-            kind="damaged",
-        )
-    compared = stamps_of(passes.target(context), context, disks, unfinished=True)
+    result = passes.until_right(context, last_pass)
+    compared = passes.stamps(passes.target(context), context, disks, unfinished=True)
     _require_untouched(passes.source(context), context, stamps)
     return {
         **result,
@@ -61,7 +50,7 @@ def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) 
 
     :raises CallFailed: one was written to, or is gone
     """
-    now = stamps_of(link, context, disk_survey.from_facts(context.facts))
+    now = passes.stamps(link, context, disk_survey.from_facts(context.facts))
     for name, before in stamps.items():
         if now[name] != before:
             what = "changed" if now[name] else "removed"
@@ -101,7 +90,7 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             elif disk.base and target.destination.instances_path != source.destination.instances_path:
                 disks.rebase(target, unfinished, disk.base, disk.base_format)
             elif disk.name in compared:
-                now = stamps_of(target, context, [disk], unfinished=True)
+                now = passes.stamps(target, context, [disk], unfinished=True)
                 if now[disk.name] != compared[disk.name]:
                     raise CallFailed(
                         f"the copy of {disk.name} on {target.host} was changed after it was compared: who did that?",
@@ -115,7 +104,7 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
         )  # fmt: skip
         for base in passes.bases(context, [disk]):
             disks.remove(target, base.unfinished(target.move_id))
-    return {"placed": stamps_of(target, context, disk_survey.from_facts(context.facts))}
+    return {"placed": passes.stamps(target, context, disk_survey.from_facts(context.facts))}
 
 
 def _flatten(context: Context, disk: Disk, unfinished: str) -> None:

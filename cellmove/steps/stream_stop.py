@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.action import Context
 from cellmove.errors import CallError
-from cellmove.steps import disk_survey, passes, places
+from cellmove.steps import disk_survey, passes
 
 if TYPE_CHECKING:
-    from cellmove.hosts.disk_link import Link
     from cellmove.steps.disk_survey import Disk
 
 LOOKS = 0.1
@@ -65,36 +64,18 @@ def _early(context: Context, disks: Sequence[Disk], stopping: Future[None]) -> M
         if stopping.done():
             return {}
         context.clock.sleep(LOOKS)
-    stamps = stamps_of(source, context, disks)
-    result = passes.run(context, own, "last pass", is_off=True, cache="direct")
-    if passes.read_back(context, own, "check") != []:
-        return {}
-    return {"stamps": stamps, **passes.final(result)}
+    stamps = passes.stamps(source, context, disks)
+    result, wrong = passes.compared(context, own, "last pass", is_off=True, cache="direct")
+    return {} if wrong else {"stamps": stamps, **passes.final(result)}
 
 
-def still_holds(context: Context, disks: Sequence[Disk]) -> Mapping[str, Any]:
+def still_holds(context: Context, disks: Sequence[Disk], stamps: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the pass made while the guest was being stopped came to, if it may count as the last one; else nothing.
 
+    :param stamps: of the source's disks, now
     :raises CallError: a connection broke
     """
     early: Mapping[str, Any] = context.facts.get("early") or {}
-    if not early or stamps_of(passes.source(context), context, disks) != early["stamps"]:
+    if not early or stamps != early["stamps"]:
         return {}
     return early if passes.read_back(context, passes.own(context, disks), "check") == [] else {}
-
-
-def stamps_of(
-    link: Link, context: Context, disks: Sequence[Disk], *, unfinished: bool = False
-) -> dict[str, dict[str, int] | None]:
-    """By which it is seen, later, that nobody has written to the disks.
-
-    :param unfinished: to the copies that have no name yet
-    """
-    from cellmove.hosts.disks import find, marked
-
-    stamps: dict[str, dict[str, int] | None] = {}
-    for disk in disks:
-        path = f"{places.server_id(context)}/{disk.name}"
-        entry = find(link, marked(path, link.move_id) if unfinished else path)
-        stamps[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
-    return stamps

@@ -34,6 +34,13 @@ def looked(both: Ends, *files: Transfer) -> tuple[tuple[str, ...] | None, int]:
     return wrong, seen[-1].done if seen else 0
 
 
+def is_found_and_mended(both: Ends) -> None:
+    """Somebody has written to the copy."""
+    assert looked(both)[0] == (DISK.path,)
+    run_pass(both.source, both.target, [DISK])
+    assert looked(both)[0] == ()
+
+
 def test_only_what_was_written_since_the_last_time_is_read(both: Ends) -> None:
     run_pass(both.source, both.target, [DISK])
     assert looked(both) == ((), 8 * MIB)
@@ -50,9 +57,7 @@ def test_what_differs_is_found_and_sent_again(both: Ends, place: int) -> None:
     for before in (False, True):  # the first time nothing was read yet, then all of it was
         assert looked(both)[0] == () or not before
         dirty(both.copy, b"\x01", place)
-        assert looked(both)[0] == (DISK.path,)
-        run_pass(both.source, both.target, [DISK])
-        assert looked(both)[0] == ()
+        is_found_and_mended(both)
     assert compare(both.source, both.target, DISK).same
 
 
@@ -73,9 +78,7 @@ def test_a_copy_of_another_length_is_found_and_mended(both: Ends, size: int) -> 
     run_pass(both.source, both.target, [DISK])
     assert looked(both)[0] == ()
     os.truncate(both.copy, size)
-    assert looked(both)[0] == (DISK.path,)
-    run_pass(both.source, both.target, [DISK])
-    assert looked(both)[0] == ()
+    is_found_and_mended(both)
     assert compare(both.source, both.target, DISK).same
 
 
