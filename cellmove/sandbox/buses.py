@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cellmove.sandbox import compute, services
+from cellmove.sandbox import compute, hosts, services
 from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import HOSTS, Cloud, Record, Refusal, cell_of, envelope
 
@@ -97,7 +97,7 @@ def restart(cloud: Cloud, host: str) -> None:
     if host in cloud.world.down:
         cloud.world.down.remove(host)
     cloud.tell("host started", host=host)
-    compute.start_host(cloud, host)
+    hosts.start_host(cloud, host)
     waiting, cloud.world.queues[host] = cloud.world.queues[host], []
     for message in waiting:
         try:

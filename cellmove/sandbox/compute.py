@@ -111,7 +111,7 @@ def run(call: Call) -> Work:
         yield
         result = yield from body(call)
     except Refusal as error:
-        _fault(call, error)
+        record_fault(call, error)
         if call.method != "prep_snapshot_based_resize_at_dest":
             call.set_migration(status="error")
         _end_event(call, action, event, "Error", str(error)[:255])
@@ -129,7 +129,8 @@ CODES = {"InstancePowerOffFailure": 400, "ImageNotFound": 404, "InstanceNotFound
 """The HTTP status of nova's exceptions; 500 for all others (nova/exception.py)."""
 
 
-def _fault(call: Call, error: Refusal) -> None:
+def record_fault(call: Call, error: Refusal) -> None:
+    """Write the server's fault down, as nova shows it."""
     values = {"instance_uuid": call.server, "message": str(error)[:255], "host": call.host, "details": ""}
     call.cloud.insert(call.cell, "instance_faults", values | {"code": CODES.get(str(error.kind), 500)})
 
@@ -199,7 +200,7 @@ def _prep_at_source(call: Call) -> Work:
     if guest is None or cloud.fault(call.host, "power_off", call.server):
         why = f"the sandbox was told to let power_off fail on {call.host}"
         raise Refusal("InstancePowerOffFailure", f"Failed to power off instance: {why}")
-    _stop(call, guest)
+    stop_guest(call, guest)
     yield
     if snapshot:
         try:
@@ -259,7 +260,7 @@ def _finish(call: Call) -> Work:
     try:
         call.fail_if_asked("spawn")
         disks.spawn(cloud, call.host, server, before["image_ref"], call.migration["source_compute"], taken)
-        _start(call, running=power_on)
+        start_guest(call, running=power_on)
     except Refusal:
         yield from _undo_spawn(call)
         raise
@@ -370,7 +371,7 @@ def _finish_revert(call: Call) -> Work:
     failure: Refusal | None = None
     try:
         call.fail_if_asked("finish_revert_migration")
-        _start(call, running=power_on)
+        start_guest(call, running=power_on)
         yield
         call.set_extra(migration_context=None)
         call.save(
@@ -409,7 +410,7 @@ def _flavor_columns(flavor: Record) -> Record:
     }
 
 
-def _start(call: Call, *, running: bool) -> None:
+def start_guest(call: Call, *, running: bool) -> None:
     """Define the guest, and start it; a root disk has to be there."""
     cloud, server = call.cloud, call.server
     if call.row()["image_ref"] and not disks.is_there(cloud, call.host, server):
@@ -424,7 +425,8 @@ def _start(call: Call, *, running: bool) -> None:
         cloud.tell("guest started", host=call.host, server=server)
 
 
-def _stop(call: Call, guest: Record) -> None:
+def stop_guest(call: Call, guest: Record) -> None:
+    """Take its power away, if it has any."""
     if guest["state"] == RUNNING:
         disks.write(call.cloud, call.host, call.server)  # a guest writes until its power is gone
         guest["state"] = SHUT_DOWN
@@ -435,7 +437,7 @@ def _destroy(call: Call, *, with_disks: bool) -> Work:
     call.fail_if_asked("destroy")
     guest = call.cloud.world.guests[call.host].get(call.server)
     if guest is not None:
-        _stop(call, guest)
+        stop_guest(call, guest)
         del call.cloud.world.guests[call.host][call.server]
     yield
     if with_disks and disks.destroy(call.cloud, call.host, call.server):
@@ -496,59 +498,3 @@ def _connect_volumes(call: Call, *, only_known: bool = False) -> Work:
 def _complete_volumes(call: Call) -> None:
     for row in call.volumes():
         services.complete_attachment(call.cloud, row["attachment_id"])
-
-
-# a host that starts
-
-
-def start_host(cloud: Cloud, host: str) -> None:
-    """What nova-compute does with its servers when it starts (_init_instance); the guests ran on meanwhile."""
-    cell = cell_of(host)
-    for row in cloud.rows(cell, "instances", host=host, deleted=0):
-        call = Call(cloud, host, "", "", {"uuid": row["uuid"]}, {}, {})
-        if row["task_state"] == "resize_prep" and row["vm_state"] != "error":
-            call.save({"task_state": None})
-        if row["task_state"] == "resize_migrating":
-            if row["uuid"] not in cloud.world.guests[host] or cloud.world.guests[host][row["uuid"]]["state"] != RUNNING:
-                try:
-                    _start(call, running=call.metadata("old_vm_state") != "stopped")
-                except Refusal as error:
-                    cloud.tell("not started again", host=host, server=row["uuid"], why=str(error))
-            call.save({"task_state": None})
-    audit(cloud, host)
-
-
-def audit(cloud: Cloud, host: str) -> None:
-    """What the resource tracker counts anew every minute: servers here, and migrations to here."""
-    cell = cell_of(host)
-    usage: dict[str, int] = {}
-    cloud.world.usage[host] = usage
-    for row in cloud.rows(cell, "instances", host=host, deleted=0):
-        usage[row["uuid"]] = 1
-    for row in cloud.rows(cell, "migrations", dest_compute=host, deleted=0):
-        if row["status"] not in ("confirmed", "reverted", "error", "failed", "accepted", "completed"):
-            usage[row["instance_uuid"]] = 1
-
-
-def hard_reboot(cloud: Cloud, host: str, server: str) -> None:
-    """Build the guest anew from what the database says; it fails where its volumes or ports are not here."""
-    call = Call(cloud, host, "", "", {"uuid": server}, {}, {})
-    attached = cloud.world.attachments
-    try:
-        call.fail_if_asked("hard_reboot")
-        for row in call.volumes():
-            if attached.get(row["attachment_id"], {}).get("host") != host:
-                raise Refusal("VolumeNotConnected", f"volume {row['volume_id']} is not connected to {host}")
-        _start(call, running=True)
-        call.save({"task_state": None, "vm_state": "active", "power_state": RUNNING})
-    except Refusal as error:
-        _fault(call, error)
-        call.save({"task_state": None, "vm_state": "error"})
-
-
-def stop(cloud: Cloud, host: str, server: str) -> None:
-    """Power a guest off."""
-    call = Call(cloud, host, "", "", {"uuid": server}, {}, {})
-    if server in cloud.world.guests[host]:
-        _stop(call, cloud.world.guests[host][server])
-    call.save({"task_state": None, "vm_state": "stopped", "power_state": SHUT_DOWN})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cellmove.sandbox import buses, compute, disks, services
+from cellmove.sandbox import buses, compute, disks, hosts, services
 from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, cell_of, filled, metadata, recorded
 
 PROJECT, USER = "5a" * 16, "5b" * 16
@@ -130,7 +130,7 @@ def boot(
     if not volume_backed:
         disks.boot(cloud, host, server, IMAGE, ephemeral=bool(data["ephemeral_gb"]))
     call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
-    compute._start(call, running=True)
+    compute.start_guest(call, running=True)
     cloud.world.usage[host][server] = 1
     if not active:
         stop(cloud, server)
@@ -232,7 +232,7 @@ def hard_reboot(cloud: Cloud, server: str) -> None:
         cloud.update(cell, "instances", {"task_state": "rebooting_hard"}, id=row["id"])
         return
     _note(cloud, cell, row, "reboot", "compute_reboot_instance")
-    compute.hard_reboot(cloud, row["host"], server)
+    hosts.hard_reboot(cloud, row["host"], server)
 
 
 def stop(cloud: Cloud, server: str) -> None:
@@ -241,7 +241,7 @@ def stop(cloud: Cloud, server: str) -> None:
     if row["task_state"] is not None or row["vm_state"] not in ("active", "error"):
         raise Refusal(409, f"Cannot 'stop' instance {server} while it is in vm_state {row['vm_state']}")
     _note(cloud, cell, row, "stop", "compute_stop_instance")
-    compute.stop(cloud, row["host"], server)
+    hosts.stop(cloud, row["host"], server)
 
 
 def attach(cloud: Cloud, server: str, volume: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellmove.move import State
-from cellmove.sandbox import compute
+from cellmove.sandbox import hosts
 from cellmove.sandbox.store import Cloud
 from lab import oracle
 from tests.sandbox import judge_disks
@@ -79,7 +79,7 @@ def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[s
     else:
         return [f"the move ended as {state}"]
     for host in _claimed_twice(rig, scene.server):
-        compute.audit(rig.cloud, host)  # counted twice until the host's own audit, a minute later
+        hosts.audit(rig.cloud, host)  # counted twice until the host's own audit, a minute later
     held = {host: uses[scene.server] for host, uses in rig.cloud.world.usage.items() if scene.server in uses}
     if held != usage:
         found.append(f"hosts count its resources as {held}, not {usage}")
