@@ -27,6 +27,7 @@ KVM_PROGRAMS = {
     "openssh-server": ("/usr/sbin/sshd",),
     "openssh-client": ("/usr/bin/ssh", "/usr/bin/ssh-keygen"),
     "iproute2": ("/usr/sbin/ip",),
+    "xfsprogs": ("/usr/sbin/mkfs.xfs",),
     "e2fsprogs": ("/usr/sbin/mkfs.ext4", "/usr/sbin/resize2fs"),
     # The one without -static is at the same place.
     "busybox-static": ("/bin/busybox", "/var/lib/dpkg/info/busybox-static.list"),

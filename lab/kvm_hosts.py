@@ -20,7 +20,7 @@ import time
 import uuid
 from pathlib import Path
 
-from lab import kvm_config, processes
+from lab import kvm_config, kvm_store, processes
 from lab.layout import HOSTS, KVM_HOSTS, LabError
 from lab.processes import call
 
@@ -61,8 +61,8 @@ def prepare(layout, host):
     """Folders, libvirt's configuration, identities and keys."""
     for name in (*MADE, *(path.lstrip("/") for path in PRIVATE)):
         (layout.machine(host) / name).mkdir(parents=True, exist_ok=True)
-    for name in ("lock", "instances"):
-        (layout.host_state(host) / name).mkdir(parents=True, exist_ok=True)
+    (layout.host_state(host) / "lock").mkdir(parents=True, exist_ok=True)
+    kvm_store.mount(layout, host)
     (layout.faults / host).mkdir(parents=True, exist_ok=True)
     identity = layout.machine(host) / "uuid"
     write_once(identity, str(uuid.uuid4()))
@@ -266,4 +266,5 @@ def end(layout):
     """Switch all of them off, and forget that they are part of the lab."""
     for host in KVM_HOSTS:
         end_machine(layout, host)
+    kvm_store.unmount(layout)
     layout.kvm_marker.unlink(missing_ok=True)

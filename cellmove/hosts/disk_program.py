@@ -23,6 +23,7 @@ import sys
 from typing import Any, Callable, Deque, Dict, List
 
 # isort: off
+from cellmove.hosts.disk_extents import cloned
 from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
     READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, picture, split, within,
@@ -48,12 +49,21 @@ def begin(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
         state.passes.pop(path).close()
     table = state.tables.get(path)
     if table is None or table.token != asked["token"] or not table.certain:
+        if table is not None:
+            table.keep(None)
         table = Table(asked["token"])
     certain, table.certain = table.certain, False
-    with opened(state, path) as file:
-        begun = Pass(state.workers, os.dup(file), table, asked["cache"])
+    with within(state, path) as (directory, _name), opened(state, path) as file:
+        clone = cloned(file, directory, _taken(state)) if asked["cache"] == "keep" else None
+        begun = Pass(state.workers, os.dup(file), table, asked["cache"], clone)
     state.tables[path], state.passes[path] = table, begun
     return {"size": begun.size, "data": begun.data, "certain": certain, "file": picture(begun.status)}, b""
+
+
+def _taken(state: State) -> int:
+    """What the clones that are kept may come to take, in bytes."""
+    clones = (table.clone for table in state.tables.values() if table.clone is not None)
+    return sum(os.fstat(clone).st_blocks * 512 for clone in clones)
 
 
 def known(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
@@ -79,7 +89,7 @@ def settle(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     path, begun = asked["path"], _pass(state, asked)
     if not begun.done:
         raise Refusal("usage", f"the pass over {path} is not at its end")
-    begun.table.certain = True  # of what the target has; whether that is what is wanted is another question
+    begun.settle()  # that is what the target has; whether it is what is wanted is another question
     now = os.fstat(begun.file)
     with within(state, path) as (directory, name):
         there = found(directory, name)
@@ -107,6 +117,8 @@ def matches(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
                 differ += 1
                 table.entries[entry] = theirs
             place += 32
+    if differ:
+        table.keep(None)  # the next pass has to look at what was not written to, too
     if place != len(payload):
         raise Refusal("usage", "as many hashes as blocks are wanted")
     return {"differ": differ}, b""

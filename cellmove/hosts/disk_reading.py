@@ -16,6 +16,10 @@ import struct
 import threading
 from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
+# isort: off
+from cellmove.hosts.disk_extents import written_since
+# isort: on
+
 BLOCK = 262144  # bytes; docs/stream.md says why
 CHUNK = 1048576  # what a thread reads at once
 ZERO = bytes(32)  # stands for a block that is a hole or all zeros, instead of its SHA-256
@@ -41,10 +45,17 @@ class Workers:
 
 
 class Table:
-    """Of one file: the SHA-256 of each block as the target holds it, and whether that is certain."""
+    """Of one file: the SHA-256 of each block as the target holds it, whether that is certain, and a clone of which it is so."""
 
     def __init__(self, token: str) -> None:
         self.token, self.certain, self.entries, self.size = token, False, bytearray(), 0
+        self.clone: Optional[int] = None
+
+    def keep(self, clone: Optional[int]) -> None:
+        """What the hashes are of, from now on; None: of nothing that is kept, so the next pass reads everything."""
+        if self.clone is not None:
+            os.close(self.clone)
+        self.clone = clone
 
 
 def picture(status: os.stat_result) -> Dict[str, Any]:
@@ -211,19 +222,34 @@ class Reader:
 
 
 class Pass:
-    """One reading of a source's file; what is sent of it is what differs from its table."""
+    """One reading of a source's file; what is sent of it is what differs from its table.
 
-    def __init__(self, workers: Workers, file: int, table: Table, cache: str) -> None:
-        self.file, self.table, self.status = file, table, os.fstat(file)
-        self.size, self.block, self.done = self.status.st_size, workers.block, False
+    Where the file was cloned it is the clone that is read: past the cache, in which there may be what a guest has since
+    written over. Of what is known of an earlier clone only what was written since is read.
+    """
+
+    def __init__(self, workers: Workers, file: int, table: Table, cache: str, clone: Optional[int] = None) -> None:
+        self.file, self.table, self.status, self.clone = file, table, os.fstat(file), clone
+        read = file if clone is None else clone
+        self.size, self.block, self.done = os.fstat(read).st_size, workers.block, False
         blocks = -(-self.size // self.block)
-        self.ranges = data_blocks(file, 0, self.size, self.block)
-        self.data = sum(min(last * self.block, self.size) - first * self.block for first, last in self.ranges)
+        changed = [(0, blocks)]
+        if table.clone is not None and (clone is not None or cache == "direct"):
+            with contextlib.suppress(OSError):
+                changed = written_since(table.clone, read, self.block)
+        ranges = [
+            (each, data_blocks(read, each[0] * self.block, min(each[1] * self.block, self.size), self.block))
+            for each in changed
+        ]
+        self.data = sum(
+            min(last * self.block, self.size) - first * self.block for _each, data in ranges for first, last in data
+        )
         table.size = self.size
         del table.entries[blocks * 32 :]
         table.entries.extend(bytes(blocks * 32 - len(table.entries)))
-        self.reader = Reader(workers, file, self.size, cache)
-        self.stream = self.reader.ahead(self.reader.chunks(self.ranges, 0, blocks), table.entries)
+        self.reader = Reader(workers, read, self.size, cache if clone is None else "direct")
+        chunks = (chunk for (first, end), data in ranges for chunk in self.reader.chunks(data, first, end))
+        self.stream = self.reader.ahead(chunks, table.entries)
 
     def more(self, limit: int) -> Answer:
         """The next changed blocks and new holes, about `limit` bytes of them at most."""
@@ -266,6 +292,14 @@ class Pass:
     def close(self) -> None:
         self.reader.close()
         os.close(self.file)
+        if self.clone is not None:
+            os.close(self.clone)
+
+    def settle(self) -> None:
+        """The target has all of it."""
+        self.table.certain = True
+        self.table.keep(self.clone)
+        self.clone = None
 
 
 class State:
