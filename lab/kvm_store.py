@@ -4,6 +4,7 @@ can tell what was written to a file since a moment; the other on what this machi
 
 import os
 
+from lab.layout import LabError
 from lab.processes import call
 
 XFS_HOSTS = ("c1-kvm1",)
@@ -16,6 +17,8 @@ def mount(layout, host):
     folder.mkdir(parents=True, exist_ok=True)
     if host not in XFS_HOSTS or os.path.ismount(folder):
         return
+    if any(folder.iterdir()):
+        raise LabError(f"{folder} holds disks of an older lab: run `make lab-wipe` first")
     image = layout.host_state(host) / "instances.xfs"
     if not image.exists():
         part = image.with_suffix(".part")
@@ -23,8 +26,10 @@ def mount(layout, host):
             file.truncate(GIB << 30)
         call("mkfs.xfs", "-q", "-f", part)
         part.rename(image)
+    # One may be left that a process of before is still in: the same file system cannot be mounted by a second one.
+    known = call("losetup", "--noheadings", "--output", "NAME", "--associated", image).split()
     # Not `mount -o loop`: that would put this machine's cache between the host and its disk.
-    device = call("losetup", "--find", "--show", "--direct-io=on", image).strip()
+    device = known[0] if known else call("losetup", "--find", "--show", "--direct-io=on", image).strip()
     try:
         call("mount", device, folder)
     finally:

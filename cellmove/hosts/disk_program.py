@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import select
@@ -20,10 +21,11 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from typing import Any, Callable, Deque, Dict, List
 
 # isort: off
-from cellmove.hosts.disk_extents import cloned
+from cellmove.hosts.disk_extents import MARGIN, cloned, room
 from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
     READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, picture, split, within,
@@ -32,6 +34,7 @@ from cellmove.hosts.disk_writing import changed, mkdir, prepare, remove, rename,
 # isort: on
 
 IDLE = 6 * 3600  # seconds without a request after which nobody is there any more, whatever TCP believes
+LOOK = 5.0  # seconds between two looks at how much room is left
 KINDS = {
     errno.ENOENT: "absent", errno.EEXIST: "exists", errno.ENOTEMPTY: "not-empty", errno.EACCES: "denied", errno.EPERM: "denied",
     errno.EROFS: "denied", errno.ELOOP: "path", errno.ENOTDIR: "path", errno.ENXIO: "path", errno.ENOSPC: "no-space",
@@ -53,17 +56,51 @@ def begin(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
             table.keep(None)
         table = Table(asked["token"])
     certain, table.certain = table.certain, False
+    state.tables[path] = table
     with within(state, path) as (directory, _name), opened(state, path) as file:
-        clone = cloned(file, directory, _taken(state)) if asked["cache"] == "keep" else None
-        begun = Pass(state.workers, os.dup(file), table, asked["cache"], clone)
-    state.tables[path], state.passes[path] = table, begun
+        status = os.fstat(file)  # before anything is read, or cloned to be read
+        clone = _cloned(state, file, directory, table) if asked["cache"] == "keep" else None
+        own = os.dup(file)
+        try:
+            begun = Pass(state.workers, own, status, table, asked["cache"], clone)
+        except BaseException:
+            for each in (own, clone):
+                if each is not None:
+                    os.close(each)
+            raise
+    state.passes[path] = begun
     return {"size": begun.size, "data": begun.data, "certain": certain, "file": picture(begun.status)}, b""
 
 
-def _taken(state: State) -> int:
-    """What the clones that are kept may come to take, in bytes."""
-    clones = (table.clone for table in state.tables.values() if table.clone is not None)
-    return sum(os.fstat(clone).st_blocks * 512 for clone in clones)
+def _cloned(state: State, file: int, directory: int, table: Table) -> Any:
+    """A clone to be read, if there can be one; rather than none a later one than that which is kept."""
+    if state.may_clone and not state.clones():
+        # One program at a time keeps clones, so that what guests may overwrite is counted once; its end unlocks it.
+        try:
+            fcntl.flock(state.root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None
+    if not state.may_clone:
+        return None
+    for _try in range(2):
+        taken = sum(os.fstat(clone).st_blocks * 512 for clone in state.clones())
+        clone = cloned(file, directory, taken)
+        if clone is not None or table.clone is None:
+            return clone
+        table.keep(None)
+    return None
+
+
+def relieve(state: State) -> None:
+    """Give all clones up when there is hardly any room left: what guests write must always find some."""
+    if not state.clones() or room(state.root) >= MARGIN // 2:
+        return
+    state.may_clone = False
+    for table in state.tables.values():
+        table.keep(None)
+    for path in [path for path, begun in state.passes.items() if begun.clone is not None]:
+        state.passes.pop(path).close()
+        state.relieved.add(path)
 
 
 def known(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
@@ -127,11 +164,15 @@ def matches(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
 def leave(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Give up a pass."""
     if asked["path"] in state.passes:
-        state.passes.pop(asked["path"]).close()
+        begun = state.passes.pop(asked["path"])
+        begun.close()
+        begun.table.keep(None)  # nothing will be compared with it any more
     return {}, b""
 
 
 def _pass(state: State, asked: Dict[str, Any]) -> Pass:
+    if asked["path"] in state.relieved and asked["path"] not in state.passes:
+        raise Refusal("no-space", f"hardly any room is left where {asked['path']} lies, so its reading was given up")
     if asked["path"] not in state.passes:
         raise Refusal("usage", f"no pass over {asked['path']} is under way")
     return state.passes[asked["path"]]
@@ -336,8 +377,12 @@ def serve(state: State, output: int) -> None:
     while True:
         while writing and (len(writing) > 2 or not is_readable(state, 0)):
             write_frame(output, writing.popleft().result())
-        if not is_readable(state, IDLE):
-            raise EOFError
+        until = time.monotonic() + IDLE
+        while not is_readable(state, LOOK):
+            relieve(state)
+            if time.monotonic() > until:
+                raise EOFError
+        relieve(state)
         asked, payload = read_frame(state.input)
         if asked.get("do") == "write":
             writing.append(writer.submit(answered, state, asked, payload))

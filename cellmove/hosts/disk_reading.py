@@ -228,8 +228,10 @@ class Pass:
     written over. Of what is known of an earlier clone only what was written since is read.
     """
 
-    def __init__(self, workers: Workers, file: int, table: Table, cache: str, clone: Optional[int] = None) -> None:
-        self.file, self.table, self.status, self.clone = file, table, os.fstat(file), clone
+    def __init__(
+        self, workers: Workers, file: int, status: os.stat_result, table: Table, cache: str, clone: Optional[int]
+    ) -> None:
+        self.file, self.table, self.status, self.clone = file, table, status, clone
         read = file if clone is None else clone
         self.size, self.block, self.done = os.fstat(read).st_size, workers.block, False
         blocks = -(-self.size // self.block)
@@ -317,6 +319,13 @@ class State:
         self.unread: Dict[str, Any] = {}  # of a target's files: what was written and not yet read back
         self.unfinished: Set[str] = set()
         self.tidy = False
+        self.relieved: Set[str] = set()  # files whose reading was given up because there was hardly any room left
+        self.may_clone = True  # until there is hardly any room left
+
+    def clones(self) -> List[int]:
+        """All that are kept: each may come to take as much room as its file does."""
+        kept = [table.clone for table in self.tables.values()] + [begun.clone for begun in self.passes.values()]
+        return [clone for clone in kept if clone is not None]
 
 
 def digests_of(state: State, file: int, ranges: List[Tuple[int, int]], cache: str) -> Tuple[bytearray, int]:
