@@ -310,8 +310,9 @@ def test_a_file_that_changes_under_the_last_pass_is_told(both: Ends, how: str, w
     sparse(both.disk, SIZE, [(0, SIZE)])
     with pytest.raises(CallFailed, match=f"source: server/disk.*{words}.*; make sure that nothing else works") as told:
         run_pass(
-            both.source, both.target, [DISK], observer=meanwhile, still=True, bwlimit=1 << 40, clock=HandClock().clock()
-        )
+            both.source, both.target, [DISK], observer=meanwhile, still=True, cache="direct", bwlimit=1 << 40,
+            clock=HandClock().clock(),
+        )  # fmt: skip
     assert told.value.kind == "changed"
     assert done
     if how == "is written to":
