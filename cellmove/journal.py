@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row, Select, Table
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
+BACKENDS = ("sqlite", "mysql", "mariadb")  # what machines share needs the locks that MySQL and MariaDB have
 MANY = 500
 """Moves that one statement asks about."""
 
@@ -202,15 +203,12 @@ class Journal:
         A journal in a file needs none: the lock file beside it does.
 
         :raises Locked: another machine holds it
-        :raises Usage: the journal's database has no such locks
         """
         if self.engine.dialect.name == "sqlite":
             yield
             return
         from sqlalchemy import text
 
-        if self.engine.dialect.name not in ("mysql", "mariadb"):
-            raise Usage(f"a journal shared by machines has to be in MySQL or MariaDB, not {self.engine.dialect.name}")
         with self.transaction() as connection:
             name = f"cellmove-{server_id}"
             if connection.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name}).scalar() != 1:
@@ -346,6 +344,10 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
     url = journal_file.url_of(where)
     path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     location = str(path or url.render_as_string(hide_password=True))
+    if url.get_backend_name() not in BACKENDS:
+        raise Usage(
+            f"the journal {location} can be a file, or a database of MySQL or MariaDB; {url.get_backend_name()} has not the locks that it needs"
+        )
     if path is not None:
         journal_file.make_file(path)
         journal_file.require_known(location, journal_file.version_of(path))

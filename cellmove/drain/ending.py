@@ -67,7 +67,8 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
 
     try:
         found = look_at(session.gateway, source)
-        report = audit(session, [source.name])
+        # All servers have gone: what changed just now is nobody's at work any more, and is named as well.
+        report = audit(session, [source.name], older_than=0.0)
     except (CallError, Unreachable) as error:  # the servers are moved all the same
         return replace(ended, unseen=str(error))
     texts = tuple(f"{each.server_name or each.server_id}: {each.text}" for each in report.left)
@@ -156,10 +157,13 @@ def look_at(gateway: Gateway, cell: Cell) -> Ending:
             )
     hosts = {host for host, uuid in look.host_cells(gateway.api_engine).items() if uuid == cell.uuid}
     services = [each for each in compute_services(gateway.admin) if each.host in hosts | set(nodes.values())]
+    # Deleting a host's service takes its mapping away, too; one whose service has gone already keeps it.
+    only_mapped = sorted(hosts - {each.host for each in services})
     commands = [
         # Rows of deleted servers, and of those that left, are archived with their mappings; delete_cell insists on it.
         "nova-manage db archive_deleted_rows --all-cells --until-complete",
         *(f"openstack compute service delete {each.id}  # {each.host}, once its nova-compute is stopped" for each in services),
+        *(f"nova-manage cell_v2 delete_host --cell_uuid {cell.uuid} --host {host}" for host in only_mapped),
         f"nova-manage cell_v2 delete_cell --cell_uuid {cell.uuid}",
         "systemctl restart nova-scheduler nova-conductor nova-api  # wherever they run: each keeps the list of cells",
     ]  # fmt: skip

@@ -188,7 +188,7 @@ def _nova(app: Any, cloud: Cloud, base: str) -> None:
             "services": [
                 show_service(row)
                 for cell in CELLS
-                for row in cloud.rows(cell, "services")
+                for row in cloud.rows(cell, "services", deleted=0)
                 if row["binary"] == query.get("binary", row["binary"]) and row["host"] == query.get("host", row["host"])
             ]
         }

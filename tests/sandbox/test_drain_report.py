@@ -9,12 +9,13 @@ import pytest
 
 from cellmove.console import clean
 from cellmove.drain.item import Bar, Stage, Story
-from cellmove.drain.report import html
+from cellmove.drain.report import FEWEST, html
 from cellmove.drain.story import downtime, tale_bars
 from cellmove.journal import open_journal
 from tests import stories
 from tests.sandbox import browser
 from tests.sandbox.browser import DARK, Browser, contrast
+from tests.sandbox.drains import Drained
 from tests.sandbox.place import Sandbox
 
 WIDTHS = """(page, window) => ({
@@ -34,6 +35,12 @@ ROWS = """(page, window) => ({
   open: page.querySelectorAll(".time details[open]").length, hosts: page.querySelectorAll(".time details").length,
   commands: [...page.querySelectorAll(".look pre")].map((command) => command.textContent),
   hatched: page.querySelectorAll(".time ol rect.x").length,
+})"""
+
+REAL = """(page, window) => ({
+  down: [...page.querySelectorAll(".bins text.n")].reduce((sum, each) => sum + Number(each.textContent), 0),
+  bars: Object.fromEntries([...page.querySelectorAll(".time li[id]")].map(
+    (row) => [row.querySelector("bdi").textContent, row.querySelectorAll("svg rect").length])),
 })"""
 
 COLOURS = """(page, window) => {
@@ -177,3 +184,23 @@ def test_bars_and_downtime_of_a_real_journal(sandbox: Sandbox) -> None:
     assert there is not None
     assert both is not None
     assert 0 < there < both < (bars[-1].ended or 0) - bars[0].began
+
+
+def test_the_page_of_a_drain_that_was_run_is_written_to_a_file(chromium: Browser, cell: Drained) -> None:
+    names = [f"web{number}" for number in range(FEWEST)]
+    (bad,), _good = cell.add("bad"), cell.add(*names)
+    cell.process.control(
+        "world", faults={f"{host}:get_host_ip_addr:{bad.id}": "fail" for host in ("c2-host1", "c2-host2")}
+    )
+    cell.drain("--to", "cell2", "--max-failures", "5", "--parallel", "4", expect=8)
+    page = cell.folder / "drain.html"
+    cell.cellmove("drain", "report", "--html", str(page))
+    seen, _ = chromium.look(page.read_text(), ROWS)
+    assert sorted(name for _, name in seen["rows"]) == ["bad", *names]
+    assert f"cellmove migrate {bad.id} --cell cell2" in seen["commands"]
+    shown, _ = chromium.look(page.read_text(), REAL)
+    assert shown["down"] == len(names), "of each server that was moved it is known how long it was down"
+    assert shown["bars"]["bad"] > 0
+    assert min(shown["bars"][name] for name in names) >= 4, "a bar for each step"
+    refused = cell.cellmove("drain", "report", "--html", str(cell.folder / "nowhere" / "drain.html"), expect=4)
+    assert "nowhere" in refused.stderr

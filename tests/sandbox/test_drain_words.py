@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.sandbox.drains import Drained, wait_until
+from tests.sandbox.test_runs import files_of
 
 
 def test_bare_values_are_a_line_for_each_server_or_for_each_stage(cell: Drained) -> None:
@@ -100,3 +101,13 @@ def test_cron_reads_of_a_failure_once_in_the_end(cell: Drained) -> None:
     apart = cell.drain(expect=8)
     assert "it is locked by its owner" in apart.stdout
     assert "locked: refused: it is locked by its owner" in apart.stderr
+
+
+def test_looking_at_a_drain_writes_nothing(cell: Drained) -> None:
+    cell.add("one", "two")
+    cell.drain("--limit", "1", expect=9)
+    files = files_of(cell.folder)
+    for words in (("status",), ("status", "-f", "json"), ("report",)):
+        cell.cellmove("drain", *words)
+    after = files_of(cell.folder)
+    assert {name: after[name] for name in files} == files

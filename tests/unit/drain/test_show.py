@@ -73,3 +73,22 @@ def test_a_long_title_leaves_the_other_columns_their_room() -> None:
     assert "c1-host1" in line
     assert line.rstrip().endswith("0.0 s")
     assert "ELAPSED" in shown
+
+
+def test_the_live_picture_has_the_bar_the_rates_what_is_left_and_the_last_failures() -> None:
+    now = [0.0]
+    lively = show.Lively(io.StringIO(), lambda: now[0])
+    lively.watch(told(Kind.BEGUN, counts={"waiting": 4}))
+    for name in ("one", "two"):
+        lively.watch(told(Kind.SERVER_BEGUN, name))
+    now[0] = 1800.0
+    lively.watch(told(Kind.SERVER_MOVED, "one"))
+    lively.watch(told(Kind.SERVER_FAILED, "two", reason="no room"))
+    lively.watch(told(Kind.SERVER_BEGUN, "three"))
+    stream = io.StringIO()
+    console(stream, 140).print(lively._picture())
+    lines = [re.sub(r" +", " ", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()]
+    assert re.fullmatch(r"cell1 \S+ 1 of 4 2 servers/h, 20 GiB/h about .+ left", lines[0]), lines
+    assert lines[1] == "1 waiting, 1 moving, 1 moved, 1 failed"
+    assert any("three" in line and "c1-host1" in line for line in lines), lines
+    assert lines[lines.index("last failures") + 1] == "two: no room"
