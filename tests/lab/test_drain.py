@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from lab import cloud, oracle
+from lab import cloud, layout, oracle
 from lab.rows import connect_database, rows
+from tests.lab.connections import Watch, watched
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 HOSTS = ("c1-host1", "c1-host2")
+PARALLEL = 4
 SHAPES = [(backing, active) for backing in ("image", "volume") for active in (True, False)]
 LEFT = {"ephemeral0": "refused", "ephemeral1": "refused", "tagged": "skipped", "locked": "refused"}
 
@@ -105,7 +107,7 @@ def wait_for_second(low: int, high: int) -> None:
 
 
 def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
-    command = ("drain-cell", "cell1", "--to", "cell2", "--parallel", "4")
+    command = ("drain-cell", "cell1", "--to", "cell2", "--parallel", str(PARALLEL))
     c1_host2 = cloud.connect().compute.get("/os-services?binary=nova-compute&host=c1-host2", microversion="2.53")
     own = c1_host2.json()["services"][0]["id"]
     cloud.connect().compute.put(
@@ -131,7 +133,11 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         # What was under way is brought to its end, then the window closes.
         wait_for_second(38, 46)
         closes = datetime.datetime.now().astimezone() + datetime.timedelta(minutes=1)
-        second = cellmove(*command, "--until", f"{closes:%H:%M}", expect=9)
+        process = started(*command, "--until", f"{closes:%H:%M}")
+        with watched(process.pid) as watch:
+            second = process.end()
+        assert second.code == 9, second.stderr
+        assert_shared(watch)
         assert f"it is past {closes:%H:%M}" in second.stderr
         between = counts(cellmove)
         assert between["waiting"] > 0, "all were moved before the window closed"
@@ -157,6 +163,15 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         cloud.connect().compute.put(f"/os-services/{own}", json={"status": "enabled"}, microversion="2.53")
     assert services() == {"c1-host1": ("enabled", ""), "c1-host2": ("enabled", "")}
     assert not is_cell_disabled()
+
+
+def assert_shared(watch: Watch) -> None:
+    """Servers share connections: there are no more than those at work at once need, and none is opened for the next."""
+    shared = {name: layout.load().port(name) for name in ("mariadb", "rabbitmq")}
+    seen = {name: len(watch.seen[port]) for name, port in shared.items()}
+    most = {name: watch.most[port] for name, port in shared.items()}
+    assert all(0 < most[name] <= 3 * PARALLEL for name in shared), most  # three databases, three buses
+    assert all(seen[name] <= most[name] + 1 for name in shared), (seen, most)
 
 
 def started_to_move(cellmove, number: int) -> bool:
