@@ -25,7 +25,7 @@ import time
 from typing import Any, Callable, Deque, Dict, List
 
 # isort: off
-from cellmove.hosts.disk_extents import MARGIN, cloned, room
+from cellmove.hosts.disk_extents import MARGIN, cloned, is_trusted, room
 from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
     READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, picture, split, within,
@@ -259,6 +259,7 @@ def facts(state: State, _asked: Dict[str, Any], _payload: bytes) -> Answer:
         "python": ".".join(map(str, sys.version_info[:3])), "hostname": socket.gethostname(), "boot_id": boot, "uid": os.geteuid(),
         "qemu_img": matched.group(1) if matched else "", "free": room.f_bavail * room.f_frsize, "total": room.f_blocks * room.f_frsize,
         "device": root.st_dev, "inode": root.st_ino, "owner": root.st_uid, "group": root.st_gid, "threads": state.workers.threads,
+        "tells": is_trusted(state.root),
         "readable": os.access(".", os.R_OK | os.X_OK, dir_fd=state.root, effective_ids=True),
         "writable": os.access(".", os.W_OK | os.X_OK, dir_fd=state.root, effective_ids=True),
     }, b""  # fmt: skip

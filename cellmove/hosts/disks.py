@@ -31,6 +31,7 @@ class Facts:
     :param threads: that read and hash
     :param readable: whether instances_path may be read; of the disks in it, :func:`look` says whether
     :param writable: whether files may be made in it
+    :param tells: whether its file system tells what was written to a disk since a moment
     """
 
     python: str
@@ -47,6 +48,7 @@ class Facts:
     threads: int
     readable: bool
     writable: bool
+    tells: bool
 
 
 @dataclass(frozen=True)

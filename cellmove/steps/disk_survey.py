@@ -58,11 +58,13 @@ class Survey:
 
     :param hindrances: why it cannot be streamed, a sentence each
     :param dangers: those of them for which it must not go there at all, whichever way its disks travel
+    :param tells: whether the source tells what was written to a disk since a moment
     """
 
     disks: tuple[Disk, ...] = ()
     hindrances: tuple[str, ...] = ()
     dangers: tuple[str, ...] = ()
+    tells: bool = False
 
     @property
     def allocated(self) -> int:

@@ -18,6 +18,7 @@ import pytest
 
 from cellmove.errors import CallFailed, CannotConnect, NotFound
 from cellmove.hosts import disk_link, disks
+from cellmove.hosts.disk_extents import file_system
 from cellmove.hosts.disk_link import Link
 from cellmove.hosts.disks import Identity, marked
 from tests.disk_rig import LOCAL, MOVE, host
@@ -93,6 +94,7 @@ def test_facts(link: Link) -> None:
     facts = disks.facts(link)
     assert facts.python == ".".join(map(str, sys.version_info[:3]))
     assert (facts.uid, facts.readable, facts.writable) == (os.geteuid(), True, True)
+    assert facts.tells is (file_system(os.stat(link.destination.instances_path).st_dev) == "xfs")
     status = os.stat(link.destination.instances_path)
     assert (facts.device, facts.inode, facts.owner) == (status.st_dev, status.st_ino, status.st_uid)
     assert 0 < facts.free <= facts.total

@@ -65,7 +65,7 @@ def formats(**told: str) -> Entry:
 def facts(**changes: Any) -> Facts:
     values = {
         "python": "3.11", "hostname": "h", "boot_id": "b", "uid": 0, "qemu_img": "7.2", "free": 100 * GIB, "total": 200 * GIB,
-        "device": 1, "inode": 2, "owner": 107, "group": 107, "threads": 4, "readable": True, "writable": True,
+        "device": 1, "inode": 2, "owner": 107, "group": 107, "threads": 4, "readable": True, "writable": True, "tells": False,
     }  # fmt: skip
     return Facts(**values | changes)
 
