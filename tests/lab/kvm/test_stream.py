@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from cellmove.clock import Clock
+from cellmove.journal import open_journal
 from lab import cloud, kvm, oracle
 from lab.client import connect
 
@@ -64,13 +66,25 @@ def streamed(outcome: Any) -> bool:
     return "give the disks their names" in outcome.stderr
 
 
-def test_there_and_back_with_the_base_absent_and_present(boot_guest, cellmove):
-    """A base that only this image has is brought, and found there on the way back; the flavor grows on the way back."""
+def read_of(environment: dict[str, str], server_id: str) -> tuple[int, int]:
+    """Bytes of the server's newest move that were read by its first pass, and by its last while the guest was down."""
+    journal = open_journal(environment["CELLMOVE_JOURNAL"], Clock().text)
+    results = {entry.action: entry.result for entry in journal.entries_of(journal.find(server_id)[-1].id)}
+    return results["copy_running"]["passes"][0]["read"], results["copy_rest"]["last_pass"]["read"]
+
+
+def test_there_and_back_with_the_base_absent_and_present(boot_guest, cellmove, environment):
+    """A base that only this image has is brought, and found there on the way back; the flavor grows on the way back.
+
+    The first host's file system tells what was written (lab/kvm_store.py), so no more is read while the guest is down.
+    """
     server = boot_guest(flavor="kvm.tiny", fill=33, dirty=512)
     kvm.wait_written(server, LATE)
     assert streamed(cellmove("migrate", server, "--host", TARGET))
     before = kvm.console(server, SOURCE)
     first = check_arrived(server, before, flavor="kvm.tiny")
+    at_first, in_the_end = read_of(environment, server)
+    assert 0 < in_the_end < at_first / 2
     cellmove("confirm", server)
     assert list(kvm.folders(server)) == [TARGET]
 
@@ -78,6 +92,8 @@ def test_there_and_back_with_the_base_absent_and_present(boot_guest, cellmove):
     assert streamed(cellmove("resize", server, "kvm.small", "--host", SOURCE))
     before = kvm.console(server, TARGET)
     after = check_arrived(server, before, flavor="kvm.small", at=SOURCE)
+    at_first, in_the_end = read_of(environment, server)
+    assert in_the_end >= at_first > 33 << 20
     assert (after.size or 0) > 1.5 * (first.size or 0)
     cloud.native_confirm(server)
     assert list(kvm.folders(server)) == [SOURCE]
