@@ -7,7 +7,7 @@ PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.versi
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-test-shared lab-test-alone lab-test-alone-and-proof lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,7 +24,7 @@ demo: $(STAMP)  ## Move servers through an embedded cloud, with a kill -9 on the
 lab-demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
 	$(BIN)/python -m lab.demo
 
-test: lint unit sandbox-test lab-up lab-test-shared lab-test-alone-and-proof bench lab-kvm-up lab-kvm-test  ## Everything: style, types, all tests, start-up time
+test: lint unit bench sandbox-test proof lab-up lab-test lab-kvm-up lab-kvm-test  ## Everything: style, types, all tests, start-up time
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
@@ -55,20 +55,9 @@ test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every 
 	$(BIN)/python -m tests.sandbox.lost
 	$(BIN)/python -m tests.sandbox.storm --long
 
-lab-test: lab-test-shared lab-test-alone  ## Tests against the lab, which has to be up
-
-lab-test-shared: $(STAMP)
+lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm' -n 2 --dist loadgroup --durations=5
-
-lab-test-alone: $(STAMP)
 	$(BIN)/pytest -q tests/lab -m 'alone and not kvm' --durations=5
-
-# Half of that time the lab waits for services to come back; the proofs, which need no lab, take what it leaves.
-lab-test-alone-and-proof: $(STAMP) ssh-server
-	@echo "beside it, until .proof.log is shown: $(BIN)/python -m tests.sandbox.proof"
-	@nice -n 10 $(BIN)/python -m tests.sandbox.proof >.proof.log 2>&1 & proof=$$!; \
-	$(BIN)/pytest -q tests/lab -m 'alone and not kvm' --durations=5; alone=$$?; \
-	wait $$proof; proved=$$?; cat .proof.log; exit $$((alone + proved))
 
 lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
 	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm --durations=5
