@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="double kills and many more seeds")
     parser.add_argument("--only", default="", help="only families that begin so")
     parser.add_argument("--sample", type=int, default=1, help="only every n-th case")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--jobs", type=int, default=(os.cpu_count() or 2) + 1)  # one of them waits now and then
     parser.add_argument("--table", type=Path, help="also write the table there")
     chosen = parser.parse_args()
     if chosen.case:
