@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.drain_lab import lab_environment  # noqa: E402
+from lab.layout import KVM_HOSTS  # noqa: E402
 
 WANTED = {200: 0.2, 1024: 0.1, 4096: 0.06}
 """The most that the streamed downtime may be of nova's, by MiB written."""
@@ -182,7 +183,7 @@ def main() -> int:
     """Measure, tell, and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=list(WANTED), help="MiB written: 200, 1024, 4096")
-    parser.add_argument("--from", dest="source", default="c1-kvm1", choices=("c1-kvm1", "c2-kvm1"))
+    parser.add_argument("--from", dest="source", default=next(iter(KVM_HOSTS)), choices=tuple(KVM_HOSTS))
     chosen = parser.parse_args()
     lab_environment()
     warm()

@@ -67,7 +67,7 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
 
     try:
         found = look_at(session.gateway, source)
-        # All servers have gone: what changed just now is nobody's at work any more, and is named as well.
+        # Nothing is under way any more: what changed just now is nobody's at work, and is named as well.
         report = audit(session, [source.name], older_than=0.0)
     except (CallError, Unreachable) as error:  # the servers are moved all the same
         return replace(ended, unseen=str(error))

@@ -17,23 +17,18 @@ import re
 import struct
 from typing import Iterator, List, Optional, Tuple
 
-FICLONE = (
-    0x40049409  # as most architectures number them; elsewhere the call is refused, and the file is read as a whole
-)
-FIEMAP = 0xC020660B
+# As most architectures number them; elsewhere the call is refused, and the file is read as a whole.
+FICLONE, FIEMAP = 0x40049409, 0xC020660B
 HEAD = struct.Struct("=QQIIII")  # start, length, flags, mapped, room for, reserved
 EXTENT = struct.Struct("=QQQ2QI3I")  # in the file, on the disk, length, reserved, flags, reserved
 SYNC, LAST, UNWRITTEN = 0x1, 0x1, 0x800
-PLACELESS = (
-    0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400
-)  # not yet written, compressed, within other data, ...: not to be compared
+# Not yet written, compressed, within other data, ...: not to be compared.
+PLACELESS = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400
 AT_ONCE = 512  # extents asked of the kernel in one call
 MOST_EXTENTS = 20000  # cloning more keeps the guest waiting for its disk, some 30 microseconds each
 MARGIN = 256 << 20  # bytes that stay free on the file system whatever a guest overwrites
-KERNEL = (
-    5,
-    3,
-)  # before it, a write could slip in while a clone was made (5d888b481e6a, "fix reflink source file racing")
+# Before it, a write could slip in while a clone was made (5d888b481e6a, "fix reflink source file racing").
+KERNEL = (5, 3)
 Extent = Tuple[int, int, int]  # from, to, and where on the disk; below zero: nowhere that could be compared
 
 

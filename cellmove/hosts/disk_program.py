@@ -48,8 +48,7 @@ KINDS = {
 def begin(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     """Open a file for a pass. `certain`: this process knows what the target holds; else it has to be told (`known`)."""
     path = asked["path"]
-    if path in state.passes:
-        state.passes.pop(path).close()
+    leave(state, asked, b"")
     table = state.tables.get(path)
     if table is None or table.token != asked["token"] or not table.certain:
         if table is not None:
@@ -74,13 +73,11 @@ def begin(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 
 def _cloned(state: State, file: int, directory: int, table: Table) -> Any:
     """A clone to be read, if there can be one; rather than none a later one than that which is kept."""
-    if state.may_clone and not state.clones():
-        # One program at a time keeps clones, so that what guests may overwrite is counted once; its end unlocks it.
-        try:
-            fcntl.flock(state.root, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return None
     if not state.may_clone:
+        return None
+    try:  # one program at a time keeps clones, so that what guests may overwrite is counted once; its end unlocks it
+        fcntl.flock(state.root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         return None
     for _try in range(2):
         taken = sum(os.fstat(clone).st_blocks * 512 for clone in state.clones())
@@ -171,9 +168,11 @@ def leave(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 
 
 def _pass(state: State, asked: Dict[str, Any]) -> Pass:
-    if asked["path"] in state.relieved and asked["path"] not in state.passes:
-        raise Refusal("no-space", f"hardly any room is left where {asked['path']} lies, so its reading was given up")
     if asked["path"] not in state.passes:
+        if asked["path"] in state.relieved:
+            raise Refusal(
+                "no-space", f"hardly any room is left where {asked['path']} lies, so its reading was given up"
+            )
         raise Refusal("usage", f"no pass over {asked['path']} is under way")
     return state.passes[asked["path"]]
 
@@ -249,7 +248,7 @@ def hello(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
 
 def facts(state: State, _asked: Dict[str, Any], _payload: bytes) -> Answer:
     """What this host is and what may be done here."""
-    room, root = os.fstatvfs(state.root), os.fstat(state.root)
+    system, root = os.fstatvfs(state.root), os.fstat(state.root)
     program = shutil.which("qemu-img")
     version = subprocess.check_output([program, "--version"], stdin=subprocess.DEVNULL) if program else b""  # noqa: S603
     matched = re.search(r"version (\S+?)[,\s(]", version.decode(errors="replace"))
@@ -257,7 +256,7 @@ def facts(state: State, _asked: Dict[str, Any], _payload: bytes) -> Answer:
         boot = file.read().strip()
     return {
         "python": ".".join(map(str, sys.version_info[:3])), "hostname": socket.gethostname(), "boot_id": boot, "uid": os.geteuid(),
-        "qemu_img": matched.group(1) if matched else "", "free": room.f_bavail * room.f_frsize, "total": room.f_blocks * room.f_frsize,
+        "qemu_img": matched.group(1) if matched else "", "free": room(state.root), "total": system.f_blocks * system.f_frsize,
         "device": root.st_dev, "inode": root.st_ino, "owner": root.st_uid, "group": root.st_gid, "threads": state.workers.threads,
         "tells": is_trusted(state.root),
         "readable": os.access(".", os.R_OK | os.X_OK, dir_fd=state.root, effective_ids=True),

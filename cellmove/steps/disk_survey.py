@@ -193,7 +193,7 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
     needed = survey.allocated + absent + sum(bases[disk.base] for disk in survey.disks if disk.is_flattened)
     if needed + SPARE > facts.free:
         found.append(f"{target.host} has {facts.free >> 20} MiB free, {(needed + SPARE) >> 20} MiB are needed")
-    return dataclasses.replace(survey, hindrances=tuple(found))
+    return dataclasses.replace(survey, hindrances=tuple(found), tells=ours.tells)
 
 
 def _dangers(target: Link, source: Link, server_id: str) -> tuple[str, ...]:

@@ -69,9 +69,8 @@ def _survey(ssh: Ssh, picture: Picture) -> Survey:
             survey = survey_source(source, server.uuid, server.image_ref)
             if survey.hindrances:
                 return survey
-            survey = dataclasses.replace(survey, tells=facts(source).tells)
             if not wanted:
-                return survey
+                return dataclasses.replace(survey, tells=facts(source).tells)
             with connect(destination(ssh, wanted), "plan") as target:
                 return survey_target(target, source, server.uuid, survey)
     except CallError as error:
