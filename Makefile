@@ -7,7 +7,7 @@ PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.versi
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-test-long lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -50,14 +50,17 @@ proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in
 mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing
 	$(BIN)/python -m tests.sandbox.mutations
 
-test-long: mutants  ## The long proofs: killed twice, thousands of seeds, every lost journal (hours)
+test-long: mutants lab-up lab-test-long  ## The long tests and proofs: killed twice, thousands of seeds, every lost journal (hours)
 	$(BIN)/python -m tests.sandbox.proof --long
 	$(BIN)/python -m tests.sandbox.lost
 	$(BIN)/python -m tests.sandbox.storm --long
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
-	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm' -n 2 --dist loadgroup --durations=5
-	$(BIN)/pytest -q tests/lab -m 'alone and not kvm' --durations=5
+	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm and not long' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'alone and not kvm and not long' --durations=5
+
+lab-test-long: $(STAMP)  ## Those tests against the lab that are one more of their kind
+	$(BIN)/pytest -q tests/lab -m 'long' -n 2 --dist loadgroup --durations=5
 
 lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
 	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm --durations=5

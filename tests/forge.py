@@ -190,6 +190,7 @@ def redirect(order: Mapping[str, Any]) -> None:
         os.close(opened)
     os.environ.clear()
     os.environ.update(order["environment"])
+    time.tzset()  # it may name another zone
 
 
 if __name__ == "__main__":

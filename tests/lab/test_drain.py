@@ -1,10 +1,11 @@
-"""A cell of a real nova is emptied: killed on the way, stopped by its window, gone on with, and opened again."""
+"""A cell of a real nova is emptied by one command: killed on the way, stopped by its window, gone on with the next night,
+and opened again. What makes the night is the zone that a run is told to be in.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -100,14 +101,16 @@ def counts(cellmove) -> dict[str, int]:
     return found
 
 
-def wait_for_second(low: int, high: int) -> None:
-    """Until the clock's seconds are in this range."""
-    while not low <= datetime.datetime.now().astimezone().second < high:
-        time.sleep(0.25)
+def where_it_is(hour: int, minute: int, second: int) -> dict[str, str]:
+    """The environment of a run for which it is so late now."""
+    now = datetime.datetime.now(datetime.UTC)
+    late = datetime.timedelta(hours=hour, minutes=minute, seconds=second)
+    west = (now - now.replace(hour=0, minute=0, second=0) - late) % datetime.timedelta(days=1)
+    return {"TZ": f"LAB+{west.seconds // 3600:02}:{west.seconds // 60 % 60:02}:{west.seconds % 60:02}"}
 
 
 def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
-    command = ("drain-cell", "cell1", "--to", "cell2", "--parallel", str(PARALLEL))
+    command = ("drain-cell", "cell1", "--to", "cell2", "--parallel", str(PARALLEL), "--window", "22:00-06:00")
     c1_host2 = cloud.connect().compute.get("/os-services?binary=nova-compute&host=c1-host2", microversion="2.53")
     own = c1_host2.json()["services"][0]["id"]
     cloud.connect().compute.put(
@@ -121,9 +124,10 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         assert found["seen"]["mapped"] == 24
         assert services()["c1-host1"] == ("enabled", "")
 
-        first = started(*command)
+        first = started(*command, env=where_it_is(23, 30, 0))
         cloud.wait_for("some to be moved", lambda: started_to_move(cellmove, 4), 120)
-        assert cellmove(*command, expect=6).stderr.count("\n") <= 3  # another run is at work
+        other = cellmove(*command, expect=6, env=where_it_is(23, 31, 0))  # while the first one is at work
+        assert other.stderr.count("\n") <= 3
         first.kill()
         first.end()
         assert services()["c1-host1"][1].startswith("cellmove drain-")
@@ -131,19 +135,17 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         assert is_cell_disabled()
 
         # What was under way is brought to its end, then the window closes.
-        wait_for_second(38, 46)
-        closes = datetime.datetime.now().astimezone() + datetime.timedelta(minutes=1)
-        process = started(*command, "--until", f"{closes:%H:%M}")
+        process = started(*command, env=where_it_is(5, 59, 40))
         with watched(process.pid) as watch:
             second = process.end()
         assert second.code == 9, second.stderr
         assert_shared(watch)
-        assert f"it is past {closes:%H:%M}" in second.stderr
+        assert "the window is 22:00-06:00, and it is 06:00" in second.stderr
         between = counts(cellmove)
         assert between["waiting"] > 0, "all were moved before the window closed"
         assert between["moving"] == between["confirming"] == between["failed"] == 0
 
-        third = cellmove(*command, expect=8)
+        third = cellmove(*command, expect=8, env=where_it_is(22, 0, 10))
         after = counts(cellmove)
         assert {stage: number for stage, number in after.items() if number} == {"moved": 20, "skipped": 1, "refused": 3}
         told = third.stderr.split("4 servers were left in cell1")[1]

@@ -1,7 +1,8 @@
 """SIGKILL at twelve boundaries of actions and within two calls: one command finishes the move, one takes it back.
 
 One server of either backing goes through all of it, there and back between its cells; every case begins and ends
-with a server at rest. A case that fails leaves its server, and the next one gets a new one.
+with a server at rest. A case that fails leaves its server, and the next one gets a new one. In `make test` each
+boundary is met by a server of either backing, one going on and one going back; `make test-long` plays all four.
 """
 
 from __future__ import annotations
@@ -68,19 +69,20 @@ def rollback_and_check(cellmove, traveller, before, disk):
     check_home(traveller, before, disk)
 
 
-@pytest.fixture(
-    params=[pytest.param(backing, marks=pytest.mark.xdist_group(backing)) for backing in ("image", "volume")]
-)
-def traveller(request, travellers):
-    """A server at rest with this backing; all cases of a backing run after each other."""
-    return travellers(request.param)
+def all_cases():
+    """Boundary, way and backing. All cases of a backing run after each other, since they share its server."""
+    for number, boundary in enumerate(BOUNDARIES):
+        for way in ("rollback", "resume"):
+            for backing in ("image", "volume"):
+                one_of_half = ((way == "resume") == (backing == "image")) == (number % 2 == 0)
+                marks = [pytest.mark.xdist_group(backing), *([] if one_of_half else [pytest.mark.long])]
+                yield pytest.param(boundary, way, backing, marks=marks)
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("way", ["rollback", "resume"])
-@pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_killed_at(cellmove, killed, traveller, boundary, way):
-    step = boundary.partition(":")[0]
+@pytest.mark.parametrize(("boundary", "way", "backing"), list(all_cases()))
+def test_killed_at(cellmove, killed, travellers, boundary, way, backing):
+    step, traveller = boundary.partition(":")[0], travellers(backing)
     before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
     if step in ("confirm", "revert"):
         cellmove(*traveller.move_command())

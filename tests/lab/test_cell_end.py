@@ -1,0 +1,128 @@
+"""A cell that nobody needs any more: what `drain-cell` says in the end is typed, and a real nova takes the cell away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab import cloud, layout
+from lab.rows import connect_database, rows
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+CELL, LIKE = "cell3", "cell2"
+HOST, LIKE_HOST = "c3-host1", "c2-host1"
+GONE_HOST = "c3-host2"
+"""A host that is mapped to the cell and has no service any more."""
+
+
+def copy_row(connection: Any, table: str, like: str, where: str, **changes: str) -> None:
+    """One row more, like another one but for its id and these columns."""
+    columns = [each["Field"] for each in rows(connection, f"SHOW COLUMNS FROM {like}") if each["Field"] != "id"]
+    names = ", ".join(f"`{name}`" for name in columns)
+    values = ", ".join("%s" if name in changes else f"`{name}`" for name in columns)
+    given = [changes[name] for name in columns if name in changes]
+    rows(connection, f"INSERT INTO {table} ({names}) SELECT {values} FROM {like} WHERE {where} LIMIT 1", *given)  # noqa: S608
+
+
+def make_cell(connection: Any) -> None:
+    """A cell with nova's schema, a host whose nova-compute is stopped, and a host without a service; no servers."""
+    rows(connection, "CREATE DATABASE nova_cell3")
+    for (table,) in (each.values() for each in rows(connection, "SHOW TABLES FROM nova_cell2")):
+        rows(connection, f"CREATE TABLE nova_cell3.`{table}` LIKE nova_cell2.`{table}`")
+    rows(connection, "INSERT INTO nova_cell3.alembic_version SELECT * FROM nova_cell2.alembic_version")
+    service = f"host = '{LIKE_HOST}' AND `binary` = 'nova-compute' AND deleted = 0"
+    copy_row(connection, "nova_cell3.services", "nova_cell2.services", service, host=HOST, uuid=str(uuid.uuid4()))
+    copy_row(
+        connection, "nova_cell3.compute_nodes", "nova_cell2.compute_nodes", f"host = '{LIKE_HOST}' AND deleted = 0",
+        host=HOST, hypervisor_hostname=HOST, uuid=str(uuid.uuid4()),
+    )  # fmt: skip
+    (mapping,) = rows(connection, "SELECT database_connection FROM nova_api.cell_mappings WHERE name = %s", LIKE)
+    database = mapping["database_connection"].replace("nova_cell2", "nova_cell3")
+    copy_row(
+        connection, "nova_api.cell_mappings", "nova_api.cell_mappings", f"name = '{LIKE}'",
+        name=CELL, uuid=str(uuid.uuid4()), database_connection=database,
+    )  # fmt: skip
+    for host in (HOST, GONE_HOST):
+        rows(
+            connection,
+            "INSERT INTO nova_api.host_mappings (created_at, cell_id, host) "
+            "SELECT UTC_TIMESTAMP(), id, %s FROM nova_api.cell_mappings WHERE name = %s",
+            host,
+            CELL,
+        )
+
+
+def restart_api() -> None:
+    """nova-api knows the cells that there were when it started."""
+    cloud.stop_daemon("nova-api", signal.SIGTERM)
+    cloud.start_daemon("nova-api")
+
+
+@pytest.fixture
+def third_cell(lab_environment: dict[str, str]) -> Iterator[Any]:
+    """The cell, and a connection to all databases; afterwards there is no trace of it, whatever came out."""
+    connection = connect_database()
+    try:
+        make_cell(connection)
+        restart_api()
+        yield connection
+    finally:
+        rows(
+            connection,
+            "DELETE FROM nova_api.host_mappings WHERE cell_id IN "
+            "(SELECT id FROM nova_api.cell_mappings WHERE name = %s)",
+            CELL,
+        )
+        rows(connection, "DELETE FROM nova_api.cell_mappings WHERE name = %s", CELL)
+        rows(connection, "DROP DATABASE nova_cell3")
+        connection.close()
+        restart_api()
+        cloud.wait_for_all()
+
+
+def type_it(command: str) -> None:
+    """As an operator of this cloud would."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "systemctl":
+        restart_api()
+        return
+    place = layout.load()
+    if words[0] == "nova-manage":
+        words[1:1] = ["--config-file", str(place.home / "etc" / "nova" / "nova.conf")]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{place.venv / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    # nova-manage's archive says with 1 that it has archived something.
+    assert done.returncode == 0 or (done.returncode == 1 and "archive_deleted_rows" in words), done.stdout + done.stderr
+
+
+def test_what_is_said_in_the_end_takes_the_cell_away(cellmove, third_cell):
+    server = cloud.boot("stays", host=LIKE_HOST)
+    try:
+        told = cellmove("drain-cell", CELL, "--to", LIKE, "--no-cordon", "-f", "json").stdout.splitlines()
+        ending = json.loads(told[-1])["ending"]
+        assert ending["hindrances"] == ending["leftovers"] == []
+        kinds = [" ".join(command.split()[:3]) for command in ending["commands"]]
+        assert kinds == [
+            "nova-manage db archive_deleted_rows", "openstack compute service", "nova-manage cell_v2 delete_host",
+            "nova-manage cell_v2 delete_cell", "systemctl restart nova-scheduler",
+        ]  # fmt: skip
+        for command in ending["commands"]:
+            type_it(command)
+
+        assert rows(third_cell, "SELECT id FROM nova_api.cell_mappings WHERE name = %s", CELL) == []
+        assert rows(third_cell, "SELECT id FROM nova_api.host_mappings WHERE host LIKE 'c3-%%'") == []
+        assert f"no cell is called {CELL}" in cellmove("drain-cell", CELL, expect=2).stderr
+        assert cloud.show(server)["status"] == "ACTIVE"
+    finally:
+        cloud.delete(server)
