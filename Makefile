@@ -1,4 +1,4 @@
-# Everything a person or CI types. `make test` is all the tests there are; it starts the lab itself.
+# Everything a person or CI types. `make test` is what CI runs: all tests but the long ones; it starts the lab itself.
 
 # The distribution's own, where it is new enough and can make an environment: it is built with every optimisation, which one
 # of a version manager often is not; that is a quarter of the time that all the tests take.
@@ -60,7 +60,8 @@ lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'alone and not kvm and not long' --durations=5
 
 lab-test-long: $(STAMP)  ## Those tests against the lab that are one more of their kind
-	$(BIN)/pytest -q tests/lab -m 'long' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'long and not alone' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'long and alone' --durations=5
 
 lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
 	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm --durations=5

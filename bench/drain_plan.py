@@ -326,7 +326,7 @@ def main() -> int:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=process.environment)
             return json.loads(done.stdout.splitlines()[-1])
 
-        plain, listed = asked("--dry-run", "table"), asked("--dry-run", "json")
+        listed, plain = asked("--dry-run", "json"), asked("--dry-run", "table")
         found = asked("--measure", str(time.time()))
     print(
         f"{found['servers']} servers: {found['movable']} movable, {found['refused']} refused\n"

@@ -8,6 +8,7 @@ On a terminal rich draws; off a terminal there are plain lines without a single 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,12 @@ NEVER_CUT = frozenset({"move", "state", "next", "step", "action", "began", "took
 """What is typed, or is short anyway."""
 
 
+class Command(str):
+    """What is to be typed: it stands in one line however narrow the terminal, so that it can be copied."""
+
+    __slots__ = ()
+
+
 class Page:
     """Collects what is drawn for a person and gives it back as one text.
 
@@ -70,13 +77,27 @@ class Page:
             self._plain([(label, value) for label, value in rows])
             return
         from rich.table import Table
+        from rich.text import Text
 
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(min_width=7, no_wrap=True)
-        grid.add_column()
-        for label, value in rows:
-            grid.add_row(styled(label, WORD_STYLES.get(label.strip(), "dim")), styled(value, _style(value) or style))
-        self._console.print(grid)
+        width = max(7, *(len(label) for label, _value in rows))
+        for is_command, group in itertools.groupby(rows, lambda row: isinstance(row[1], Command)):
+            pairs = [
+                (
+                    styled(label.ljust(width), WORD_STYLES.get(label.strip(), "dim")),
+                    styled(value, _style(value) or style),
+                )
+                for label, value in group
+            ]
+            if is_command:
+                for label, command in pairs:
+                    self._console.print(Text.assemble(label, "  ", command), soft_wrap=True)
+                continue
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_column(no_wrap=True)
+            grid.add_column()
+            for pair in pairs:
+                grid.add_row(*pair)
+            self._console.print(grid)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; the words that mean something have their colour on a terminal."""
@@ -360,7 +381,7 @@ def _host_words(host: Mapping[str, Any]) -> str:
 
 
 def _next_fields(document: Document) -> list[tuple[str, str]]:
-    return [("next" if not position else "or", command) for position, command in enumerate(document["next"])]
+    return [("next" if not position else "or", Command(command)) for position, command in enumerate(document["next"])]
 
 
 def _place(place: Mapping[str, str]) -> str:

@@ -162,7 +162,8 @@ def look_at(gateway: Gateway, cell: Cell) -> Ending:
     commands = [
         # Rows of deleted servers, and of those that left, are archived with their mappings; delete_cell insists on it.
         "nova-manage db archive_deleted_rows --all-cells --until-complete",
-        *(f"openstack compute service delete {each.id}  # {each.host}, once its nova-compute is stopped" for each in services),
+        # By UUID services are known from 2.53 on, and not every client asks for so new a version by itself.
+        *(f"openstack --os-compute-api-version 2.53 compute service delete {each.id}  # {each.host}, once its nova-compute is stopped" for each in services),
         *(f"nova-manage cell_v2 delete_host --cell_uuid {cell.uuid} --host {host}" for host in only_mapped),
         f"nova-manage cell_v2 delete_cell --cell_uuid {cell.uuid}",
         "systemctl restart nova-scheduler nova-conductor nova-api  # wherever they run: each keeps the list of cells",

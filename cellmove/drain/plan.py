@@ -176,7 +176,7 @@ SHOWN = 40
 
 def draw(page: Any, found: Mapping[str, Any]) -> None:
     """A plan as a person sees it."""
-    from cellmove.console import duration
+    from cellmove.console import Command, duration
 
     totals, estimate = found["totals"], found["estimate"]
     rows = [
@@ -197,7 +197,7 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
     _draw_servers(page, found["servers"])
     if found["next"]:
         page.gap()
-        page.fields([("next", found["next"])])
+        page.fields([("next", Command(found["next"]))])
 
 
 def _draw_servers(page: Any, servers: Sequence[Mapping[str, Any]]) -> None:

@@ -7,10 +7,11 @@ stands in the queue and in the journal: one that is killed leaves nothing that t
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,20 @@ TAKEN = {
     Stage.MOVING: Kind.SERVER_TAKEN_UP, Stage.SOAKING: Kind.SERVER_CONFIRMING, Stage.CONFIRMING: Kind.SERVER_TAKEN_UP,
 }  # fmt: skip
 """What it means that a server was taken that stood there; all others are begun."""
+
+
+HEAPS = 2
+M_ARENA_MAX = -8  # malloc.h
+
+
+def _share_heaps() -> None:
+    """Let all threads take their memory from few heaps, whatever the number of processors.
+
+    glibc gives each new thread another of up to eight a processor, and what is free in one is of no use to the others:
+    a run with 32 servers at a time held twice as much as it needed. Other C libraries have no such heaps.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,7 @@ class Shift:
         :returns: why nothing was begun any more although servers wait; empty when none wait
         :raises Interrupted: a signal came
         """
+        _share_heaps()
         self.session.gateway.choosing = self.door.choosing
         futures: dict[concurrent.futures.Future[None], str] = {}
         with (

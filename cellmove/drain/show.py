@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
-from cellmove.console import clean, console, duration, is_terminal, styled, write
+from cellmove.console import Command, clean, console, duration, is_terminal, styled, write
 from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage
@@ -404,7 +404,10 @@ def _ending(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not found["commands"]:
         leftovers = [("leftover", f"{text}  (cellmove audit --repair)") for text in found["leftovers"]]
         return [*leftovers, *(("not yet", text) for text in found["hindrances"])]
-    return [("then", "the cell can be deleted; type, in this order:"), *(("", text) for text in found["commands"])]
+    return [
+        ("then", "the cell can be deleted; type, in this order:"),
+        *(("", Command(text)) for text in found["commands"]),
+    ]
 
 
 def draw_status(page: Any, found: Mapping[str, Any]) -> None:
@@ -416,7 +419,7 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
             ("state", said(found["state"]) + (f", asked to {found['control']}" if found["control"] else "")),
             ("runs", ", ".join(found["runs"]) or "none at work"),
             ("servers", _listed(found["counts"])),
-            *((("next", found["next"]),) if found["next"] else ()),
+            *((("next", Command(found["next"])),) if found["next"] else ()),
         ]
     )
     for key, headers in (("under_way", "elapsed"), ("soaking", "due in")):

@@ -215,7 +215,8 @@ def test_members_of_a_group_stay_apart_across_cells(cellmove, boot, group):
     ("backing", "way"),
     [
         pytest.param("volume", "confirm", marks=volume_backed), pytest.param("image", "revert", marks=image_backed),
-        pytest.param("image", "confirm", marks=image_backed), pytest.param("volume", "revert", marks=volume_backed),
+        pytest.param("image", "confirm", marks=(image_backed, pytest.mark.long)),
+        pytest.param("volume", "revert", marks=(volume_backed, pytest.mark.long)),
     ],
 )  # fmt: skip
 def test_a_stopped_server_stays_stopped(cellmove, travellers, backing, way):

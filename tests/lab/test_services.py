@@ -128,7 +128,13 @@ def test_resume_after_a_compute_died_in_a_call(cellmove, started, travellers, na
 
 
 # Behind the point of no return of a confirm or a revert `rollback` and `resume` do the same, or it is refused.
-@pytest.mark.parametrize("name", ["claim", "stop-source", "start-target", "start-source"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("claim", marks=pytest.mark.long), "stop-source", "start-target",
+        pytest.param("start-source", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_rollback_after_a_compute_died_in_a_call(cellmove, started, travellers, name):
     call, traveller = CALLS[name], travellers("volume")
     before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)

@@ -6,7 +6,6 @@ seconds of reading libraries. From the fork on they are `cellmove` and nothing e
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Any
 from cellmove.move import Move
 from cellmove.sandbox.process import start
 from cellmove.sandbox.store import Cloud
+from tests.sandbox.folders import own_folder
 from tests.sandbox.hosts import Pieces, copy_files, make_ssh, put_files_back
 from tests.sandbox.judge import Scene
 from tests.sandbox.picture import picture
 from tests.sandbox.place import FORKS, run_command
-from tests.sandbox.rig import Outcome, Taps, copy_databases, newest_move, put_databases_back, shared_memory
+from tests.sandbox.rig import Outcome, Taps, copy_databases, newest_move, put_databases_back
 from tests.sandbox.stage import BEFORE
 
 Saved = tuple[dict[str, Any], dict[str, bytes], bytes, dict[str, Pieces]]
@@ -38,7 +38,7 @@ class ProcessRig:
     """The cloud as a process, and a command a process: what :class:`tests.sandbox.rig.Rig` is in one."""
 
     def __init__(self, *, disks: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cellmove-processes-", dir=shared_memory()))
+        self.folder = own_folder("cellmove-processes-")
         self.process = start(self.folder / "cloud", disks=disks)
         self.environment = self.process.environment | {"CELLMOVE_JOURNAL": str(self.folder / "journal.db")}
         self.shelf = self.folder / "cloud" / "disks" if disks else None

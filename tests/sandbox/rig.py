@@ -13,7 +13,6 @@ import json
 import pickle
 import shlex
 import sqlite3
-import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,6 +40,7 @@ from cellmove.sandbox import buses, disks, rest, seed
 from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Cloud, Refusal, files
 from tests.sandbox import wires
+from tests.sandbox.folders import own_folder
 from tests.sandbox.hosts import Pieces, copy_files, make_ssh, put_files_back
 
 
@@ -136,12 +136,6 @@ class Taps:
     unannounced: list[str] = field(default_factory=list)
 
 
-def shared_memory() -> Path | None:
-    """Where files are quicker than on a disk, if there is such a place."""
-    place = Path("/dev/shm")  # noqa: S108 - only ever a folder of our own in it
-    return place if place.is_dir() else None
-
-
 def copy_databases(paths: Iterable[Path]) -> dict[str, bytes]:
     """SQLite databases by the names of their files, whoever has them open."""
     databases = {}
@@ -178,7 +172,7 @@ class Rig:
     """The cloud, and cellmove beside it."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cellmove-rig-", dir=shared_memory()))
+        self.folder = own_folder("cellmove-rig-")
         self.seconds = 0.0
         self.ids = 0
         self.beaten = -100.0

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from cellmove.sandbox.process import Process, start
 from lab import oracle
+from tests.sandbox.folders import shared_memory
 from tests.sandbox.judge import history_of
 from tests.sandbox.picture import picture
 from tests.sandbox.place import FORKS, run_command
-from tests.sandbox.rig import shared_memory
 
 SERVERS, RATE, PARALLEL = 100, 0.02, 8
 MANY_SEEDS = 10

@@ -15,8 +15,8 @@ from cellmove.journal import open_journal
 from cellmove.move import State
 from cellmove.sandbox.process import start
 from tests.sandbox.drains import Drained, err, most_at_once, most_in_calls, until_called, wait_until
+from tests.sandbox.folders import shared_memory
 from tests.sandbox.hosts import make_ssh
-from tests.sandbox.rig import shared_memory
 from tests.sandbox.streaming import SOURCE, TARGET, Streaming
 from tests.sandbox.test_drain_stops import clock
 

@@ -32,7 +32,7 @@ def deletions(cell: Drained, *hosts: str) -> list[str]:
         row["host"]: row for row in cell.process.cloud().rows("cell1", "services", binary="nova-compute", deleted=0)
     }
     return [
-        f"openstack compute service delete {rows[host]['uuid']}  # {host}, once its nova-compute is stopped"
+        f"openstack --os-compute-api-version 2.53 compute service delete {rows[host]['uuid']}  # {host}, once its nova-compute is stopped"
         for host in hosts
     ]
 

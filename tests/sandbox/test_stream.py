@@ -16,8 +16,8 @@ from cellmove import mark
 from cellmove.hosts import disk_link
 from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process, start
+from tests.sandbox.folders import shared_memory
 from tests.sandbox.hosts import Ssh, make_ssh
-from tests.sandbox.rig import shared_memory
 from tests.sandbox.streamed import flip
 from tests.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming
 from tests.sandbox.test_runs import begin, wait_for

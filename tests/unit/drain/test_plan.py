@@ -41,6 +41,15 @@ def test_the_command_that_moves_them_comes_last() -> None:
     assert shown(ONE).splitlines()[-1] == "next  cellmove drain-cell cell1"
 
 
+def test_a_command_is_never_broken_however_narrow_the_terminal() -> None:
+    command = "cellmove drain-cell cell1 --to cell2 --parallel 4 --window 22:00-06:00 --include name='web-*'"
+    found = plan.make(Census("cell1", (ONE,), 1), Wish(), [ROOM], [])
+    page = Page(40)
+    plan.draw(page, plan.document(found, command))
+    (line,) = [line for line in page.text.splitlines() if "cellmove" in line]
+    assert line.endswith(command) or line.replace("\x1b[0m", "").endswith(command)
+
+
 def test_where_nothing_can_be_moved_nothing_is_said_about_how() -> None:
     text = shown(replace(ONE, **LOCKED))
     assert not any(word in text for word in ("takes", "fits", "next"))
