@@ -79,7 +79,7 @@ class Page:
         from rich.table import Table
         from rich.text import Text
 
-        width = max(7, *(len(label) for label, _value in rows))
+        width = max([7, *(len(label) for label, _value in rows)])
         for is_command, group in itertools.groupby(rows, lambda row: isinstance(row[1], Command)):
             pairs = [
                 (
@@ -256,7 +256,7 @@ def _draw_checks(page: Page, checks: Sequence[Document]) -> None:
         found = [check for check in checks if check["level"] == level]
         for check in found:
             rows = [(f"  {level}", f"{check['text']} [{check['code']}]")]
-            page.fields(rows + ([("", f"do: {check['remedy']}")] if check["remedy"] else []))
+            page.fields(rows + ([("", Command(f"do: {check['remedy']}"))] if check["remedy"] else []))
 
 
 def draw_audit(page: Page, document: Document) -> None:
@@ -271,7 +271,7 @@ def draw_audit(page: Page, document: Document) -> None:
         elif each["safe"]:
             rows.append(("  repair" if document["repair"] == "no" else "  would", each["mend"]))
         else:
-            rows.append(("  do", each["mend"]))
+            rows.append(("  do", Command(each["mend"])))
         page.fields(rows)
         page.gap()
     owned: dict[tuple[str, str], list[str]] = {}

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.console import duration
+from cellmove.console import Command, duration
 from cellmove.drain import figures
 from cellmove.drain.item import Bar, Stage, Story, Tale
 from cellmove.move import SCHEMA_VERSION, Entry, Phase, State, Step
@@ -239,7 +239,7 @@ def draw_servers(page: Page, found: Iterable[tuple[str, str, str, str, str]], li
         page.gap()
         rows = [(stage, f"{', '.join(names[:SHOWN_NAMES])}{more}{where}")]
         rows += [("  why", reason)] if reason else []
-        page.fields(rows + ([("  next", command)] if command else []))
+        page.fields(rows + ([("  next", Command(command))] if command else []))
     return sum(len(servers) for _key, servers in groups[limit or len(groups) :])
 
 
