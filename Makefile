@@ -50,7 +50,7 @@ proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in
 mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing
 	$(BIN)/python -m tests.sandbox.mutations
 
-test-long: mutants lab-up lab-test-long  ## The long tests and proofs: killed twice, thousands of seeds, every lost journal (hours)
+test-long: mutants lab-kvm-up lab-test-long  ## The long tests and proofs: killed twice, thousands of seeds, every lost journal (hours)
 	$(BIN)/python -m tests.sandbox.proof --long
 	$(BIN)/python -m tests.sandbox.lost
 	$(BIN)/python -m tests.sandbox.storm --long
@@ -59,12 +59,13 @@ lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm and not long' -n 2 --dist loadgroup --durations=5
 	$(BIN)/pytest -q tests/lab -m 'alone and not kvm and not long' --durations=5
 
-lab-test-long: $(STAMP)  ## Those tests against the lab that are one more of their kind
-	$(BIN)/pytest -q tests/lab -m 'long and not alone' -n 2 --dist loadgroup --durations=5
-	$(BIN)/pytest -q tests/lab -m 'long and alone' --durations=5
+lab-test-long: $(STAMP)  ## Those tests against the lab, started with KVM=1, that are one more of their kind
+	$(BIN)/pytest -q tests/lab -m 'long and not alone and not kvm' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'long and alone and not kvm' --durations=5
+	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm -m long
 
 lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
-	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm --durations=5
+	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm -m 'not long' --durations=5
 
 bench: $(STAMP)  ## What it costs to start
 	$(BIN)/python bench/start_time.py

@@ -215,7 +215,7 @@ def flip(path: Path, at: int, by: int = 1) -> None:
         os.fsync(file.fileno())
 
 
-@pytest.mark.parametrize("where", ["target", "source"])
+@pytest.mark.parametrize("where", ["target", pytest.param("source", marks=pytest.mark.long)])
 def test_a_disk_that_is_touched_before_the_start(boot_guest, cellmove, where):
     """A byte flipped at rest at the target; somebody writes to the source's disk: the guest is not started on either."""
     server = boot_guest(flavor="kvm.tiny", fill=4, dirty=64)
