@@ -51,7 +51,9 @@ def _share_compiled_statements() -> None:
     def create_engine(url: Any, **options: Any) -> Any:
         engine = create(url, **options)
         if str(url).endswith("journal.db"):
-            engine._compiled_cache = shared.setdefault("journal", engine._compiled_cache)
+            first = shared.setdefault("journal", engine)
+            # What is compiled is kept by the dialect that it was compiled for.
+            engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache
         return engine
 
     sqlalchemy.create_engine = create_engine
