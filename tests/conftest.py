@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.scenarios.place import Agrees, Album
@@ -10,6 +12,12 @@ from tests.scenarios.place import Agrees, Album
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How pictures get into tests/scenarios/pictures."""
     parser.addoption("--record", action="store_true", help="write down what the lab shows, for the sandbox to be like")
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and cellmove heeds that; here it is to hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Any
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer, make_server
 
 import bottle  # type: ignore[import-untyped]
+from sqlalchemy.exc import SQLAlchemyError
 
 from cellmove.sandbox import buses, disks, rest, seed, storm
 from cellmove.sandbox.store import HOSTS, Cloud, Refusal, cell_of, files, make_databases
@@ -185,7 +186,8 @@ def main() -> None:
                 time.sleep(1.0)
                 if chosen.with_parent and os.getppid() != parent:
                     os._exit(0)
-            with cloud.lock:
+            # Databases can be locked for long, or gone with their folder; there is a next time.
+            with contextlib.suppress(SQLAlchemyError), cloud.lock:
                 seed.heartbeat(cloud)
 
     threading.Thread(target=beat, daemon=True).start()

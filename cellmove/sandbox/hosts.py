@@ -6,11 +6,16 @@ from cellmove.sandbox import compute
 from cellmove.sandbox.store import Cloud, Refusal, cell_of
 
 
+def unasked(cloud: Cloud, host: str, server: str) -> compute.Call:
+    """What a host does with a server of itself, as if it were a call that nobody sent."""
+    return compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
+
+
 def start_host(cloud: Cloud, host: str) -> None:
     """What nova-compute does with its servers when it starts (_init_instance); the guests ran on meanwhile."""
     cell = cell_of(host)
     for row in cloud.rows(cell, "instances", host=host, deleted=0):
-        call = compute.Call(cloud, host, "", "", {"uuid": row["uuid"]}, {}, {})
+        call = unasked(cloud, host, row["uuid"])
         if row["task_state"] == "resize_prep" and row["vm_state"] != "error":
             call.save({"task_state": None})
         if row["task_state"] == "resize_migrating":
@@ -38,7 +43,7 @@ def audit(cloud: Cloud, host: str) -> None:
 
 def hard_reboot(cloud: Cloud, host: str, server: str) -> None:
     """Build the guest anew from what the database says; it fails where its volumes or ports are not here."""
-    call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
+    call = unasked(cloud, host, server)
     attached = cloud.world.attachments
     try:
         call.fail_if_asked("hard_reboot")
@@ -54,7 +59,7 @@ def hard_reboot(cloud: Cloud, host: str, server: str) -> None:
 
 def stop(cloud: Cloud, host: str, server: str) -> None:
     """Power a guest off."""
-    call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
+    call = unasked(cloud, host, server)
     if server in cloud.world.guests[host]:
         compute.stop_guest(call, cloud.world.guests[host][server])
     call.save({"task_state": None, "vm_state": "stopped", "power_state": compute.SHUT_DOWN})

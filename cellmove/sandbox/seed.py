@@ -129,8 +129,7 @@ def boot(
     services.put_allocations(cloud, {server: held | {"project_id": PROJECT, "user_id": USER}})
     if not volume_backed:
         disks.boot(cloud, host, server, IMAGE, ephemeral=bool(data["ephemeral_gb"]))
-    call = compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
-    compute.start_guest(call, running=True)
+    compute.start_guest(hosts.unasked(cloud, host, server), running=True)
     cloud.world.usage[host][server] = 1
     if not active:
         stop(cloud, server)

@@ -180,6 +180,7 @@ class Rig:
         self.beaten = -100.0
         self.taps = Taps()
         self.working: list[tuple[Call, Work]] = []
+        self.reader: sqlite3.Connection | None = None
         self.without_intent = ""
         self.cloud = Cloud(files(self.folder), lambda: self._utc().replace(tzinfo=None, microsecond=0))
         self.instances = disks.Instances(self.folder / "disks", alike=True)
@@ -248,6 +249,7 @@ class Rig:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put everything back."""
+        self._stop_reading()
         self.taps, self.working, self.hold, self.said = Taps(), [], None, []
         self.cloud.world = pickle.loads(snapshot.world)  # noqa: S301 - our own
         self.seconds, self.ids, self.beaten = snapshot.seconds, snapshot.ids, snapshot.seconds
@@ -290,6 +292,7 @@ class Rig:
                 self.settings, journal, self.gateway, self.clock, self.said.append, lambda: 0, self.folder / "locks"
             )
         finally:
+            self._stop_reading()
             journal.engine.dispose()
 
     def _tap_journal(self, journal: Any, name: str, before: str, after: str) -> None:
@@ -383,10 +386,17 @@ class Rig:
     def _effect(self, text: str) -> None:
         """Something is about to be changed; the journal has to know of it already."""
         self.taps.effects += 1
-        with contextlib.closing(sqlite3.connect(self.folder / "journal.db")) as journal:
-            known = journal.execute("SELECT count(*) FROM entries WHERE phase IN ('intent', 'undoing', 'failed')")
-            if not known.fetchone()[0]:
-                self.taps.unannounced.append(text)
+        if self.reader is None:
+            self.reader = sqlite3.connect(self.folder / "journal.db", check_same_thread=False)
+        known = self.reader.execute("SELECT count(*) FROM entries WHERE phase IN ('intent', 'undoing', 'failed')")
+        if not known.fetchone()[0]:
+            self.taps.unannounced.append(text)
+
+    def _stop_reading(self) -> None:
+        """The last one who closes the journal leaves all of it in one file."""
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
 
     def _tap_database(self, engine: Any) -> None:
         ends: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
