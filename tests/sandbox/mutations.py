@@ -98,6 +98,10 @@ def leave_out(stage: Stage, step: str, action: str, part: str) -> None:
     steps.ACTIONS = mutated
 
 
+OF_THE_MUTANT = ("AssertionError: never came", "AttributeError", "TypeError")
+"""What says that a case could not be played, or that the mutant is no cellmove: nobody has noticed anything."""
+
+
 def try_one(mutant: str) -> tuple[str, str, int]:
     """Run cases until one fails: which, and how many that took."""
     step, action, part = mutant.split(":")
@@ -109,7 +113,7 @@ def try_one(mutant: str) -> tuple[str, str, int]:
         tried.add(name)
         number += 1
         problems, _story = cases.run(stage, name)
-        if problems and not problems[0].startswith("AssertionError: never came"):
+        if problems and not problems[0].startswith(OF_THE_MUTANT):
             return mutant, f"{name}: {problems[0]}", number
     return mutant, "", number
 

@@ -315,10 +315,8 @@ class Rig:
             move_id, step, action, intent = arguments
             return Entry(move_id, 0, step, action, Phase.INTENT, intent, {}, "", self.clock.text(), "")
         entry, result = arguments
-        type(journal).done(
-            journal, type(journal).intend(journal, entry.move_id, entry.step, entry.action, entry.intent), result
-        )
-        return None
+        late = type(journal).intend(journal, entry.move_id, entry.step, entry.action, entry.intent)
+        return type(journal).done(journal, late, result)
 
     def run(self, *command: str) -> Outcome:
         """Type a command: one of the verbs, and a move or server."""

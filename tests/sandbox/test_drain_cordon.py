@@ -157,7 +157,8 @@ def test_abort_from_another_terminal_while_a_run_works(cell: Drained) -> None:
     cell.pace(0.15)
     run = cell.begin()
     wait_until(
-        lambda: (cell.folder / "journal.db").exists() and cell.status(None)["under_way"], "something is under way"
+        lambda: (cell.folder / "journal.db").exists() and cell.journal.drains() and cell.status(None)["under_way"],
+        "something is under way",
     )
     said = cell.cellmove("drain", "abort", "cell1", "-f", "json").json
     assert (said["control"], said["state"]) == ("abort", "draining"), "the run at work opens the cell"
