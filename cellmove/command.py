@@ -84,6 +84,7 @@ class Signals:
     def __init__(self) -> None:
         self.number = 0
         self.busy = False
+        self.again = "cellmove list"
         self.announce: Callable[[str], None] = lambda _text: None
 
     def __call__(self) -> int:
@@ -92,18 +93,21 @@ class Signals:
     def receive(self, number: int, _frame: FrameType | None) -> None:
         """Handle one signal."""
         if self.number:
-            leave_now(128 + number)
+            leave_now(128 + number, self.again)
         self.number = number
         if not self.busy:
             raise Left(number)
         self.announce("finishing the action in hand; once more to leave now")
 
 
-def leave_now(code: int) -> NoReturn:
-    """End the process at once: no cleaning up that could take time. The journal is right anyway."""
+def leave_now(code: int, again: str) -> NoReturn:
+    """End the process at once: no cleaning up that could take time. The journal is right anyway.
+
+    :param again: what to type then
+    """
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # a spinner has hidden the cursor
-    os.write(2, b"left at once; the journal knows where\nnext: cellmove list\n")
+    os.write(2, f"left at once; the journal knows where\nnext: {again}\n".encode())
     os._exit(code)
 
 
@@ -218,11 +222,21 @@ def _answer_error(options: Options, error: CellmoveError, exit_code: int) -> Non
 
 
 def answer(options: Options, document: Document, draw: Callable[[Any, Document], None]) -> None:
-    """Write the command's one result."""
-    from cellmove.console import render
+    """Write the command's one result.
+
+    :raises Stopped: there is no room for it where stdout goes
+    """
+    from cellmove.console import render, silence
 
     options.answered = True
-    render(document, options.form, sys.stdout, draw)
+    try:
+        render(document, options.form, sys.stdout, draw)
+    except OSError as error:
+        silence(sys.stdout)
+        raise Stopped(
+            f"the result cannot be written to stdout: {error.strerror}",
+            state="all that the command was to do is done", next_command="cellmove list",
+        ) from None  # fmt: skip
 
 
 @dataclass(frozen=True)

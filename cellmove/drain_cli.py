@@ -41,9 +41,8 @@ HEADINGS = {
 """What stands above groups of options in the help."""
 
 
-def _number(name: str, what: str, default: int | None = 0) -> Callable[[Any], Any]:
-    lowest = click.IntRange(1 if default else 0)
-    return click.option(name, type=lowest, default=default, metavar="N", help=what)
+def _number(name: str, what: str, default: int | None = None, lowest: int = 1) -> Callable[[Any], Any]:
+    return click.option(name, type=click.IntRange(lowest), default=default, metavar="N", help=what)
 
 
 def wish_options(function: Any) -> Any:
@@ -69,7 +68,7 @@ def wish_options(function: Any) -> Any:
         _number("--max-hosts", "Try at most N of the hosts that the scheduler offers for a server. Default: all of them."),
         _number("--parallel", "Servers under way in this run. Default: 1.", 1),
         _number("--ahead", "Prepare up to N servers more than that: their streamed disks are copied while their guests run, and they wait "
-                "until one of --parallel is through. Default: 0."),
+                "until one of --parallel is through. Default: 0.", 0, 0),
         *transfer_options,
         _number("--per-source-host", "At most N from one host, over all runs that empty this cell. Default: no limit."),
         _number("--per-target-host", "At most N to one host, over all runs that empty this cell. Default: no limit."),
@@ -78,7 +77,7 @@ def wish_options(function: Any) -> Any:
         click.option("--days", default="", metavar="DAYS",
                      help="Only on these days: mon-fri, or sat,sun. A night belongs to the day on which it begins."),
         click.option("--until", default="", metavar="HH:MM", help="Not after the next HH:MM."),
-        _number("--max-failures", "Not after N servers have failed in this run; 0: however many fail. Default: 1.", None),
+        _number("--max-failures", "Not after N servers have failed in this run; 0: however many fail. Default: 1.", None, 0),
         click.option("--pause-file", default="", metavar="FILE", help="Not while FILE is there."),
         probe_option,
         click.option("--confirm", default="verified", show_default=True, metavar="never|verified|after:DURATION",
@@ -104,18 +103,21 @@ def _wish(given: dict[str, Any]) -> Wish:
         if name not in LOSSES:
             raise click.UsageError(f"--accept-loss: there is no {name!r}; there are: {', '.join(LOSSES)}")
     word, after = wish.parse_confirm(given["confirm"])
+    if word == "never" and given["soak"]:
+        raise click.UsageError("--soak waits for a confirm, and --confirm never has none")
+    limits = {
+        name: given[name] or 0 for name in ("limit", "per_source_host", "per_target_host", "per_project", "max_hosts")
+    }
     return wish.Wish(
         to=given["to"], parallel=given["parallel"], ahead=given["ahead"], transfer=given["transfer"],
-        bwlimit=given["bwlimit"], per_source_host=given["per_source_host"],
-        per_target_host=given["per_target_host"], per_project=given["per_project"], order=given["order"],
+        bwlimit=given["bwlimit"], order=given["order"],
         include=tuple(wish.parse_filter(text, "--include") for text in given["include"]),
         exclude=tuple(wish.parse_filter(text, "--exclude") for text in given["exclude"]),
-        limit=given["limit"], flavor_map=wish.parse_flavor_map(given["flavor_map"]), confirm=word, confirm_after=after,
+        flavor_map=wish.parse_flavor_map(given["flavor_map"]), confirm=word, confirm_after=after,
         soak=wish.parse_seconds(given["soak"], "--soak") if given["soak"] else 0.0, on_unverified=given["on_unverified"],
         probes=given["probes"], max_failures=1 if given["max_failures"] is None else given["max_failures"],
         until=given["until"], window=given["window"], days=given["days"], min_free=given["min_free"],
-        pause_file=given["pause_file"], force_locked=given["force_locked"], accept_loss=losses,
-        max_hosts=given["max_hosts"],
+        pause_file=given["pause_file"], force_locked=given["force_locked"], accept_loss=losses, **limits,
     )  # fmt: skip
 
 
@@ -183,6 +185,8 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
         with _drawn(options) as (run, show):
             from cellmove.drain import drains
 
+            if isinstance(run.session.interrupted, Signals):
+                run.session.interrupted.again = command
             ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
     if not ended.is_new and not sys.stdout.isatty():
         return  # cron has nothing to mail; a person is told how to delete the cell
@@ -282,9 +286,9 @@ def status(options: Options, cell: str | None) -> None:
       cellmove drain status cell1 -f json
     """
     with running(options, activity="") as run:
-        from cellmove.drain import drains
+        from cellmove.drain import drains, standing
 
-        found = drains.status(run.session, drains.find(run.session, cell))
+        found = standing.status(run.session, drains.find(run.session, cell))
     from cellmove.drain.show import draw_status
 
     answer(options, found, draw_status)
@@ -292,11 +296,11 @@ def status(options: Options, cell: str | None) -> None:
 
 def _control(options: Options, cell: str | None, verb: str) -> None:
     with running(options, activity="") as run:
-        from cellmove.drain import drains
+        from cellmove.drain import drains, standing
 
         record = drains.find(run.session, cell)
         {"pause": drains.pause, "resume": drains.go_on}[verb](run.session, record)
-        found = drains.status(run.session, record)
+        found = standing.status(run.session, record)
     from cellmove.drain.show import draw_status
 
     answer(options, found, draw_status)
@@ -355,11 +359,11 @@ def abort(options: Options, cell: str | None) -> None:
 
 def _abort(options: Options, cell: str | None) -> None:
     with running(options) as run:
-        from cellmove.drain import drains
+        from cellmove.drain import drains, standing
 
         record = drains.find(run.session, cell)
         record = drains.abort(run.session, record, drains.Show(lambda _happening: None, run.observe))
-        found = drains.status(run.session, record)
+        found = standing.status(run.session, record)
     from cellmove.drain.show import draw_status
 
     answer(options, found, draw_status)
@@ -384,10 +388,10 @@ def report(options: Options, cell: str | None, page: str | None) -> None:
       cellmove drain report cell1 --html drain.html
     """
     with running(options, activity="") as run:
-        from cellmove.drain import drains
+        from cellmove.drain import drains, standing
         from cellmove.drain import report as reports
 
-        story = drains.story(run.session, drains.find(run.session, cell))
+        story = standing.story(run.session, drains.find(run.session, cell))
         if page:
             try:
                 Path(page).write_text(reports.html(story), encoding="utf-8")

@@ -36,6 +36,11 @@ def ask(session: Session, question: str, again: str) -> None:
     policy.ask(session.settings.policy, session.consent, question, again)
 
 
+def require_somebody(session: Session, again: str) -> None:
+    """Refuse a run that has nothing to ask just now, and would be refused as soon as it had."""
+    policy.require_somebody(session.settings.policy, session.consent, again)
+
+
 def unwatched(session: Session, runs_to: State | None) -> tuple[Check, ...]:
     """The refusal of a run that nobody watches, to be shown together with all others.
 

@@ -158,6 +158,16 @@ def unattended(policy: Policy, consent: Consent) -> Broken | None:
     )
 
 
+def require_somebody(policy: Policy, consent: Consent, again: str) -> None:
+    """Refuse what nobody watches.
+
+    :raises Refused: nobody can be asked, and the switch is not on. Nothing was written
+    """
+    hindrance = unattended(policy, consent)
+    if hindrance is not None:
+        raise Refused(f"{hindrance.text}; {hindrance.remedy}", state="nothing was written", next_command=again)
+
+
 def ask(policy: Policy, consent: Consent, question: str, again: str) -> None:
     """Go on only with somebody's consent; every command that writes to the cloud calls this first.
 
@@ -167,9 +177,7 @@ def ask(policy: Policy, consent: Consent, question: str, again: str) -> None:
     """
     if policy.unattended or consent.given:
         return
-    hindrance = unattended(policy, consent)
-    if hindrance is not None:
-        raise Refused(f"{hindrance.text}; {hindrance.remedy}", state="nothing was written", next_command=again)
+    require_somebody(policy, consent, again)
     if not consent.yes and consent.prompt is not None:
         answer = consent.prompt(f"{question}\nGo on? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):

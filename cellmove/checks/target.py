@@ -23,7 +23,13 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
         return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
     if target.disabled and not picture.wanted_cell:
         enable = f"nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}"
-        return [("target-disabled", f"{cell} is disabled for scheduling", f"name it with --cell {cell}, or {enable}")]
+        return [
+            (
+                "target-disabled",
+                f"{cell} is disabled for scheduling",
+                f"name it (--cell {cell}; --to {cell} when a cell is drained), or {enable}",
+            )
+        ]
     found: list[tuple[str, str, str]] = []
     if not conductors_up(target.services):
         found.append((

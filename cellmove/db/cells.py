@@ -184,7 +184,7 @@ def find_cell(cells: Sequence[Cell], name_or_uuid: str) -> Cell:
     if found:
         raise Usage(f"several cells are called {name_or_uuid}; use the UUID: {_listed(found)}")
     choices = _listed(cells) if cells else "none (besides cell0)"
-    raise Usage(f"there is no cell {name_or_uuid}; the cells are: {choices}")
+    raise Usage(f"there is no cell {name_or_uuid or repr(name_or_uuid)}; the cells are: {choices}")
 
 
 def _listed(cells: Sequence[Cell]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +18,10 @@ from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
 from cellmove.drain.ending import Ended
 from cellmove.drain.happening import Happening, Kind, about
-from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
+from cellmove.drain.item import UNDER_WAY, Stage, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
-from cellmove.drain.wish import Wish, from_document, to_document
+from cellmove.drain.wish import Wish, to_document
 from cellmove.errors import CallError, Interrupted, JournalLost, Locked, Refused, Stopped, Unreachable, Usage
 from cellmove.events import Event, EventKind
 from cellmove.locks import server_lock
@@ -52,9 +52,20 @@ def look(session: Session, cell: str, wish: Wish) -> DrainPlan:
 
     :raises Unreachable: something cannot be looked at
     """
+    _probes_and_hours(session, wish)
     with sessions.before_anything_is_written():
         source = session.gateway.cell(cell)
         return _plan(session, source, wish)
+
+
+def _probes_and_hours(session: Session, wish: Wish) -> tuple[list[probe.Probe], window.Hours]:
+    """What was typed of them, understood.
+
+    :raises Usage: it cannot be
+    """
+    now = session.clock.utc_now().astimezone()
+    hours = window.parse(until=wish.until, window=wish.window, days=wish.days, now=now)
+    return [probe.parse(text) for text in wish.probes], hours
 
 
 def _plan(session: Session, source: Cell, wish: Wish) -> DrainPlan:
@@ -108,9 +119,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
     with sessions.before_anything_is_written():
         source = session.gateway.cell(cell)
         targets = _targets(session, source, wish)
-    probes = [probe.parse(text) for text in wish.probes]
-    now = session.clock.utc_now().astimezone()
-    hours = window.parse(until=wish.until, window=wish.window, days=wish.days, now=now)
+    probes, hours = _probes_and_hours(session, wish)
     with _only_run(session, source):
         record = _record(session, source)
         if record is not None and record.state is State.ROLLING_BACK:
@@ -122,10 +131,12 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
             plan = _plan(session, source, wish)
             session.gateway.reach([source, *targets])
         unfinished = _unfinished(session, record, plan) if record is not None else []
-        closed = window.why_closed(hours, now)
+        closed = window.why_closed(hours, session.clock.utc_now().astimezone())
         if not plan.items and not unfinished:
             ended = _nothing_left(session, source, record)
         elif closed and not unfinished:
+            if plan.movable:
+                permission.require_somebody(session, again)  # or a line in a crontab would be refused only at night
             ended = Ended(record, source.name, closed, tuple(_earlier(session, record, plan)), None)
         elif record is None and not plan.movable:
             ended = endings.looked_at(session, source, Ended(None, source.name, "", tuple(plans.tasks(plan)), None))
@@ -157,15 +168,17 @@ def _run(
     again: str,
 ) -> Ended:  # fmt: skip
     """Close the cell if that is not done yet, and work until nothing may be begun."""
-    queue = _queue(session, record)
+    queue = queue_of(session, record)
     queue.prepare(to_document(plan.wish) | {COMMAND: again})
     if not _is_shared(session):
         queue.bury()
     began = queue.beat(session.clock.utc_now().timestamp())
     try:
         alone, open_moves = not queue.others(began), _with_open_moves(session)
-        queue.sync(plans.tasks(plan), again=alone, ended=began, open_moves=open_moves)
+        gone = queue.sync(plans.tasks(plan), again=alone, ended=began, open_moves=open_moves)
         _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
+        for task in gone:
+            _tell(session, show, source, Kind.SERVER_GONE, **about(task), reason=task.reason)
         if record.state is State.CORDONING:
             record = closing.close(session, record, show.hear, again)
             if record.plan["closes_cell"]:
@@ -202,15 +215,25 @@ def _earlier(session: Session, record: Move | None, plan: DrainPlan) -> list[Tas
     """The servers of the cell as they were seen just now, and before them those that left it in earlier runs."""
     there = plans.tasks(plan)
     known = {task.server_id for task in there}
-    past = _queue(session, record).tasks(Stage.MOVED, Stage.GONE) if record is not None else []
+    past = queue_of(session, record).tasks(Stage.MOVED, Stage.GONE) if record is not None else []
     return [*(task for task in past if task.server_id not in known), *there]
 
 
 def _unfinished(session: Session, record: Move, plan: DrainPlan) -> list[Task]:
     """The servers with which something was begun that is not over: they come first, whatever the hour."""
     waiting = {item.server_id for item in plan.items} - _with_open_moves(session)
-    found = _queue(session, record).tasks(*UNDER_WAY, Stage.SOAKING, Stage.FAILED, Stage.UNVERIFIED)
+    found = queue_of(session, record).tasks(*UNDER_WAY, Stage.SOAKING, Stage.FAILED, Stage.UNVERIFIED)
     return [task for task in found if task.stage in (*UNDER_WAY, Stage.SOAKING) or task.server_id not in waiting]
+
+
+def unconfirmed(session: Session, tasks: Sequence[Task]) -> list[Task]:
+    """The servers that are in VERIFY_RESIZE, and that no run is going to confirm."""
+    finished = {move.id for move in session.journal.all_moves() if move.state is State.FINISHED}
+    return [
+        replace(task, reason=task.reason or "in VERIFY_RESIZE", next_command=f"cellmove confirm {task.move_id}")
+        for task in tasks
+        if task.stage is Stage.MOVED and task.move_id in finished
+    ]
 
 
 def _with_open_moves(session: Session) -> set[str]:
@@ -280,17 +303,26 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
 def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     """The cell is empty: a drain that was open is over."""
     if record is None:
-        return endings.looked_at(session, source, Ended(None, source.name, "", (), None, is_new=False))
+        past = [each for each in session.journal.drains() if each.server_id == source.uuid][-1:]
+        left = [task for each in past for task in unconfirmed(session, queue_of(session, each).tasks())]
+        ended = Ended(None, source.name, "", (), None, unconfirmed=tuple(left), is_new=False)
+        return endings.looked_at(session, source, ended)
+    queue = queue_of(session, record)
+    queue.sync((), again=True, ended=session.clock.utc_now().timestamp())
     session.journal.set_state(record.id, State.DRAINED)
-    tasks = tuple(_queue(session, record).tasks())
-    return endings.looked_at(session, source, Ended(record, source.name, "", tasks, None))
+    tasks = tuple(queue.tasks())
+    left = unconfirmed(session, tasks)
+    return endings.looked_at(session, source, Ended(record, source.name, "", tasks, None, unconfirmed=tuple(left)))
 
 
 def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
     """See what is left after a run."""
     from cellmove.db import census as rows
 
-    ended = Ended(record, source.name, stopped, tuple(_queue(session, record).tasks()), None)
+    tasks, open_moves = tuple(queue_of(session, record).tasks()), _with_open_moves(session)
+    halfway = tuple(task for task in tasks if task.stage is Stage.FAILED and task.server_id in open_moves)
+    left_open = tuple(unconfirmed(session, tasks))
+    ended = Ended(record, source.name, stopped, tasks, None, unconfirmed=left_open, halfway=halfway)
     try:
         left = [queued for queued in rows.mapped(session.gateway.api_engine, source.id).values() if not queued]
     except CallError as error:
@@ -330,62 +362,16 @@ def find(session: Session, cell: str | None) -> Move:
     return candidates[0]
 
 
-def status(session: Session, record: Move) -> dict[str, Any]:
-    """Where a drain stands, as plain JSON. Only reads the journal."""
-    queue = _queue(session, record)
-    now = session.clock.utc_now().timestamp()
-    tasks, runs = queue.tasks(), [each for each in queue.others(now) if not _is_dead(each)]
-    return {
-        "schema_version": 1,
-        "drain": record.id,
-        "cell": record.server_name,
-        "state": record.state.value,
-        "control": (queue.control() or None) if record.is_open else None,
-        "runs": runs,
-        "next": _next(record, queue, runs),
-        "wish": {name: value for name, value in queue.wish().items() if name != COMMAND},
-        "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
-        "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
-        "soaking": [_task_document(task, now) for task in tasks if task.stage is Stage.SOAKING],
-        "trouble": [
-            _task_document(task, now)
-            for task in tasks
-            if task.stage in (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED)
-        ],
-    }
-
-
-def _next(record: Move, queue: Queue, runs: Sequence[str]) -> str | None:
-    """What to type that this drain goes on: the last run's command, or what lets a run begin with servers again."""
-    if not record.is_open:
-        return None
-    if record.state is State.ROLLING_BACK or queue.control() == "abort":
-        return None if runs else f"cellmove drain abort {record.server_name}"
-    if queue.control() == "pause":
-        return f"cellmove drain resume {record.server_name}"
-    return None if runs else str(queue.wish().get(COMMAND) or record.plan["command"])
-
-
-def _task_document(task: Task, now: float) -> dict[str, Any]:
-    return {
-        "server": {"id": task.server_id, "name": task.name}, "stage": task.stage.value, "move": task.move_id or None,
-        "source_host": task.host, "target_host": task.target_host or None, "tries": task.tries,
-        "elapsed_seconds": round(now - task.began) if task.stage in UNDER_WAY and task.began else None,
-        "due_in_seconds": round(task.due - now) if task.stage is Stage.SOAKING else None,
-        "code": task.code or None, "reason": task.reason or None, "next": task.next_command or None,
-    }  # fmt: skip
-
-
 def pause(session: Session, record: Move) -> None:
     """Let nothing new be begun, until somebody says :func:`go_on`."""
     _require_open(record)
-    _queue(session, record).set_control("pause")
+    queue_of(session, record).set_control("pause")
 
 
 def go_on(session: Session, record: Move) -> None:
     """Let servers be begun again."""
     _require_open(record)
-    _queue(session, record).set_control("")
+    queue_of(session, record).set_control("")
 
 
 def abort(session: Session, record: Move, show: Show) -> Move:
@@ -395,7 +381,7 @@ def abort(session: Session, record: Move, show: Show) -> Move:
     """
     if not record.is_open:
         return record
-    queue = _queue(session, record)
+    queue = queue_of(session, record)
     queue.set_control("abort")
     if queue.others(session.clock.utc_now().timestamp()):
         if _is_shared(session):
@@ -424,56 +410,19 @@ def _unsoaked(session: Session, queue: Queue) -> list[Task]:
 
 def _require_open(record: Move) -> None:
     if not record.is_open:
-        raise Refused(f"{record.server_name} is not being drained: {record.id} is {said(record.state)}")
-
-
-def story(session: Session, record: Move) -> Story:
-    """All that became of a drain's servers, for whoever looks back. Only reads the journal."""
-    from cellmove.drain.story import downtime, tale_bars
-
-    queue = _queue(session, record)
-    tasks = queue.tasks()
-    ids = [task.move_id for task in tasks if task.move_id]
-    entries = session.journal.entries_of_moves(ids)
-    moves: Mapping[str, Move] = {move.id: move for move in session.journal.all_moves() if move.id in entries}
-    tales = []
-    for task in tasks:
-        own, move = entries.get(task.move_id, []), moves.get(task.move_id)
-        active = bool(move.plan.get("active")) if move is not None else False
-        tales.append(
-            Tale(
-                task.server_id, task.name, task.project_id, task.host, task.target_host, task.disk_gb, task.stage, task.reason,
-                task.next_command, task.move_id, tale_bars(own), downtime(own, active=active),
-            )
+        raise Refused(
+            f"{record.server_name} is not being drained: {record.id} is {said(record.state)}",
+            state="nothing was written", next_command=f"cellmove drain-cell {record.server_name} --dry-run",
         )  # fmt: skip
-    wish = from_document(queue.wish())
-    began = _seconds(record.created_at)
-    return Story(
-        record.id, record.server_name, wish.to, record.state.value, began, session.clock.utc_now().timestamp(),
-        tuple(tales),
-    )  # fmt: skip
 
 
 # small things
 
 
-def _queue(session: Session, record: Move) -> Queue:
+def queue_of(session: Session, record: Move) -> Queue:
+    """A drain's queue, as this run works on it."""
     worker = f"{socket.gethostname()}:{os.getpid()}:{session.clock.new_token()}"
     return Queue(session.journal, record.id, worker)
-
-
-def _is_dead(worker: str) -> bool:
-    """Whether a run of this machine has ended, although its leases have not run out."""
-    machine, pid, _token = worker.rsplit(":", 2)
-    if machine != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # it is somebody else's
-    return False
 
 
 def _counts(queue: Queue) -> dict[str, int]:

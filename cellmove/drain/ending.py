@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from cellmove.cloud.services import compute_services
 from cellmove.db import census, look, survey
 from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
 from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable
+from cellmove.move import State
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 NAMED = 20
 """Servers that an error names one by one."""
+
+SOME = 3
+"""Servers that a line names."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Ended:
 
     :param stopped: why nothing was begun any more although servers wait
     :param tasks: every server of the drain
+    :param unconfirmed: those in VERIFY_RESIZE that nobody is going to confirm but the operator
+    :param halfway: those whose move failed and is not over
     :param ending: what is left to be done about the cell; None while servers of it wait
     :param leftovers: what moves have left behind in it
     :param unseen: why the cell could not be looked at in the end
@@ -52,9 +58,19 @@ class Ended:
     stopped: str
     tasks: tuple[Task, ...]
     ending: Ending | None
+    unconfirmed: tuple[Task, ...] = ()
+    halfway: tuple[Task, ...] = ()
     leftovers: tuple[str, ...] = ()
     unseen: str = ""
     is_new: bool = True
+
+    @property
+    def state(self) -> str:
+        """What is to be known of the servers besides what became of each."""
+        if not self.halfway:
+            return "nothing is under way"
+        names = ", ".join(task.name for task in self.halfway)
+        return f"the move{'s' if len(self.halfway) > 1 else ''} of {names} stopped half-way"
 
     def named(self, *stages: Stage) -> list[Task]:
         """The servers in these stages."""
@@ -66,7 +82,12 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
     from cellmove.audit import audit
 
     try:
-        found = look_at(session.gateway, source)
+        ours = {
+            move.server_id: f"cellmove {'confirm' if move.state is State.FINISHED else 'show'} {move.id}"
+            for move in session.journal.all_moves()
+            if move.is_open and not move.is_repair
+        }
+        found = look_at(session.gateway, source, ours)
         # Nothing is under way any more: what changed just now is nobody's at work, and is named as well.
         report = audit(session, [source.name], older_than=0.0)
     except (CallError, Unreachable) as error:  # the servers are moved all the same
@@ -97,7 +118,7 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     if waiting or (ended.stopped and soaking):
         return ServersRemain(
             f"{_servers([*waiting, *soaking])} remain{_s([*waiting, *soaking])} in {ended.cell}: {ended.stopped or 'stopped'}",
-            state="nothing is under way", next_command=again,
+            state=ended.state, next_command=again,
         )  # fmt: skip
     if soaking:
         return ServersRemain(
@@ -113,7 +134,7 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     said += [f"and {more} more: cellmove drain status {ended.cell}"] if more else []
     commands = [task.next_command for task in (*bad, *kept) if task.next_command]
     return SomeFailed(
-        "\n".join([", ".join(parts), *said]), state="nothing is under way", next_command=commands[0] if commands else ""
+        "\n".join([", ".join(parts), *said]), state=ended.state, next_command=commands[0] if commands else ""
     )
 
 
@@ -125,9 +146,15 @@ def _s(tasks: Sequence[Task]) -> str:
     return "s" if len(tasks) == 1 else ""
 
 
-def look_at(gateway: Gateway, cell: Cell) -> Ending:
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SOME} more" if len(names) > SOME else ""
+    return ", ".join(names[:SOME]) + more
+
+
+def look_at(gateway: Gateway, cell: Cell, ours: Mapping[str, str]) -> Ending:
     """See what nova would say: nova/cmd/manage.py, ``delete_cell``; nova/api/openstack/compute/services.py, ``delete``.
 
+    :param ours: server -> what to type about it, of all that the journal's own moves are about
     :raises CallError: something cannot be looked at
     """
     database = gateway.database(cell)
@@ -146,14 +173,15 @@ def look_at(gateway: Gateway, cell: Cell) -> Ending:
     moving = sorted(set(survey.moving(database)))
     if moving:
         words = "servers are" if len(moving) != 1 else "server is"
-        hindrances.append(f"{len(moving)} {words} being moved there by somebody: {', '.join(moving[:3])}")
+        named = [f"{each} ({ours[each]})" if each in ours else f"{each} by somebody" for each in moving]
+        hindrances.append(f"{len(moving)} {words} being moved there: {_some(named)}")
     nodes = survey.hosts(database)
     for uuid, host in sorted(nodes.items(), key=lambda pair: pair[1]):
         held = placement.consumers_of(gateway.admin, uuid)
         if held:
             hindrances.append(
                 f"placement still holds something of {host} for {len(held)} server{'s' if len(held) != 1 else ''} "
-                f"or migration{'s' if len(held) != 1 else ''}: {', '.join(held[:3])}"
+                f"or migration{'s' if len(held) != 1 else ''}: {_some(held)}"
             )
     hosts = {host for host, uuid in look.host_cells(gateway.api_engine).items() if uuid == cell.uuid}
     services = [each for each in compute_services(gateway.admin) if each.host in hosts | set(nodes.values())]

@@ -91,6 +91,14 @@ UNDER_WAY = (Stage.MOVING, Stage.CONFIRMING)
 TROUBLED = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
 """Stages of servers that did not go as they should have."""
 
+ARRIVED = (Stage.SOAKING, Stage.CONFIRMING, Stage.MOVED, Stage.UNVERIFIED)
+"""Stages of servers that run at the target."""
+
+
+def place_of(stage: str, source: str, target: str) -> str:
+    """The host on which a server is that stands there."""
+    return target if stage in ARRIVED and target else source
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -140,6 +140,7 @@ def document(plan: DrainPlan, again: str) -> dict[str, Any]:
             }
             for room in plan.rooms
         ],
+        "min_free": plan.wish.min_free,
         "enough_room": _enough(plan),
         "estimate": {"seconds": round(plan.seconds), "guess": plan.is_guess},
         "next": again if movable else None,
@@ -154,8 +155,9 @@ def _enough(plan: DrainPlan) -> bool:
         "MEMORY_MB": sum(item.memory_mb for item in plan.movable),
         "DISK_GB": sum(item.disk_gb for item in plan.movable),
     }
+    usable = 1 - plan.wish.min_free / 100
     return all(
-        sum(room.capacity.get(name, 0) - room.used.get(name, 0) for room in plan.rooms) >= amount
+        sum(max(usable * room.capacity.get(name, 0) - room.used.get(name, 0), 0) for room in plan.rooms) >= amount
         for name, amount in wanted.items()
         if any(name in room.capacity for room in plan.rooms) or amount
     )
@@ -186,11 +188,12 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
         ("seen", _seen(found["seen"])),
     ]  # fmt: skip
     if totals["movable"]:
+        kept = f", and {found['min_free']:g} % stay free" if found["min_free"] else ""
         guess = " (a guess: too few moves yet to go by)" if estimate["guess"] else ""
         rows += [
             ("size", f"{totals['vcpus']} vCPU, {totals['memory_mb'] / 1024:.1f} GiB of memory, {totals['disk_gib']} GiB of local disk"),
             *(("room", _room(room)) for room in found["room"]),
-            ("fits", "yes, all at once" if found["enough_room"] else "no: the target has less room than they need"),
+            ("fits", f"yes, all at once{kept}" if found["enough_room"] else f"no: the target has less room than they need{kept}"),
             ("takes", f"about {duration(estimate['seconds'])}, {found['parallel']} at a time{guess}"),
         ]  # fmt: skip
     page.fields(rows)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LEASE = 60.0
 """Seconds for which a run that died keeps its servers."""
+
+LEFT = "it is not in the cell any more: deleted, or moved by somebody else"
 
 BATCH = 500
 
@@ -181,19 +183,22 @@ class Queue:
         query = tables.in_order(self.servers, *stages)
         return [_task(row) for row in connection.execute(query, {"drain_id": self.drain_id})]
 
-    def sync(self, wanted: Sequence[Task], *, again: bool, ended: float, open_moves: Collection[str] = ()) -> None:
+    def sync(
+        self, wanted: Sequence[Task], *, again: bool, ended: float, open_moves: Collection[str] = ()
+    ) -> list[Task]:
         """Bring the queue in line with a new look at the cell.
 
         What is under way or soaking stays as it is. What failed or was not what it had been, and whose move is not
         over, is under way again: it is brought to its end before anything else is begun. Servers that are not there any
-        more, and were never moved from here, are gone.
+        more, and that this drain did not move, are gone.
 
         :param wanted: every server of the cell: waiting, skipped or refused
         :param again: no other run is at work, so that whatever an earlier one said of a server is only the past
         :param ended: the time at which the others are noted to have gone
         :param open_moves: the servers that moves of the journal are about which are not over
+        :returns: those that are gone since the look before
         """
-        from sqlalchemy import bindparam, delete, update
+        from sqlalchemy import bindparam, update
 
         kept = {*UNDER_WAY, Stage.SOAKING} | (set() if again else {Stage.MOVED, *TROUBLED})
         servers = self.servers
@@ -212,7 +217,7 @@ class Queue:
                 if task.stage in (Stage.FAILED, Stage.UNVERIFIED) and again and task.move_id:
                     unfinished.append(server_id)
                 elif task.stage not in {*kept, Stage.MOVED, Stage.GONE}:
-                    gone.append(server_id)
+                    gone.append(task)
             for batch in _batches(new):
                 connection.execute(
                     statements.insertion(servers), [{"drain_id": self.drain_id, **_values(task)} for task in batch]
@@ -233,17 +238,11 @@ class Queue:
             for ids in _batches(unfinished):
                 mine = (servers.c.drain_id == self.drain_id) & servers.c.server_id.in_(ids)
                 connection.execute(update(servers).where(mine).values(stage=Stage.MOVING.value, lease_until=0.0))
-            for ids in _batches(gone):
+            left = {"stage": Stage.GONE.value, "ended": ended, "code": "gone", "reason": LEFT, "next_command": ""}
+            for ids in _batches([task.server_id for task in gone]):
                 mine = (servers.c.drain_id == self.drain_id) & servers.c.server_id.in_(ids)
-                connection.execute(
-                    delete(servers).where(mine, servers.c.tries == 0)
-                )  # it was never ours to tell a story of
-                connection.execute(
-                    update(servers).where(mine).values(
-                        stage=Stage.GONE.value, ended=ended, code="gone", next_command="",
-                        reason="it is not in the cell any more: deleted, or moved by somebody else",
-                    )
-                )  # fmt: skip
+                connection.execute(update(servers).where(mine).values(left))
+        return [replace(task, stage=Stage.GONE, reason=LEFT, next_command="") for task in gone]
 
     def take(self, now: float, limits: Limits, *, start: bool) -> Task | None:
         """Take the next server on a lease: one whose run died, one that is due, or (``start``) a new one.

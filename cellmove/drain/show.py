@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 from cellmove.console import Command, clean, console, duration, is_terminal, styled, write
 from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
-from cellmove.drain.item import Stage
+from cellmove.drain.item import Stage, place_of
 from cellmove.drain.story import draw_servers, said
 from cellmove.events import Event, EventKind
 from cellmove.move import Step
@@ -160,7 +160,7 @@ class Lines:
     """JSON, one line for each happening."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
-        self.out, self.err, self._lock = out, err, threading.Lock()
+        self.out, self.err, self._lock = cast(TextIO, Unbreakable(out)), err, threading.Lock()
 
     def watch(self, happening: Happening) -> None:
         """Write one line."""
@@ -363,18 +363,27 @@ def ended_document(ended: Any) -> dict[str, Any]:
         "counts": {stage.value: len(ended.named(stage)) for stage in Stage if ended.named(stage)},
         "left": [
             {
-                "id": task.server_id, "name": task.name, "host": task.host, "stage": task.stage.value,
+                "id": task.server_id, "name": task.name,
+                "host": place_of(task.stage, task.host, task.target_host), "stage": task.stage.value,
                 "reason": task.reason or None, "next": task.next_command or None,
             }
             for task in ended.named(
                 Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED, Stage.SOAKING, Stage.WAITING
             )
         ],
+        "unconfirmed": [
+            {
+                "id": task.server_id, "name": task.name, "host": task.target_host, "move": task.move_id,
+                "reason": task.reason, "next": task.next_command,
+            }
+            for task in ended.unconfirmed
+        ],
         "ending": ending.document(ended) or None,
     }  # fmt: skip
 
 
 SHOWN_LEFT = 40
+UNCONFIRMED = "unconfirmed"
 
 
 def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
@@ -389,6 +398,7 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
     )
     left = [each for each in found["left"] if each["stage"] != Stage.WAITING.value]
     rows = [(each["stage"], each["name"], each["host"], each["reason"] or "", each["next"] or "") for each in left]
+    rows += [(UNCONFIRMED, each["name"], each["host"], each["reason"], each["next"]) for each in found["unconfirmed"]]
     more = draw_servers(page, rows, SHOWN_LEFT)
     if more:
         page.gap()
@@ -436,7 +446,16 @@ def draw_status(page: Any, found: Mapping[str, Any]) -> None:
     draw_servers(
         page,
         [
-            (each["stage"], each["server"]["name"], each["source_host"], each["reason"] or "", each["next"] or "")
-            for each in found["trouble"]
+            (
+                stage,
+                each["server"]["name"],
+                place_of(each["stage"], each["source_host"], each["target_host"] or ""),
+                each["reason"] or "",
+                each["next"] or "",
+            )
+            for stage, each in (
+                *((each["stage"], each) for each in found["trouble"]),
+                *((UNCONFIRMED, each) for each in found["unconfirmed"]),
+            )
         ],
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.console import Command, duration
 from cellmove.drain import figures
-from cellmove.drain.item import Bar, Stage, Story, Tale
+from cellmove.drain.item import Bar, Stage, Story, Tale, place_of
 from cellmove.move import SCHEMA_VERSION, Entry, Phase, State, Step
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def draw(page: Page, document: Document) -> None:
             (
                 stage.value,
                 one["server"]["name"] or one["server"]["id"],
-                one["source"]["host"],
+                place_of(one["stage"], one["source"]["host"], one["target"]["host"] or ""),
                 one["reason"] or "",
                 one["next"] or "",
             )

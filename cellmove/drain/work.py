@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -287,7 +288,8 @@ def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
         if move.state is State.REVERTED:
             return Outcome(Stage.REVERTED, reason, "unverified", str(move.plan["command"]))
         return _closed(move)
-    return Outcome(Stage.UNVERIFIED, reason, "unverified", f"cellmove verify {move.id}")
+    asked = [word for each in job.wish.probes for word in ("--probe", each)]
+    return Outcome(Stage.UNVERIFIED, reason, "unverified", shlex.join(["cellmove", "verify", move.id, *asked]))
 
 
 class Downtime:

@@ -136,6 +136,7 @@ def test_a_confirm_that_failed_half_way_is_finished_by_the_next_run(cell: Draine
     move = cell.move("a")
     assert cell.moved == {"a"}
     assert f"next: cellmove resume {move.id}" in failed.stderr
+    assert "state: the move of a stopped half-way" in failed.stderr
     assert cell.drain(expect=8).stderr != ""
     assert len(cell.journal.drains()) == 1
     cell.process.control("world", faults={})

@@ -61,7 +61,34 @@ def test_none_is_confirmed(two: Drained) -> None:
     assert "confirmed" not in {two.move(name).state for name in two.servers}
     left = next(said(lines, "ended"))["ending"]
     assert any("hidden ones are those of unconfirmed moves" in text for text in left["hindrances"])
+    (moving,) = (text for text in left["hindrances"] if "being moved there" in text)
+    assert all(f"(cellmove confirm {two.move(name).id})" in moving for name in two.servers)
     assert left["commands"] == [], "the cell cannot be deleted yet"
+
+
+def test_what_is_to_be_confirmed_by_hand_is_named_until_it_is(two: Drained) -> None:
+    ended = two.drain("--confirm", "never")
+    for shown in (ended.stdout, two.cellmove("drain", "status").stdout):
+        for name in two.servers:
+            assert f"unconfirmed  {name} on {two.where(name)}\n" in shown
+            assert f"next       cellmove confirm {two.move(name).id}\n" in shown
+    two.cellmove("confirm", two.move("one").id)
+    assert [each["server"]["name"] for each in two.status()["unconfirmed"]] == ["two"]
+    two.cellmove("confirm", two.move("two").id)
+    assert "unconfirmed" not in two.cellmove("drain", "status").stdout
+
+
+def test_what_an_abort_leaves_unconfirmed_is_named(two: Drained) -> None:
+    two.drain("--confirm", "after:1h", "--parallel", "2", expect=9)
+    shown = two.cellmove("drain", "abort").stdout
+    for name in two.servers:
+        assert f"unconfirmed  {name} on {two.where(name)}\n" in shown
+        assert f"next       cellmove confirm {two.move(name).id}\n" in shown
+
+
+def test_a_soak_needs_a_confirm(two: Drained) -> None:
+    wrong = two.drain("--confirm", "never", "--soak", "10m", expect=2)
+    assert "--soak waits for a confirm, and --confirm never has none" in wrong.stderr
 
 
 def test_confirmed_later(two: Drained) -> None:
@@ -122,8 +149,10 @@ def unverified(two: Drained) -> Drained:
     two.judge("one", status="VERIFY_RESIZE")
     (found,) = two.status()["trouble"]
     assert (found["server"]["name"], found["stage"]) == ("one", "unverified")
-    assert found["next"] == f"cellmove verify {two.move('one').id}"
+    assert found["next"] == f"cellmove verify {two.move('one').id} --probe {probe(two, 'one')}"
     assert "ended with 1" in found["reason"]
+    assert f"unverified  one on {two.where('one')}\n" in two.cellmove("drain", "status").stdout
+    assert "ended with 1" in two.cellmove(*found["next"].split()[1:], expect=5).stdout
     return two
 
 

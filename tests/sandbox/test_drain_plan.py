@@ -91,6 +91,15 @@ def test_too_little_room_is_said(cell: Drained) -> None:
     assert "no: the target has less room than they need" in cell.drain("--dry-run").stdout
 
 
+def test_what_is_to_stay_free_is_no_room(cell: Drained) -> None:
+    cell.add("one")
+    assert "fits     yes, all at once\n" in cell.drain("--dry-run").stdout
+    assert (
+        "fits     no: the target has less room than they need, and 99 % stay free\n"
+        in cell.drain("--dry-run", "--min-free", "99").stdout
+    )
+
+
 def test_an_estimate_by_moves_of_the_past(cell: Drained) -> None:
     cell.add("a", "b", "c", volume_backed=True)
     cell.drain()
@@ -180,6 +189,8 @@ NONSENSE = [
     (("--days", "someday"), "--days: 'someday' is no day"),
     (("--min-free", "100"), "100"),
     (("--parallel", "0"), "0"),
+    (("--limit", "0"), "0 is not in the range x>=1"),
+    (("--per-source-host", "0"), "0 is not in the range x>=1"),
     (("--accept-loss", "everything"), "there is no 'everything'"),
     (("--to", "cell1"), "--to cell1 is the cell that is to be emptied"),
     (("--to", "cell9"), "cell9"),
@@ -191,8 +202,9 @@ NONSENSE = [
 def test_what_makes_no_sense_is_refused_before_anything_is_written(cell: Drained) -> None:
     cell.add("web")
     for options, words in NONSENSE:
-        wrong = cell.drain(*options, expect=2)
-        assert words in wrong.stderr, options
+        for look in ((), ("--dry-run",)):
+            wrong = cell.drain(*options, *(each for each in look if each not in options), expect=2)
+            assert words in wrong.stderr, options
         assert wrong.stdout == ""
     assert cell.journal.drains() == []
     assert not [each for each in cell.history if each["what"].startswith("call")]

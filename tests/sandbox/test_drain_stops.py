@@ -54,6 +54,13 @@ def test_outside_of_its_hours_nothing_is_begun_and_nothing_closed(slow: Drained)
     assert slow.moved == set()
 
 
+def test_a_line_of_a_crontab_that_may_not_move_anything_is_refused_by_day_too(slow: Drained) -> None:
+    config = slow.folder / "config.toml"
+    config.write_text("")
+    refused = slow.drain("--window", f"{clock(120)}-{clock(180)}", expect=5, env={"CELLMOVE_CONFIG": str(config)})
+    assert "nobody is at a terminal to be asked" in refused.stderr
+
+
 def test_outside_of_its_hours_the_summary_has_what_earlier_nights_moved(slow: Drained) -> None:
     slow.pace(0)
     slow.drain("--limit", "1", expect=9)

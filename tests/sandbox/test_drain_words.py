@@ -43,6 +43,26 @@ def test_what_to_type_next_is_said_by_status(cell: Drained) -> None:
     assert cell.status()["next"] is None
 
 
+def test_a_server_that_leaves_between_two_runs_is_told_of(cell: Drained) -> None:
+    (one,), (two,) = cell.add("one"), cell.add("two")
+    cell.add("three")
+    cell.drain("--limit", "1", expect=9)
+    (gone,) = (each for each in (one, two) if each.name not in cell.moved)
+    cell.process.control("delete", server=gone.id)
+    again = cell.drain()
+    assert f"{gone.name}: gone: it is not in the cell any more: deleted, or moved by somebody else" in again.stderr
+    assert cell.status()["counts"]["gone"] == 1
+    assert "3: 2 moved, 1 gone" in cell.cellmove("drain", "report").stdout
+
+
+def test_the_last_one_that_leaves_is_told_of(cell: Drained) -> None:
+    cell.add("one")
+    (two,) = cell.add("two")
+    cell.drain("--exclude", "name=two", expect=8)
+    cell.process.control("delete", server=two.id)
+    assert "1 moved, 1 gone" in cell.drain().stdout
+
+
 def test_an_aborted_drain_is_called_so(cell: Drained) -> None:
     cell.add("one", "two")
     cell.drain("--limit", "1", expect=9)
@@ -50,7 +70,9 @@ def test_an_aborted_drain_is_called_so(cell: Drained) -> None:
     assert "state    aborted\n" in ended.stdout
     assert "nova-scheduler" in ended.stderr, "it has to read again which cells are disabled"
     assert "state    aborted\n" in cell.cellmove("drain", "report").stdout
-    assert "is aborted" in cell.cellmove("drain", "pause", expect=5).stderr
+    refused = cell.cellmove("drain", "pause", expect=5).stderr
+    assert "is aborted" in refused
+    assert "next: cellmove drain-cell cell1 --dry-run" in refused
 
 
 def test_a_run_that_is_aborted_says_when_the_cell_is_open_again(cell: Drained) -> None:

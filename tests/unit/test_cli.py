@@ -537,3 +537,13 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=20) == 0
+
+
+def test_no_room_for_the_result_is_said_and_is_no_fault_of_ours() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", SLOW.replace("STUBBORN", "0"), "list", "-f", "json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 3
+    assert ended.stderr.splitlines()[0] == "the result cannot be written to stdout: No space left on device"

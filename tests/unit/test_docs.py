@@ -15,8 +15,8 @@ from cellmove import docs
 from cellmove.cli import cli
 from cellmove.clock import Clock
 from cellmove.command import EXIT_CODES
-from cellmove.drain import drains, plan
 from cellmove.drain import ending as endings
+from cellmove.drain import plan, standing
 from cellmove.drain import story as stories
 from cellmove.drain.ending import Ended, Ending
 from cellmove.drain.happening import Happening, Kind, document
@@ -162,7 +162,7 @@ def test_the_story_has_every_key_of_the_status(tmp_path: Path) -> None:
     queue = Queue(journal, move.id, "worker")
     queue.prepare(to_document(Wish()))
     queue.sync([Task("id", "web-1", stage=Stage.MOVING)], again=True, ended=0.0, open_moves=set())
-    found = drains.status(session, move)
+    found = standing.status(session, move)
     known = [key.replace("under_way.", "SERVERS.") for key in keys_of(found) if not re.match(r"(wish|counts)\.", key)]
     assert named("Keys of the status") == known
 

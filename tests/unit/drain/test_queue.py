@@ -39,9 +39,11 @@ def tasks(*names: str, **values: object) -> list[Task]:
     return [replace(Task(name, name, position=at), **values) for at, name in enumerate(names)]  # type: ignore[arg-type]
 
 
-def look(queue: Queue, *found: Task, again: bool = True, ended: float = 0.0, open_moves: tuple[str, ...] = ()) -> None:
+def look(
+    queue: Queue, *found: Task, again: bool = True, ended: float = 0.0, open_moves: tuple[str, ...] = ()
+) -> list[Task]:
     placed = [replace(task, position=at) for at, task in enumerate(found)]
-    queue.sync(placed, again=again, ended=ended, open_moves=open_moves)
+    return queue.sync(placed, again=again, ended=ended, open_moves=open_moves)
 
 
 def taken(queue: Queue, now: float = 0.0, limits: Limits = ANY, *, start: bool = True) -> list[str]:
@@ -318,10 +320,13 @@ def test_a_failure_without_a_move_is_gone_with_its_server(queue: Queue) -> None:
     assert (found.stage, found.ended, found.code) == (Stage.GONE, 5.0, "gone")
 
 
-def test_a_server_that_was_never_tried_leaves_no_trace(queue: Queue) -> None:
+def test_a_server_that_was_never_tried_is_told_of_once_when_it_goes(queue: Queue) -> None:
     look(queue, *tasks("a", "b"))
-    look(queue, *tasks("b"))
-    assert stages(queue) == {"b": Stage.WAITING}
+    (gone,) = look(queue, *tasks("b"))
+    assert (gone.server_id, gone.stage) == ("a", Stage.GONE)
+    assert "not in the cell any more" in gone.reason
+    assert stages(queue) == {"a": Stage.GONE, "b": Stage.WAITING}
+    assert look(queue, *tasks("b")) == []
 
 
 @pytest.mark.parametrize("stage", [Stage.MOVED, Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED])
@@ -346,7 +351,7 @@ def test_ten_thousand_servers(queue: Queue) -> None:
     many = tasks(*(f"{number:05}" for number in range(10_000)))
     look(queue, *many)
     look(queue, *many[5_000:])
-    assert queue.counts() == {Stage.WAITING: 5_000}
+    assert queue.counts() == {Stage.GONE: 5_000, Stage.WAITING: 5_000}
     task = queue.take(0.0, ANY, start=True)
     assert task is not None
     assert task.server_id == "05000"

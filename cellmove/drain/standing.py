@@ -1,0 +1,105 @@
+"""Where a drain stands, and what became of it: what `drain status` and `drain report` tell. Only reads the journal."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cellmove.drain.drains import COMMAND, queue_of, unconfirmed
+from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
+from cellmove.drain.queue import Queue
+from cellmove.drain.story import downtime, tale_bars
+from cellmove.drain.wish import from_document
+from cellmove.move import Move, State
+
+if TYPE_CHECKING:
+    from cellmove.session import Session
+
+
+def status(session: Session, record: Move) -> dict[str, Any]:
+    """Where a drain stands, as plain JSON. Only reads the journal."""
+    queue = queue_of(session, record)
+    now = session.clock.utc_now().timestamp()
+    tasks, runs = queue.tasks(), [each for each in queue.others(now) if not _is_dead(each)]
+    return {
+        "schema_version": 1,
+        "drain": record.id,
+        "cell": record.server_name,
+        "state": record.state.value,
+        "control": (queue.control() or None) if record.is_open else None,
+        "runs": runs,
+        "next": _next(record, queue, runs),
+        "wish": {name: value for name, value in queue.wish().items() if name != COMMAND},
+        "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
+        "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
+        "soaking": [_task_document(task, now) for task in tasks if task.stage is Stage.SOAKING],
+        "trouble": [
+            _task_document(task, now)
+            for task in tasks
+            if task.stage in (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED, Stage.REFUSED, Stage.SKIPPED)
+        ],
+        "unconfirmed": [_task_document(task, now) for task in unconfirmed(session, tasks)],
+    }
+
+
+def _next(record: Move, queue: Queue, runs: Sequence[str]) -> str | None:
+    """What to type that this drain goes on: the last run's command, or what lets a run begin with servers again."""
+    if not record.is_open:
+        return None
+    if record.state is State.ROLLING_BACK or queue.control() == "abort":
+        return None if runs else f"cellmove drain abort {record.server_name}"
+    if queue.control() == "pause":
+        return f"cellmove drain resume {record.server_name}"
+    return None if runs else str(queue.wish().get(COMMAND) or record.plan["command"])
+
+
+def _task_document(task: Task, now: float) -> dict[str, Any]:
+    return {
+        "server": {"id": task.server_id, "name": task.name}, "stage": task.stage.value, "move": task.move_id or None,
+        "source_host": task.host, "target_host": task.target_host or None, "tries": task.tries,
+        "elapsed_seconds": round(now - task.began) if task.stage in UNDER_WAY and task.began else None,
+        "due_in_seconds": round(task.due - now) if task.stage is Stage.SOAKING else None,
+        "code": task.code or None, "reason": task.reason or None, "next": task.next_command or None,
+    }  # fmt: skip
+
+
+def story(session: Session, record: Move) -> Story:
+    """All that became of a drain's servers, for whoever looks back. Only reads the journal."""
+    queue = queue_of(session, record)
+    tasks = queue.tasks()
+    ids = [task.move_id for task in tasks if task.move_id]
+    entries = session.journal.entries_of_moves(ids)
+    moves: Mapping[str, Move] = {move.id: move for move in session.journal.all_moves() if move.id in entries}
+    tales = []
+    for task in tasks:
+        own, move = entries.get(task.move_id, []), moves.get(task.move_id)
+        active = bool(move.plan.get("active")) if move is not None else False
+        tales.append(
+            Tale(
+                task.server_id, task.name, task.project_id, task.host, task.target_host, task.disk_gb, task.stage, task.reason,
+                task.next_command, task.move_id, tale_bars(own), downtime(own, active=active),
+            )
+        )  # fmt: skip
+    wish = from_document(queue.wish())
+    began = datetime.datetime.fromisoformat(record.created_at).timestamp()
+    return Story(
+        record.id, record.server_name, wish.to, record.state.value, began, session.clock.utc_now().timestamp(),
+        tuple(tales),
+    )  # fmt: skip
+
+
+def _is_dead(worker: str) -> bool:
+    """Whether a run of this machine has ended, although its leases have not run out."""
+    machine, pid, _token = worker.rsplit(":", 2)
+    if machine != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it is somebody else's
+    return False
