@@ -160,7 +160,7 @@ def test_a_person_who_walks_a_move_is_not_disturbed(cell: Drained) -> None:
 
 def test_a_server_that_another_command_works_on_is_waited_for(cell: Drained) -> None:
     cell.add("a", "b")
-    cell.pace(0.15)
+    cell.pace(0.4)  # long enough for a run to begin on a busy machine
     other = begin(cell, "migrate", "a", "--host", "c2-host2")
     until_called(cell, "call begun", "prep_snapshot_based_resize_at_source")
     run = cell.begin()
