@@ -54,8 +54,12 @@ def violations(rig: Rig, scene: Scene, outcomes: list[Outcome], *, once_more: bo
         changed = oracle.compare(scene.bystander_before, picture(rig.cloud, scene.bystander))
         found.append(f"the bystander was changed: {changed}")
     found += judge_disks.problems(rig.cloud, scene.bystander, lives=scene.host)
-    found += [f"an effect that the journal did not know of before: {text}" for text in rig.taps.unannounced]
+    found += _unannounced(rig)
     return [*found, *_once_more(rig, move.id)] if once_more else found
+
+
+def _unannounced(rig: Rig) -> list[str]:
+    return [f"an effect that the journal did not know of before: {text}" for text in rig.taps.unannounced]
 
 
 def _place(rig: Rig, scene: Scene, shot: dict[str, Any], state: State) -> list[str]:
@@ -180,7 +184,7 @@ def _once_more(rig: Rig, move: str) -> list[str]:
 
 def after_meddling(rig: Rig, scene: Scene, outcomes: list[Outcome], what: str) -> list[str]:
     """What holds after the owner did something in the middle."""
-    found = [*history_of(rig.cloud, scene.server), *_truth(outcomes)]
+    found = [*history_of(rig.cloud, scene.server), *_truth(outcomes), *_unannounced(rig)]
     if what == "delete":
         return [*found, *_gone(rig, scene.server)]
     shot = picture(rig.cloud, scene.server)

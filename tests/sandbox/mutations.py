@@ -27,6 +27,7 @@ from tests.sandbox.stage import STEPS, Stage
 HARMLESS: dict[str, str] = {
     "prep-dest:copy_running:do": "then all of it is copied before the stop",
     "prep-source:copy_again:do": "then all of it is copied after the stop",
+    "confirm:check_allocations:intent": "the hosts of these cases leave nothing, so there is no effect to announce",
 }
 """Mutants that no case can tell from the original, and why that is so."""
 
@@ -80,6 +81,9 @@ def cases_for(stage: Stage, step: str, action: str, part: str) -> Iterator[str]:
         if seen.writes:
             for fault in ("lost", "timeout", "error"):
                 yield from (f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}" for recovery in RECOVERIES)
+    # Some actions have something to do only where the owner did something before.
+    for name, possible in cases.deeds(stage, step).items():
+        yield from (f"meddle:{MAIN_SHAPE}:{step}:{name}:{what}:on" for what in possible if what in ("attach", "detach"))
 
 
 def leave_out(stage: Stage, step: str, action: str, part: str) -> None:
