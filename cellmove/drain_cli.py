@@ -68,7 +68,7 @@ def wish_options(function: Any) -> Any:
         _number("--max-hosts", "Try at most N of the hosts that the scheduler offers for a server. Default: all of them."),
         _number("--parallel", "Servers under way in this run. Default: 1.", 1),
         _number("--ahead", "Prepare up to N servers more than that: their streamed disks are copied while their guests run, and they wait "
-                "until one of --parallel is through. Default: 0.", 0, 0),
+                "until one of --parallel is through. Default: 0.", default=0, lowest=0),
         *transfer_options,
         _number("--per-source-host", "At most N from one host, over all runs that empty this cell. Default: no limit."),
         _number("--per-target-host", "At most N to one host, over all runs that empty this cell. Default: no limit."),
@@ -77,7 +77,7 @@ def wish_options(function: Any) -> Any:
         click.option("--days", default="", metavar="DAYS",
                      help="Only on these days: mon-fri, or sat,sun. A night belongs to the day on which it begins."),
         click.option("--until", default="", metavar="HH:MM", help="Not after the next HH:MM."),
-        _number("--max-failures", "Not after N servers have failed in this run; 0: however many fail. Default: 1.", None, 0),
+        _number("--max-failures", "Not after N servers have failed in this run; 0: however many fail. Default: 1.", lowest=0),
         click.option("--pause-file", default="", metavar="FILE", help="Not while FILE is there."),
         probe_option,
         click.option("--confirm", default="verified", show_default=True, metavar="never|verified|after:DURATION",

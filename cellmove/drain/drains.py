@@ -229,11 +229,7 @@ def _unfinished(session: Session, record: Move, plan: DrainPlan) -> list[Task]:
 def unconfirmed(session: Session, tasks: Sequence[Task]) -> list[Task]:
     """The servers that are in VERIFY_RESIZE, and that no run is going to confirm."""
     finished = {move.id for move in session.journal.all_moves() if move.state is State.FINISHED}
-    return [
-        replace(task, reason=task.reason or "in VERIFY_RESIZE", next_command=f"cellmove confirm {task.move_id}")
-        for task in tasks
-        if task.stage is Stage.MOVED and task.move_id in finished
-    ]
+    return [task for task in tasks if task.stage is Stage.MOVED and task.move_id in finished]
 
 
 def _with_open_moves(session: Session) -> set[str]:
@@ -308,6 +304,7 @@ def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
         ended = Ended(None, source.name, "", (), None, unconfirmed=tuple(left), is_new=False)
         return endings.looked_at(session, source, ended)
     queue = queue_of(session, record)
+    queue.prepare()  # the run that opened it may have died before that
     queue.sync((), again=True, ended=session.clock.utc_now().timestamp())
     session.journal.set_state(record.id, State.DRAINED)
     tasks = tuple(queue.tasks())

@@ -205,6 +205,6 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(cell: Drained
         for look in ((), ("--dry-run",)):
             wrong = cell.drain(*options, *(each for each in look if each not in options), expect=2)
             assert words in wrong.stderr, options
-        assert wrong.stdout == ""
+            assert wrong.stdout == ""
     assert cell.journal.drains() == []
     assert not [each for each in cell.history if each["what"].startswith("call")]
