@@ -191,8 +191,7 @@ def start_part(layout, part, host):
         processes.start_daemon(layout, name, command(layout, part, host), renames=part == "sshd")
     deadline = time.monotonic() + PATIENCE
     while (wrong := problem(layout, part, host)) is not None:
-        # Not running_pid: a process that is just executing another program has no environment to be known by.
-        ended = processes.start_time(processes.recorded(layout, name)[0]) is None
+        ended = not processes.running_pid(layout, name)
         if ended or time.monotonic() > deadline:
             raise LabError(f"{name}: {wrong}; the end of its log:\n{processes.log_tail(layout, name)}")
         time.sleep(0.1)

@@ -10,6 +10,9 @@ from lab.layout import LabError
 
 HOME_VARIABLE = "CELLMOVE_LAB_HOME"
 
+# How long a process may be without an environment until it counts as one that has none.
+EXECUTING = 2.0
+
 
 def start_time(pid):
     """When a process was started, in clock ticks since boot; None if it is gone or a zombie."""
@@ -23,13 +26,21 @@ def start_time(pid):
 
 
 def is_ours(pid, home):
-    """Whether a process was started by the lab in `home`: its environment says so and cannot be faked by a reused pid."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return False
-    return f"{HOME_VARIABLE}={home}".encode() in variables
+    """Whether a process was started by the lab in `home`: its environment says so and cannot be faked by a reused pid.
+
+    A process that is just executing another program has no environment for a moment (measured: up to 70 ms on two busy
+    cores).  That is no answer: it is asked again until it has one, or EXECUTING is over.
+    """
+    deadline = time.monotonic() + EXECUTING
+    while True:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                variables = file.read()
+        except OSError:
+            return False
+        if variables or start_time(pid) is None or time.monotonic() > deadline:
+            return f"{HOME_VARIABLE}={home}".encode() in variables.split(b"\0")
+        time.sleep(0.01)
 
 
 def record(layout, name, pid, renames=False):
