@@ -9,13 +9,13 @@ from lab import cloud, oracle
 TARGET = "c2-host1"
 
 BOUNDARIES = (
-    ("prep-dest:take_server:after-effect", "resume", False),
+    pytest.param("prep-dest:take_server:after-effect", "resume", False, marks=pytest.mark.long),
     ("prep-dest:claim:after-intent", "rollback", True),
     ("prep-source:stop_source:after-effect", "resume", False),
-    ("prep-source:stop_source:after-effect", "rollback", True),
+    pytest.param("prep-source:stop_source:after-effect", "rollback", True, marks=pytest.mark.long),
     ("finish:start_target:after-effect", "resume", True),
     ("finish:start_target:after-effect", "rollback", False),
-    ("finish:hide_source:after-intent", "resume", False),
+    pytest.param("finish:hide_source:after-intent", "resume", False, marks=pytest.mark.long),
 )
 """Where the run dies, what is typed after adopting, and whether the server is volume-backed."""
 

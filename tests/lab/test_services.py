@@ -223,7 +223,8 @@ def do_what_it_says(cellmove, outcome):
 
 
 @pytest.mark.parametrize("name", [
-    "superconductor", "source-conductor", "target-conductor", "target-compute", "rabbitmq", "mariadb",
+    "superconductor", pytest.param("source-conductor", marks=pytest.mark.long), "target-conductor", "target-compute",
+    "rabbitmq", "mariadb",
 ])  # fmt: skip
 def test_there_and_back_while_a_service_is_away(cellmove, started, travellers, environment, name):
     traveller = travellers("image")

@@ -437,11 +437,11 @@ def rehearse(
 def _is_telling(shape: str, point: str, action: str, points: list[tuple[str, str]]) -> bool:
     """Whether a kill there differs from its neighbours: before an intent all is as after what was done last.
 
-    A server without ports and volumes goes the same way with less to go wrong: there, only the points
-    between an intent and what is known of it.
+    A server without ports and volumes goes the same way with less to go wrong: there, only the point
+    between an effect and what is known of it.
     """
     if shape.endswith("bare"):
-        return point in ("after-intent", "after-effect")
+        return point == "after-effect"
     return point != "before-intent" or (point, action) == points[0]
 
 

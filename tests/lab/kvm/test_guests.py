@@ -45,6 +45,7 @@ def test_a_guest_writes_to_all_its_disks_and_finds_it_again(boot_guest):
     assert (after.swap, after.config) == (before.swap, before.config)
 
 
+@pytest.mark.long  # what the stream's tests stand on, as all below
 def test_a_guest_that_is_cut_off_has_what_it_told_of(boot_guest):
     """Even what it overwrites all the time: it says so first."""
     server = boot_guest(flavor="kvm.tiny", dirty=2048)
@@ -58,6 +59,7 @@ def test_a_guest_that_is_cut_off_has_what_it_told_of(boot_guest):
     assert kvm.lost(before, after) == {}
 
 
+@pytest.mark.long
 def test_sums_may_leave_out_what_is_large(boot_guest):
     server = boot_guest(flavor="kvm.large", fill=3, dirty=2048, sums="small")
     said = kvm.wait_written(server, 3)
