@@ -125,8 +125,8 @@ def _is_meant(servers: Sequence[str], server_id: str, name: str) -> bool:
 
 def _go_on(session: Session, servers: Sequence[str]) -> None:
     """Finish the repairs that earlier runs began: nothing new is begun while something is half done."""
-    for move in session.journal.all_moves():
-        if move.is_repair and move.is_open and _is_meant(servers, move.server_id, move.server_name):
+    for move in session.journal.open_moves():
+        if move.is_repair and _is_meant(servers, move.server_id, move.server_name):
             with _lock(session, move.server_id, move.server_name):
                 run_repair(session, session.journal.move(move.id) or move)
 

@@ -473,7 +473,8 @@ def list_moves(options: Options, everything: bool) -> None:
       cellmove list --all -f json
     """
     with running(options, activity="") as run:
-        moves = [move for move in run.session.journal.all_moves() if everything or move.is_open]
+        journal = run.session.journal
+        moves = journal.all_moves() if everything else journal.open_moves()
     answer_moves(options, run, moves)
 
 
@@ -516,7 +517,7 @@ def demo(pace: float) -> None:
     """
     from cellmove import demo as demonstration
 
-    with install_signals():
+    with install_signals("cellmove demo"):
         demonstration.show(pace)
 
 

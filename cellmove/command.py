@@ -81,10 +81,10 @@ class Signals:
     Called, it gives the number of the first signal, or 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, again: str) -> None:
         self.number = 0
         self.busy = False
-        self.again = "cellmove list"
+        self.again = again
         self.announce: Callable[[str], None] = lambda _text: None
 
     def __call__(self) -> int:
@@ -112,9 +112,12 @@ def leave_now(code: int, again: str) -> NoReturn:
 
 
 @contextmanager
-def install_signals() -> Iterator[Signals]:
-    """Receive signals during the block, except those that the caller (nohup, cron) had ignored."""
-    signals = Signals()
+def install_signals(again: str) -> Iterator[Signals]:
+    """Receive signals during the block, except those that the caller (nohup, cron) had ignored.
+
+    :param again: what to type when one ends the block at once
+    """
+    signals = Signals(again)
     before = {}
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -250,19 +253,23 @@ class Run:
 
 @contextmanager
 def running(
-    options: Options, activity: str = "looking at the cloud", observer: Progress | None = None
+    options: Options,
+    activity: str = "looking at the cloud",
+    observer: Progress | None = None,
+    again: str = "cellmove list",
 ) -> Iterator[Run]:
     """Open a session; progress is shown and signals are received while the block runs.
 
     :param activity: what a terminal shows until something happens
     :param observer: who shows it instead
+    :param again: what to type after a second signal, which leaves at once
     """
     _hush()
     from cellmove import session, settings
     from cellmove.policy import Consent
     from cellmove.progress import observer_for
 
-    with install_signals() as signals, ExitStack() as stack:
+    with install_signals(again) as signals, ExitStack() as stack:
         watching = observer or stack.enter_context(observer_for(sys.stderr, options.quiet, activity=activity))
         signals.announce = watching.announce
 

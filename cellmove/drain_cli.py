@@ -182,11 +182,9 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
     command = _again(cell, given)
     with _errors_as_lines(options, cell):
         wish = _wish(given)
-        with _drawn(options) as (run, show):
+        with _drawn(options, command) as (run, show):
             from cellmove.drain import drains
 
-            if isinstance(run.session.interrupted, Signals):
-                run.session.interrupted.again = command
             ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
     if not ended.is_new and not sys.stdout.isatty():
         return  # cron has nothing to mail; a person is told how to delete the cell
@@ -232,15 +230,18 @@ def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
 
 
 @contextmanager
-def _drawn(options: Options) -> Iterator[tuple[Run, Any]]:
-    """An open session with a drain's own drawing."""
+def _drawn(options: Options, again: str) -> Iterator[tuple[Run, Any]]:
+    """An open session with a drain's own drawing.
+
+    :param again: what to type when it is left at once
+    """
     from cellmove.drain.drains import Show
     from cellmove.drain.show import drawing_for
 
     as_json = options.form == "json"
     with (
         drawing_for(sys.stdout, sys.stderr, as_json=as_json, quiet=options.quiet) as drawing,
-        running(options, observer=drawing) as run,
+        running(options, observer=drawing, again=again) as run,
     ):
 
         def watch(happening: Any) -> None:

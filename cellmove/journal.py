@@ -138,6 +138,10 @@ class Journal:
         """Every move, oldest first; drains are none."""
         return self._read(_but_drains(self.moves))
 
+    def open_moves(self) -> list[Move]:
+        """Every move that is not over, repairs too, oldest first; drains are none."""
+        return self._read(_open(self.moves))
+
     def drains(self) -> list[Move]:
         """The records of cells that were or are being emptied, oldest first."""
         return self._with(kind=DRAIN)
@@ -304,6 +308,11 @@ class Journal:
 @functools.cache
 def _but_drains(moves: Table) -> Select[Any]:
     return statements.rows(moves, order=("created_at", "id")).where(moves.c.kind != DRAIN)
+
+
+@functools.cache
+def _open(moves: Table) -> Select[Any]:
+    return _but_drains(moves).where(moves.c.open_server.is_not(None))
 
 
 @functools.cache

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 DAY = datetime.timedelta(hours=24)
 
 
+def left_today(session: Session) -> int | None:
+    """How many moves more the rule ``policy.moves_a_day`` lets begin now; None when there is no such rule."""
+    limit = session.settings.policy.moves_a_day
+    return None if limit is None else max(limit - begun_today(session), 0)
+
+
 def begun_today(session: Session) -> int:
     """How many moves of this journal were begun in the last 24 hours; 0 as well when no rule asks for that."""
     if session.settings.policy.moves_a_day is None:

@@ -268,9 +268,7 @@ def resume_all(session: Session) -> list[Move]:
     done: list[Move] = []
     failures: list[tuple[Move, CellmoveError]] = []
     went_on = False
-    for move in session.journal.all_moves():
-        if not move.is_open:
-            continue
+    for move in session.journal.open_moves():
         try:
             done.append(resume(session, move))
             went_on = went_on or done[-1] != move

@@ -18,7 +18,7 @@ from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
 from cellmove.drain.ending import Ended
 from cellmove.drain.happening import Happening, Kind, about
-from cellmove.drain.item import UNDER_WAY, Stage, Task
+from cellmove.drain.item import UNDER_WAY, Item, Stage, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, to_document
@@ -28,6 +28,7 @@ from cellmove.locks import server_lock
 from cellmove.move import DRAIN, Move, State
 from cellmove.pipeline import facts_of
 from cellmove.steps import census, cordon
+from cellmove.steps.plan import find_flavor
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
@@ -73,9 +74,24 @@ def _plan(session: Session, source: Cell, wish: Wish) -> DrainPlan:
     moves = [move for move in session.journal.all_moves() if not move.is_repair]
     ours = {move.server_id for move in moves if move.is_open}
     found = census.take(gateway, session.clock, source, wish, ours=ours)
-    return plans.make(
-        found, wish, room.rooms(gateway, session.clock, _targets(session, source, wish)), _past(session, moves)
-    )
+    _check_old_flavors(session, source, wish, found.items)
+    rooms = room.rooms(gateway, session.clock, _targets(session, source, wish))
+    return plans.make(found, wish, rooms, _past(session, moves), permission.left_today(session))
+
+
+def _check_old_flavors(session: Session, source: Cell, wish: Wish, items: Sequence[Item]) -> None:
+    """What is to be resized has to be a flavor: one that is deleted may live on in servers, also in those that have left.
+
+    :raises Usage: nobody knows of one
+    """
+    unseen = wish.flavor_map.keys() - {name for item in items for name in (item.flavor, item.flavor_id)}
+    if unseen and (record := _record(session, source)) is not None:
+        unseen -= {task.flavor for task in queue_of(session, record).tasks()}
+    for old in sorted(unseen):
+        try:
+            find_flavor(session.gateway, old)
+        except Usage as error:
+            raise Usage(f"--flavor-map: no server of {source.name} has the flavor {old}, and {error.message}") from None
 
 
 def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
@@ -228,12 +244,12 @@ def _unfinished(session: Session, record: Move, plan: DrainPlan) -> list[Task]:
 
 def unconfirmed(session: Session, tasks: Sequence[Task]) -> list[Task]:
     """The servers that are in VERIFY_RESIZE, and that no run is going to confirm."""
-    finished = {move.id for move in session.journal.all_moves() if move.state is State.FINISHED}
+    finished = {move.id for move in session.journal.open_moves() if move.state is State.FINISHED}
     return [task for task in tasks if task.stage is Stage.MOVED and task.move_id in finished]
 
 
 def _with_open_moves(session: Session) -> set[str]:
-    return {move.server_id for move in session.journal.all_moves() if move.is_open and not move.is_repair}
+    return {move.server_id for move in session.journal.open_moves() if not move.is_repair}
 
 
 def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:

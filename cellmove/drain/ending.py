@@ -84,8 +84,8 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
     try:
         ours = {
             move.server_id: f"cellmove {'confirm' if move.state is State.FINISHED else 'show'} {move.id}"
-            for move in session.journal.all_moves()
-            if move.is_open and not move.is_repair
+            for move in session.journal.open_moves()
+            if not move.is_repair
         }
         found = look_at(session.gateway, source, ours)
         # Nothing is under way any more: what changed just now is nobody's at work, and is named as well.

@@ -19,6 +19,7 @@ class Item:
     """One server of the cell.
 
     :param flavor: the name of the flavor that it has; ``new_flavor`` that of the one it gets, empty when it keeps it
+    :param flavor_id: the id of the one that it has
     :param vcpus: what it will need where it goes, by the flavor that it gets; so is ``memory_mb``
     :param disk_gb: GiB of local disk that have to travel; 0 for a volume-backed server
     :param created_at: UTC, ISO 8601
@@ -37,6 +38,7 @@ class Item:
     memory_mb: int
     disk_gb: int
     created_at: str
+    flavor_id: str = ""
     new_flavor: str = ""
     verdict: Verdict = Verdict.MOVABLE
     codes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ class DrainPlan:
 
     :param pace: seconds for a server, and for each GiB of it that travels
     :param is_guess: whether no moves of the past say so
+    :param left_today: how many moves the operator's rules let begin now; None: as many as there are
     """
 
     census: Census
@@ -37,6 +38,7 @@ class DrainPlan:
     rooms: tuple[Room, ...]
     pace: tuple[float, float]
     is_guess: bool
+    left_today: int | None = None
 
     @property
     def movable(self) -> tuple[Item, ...]:
@@ -50,13 +52,16 @@ class DrainPlan:
         return sum(each + gib * item.disk_gb for item in self.movable) / max(self.wish.parallel, 1)
 
 
-def make(census: Census, wish: Wish, rooms: Sequence[Room], past: Iterable[tuple[int, float]]) -> DrainPlan:
+def make(
+    census: Census, wish: Wish, rooms: Sequence[Room], past: Iterable[tuple[int, float]], left_today: int | None = None
+) -> DrainPlan:
     """Put everything together.
 
     :param past: of earlier moves: GiB that travelled, and seconds from plan to finish
     """
     pace, is_guess = _pace(list(past))
-    return DrainPlan(census, wish, tuple(sorted(census.items, key=_order(wish.order))), tuple(rooms), pace, is_guess)
+    items = tuple(sorted(census.items, key=_order(wish.order)))
+    return DrainPlan(census, wish, items, tuple(rooms), pace, is_guess, left_today)
 
 
 def _order(order: str) -> Any:
@@ -142,6 +147,7 @@ def document(plan: DrainPlan, again: str) -> dict[str, Any]:
         ],
         "min_free": plan.wish.min_free,
         "enough_room": _enough(plan),
+        "left_today": plan.left_today,
         "estimate": {"seconds": round(plan.seconds), "guess": plan.is_guess},
         "next": again if movable else None,
         "servers": [_item_document(item) for item in plan.items],
@@ -196,6 +202,9 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
             ("fits", f"yes, all at once{kept}" if found["enough_room"] else f"no: the target has less room than they need{kept}"),
             ("takes", f"about {duration(estimate['seconds'])}, {found['parallel']} at a time{guess}"),
         ]  # fmt: skip
+        left = found["left_today"]
+        if left is not None and left < totals["movable"]:
+            rows.append(("today", f"policy.moves_a_day lets {left or 'none'} of them begin now"))
     page.fields(rows)
     _draw_servers(page, found["servers"])
     if found["next"]:

@@ -194,12 +194,12 @@ class Shift:
 
     def _may_begin(self) -> bool:
         """Whether one more may be begun; what speaks against it for good is noted."""
-        wish, a_day = self.plan.wish, self.session.settings.policy.moves_a_day
+        wish, today = self.plan.wish, permission.left_today(self.session)
         if wish.limit and len(self.begun) >= wish.limit:
             if not self._undecided:
                 self._stop(f"--limit {wish.limit}: so many were begun")
             return False
-        if a_day is not None and permission.begun_today(self.session) + len(self._undecided) >= a_day:
+        if today is not None and len(self._undecided) >= today:
             return not self._undecided  # one that is looked at alone brings the rule's own words
         try:
             self._stop(self.door.why_full())

@@ -407,6 +407,7 @@ def _item(server: _Server, verdict: Verdict, codes: tuple[str, ...] = (), reason
         memory_mb=needed.memory_mb if needed else 0,
         disk_gb=0 if server.volume_backed else instance.root_gb,
         created_at=f"{server.row.created_at.isoformat()}Z" if server.row.created_at else "",
+        flavor_id=flavor.flavorid if flavor else "",
         new_flavor=server.new_flavor.name if server.new_flavor else "",
         verdict=verdict,
         codes=codes,

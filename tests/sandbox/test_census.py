@@ -189,7 +189,8 @@ def test_a_server_as_it_is(place: Place) -> None:
     small, row = flavors["m1.small"], place.cloud.row("cell1", "instances", uuid=server) or {}
     assert item(found, server) == Item(
         server, "web", seed.PROJECT, "c1-host1", "m1.tiny", "active", False, small["vcpus"], small["memory_mb"],
-        flavors["m1.tiny"]["root_gb"], f"{row['created_at'].isoformat()}Z", new_flavor="m1.small",
+        flavors["m1.tiny"]["root_gb"], f"{row['created_at'].isoformat()}Z", flavor_id=flavors["m1.tiny"]["flavorid"],
+        new_flavor="m1.small",
     )  # fmt: skip
     assert item(found, stopped).volume_backed
     assert (item(found, stopped).disk_gb, item(found, stopped).new_flavor) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -192,6 +193,18 @@ def test_flavors_are_changed_on_the_way(cell: Drained) -> None:
     assert (cell.move("tiny").kind, cell.move("small").kind) == ("resize", "migration")
 
 
+def test_a_flavor_that_is_deleted_may_be_mapped_also_when_its_last_server_has_left(cell: Drained) -> None:
+    cell.add("a")
+    cell.add("b", flavor="m1.small")
+    cloud = cell.process.cloud()
+    cloud.update("api", "flavors", {"name": "another", "flavorid": "another"}, name="m1.tiny")
+    wanted = ("--flavor-map", "m1.tiny=m1.small", "--limit", "1")
+    cell.drain(*wanted, expect=9)
+    assert (cell.moved, cell.move("a").kind) == ({"a"}, "resize")
+    cell.drain(*wanted)
+    assert (cell.moved, cell.move("b").kind) == ({"a", "b"}, "migration")
+
+
 def test_losses_and_locks_are_accepted_by_name(cell: Drained) -> None:
     (locked,) = cell.add("locked")
     cell.process.control("lock", server=locked.id)
@@ -231,7 +244,11 @@ def test_policy_allows_so_many_moves_a_day_also_when_they_run_at_once(cell: Drai
     config = cell.folder / "config.toml"
     config.write_text("[policy]\nunattended = true\nmoves_a_day = 2\n")
     cell.pace(PACE)
-    said = cell.drain("--parallel", "4", expect=9, env={"CELLMOVE_CONFIG": str(config)})
+    env = {"CELLMOVE_CONFIG": str(config)}
+    look = cell.drain("--dry-run", env=env)
+    assert "today    policy.moves_a_day lets 2 of them begin now" in look.stdout
+    said = cell.drain("--parallel", "4", expect=9, env=env)
+    assert json.loads(cell.drain("--dry-run", "-f", "json", env=env).stdout)["left_today"] == 0
     assert len(cell.moved) == 2
     assert "policy.moves_a_day = 2" in said.stderr
     assert [move.state for moves in cell.moves().values() for move, _ in moves] == [State.CONFIRMED] * 2

@@ -181,6 +181,10 @@ NONSENSE = [
     (("--flavor-map", "m1.tiny"), "has to be OLD=NEW"),
     (("--flavor-map", "a=b", "--flavor-map", "a=c"), "a cannot become both b and c"),
     (("--flavor-map", "m1.tiny=m1.smal"), "did you mean m1.small"),
+    (
+        ("--flavor-map", "m1.tyny=m1.small"),
+        "no server of cell1 has the flavor m1.tyny, and there is no flavor m1.tyny; did you mean m1.tiny",
+    ),
     (("--confirm", "later"), "--confirm: 'later' has to be never, verified or after:DURATION"),
     (("--soak", "long"), "--soak: 'long' is no duration"),
     (("--probe", "http:80"), "is no probe"),

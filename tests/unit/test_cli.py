@@ -98,6 +98,9 @@ class Fake:
     def all_moves(self) -> list[Move]:
         return self.moves
 
+    def open_moves(self) -> list[Move]:
+        return [move for move in self.moves if move.is_open]
+
     def _asked(self, *what: Any) -> None:
         self.asked.append(what)
         if self.error is not None:
@@ -462,7 +465,7 @@ from cellmove.move import Move, State
 module = types.ModuleType("cellmove.session")
 move = Move("m1", "uuid-1", "web-1", "resize", State.PLANNED, "", "", {})
 def open_session(settings, observer, *, interrupted, consent):
-    entries = types.SimpleNamespace(entries_of=lambda _id: [], all_moves=lambda: [move] * 5000)
+    entries = types.SimpleNamespace(entries_of=lambda _id: [], open_moves=lambda: [move] * 5000)
     return types.SimpleNamespace(observer=observer, interrupted=interrupted, journal=entries)
 def find_move(session, reference):
     if reference == "unfound":

@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from cellmove import seal
 from cellmove.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
 from cellmove.journal import Journal, open_journal
-from cellmove.move import Move, Phase, State
+from cellmove.move import CLOSED, DRAIN, Move, Phase, State
 
 
 def ticking() -> Callable[[], str]:
@@ -74,6 +75,15 @@ def test_a_server_has_one_open_move(journal: Journal) -> None:
     found = journal.open_move_of("uuid-1")
     assert found is not None
     assert found.id == "m3"
+
+
+def test_open_moves_are_those_that_are_not_over_and_no_drains(journal: Journal) -> None:
+    for number, state in enumerate(State):
+        journal.open_move(a_move(f"m{number}", f"uuid-{number}"))
+        journal.set_state(f"m{number}", state)
+    journal.open_move(replace(a_move("d1", "cell"), kind=DRAIN))
+    assert {move.state for move in journal.open_moves()} == set(State) - CLOSED
+    assert journal.open_moves() == [move for move in journal.all_moves() if move.is_open]
 
 
 def test_a_move_is_found_by_id_name_and_uuid(journal: Journal) -> None:
