@@ -14,6 +14,17 @@ def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+def text_of(moment: datetime.datetime) -> str:
+    """A moment in UTC as the journal writes it: ISO 8601, milliseconds."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_of(text: str) -> float:
+    """A moment that :func:`text_of` wrote, in seconds since 1970; one without a zone is in UTC."""
+    moment = datetime.datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
 def _growing_waits() -> Iterator[float]:
     wait = 0.25
     while True:
@@ -34,7 +45,7 @@ class Clock:
 
     def text(self) -> str:
         """The current time as ISO 8601 text in UTC."""
-        return self.utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return text_of(self.utc_now())
 
     def heartbeat_time(self) -> datetime.datetime:
         """The current time to hold a service's heartbeat against, to the microsecond: nova compares so, too.

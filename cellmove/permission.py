@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import policy
 from cellmove.checks.finding import Check, refusal
+from cellmove.clock import text_of
 from cellmove.db import look
 from cellmove.errors import CallError, Refused, Unreachable
 from cellmove.move import Move, State, Step
@@ -33,8 +34,7 @@ def begun_today(session: Session) -> int:
     """How many moves of this journal were begun in the last 24 hours; 0 as well when no rule asks for that."""
     if session.settings.policy.moves_a_day is None:
         return 0
-    begin = session.clock.utc_now() - DAY
-    return session.journal.begun_since(begin.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+    return session.journal.begun_since(text_of(session.clock.utc_now() - DAY))
 
 
 def ask(session: Session, question: str, again: str) -> None:

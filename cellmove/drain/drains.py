@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import permission, probe
 from cellmove import session as sessions
+from cellmove.clock import seconds_of
 from cellmove.drain import closing, room, run, window
 from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
@@ -112,11 +112,7 @@ def _past(session: Session, moves: Sequence[Move]) -> Iterator[tuple[int, float]
         if own and own[-1].finished_at and not move.plan.get("adopted"):
             flavor = (facts_of(move, own).get("new_flavor") or {}).get("nova_object.data") or {}
             gib = 0 if move.plan.get("volume_backed") else int(flavor.get("root_gb") or 0)
-            yield gib, _seconds(own[-1].finished_at) - _seconds(own[0].started_at)
-
-
-def _seconds(text: str) -> float:
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+            yield gib, seconds_of(own[-1].finished_at) - seconds_of(own[0].started_at)
 
 
 # begin, or go on

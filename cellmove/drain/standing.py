@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cellmove.clock import seconds_of
 from cellmove.drain.drains import COMMAND, queue_of, unconfirmed
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
@@ -84,7 +84,7 @@ def story(session: Session, record: Move) -> Story:
             )
         )  # fmt: skip
     wish = from_document(queue.wish())
-    began = datetime.datetime.fromisoformat(record.created_at).timestamp()
+    began = seconds_of(record.created_at)
     return Story(
         record.id, record.server_name, wish.to, record.state.value, began, session.clock.utc_now().timestamp(),
         tuple(tales),

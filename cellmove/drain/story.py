@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cellmove.clock import seconds_of, text_of
 from cellmove.console import Command, duration
 from cellmove.drain import figures
 from cellmove.drain.item import Bar, Stage, Story, Tale, place_of
@@ -48,8 +49,8 @@ def tale_bars(entries: Iterable[Entry]) -> tuple[Bar, ...]:
         bars.append(
             Bar(
                 step.value,
-                min(_seconds(entry.started_at) for entry in own),
-                None if running else max(_seconds(entry.finished_at) for entry in own if entry.finished_at),
+                min(seconds_of(entry.started_at) for entry in own),
+                None if running else max(seconds_of(entry.finished_at) for entry in own if entry.finished_at),
                 failed=any(phase in (Phase.FAILED, Phase.UNDOING, Phase.UNDONE) for phase in last),
             )
         )
@@ -79,7 +80,7 @@ def downtime(entries: Iterable[Entry], *, active: bool = True) -> float | None:
             start = stop if stop.phase is Phase.UNDONE else _start(lines, stop, starts)
             if start is None or _is_told_later(stop) or _is_told_later(start):
                 return None
-            total, seen = total + max(_seconds(start.finished_at) - _seconds(stop.started_at), 0.0), True
+            total, seen = total + max(seconds_of(start.finished_at) - seconds_of(stop.started_at), 0.0), True
     return total if seen else None
 
 
@@ -258,12 +259,7 @@ def _host_row(sums: Mapping[str, Any]) -> tuple[str, ...]:
 def iso(seconds: float) -> str:
     """A moment as the journal writes it."""
     moment = datetime.datetime.fromtimestamp(round(seconds, 3), datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _seconds(text: str) -> float:
-    moment = datetime.datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+    return text_of(moment)
 
 
 def _round(value: float | None) -> float | None:

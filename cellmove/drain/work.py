@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cellmove import planning
 from cellmove import session as sessions
+from cellmove.clock import seconds_of
 from cellmove.db import look
 from cellmove.drain.item import Stage
 from cellmove.drain.story import STOPS_AND_STARTS
@@ -153,7 +153,7 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
 
 def _is_ours(task: Task, move: Move) -> bool:
     """Whether a run of this drain opened this move; it may have died before it could note that."""
-    return move.id == task.move_id or datetime.datetime.fromisoformat(move.created_at).timestamp() >= task.began - 5
+    return move.id == task.move_id or seconds_of(move.created_at) >= task.began - 5
 
 
 def _begin(session: Session, job: Job, task: Task) -> Outcome:
