@@ -164,24 +164,33 @@ def _guarded(options: Options, run: Callable[[], Any]) -> int:
         error.show()
         if _asks_for_json(sys.argv[1:]):
             options.form = "json"  # the mistake may stand before the option that says so
-        _answer_error(options, CellmoveError(error.format_message()), exit_code=2)
+        _answer_error(options, consequence(error), exit_code=2)
         return 2
     except click.Abort:
         return 130
     except Left as left:
-        name = signal.Signals(left.number).name
-        return _report(options, CellmoveError(f"{name} before anything was begun"), 128 + left.number)
-    except CellmoveError as error:
-        return _report(options, error, error.exit_code)
-    except CallError as error:
-        reached = not isinstance(error, CannotConnect)
-        known = Stopped(str(error), next_command="cellmove list") if reached else Unreachable(str(error))
-        return _report(options, known, known.exit_code)
+        return _report(options, consequence(left), 128 + left.number)
     except Exception as error:  # the last resort: a fault of ours must not read as exit code 1, "taken back"
-        if os.environ.get("CELLMOVE_DEBUG"):
+        if os.environ.get("CELLMOVE_DEBUG") and not isinstance(error, (CellmoveError, CallError)):
             raise
-        return _report(options, _fault(error), 3)
+        known = consequence(error)
+        return _report(options, known, known.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def consequence(error: BaseException) -> CellmoveError:
+    """What ends a command, as one of the errors that it is reported by."""
+    if isinstance(error, CellmoveError):
+        return error
+    if isinstance(error, click.ClickException):
+        return CellmoveError(error.format_message())
+    if isinstance(error, Left):
+        return CellmoveError(f"{signal.Signals(error.number).name} before anything was begun")
+    if isinstance(error, CannotConnect):
+        return Unreachable(str(error))
+    if isinstance(error, CallError):
+        return Stopped(str(error), next_command="cellmove list")
+    return _fault(error)
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:
@@ -191,7 +200,7 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     )
 
 
-def _fault(error: Exception) -> CellmoveError:
+def _fault(error: BaseException) -> CellmoveError:
     """A fault in cellmove itself, named by its place: a foreign exception's text might hold a password."""
     trace = error.__traceback__
     place = ""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove.command import InOrder, Options, Run, Signals, answer, running
-from cellmove.errors import CellmoveError, Unreachable
+from cellmove.command import InOrder, Left, Options, Run, Signals, answer, consequence, running
+from cellmove.errors import Stopped, Unreachable
 from cellmove.move import LOSSES
 from cellmove.options import (
     Grouped,
@@ -216,8 +216,9 @@ def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
     """With ``--format json`` what ends a run early is one more line, with the same keys."""
     try:
         yield
-    except CellmoveError as error:
+    except (Exception, Left) as failure:
         if options.form == "json":
+            error = consequence(failure)
             from cellmove.clock import Clock
             from cellmove.drain.happening import Happening, Kind
             from cellmove.drain.show import Lines
@@ -365,9 +366,16 @@ def _abort(options: Options, cell: str | None) -> None:
         record = drains.find(run.session, cell)
         record = drains.abort(run.session, record, drains.Show(lambda _happening: None, run.observe))
         found = standing.status(run.session, record)
+        stuck = [] if record.is_open else standing.halfway(run.session, record)
     from cellmove.drain.show import draw_status
 
     answer(options, found, draw_status)
+    if stuck:
+        names = ", ".join(task.name for task in stuck)
+        raise Stopped(
+            f"{record.server_name} is open again, but the move{'s' if len(stuck) > 1 else ''} of {names} stopped half-way",
+            state="their guests may be off", next_command=stuck[0].next_command,
+        )  # fmt: skip
 
 
 @drain.command("report", short_help="Show what became of a cell's servers.")

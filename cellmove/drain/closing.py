@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from cellmove import session as sessions
 from cellmove.cloud.services import compute_services
 from cellmove.db import look
-from cellmove.errors import Interrupted, RollbackFailed, RolledBack, Stopped
-from cellmove.move import Move, State, Step
+from cellmove.errors import Interrupted, Locked, RollbackFailed, RolledBack, Stopped
+from cellmove.move import Move, Phase, State, Step
 from cellmove.pipeline import Runner, run_step, undo
 from cellmove.steps import cordon
 
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from cellmove.session import Session
 
 
+PATIENCE = 300.0
+"""Seconds for which another run that is closing or opening the cell is waited for: it has calls to make for each host."""
+
+
 def open_hosts(session: Session, source: Cell) -> list[str]:
-    """The hosts of a cell to which the scheduler may send servers.
+    """The hosts of a cell to which the scheduler may send servers, and those that an earlier drain of it has disabled.
 
     :raises CallError: something cannot be looked at
     """
@@ -30,7 +34,33 @@ def open_hosts(session: Session, source: Cell) -> list[str]:
         gateway.database(source), session.clock.heartbeat_time(), gateway.settings.service_down_time
     )
     own = {each.host for each in services if each.binary == look.COMPUTE}
-    return [each.host for each in compute_services(gateway.admin) if each.host in own and not each.disabled]
+    return [
+        each.host
+        for each in compute_services(gateway.admin)
+        if each.host in own and (not each.disabled or cordon.is_of_a_drain(each.reason, source.name))
+    ]
+
+
+def was_closed(session: Session, source: Cell) -> bool:
+    """Whether it was an earlier drain that disabled the cell, and emptied it: then it is ours to open."""
+    past = [each for each in session.journal.drains() if each.server_id == source.uuid and not each.is_open][-1:]
+    return any(
+        entry.action == cordon.CELL and entry.phase is Phase.DONE and entry.result.get(cordon.CHANGED)
+        for each in past
+        if each.state is State.DRAINED
+        for entry in session.journal.entries_of(each.id)
+    )
+
+
+def plan_of(session: Session, source: Cell, *, closes_cell: bool) -> dict[str, Any]:
+    """What a drain's record says of closing the cell.
+
+    :raises CallError: something cannot be looked at
+    """
+    hosts = open_hosts(session, source) if closes_cell else []
+    return cordon.plan_of(
+        source.uuid, hosts, closes_cell=closes_cell, was_ours=closes_cell and was_closed(session, source)
+    )
 
 
 def close(session: Session, record: Move, hear: Observer, again: str) -> Move:
@@ -53,7 +83,7 @@ def is_to_be_closed(session: Session, record: Move, source: Cell) -> Move:
     with _alone(session, record) as record:
         if record.plan["closes_cell"] or record.state is not State.DRAINING:
             return record
-        more = cordon.plan_of(source.uuid, open_hosts(session, source), closes_cell=True)
+        more = plan_of(session, source, closes_cell=True)
         return session.journal.set_plan(record.id, {**record.plan, **more}, State.CORDONING)
 
 
@@ -65,8 +95,18 @@ def reopen(session: Session, record: Move, hear: Observer) -> Move:
 
 @contextmanager
 def _alone(session: Session, record: Move) -> Iterator[Move]:
-    """Nobody else closes or opens the cell meanwhile; gives the record as it is now."""
-    with sessions.lock(session, f"{record.server_id}-cordon", record.server_name):
+    """Nobody else closes or opens the cell meanwhile, whoever is at it is waited for; gives the record as it is now."""
+    waits, deadline = session.clock.waits(), session.clock.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(sessions.lock(session, f"{record.server_id}-cordon", record.server_name))
+                break
+            except Locked as error:
+                error.next_command = f"cellmove drain status {record.server_name}"
+                if session.interrupted() or session.clock.monotonic() > deadline:
+                    raise
+            session.clock.sleep(next(waits))
         yield session.journal.move(record.id) or record
 
 

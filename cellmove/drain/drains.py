@@ -18,16 +18,26 @@ from cellmove.drain import ending as endings
 from cellmove.drain import plan as plans
 from cellmove.drain.ending import Ended
 from cellmove.drain.happening import Happening, Kind, about
-from cellmove.drain.item import UNDER_WAY, Item, Stage, Task
+from cellmove.drain.item import TROUBLED, UNDER_WAY, Item, Stage, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, to_document
-from cellmove.errors import CallError, Interrupted, JournalLost, Locked, Refused, Stopped, Unreachable, Usage
+from cellmove.errors import (
+    CallError,
+    Interrupted,
+    JournalLost,
+    Locked,
+    Refused,
+    RolledBack,
+    Stopped,
+    Unreachable,
+    Usage,
+)
 from cellmove.events import Event, EventKind
 from cellmove.locks import server_lock
 from cellmove.move import DRAIN, Move, State
 from cellmove.pipeline import facts_of
-from cellmove.steps import census, cordon
+from cellmove.steps import census
 from cellmove.steps.plan import find_flavor
 
 if TYPE_CHECKING:
@@ -153,19 +163,19 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         elif record is None and not plan.movable:
             ended = endings.looked_at(session, source, Ended(None, source.name, "", tuple(plans.tasks(plan)), None))
         else:
-            if plan.movable or unfinished:
+            if plan.movable or unfinished or (record is not None and record.state is State.CORDONING):
                 permission.ask(session, _question(plan, source, wish), again)
             if record is None:
                 record = _open(session, source, cordons=cordons, again=again)
-            elif cordons:
+            elif cordons and (plan.movable or unfinished):
                 with sessions.before_anything_is_written():
                     record = closing.is_to_be_closed(session, record, source)
 
-            def make(queue: Queue, began: float) -> run.Shift:
+            def make(queue: Queue, began: float, failed_before: frozenset[str]) -> run.Shift:
                 hosts = tuple(host for each in plan.rooms for host in each.hosts)
                 ask = partial(room.rooms, session.gateway, session.clock, targets)
                 job = run.job_of(queue, wish, source, probes)
-                given = run.Plan(source.name, wish, job, hours, ask, hosts, began)
+                given = run.Plan(source.name, wish, job, hours, ask, hosts, began, failed_before)
                 return run.Shift(session, queue, given, show.watch, show.hear)
 
             with _to_be_gone_on_with(again):
@@ -176,7 +186,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
 
 
 def _run(
-    session: Session, source: Cell, record: Move, plan: DrainPlan, make: Callable[[Queue, float], run.Shift], show: Show,
+    session: Session, source: Cell, record: Move, plan: DrainPlan, make: Callable[[Queue, float, frozenset[str]], run.Shift], show: Show,
     again: str,
 ) -> Ended:  # fmt: skip
     """Close the cell if that is not done yet, and work until nothing may be begun."""
@@ -187,15 +197,21 @@ def _run(
     began = queue.beat(session.clock.utc_now().timestamp())
     try:
         alone, open_moves = not queue.others(began), _with_open_moves(session)
+        failed_before = frozenset(task.server_id for task in queue.tasks(*TROUBLED))
         gone = queue.sync(plans.tasks(plan), again=alone, ended=began, open_moves=open_moves)
         _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
         for task in gone:
             _tell(session, show, source, Kind.SERVER_GONE, **about(task), reason=task.reason)
         if record.state is State.CORDONING:
             record = closing.close(session, record, show.hear, again)
+            if not record.is_open:
+                raise RolledBack(
+                    f"another run could not close {source.name}",
+                    state=f"{source.name} is as open to new servers as before", next_command=again,
+                )  # fmt: skip
             if record.plan["closes_cell"]:
                 _tell(session, show, source, Kind.CORDONED)
-        stopped = make(queue, began).run()
+        stopped = make(queue, began, failed_before).run()
     finally:
         with suppress(Unreachable):  # then its leases run out by themselves
             queue.leave()
@@ -292,9 +308,9 @@ def _record(session: Session, source: Cell) -> Move | None:
 def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
     with sessions.before_anything_is_written():
-        hosts = closing.open_hosts(session, source) if cordons else []
+        plan = closing.plan_of(session, source, closes_cell=cordons)
+    plan |= {"command": again, "source_cell": source.name}
     now = session.clock.text()
-    plan = cordon.plan_of(source.uuid, hosts, closes_cell=cordons) | {"command": again, "source_cell": source.name}
     record = Move(
         f"drain-{session.clock.new_token()}", source.uuid, source.name, DRAIN, State.CORDONING, now, now, plan
     )
@@ -328,8 +344,8 @@ def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
     """See what is left after a run."""
     from cellmove.db import census as rows
 
-    tasks, open_moves = tuple(queue_of(session, record).tasks()), _with_open_moves(session)
-    halfway = tuple(task for task in tasks if task.stage is Stage.FAILED and task.server_id in open_moves)
+    queue = queue_of(session, record)
+    tasks, halfway = tuple(queue.tasks()), tuple(queue.halfway(Stage.FAILED))
     left_open = tuple(unconfirmed(session, tasks))
     ended = Ended(record, source.name, stopped, tasks, None, unconfirmed=left_open, halfway=halfway)
     try:
@@ -373,21 +389,31 @@ def find(session: Session, cell: str | None) -> Move:
 
 def pause(session: Session, record: Move) -> None:
     """Let nothing new be begun, until somebody says :func:`go_on`."""
-    _require_open(record)
-    queue_of(session, record).set_control("pause")
+    _control(session, record, "pause")
 
 
 def go_on(session: Session, record: Move) -> None:
     """Let servers be begun again."""
+    _control(session, record, "")
+
+
+def _control(session: Session, record: Move, word: str) -> None:
     _require_open(record)
-    queue_of(session, record).set_control("")
+    if not queue_of(session, record).set_control(word):
+        raise Refused(
+            f"the drain of {record.server_name} is being aborted", state="nothing was written",
+            next_command=f"cellmove drain status {record.server_name}",
+        )  # fmt: skip
 
 
 def abort(session: Session, record: Move, show: Show) -> Move:
     """Let nothing new be begun, and open the cell again: at once, or by the run that is at work when it ends.
 
     :returns: the record, open still when a run is at work
+    :raises Refused: the cell was emptied, and is closed so that it can be deleted
     """
+    if record.state is State.DRAINED and record.plan["closes_cell"]:
+        raise _closed_for_good(record)
     if not record.is_open:
         return record
     queue = queue_of(session, record)
@@ -403,6 +429,14 @@ def abort(session: Session, record: Move, show: Show) -> Move:
     for task in _unsoaked(session, queue):
         show.hear(Event(EventKind.NOTE, task.move_id, task.name, text=f"{task.reason}: {task.next_command}"))
     return closing.reopen(session, record, show.hear)
+
+
+def _closed_for_good(record: Move) -> Refused:
+    """What to type when somebody wants a cell back that was emptied."""
+    commands = [f"openstack compute service set --enable {host} nova-compute" for host in record.plan["hosts"]]
+    commands.append(f"nova-manage cell_v2 update_cell --cell_uuid {record.server_id} --enable")
+    words = f"{record.server_name} was emptied, and stays closed to new servers so that it can be deleted; to open it again:"
+    return Refused("\n".join([words, *commands]), state="nothing was written")
 
 
 def _unsoaked(session: Session, queue: Queue) -> list[Task]:

@@ -113,6 +113,8 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     :param again: the command, to be typed again
     :param told: whoever reads it has read already what became of each server
     """
+    if ended.record is not None and ended.record.state is State.ROLLED_BACK:
+        again = f"cellmove drain status {ended.cell}"  # the command would begin another drain
     waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
     bad, kept = ended.named(*TROUBLED), ended.named(Stage.SKIPPED, Stage.REFUSED)
     if waiting or (ended.stopped and soaking):

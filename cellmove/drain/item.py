@@ -171,7 +171,7 @@ class Tale:
 class Story:
     """A whole drain, for whoever looks back.
 
-    :param begun: seconds since the epoch, as all times here; ``told`` is when the story was told
+    :param begun: seconds since the epoch, as all times here; ``told`` is when the story was told, or the drain was over
     """
 
     drain_id: str

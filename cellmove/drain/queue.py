@@ -93,7 +93,8 @@ class Queue:
                     connection.execute(statements.insertion(self.drains), row)
                 return
         if wish is not None:
-            self._set(wish=text)
+            with self._alone() as connection:
+                self._set(connection, wish=text)
 
     def wish(self) -> dict[str, Any]:
         """What the newest run was asked; empty when there was none."""
@@ -106,15 +107,22 @@ class Queue:
         found = self._drain()
         return str(found.control) if found is not None else ""
 
-    def set_control(self, word: str) -> None:
-        """Ask the runs for something; it takes effect between servers."""
-        self.prepare()
-        self._set(control=word)
+    def set_control(self, word: str) -> bool:
+        """Ask the runs for something; it takes effect between servers.
 
-    def _set(self, **values: str) -> None:
+        :returns: False when they are asked to abort already: that is not taken back, and nothing was changed
+        """
+        self.prepare()
         with self._alone() as connection:
-            key = statements.keyed(drain_id=self.drain_id)
-            connection.execute(statements.change(self.drains, "drain_id"), values | key)
+            query = statements.rows(self.drains, "drain_id", columns=("control",))
+            if connection.execute(query, {"drain_id": self.drain_id}).scalar() == "abort" != word:
+                return False
+            self._set(connection, control=word)
+        return True
+
+    def _set(self, connection: Connection, **values: str) -> None:
+        key = statements.keyed(drain_id=self.drain_id)
+        connection.execute(statements.change(self.drains, "drain_id"), values | key)
 
     def _drain(self) -> Any:
         if not self._is_there():
@@ -261,12 +269,12 @@ class Queue:
             if sum(each.worker == self.worker for each in alive) >= limits.parallel:
                 return None
             hosts = _full((each.host for each in alive), limits.per_source_host)
-            task = self._lock(connection, tables.due(servers, Stage.SOAKING), now=now, hosts=hosts, projects=[])
+            projects = _full((each.project_id for each in alive), limits.per_project)
+            task = self._lock(connection, tables.due(servers, Stage.SOAKING), now=now, hosts=hosts, projects=projects)
             if task is not None:
                 return self._lease(connection, task, Stage.CONFIRMING, now)
             if not start or not _has_a_place(alive, limits):
                 return None
-            projects = _full((each.project_id for each in alive), limits.per_project)
             task = self._lock(connection, tables.due(servers, Stage.WAITING), now=now, hosts=hosts, projects=projects)
             return self._lease(connection, task, Stage.MOVING, now) if task is not None else None
 
@@ -286,6 +294,11 @@ class Queue:
         with self._alone() as connection:
             self._update(connection, server_id, values)
 
+    def leave_to_another(self, server_id: str, now: float) -> None:
+        """Let a server be, on which somebody else is at work, until another lease has run out."""
+        with self._alone() as connection:
+            self._update(connection, server_id, {"worker": "", "lease_until": _now(connection, now) + LEASE})
+
     def put(self, server_id: str, stage: Stage, now: float, *, after: float = 0.0, **values: Any) -> None:
         """Let go of a server: it stands in this stage now.
 
@@ -300,11 +313,19 @@ class Queue:
         mine = {"drain_id": self.drain_id, "server_id": server_id}
         connection.execute(statements.change(self.servers, *mine), {**values, **statements.keyed(**mine)})
 
-    def failures_since(self, moment: float) -> int:
-        """How many servers failed, or were not what they had been, since then; whoever worked on them."""
-        values = {"drain_id": self.drain_id, "moment": moment}
+    def failures_since(self, moment: float, but: Collection[str] = ()) -> int:
+        """How many servers failed, or were not what they had been, since then; whoever worked on them.
+
+        :param but: servers that do not count
+        """
+        values = {"drain_id": self.drain_id, "moment": moment, "but": list(but)}
         with self.journal.transaction() as connection:
             return int(connection.execute(tables.failures(self.servers), values).scalar() or 0)
+
+    def halfway(self, *stages: Stage) -> list[Task]:
+        """The servers of these stages whose move is begun and not over."""
+        open_moves = {move.server_id for move in self.journal.open_moves() if not move.is_repair}
+        return [task for task in self.tasks(*stages) if task.server_id in open_moves]
 
     def counts(self) -> dict[Stage, int]:
         """How many servers stand where."""

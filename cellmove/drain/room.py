@@ -127,8 +127,10 @@ class Doorkeeper:
             try:
                 yield choice
             finally:
-                if choice.turned_away:
-                    self.turned_away[server_id] = "min-free" if scarce and not crowded else "per-target-host"
+                # What the hosts of one cell refuse while another's are kept free is no matter of room.
+                every = {host for each in self._known for host in each.hosts}
+                if choice.turned_away and (crowded or scarce == every):
+                    self.turned_away[server_id] = "per-target-host" if crowded else "min-free"
             if choice.chosen:
                 self.queue.note(server_id, target_host=choice.chosen)
                 cell = next((each.cell for each in self._known if choice.chosen in each.hosts), "")

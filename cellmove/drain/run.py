@@ -10,6 +10,7 @@ import concurrent.futures
 import ctypes
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from cellmove.drain.room import Doorkeeper, Room
 from cellmove.drain.turnstile import Turnstile
 from cellmove.drain.window import Hours, why_closed
 from cellmove.drain.wish import Wish
-from cellmove.drain.work import DAY_IS_USED_UP, Downtime, Job, Outcome, work
+from cellmove.drain.work import DAY_IS_USED_UP, LOCKED_BY_ANOTHER, Downtime, Job, Outcome, work
 from cellmove.errors import CallError, CellmoveError, Interrupted
 from cellmove.events import Event, EventKind
 
@@ -36,8 +37,14 @@ if TYPE_CHECKING:
 LOOKS = 1.0
 """Seconds between two looks at what somebody at another terminal wants, and at the clock."""
 
-CROWDED = 5.0
-"""Seconds until a server for which no host was free is tried again."""
+AGAIN = 5.0
+"""Seconds until a server that was put back is tried again; each time it is, twice as many."""
+
+CROWDED, LOCKED = 300.0, 60.0
+"""And how many at most: for one that no host could take just now, and for one on which somebody else is at work."""
+
+SOON = 3600.0
+"""A server that soaks longer, and longer than this run's own would, is left to another run."""
 
 SAID = {
     Stage.SOAKING: Kind.SERVER_SOAKING, Stage.MOVED: Kind.SERVER_MOVED, Stage.REVERTED: Kind.SERVER_REVERTED,
@@ -74,6 +81,7 @@ class Plan:
 
     :param began: seconds since the epoch
     :param rooms: asks the target cells for their room
+    :param failed_before: servers with which earlier runs did not get on: that they fail again is no news
     """
 
     cell: str
@@ -83,6 +91,7 @@ class Plan:
     rooms: Callable[[], Sequence[Room]]
     target_hosts: tuple[str, ...]
     began: float
+    failed_before: frozenset[str] = frozenset()
 
 
 class Shift:
@@ -108,6 +117,7 @@ class Shift:
         self.turnstile = Turnstile(wish.parallel)
         self.job = replace(plan.job, gate=self._gate) if wish.ahead else plan.job
         self.begun: set[str] = set()
+        self._put_back: Counter[str] = Counter()
         self._undecided: set[str] = set()  # taken, and nothing has been done to them yet
         self.stopping = ""
         self.closing = False  # no guest is to be stopped any more, not even of those that are prepared
@@ -143,8 +153,14 @@ class Shift:
         if self._fatal is not None:
             raise self._fatal
         if self.session.interrupted():
+            stuck = ", ".join(task.name for task in self.queue.halfway(Stage.FAILED))
+            left = (
+                f"the moves of {stuck} stopped half-way"
+                if stuck
+                else "no server was left in the middle of its downtime"
+            )
             raise Interrupted(
-                "interrupted; no server was left in the middle of its downtime",
+                f"interrupted; {left}",
                 signal_number=self.session.interrupted(),
                 state="what was begun stands in the journal",
             )
@@ -225,7 +241,7 @@ class Shift:
         self._close(why_closed(self.plan.hours, self.session.clock.utc_now().astimezone()))
         most = self.plan.wish.max_failures
         if most and not self.closing:
-            number = self.queue.failures_since(self.plan.began)
+            number = self.queue.failures_since(self.plan.began, self.plan.failed_before)
             if number >= most:
                 self._close(f"--max-failures {most}: {number} failed")
 
@@ -247,7 +263,9 @@ class Shift:
         if any(counts.get(stage) for stage in UNDER_WAY):
             return False  # another run's; if that one has died, its servers are ours before long
         if counts.get(Stage.SOAKING) and self.plan.wish.confirm != "after" and not self._aborted:
-            return False
+            soon = self._now() + max(self.plan.wish.soak, SOON)
+            if any(task.due <= soon for task in self.queue.tasks(Stage.SOAKING)):
+                return False
         return bool(self.stopping) or not counts.get(Stage.WAITING)
 
     # one server
@@ -313,14 +331,21 @@ class Shift:
             return outcome
         if why == "min-free":
             self._stop(f"--min-free {self.plan.wish.min_free:g}: no target cell has room for {task.name}")
-        return Outcome(Stage.WAITING, "no host may take it just now", why, after=CROWDED)
+        return Outcome(Stage.WAITING, "no host may take it just now", why, after=self._again_in(task, CROWDED))
+
+    def _again_in(self, task: Task, most: float) -> float:
+        """How many seconds one that is put back has to wait: more each time, as each try is a move that is taken back."""
+        self._put_back[task.server_id] += 1
+        return min(AGAIN * 2.0 ** (self._put_back[task.server_id] - 1), most)
 
     def _put(self, task: Task, outcome: Outcome, seconds: float) -> None:
         now = self._now()
-        if outcome.code == "locked-by-another-run" and task.stage is not Stage.WAITING:
+        if outcome.code == LOCKED_BY_ANOTHER and task.stage is not Stage.WAITING:
             # Somebody else is still at work on what we took for an orphan's: let the lease run out once more.
-            self.queue.note(task.server_id, worker="", lease_until=now + LEASE)
+            self.queue.leave_to_another(task.server_id, now)
             return
+        if outcome.code == LOCKED_BY_ANOTHER:
+            outcome = replace(outcome, after=self._again_in(task, LOCKED))
         found = self.queue.task(task.server_id) or task
         self.queue.put(
             task.server_id, outcome.stage, now, after=outcome.after, code=outcome.code, reason=outcome.reason,

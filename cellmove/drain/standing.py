@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove.clock import seconds_of
@@ -13,7 +14,8 @@ from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import downtime, tale_bars
 from cellmove.drain.wish import from_document
-from cellmove.move import Move, State
+from cellmove.move import Move, State, next_commands
+from cellmove.pipeline import busy_step
 
 if TYPE_CHECKING:
     from cellmove.session import Session
@@ -23,7 +25,9 @@ def status(session: Session, record: Move) -> dict[str, Any]:
     """Where a drain stands, as plain JSON. Only reads the journal."""
     queue = queue_of(session, record)
     now = session.clock.utc_now().timestamp()
-    tasks, runs = queue.tasks(), [each for each in queue.others(now) if not _is_dead(each)]
+    runs = [each for each in queue.others(now) if not _is_dead(each)]
+    stuck = {task.server_id: task for task in ([] if runs else halfway(session, record))}
+    tasks = [stuck.get(task.server_id, task) for task in queue.tasks()]
     return {
         "schema_version": 1,
         "drain": record.id,
@@ -31,7 +35,7 @@ def status(session: Session, record: Move) -> dict[str, Any]:
         "state": record.state.value,
         "control": (queue.control() or None) if record.is_open else None,
         "runs": runs,
-        "next": _next(record, queue, runs),
+        "next": _next(record, queue, runs, list(stuck.values())),
         "wish": {name: value for name, value in queue.wish().items() if name != COMMAND},
         "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
         "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
@@ -45,10 +49,21 @@ def status(session: Session, record: Move) -> dict[str, Any]:
     }
 
 
-def _next(record: Move, queue: Queue, runs: Sequence[str]) -> str | None:
+def halfway(session: Session, record: Move) -> list[Task]:
+    """The servers whose moves stopped half-way, each with what to type; of a drain that has no run at work."""
+    found = []
+    for task in queue_of(session, record).halfway(*UNDER_WAY, Stage.FAILED):
+        move = session.journal.open_move_of(task.server_id)
+        if move is not None:
+            commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
+            found.append(replace(task, next_command=task.next_command or commands[0]))
+    return found
+
+
+def _next(record: Move, queue: Queue, runs: Sequence[str], stuck: Sequence[Task]) -> str | None:
     """What to type that this drain goes on: the last run's command, or what lets a run begin with servers again."""
     if not record.is_open:
-        return None
+        return stuck[0].next_command if stuck else None
     if record.state is State.ROLLING_BACK or queue.control() == "abort":
         return None if runs else f"cellmove drain abort {record.server_name}"
     if queue.control() == "pause":
@@ -85,9 +100,9 @@ def story(session: Session, record: Move) -> Story:
         )  # fmt: skip
     wish = from_document(queue.wish())
     began = seconds_of(record.created_at)
+    told = session.clock.utc_now().timestamp() if record.is_open else seconds_of(record.updated_at)
     return Story(
-        record.id, record.server_name, wish.to, record.state.value, began, session.clock.utc_now().timestamp(),
-        tuple(tales),
+        record.id, record.server_name, wish.to, record.state.value, began, told, tuple(tales),
     )  # fmt: skip
 
 

@@ -93,7 +93,8 @@ def failures(servers: Table) -> Select[Any]:
     from sqlalchemy import bindparam, func, select
 
     troubled = servers.c.stage.in_(TROUBLED), servers.c.ended >= bindparam("moment")
-    return select(func.count()).where(servers.c.drain_id == bindparam("drain_id"), *troubled)
+    new = servers.c.server_id.not_in(bindparam("but", expanding=True))
+    return select(func.count()).where(servers.c.drain_id == bindparam("drain_id"), *troubled, new)
 
 
 @functools.cache

@@ -47,6 +47,10 @@ DAY_IS_USED_UP = "policy-day"
 """The code of the rule ``policy.moves_a_day``: it speaks against beginning anything more, not against a server."""
 
 
+LOCKED_BY_ANOTHER = "locked-by-another-run"
+"""The code of a server on which somebody else is at work."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a server.
@@ -91,7 +95,7 @@ def work(session: Session, job: Job, task: Task) -> Outcome:
     except (Interrupted, JournalLost, JournalUnreachable):
         raise
     except Locked as error:
-        return Outcome(Stage.WAITING, error.message, "locked-by-another-run", after=5.0)
+        return Outcome(Stage.WAITING, error.message, LOCKED_BY_ANOTHER)
     except CallError as error:
         return _failed(session, task, Stopped(str(error)))
     except CellmoveError as error:
@@ -135,7 +139,8 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         return _begin(session, job, task)
     if move.is_repair:
         return Outcome(Stage.SKIPPED, f"{move.id} mends leftovers of it", "repair", f"cellmove resume {move.id}")
-    if move.is_open and not (is_orphan and _is_ours(task, move)) and (not move.aim or move.state is State.FINISHED):
+    by_hand = not move.aim or move.aim == HELD or move.state is State.FINISHED
+    if move.is_open and by_hand and not (is_orphan and _is_ours(task, move)):
         why = f"{move.id} is somebody's, and {move.state}"
         return Outcome(Stage.SKIPPED, why, "open-move", _next(session, task, move))
     if move.is_open and move.state is not State.FINISHED:

@@ -5,6 +5,7 @@ What was closed before is never touched, neither now nor when all is taken back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 CHANGED = "changed"
 """Key of an action's result: whether it was this action that closed it."""
 
+CELL = "disable-cell"
+"""The action that disables the cell."""
+
 SCHEDULER = "nova-scheduler reads which cells are disabled when it starts: send it SIGHUP, or restart it"
 
 
-def plan_of(cell_uuid: str, hosts: Sequence[str], *, closes_cell: bool) -> dict[str, Any]:
+def plan_of(cell_uuid: str, hosts: Sequence[str], *, closes_cell: bool, was_ours: bool = False) -> dict[str, Any]:
     """What the journal keeps of a drain's cordon, as plain JSON values.
 
     :param hosts: whose compute services are to be disabled
+    :param was_ours: it was an earlier drain of ours that has disabled the cell, if it is disabled
     """
-    return {"cell_uuid": cell_uuid, "hosts": list(hosts), "closes_cell": closes_cell}
+    return {"cell_uuid": cell_uuid, "hosts": list(hosts), "closes_cell": closes_cell, "was_ours": was_ours}
 
 
 def actions_for(move: Move) -> tuple[Action, ...]:
@@ -40,14 +45,19 @@ def reason_of(move: Move) -> str:
     return f"cellmove {move.id}: {move.server_name} is being emptied"
 
 
+def is_of_a_drain(reason: str | None, cell: str) -> bool:
+    """Whether a service was disabled by a drain of this cell, whichever it was."""
+    return re.fullmatch(rf"cellmove drain-\w+: {re.escape(cell)} is being emptied", reason or "") is not None
+
+
 def _service_action(move: Move, host: str) -> Action:
     reason = reason_of(move)
 
     def close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         service = services.compute_service(context.gateway.admin, host)
-        if service is None or (service.disabled and service.reason != reason):
+        if service is None or (service.disabled and not is_of_a_drain(service.reason, move.server_name)):
             return {CHANGED: False}
-        if not service.disabled:
+        if not service.disabled or service.reason != reason:
             services.disable(context.gateway.admin, service, reason)
         return {CHANGED: True}
 
@@ -64,7 +74,7 @@ def _cell_action(move: Move) -> Action:
     uuid = move.plan["cell_uuid"]
 
     def before(context: Context) -> Mapping[str, Any]:
-        return {"was_disabled": context.gateway.cell(uuid).disabled}
+        return {"was_disabled": context.gateway.cell(uuid).disabled and not move.plan.get("was_ours")}
 
     def close(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
         if intent["was_disabled"]:
@@ -79,4 +89,4 @@ def _cell_action(move: Move) -> Action:
             context.note(SCHEDULER)
 
     title = f"disable {move.server_name} for scheduling".replace("{", "{{").replace("}", "}}")
-    return Action("disable-cell", title, close, intend=before, undo=reopen)
+    return Action(CELL, title, close, intend=before, undo=reopen)

@@ -235,6 +235,14 @@ def test_soaking_servers_are_not_confirmed_by_a_run_that_confirms_none(two: Drai
     two.judge("one", "two", status="VERIFY_RESIZE")
 
 
+def test_a_run_does_not_wait_for_what_another_one_left_to_be_confirmed_tomorrow(two: Drained) -> None:
+    two.drain("--confirm", "after:24h", "--parallel", "2", expect=9)
+    for later in ((), ("--confirm", "never"), ("--soak", "1s")):
+        ended = two.drain(*later, expect=9)
+        assert "2 servers of cell1 wait in VERIFY_RESIZE to be confirmed" in ended.stderr
+    two.judge("one", "two", status="VERIFY_RESIZE")
+
+
 def test_abort_ends_a_soak_and_leaves_its_servers_in_verify_resize(two: Drained) -> None:
     run = two.begin("--soak", "10m", "--parallel", "2")
     wait_until(lambda: two.moved == {"one", "two"} and len(two.status()["soaking"]) == 2, "both soak")

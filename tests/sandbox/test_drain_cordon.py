@@ -182,8 +182,47 @@ def test_a_run_that_was_killed_does_not_keep_an_abort_waiting(cell: Drained) -> 
     assert (found["runs"], found["next"]) == ([], "cellmove drain-cell cell1"), (
         "its lease has a minute to go, but it is gone"
     )
-    assert cell.drain("--abort", "-f", "json").json["state"] == "rolled-back"
+    move = cell.move("one")
+    aborted = cell.drain("--abort", "-f", "json", expect=3)
+    assert (aborted.json["state"], aborted.json["next"]) == ("rolled-back", f"cellmove resume {move.id}")
+    assert "cell1 is open again, but the move of one stopped half-way" in aborted.stderr
+    assert f"next: cellmove resume {move.id}" in aborted.stderr
     assert everything(cell) == before
+    assert cell.status()["next"] == f"cellmove resume {move.id}"
+    cell.cellmove("resume", move.id)
+    assert cell.status()["next"] == f"cellmove confirm {move.id}"
+    cell.cellmove("confirm", move.id)
+    assert cell.status()["next"] is None
+    cell.drain("--abort")
+
+
+def test_what_was_emptied_stays_closed_and_a_new_drain_of_it_may_open_it(cell: Drained) -> None:
+    cell.add("one")
+    before = everything(cell)
+    cell.drain()
+    closed = everything(cell)
+    refused = cell.cellmove("drain", "abort", expect=5)
+    for command in ("openstack compute service set --enable c1-host1 nova-compute", "nova-manage cell_v2 update_cell"):
+        assert command in refused.stderr
+    assert everything(cell) == closed
+    cell.add("two", "three")
+    cell.drain("--limit", "1", expect=9)
+    assert {disabled for disabled, _reason in services(cell).values()} == {0, 1}
+    cell.cellmove("drain", "abort")
+    assert everything(cell) == before
+
+
+def test_an_abort_that_a_run_has_not_heard_yet_is_not_taken_back(cell: Drained) -> None:
+    cell.add("one", "two")
+    cell.pace(0.3)
+    run = cell.begin()
+    wait_until(lambda: cell.journal.drains() and cell.status()["under_way"], "one is under way")
+    cell.cellmove("drain", "abort")
+    for verb in ("pause", "resume"):
+        assert "cell1 is being aborted" in cell.cellmove("drain", verb, expect=5).stderr
+    assert run.end(60) == 9
+    assert "next: cellmove drain status cell1" in run.err.read_text()
+    assert not is_closed(cell)
 
 
 def test_a_cordon_that_fails_is_taken_back(cell: Drained) -> None:

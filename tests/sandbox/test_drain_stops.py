@@ -121,6 +121,23 @@ def test_so_many_failures_and_nothing_new_is_begun(
     assert cell.moved == {"a", "b", "c"}
 
 
+def test_one_that_fails_every_night_does_not_keep_the_others_from_being_moved(cell: Drained) -> None:
+    cell.add("a", "b", volume_backed=True)
+    bad = {f"{host}:get_host_ip_addr:{cell.servers['a'].id}": "fail" for host in ("c2-host1", "c2-host2")}
+    cell.process.control("world", faults=bad)
+    cell.drain(expect=9)
+    assert cell.moved == set()
+    again = cell.drain(expect=8)
+    assert "a: failed: prep-dest of a failed at claim: " in again.stderr
+    assert cell.moved == {"b"}
+    cell.judge("a", cell="cell1")
+
+
+def test_nonsense_is_a_line_of_json_too(cell: Drained) -> None:
+    (line,) = cell.lines("--confirm", "never", "--soak", "1s", expect=2)
+    assert (line["event"], line["reason"]) == ("error", "--soak waits for a confirm, and --confirm never has none")
+
+
 def test_a_cloud_that_cannot_be_reached_in_the_middle_fails_servers_and_not_the_run(cell: Drained) -> None:
     cell.add("a", "b", "c", volume_backed=True)
     cell.pace(PACE)
