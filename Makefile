@@ -45,15 +45,15 @@ sandbox-test: $(STAMP) browser ssh-server  ## Whole commands against the sandbox
 	$(BIN)/pytest -q tests/ssh -n 3
 
 proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in the sandbox
-	$(BIN)/python -m tests.sandbox.proof
+	$(BIN)/python -m tests.proof
 
 mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing
-	$(BIN)/python -m tests.sandbox.mutations
+	$(BIN)/python -m tests.proof.mutations
 
 test-long: mutants lab-kvm-up lab-test-long  ## The long tests and proofs: killed twice, thousands of seeds, every lost journal (hours)
-	$(BIN)/python -m tests.sandbox.proof --long
-	$(BIN)/python -m tests.sandbox.lost
-	$(BIN)/python -m tests.sandbox.storm --long
+	$(BIN)/python -m tests.proof --long
+	$(BIN)/python -m tests.proof.lost_journals
+	$(BIN)/python -m tests.proof.faulty_drain --long
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm and not long' -n 2 --dist loadgroup --durations=5

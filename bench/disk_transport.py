@@ -19,7 +19,7 @@ from typing import Any
 
 from cellmove.hosts.disk_link import BLOCK, Destination, connect
 from cellmove.hosts.disk_pass import Transfer, compare, run_pass
-from tests.ssh.server import running
+from tests.support.ssh_server import running
 
 MIB = 1 << 20
 SIZE, PIECE = 1024 * MIB, 16 * MIB

@@ -6,7 +6,9 @@ import signal
 
 import pytest
 
-from tests.scenarios.place import Agrees, Album
+pytest.register_assert_rewrite("tests.support", "tests.scenarios")
+
+from tests.scenarios.environment import Agrees, Album  # noqa: E402 - with its assertions rewritten
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,20 +8,21 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.forge import Forge
-from tests.scenarios.place import Outcome, Server
+from tests.scenarios.environment import Outcome, Server
+from tests.support import fork_server
+from tests.support.commands import run_command, run_killed
 
 if TYPE_CHECKING:
-    from tests.lab.travel import Traveller
+    from tests.support.lab.shared_server import Traveller
 
 ROOT = Path(__file__).resolve().parents[2]
 KVM_TESTS = Path(__file__).parent / "kvm"
-pytest.register_assert_rewrite("tests.lab.travel")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -45,18 +46,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 class Started:
     """A `cellmove` process under way."""
 
-    forge: Forge
-    pid: int
+    process: BaseProcess
     out: Path
     err: Path
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self.process.pid is not None
+        return self.process.pid
+
     def kill(self) -> None:
         """SIGKILL; one that has ended is no error."""
-        self.forge.kill(self.pid)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join(10.0)
 
     def end(self, seconds: float = 300.0) -> Outcome:
         """Wait until it ends by itself; it may never show a traceback or a password."""
-        code = self.forge.wait(self.pid, seconds)
+        self.process.join(seconds)
+        code = self.process.exitcode
+        assert code is not None, f"no end within {seconds:.0f} s"
         outcome = Outcome(code, self.out.read_text(), self.err.read_text())
         assert "Traceback" not in outcome.stderr, outcome.stderr
         assert "lab-secret" not in outcome.stdout + outcome.stderr
@@ -87,23 +97,16 @@ def environment(lab_environment: dict[str, str], tmp_path: Path) -> dict[str, st
     return {**lab_environment, "CELLMOVE_JOURNAL": str(tmp_path / "journal.db"), "CELLMOVE_CONFIG": str(config)}
 
 
-@pytest.fixture(scope="session")
-def forge() -> Iterator[Forge]:
-    """What `cellmove` processes of this session are started by."""
-    made = Forge()
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def started(forge: Forge, environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Started]]:
+def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Started]]:
     """Starts `cellmove` processes and does not wait for them; one still there at the end is killed."""
     made: list[Started] = []
 
     def start(*arguments: str, env: dict[str, str] | None = None, kill_at: str = "") -> Started:
         out, err = (tmp_path / f"{len(made)}.{name}" for name in ("out", "err"))
-        pid = forge.start(arguments, {**environment, **(env or {})}, out, err, kill_at=kill_at)
-        made.append(Started(forge, pid, out, err))
+        command = (list(arguments), {**environment, **(env or {})}, out, err)
+        process = fork_server.start(*((run_killed, kill_at) if kill_at else (run_command,)), *command)
+        made.append(Started(process, out, err))
         return made[-1]
 
     yield start
@@ -127,7 +130,7 @@ def cellmove(started: Callable[..., Started]) -> Cellmove:
 
 @pytest.fixture
 def killed(started: Callable[..., Started]) -> Callable[..., None]:
-    """Runs a `cellmove` process that dies of SIGKILL at a point of an action; see tests/kill_at.py."""
+    """Runs a `cellmove` process that dies of SIGKILL at a point of an action; see tests/support/kill_at.py."""
 
     def run(where: str, *arguments: str) -> None:
         outcome = started(*arguments, kill_at=where).end()
@@ -140,7 +143,7 @@ def killed(started: Callable[..., Started]) -> Callable[..., None]:
 def travellers(lab_environment: dict[str, str]) -> Iterator[Callable[[str], Traveller]]:
     """Gives a server at rest by its backing: that of the case before, or a new one when that case failed."""
     from lab import cloud
-    from tests.lab.travel import Traveller
+    from tests.support.lab.shared_server import Traveller
 
     there: dict[str, Traveller] = {}
 

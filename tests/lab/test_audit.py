@@ -11,8 +11,8 @@ import pytest
 
 from lab import cloud, oracle
 from lab.rows import connect_database
-from tests.lab import wrecks
-from tests.lab.wrecks import PLACES, Wreck
+from tests.support.lab import interrupted_moves
+from tests.support.lab.interrupted_moves import PLACES, Wreck
 
 pytestmark = pytest.mark.lab
 
@@ -40,10 +40,10 @@ def left(lab_environment):
     made = {name: Wreck(name, PLACES[name], how[0] == "volume") for name, how in STUCK.items()}
     made["reset"] = Wreck("before-stop", PLACES["before-stop"], volume_backed=True)
     try:
-        wrecks.make(list(made.values()))
+        interrupted_moves.make(list(made.values()))
         yield made
     finally:
-        wrecks.unmake(list(made.values()))
+        interrupted_moves.unmake(list(made.values()))
 
 
 @pytest.mark.alone

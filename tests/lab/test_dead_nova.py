@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 
 from lab import cloud, oracle, rows, wreck
-from tests.lab import wrecks
 from tests.lab.test_audit import STUCK
-from tests.lab.travel import settle
-from tests.lab.wrecks import PLACES, TARGETS, Wreck
+from tests.support.lab import interrupted_moves
+from tests.support.lab.interrupted_moves import PLACES, TARGETS, Wreck
+from tests.support.lab.shared_server import settle
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -63,21 +63,21 @@ def wrecked(request, lab_environment):
 
     def wreck_of(case):
         if case not in made:
-            wrecks.unmake(list(made.values()))
+            interrupted_moves.unmake(list(made.values()))
             at = wanted.index(case)
             made.clear()
             for each in wanted[at : at + TOGETHER]:
                 made[each] = Wreck(each[0], PLACES[each[0]], each[1] == "volume")
             try:
-                wrecks.make(list(made.values()))
+                interrupted_moves.make(list(made.values()))
             except BaseException:
-                wrecks.unmake(list(made.values()))
+                interrupted_moves.unmake(list(made.values()))
                 made.clear()  # the next case makes its own: one that failed says nothing of the others
                 raise
         return made[case]
 
     yield wreck_of
-    wrecks.unmake(list(made.values()))
+    interrupted_moves.unmake(list(made.values()))
 
 
 def check_home(found):
@@ -153,13 +153,13 @@ def test_a_superconductor_that_is_down_needs_no_word(cellmove):
     """And nothing of what takes the server home needs it."""
     found = Wreck("down", PLACES["starting"], volume_backed=True)
     try:
-        wrecks.make([found], start=False)
+        interrupted_moves.make([found], start=False)
         cloud.wait_for("nova to call it down", lambda: silence() > 16, 60)
         cellmove("rollback", cellmove("adopt", found.server, "-f", "json").json["move"])
         check_home(found)
     finally:
         wreck.start_superconductor()
-        wrecks.unmake([found])
+        interrupted_moves.unmake([found])
 
 
 def silence():

@@ -16,7 +16,7 @@ import pytest
 
 from lab import cloud, layout, oracle
 from lab.rows import connect_database, rows
-from tests.lab.connections import Watch, watched
+from tests.support.lab.connections import Watch, watched
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 

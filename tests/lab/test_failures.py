@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab import oracle
-from tests.lab.place import Lab
 from tests.scenarios import failures
+from tests.support.lab.environment import Lab
 
 
 def all_failures():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab import cloud, oracle
-from tests.lab.travel import settle
+from tests.support.lab.shared_server import settle
 
 pytestmark = pytest.mark.lab
 

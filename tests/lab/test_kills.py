@@ -12,7 +12,7 @@ import json
 import pytest
 
 from lab import cloud, oracle, rows
-from tests.lab.travel import HOSTS, check_arrived, check_home
+from tests.support.lab.shared_server import HOSTS, check_arrived, check_home
 
 BOUNDARIES = (
     "prep-dest:take_server:after-effect",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab import cloud, oracle
-from tests.lab.place import Lab
 from tests.scenarios import moves
+from tests.support.lab.environment import Lab
 
 OFTEN = (
     ("image", "active", "migrate", "confirm"), ("image", "active", "resize", "revert"),

@@ -16,7 +16,7 @@ import pytest
 
 from lab import cloud, oracle, rows
 from lab.client import MICROVERSION, raise_for
-from tests.lab.travel import HOSTS, settle
+from tests.support.lab.shared_server import HOSTS, settle
 
 pytestmark = pytest.mark.lab
 

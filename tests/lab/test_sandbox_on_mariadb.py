@@ -8,8 +8,8 @@ from cellmove.sandbox.process import start
 from lab.client import layout
 from lab.layout import LOOPBACK, PASSWORD
 from lab.rows import connect_database
-from tests.sandbox.place import Sandbox
 from tests.scenarios import moves
+from tests.support.sandbox.environment import Sandbox
 
 NAMES = ("api", "cell1", "cell2")
 

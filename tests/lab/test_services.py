@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from lab import cloud, oracle, rows
-from tests.lab.travel import HOSTS, check_arrived, check_home
+from tests.support.lab.shared_server import HOSTS, check_arrived, check_home
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 

@@ -21,8 +21,9 @@ from cellmove.drain.tables import metadata
 from cellmove.journal import Journal, open_journal
 from cellmove.move import State
 from cellmove.sandbox.process import Process, start
-from tests.sandbox import storm
-from tests.sandbox.place import FORKS, run_command
+from tests.proof import faulty_drain
+from tests.support import fork_server
+from tests.support.commands import run_command
 
 SERVERS, PER_HOST = 30, 4
 PARALLEL = {"one": 2, "two": 4, "three": 6}
@@ -73,7 +74,7 @@ class Cell:
 
     process: Process
     journal: Journal
-    made: dict[str, storm.Shape]
+    made: dict[str, faulty_drain.Shape]
     folder: Path
     url: str
 
@@ -87,9 +88,7 @@ class Cell:
             "--max-failures", "0",
         ]  # fmt: skip
         out, err = home / "out", home / "err"
-        child = FORKS.Process(target=run_with_lease, args=(LEASE, arguments, environment, out, err))
-        child.start()
-        return Machine(child, out, err)
+        return Machine(fork_server.start(run_with_lease, LEASE, arguments, environment, out, err), out, err)
 
     def under_way(self) -> list[Busy]:
         """The servers that some machine has on a lease that has not run out."""
@@ -112,7 +111,7 @@ def cell(shared: str, tmp_path: Path) -> Iterator[Cell]:
     process = start(tmp_path / "cloud")
     try:
         journal = open_journal(shared, lambda: "now")
-        yield Cell(process, journal, storm.boot(process, SERVERS), tmp_path, shared)
+        yield Cell(process, journal, faulty_drain.boot(process, SERVERS), tmp_path, shared)
         journal.engine.dispose()
     finally:
         process.end()
@@ -148,7 +147,7 @@ def test_three_machines_drain_a_cell_and_one_dies(cell: Cell) -> None:
     for name, machine in machines.items():
         assert max(sum(row.worker == machine.worker for row in rows) for rows in seen) <= PARALLEL[name]
     assert max(max(Counter(row.host for row in rows).values(), default=0) for rows in seen) <= PER_HOST
-    assert storm.judged(cell.process, cell.made) == []
+    assert faulty_drain.judged(cell.process, cell.made) == []
     moves = cell.journal.all_moves()
     assert Counter(move.server_id for move in moves) == Counter(list(cell.made)), "each server was moved, and once"
     assert {move.state for move in moves} == {State.CONFIRMED}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab import cloud, oracle
-from tests.lab.place import Lab
 from tests.scenarios import verifying
+from tests.support.lab.environment import Lab
 
 TARGET = "c2-host1"
 

@@ -26,8 +26,8 @@ from cellmove.picture import Picture
 from cellmove.sandbox import seed, services
 from cellmove.sandbox.store import Cloud
 from cellmove.steps import census, plan
-from tests.sandbox.refusals import CASES, CELLS, Case
-from tests.sandbox.rig import Rig, Snapshot
+from tests.support.sandbox.harness import Harness, Snapshot
+from tests.support.sandbox.refusals import CASES, CELLS, Case
 
 NOT_OF_A_SERVER = {"policy-day", "policy-unattended"}
 """Rules that hold for whoever begins moves, and not for a server."""
@@ -40,43 +40,43 @@ PORT = ("id", "host", "status", "vnic_type", "vif_type", "device_owner", "resour
 
 @dataclasses.dataclass
 class Place:
-    """A rig, and how it is put back."""
+    """A harness, and how it is put back."""
 
-    rig: Rig
+    harness: Harness
     empty: Snapshot
     gateway: Gateway
 
     @property
     def cloud(self) -> Cloud:
-        return self.rig.cloud
+        return self.harness.cloud
 
     def open(self, case: Case, folder: Path) -> Gateway:
         """Connections with a case's own configuration."""
         (folder / "config.toml").write_text(f"[policy]\n{case.config}\n")
-        env = {**self.rig._environment, "CELLMOVE_CONFIG": str(folder / "config.toml"), **case.env}
+        env = {**self.harness._environment, "CELLMOVE_CONFIG": str(folder / "config.toml"), **case.env}
         return Gateway(settings_module.load({}, env))
 
     def take(self, wish: Wish | None = None, cell: str = "cell1", **how: Any) -> Census:
-        return census.take(self.gateway, self.rig.clock, self.gateway.cell(cell), wish or Wish(), **how)
+        return census.take(self.gateway, self.harness.clock, self.gateway.cell(cell), wish or Wish(), **how)
 
 
 @pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
+def harness() -> Iterator[Harness]:
     send = requests.adapters.HTTPAdapter.send
-    yield Rig()
+    yield Harness()
     requests.adapters.HTTPAdapter.send = send  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
-def empty(rig: Rig) -> Snapshot:
-    return rig.save()
+def empty(harness: Harness) -> Snapshot:
+    return harness.save()
 
 
 @pytest.fixture
-def place(rig: Rig, empty: Snapshot) -> Place:
+def place(harness: Harness, empty: Snapshot) -> Place:
     """A cloud without servers."""
-    rig.restore(empty)
-    return Place(rig, empty, rig.gateway)
+    harness.restore(empty)
+    return Place(harness, empty, harness.gateway)
 
 
 @pytest.fixture
@@ -146,18 +146,18 @@ def test_it_says_what_the_plan_says(
     case.change(place.cloud, server)
     gateway, wish = place.open(case, tmp_path), wish_of(case)
     planned = plan.gather(
-        gateway, place.rig.clock, server=server if case.by_id else "bad", flavor=case.flavor or None, host=None,
+        gateway, place.harness.clock, server=server if case.by_id else "bad", flavor=case.flavor or None, host=None,
         cell=wish.to[0] if wish.to else None, force_locked=False, accept_loss=wish.accept_loss,
     )  # fmt: skip
     shown = refusals(planned.checks)
     assert shown == [] if case.level == "warning" else code in dict(shown)
-    found = census.take(gateway, place.rig.clock, gateway.cell("cell1"), wish)
+    found = census.take(gateway, place.harness.clock, gateway.cell("cell1"), wish)
     if code in STRAYS:
         assert found.strays == (server,)
         assert [each.server_id for each in found.items if each.server_id != other] == []
         if code != "no-record":
             return
-        found = census.take(gateway, place.rig.clock, gateway.cell("cell2"), wish)
+        found = census.take(gateway, place.harness.clock, gateway.cell("cell2"), wish)
         shown = [(code, words.replace("bad", server)) for code, words in shown]  # nobody knows its name
         assert found.missing == (server,)
     one = item(found, server)
@@ -352,7 +352,7 @@ def test_no_cell_can_be_reached(place: Place, tmp_path: Path) -> None:
     CASES["target-unreachable"][0].change(place.cloud, "")
     gateway = place.open(CASES["locked"][0], tmp_path)
     with pytest.raises(CannotConnect, match="cell3"):
-        census.take(gateway, place.rig.clock, gateway.cell("cell1"), Wish(to=("cell3",)))
+        census.take(gateway, place.harness.clock, gateway.cell("cell1"), Wish(to=("cell3",)))
 
 
 def grow(cloud: Cloud, count: int) -> None:
@@ -370,15 +370,15 @@ def test_calls_do_not_grow_with_the_servers(place: Place) -> None:
     counts: list[list[str]] = []
     wish = Wish(flavor_map={"m1.tiny": "m1.small"}, exclude=(Filter("project", "billing"),))
     for count in (5, 40):
-        place.rig.restore(place.empty)
+        place.harness.restore(place.empty)
         place.cloud.world.quota.update(cores=1000, ram=10**6)
         grow(place.cloud, count)
-        place.rig.taps.calls.clear()
+        place.harness.taps.calls.clear()
         found = place.take(wish)
         assert [each.codes for each in found.items] == [()] * count
-        counts.append(sorted(f"{seen.kind} {seen.text}" for seen in place.rig.taps.calls))
+        counts.append(sorted(f"{seen.kind} {seen.text}" for seen in place.harness.taps.calls))
     assert counts[0] == counts[1]
-    assert place.rig.taps.effects == 0
+    assert place.harness.taps.effects == 0
 
 
 def test_pages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

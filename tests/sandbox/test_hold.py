@@ -11,8 +11,10 @@ import pytest
 from cellmove.clock import Clock
 from cellmove.journal import open_journal
 from lab import oracle
-from tests.sandbox.place import Sandbox
-from tests.sandbox.test_runs import TARGET, Begun, begin
+from tests.support.sandbox.environment import Sandbox
+from tests.support.sandbox.running import Begun, begin
+
+TARGET = "c2-host1"
 
 
 def held(sandbox: Sandbox, server: str, *more: str) -> Begun:

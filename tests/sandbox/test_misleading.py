@@ -6,13 +6,13 @@ import pytest
 
 from cellmove.move import State
 from lab import oracle
-from tests.sandbox.place import Sandbox
-from tests.sandbox.stage import Stage
+from tests.support.sandbox.environment import Sandbox
+from tests.support.sandbox.fixtures import Fixtures
 
 
 @pytest.fixture(scope="module")
-def stage() -> Stage:
-    return Stage()
+def fixtures() -> Fixtures:
+    return Fixtures()
 
 
 @pytest.mark.parametrize("command", ["revert", "rollback"])
@@ -28,21 +28,21 @@ def test_who_wants_a_server_back_is_not_told_to_confirm_it(sandbox: Sandbox, com
     ) == []  # fmt: skip
 
 
-def test_a_server_that_was_moved_and_is_not_confirmed_was_written(stage: Stage) -> None:
-    checkpoint = stage.set("image-active-full", "home")
-    rig = stage.rig
+def test_a_server_that_was_moved_and_is_not_confirmed_was_written(fixtures: Fixtures) -> None:
+    checkpoint = fixtures.set("image-active-full", "home")
+    harness = fixtures.harness
 
     def lose_the_tags(point: str, action: str) -> None:
         if (point, action) == ("after-done", "close"):
-            rig.cloud.delete("cell2", "tags", resource_id=checkpoint.scene.server)
+            harness.cloud.delete("cell2", "tags", resource_id=checkpoint.scene.server)
 
-    rig.taps.on_journal = lose_the_tags
-    outcome = rig.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2", "--confirm")
-    rig.taps.on_journal = lambda _point, _action: None
+    harness.taps.on_journal = lose_the_tags
+    outcome = harness.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2", "--confirm")
+    harness.taps.on_journal = lambda _point, _action: None
     assert outcome.code == 3
     assert "tag" in outcome.message
-    assert rig.move().state is State.FINISHED
+    assert harness.move().state is State.FINISHED
     assert "nothing was written" not in outcome.text
     # The same command again has done nothing when it stops for the same reason.
-    again = rig.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2", "--confirm")
+    again = harness.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2", "--confirm")
     assert again.code == 5

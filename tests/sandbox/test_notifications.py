@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sandbox.place import Sandbox
+from tests.support.sandbox.environment import Sandbox
 
 TARGET = "c2-host1"
 ON = {"OS_OSLO_MESSAGING_NOTIFICATIONS__DRIVER": "messagingv2", "OS_NOTIFICATIONS__NOTIFICATION_FORMAT": "both"}

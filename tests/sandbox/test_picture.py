@@ -10,9 +10,9 @@ import pytest
 from cellmove.sandbox import seed
 from cellmove.sandbox.store import Cloud, files
 from lab import oracle, selfcheck
-from tests.sandbox.picture import picture
 from tests.scenarios import failures, normal
-from tests.scenarios.place import PICTURES, Album, Server, literal
+from tests.scenarios.environment import PICTURES, Album, Server, literal
+from tests.support.sandbox.picture import picture
 
 
 def shot_of(cloud, server_id):

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
-import select
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +11,11 @@ import pytest
 from cellmove.journal import open_journal
 from cellmove.sandbox.seed import PROJECT
 from lab import oracle
-from tests.sandbox.place import Sandbox
-from tests.sandbox.test_runs import begin, slow, wait_for
+from tests.support.sandbox.environment import Sandbox
+from tests.support.sandbox.running import begin, slow, wait_for
+from tests.support.sandbox.terminal import END, INTERRUPT, at_a_terminal
 
 TARGET = "c2-host1"
-INTERRUPT, END = "^C", "^D"
 STEPS = ("prep-dest", "prep-source", "finish", "confirm")
 
 
@@ -43,38 +36,6 @@ def config(tmp_path: Path) -> Config:
     """An empty one."""
     (tmp_path / "config.toml").touch()
     return Config(tmp_path / "config.toml")
-
-
-def at_a_terminal(sandbox: Sandbox, env: dict[str, str], answer: str, *arguments: str) -> tuple[int, str]:
-    """Type a command at a terminal, and an answer when it asks; gives its exit code and what was on the terminal."""
-    above, below = pty.openpty()
-    environment = {**sandbox.environment, **env, "TERM": "xterm", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    command = subprocess.Popen(
-        [sys.executable, "-m", "cellmove", *arguments],
-        stdin=below, stderr=below, stdout=subprocess.DEVNULL, env=environment, start_new_session=True,
-    )  # fmt: skip
-    os.close(below)
-    shown, answered, deadline = b"", False, time.monotonic() + 60
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([above], [], [], 0.2)
-        if ready:
-            try:
-                shown += os.read(above, 4096)
-            except OSError:
-                break
-        elif command.poll() is not None:
-            break
-        if b"[y/N]" in shown and not answered:
-            answered = True
-            if answer == INTERRUPT:
-                command.send_signal(signal.SIGINT)
-            elif answer == END:
-                os.write(above, b"\x04")
-            else:
-                os.write(above, f"{answer}\n".encode())
-    with contextlib.suppress(OSError):
-        os.close(above)
-    return command.wait(10), shown.decode(errors="replace")
 
 
 def test_nothing_moves_unattended_before_it_is_switched_on(sandbox: Sandbox, config: Config) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from cellmove.sandbox.__main__ import HEARTBEAT
-from tests.sandbox.drains import wait_until
+from tests.support.sandbox.drained_cell import wait_until
 
 STARTS_ONE = """
 import sys

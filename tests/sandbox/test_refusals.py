@@ -14,9 +14,9 @@ import pytest
 import cellmove
 from cellmove import preflight
 from cellmove.move import LOSSES
-from tests.sandbox.place import Sandbox, change_cloud
-from tests.sandbox.refusals import CASES, Case
-from tests.sandbox.rig import copy_databases, put_databases_back
+from tests.support.sandbox.environment import Sandbox, change_cloud
+from tests.support.sandbox.harness import copy_databases, put_databases_back
+from tests.support.sandbox.refusals import CASES, Case
 
 PACKAGE = Path(cellmove.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs" / "preflight.md"

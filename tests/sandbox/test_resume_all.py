@@ -9,9 +9,10 @@ import pytest
 
 from cellmove.locks import server_lock
 from cellmove.sandbox.store import Cloud
-from tests.sandbox.place import FORKS, Sandbox, change_cloud
-from tests.sandbox.processes import killed_command
-from tests.scenarios.place import Server
+from tests.scenarios.environment import Server
+from tests.support import fork_server
+from tests.support.commands import run_killed
+from tests.support.sandbox.environment import Sandbox, change_cloud
 
 AWAY = "mysql+pymysql://nobody:x@127.0.0.1:9/nova"
 BEGINNING, MIDDLE = "prep-dest:take_server:before-intent", "prep-source:stop_source:after-effect"
@@ -41,10 +42,8 @@ def interrupted(sandbox: Sandbox, name: str, where: str, *target: str) -> Server
     server = sandbox.boot(name, volumes=1)
     out, err = sandbox.folder / f"{name}.out", sandbox.folder / f"{name}.err"
     words = ["migrate", server.name, *target]
-    child = FORKS.Process(target=killed_command, args=(where, words, sandbox.environment, out, err))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -9, err.read_text()
+    code = fork_server.call(run_killed, where, words, sandbox.environment, out, err)
+    assert code == -9, err.read_text()
     return server
 
 

@@ -16,11 +16,11 @@ from cellmove import mark
 from cellmove.hosts import disk_link
 from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process, start
-from tests.sandbox.folders import shared_memory
-from tests.sandbox.hosts import Ssh, make_ssh
-from tests.sandbox.streamed import flip
-from tests.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming
-from tests.sandbox.test_runs import begin, wait_for
+from tests.proof.streamed_cases import flip
+from tests.support.folders import shared_memory
+from tests.support.sandbox.fake_ssh import Ssh, make_ssh
+from tests.support.sandbox.running import begin, wait_for
+from tests.support.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming
 
 STREAM = ("--cell", "cell2", "--transfer", "stream")
 AUTO = ("--cell", "cell2", "--transfer", "auto")

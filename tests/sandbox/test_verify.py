@@ -13,10 +13,10 @@ import pytest
 
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
-from tests.sandbox.drains import run_impatient
-from tests.sandbox.place import Sandbox, change_cloud
 from tests.scenarios import verifying
-from tests.scenarios.place import Server
+from tests.scenarios.environment import Server
+from tests.support.commands import run_impatient
+from tests.support.sandbox.environment import Sandbox, change_cloud
 
 TARGET = "c2-host1"
 

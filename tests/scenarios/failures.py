@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from lab import oracle
-from tests.scenarios.place import Agrees, Place, disks, guests
+from tests.scenarios.environment import Agrees, Place, disks, guests
 
 TARGET = "c2-host1"
 

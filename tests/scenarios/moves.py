@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from lab import oracle
-from tests.scenarios.place import Agrees, Place, disks, status
+from tests.scenarios.environment import Agrees, Place, disks, status
 
 CASES = [
     pytest.param(backing, state, kind, ending, id=f"{backing}-{state}-{kind}-{ending}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.scenarios.place import Place
+from tests.scenarios.environment import Place
 
 TARGET = "c2-host1"
 

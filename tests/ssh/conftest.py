@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ssh.server import Server, running
+from tests.support.ssh_server import Server, running
 
 
 @pytest.fixture(scope="session")

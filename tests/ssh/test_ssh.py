@@ -21,8 +21,8 @@ from cellmove.errors import CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_link import Destination, connect
 from cellmove.hosts.disk_pass import Progress, Transfer, compare, run_pass
-from tests.disk_rig import MIB, MOVE, Ends, dirty, host, sparse
-from tests.ssh.server import Server, free_port, program
+from tests.support.disk_harness import MIB, MOVE, Ends, dirty, host, sparse
+from tests.support.ssh_server import Server, free_port, program
 
 DISK = Transfer("server/disk")
 

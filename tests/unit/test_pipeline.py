@@ -23,7 +23,7 @@ from cellmove.events import EventKind
 from cellmove.journal import Journal
 from cellmove.move import Entry, State, Step
 from cellmove.pipeline import busy_step, facts_of, is_undoing, past_pivot, run_step, undo
-from tests.unit.pipeline_bench import LONG, PATIENCE, Bench, World, a_bench, make_bench, three
+from tests.support.pipeline_harness import LONG, PATIENCE, Bench, World, a_bench, make_bench, three
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cellmove.errors import (
 from cellmove.journal import Journal
 from cellmove.move import Phase, State, Step, next_commands
 from cellmove.pipeline import past_pivot
-from tests.unit.pipeline_bench import Bench, Crash, World, a_bench, make_bench
+from tests.support.pipeline_harness import Bench, Crash, World, a_bench, make_bench
 
 
 @pytest.fixture

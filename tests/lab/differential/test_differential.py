@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from lab import cloud
-from tests.forge import Forge
-from tests.lab.differential import pair
-from tests.lab.differential.known import KNOWN
+from tests.support import fork_server
+from tests.support.commands import run_command
+from tests.support.lab import native_pair
+from tests.support.lab.known_differences import KNOWN
 
 FIDELITY = Path(__file__).resolve().parents[3] / "docs" / "fidelity.md"
 TARGET = "c2-host1"
@@ -35,7 +36,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("differential")]
 
 
 class Runner:
-    """Runs `cellmove` to its end, which must be a good one. Each thread has its own, as a forge is for one thread."""
+    """Runs `cellmove` to its end, which must be a good one."""
 
     def __init__(self, lab_environment: dict[str, str], folder: Path) -> None:
         folder.mkdir()
@@ -43,12 +44,11 @@ class Runner:
         config.write_text("[policy]\nunattended = true\n")
         ours = {"CELLMOVE_JOURNAL": str(folder / "journal.db"), "CELLMOVE_CONFIG": str(config)}
         self.environment, self.folder = {**lab_environment, **ours}, folder
-        self.forge = Forge()
 
     def __call__(self, *arguments: str) -> None:
         token = os.urandom(4).hex()
         out, err = self.folder / f"{token}.out", self.folder / f"{token}.err"
-        code = self.forge.wait(self.forge.start(arguments, self.environment, out, err), 300)
+        code = fork_server.call(run_command, list(arguments), self.environment, out, err, seconds=300)
         assert code == 0, f"{arguments}\n{out.read_text()}\n{err.read_text()}"
 
 
@@ -61,10 +61,7 @@ def found(request, lab_environment: dict[str, str], tmp_path_factory) -> dict[tu
 
     def played(case: tuple[str, str]) -> dict[str, Differences]:
         run = Runner(lab_environment, folder / "-".join(case))
-        try:
-            return dict(play(run, *case))
-        finally:
-            run.forge.close()
+        return dict(play(run, *case))
 
     with ThreadPoolExecutor(2) as threads:
         return {
@@ -76,9 +73,9 @@ def found(request, lab_environment: dict[str, str], tmp_path_factory) -> dict[tu
 
 def play(run: Runner, kind: str, backing: str) -> Iterator[tuple[str, Differences]]:
     """Move both, compare; take both back, compare; move both again and confirm, compare."""
-    native, ours = pair.boot_pair(volume_backed=backing == "volume")
+    native, ours = native_pair.boot_pair(volume_backed=backing == "volume")
     try:
-        yield "at home", pair.differences(pair.leaves(native), pair.leaves(ours))
+        yield "at home", native_pair.differences(native_pair.leaves(native), native_pair.leaves(ours))
         for stage, ending in (("resized", "revert"), ("resized again", "confirm")):
             if kind == "resize":
                 cloud.native_move(native.id, flavor="m1.small.cell2")
@@ -86,16 +83,16 @@ def play(run: Runner, kind: str, backing: str) -> Iterator[tuple[str, Difference
             else:
                 cloud.native_move(native.id, host=TARGET)
                 run("migrate", ours.id, "--host", TARGET)
-            yield stage, pair.differences(pair.leaves(native), pair.leaves(ours))
+            yield stage, native_pair.differences(native_pair.leaves(native), native_pair.leaves(ours))
             if ending == "revert":
                 cloud.native_revert(native.id)
             else:
                 cloud.native_confirm(native.id)
             run(ending, ours.id)
-            yield f"{ending}ed", pair.differences(pair.leaves(native), pair.leaves(ours))
+            yield f"{ending}ed", native_pair.differences(native_pair.leaves(native), native_pair.leaves(ours))
     finally:
         for server in (native, ours):
-            pair.delete(server)
+            native_pair.delete(server)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -120,9 +117,9 @@ def test_every_explained_difference_is_still_there(found):
 def test_the_comparison_would_notice():
     """It sees what is lost, added and changed, in nested values too."""
     before = {"a[x].value": 1, "b.c.0": "same", "d": None}
-    assert pair.differences(before, before) == {}
+    assert native_pair.differences(before, before) == {}
     after = {"a[x].value": 2, "b.c.0": "same", "e": []}
-    assert pair.differences(before, after) == {
+    assert native_pair.differences(before, after) == {
         "a[x].value": (1, 2), "d": (None, "absent"), "e": ("absent", []),
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ import pytest
 from cellmove.hosts.disk_extents import file_system
 from cellmove.hosts.disk_pass import Transfer, compare, read_back, run_pass
 from lab import kvm, kvm_store
-from tests.disk_rig import MIB, Ends, dirty, ends, sparse
+from tests.support.disk_harness import MIB, Ends, dirty, ends, sparse
 
 pytestmark = [pytest.mark.lab, pytest.mark.kvm]
 

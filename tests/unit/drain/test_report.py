@@ -19,9 +19,9 @@ from cellmove.drain import figures, markup, timeline
 from cellmove.drain.figures import Stretch
 from cellmove.drain.item import Bar, Stage, Story
 from cellmove.drain.report import html as page_of
-from tests import stories
+from tests.support import sample_drains
 
-T0 = stories.BEGUN
+T0 = sample_drains.BEGUN
 WITHOUT_END = {"meta", "br", "img", "link", "input"}
 
 
@@ -58,13 +58,13 @@ def a_drain(*tales: object, told: float = T0 + 7200) -> Story:
 
 
 def moved(number: int, *bars: Bar, stage: Stage = Stage.MOVED, **more: object) -> object:
-    return stories.a_tale(number, "h1", stage, bars=bars, **more)
+    return sample_drains.a_tale(number, "h1", stage, bars=bars, **more)
 
 
 STORIES = {
-    "none": stories.a_story(0), "one": stories.a_story(1, hours=0.05), "24": stories.a_story(24, hours=0.4),
-    "300": stories.a_story(300, nights=3), "hostile": stories.hostile_story(), "waiting": stories.a_story(50, hours=0.0),
-    "sixty nights": stories.a_story(2000, nights=60, parallel=1),
+    "none": sample_drains.a_story(0), "one": sample_drains.a_story(1, hours=0.05), "24": sample_drains.a_story(24, hours=0.4),
+    "300": sample_drains.a_story(300, nights=3), "hostile": sample_drains.hostile_story(), "waiting": sample_drains.a_story(50, hours=0.0),
+    "sixty nights": sample_drains.a_story(2000, nights=60, parallel=1),
 }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_the_policy_lets_through_this_style_and_this_script_alone():
     import base64
     import hashlib
 
-    reader = Reader(page_of(stories.a_story(24)))
+    reader = Reader(page_of(sample_drains.a_story(24)))
     policy = next(attributes["content"] for _, attributes in reader.tags if "http-equiv" in attributes)
     for tag in ("style", "script"):
         digest = base64.b64encode(hashlib.sha256(reader.words[tag][0].encode()).digest()).decode()
@@ -104,13 +104,13 @@ def test_the_policy_lets_through_this_style_and_this_script_alone():
 
 
 def test_names_are_words_and_nothing_else():
-    story = stories.hostile_story()
+    story = sample_drains.hostile_story()
     page = page_of(story)
     page.encode("utf-8")
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", page)
     reader = Reader(page)
     names = collections.Counter(each.strip() for each in reader.words["bdi"])
-    for name in stories.HOSTILE:
+    for name in sample_drains.HOSTILE:
         if clean(name).strip():
             assert names[clean(name).strip()] >= len(Stage), name
     plain = dataclasses.replace(
@@ -123,15 +123,15 @@ def test_names_are_words_and_nothing_else():
 
 
 def test_ids_are_hostile_too():
-    tale = dataclasses.replace(stories.a_tale(1, "h", Stage.REFUSED), server_id='1" onclick=x><b id=time')
+    tale = dataclasses.replace(sample_drains.a_tale(1, "h", Stage.REFUSED), server_id='1" onclick=x><b id=time')
     reader = Reader(page_of(a_drain(tale)))
     assert "s-1%22%20onclick%3Dx%3E%3Cb%20id%3Dtime" in reader.ids
     assert all("onclick" not in attributes for _, attributes in reader.tags)
 
 
 def test_the_same_story_gives_the_same_bytes_in_every_process():
-    program = "import hashlib; from tests import stories; from cellmove.drain.report import html; "
-    program += "print(hashlib.sha256(html(stories.a_story(300, nights=3)).encode()).hexdigest())"
+    program = "import hashlib; from tests.support import sample_drains; from cellmove.drain.report import html; "
+    program += "print(hashlib.sha256(html(sample_drains.a_story(300, nights=3)).encode()).hexdigest())"
     root = Path(__file__).resolve().parents[3]
     told = {
         subprocess.run(
@@ -143,7 +143,7 @@ def test_the_same_story_gives_the_same_bytes_in_every_process():
 
 
 def test_ten_thousand_servers_stay_small():
-    story = stories.a_story(10_000, nights=6, hosts=300, parallel=40)
+    story = sample_drains.a_story(10_000, nights=6, hosts=300, parallel=40)
     page = page_of(story)
     assert len(page.encode()) < 4_200_000
     assert page.count("<li id=s-") + page.count("<span id=s-") == 10_000
@@ -178,10 +178,12 @@ def test_the_head_sums_up():
 
 def test_reasons_are_said_once_and_commands_can_be_copied():
     refused = [
-        stories.a_tale(number, "h1", Stage.REFUSED, reason="no", next_command="cellmove plan") for number in range(30)
+        sample_drains.a_tale(number, "h1", Stage.REFUSED, reason="no", next_command="cellmove plan")
+        for number in range(30)
     ]
     failed = [
-        stories.a_tale(50 + number, "h1", Stage.FAILED, reason="so", next_command=f"do {number}") for number in range(3)
+        sample_drains.a_tale(50 + number, "h1", Stage.FAILED, reason="so", next_command=f"do {number}")
+        for number in range(3)
     ]
     words = Reader(page_of(a_drain(*refused, *failed))).words
     assert words["pre"] == ["do 0", "do 1", "do 2", "cellmove plan"]
@@ -189,7 +191,7 @@ def test_reasons_are_said_once_and_commands_can_be_copied():
 
 
 def test_many_reasons_fold_away():
-    failed = [stories.a_tale(number, "h1", Stage.FAILED, reason=f"reason {number}") for number in range(50)]
+    failed = [sample_drains.a_tale(number, "h1", Stage.FAILED, reason=f"reason {number}") for number in range(50)]
     assert "30 more servers, each with its reason" in page_of(a_drain(*failed))
 
 
@@ -282,7 +284,7 @@ def test_odd_downtimes_have_bins_too(values):
 
 
 def test_stretches_of_work_add_up():
-    story = stories.a_story(300, nights=3)
+    story = sample_drains.a_story(300, nights=3)
     found = figures.arrivals(story, figures.stretches(story))
     shares = figures.by_share(story.tales)
     assert sum(moved for _, moved, _, _ in found) == shares["moved"]

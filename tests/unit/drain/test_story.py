@@ -15,7 +15,7 @@ from cellmove.drain.item import Bar, Stage, Story
 from cellmove.drain.story import document, downtime, draw, tale_bars
 from cellmove.move import SCHEMA_VERSION, Entry, Phase, Step
 from cellmove.steps import confirm, finish, prep_dest, prep_source, revert
-from tests import stories
+from tests.support import sample_drains
 
 T0 = 1773349200.0  # 2026-03-12T21:00:00Z
 
@@ -143,10 +143,10 @@ def test_what_adopt_wrote_has_no_times():
 
 
 def test_the_document_is_plain_json_and_its_sums_are_right():
-    story = stories.a_story(300, nights=3, hours=7)
+    story = sample_drains.a_story(300, nights=3, hours=7)
     found = document(story)
     assert json.loads(json.dumps(found)) == found
-    assert found == document(stories.a_story(300, nights=3, hours=7))
+    assert found == document(sample_drains.a_story(300, nights=3, hours=7))
     assert found["schema_version"] == SCHEMA_VERSION
     assert found["begun_at"] == "2026-03-12T20:59:00.000Z"
     assert sum(found["counts"]["stages"].values()) == sum(found["counts"]["shares"].values()) == 300
@@ -161,13 +161,15 @@ def test_the_document_is_plain_json_and_its_sums_are_right():
 
 
 def test_the_document_of_nothing():
-    found = document(stories.a_story(0))
+    found = document(sample_drains.a_story(0))
     assert (found["downtime"], found["servers"], found["pace"]["servers_an_hour"]) == (None, [], None)
 
 
 def test_the_document_of_one_server():
     bar = Bar("prep-source", T0, None)
-    tale = stories.a_tale(1, "h1", Stage.FAILED, bars=(Bar("prep-dest", T0, T0 + 2, failed=True), bar), move_id="m1")
+    tale = sample_drains.a_tale(
+        1, "h1", Stage.FAILED, bars=(Bar("prep-dest", T0, T0 + 2, failed=True), bar), move_id="m1"
+    )
     (found,) = document(Story("d", "cell1", ("cell2",), "running", T0, T0, (tale,)))["servers"]
     assert found["steps"] == [
         {"step": "prep-dest", "state": "failed", "started_at": text(0), "finished_at": text(2)},
@@ -186,7 +188,7 @@ def drawn(story: Story, width: int | None = None) -> str:
 
 
 def test_drawn_for_a_person():
-    text = drawn(stories.a_story(300, nights=3, hours=7))
+    text = drawn(sample_drains.a_story(300, nights=3, hours=7))
     assert "cell     cell1 -> cell2, cell3\n" in text
     assert "when     2026-03-12 20:59 to 2026-03-15 02:" in text
     assert "failed  web-0036 on c1-compute-1\n  why   prep-source failed at stop_source" in text
@@ -199,17 +201,17 @@ def test_drawn_for_a_person():
 @pytest.mark.parametrize("width", [None, 80, 200])
 @pytest.mark.parametrize("count", [0, 1, 24])
 def test_every_drain_can_be_drawn(count, width):
-    assert "cell1" in drawn(stories.a_story(count), width)
+    assert "cell1" in drawn(sample_drains.a_story(count), width)
 
 
 def test_nothing_that_a_terminal_would_obey_is_drawn():
-    text = drawn(stories.hostile_story())
+    text = drawn(sample_drains.hostile_story())
     assert "\x1b" not in text
     assert "\u202e" not in text
 
 
 def test_a_long_list_is_not_drawn_in_full():
-    story = stories.a_story(10_000, nights=6, hosts=30, parallel=40)
+    story = sample_drains.a_story(10_000, nights=6, hosts=30, parallel=40)
     skipped = [tale.name for tale in story.tales if tale.stage is Stage.SKIPPED]
     text = drawn(story)
     assert sum(name in text for name in skipped) == module.SHOWN_NAMES
@@ -218,6 +220,6 @@ def test_a_long_list_is_not_drawn_in_full():
 
 def test_it_goes_through_the_one_renderer():
     stream: Any = io.StringIO()
-    render(document(stories.a_story(3)), "table", stream, draw)
+    render(document(sample_drains.a_story(3)), "table", stream, draw)
     assert stream.getvalue().startswith("drain")
     assert Step.FINISH in module.DRAWN

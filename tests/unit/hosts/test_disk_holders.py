@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from cellmove.hosts.disks import holders
-from tests.disk_rig import host, sparse
+from tests.support.disk_harness import host, sparse
 
 SERVER = str(uuid.uuid4())
 HOLD = "import sys; file = open(sys.argv[1]); print('has it', flush=True); sys.stdin.read()"

@@ -11,7 +11,7 @@ import pytest
 from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_link import Destination, connect, ssh_command
-from tests.disk_rig import LOCAL, MOVE, host
+from tests.support.disk_harness import LOCAL, MOVE, host
 
 CHANGED = """@@@@@@@@@@@@@@@
 @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @

@@ -26,7 +26,7 @@ from cellmove.hosts.disk_pass import (
     compare,
     run_pass,
 )
-from tests.disk_rig import FLIP, LOCAL, MIB, MOVE, Ends, dirty, ends, host, sparse
+from tests.support.disk_harness import FLIP, LOCAL, MIB, MOVE, Ends, dirty, ends, host, sparse
 
 DISK = Transfer("server/disk")
 BLOCK = 65536
@@ -350,7 +350,7 @@ def test_the_operators_memory_does_not_grow_with_the_disk(tmp_path: Path) -> Non
         for number in range(200):
             os.pwrite(file.fileno(), noise, number * (5 << 30))
     script = (
-        "import sys; from pathlib import Path; from tests.disk_rig import ends; from cellmove.hosts.disk_pass import *\n"
+        "import sys; from pathlib import Path; from tests.support.disk_harness import ends; from cellmove.hosts.disk_pass import *\n"
         "with ends(Path(sys.argv[1]), block=1 << 20) as both:\n"
         "    result = run_pass(both.source, both.target, [Transfer('server/disk')])\n"
         "    print(result.sent)\n"

@@ -11,7 +11,7 @@ import pytest
 
 from cellmove.errors import CallFailed
 from cellmove.hosts.disk_pass import Progress, Transfer, compare, read_back, run_pass
-from tests.disk_rig import MIB, Ends, dirty, ends, host, sparse
+from tests.support.disk_harness import MIB, Ends, dirty, ends, host, sparse
 
 DISK = Transfer("server/disk")
 OTHER = Transfer("server/disk.swap")

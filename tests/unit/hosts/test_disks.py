@@ -21,7 +21,7 @@ from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_extents import file_system
 from cellmove.hosts.disk_link import Link
 from cellmove.hosts.disks import Identity, marked
-from tests.disk_rig import LOCAL, MOVE, host
+from tests.support.disk_harness import LOCAL, MOVE, host
 
 ESCAPES = ("", ".", "..", "../x", "/etc/passwd", "a/../../x", "a//b", "a/./b", "a/", "nul\0byte", "x" * 300)
 
@@ -348,7 +348,7 @@ def test_an_installed_program_works_in_its_own_place_only_and_runs_nothing_that_
 def test_a_killed_operator_leaves_no_process_behind(tmp_path: Path) -> None:
     (tmp_path / "instances").mkdir()
     script = (
-        "import sys, time; from tests.disk_rig import host; from pathlib import Path\n"
+        "import sys, time; from tests.support.disk_harness import host; from pathlib import Path\n"
         "with host(Path(sys.argv[1])) as link: print(link._process.pid, flush=True); time.sleep(60)"
     )
     operator = subprocess.Popen(

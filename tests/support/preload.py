@@ -1,0 +1,31 @@
+"""Everything that a cellmove process imports on its way, for the process that the others are forked from."""
+
+import gc
+import importlib
+import warnings
+
+for name in (
+    "amqp",
+    "cellmove.adopt",
+    "cellmove.cli",
+    "cellmove.console",
+    "cellmove.gateway",
+    "cellmove.progress",
+    "cellmove.session",
+    "cellmove.steps",
+    "openstack.connection",
+    "oslo_messaging",
+    "pymysql",
+    "pytest",  # the script that a test runs in is read by its forks, too
+    "sqlalchemy.dialects.mysql.pymysql",
+    "sqlalchemy.dialects.sqlite",
+    "sqlite3",
+    "tenacity",
+    "tests.support.commands",
+):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(name)
+
+gc.collect()
+gc.freeze()  # what is here stays, and is shared

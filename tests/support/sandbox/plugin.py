@@ -1,0 +1,62 @@
+"""The fixtures of pytest that give tests a sandbox: a conftest imports those that its tests use."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from cellmove.hosts import disk_link
+from cellmove.hosts.disk_link import Link
+from cellmove.sandbox import seed
+from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.store import Cloud, files
+from tests.support.sandbox.drained_cell import Drained
+from tests.support.sandbox.environment import Sandbox
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unhooked() -> Iterator[None]:
+    """Undo what a harness replaced in libraries when a module ends: other modules run in this process."""
+    before = requests.adapters.HTTPAdapter.send, disk_link.connect, Link.ask, Link.take
+    yield
+    requests.adapters.HTTPAdapter.send, disk_link.connect, Link.ask, Link.take = before  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[Process]:
+    """The embedded cloud, served; where there is shared memory its databases need not wait for a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    with tempfile.TemporaryDirectory(prefix="cellmove-test-", dir=memory if memory.is_dir() else None) as folder:
+        process = start(Path(folder))
+        yield process
+        process.end()
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Process, tmp_path: Path) -> Iterator[Sandbox]:
+    """It, and `cellmove` processes with a journal of this test's own."""
+    place = Sandbox(sandbox_process, tmp_path)
+    yield place
+    place.clear()
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Iterator[Drained]:
+    """A cloud of this test's own, which empties a cell of it."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    with tempfile.TemporaryDirectory(prefix="cellmove-drain-", dir=memory if memory.is_dir() else None) as folder:
+        process = start(Path(folder))
+        yield Drained(process, tmp_path)
+        process.end()
+
+
+@pytest.fixture
+def small_cloud(tmp_path: Path) -> tuple[Cloud, str]:
+    """A cloud in this process with one server, to be looked at and broken."""
+    cloud = Cloud(files(tmp_path))
+    seed.make_cloud(cloud, "sandbox://nowhere")
+    return cloud, seed.boot(cloud, "one", ports=2, volumes=1)
