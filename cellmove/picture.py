@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cellmove.cloud.quota import Quota
     from cellmove.cloud.volume import Attachment
     from cellmove.db.shapes import (
+        Aggregate,
         BlockDevice,
         Flavor,
         Group,
@@ -53,6 +54,20 @@ class Target:
 
 
 @dataclass(frozen=True)
+class NoHost:
+    """That nova's scheduler gave no host of a cell.
+
+    :param words: what it said
+    :param request_id: by which its log is searched
+    :param is_certain: it found no valid host; otherwise it failed, and nothing is known
+    """
+
+    words: str
+    request_id: str
+    is_certain: bool = True
+
+
+@dataclass(frozen=True)
 class Picture:
     """Everything the checks look at. Without ``server`` only its records can be judged.
 
@@ -67,6 +82,8 @@ class Picture:
     :param zones: availability zone by host
     :param stores: compute nodes that use one store for their disks, by the store's name, as placement shows it
     :param narrowed: compute nodes that can satisfy what the flavor asks for beyond size, by what that is
+    :param no_host: what the scheduler said where it gave no host, by the cell's UUID
+    :param aggregates: all host aggregates, when the scheduler gave no host
     :param quotas: of the server's project and user, when it grows
     :param subject: what the operator's rules are held against
     :param transfer_wish: how local disks are to travel: one of :data:`cellmove.transfer.TRANSFERS`
@@ -106,6 +123,8 @@ class Picture:
     targets: tuple[Target, ...] = ()
     stores: Mapping[str, frozenset[str]] = field(default_factory=dict)
     narrowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    no_host: Mapping[str, NoHost] = field(default_factory=dict)
+    aggregates: tuple[Aggregate, ...] = ()
     quotas: tuple[Quota, ...] = ()
     accepted_losses: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)

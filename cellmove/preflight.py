@@ -38,7 +38,9 @@ RECORDS = Group("records", _nothing, (server.check_records,))
 MARKED = Group("state", _nothing, (server.check_mark,))
 """A server that a move of ours is working on already: whatever else is odd about it is that move's doing."""
 
-NOTES = Group("notes", _nothing, (server.check_group, server.check_config_drive, target.check_few_hosts))
+NOTES = Group(
+    "notes", _nothing, (server.check_group, server.check_config_drive, target.check_few_hosts, target.check_scheduler)
+)
 """What is good to know and forbids nothing."""
 
 CHECKS: tuple[Group, ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cellmove.checks import hosts
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.picture import (
     OLDEST_COMPUTE,
@@ -42,6 +43,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
             f"if they are deleted ones: nova-manage db archive_deleted_rows in {cell}; if not, find out which move left them",
         ))  # fmt: skip
+    found += _scheduler_obstacles(target, picture)
     found += _store_obstacles(target, picture)
     if target.missing:
         found.append((
@@ -49,6 +51,17 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             f"upgrade the database schema of {cell} (nova-manage db sync)",
         ))  # fmt: skip
     return found
+
+
+def _scheduler_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
+    """What nova's scheduler says, and why it may say so."""
+    answer = picture.no_host.get(target.uuid)
+    if answer is None or not answer.is_certain:
+        return
+    why, remedy = hosts.explanation(target, picture)
+    which = picture.wanted_host or f"any host of {target.cell}"
+    text = f"nova-scheduler does not accept {which} for it: {answer.words}"
+    yield ("no-valid-host", f"{text} ({why})" if why else text, remedy)
 
 
 def _store_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
@@ -155,6 +168,18 @@ def check_targets(picture: Picture) -> Findings:
                 yield warning(code, f"{target.cell} is left out: {text}", remedy)
         if target.disabled and picture.wanted_cell:
             yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
+
+
+def check_scheduler(picture: Picture) -> Findings:
+    """That the scheduler could not say whether it will accept a host."""
+    for target in picture.targets:
+        answer = picture.no_host.get(target.uuid)
+        if answer is not None and not answer.is_certain:
+            yield warning(
+                "scheduler-failed",
+                f"whether nova-scheduler will accept a host of {target.cell} could not be found out: {answer.words}",
+                f"look in its log for {answer.request_id}",
+            )
 
 
 def check_few_hosts(picture: Picture) -> Findings:

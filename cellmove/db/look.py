@@ -14,6 +14,7 @@ from cellmove import statements
 from cellmove.db import queries, records
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import (
+    Aggregate,
     BlockDevice,
     Flavor,
     Group,
@@ -136,6 +137,25 @@ def aggregate_metadata(api_engine: Engine, hosts: Collection[str]) -> dict[tuple
     for row in _rows(api_engine, query):
         found[row.host, row.key] = found.get((row.host, row.key), frozenset()) | {row.value}
     return found
+
+
+def aggregates(api_engine: Engine) -> list[Aggregate]:
+    """All host aggregates, by name."""
+    from sqlalchemy import column, select, table
+
+    aggregates = table("aggregates", column("id"), column("name"))
+    members = table("aggregate_hosts", column("host"), column("aggregate_id"))
+    metadata = table("aggregate_metadata", column("aggregate_id"), column("key"), column("value"))
+    hosts: dict[int, set[str]] = {}
+    for row in _rows(api_engine, select(members)):
+        hosts.setdefault(row.aggregate_id, set()).add(row.host)
+    values: dict[int, dict[str, str]] = {}
+    for row in _rows(api_engine, select(metadata)):
+        values.setdefault(row.aggregate_id, {})[row.key] = row.value or ""
+    return [
+        Aggregate(row.name or "", frozenset(hosts.get(row.id, ())), values.get(row.id, {}))
+        for row in _rows(api_engine, select(aggregates).order_by(aggregates.c.name))
+    ]
 
 
 def availability_zone_of(api_engine: Engine, host: str, default: str) -> str:

@@ -121,6 +121,15 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Aggregate:
+    """A host aggregate."""
+
+    name: str
+    hosts: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MigrationRow:
     """A migration record of a server."""
 

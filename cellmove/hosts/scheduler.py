@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cellmove.db.cells import Cell
@@ -18,6 +18,9 @@ from cellmove.hosts.bus import Bus, Target, call
 from cellmove.hosts.conductor import Primitive, data
 
 SCHEDULER = Target(topic="scheduler", version="4.5")
+
+FORECAST_SECONDS = 20.0
+"""How long a scheduler that claims nothing may be silent."""
 
 NEVER_NULL = ("network_metadata", "requested_networks", "request_level_params", "security_groups")
 """RequestSpec fields whose receiver refuses None: they are left out instead."""
@@ -106,6 +109,27 @@ def select(bus: Bus, context: Mapping[str, Any], spec: Primitive, server_id: str
         {"instance_uuids": [server_id], "spec_obj": spec, "return_objects": True, "return_alternates": True},
         long=True,
     )
+    if not answer or not answer[0]:
+        raise CallFailed("the scheduler gave no host", kind="NoValidHost")
+    return [_selection(primitive) for primitive in answer[0]]
+
+
+def forecast(bus: Bus, context: Mapping[str, Any], spec: Primitive) -> list[Selection]:
+    """Ask which host would be chosen. Nothing is claimed.
+
+    Without ``instance_uuids`` nova's scheduler goes through its request filters, placement's candidates,
+    its filters and weighers as ever, and leaves out the claim (nova/scheduler/manager.py, ``_schedule`` and
+    ``_legacy_find_hosts``; up to Wallaby in filter_scheduler.py). Every release from Ussuri on does so.
+
+    The scheduler has to take the call within :data:`FORECAST_SECONDS` and to show signs of life as often.
+
+    :param spec: as :func:`prepare_spec` gives it
+    :raises CallFailed: ``kind`` NoValidHost when no host fits
+    :raises CallUncertain: no scheduler answered
+    """
+    patient = replace(bus, response_timeout=min(bus.response_timeout, FORECAST_SECONDS))
+    arguments = {"instance_uuids": None, "spec_obj": spec, "return_objects": True, "return_alternates": True}
+    answer = call(patient, SCHEDULER, context, "select_destinations", arguments, long=True)
     if not answer or not answer[0]:
         raise CallFailed("the scheduler gave no host", kind="NoValidHost")
     return [_selection(primitive) for primitive in answer[0]]

@@ -154,9 +154,11 @@ def _plain(value: Any) -> Any:
 # the scheduler
 
 
-def _select(cloud: Cloud, instance_uuids: list[str], spec_obj: Record, **_options: Any) -> list[list[Record]]:
-    """Hosts that fit; the first one is claimed on top of what the server holds already."""
-    spec, server = spec_obj["nova_object.data"], instance_uuids[0]
+def _select(cloud: Cloud, instance_uuids: list[str] | None, spec_obj: Record, **_options: Any) -> list[list[Record]]:
+    """Hosts that fit. The first one is claimed on top of what the server holds already, if servers are named."""
+    spec = spec_obj["nova_object.data"]
+    if cloud.fault("scheduler", "select"):
+        raise Refusal("NovaException", "the sandbox was told to let the scheduler fail")
     flavor = spec["flavor"]["nova_object.data"]
     root = 0 if spec.get("is_bfv") else flavor["root_gb"]
     disk = root + flavor["ephemeral_gb"] + -(-flavor["swap"] // 1024)
@@ -164,6 +166,9 @@ def _select(cloud: Cloud, instance_uuids: list[str], spec_obj: Record, **_option
     chosen = services.room(cloud, wanted, [host for host in HOSTS if _fits(cloud, spec, host)])
     if not chosen:
         raise Refusal("NoValidHost", "No valid host was found. There are not enough hosts available.")
+    if instance_uuids is None:
+        return [[_selection(cloud, uuid, {}) for uuid in chosen[:3]]]
+    server = instance_uuids[0]
     held = services.held(cloud, server)
     first = {chosen[0]: {"resources": wanted}}
     body = {
@@ -188,6 +193,7 @@ def _fits(cloud: Cloud, spec: Record, host: str) -> bool:
     cell = ((destination.get("cell") or {}).get("nova_object.data") or {}).get("uuid")
     group = (spec.get("instance_group") or {}).get("nova_object.data") or {}
     service = cloud.row(cell_of(host), "services", host=host, binary="nova-compute") or {}
+    isolating = _isolating_traits(cloud, host)
     return (
         host not in (spec.get("ignore_hosts") or ())
         and cell in (None, CELL_UUIDS[cell_of(host)])
@@ -195,7 +201,24 @@ def _fits(cloud: Cloud, spec: Record, host: str) -> bool:
         and not service["disabled"]
         and host not in cloud.world.down
         and not (group.get("policy") == "anti-affinity" and host in (group.get("hosts") or ()))
+        and isolating <= _required_traits(spec)
     )
+
+
+def _isolating_traits(cloud: Cloud, host: str) -> set[str]:
+    """The traits that a server has to require, or its host's aggregates are not for it.
+
+    nova/scheduler/request_filter.py, ``isolate_aggregates``, as with ``enable_isolated_aggregate_filtering``.
+    """
+    own = [row["aggregate_id"] for row in cloud.rows("api", "aggregate_hosts", host=host)]
+    rows = [row for number in own for row in cloud.rows("api", "aggregate_metadata", aggregate_id=number)]
+    return {row["key"] for row in rows if row["key"].startswith("trait:") and row["value"] == "required"}
+
+
+def _required_traits(spec: Record) -> set[str]:
+    """What the flavor requires, as its extra specs are spelt."""
+    extra_specs = spec["flavor"]["nova_object.data"]["extra_specs"]
+    return {key for key, value in extra_specs.items() if key.startswith("trait:") and value == "required"}
 
 
 def _selection(cloud: Cloud, provider: str, wanted: Mapping[str, int]) -> Record:
@@ -206,7 +229,7 @@ def _selection(cloud: Cloud, provider: str, wanted: Mapping[str, int]) -> Record
         {
             "compute_node_uuid": provider, "service_host": host, "nodename": host,
             "cell_uuid": CELL_UUIDS[cell_of(host)], "limits": None,
-            "allocation_request": json.dumps({"allocations": {provider: {"resources": wanted}}}),
+            "allocation_request": json.dumps({"allocations": {provider: {"resources": wanted}}}) if wanted else None,
             "allocation_request_version": "1.36", "availability_zone": "nova",
         },
     )  # fmt: skip

@@ -20,6 +20,7 @@ from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
 from cellmove.settings import disk_store_between
 from cellmove.steps import rules
+from cellmove.steps.forecast import with_scheduler
 from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def gather(
         _check_names(picture, accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
         picture = with_disks(gateway, picture, transfer, bwlimit)
+        picture = with_scheduler(gateway, clock, picture)
     command = command_line(
         server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss, transfer, bwlimit
     )

@@ -446,6 +446,8 @@ class Harness:
         text = f"{message['topic']} {message['method']}" if is_call else f"{request.method} {path.partition('?')[0]}"
         reading = ("ping", "object_class_action_versions")
         writes = message["method"] not in reading if is_call else request.method not in ("GET", "HEAD")
+        if is_call and message["method"] == "select_destinations":
+            writes = message["arguments"]["instance_uuids"] is not None  # nothing is claimed otherwise
         if path.startswith("/identity"):
             return self._answer(request, path, raw)
         wrong = self.see("rpc" if is_call else "http", text, writes=writes)

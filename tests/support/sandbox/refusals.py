@@ -255,6 +255,19 @@ def _rare_aggregate(cloud: Cloud, server: str) -> None:
     spec("aggregate_instance_extra_specs:ssd", "true")(cloud, server)
 
 
+def isolate(*hosts: str) -> Change:
+    """Put hosts into an aggregate that is only for servers that require a trait."""
+
+    def change(cloud: Cloud, _server: str) -> None:
+        number = cloud.insert("api", "aggregates", {"uuid": cloud.new_id("aggregate"), "name": "gpu hosts"})
+        values = {"aggregate_id": number, "key": "trait:CUSTOM_GPU", "value": "required"}
+        cloud.insert("api", "aggregate_metadata", values)
+        for host in hosts:
+            cloud.insert("api", "aggregate_hosts", {"aggregate_id": number, "host": host})
+
+    return change
+
+
 def _held_elsewhere(cloud: Cloud, server: str) -> None:
     held = cloud.world.allocations[server]["allocations"]
     held[services.provider_of("c1-host2")] = held.pop(services.provider_of("c1-host1"))
@@ -344,6 +357,11 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "no-room": (refusal(_full),),
     "leftovers": (refusal(_leftover),),
     "schema": (refusal(_older_schema),),
+    "no-valid-host": (
+        refusal(isolate("c2-host1"), where=("--host", "c2-host1")),
+        refusal(isolate("c2-host1", "c2-host2"), **RESIZE),
+    ),
+    "scheduler-failed": (warning(lambda cloud, _server: cloud.world.faults.update({"scheduler:select": "fail"})),),
     "shared-disk-store": (
         refusal(_shared_store),
         refusal(env={"CELLMOVE_DISK_STORES": "shared"}),

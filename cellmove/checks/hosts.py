@@ -1,0 +1,105 @@
+"""Why nova's scheduler may have refused a host. It gives no reason itself: these are its filters' rules.
+
+Which filters a cloud has switched on is not known here, so that these words only explain a refusal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cellmove.picture import likely_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cellmove.db.shapes import Aggregate, Node
+    from cellmove.picture import Picture, Target
+
+SHOWN = 3
+"""How many hosts of a cell are explained."""
+
+TENANT = "filter_tenant_id"
+
+
+def explanation(target: Target, picture: Picture) -> tuple[str, str]:
+    """What is known of the refusal of all hosts of a cell (or of the one that is wanted), and what to do about it.
+
+    :returns: a text, empty when no rule explains it, and a remedy
+    """
+    log = f"look in the log of nova-scheduler, which names the filter: {picture.no_host[target.uuid].request_id}"
+    known = {node.host: list(reasons(node, picture)) for node in likely_nodes(target, picture)}
+    explained = {host: found for host, found in known.items() if found}
+    if not explained:
+        return "", log
+    text = "; ".join(f"{host}: {', '.join(found)}" for host, found in list(explained.items())[:SHOWN])
+    if len(explained) > SHOWN:
+        text += f"; and {len(explained) - SHOWN} more"
+    other = "name another host with --host, or another cell with --cell" if picture.wanted_host else "name another cell"
+    return text, f"{other}; or {log}"
+
+
+def reasons(node: Node, picture: Picture) -> Iterator[str]:
+    """What the scheduler's filters have against a host."""
+    required, properties = required_traits(picture), image_properties(picture)
+    for aggregate in picture.aggregates:
+        if node.host in aggregate.hosts:
+            yield from _of_aggregate(aggregate, picture, required, properties)
+    for what, able in sorted(picture.narrowed.items()):
+        if node.uuid not in able:
+            yield f"the flavor asks for {what}"
+    group = picture.group
+    if (
+        group is not None
+        and group.policy == "affinity"
+        and picture.group_hosts
+        and node.host not in picture.group_hosts
+    ):
+        yield f"the server group {group.name} (affinity) is on {', '.join(picture.group_hosts)}"
+    if group is not None and group.policy == "anti-affinity" and node.host in picture.group_hosts:
+        yield f"another member of the server group {group.name} (anti-affinity) is there"
+
+
+def _of_aggregate(
+    aggregate: Aggregate, picture: Picture, required: frozenset[str], properties: Mapping[str, str]
+) -> Iterator[str]:
+    """What the metadata of one of the host's aggregates has against the server.
+
+    ``isolate_aggregates`` of nova/scheduler/request_filter.py, and in nova/scheduler/filters
+    ``aggregate_image_properties_isolation.py``, ``aggregate_multitenancy_isolation.py`` and ``type_filter.py``.
+    """
+    wanted = picture.new_flavor or picture.flavor
+    tenants: set[str] = set()
+    for key, value in sorted(aggregate.metadata.items()):
+        options = {option.strip() for option in value.split(",")}
+        trait = key.removeprefix("trait:")
+        if trait != key and value == "required" and trait not in required:
+            yield f"its aggregate {aggregate.name} is only for servers whose flavor or image requires the trait {trait}"
+        if properties.get(key) and properties[key] not in options:
+            yield f"its aggregate {aggregate.name} is for images with {key}={value}, and this one has {properties[key]}"
+        if key == "instance_type" and wanted.name not in options:
+            yield f"its aggregate {aggregate.name} is for the flavor {value}"
+        if key.startswith(TENANT):
+            tenants |= options
+    if tenants and picture.instance.project_id not in tenants:
+        yield f"its aggregate {aggregate.name} belongs to other projects ({TENANT})"
+
+
+def required_traits(picture: Picture) -> frozenset[str]:
+    """The traits that the flavor (in any of its groups) and the image require."""
+    flavor = picture.new_flavor or picture.flavor
+    specs = {**flavor.extra_specs, **picture.instance.image}
+    own = {key.partition(":")[2] for key, value in specs.items() if key.startswith("trait") and value == "required"}
+    return frozenset(own | set(_image(picture).get("traits_required") or ()))
+
+
+def image_properties(picture: Picture) -> Mapping[str, str]:
+    """The image's properties, as the request spec and the server's own record of them have it."""
+    plain = {key: str(value) for key, value in _image(picture).items() if isinstance(value, str | int)}
+    return {**plain, **picture.instance.image}
+
+
+def _image(picture: Picture) -> Mapping[str, Any]:
+    """The ImageMetaProps of the request spec."""
+    image = (picture.spec.get("image") or {}).get("nova_object.data") or {}
+    found: Mapping[str, Any] = (image.get("properties") or {}).get("nova_object.data") or {}
+    return found

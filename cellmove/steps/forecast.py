@@ -1,0 +1,76 @@
+"""Whether nova's scheduler is going to accept a server: it is asked, and nothing is claimed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cellmove.checks import target
+from cellmove.db import look, state
+from cellmove.errors import CallFailed
+from cellmove.hosts import conductor, scheduler
+from cellmove.hosts.context import request_context
+from cellmove.picture import NoHost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from cellmove.clock import Clock
+    from cellmove.db.cells import Cell
+    from cellmove.gateway import Gateway
+    from cellmove.hosts.conductor import Primitive
+    from cellmove.picture import Picture
+
+
+def with_scheduler(gateway: Gateway, clock: Clock, picture: Picture) -> Picture:
+    """Add what the scheduler says of the cells that nothing else speaks against, one after the other.
+
+    A move asks them in the same order and goes to the first that has a host, so the others are not asked.
+
+    :raises CannotConnect: the API-level bus cannot be reached
+    :raises CallUncertain: no scheduler answers
+    """
+    cells = target.allowed_targets(picture)
+    if not cells or picture.instance.mark or picture.instance.task_state:
+        return picture
+    request_id = f"req-{clock.new_uuid()}"
+    rpc = request_context(gateway, clock, request_id)
+    spec = conductor.request_spec(gateway.api_bus, rpc, picture.server_id)
+    flavor = _flavor(gateway, rpc, picture)
+    refused: dict[str, NoHost] = {}
+    for each in cells:
+        prepared = _prepared(picture, spec, flavor, gateway.cell(each.uuid))
+        try:
+            scheduler.forecast(gateway.api_bus, rpc, prepared)
+        except CallFailed as error:
+            refused[each.uuid] = NoHost(
+                str(error).removeprefix(f"{error.kind}: "), request_id, error.kind == "NoValidHost"
+            )
+            continue
+        break
+    if not refused:
+        return picture
+    return dataclasses.replace(picture, no_host=refused, aggregates=tuple(look.aggregates(gateway.api_engine)))
+
+
+def _flavor(gateway: Gateway, rpc: Mapping[str, Any], picture: Picture) -> Primitive:
+    """The flavor that the server will have, as an object."""
+    if picture.new_flavor is not None:
+        return conductor.flavor(gateway.api_bus, rpc, picture.new_flavor.flavorid)
+    source = gateway.database(gateway.cell(picture.mapping.cell_uuid if picture.mapping else ""))
+    return state.current_flavor(state.read_extra(source, picture.server_id))
+
+
+def _prepared(picture: Picture, spec: Primitive, flavor: Primitive, cell: Cell) -> Primitive:
+    """What the scheduler is asked, as :mod:`cellmove.steps.choose_host` will ask it."""
+    owner = {"project_id": picture.instance.project_id, "user_id": picture.instance.user_id}
+    return scheduler.prepare_spec(
+        spec,
+        flavor=flavor,
+        instance={"nova_object.data": owner},
+        volume_backed=picture.is_volume_backed,
+        ignore_hosts=[picture.instance.host],
+        requested_destination=scheduler.destination(cell=cell, host=picture.wanted_host),
+        group_hosts=picture.group_hosts,
+    )
