@@ -117,9 +117,7 @@ def ssh_config():
 
 def configuration():
     """cellmove's own, for tests and benchmarks on these hosts: streamed or refused, and nobody has to watch."""
-    ends = "".join(
-        f'[ssh.hosts."{host}"]\ninstances_path = "{instance_folder(host, "x").parent}"\n' for host in HOSTS
-    )
+    ends = "".join(f'[ssh.hosts."{host}"]\ninstances_path = "{instance_folder(host, "x").parent}"\n' for host in HOSTS)
     return f'transfer = "stream"\n[policy]\nunattended = true\n[ssh]\nconfig = "{ssh_config()}"\n{ends}'
 
 

@@ -32,23 +32,25 @@ def with_scheduler(gateway: Gateway, clock: Clock, picture: Picture) -> Picture:
     :raises CallUncertain: no scheduler answers
     """
     cells = target.allowed_targets(picture)
-    if not cells or picture.instance.mark or picture.instance.task_state:
+    if not cells or not picture.request_spec or picture.instance.mark or picture.instance.task_state:
         return picture
     request_id = f"req-{clock.new_uuid()}"
     rpc = request_context(gateway, clock, request_id)
-    spec = conductor.request_spec(gateway.api_bus, rpc, picture.server_id)
-    flavor = _flavor(gateway, rpc, picture)
     refused: dict[str, NoHost] = {}
+    try:
+        spec = conductor.request_spec(gateway.api_bus, rpc, picture.server_id)
+        flavor = _flavor(gateway, rpc, picture)
+    except CallFailed as error:
+        failed = NoHost(str(error), request_id, is_certain=False)
+        return dataclasses.replace(picture, no_host=dict.fromkeys((each.uuid for each in cells), failed))
     for each in cells:
         prepared = _prepared(picture, spec, flavor, gateway.cell(each.uuid))
         try:
             scheduler.forecast(gateway.api_bus, rpc, prepared)
+            break
         except CallFailed as error:
-            refused[each.uuid] = NoHost(
-                str(error).removeprefix(f"{error.kind}: "), request_id, error.kind == "NoValidHost"
-            )
-            continue
-        break
+            words = str(error).removeprefix(f"{error.kind}: ")
+            refused[each.uuid] = NoHost(words, request_id, is_certain=error.kind == "NoValidHost")
     if not refused:
         return picture
     return dataclasses.replace(picture, no_host=refused, aggregates=tuple(look.aggregates(gateway.api_engine)))
