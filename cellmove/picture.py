@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db.look import COMPUTE, CONDUCTOR
+from cellmove.db.shapes import canonical
 from cellmove.policy import Policy, Subject
+from cellmove.suitability import Needs, Unsuitable, unsuitable_hosts
 from cellmove.transfer import IMAGE, STREAM, VOLUMES
 
 if TYPE_CHECKING:
@@ -177,12 +179,36 @@ class Picture:
         return STREAM if possible or self.transfer_wish == STREAM else IMAGE
 
     @property
+    def source_node(self) -> Node | None:
+        """The compute node where the server is."""
+        here = [node for node in self.source_nodes if node.host == self.instance.host]
+        return next((node for node in here if node.name == self.instance.node), next(iter(here), None))
+
+    @property
+    def needs(self) -> Needs:
+        """What the move needs of the host that it goes to."""
+        named, emulated = guest_architecture(self.instance.image)
+        here = self.source_node.architecture if self.source_node else ""
+        architecture = "" if emulated else named or here
+        return Needs(imaged=self.transfer == IMAGE, architecture=architecture, named=bool(named))
+
+    @property
     def source_compute(self) -> Service | None:
         """The service of the compute host where the server is."""
         return next(
             (each for each in self.source_services if each.binary == COMPUTE and each.host == self.instance.host),
             None,
         )
+
+
+def guest_architecture(image: Mapping[str, str]) -> tuple[str, bool]:
+    """The architecture that an image names, and whether nova emulates it; empty when it names none.
+
+    nova/virt/libvirt/driver.py, ``_check_emulation_arch``; nova/virt/libvirt/utils.py, ``get_arch``.
+    """
+    emulated = canonical(image.get("hw_emulation_architecture"))
+    named = emulated or canonical(image.get("hw_architecture")) or canonical(image.get("architecture"))
+    return named, bool(emulated)
 
 
 def is_volume_backed(devices: Iterable[BlockDevice], spec: Mapping[str, Any], image_ref: str) -> bool:
@@ -217,13 +243,19 @@ def zone_wanted(picture: Picture) -> str:
     return str(picture.spec.get("availability_zone") or "")
 
 
+def unsuitable(target: Target, picture: Picture) -> dict[str, Unsuitable]:
+    """The computes of a target cell, up and to be chosen from, that cannot serve this move, and why."""
+    versions = {service.host: service.version for service in computes_of(target, picture) if service.up}
+    return unsuitable_hosts(target.nodes, versions, picture.needs)
+
+
 def likely_nodes(target: Target, picture: Picture) -> list[Node]:
     """The compute nodes of a target cell that nothing known here speaks against."""
-    zone = zone_wanted(picture)
+    zone, ruled_out = zone_wanted(picture), unsuitable(target, picture)
     hosts = {
         service.host
         for service in computes_of(target, picture)
-        if service.up and zone in ("", picture.zones.get(service.host))
+        if service.up and zone in ("", picture.zones.get(service.host)) and service.host not in ruled_out
     }
     return [
         node

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cellmove.checks import baggage, flavor, policy, quota, server, target
+from cellmove.checks import baggage, flavor, hypervisor, policy, quota, server, target
 from cellmove.checks.finding import Check, Findings, Level
 from cellmove.picture import Picture, Target
 
@@ -39,7 +39,15 @@ MARKED = Group("state", _nothing, (server.check_mark,))
 """A server that a move of ours is working on already: whatever else is odd about it is that move's doing."""
 
 NOTES = Group(
-    "notes", _nothing, (server.check_group, server.check_config_drive, target.check_few_hosts, target.check_scheduler)
+    "notes",
+    _nothing,
+    (
+        server.check_group,
+        server.check_config_drive,
+        target.check_few_hosts,
+        target.check_left_out,
+        target.check_scheduler,
+    ),
 )
 """What is good to know and forbids nothing."""
 
@@ -47,7 +55,7 @@ CHECKS: tuple[Group, ...] = (
     RECORDS,
     Group("state", server.state_ok, (server.check_state, server.check_migrations)),
     Group("policy", _nothing, (policy.check_policy,)),
-    Group("source", server.source_ok, (server.check_source, server.check_allocations)),
+    Group("source", server.source_ok, (hypervisor.check_hypervisor, server.check_source, server.check_allocations)),
     Group("target", target.targets_ok, (target.check_targets,)),
     Group(
         "flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology, quota.check_quota)

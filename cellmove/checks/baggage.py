@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.picture import Picture
+from cellmove.picture import Picture, guest_architecture
 from cellmove.transfer import CARRIED, STREAM
 
 SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "vdpa", "remote-managed"})
@@ -188,11 +188,38 @@ def _losses(picture: Picture) -> list[Loss]:
         found.append(Loss("ephemeral", f"ephemeral disk of {flavor.ephemeral_gb} GiB: its content is lost"))
     if picture.instance.vtpm_secret or specs.get("hw:tpm_version") or image.get("hw_tpm_version"):
         found.append(Loss("vtpm", "virtual TPM: its secrets are lost; a guest disk sealed to it will not open"))
-    if image.get("hw_firmware_type") == "uefi":
-        found.append(Loss("nvram", "UEFI variables (NVRAM): boot entries and enrolled keys are set back"))
+    found += _nvram(picture)
     if specs.get("hw:pmem"):
         found.append(Loss("pmem", "persistent memory: its content is lost"))
     return found
+
+
+KNOWS_STATELESS = 68
+"""The service version (2025.1) from which nova surely knows ``hw_firmware_stateless``; 2024.2 does, with that of 2024.1."""
+
+
+def _nvram(picture: Picture) -> list[Loss]:
+    """UEFI variables, which libvirt keeps beside the guest on its host.
+
+    nova/virt/libvirt/driver.py, ``_configure_guest_by_virt_type``: aarch64 guests get UEFI unless their image says
+    otherwise. Stateless firmware has no variables (nova/virt/hardware.py, ``get_stateless_firmware_constraint``); nova
+    ignores that property where the image does not ask for UEFI, and so do releases that do not know it.
+    """
+    image, node, compute = picture.instance.image, picture.source_node, picture.source_compute
+    firmware = image.get("hw_firmware_type")
+    architecture = guest_architecture(image)[0] or (node.architecture if node else "")
+    if firmware != "uefi" and (firmware or architecture != "aarch64"):
+        return []
+    stateless = image.get("hw_firmware_stateless", "").lower() in ("1", "t", "true", "on", "y", "yes")
+    if stateless and firmware and compute is not None and compute.version >= KNOWS_STATELESS:
+        return []
+    text = "UEFI variables (NVRAM): boot entries and enrolled keys are set back"
+    if not firmware:
+        text += "; aarch64 guests have them without any property of the image"
+    secure = picture.flavor.extra_specs.get("os:secure_boot") or image.get("os_secure_boot")
+    if secure in ("required", "optional"):
+        text += "; with secure boot, a boot loader signed with an enrolled key (MOK) will not start"
+    return [Loss("nvram", text)]
 
 
 def check_losses(picture: Picture) -> Findings:

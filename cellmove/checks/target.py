@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cellmove.checks import hosts
 from cellmove.checks.finding import Findings, refusal, warning
@@ -13,8 +13,17 @@ from cellmove.picture import (
     computes_of,
     conductors_up,
     likely_nodes,
+    unsuitable,
     zone_wanted,
 )
+from cellmove.transfer import IMAGE
+
+UNSUITABLE = (
+    ("target-hypervisor", "cannot serve a move", "name a cell or a host with libvirt and QEMU"),
+    ("target-architecture", "has other CPUs", "name a cell or a host with CPUs of the same architecture"),
+    ("root-disk-lost", "would lose the root disk", "upgrade nova-compute there, or name a newer host"),
+)
+"""Codes of hosts that are ruled out: in short, and what to do. See :mod:`cellmove.suitability`."""
 
 
 def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
@@ -123,7 +132,8 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
             "upgrade it, disable it, or name a newer host",
         )
     zone = zone_wanted(picture)
-    if zone and all(picture.zones.get(compute.host) != zone for compute in alive):
+    in_zone = [compute.host for compute in alive if zone in ("", picture.zones.get(compute.host))]
+    if not in_zone:
         yield (
             "availability-zone",
             f"it was built for the availability zone {zone}, "
@@ -131,12 +141,56 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
             f"put a host of {cell} in that zone, or shelve the server and unpin it "
             "(openstack server unshelve --no-availability-zone)",
         )
+    elif unsuitable(target, picture).keys() >= set(in_zone):
+        yield from () if old else _of_hosts(target, picture, in_zone)
     elif not likely_nodes(target, picture):
         yield (
             "no-room",
             f"placement does not offer {host or f'any host of {cell}'} for it",
             "free or add capacity there, or check the flavor's traits and resource classes",
         )
+
+
+def _of_hosts(target: Target, picture: Picture, hosts: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Why none of these hosts can serve the move: an obstacle for each reason.
+
+    :param hosts: unsuitable ones
+    """
+    found = unsuitable(target, picture)
+    for code, _short, remedy in UNSUITABLE:
+        named = sorted(host for host in hosts if host in found and found[host].code == code)
+        if named:
+            which = named[0] if len(named) == 1 else f"each of {_listed(named)}"
+            yield code, f"{which} in {target.cell} {found[named[0]].text}", _or_stream(code, remedy, picture)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
+
+
+def _or_stream(code: str, remedy: str, picture: Picture) -> str:
+    """The remedy for a lost root disk: disks that are streamed are kept by old releases too."""
+    if code != "root-disk-lost":
+        return remedy
+    if picture.transfer_wish == IMAGE:
+        return f"let its disks be streamed: --transfer stream (docs/stream.md); or {remedy}"
+    why = "; ".join(picture.survey.hindrances) if picture.survey is not None else ""
+    return f"let its disks be streamed (docs/stream.md), which is not possible yet: {why}; or {remedy}"
+
+
+def check_left_out(picture: Picture) -> Findings:
+    """Hosts of a chosen cell that will not be asked for, because nova-compute there would lose the root disk."""
+    for target in allowed_targets(picture):
+        found = unsuitable(target, picture)
+        old = sorted(host for host, why in found.items() if why.code == "root-disk-lost")
+        if old:
+            yield warning(
+                "root-disk-lost",
+                f"{_listed(old)} of {target.cell} {'is' if len(old) == 1 else 'are'} left out: nova-compute there is too "
+                "old, and would start the guest from the image it was built from (nova bug 1906428)",
+                _or_stream("root-disk-lost", "upgrade nova-compute there", picture),
+            )
 
 
 def _within(picture: Picture) -> str:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 PAGE = survey.BATCH
 """Servers of one page: few enough that their extras, which hold long JSON, do not matter."""
 
-PROPERTIES = ("min_ram", "min_disk", "hw_tpm_version", "hw_firmware_type")
+PROPERTIES = (
+    "min_ram", "min_disk", "hw_tpm_version", "hw_firmware_type", "hw_firmware_stateless", "hw_architecture", "architecture",
+    "hw_emulation_architecture", "os_secure_boot",
+)  # fmt: skip
 """The properties of an image that the checks look at. All that a server has of them are ten times as many rows."""
 
 SPEC = ("availability_zone", "is_bfv", "numa_topology")

@@ -28,6 +28,7 @@ from cellmove.db.shapes import (
     make_flavor,
     make_instance,
     make_migration,
+    make_node,
 )
 
 if TYPE_CHECKING:
@@ -279,18 +280,7 @@ def is_up(service_row: Mapping[str, Any], now: datetime.datetime, service_down_t
 
 def nodes_of(database: CellDatabase) -> list[Node]:
     """The compute nodes of a cell, by host."""
-    return [
-        Node(
-            uuid=row.uuid or "",
-            host=row.host or "",
-            name=row.hypervisor_hostname or "",
-            vcpus=row.vcpus or 0,
-            vcpus_used=row.vcpus_used or 0,
-            memory_mb=row.memory_mb or 0,
-            memory_mb_used=row.memory_mb_used or 0,
-        )
-        for row in _rows(database.engine, queries.nodes(database["compute_nodes"]))
-    ]
+    return [make_node(row) for row in _rows(database.engine, queries.nodes(database["compute_nodes"]))]
 
 
 def migrations_of(database: CellDatabase, server_id: str) -> list[MigrationRow]:

@@ -151,7 +151,7 @@ def nodes(table: Table) -> Select[Any]:
 
     return select(
         table.c.uuid, table.c.host, table.c.hypervisor_hostname, table.c.vcpus, table.c.vcpus_used,
-        table.c.memory_mb, table.c.memory_mb_used,
+        table.c.memory_mb, table.c.memory_mb_used, table.c.hypervisor_type, table.c.cpu_info, table.c.supported_instances,
     ).where(table.c.deleted == 0).order_by(table.c.host, table.c.hypervisor_hostname)  # fmt: skip
 
 

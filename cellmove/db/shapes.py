@@ -109,7 +109,12 @@ class Service:
 
 @dataclass(frozen=True)
 class Node:
-    """A compute node: the resource provider ``uuid`` in placement."""
+    """A compute node: the resource provider ``uuid`` in placement.
+
+    :param hypervisor: the type that nova's virt driver reports, in lower case; empty when unknown
+    :param architecture: of the host's CPU; empty when unknown
+    :param architectures: of the guests that it can run
+    """
 
     uuid: str
     host: str
@@ -118,6 +123,9 @@ class Node:
     vcpus_used: int
     memory_mb: int
     memory_mb_used: int
+    hypervisor: str = ""
+    architecture: str = ""
+    architectures: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,37 @@ def make_instance(row: Any, metadata: Mapping[str, str]) -> Instance:
         image={key.removeprefix(IMAGE): value for key, value in metadata.items() if key.startswith(IMAGE)},
         vtpm_secret=VTPM_SECRET in metadata,
         mark=metadata.get(mark.KEY, ""),
+    )
+
+
+ALIASES = {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "i486": "i686", "i586": "i686"}
+
+
+def canonical(architecture: object) -> str:
+    """One name for each architecture (nova/objects/fields.py, ``Architecture.canonicalize``)."""
+    name = str(architecture or "").strip().lower()
+    return ALIASES.get(name, name)
+
+
+def make_node(row: Any) -> Node:
+    """A compute node from its row.
+
+    Where ``cpu_info`` names no architecture (nova's fake driver), it is the one of the guests, if there is only one.
+    """
+    cpu, supported = parse_json(row.cpu_info), parse_json(row.supported_instances)
+    guests = frozenset(canonical(each[0]) for each in supported or () if each)
+    own = canonical(cpu.get("arch")) if isinstance(cpu, dict) else ""
+    return Node(
+        uuid=row.uuid or "",
+        host=row.host or "",
+        name=row.hypervisor_hostname or "",
+        vcpus=row.vcpus or 0,
+        vcpus_used=row.vcpus_used or 0,
+        memory_mb=row.memory_mb or 0,
+        memory_mb_used=row.memory_mb_used or 0,
+        hypervisor=(row.hypervisor_type or "").lower(),
+        architecture=own or (next(iter(guests)) if len(guests) == 1 else ""),
+        architectures=guests,
     )
 
 

@@ -18,6 +18,8 @@ from cellmove.sandbox.store import Cloud, Record, Refusal, cell_of, envelope, fi
 Work = Generator[None, None, Any]
 
 RUNNING, SHUT_DOWN = 1, 4
+WALLABY = 56
+"""The service version of the first nova-compute that starts a moved guest from the snapshot."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,18 @@ class Call:
         match = {"instance_uuid": self.server, "key": key, "deleted": 0}
         found = self.cloud.row(self.cell, "instance_system_metadata", **match)
         return None if found is None else str(found["value"])
+
+    @property
+    def version(self) -> int:
+        """The service version of this nova-compute."""
+        service = self.cloud.row(self.cell, "services", host=self.host, binary="nova-compute") or {}
+        return int(service.get("version") or 0)
+
+    @property
+    def is_bare_metal(self) -> bool:
+        """Whether nova's ironic driver runs here."""
+        node = self.cloud.row(self.cell, "compute_nodes", host=self.host) or {}
+        return node.get("hypervisor_type") == "ironic"
 
     def volumes(self) -> list[Record]:
         """The volumes' block device mappings."""
@@ -246,7 +260,8 @@ def _finish(call: Call) -> Work:
     flavors = call.flavors()
     now_flavor = flavors["new"] if call.migration["migration_type"] == "resize" else flavors["cur"]
     values = _flavor_columns(now_flavor) if call.migration["migration_type"] == "resize" else {}
-    if snapshot:
+    spawns_from_snapshot = call.version >= WALLABY
+    if snapshot and spawns_from_snapshot:
         values["image_ref"] = snapshot
     call.save({"task_state": "resize_finish", **values}, "resize_migrated")
     call.set_flavors(cur=now_flavor, old=flavors["cur"])
@@ -259,7 +274,11 @@ def _finish(call: Call) -> Work:
     power_on = call.metadata("old_vm_state") == "active"
     try:
         call.fail_if_asked("spawn")
-        disks.spawn(cloud, call.host, server, before["image_ref"], call.migration["source_compute"], taken)
+        # Before Wallaby the root disk is made from image_ref, whatever the snapshot holds (nova bug 1906428).
+        content = (
+            taken if spawns_from_snapshot or not taken else {"data": disks.fresh(before["image_ref"]), "token": ""}
+        )
+        disks.spawn(cloud, call.host, server, before["image_ref"], call.migration["source_compute"], content)
         start_guest(call, running=power_on)
     except Refusal:
         yield from _undo_spawn(call)
@@ -440,7 +459,8 @@ def _destroy(call: Call, *, with_disks: bool) -> Work:
         stop_guest(call, guest)
         del call.cloud.world.guests[call.host][call.server]
     yield
-    if with_disks and disks.destroy(call.cloud, call.host, call.server):
+    # The ironic driver takes no notice of destroy_disks (nova/virt/ironic/driver.py, destroy).
+    if (with_disks or call.is_bare_metal) and disks.destroy(call.cloud, call.host, call.server):
         call.cloud.tell("disks deleted", host=call.host, server=call.server)
         yield
 

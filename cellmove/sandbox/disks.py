@@ -164,6 +164,11 @@ def owned(server: str) -> str:
     return hashlib.sha256(server.encode()).hexdigest()
 
 
+def fresh(image: str) -> str:
+    """What the world says of a disk that was just made from an image."""
+    return f"fresh from {image}"
+
+
 def boot(cloud: Cloud, host: str, server: str, image: str, *, ephemeral: bool = False) -> None:
     """The disk of a new server, and what its guest writes first."""
     cloud.world.disks[host][server] = {"disk": owned(server)}

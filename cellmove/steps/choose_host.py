@@ -13,7 +13,8 @@ from cellmove.db.cells import Cell
 from cellmove.errors import CallFailed
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
-from cellmove.steps import places
+from cellmove.steps import places, stream
+from cellmove.suitability import Needs, Unsuitable, unsuitable_hosts
 
 
 def offered(context: Context) -> Mapping[str, Any]:
@@ -67,7 +68,7 @@ def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
             flavor=flavor,
             instance=instance,
             volume_backed=facts["volume_backed"],
-            ignore_hosts=[facts["source_host"], *full],
+            ignore_hosts=[facts["source_host"], *full, *_unsuitable(context, cell)],
             requested_destination=scheduler.destination(cell=cell, host=facts["wanted_host"]),
             group_hosts=group_hosts,
         )
@@ -76,11 +77,30 @@ def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
         except CallFailed as error:
             if error.kind != "NoValidHost":
                 raise
-            refused = error
+            refused = _explained(context, cell, error)
             continue
         _hold_only(context, chosen[0])
         return _selected(context, cell, chosen, flavor)
     raise refused or CallFailed("there is no other cell", kind="NoValidHost")
+
+
+def _unsuitable(context: Context, cell: Cell) -> dict[str, Unsuitable]:
+    """The hosts of a cell that cannot serve this move, whatever the scheduler thinks of them."""
+    database = context.gateway.database(cell)
+    down_time = context.gateway.settings.service_down_time
+    services = look.services_of(database, context.clock.heartbeat_time(), down_time)
+    versions = {each.host: each.version for each in services if each.binary == look.COMPUTE}
+    architecture, named = context.facts.get("architecture") or ("", False)
+    needs = Needs(stream.is_imaged(context), architecture, named)
+    return unsuitable_hosts(look.nodes_of(database), versions, needs)
+
+
+def _explained(context: Context, cell: Cell, error: CallFailed) -> CallFailed:
+    """The scheduler's "no valid host" with the hosts that were ruled out before it was asked."""
+    wanted = context.facts["wanted_host"]
+    found = {host: why for host, why in _unsuitable(context, cell).items() if wanted in ("", host)}
+    words = "; ".join(f"{host} {why.text}" for host, why in sorted(found.items())[:3])
+    return CallFailed(f"{error}; not asked for: {words}", kind=error.kind) if found else error
 
 
 def _next_host(context: Context, offered: list[scheduler.Selection], full: Sequence[str]) -> Mapping[str, Any]:
@@ -88,6 +108,10 @@ def _next_host(context: Context, offered: list[scheduler.Selection], full: Seque
     flavor = _flavor(context, request_context(context.gateway, context.clock, context.facts["request_id"]))
     refused = CallFailed("the scheduler offered no other host", kind="NoValidHost")
     for number, chosen in enumerate(offered):
+        ruled_out = _unsuitable(context, context.gateway.cell(chosen.cell_uuid)).get(chosen.host)
+        if ruled_out is not None:
+            context.note(f"{chosen.host} is passed over: it {ruled_out.text}")
+            continue
         if chosen.host in full:
             context.note(f"{chosen.host} is passed over: enough servers are on their way there")
             continue

@@ -72,6 +72,7 @@ def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
     if stream.is_imaged(context) and not facts.get("image_id"):
         # The host would start the guest from the image it was first built from, without a word.
         raise CallFailed("the move knows of no image with the root disk")
+    stream.require_kept_disk(context)
     places.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
     return NOTHING
 

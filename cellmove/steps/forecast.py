@@ -10,10 +10,10 @@ from cellmove.db import look, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
-from cellmove.picture import NoHost
+from cellmove.picture import NoHost, unsuitable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from cellmove.clock import Clock
@@ -44,7 +44,7 @@ def with_scheduler(gateway: Gateway, clock: Clock, picture: Picture) -> Picture:
         failed = NoHost(str(error), request_id, is_certain=False)
         return dataclasses.replace(picture, no_host=dict.fromkeys((each.uuid for each in cells), failed))
     for each in cells:
-        prepared = _prepared(picture, spec, flavor, gateway.cell(each.uuid))
+        prepared = _prepared(picture, spec, flavor, gateway.cell(each.uuid), unsuitable(each, picture))
         try:
             scheduler.forecast(gateway.api_bus, rpc, prepared)
             break
@@ -64,7 +64,7 @@ def _flavor(gateway: Gateway, rpc: Mapping[str, Any], picture: Picture) -> Primi
     return state.current_flavor(state.read_extra(source, picture.server_id))
 
 
-def _prepared(picture: Picture, spec: Primitive, flavor: Primitive, cell: Cell) -> Primitive:
+def _prepared(picture: Picture, spec: Primitive, flavor: Primitive, cell: Cell, ruled_out: Iterable[str]) -> Primitive:
     """What the scheduler is asked, as :mod:`cellmove.steps.choose_host` will ask it."""
     owner = {"project_id": picture.instance.project_id, "user_id": picture.instance.user_id}
     return scheduler.prepare_spec(
@@ -72,7 +72,7 @@ def _prepared(picture: Picture, spec: Primitive, flavor: Primitive, cell: Cell) 
         flavor=flavor,
         instance={"nova_object.data": owner},
         volume_backed=picture.is_volume_backed,
-        ignore_hosts=[picture.instance.host],
+        ignore_hosts=[picture.instance.host, *ruled_out],
         requested_destination=scheduler.destination(cell=cell, host=picture.wanted_host),
         group_hosts=picture.group_hosts,
     )

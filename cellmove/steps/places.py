@@ -92,6 +92,12 @@ def is_up(context: Context, database: CellDatabase, host: str) -> bool:
     return service is not None and look.is_up(service, moment, context.gateway.settings.service_down_time)
 
 
+def target_version(context: Context) -> int:
+    """The service version of nova-compute on the target host; 0 when it has no service there."""
+    service = state.read_service(target(context), context.facts["target_host"])
+    return int(service["version"] or 0) if service is not None else 0
+
+
 def is_marked(context: Context, database: CellDatabase) -> bool:
     """Whether a cell's row of the server says that this move is working on it.
 

@@ -409,6 +409,7 @@ def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
         "vm_state": server.vm_state,
         "active": server.vm_state == "active",
         **disk_facts(picture),
+        "architecture": [picture.needs.architecture, picture.needs.named],
         "ports": [port.id for port in picture.ports],
         "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in picture.volumes],
         "flavor_from": old.name,

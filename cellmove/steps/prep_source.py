@@ -20,6 +20,8 @@ NOTHING: Mapping[str, Any] = {}
 
 
 def _choose_image(context: Context) -> Mapping[str, Any]:
+    """Choose the image's id. A host that would not start the guest from it is found now, while the guest still runs."""
+    stream.require_kept_disk(context)
     return {"image_id": context.clock.new_uuid()}
 
 

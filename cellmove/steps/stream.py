@@ -16,6 +16,7 @@ from cellmove.action import Action, Context
 from cellmove.db import state
 from cellmove.errors import CallError, CallFailed, CannotConnect, NotFound
 from cellmove.steps import disk_survey, passes, places
+from cellmove.suitability import STARTS_FROM_SNAPSHOT, too_old
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ def is_streamed(context: Context) -> bool:
 def is_imaged(context: Context) -> bool:
     """Whether they go through a temporary image."""
     return not context.facts["volume_backed"] and not is_streamed(context)
+
+
+def require_kept_disk(context: Context) -> None:
+    """Make sure that the target host will start the guest from its own disk: see :mod:`cellmove.suitability`.
+
+    :raises CallFailed: nova-compute there would build the root disk from the original image
+    """
+    version = places.target_version(context) if is_imaged(context) else STARTS_FROM_SNAPSHOT
+    if version < STARTS_FROM_SNAPSHOT:
+        raise CallFailed(
+            f"nova-compute on {context.facts['target_host']} {too_old(version)}; move it with --transfer stream",
+            kind="root-disk-lost",
+        )
 
 
 def in_mark(context: Context) -> Mapping[str, Any]:
@@ -74,6 +88,12 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
     except (CallFailed, CannotConnect) as error:
         if context.facts.get("transfer_wish") != AUTO or getattr(error, "kind", "") == DANGER:
             raise
+        version = places.target_version(context)
+        if version < STARTS_FROM_SNAPSHOT:
+            host = context.facts["target_host"]
+            raise CallFailed(
+                f"{error}; and through an image: nova-compute on {host} {too_old(version)}", kind="cannot-stream"
+            ) from None
         carried = context.facts.get("only_streamed") or ()
         if carried:
             raise CallFailed(

@@ -25,7 +25,7 @@ PASSED_ON = {"code", "rule.code", "found.code"}
 
 NEEDS_A_THIRD_CELL = dict.fromkeys(
     ("target-conductor-down", "no-live-compute", "target-too-old", "availability-zone", "no-room", "no-valid-host", "leftovers", "schema",
-     "shared-disk-store", "disk-store-unknown"),
+     "shared-disk-store", "disk-store-unknown", "target-hypervisor", "target-architecture"),
     "warning",
 )  # fmt: skip
 """Documented levels without a case here: it takes another healthy cell to go to, and the sandbox has two in all."""

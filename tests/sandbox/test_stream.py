@@ -160,6 +160,57 @@ def test_a_disk_that_is_never_let_go_is_read_after_the_stop(streaming):
     streaming.has_moved(server.id)
 
 
+# a nova-compute that would start the guest from the image it was built from
+
+
+@pytest.fixture
+def old_releases(streaming: Streaming) -> Iterator[Streaming]:
+    """The target's hosts run Victoria."""
+    for version in (53, 74):
+        streaming.process.cloud().update("cell2", "services", {"version": version}, binary="nova-compute")
+        if version == 53:
+            yield streaming
+
+
+@pytest.mark.parametrize("ending", ["confirm", "revert"])
+def test_an_old_release_keeps_what_was_streamed(old_releases, ending):
+    server = old_releases.boot()
+    old_releases.process.control("write", host=SOURCE, server=server.id)
+    refused = old_releases.cellmove("migrate", server.id, "--cell", "cell2", "--transfer", "image", expect=5)
+    assert "--transfer stream" in refused.stdout + refused.stderr
+    old_releases.cellmove("migrate", server.id, *AUTO)
+    assert old_releases.facts(server.id)["transfer"] == "stream"
+    old_releases.has_moved(server.id)
+    old_releases.cellmove(ending, server.id)
+    if ending == "confirm":
+        old_releases.has_moved(server.id, status="ACTIVE")
+    else:
+        old_releases.is_home(server.id)
+
+
+def test_an_old_release_is_not_reached_through_an_image(old_releases):
+    """`auto` falls back to an image elsewhere; here the next host is tried, and at last it goes home."""
+    server = old_releases.boot()
+    old_releases.ssh.order(TARGET, "refuse")
+    said = old_releases.cellmove("migrate", server.id, *AUTO)
+    assert "nova bug 1906428" in said.stderr
+    old_releases.has_moved(server.id, OTHER)
+    old_releases.cellmove("revert", server.id)
+    old_releases.ssh.order(OTHER, "refuse")
+    said = old_releases.cellmove("migrate", server.id, *AUTO, expect=1)
+    assert "nova bug 1906428" in said.stderr
+    old_releases.is_home(server.id)
+
+
+def test_why_it_cannot_be_streamed_to_an_old_release(old_releases):
+    server = old_releases.boot()
+    old_releases.ssh.order(SOURCE, "deny")
+    said = old_releases.cellmove("plan", server.id, *AUTO, "-f", "json", expect=5).json
+    (refused,) = (check for check in said["checks"] if check["level"] == "refusal")
+    assert refused["code"] == "root-disk-lost"
+    assert "it accepts no key of ours" in refused["remedy"]
+
+
 # what cannot be streamed
 
 

@@ -105,6 +105,37 @@ def service(cell: str, binary: str = "nova-compute", host: str = "", /, **values
     return change
 
 
+def nodes(cell: str, host: str = "", /, **values: Any) -> Change:
+    """Change compute nodes of a cell; all hosts unless one is named."""
+
+    def change(cloud: Cloud, _server: str) -> None:
+        match = {"host": host} if host else {}
+        cloud.update(cell, "compute_nodes", values, deleted=0, **match)
+
+    return change
+
+
+def arm(*cells: str) -> Change:
+    """Let all hosts of these cells have aarch64 CPUs."""
+    values = {"cpu_info": '{"arch": "aarch64"}', "supported_instances": '[["aarch64", "kvm", "hvm"]]'}
+
+    def change(cloud: Cloud, server: str) -> None:
+        for cell in cells:
+            nodes(cell, **values)(cloud, server)
+
+    return change
+
+
+def each(*changes: Change) -> Change:
+    """Several changes, one after the other."""
+
+    def change(cloud: Cloud, server: str) -> None:
+        for one in changes:
+            one(cloud, server)
+
+    return change
+
+
 def small(**values: Any) -> Change:
     """Change the flavor of the resize."""
     return lambda cloud, _server: cloud.update("api", "flavors", values, name="m1.small")
@@ -337,6 +368,12 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "source-down": (refusal(_down),),
     "source-too-old": (refusal(service("cell1", "nova-compute", "c1-host1", version=46)),),
     "source-conductor-down": (refusal(service("cell1", "nova-conductor", forced_down=1)),),
+    "bare-metal": (refusal(nodes("cell1", "c1-host1", hypervisor_type="ironic")),),
+    "hypervisor-unable": (
+        refusal(nodes("cell1", "c1-host1", hypervisor_type="VMware vCenter Server")),
+        refusal(nodes("cell1", "c1-host1", hypervisor_type="LXC")),
+    ),
+    "hypervisor-unknown": (warning(nodes("cell1", "c1-host1", hypervisor_type="acme")),),
     "no-allocations": (refusal(lambda cloud, server: cloud.world.allocations.pop(server)),),
     "allocations": (warning(_held_elsewhere),),
     # the target
@@ -354,6 +391,16 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     ),
     "target-too-old": (refusal(service("cell2", version=46)),),
     "availability-zone": (refusal(request_spec(availability_zone="east")),),
+    "target-hypervisor": (
+        refusal(nodes("cell2", hypervisor_type="ironic")),
+        refusal(nodes("cell2", "c2-host1", hypervisor_type="hyperv"), where=("--host", "c2-host1")),
+    ),
+    "target-architecture": (refusal(arm("cell2")), refusal(each(arm("cell2"), image(hw_architecture="x86_64")))),
+    "root-disk-lost": (
+        refusal(service("cell2", version=55)),
+        refusal(service("cell2", "nova-compute", "c2-host1", version=51), where=("--host", "c2-host1"), options=("--transfer", "image")),
+        warning(service("cell2", "nova-compute", "c2-host1", version=53)),
+    ),
     "no-room": (refusal(_full),),
     "leftovers": (refusal(_leftover),),
     "schema": (refusal(_older_schema),),
@@ -419,6 +466,8 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     ),
     "loses-nvram": (
         refusal(image(hw_firmware_type="uefi")),
+        refusal(arm("cell1", "cell2")),
+        refusal(each(arm("cell1", "cell2"), image(hw_firmware_stateless="true"))),
         warning(image(hw_firmware_type="uefi"), options=("--accept-loss=nvram",)),
     ),
     "loses-pmem": (

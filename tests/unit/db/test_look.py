@@ -82,7 +82,8 @@ CREATE TABLE instance_id_mappings (id INTEGER PRIMARY KEY, {COMMON}, uuid TEXT);
 CREATE TABLE services (id INTEGER PRIMARY KEY, {COMMON}, host TEXT, binary TEXT, version INTEGER, disabled BOOLEAN,
     forced_down BOOLEAN, last_seen_up DATETIME);
 CREATE TABLE compute_nodes (id INTEGER PRIMARY KEY, {COMMON}, uuid TEXT, host TEXT, hypervisor_hostname TEXT,
-    vcpus INTEGER, vcpus_used INTEGER, memory_mb INTEGER, memory_mb_used INTEGER);
+    vcpus INTEGER, vcpus_used INTEGER, memory_mb INTEGER, memory_mb_used INTEGER,
+    hypervisor_type TEXT, cpu_info TEXT, supported_instances TEXT);
 """
 
 
@@ -263,6 +264,34 @@ def test_services_and_nodes(cell1: CellDatabase) -> None:
         memory_mb=10, memory_mb_used=5,
     )  # fmt: skip
     assert look.nodes_of(cell1) == [Node("n", "a", "a.example", 8, 1, 10, 5)]
+
+
+@pytest.mark.parametrize(
+    ("hypervisor", "cpu", "supported", "expected"),
+    [
+        ("QEMU", '{"arch": "aarch64"}', '[["aarch64", "kvm", "hvm"], ["armv7l", "kvm", "hvm"]]', ("qemu", "aarch64", {"aarch64", "armv7l"})),
+        ("fake", "{}", '[["x86_64", "fake", "hvm"]]', ("fake", "x86_64", {"x86_64"})),  # nova's own fake driver
+        ("ironic", "", '[["x86_64", "baremetal", "hvm"]]', ("ironic", "x86_64", {"x86_64"})),
+        ("VMware vCenter Server", '{"vendor": "x"}', '[["i686", "vmware", "hvm"], ["x86_64", "vmware", "hvm"]]',
+         ("vmware vcenter server", "", {"i686", "x86_64"})),
+        ("QEMU", '{"arch": "AMD64"}', "no JSON", ("qemu", "x86_64", set())),
+        (None, None, None, ("", "", set())),
+    ],
+)  # fmt: skip
+def test_a_node_says_what_it_runs(
+    cell1: Any, hypervisor: str | None, cpu: str | None, supported: str | None, expected: tuple[str, str, set[str]]
+) -> None:
+    insert(
+        cell1,
+        "compute_nodes",
+        uuid="n",
+        host="a",
+        hypervisor_type=hypervisor,
+        cpu_info=cpu,
+        supported_instances=supported,
+    )
+    (node,) = look.nodes_of(cell1)
+    assert (node.hypervisor, node.architecture, set(node.architectures)) == expected
 
 
 @pytest.mark.parametrize(
