@@ -41,7 +41,8 @@ ssh-server:  ## Install sshd and qemu-img, which disks are moved with in the tes
 	-@$(PYTHON) -m lab install-ssh
 
 sandbox-test: $(STAMP) browser ssh-server  ## Whole commands against the sandbox, the embedded cloud; disks over a real sshd
-	$(BIN)/pytest -q tests/sandbox -n 3 --durations=5
+	$(BIN)/pytest -q tests/sandbox tests/proof -n 3 --durations=5
+	$(BIN)/pytest -q tests/browser -n 2
 	$(BIN)/pytest -q tests/ssh -n 3
 
 proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in the sandbox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from cellmove.move import TRANSITIONS, State
@@ -13,7 +13,7 @@ from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Refusal
 from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.fixtures import SHAPES, STEPS, Fixtures
-from tests.support.sandbox.harness import Crash, Harness, Outcome, Seen
+from tests.support.sandbox.harness import Crash, Harness, Outcome
 
 FAMILIES = {
     "real": "a real process ended by SIGKILL, at every point of every action",
@@ -50,7 +50,6 @@ KEPT = (
 )
 """Cases that failed once, and would again if the reason came back."""
 
-SEEDS, MANY_SEEDS = 200, 5000
 STATE_BEFORE = {step.value: before for step, (before, _after) in TRANSITIONS.items()}
 PATIENCE = 15
 """How many commands an operator types before the case counts as one that never ends."""
@@ -201,16 +200,6 @@ def _double(
     return checkpoint, None
 
 
-def points_of_recovery(fixtures: Fixtures, shape: str, step: str, action: str, point: str, recovery: str) -> range:
-    """The points that the recovery from a kill comes by."""
-    checkpoint, seen = fixtures.set(shape, step), list[str]()
-    run_killed(fixtures.harness, [], action, point, step, checkpoint.move)
-    fixtures.harness.taps.on_journal = lambda _point, name: seen.append(name)
-    fixtures.harness.run("resume" if recovery == "on" else "rollback", checkpoint.move)
-    fixtures.harness.taps.on_journal = lambda _point, _action: None
-    return range(len(seen))
-
-
 def _real(fixtures: Fixtures, outcomes: list[Outcome], step: str, action: str, point: str, recovery: str) -> Played:
     """A real process, ended by a real SIGKILL. The disks are streamed when it is an action that only such moves have."""
     from tests.proof import streamed_cases
@@ -259,18 +248,6 @@ def _again(fixtures: Fixtures, outcomes: list[Outcome], shape: str, number: str,
         raise AssertionError(f"never came to point {number}")
     recover(fixtures.harness, outcomes, recovery, State.FINISHED)
     return checkpoint, None
-
-
-def points_of_another_try(fixtures: Fixtures, shape: str) -> range:
-    """The numbers of the points from the first host's failure to the end of prep-dest."""
-    checkpoint = fixtures.set(shape, "prep-dest")
-    fixtures.harness.cloud.world.faults |= FIRST_HOST_FAILS
-    points: list[str] = []
-    fixtures.harness.taps.on_journal = lambda point, _action: points.append(point)
-    outcome = fixtures.harness.run("prep-dest", checkpoint.move)
-    if outcome.code or fixtures.harness.state() is not State.DEST_PREPARED:
-        raise AssertionError(outcome.text)
-    return range(points.index("before-failed"), len(points))
 
 
 def _call(
@@ -404,100 +381,3 @@ PLAYERS: dict[str, Callable[..., Played]] = {
     "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
     "seed": _seed, "real": _real, "wire": _wire, "rot": _rot, "down": _down,
 }  # fmt: skip
-
-
-# all cases
-
-
-def rehearse(
-    fixtures: Fixtures, shape: str, step: str, verb: str = ""
-) -> tuple[list[Seen], list[tuple[str, str]], dict[str, int]]:
-    """Run a step (or another verb) with nothing going wrong: its calls, its points, and the writes of each call."""
-    checkpoint = fixtures.set(shape, step)
-    points: list[tuple[str, str]] = []
-    writes: dict[str, int] = {}
-
-    def hold(call: Call, work: Work) -> Any:
-        writes[call.method] = 0
-        try:
-            while True:
-                next(work)
-                writes[call.method] += 1
-        except StopIteration as end:
-            return end.value
-
-    fixtures.harness.hold = hold
-    fixtures.harness.taps.on_journal = lambda point, action: points.append((point, action))
-    outcome = fixtures.harness.run(verb or step, checkpoint.move)
-    if outcome.code:
-        raise AssertionError(outcome.text)
-    return list(fixtures.harness.taps.calls), points, writes
-
-
-def _is_telling(shape: str, point: str, action: str, points: list[tuple[str, str]]) -> bool:
-    """Whether a kill there differs from its neighbours: before an intent all is as after what was done last.
-
-    A server without ports and volumes goes the same way with less to go wrong: there, only the point
-    between an effect and what is known of it.
-    """
-    if shape.endswith("bare"):
-        return point == "after-effect"
-    return point != "before-intent" or (point, action) == points[0]
-
-
-def deeds(fixtures: Fixtures, step: str, shape: str = MAIN_SHAPE) -> dict[str, list[str]]:
-    """What nova would let the owner do before each action of a step."""
-    checkpoint = fixtures.set(shape, step)
-    harness = fixtures.harness
-    possible: dict[str, list[str]] = {}
-
-    def on_journal(point: str, action: str) -> None:
-        if point == "before-intent":
-            row = seed._instance(harness.cloud, checkpoint.scene.server)[1]
-            free = row["task_state"] is None
-            possible[action] = [what for what in MEDDLING if free or what in ("delete", "rename", "lock")]
-
-    harness.taps.on_journal = on_journal
-    harness.run(step, checkpoint.move)
-    return possible
-
-
-def names(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
-    """Every case there is."""
-    from tests.proof import streamed_cases
-
-    for shape in SHAPES:
-        family = "real" if shape == MAIN_SHAPE else f"kill:{shape}"
-        for step in STEPS:
-            _calls, points, _writes = rehearse(fixtures, shape, step)
-            for point, action in points:
-                if long or shape == MAIN_SHAPE or _is_telling(shape, point, action, points):
-                    yield from (f"{family}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
-    for shape in (MAIN_SHAPE, "volume-stopped-full"):
-        for step in ("prep-source", "finish"):
-            _calls, points, _writes = rehearse(fixtures, shape, step, "rollback")
-            for point, action in points:
-                if long or (point, action) == points[0] or point != "before-undoing":
-                    yield from (f"undo:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
-    for number in points_of_another_try(fixtures, MAIN_SHAPE):
-        yield from (f"again:{MAIN_SHAPE}:{number}:{recovery}" for recovery in RECOVERIES)
-    for step in STEPS:
-        calls, points, writes = rehearse(fixtures, MAIN_SHAPE, step)
-        for seen in calls:
-            for fault in FAULTS if seen.writes else FAULTS_OF_READING[: 3 if seen.kind == "sql" else 4]:
-                # Giving up after a call that only reads is giving up after the action before: that is killed elsewhere.
-                for recovery in RECOVERIES if seen.writes or long else RECOVERIES[:1]:
-                    yield f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}"
-        for method, count in writes.items():
-            for after in range(1, count + 1):
-                yield from (f"restart:{MAIN_SHAPE}:{step}:{method}:{after}:{recovery}" for recovery in RECOVERIES)
-        for action, possible in deeds(fixtures, step).items():
-            for what in possible:
-                yield from (f"meddle:{MAIN_SHAPE}:{step}:{action}:{what}:{recovery}" for recovery in RECOVERIES)
-        if long:
-            for point, action in points:
-                for recovery in RECOVERIES:
-                    for second in points_of_recovery(fixtures, MAIN_SHAPE, step, action, point, recovery):
-                        yield f"double:{MAIN_SHAPE}:{step}:{point}@{action}:{second}:{recovery}"
-    yield from streamed_cases.names(fixtures, long=long)
-    yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))

@@ -18,7 +18,7 @@ from cellmove import mark
 from cellmove.errors import CellmoveError
 from cellmove.move import Move, State
 from lab import oracle
-from tests.proof import cases
+from tests.proof import cases, rehearsal
 from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.fixtures import STREAMED, Fixtures
 from tests.support.sandbox.harness import Harness, Outcome
@@ -170,17 +170,17 @@ def names(fixtures: Fixtures, shapes: tuple[str, ...]) -> Iterator[Case]:
     """Every boundary of a whole move, and of taking it back from two places."""
     for shape in shapes:
         for step in ("prep-dest", "prep-source", "finish"):
-            _calls, points, _writes = cases.rehearse(fixtures, shape, step)
+            _calls, points, _writes = rehearsal.rehearse(fixtures, shape, step)
             yield from (Case(shape, step, action, point, way) for point, action in points for way in cases.RECOVERIES)
         for step in ("prep-dest", "prep-source", "finish", "confirm", "revert") if shape not in STREAMED else ():
-            _calls, points, _writes = cases.rehearse(fixtures, shape, step)
+            _calls, points, _writes = rehearsal.rehearse(fixtures, shape, step)
             yield from (
                 Case(shape, f"nova-{step}", action, point, way)
                 for point, action in points if (action, point) not in OVER
                 for way in cases.RECOVERIES
             )  # fmt: skip
         for step in ("prep-source", "finish"):
-            _calls, points, _writes = cases.rehearse(fixtures, shape, step, "rollback")
+            _calls, points, _writes = rehearsal.rehearse(fixtures, shape, step, "rollback")
             for point, action in points:
                 yield from (Case(shape, f"undo-{step}", action, point, way) for way in cases.RECOVERIES)
 

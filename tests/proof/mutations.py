@@ -20,7 +20,7 @@ from cellmove import steps
 from cellmove.action import Action
 from cellmove.move import Step
 from cellmove.steps import stream_off
-from tests.proof import cases, streamed_cases
+from tests.proof import cases, rehearsal, streamed_cases
 from tests.proof.cases import MAIN_SHAPE, RECOVERIES
 from tests.support.sandbox.fixtures import STEPS, Fixtures
 
@@ -76,7 +76,7 @@ def cases_for(fixtures: Fixtures, step: str, action: str, part: str) -> Iterator
     if action in streamed_cases.OWN:
         yield from streamed_cases.wires_of(fixtures, streamed_cases.MAIN, step, long=False)
         return
-    calls, _points, writes = cases.rehearse(fixtures, MAIN_SHAPE, step)
+    calls, _points, writes = rehearsal.rehearse(fixtures, MAIN_SHAPE, step)
     for method, count in writes.items():
         yield from (f"restart:{MAIN_SHAPE}:{step}:{method}:{after}:back" for after in range(1, count + 1))
     for seen in calls:
@@ -84,7 +84,7 @@ def cases_for(fixtures: Fixtures, step: str, action: str, part: str) -> Iterator
             for fault in ("lost", "timeout", "error"):
                 yield from (f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}" for recovery in RECOVERIES)
     # Some actions have something to do only where the owner did something before.
-    for name, possible in cases.deeds(fixtures, step).items():
+    for name, possible in rehearsal.deeds(fixtures, step).items():
         yield from (f"meddle:{MAIN_SHAPE}:{step}:{name}:{what}:on" for what in possible if what in ("attach", "detach"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellmove.sandbox import buses, disks
 from cellmove.steps import stream_off
-from tests.proof import cases
+from tests.proof import cases, rehearsal
 from tests.proof.cases import RECOVERIES
 from tests.support.sandbox import disk_requests
 from tests.support.sandbox.fixtures import STEPS, STREAMED, Fixtures
@@ -126,7 +126,7 @@ def names(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
     yield from (f"rot:{MAIN}:{moment}:on" for moment in ROTS)
     yield from (f"down:{shape}:{step}" for shape in STREAMED for step in ("prep-source", "finish"))
     for step in ("prep-source", "finish"):
-        _calls, points, _writes = cases.rehearse(fixtures, MAIN, step, "rollback")
+        _calls, points, _writes = rehearsal.rehearse(fixtures, MAIN, step, "rollback")
         for point, action in points:
             if long or (action in OWN | TOUCHING and point != "before-undoing"):
                 yield from (f"undo:{MAIN}:{step}:{action}:{point}:{way}" for way in RECOVERIES[: 2 if long else 1])
@@ -137,13 +137,13 @@ def names(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
     if not long:
         yield from wires_of(fixtures, OTHER, "prep-dest", long=False, only="seed_base")  # it is there, and compared
     for step in ("prep-source", "finish"):
-        _calls, _points, writes = cases.rehearse(fixtures, MAIN, step)
+        _calls, _points, writes = rehearsal.rehearse(fixtures, MAIN, step)
         for method, count in writes.items():
             for after in range(1, count + 1):
                 ways = RECOVERIES if long else (RECOVERIES[after % 2],)
                 yield from (f"restart:{MAIN}:{step}:{method}:{after}:{way}" for way in ways)
     for step in ("prep-dest", "prep-source", "finish"):
-        for action in cases.deeds(fixtures, step, MAIN):
+        for action in rehearsal.deeds(fixtures, step, MAIN):
             if action in OWN:
                 yield f"meddle:{MAIN}:{step}:{action}:delete:on"
 
@@ -151,7 +151,7 @@ def names(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
 def _kills(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
     for step in STEPS:
         for shape in (MAIN, OTHER):
-            _calls, points, _writes = cases.rehearse(fixtures, shape, step)
+            _calls, points, _writes = rehearsal.rehearse(fixtures, shape, step)
             for point, action in points:
                 if shape == MAIN and action in OWN:
                     yield from (f"real:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)

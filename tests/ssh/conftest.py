@@ -1,4 +1,4 @@
-"""One sshd for all tests."""
+"""Disks that travel: over one sshd for all tests, or in the sandbox, whose disks need qemu-img."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.sandbox.plugin import cell, sandbox, sandbox_process, unhooked
 from tests.support.ssh_server import Server, running
+
+__all__ = ["cell", "sandbox", "sandbox_process", "unhooked"]
 
 
 @pytest.fixture(scope="session")
