@@ -170,11 +170,15 @@ class Binding:
 
 @dataclass(frozen=True)
 class Attachment:
-    """An attachment that no host uses."""
+    """An attachment that no host uses.
+
+    :param users: whose records name it besides those of its own server, in words
+    """
 
     id: str
     volume_id: str
     server_id: str
+    users: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Picture:
     :param target_is_source: the operator named the cell (or a host of the cell) where the server is
     :param other_bindings: hosts that a port has a binding for besides the source, by port id
     :param volume_states: cinder's status by volume id; volumes that do not exist are left out
+    :param attachment_users: who uses an attachment that the server's record does not name, by its id
     :param allocations: resource providers that hold the server's allocations
     :param candidates: compute nodes that placement offers; None when it was not asked
     :param zones: availability zone by host
@@ -116,6 +117,7 @@ class Picture:
     other_bindings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     volume_states: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
+    attachment_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allocations: frozenset[str] = frozenset()
     candidates: frozenset[str] | None = None
     zones: Mapping[str, str] = field(default_factory=dict)

@@ -38,6 +38,9 @@ RECORDS = Group("records", _nothing, (server.check_records,))
 MARKED = Group("state", _nothing, (server.check_mark,))
 """A server that a move of ours is working on already: whatever else is odd about it is that move's doing."""
 
+BUSY = Group("state", _nothing, (server.check_busy, server.check_migrations))
+"""A server that is busy or moved by nova: what else seems odd about it belongs to that, and no remedy for it is right."""
+
 NOTES = Group(
     "notes",
     _nothing,
@@ -93,4 +96,6 @@ def refusals(picture: Picture) -> tuple[Check, ...]:
 def _groups(picture: Picture) -> tuple[Group, ...]:
     if picture.server is not None and picture.server.mark:
         return (MARKED,)
-    return CHECKS if picture.is_complete else (RECORDS,)
+    if not picture.is_complete:
+        return (RECORDS,)
+    return (RECORDS, BUSY) if server.is_busy(picture) else CHECKS

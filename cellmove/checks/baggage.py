@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.checks.finding import Check, Findings, refusal, warning
 from cellmove.picture import Picture, guest_architecture
 from cellmove.transfer import CARRIED, STREAM
+
+if TYPE_CHECKING:
+    from cellmove.cloud.volume import Attachment
 
 SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "vdpa", "remote-managed"})
 """Kinds of port that hold a PCI device of the host."""
@@ -34,13 +38,13 @@ def check_ports(picture: Picture) -> Findings:
                 "port-resources",
                 f"port {port.id} asks for resources (QoS minimum bandwidth or packet rate); "
                 "nova cannot move those between cells",
-                "take the QoS policy off the port, or detach it",
+                f"let its owner take the QoS policy off the port: openstack port unset --qos-policy {port.id}",
             )
         if port.vnic_type.startswith("accelerator-direct"):
             yield refusal(
                 "port-accelerator",
                 f"port {port.id} is an accelerator ({port.vnic_type})",
-                f"openstack server remove port {picture.server_id} {port.id}",
+                "nova cannot move accelerators: the server stays as long as its owner needs that port",
             )
         elif port.vnic_type in SRIOV:
             yield warning(
@@ -54,7 +58,8 @@ def check_ports(picture: Picture) -> Findings:
                 "port-elsewhere",
                 f"port {port.id} is bound to {port.host}, but the server is on {host}: "
                 "an earlier move was left half done",
-                f"openstack server reboot --hard {picture.server_id} binds it anew, if nothing else is wrong",
+                f"find out on which of the two its guest runs (virsh list --all) before anything else; cellmove audit --server "
+                f"{picture.server_id} tells what else is left of that move",
             )
         elif port.vif_type in ("unbound", "binding_failed"):
             yield warning("port-unbound", f"port {port.id} is not bound ({port.vif_type})", "look at its neutron agent")
@@ -62,7 +67,7 @@ def check_ports(picture: Picture) -> Findings:
             yield refusal(
                 "port-binding-left",
                 f"port {port.id} has a binding for {other} left over from an earlier move",
-                f"if no move is under way: DELETE /v2.0/ports/{port.id}/bindings/{other} at neutron with role service",
+                f"cellmove audit --server {picture.server_id}; with --repair it deletes a binding that nothing uses",
             )
 
 
@@ -84,7 +89,7 @@ def check_volumes(picture: Picture) -> Findings:
                 "device-without-uuid",
                 f"the record of {device.device_name or 'a disk'} has no UUID (it is from before 2016), "
                 "by which both cells' records are matched",
-                "give that row of block_device_mapping a new UUID",
+                f"openstack server volume list {picture.server_id}: nova's API gives it one when it reads it",
             )
     for device in picture.volumes:
         volume, state = device.volume_id, picture.volume_states.get(device.volume_id)
@@ -92,7 +97,7 @@ def check_volumes(picture: Picture) -> Findings:
             yield refusal(
                 "volume-missing",
                 f"volume {volume or '(none)'} of {device.device_name or 'a disk'} does not exist in cinder",
-                f"detach it (openstack server remove volume {picture.server_id} {volume})",
+                "find out what became of it: nova cannot detach a volume that cinder does not know, and the guest may be using it",
             )
             continue
         if state != "in-use":
@@ -106,23 +111,55 @@ def check_volumes(picture: Picture) -> Findings:
                 "old-attachment",
                 f"volume {volume} is attached in the way of before Queens, without an attachment id; "
                 "a revert would not find it again",
-                "detach and attach it again; for a root volume: shelve and unshelve the server",
+                _renewal(picture, volume),
             )
         elif device.attachment_id not in attachments:
             yield refusal(
                 "attachment-missing",
                 f"cinder does not know the attachment {device.attachment_id} of volume {volume}",
-                "detach and attach it again, or nova-manage volume_attachment refresh",
+                _renewal(picture, volume),
             )
-    known = {device.attachment_id for device in picture.volumes}
-    for attachment in picture.attachments:
-        if attachment.id not in known:
-            yield warning(
-                "attachment-left",
-                f"volume {attachment.volume_id} has an attachment {attachment.id} ({attachment.status}) to this server "
-                "that nova does not know: an earlier move left it",
-                f"if no move is under way: openstack volume attachment delete {attachment.id}",
-            )
+    for attachment in unnamed_attachments(picture):
+        yield _unnamed(picture, attachment)
+
+
+def unnamed_attachments(picture: Picture) -> list[Attachment]:
+    """The attachments to the server that cinder knows and the server's record does not name."""
+    named = {device.attachment_id for device in picture.volumes}
+    return [attachment for attachment in picture.attachments if attachment.id not in named]
+
+
+def _unnamed(picture: Picture, attachment: Attachment) -> Check:
+    """An attachment that nova's record of the server does not name: left over only where nothing can use it.
+
+    Nothing uses one that is empty (``reserved``: no host has connected by it), that no record of a volume in any cell
+    names, and whose volume the server does not have in a record without an attachment id.
+    """
+    volume = attachment.volume_id
+    users = picture.attachment_users.get(attachment.id, ("nobody has looked",))
+    text = f"volume {volume} has an attachment {attachment.id} ({attachment.status}) to this server that its record does not name"
+    old = any(device.volume_id == volume and not device.attachment_id for device in picture.volumes)
+    if attachment.status == "reserved" and not users and not old:
+        return warning(
+            "attachment-left",
+            f"{text}; it is empty, and no record in any cell names it: an earlier move left it",
+            f"cellmove audit --server {picture.server_id}; with --repair it deletes it, once it has looked again",
+        )
+    why = f"in use: {', '.join(users)}" if users else "the guest may be connected by it"
+    return refusal(
+        "attachment-unnamed",
+        f"{text}; {why}",
+        f"leave it as it is until it is clear which attachment the guest uses (openstack volume show {volume}; virsh domblklist "
+        f"on {picture.instance.host}); nova's record has to name that one",
+    )
+
+
+def _renewal(picture: Picture, volume: str) -> str:
+    """How a volume's record gets an attachment that cinder knows, without a moment in which the volume is free."""
+    return (
+        f"stop the server, then nova-manage volume_attachment refresh {picture.server_id} {volume} CONNECTOR (nova 24 and later; "
+        "nova-manage volume_attachment get_connector prints it on the host)"
+    )
 
 
 def check_shares(picture: Picture) -> Findings:

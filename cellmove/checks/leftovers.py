@@ -60,7 +60,11 @@ def _owned(finding: Finding, cloud: Cloud) -> Finding:
 def _adopt(server: Server) -> str:
     pending = [migration for migration in server.migrations() if migration.status not in ENDED]
     if pending and not any(migration.cross_cell for migration in pending):
-        return f"a resize within its cell: openstack server set --state error {server.id}, then reboot it hard"
+        host = (server.home or server.live[0]).host or "its host"
+        return (
+            f"a resize within its cell: restart nova-compute on {host}, which settles it when it starts. Its disk may be in "
+            f"{server.id}_resize on the source, so its state is not to be reset before it was found"
+        )
     return (
         f"cellmove adopt {server.id} --nova-is-dead  (once nova-conductor was restarted since), "
         f"then cellmove rollback {server.id}  (or resume)"
@@ -161,7 +165,7 @@ def _keypairs(server: Server, cloud: Cloud) -> Iterable[Finding]:
     text = f"its keypair {home.key_name} is not recorded with it: nova lost it on the way here (bug 2108974)"
     source, mend = (
         "",
-        f"nobody has the keypair {home.key_name} any more; openstack server rebuild --key-name sets another",
+        f"nobody has the keypair {home.key_name} any more, only its owner; the guest's own keys are untouched",
     )
     if other is not None:
         source, mend = other.cell, f"take it from the hidden row in {other.cell}"
@@ -197,7 +201,8 @@ def _binding(binding: Binding, cloud: Cloud) -> Iterable[Finding]:
     home = server.at_rest if server else None
     text = f"port {binding.port_id} is also bound to {binding.host}, inactive; it is active on {binding.active_host or 'no host'}"
     mend = (
-        f"neutron: DELETE /v2.0/ports/{binding.port_id}/bindings/{binding.host}, once it is clear where the server is"
+        f"find out on which host its guest runs (virsh list --all on {binding.host} and {binding.active_host or 'its host'}), "
+        "settle the server, then cellmove audit again"
     )
     safe = home is not None and home.host == binding.active_host
     yield Finding(
@@ -223,12 +228,19 @@ def _attachment(attachment: Attachment, cloud: Cloud) -> Iterable[Finding]:
     text = f"volume {attachment.volume_id} is reserved by an empty attachment" + (
         "; the server that it is for is gone" if gone else ""
     )
-    safe = server is not None and server.at_rest is not None and (using is None or using.hidden)
-    mend = (
-        "delete the attachment"
-        if safe
-        else f"openstack --os-volume-api-version 3.27 volume attachment delete {attachment.id}"
-    )
+    unused = not attachment.users and (using is None or using.hidden)
+    safe = server is not None and server.at_rest is not None and unused
+    if safe:
+        mend = "delete the attachment"
+    elif attachment.users:
+        mend = f"leave it: {', '.join(attachment.users)}"
+    elif gone:
+        mend = (
+            "no record in any cell names it. Unless another nova uses this cinder: "
+            f"openstack --os-volume-api-version 3.27 volume attachment delete {attachment.id}"
+        )
+    else:
+        mend = "first settle the server, then cellmove audit again"
     yield Finding(
         Kind.ATTACHMENT, attachment.server_id, attachment.id, text, using.cell if using else "",
         since=_ended_move(server), safe=safe, mend=mend, facts={"volume_id": attachment.volume_id},
@@ -239,12 +251,14 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
     """Of a migration that has ended: given up when the server holds its host itself, given back when it does not."""
     hosts = sorted(cloud.providers.get(each, each) for each in allocation.providers)
     migration, where = allocation.migration, ", ".join(hosts)
-    by_hand = f"openstack resource provider allocation delete {allocation.consumer}"
     if migration is None:
         text = (
             f"{allocation.consumer} holds room on {where}; it is neither a server nor a migration that any cell knows"
         )
-        mend = f"nova-manage placement audit --verbose; then {by_hand}"
+        mend = (
+            "find out whose it is: another service may keep room here (blazar, zun, cyborg), or another nova. "
+            "nova-manage placement audit --verbose lists what this nova does not know"
+        )
         yield Finding(
             Kind.ALLOCATION, "", allocation.consumer, text, cloud.hosts.get(hosts[0], ""), hosts[0], mend=mend
         )
@@ -255,7 +269,7 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
     text = f"migration {allocation.consumer} ({migration.status}) still holds room on {where}"
     home = server.at_rest if server else None
     own = {cloud.providers.get(each) for each in allocation.of_server}
-    how, mend = "", f"first find out where the server is; then {by_hand}"
+    how, mend = "", "first find out where its guest is and settle the server, then cellmove audit again"
     if server is not None and not server.live:
         how, mend = "give-up", "give it up: its server is gone"
     elif home is not None and home.host in own:
@@ -266,7 +280,7 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
         )
         how, mend = "give-back", f"give it back to the server, whose host it is{instead}"
     elif home is not None and home.host not in hosts:
-        mend = f"nova-manage placement heal_allocations --instance {migration.server_id}; then {by_hand}"
+        mend = f"nova-manage placement heal_allocations --instance {migration.server_id}, then cellmove audit --repair"
     recent = is_recent(migration.changed, cloud)
     owner = Owner("nova", f"it ended {ago(migration.changed, cloud)} ago; look again later") if recent else None
     yield Finding(
@@ -288,7 +302,7 @@ def _image(image: Image, cloud: Cloud) -> Iterable[Finding]:
         and m.created - second <= image.created <= m.changed + second
     ]  # fmt: skip
     safe = server is not None and server.at_rest is not None and bool(made_by) and not used
-    mend = f"openstack image delete {image.id}  (when it is no snapshot that its owner made)"
+    mend = f"ask its owner: an owner may call a snapshot so (openstack image show {image.id})"
     if used:
         mend = f"the server's row in {used[0].cell} names it as its image: see docs/audit.md"
     yield Finding(

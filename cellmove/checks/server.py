@@ -13,6 +13,9 @@ UNFINISHED = frozenset({
 })  # fmt: skip
 """Migration statuses of something that has not ended yet."""
 
+UNSETTLED = ("resized", "building")
+"""Values of vm_state in which a server waits for somebody."""
+
 
 # --- the server's records ---
 
@@ -28,13 +31,13 @@ def check_records(picture: Picture) -> Findings:
         yield refusal(
             "no-mapping",
             f"{name} is mapped to no cell",
-            "if it is not being built now, repair it with nova-manage cell_v2 map_instances",
+            "if it is not being built now: nova-manage cell_v2 map_instances --cell_uuid, of the cell that has its record",
         )
         return
     if picture.mapping.queued_for_delete:
         yield refusal("being-deleted", f"{name} is being deleted (its mapping is queued for delete)", "nothing to move")
-    if not picture.source_cell:
-        yield refusal("cell0", f"{name} was never built: it is in cell0", "delete it and build it anew")
+    if not picture.source_cell and picture.server is None:
+        yield refusal("cell0", f"{name} was never built: it is in cell0", "there is nothing to move")
     elif picture.server is None:
         yield refusal(
             "no-record",
@@ -51,7 +54,11 @@ def check_records(picture: Picture) -> Findings:
             "finish or take back that move (cellmove list; openstack server migration list)",
         )
     if not picture.request_spec:
-        yield refusal("no-request-spec", f"{name} has no request spec", "nova-manage db online_data_migrations")
+        yield refusal(
+            "no-request-spec",
+            f"{name} has no request spec",
+            "put its row of request_specs back from a copy of the API database; nova has no tool that makes one",
+        )
 
 
 # --- its state ---
@@ -59,7 +66,8 @@ def check_records(picture: Picture) -> Findings:
 BACK_TO_WORK = {
     "resized": "confirm or revert the earlier resize first (openstack server resize confirm|revert {id}; "
     "one between cells also with cellmove: cellmove adopt {id})",
-    "error": "repair it first, for instance with openstack server reboot --hard {id}",
+    "error": "find out what happened (openstack server show {id}; openstack server event list {id}) and repair it first; "
+    "before a hard reboot be sure that its guest runs on no other host",
     "paused": "openstack server unpause {id}",
     "suspended": "openstack server resume {id}",
     "shelved": "openstack server unshelve {id}",
@@ -81,23 +89,56 @@ def check_mark(picture: Picture) -> Findings:
         )
 
 
+def is_busy(picture: Picture) -> bool:
+    """Whether the server is being built, moved, deleted or worked on: nothing else about it can be judged then.
+
+    Its records, attachments, bindings and allocations are those of something half done.
+    """
+    server, mapping = picture.instance, picture.mapping
+    return (
+        bool(server.task_state)
+        or server.hidden
+        or server.vm_state in UNSETTLED
+        or picture.build_request
+        or (mapping is not None and mapping.queued_for_delete)
+        or any(migration.status in UNFINISHED for migration in picture.migrations)
+    )
+
+
+def check_busy(picture: Picture) -> Findings:
+    """What is being done to a busy server."""
+    if picture.instance.vm_state in UNSETTLED:
+        yield from _check_vm_state(picture)
+    yield from _check_task(picture)
+
+
 def check_state(picture: Picture) -> Findings:
     """What the server is and does."""
     server = picture.instance
-    if server.vm_state not in ("active", "stopped"):
-        remedy = BACK_TO_WORK.get(server.vm_state, "wait until it is active or stopped").format(id=server.uuid)
-        yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
-    if server.task_state:
-        yield refusal(
-            "task-state",
-            f"it is busy: task state {server.task_state}",
-            f"wait until that has ended (openstack server show {server.uuid})",
-        )
+    yield from _check_vm_state(picture)
+    yield from _check_task(picture)
     if server.locked and not picture.force_locked:
         yield refusal(
             "locked",
             f"it is locked by its {server.locked_by or 'owner'}",
             f"openstack server unlock {server.uuid}, or add --force-locked",
+        )
+
+
+def _check_vm_state(picture: Picture) -> Findings:
+    server = picture.instance
+    if server.vm_state not in ("active", "stopped"):
+        remedy = BACK_TO_WORK.get(server.vm_state, "wait until it is active or stopped").format(id=server.uuid)
+        yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
+
+
+def _check_task(picture: Picture) -> Findings:
+    server = picture.instance
+    if server.task_state:
+        yield refusal(
+            "task-state",
+            f"it is busy: task state {server.task_state}",
+            f"wait until that has ended (openstack server show {server.uuid})",
         )
 
 
@@ -125,7 +166,7 @@ def check_group(picture: Picture) -> Findings:
             "server-group",
             f"it is in the server group {group.name} ({group.policy}) whose other members are on {elsewhere}; "
             + ("no other host will be accepted" if group.policy == "affinity" else "the group will be torn apart"),
-            "move the whole group, or take it out of it",
+            "move the whole group",
         )
     elif picture.group_hosts:
         yield warning(
@@ -170,7 +211,7 @@ def check_source(picture: Picture) -> Findings:
             yield refusal(
                 "source-down",
                 f"nova-compute on {host}, where it is, is down",
-                f"start nova-compute there, or if the host is lost: openstack server evacuate {picture.server_id}",
+                "start nova-compute there: only one that runs can hand a guest over",
             )
         if compute.version < OLDEST_COMPUTE:
             yield refusal(
@@ -187,9 +228,17 @@ def check_allocations(picture: Picture) -> Findings:
     nodes = {node.uuid for node in picture.source_nodes if node.host == picture.instance.host}
     heal = f"nova-manage placement heal_allocations --instance {picture.server_id}"
     if not picture.allocations:
-        yield refusal("no-allocations", "placement holds nothing for it, so nothing can be handed over", heal)
+        yield refusal(
+            "no-allocations",
+            "placement holds nothing for it, so nothing can be handed over",
+            f"cellmove audit --server {picture.server_id} tells whether a migration that has ended holds it; if none does: {heal}",
+        )
     elif picture.instance.host and nodes.isdisjoint(picture.allocations):
-        yield warning("allocations", "placement has no allocation of it on its host: it has some elsewhere", heal)
+        yield warning(
+            "allocations",
+            "placement has no allocation of it on its host: it has some elsewhere",
+            f"{heal} --force (nova 22 and later) makes it what its host holds",
+        )
 
 
 def source_ok(picture: Picture) -> str:

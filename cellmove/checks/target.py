@@ -50,7 +50,8 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
         rows = ", ".join(f"{count} in {table}" for table, count in sorted(target.leftovers.items()))
         found.append((
             "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
-            f"if they are deleted ones: nova-manage db archive_deleted_rows in {cell}; if not, find out which move left them",
+            f"cellmove audit --server {picture.server_id} tells whose they are; nova-manage db archive_deleted_rows in {cell} "
+            "takes away deleted ones, and no others",
         ))  # fmt: skip
     found += _scheduler_obstacles(target, picture)
     found += _store_obstacles(target, picture)
@@ -138,7 +139,7 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
             "availability-zone",
             f"it was built for the availability zone {zone}, "
             + (f"which {host} is not in" if host else f"in which {cell} has no live host"),
-            f"put a host of {cell} in that zone, or shelve the server and unpin it "
+            f"put a host of {cell} in that zone; or unpin the server by shelving it, which loses ephemeral disks and swap "
             "(openstack server unshelve --no-availability-zone)",
         )
     elif unsuitable(target, picture).keys() >= set(in_zone):

@@ -243,6 +243,13 @@ def block_devices_of(database: CellDatabase, server_id: str) -> list[BlockDevice
     return in_order(_rows(database.engine, query, server_id=server_id))
 
 
+def attachment_users(database: CellDatabase, attachment_id: str, volume_id: str) -> list[str]:
+    """The servers, hidden ones too, whose records name an attachment or were connected by it."""
+    query = queries.attachment_users(database["block_device_mapping"])
+    rows = _rows(database.engine, query, attachment_id=attachment_id, volume_id=volume_id, pattern=f"%{attachment_id}%")
+    return [row.instance_uuid for row in rows]
+
+
 def in_order(rows: Iterable[Any]) -> list[BlockDevice]:
     """The devices of one server, the boot disk first."""
     return [make_device(row) for row in sorted(rows, key=lambda row: (row.boot_index != 0, row.id))]

@@ -128,6 +128,22 @@ def devices(table: Table) -> Select[Any]:
 
 
 @functools.cache
+def attachment_users(table: Table) -> Select[Any]:
+    """The servers whose live records of a volume (``volume_id``) name an attachment (``attachment_id``).
+
+    The connection is only searched for the id (``pattern``): it may hold a secret, and is not read.
+    """
+    from sqlalchemy import bindparam, or_, select
+
+    named = or_(table.c.attachment_id == bindparam("attachment_id"), table.c.connection_info.like(bindparam("pattern")))
+    return (
+        select(table.c.instance_uuid)
+        .where(table.c.volume_id == bindparam("volume_id"), table.c.deleted == 0, named)
+        .order_by(table.c.instance_uuid)
+    )
+
+
+@functools.cache
 def devices_of(table: Table) -> Select[Any]:
     """The same of one server."""
     return devices(table).where(table.c.instance_uuid == _server_id())

@@ -26,6 +26,7 @@ from cellmove.picture import Picture, Target, is_volume_backed
 from cellmove.policy import Subject
 from cellmove.steps import plan, rules
 from cellmove.steps.answers import Answers
+from cellmove.steps.attachments import users_of
 from cellmove.steps.plan_disks import disks_assumed
 
 if TYPE_CHECKING:
@@ -349,9 +350,11 @@ def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[
     instance, answers, new = server.instance, view.answers, server.new_flavor
     known, extended = answers.ports(), answers.has_extended_binding()
     ports = page.elsewhere.get(server.id) or known.of_server.get(server.id, ())
-    volumes = [device.volume_id for device in server.devices if device.destination_type == "volume"]
+    volumes = [device for device in server.devices if device.destination_type == "volume"]
     every = answers.volume_states() if volumes else {}
-    states = {volume_id: every[volume_id] for volume_id in volumes if volume_id in every}
+    states = {device.volume_id: every[device.volume_id] for device in volumes if device.volume_id in every}
+    attachments = answers.attachments().get(server.id, ()) if states else ()
+    named = {device.attachment_id for device in volumes}
     grows = new is not None and quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))
     return {
         "extended_binding": extended,
@@ -361,7 +364,8 @@ def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[
             for port in (ports if extended else ())
         },
         "volume_states": states,
-        "attachments": answers.attachments().get(server.id, ()) if states else (),
+        "attachments": attachments,
+        "attachment_users": users_of(view.gateway, [each for each in attachments if each.id not in named]),
         "allocations": answers.allocations(server.id),
         "candidates": answers.candidates(new or old, volume_backed=server.volume_backed),
         "stores": {} if server.volume_backed else answers.stores(),

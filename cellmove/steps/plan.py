@@ -20,6 +20,7 @@ from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
 from cellmove.settings import disk_store_between
 from cellmove.steps import rules
+from cellmove.steps.attachments import users_of
 from cellmove.steps.forecast import with_scheduler
 from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
 
@@ -118,6 +119,7 @@ def gather(
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
         picture = with_disks(gateway, picture, transfer, bwlimit)
         picture = with_scheduler(gateway, clock, picture)
+        picture = _with_present_state(gateway, picture)
     command = command_line(
         server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss, transfer, bwlimit
     )
@@ -235,6 +237,17 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
     )
 
 
+def _with_present_state(gateway: Gateway, picture: Picture) -> Picture:
+    """Read once more what the server does: what was read of it before may be half of a resize that has begun since."""
+    database = gateway.database(gateway.cell(picture.mapping.cell_uuid if picture.mapping else ""))
+    instance = look.instance_of(database, picture.server_id)
+    if instance is None or instance.flavor is None:
+        return picture
+    return dataclasses.replace(
+        picture, server=instance, migrations=tuple(look.migrations_of(database, picture.server_id))
+    )
+
+
 def targets_of(gateway: Gateway, clock: Clock, source: Cell, cells: Sequence[Cell]) -> tuple[Target, ...]:
     """The cells that servers may go to, without what is there of each server.
 
@@ -299,13 +312,16 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
     offered = candidates.offered(
         gateway.admin, wanted, volume_backed=picture.is_volume_backed, only=node.uuid if node else ""
     )
+    attachments = tuple(volume.attachments_of(gateway.admin, picture.server_id)) if states else ()
+    unnamed = baggage.unnamed_attachments(dataclasses.replace(picture, attachments=attachments))
     return dataclasses.replace(
         picture,
         extended_binding=extended,
         ports=ports,
         other_bindings=others,
         volume_states=states,
-        attachments=tuple(volume.attachments_of(gateway.admin, picture.server_id)) if states else (),
+        attachments=attachments,
+        attachment_users=users_of(gateway, unnamed),
         allocations=frozenset(held),
         candidates=offered,
         stores={} if picture.is_volume_backed else stores.sharing(gateway.admin),

@@ -17,6 +17,7 @@ from cellmove.cloud import image, network, placement, volume
 from cellmove.cloud.servers import is_uuid
 from cellmove.db import survey
 from cellmove.leftovers import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
+from cellmove.steps.attachments import users_of
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -201,12 +202,29 @@ def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], obje
         for row in server.visible
         if row.key_name and not row.keypairs
     ]
+    _ask_for_users(gateway, servers, objects)
     hosts, providers = _hosts(gateway, gateway.cells)
     return Cloud(
         now=clock.database_time(), patience=ours.patience, servers=servers, hosts=hosts, providers=providers,
         bindings=objects.bindings, attachments=objects.attachments, allocations=objects.allocations,
         images=objects.images, keys=survey.api_keypairs(gateway.api_engine, owners), moves=ours.moves, here=ours.here,
     )  # fmt: skip
+
+
+def _ask_for_users(gateway: Gateway, servers: Mapping[str, Server], objects: _Objects) -> None:
+    """Find out whether the record of another server names an attachment that its own server's records do not."""
+
+    def is_named(each: Attachment) -> bool:
+        rows = servers[each.server_id].live if each.server_id in servers else ()
+        return any(each.id in row.attachments for row in rows)
+
+    unnamed = [
+        volume.Attachment(each.id, each.volume_id, each.server_id, "reserved")
+        for each in objects.attachments
+        if not is_named(each)
+    ]
+    users = users_of(gateway, unnamed)
+    objects.attachments = [replace(each, users=users.get(each.id, ())) for each in objects.attachments]
 
 
 def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[str, Row]]:

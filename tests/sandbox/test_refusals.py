@@ -20,6 +20,11 @@ from tests.support.sandbox.refusals import CASES, Case
 
 PACKAGE = Path(cellmove.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs" / "preflight.md"
+DESTRUCTIVE = re.compile(
+    r"(attachment|binding|allocation|image|volume|server|port) delete|remove (volume|port)|DELETE|evacuate|server rebuild|--state"
+)
+"""What no remedy tells anybody to type: it may hit what a visible row, a guest or a mapping uses."""
+
 PASSED_ON = {"code", "rule.code", "found.code"}
 """Where a code comes from somewhere else that is looked at as well."""
 
@@ -108,6 +113,7 @@ def test_it_is_found(broken: Sandbox, tmp_path: Path, code: str, case: Case) -> 
     assert one["text"]
     assert "None" not in one["text"] + one["remedy"]
     assert one["remedy"] or case.level == "warning"
+    assert not DESTRUCTIVE.search(" ".join(check["remedy"] for check in found))
     assert exit_code == (5 if case.level == "refusal" else 0)
     assert broken.cellmove("list", "--all", "-f", "json").json["moves"] == []
 

@@ -105,7 +105,8 @@ def test_a_same_cell_resize_that_is_stuck_is_none_of_ours() -> None:
     stuck = server(row(task_state="resize_migrating", migrations=(migration("migrating", cross_cell=False),)))
     (found,) = find(stuck)
     assert found.kind is Kind.STUCK
-    assert "openstack server set --state error s" in found.mend
+    assert "restart nova-compute on h1" in found.mend
+    assert "set --state" not in found.mend, "a hard reboot after that would start it from a fresh disk"
     assert "adopt" not in found.mend
 
 

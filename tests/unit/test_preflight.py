@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cellmove import preflight
 from cellmove.checks import baggage, target
 from cellmove.cloud.network import Port
 from cellmove.cloud.quota import Quota
@@ -351,7 +352,8 @@ WARNINGS: dict[str, list[Picture]] = {
             attachments=(
                 Attachment("attachment-1", "volume-1", "server-1", "attached"),
                 Attachment("attachment-2", "volume-1", "server-1", "reserved"),
-            )
+            ),
+            attachment_users={"attachment-2": ()},
         )
     ],
 }
@@ -385,16 +387,88 @@ def test_every_refusal_says_what_and_what_to_do(code: str, of: Picture) -> None:
 
 def test_everything_is_found_at_once() -> None:
     bad = picture(
-        server=instance(vm_state="error", task_state="rebooting", locked=True),
+        server=instance(vm_state="error", locked=True),
         source_services=(),
         targets=(cell(services=()),),
         extended_binding=False,
         shares=2,
     )
     assert {code for _level, code in findings(bad)} == {
-        "vm-state", "task-state", "locked", "source-unknown", "source-conductor-down", "target-conductor-down",
-        "no-live-compute", "no-binding-extended", "shares",
+        "vm-state", "locked", "source-unknown", "source-conductor-down", "target-conductor-down", "no-live-compute",
+        "no-binding-extended", "shares",
     }  # fmt: skip
+
+
+def half_moved(**changes: Any) -> Picture:
+    """What is seen while nova resizes a server: everything about it is odd."""
+    return volume_backed(
+        dataclasses.replace(ROOT_VOLUME, attachment_id=""),
+        **{
+            "attachments": (Attachment("attachment-2", "volume-1", "server-1", "reserved"),),
+            "attachment_users": {"attachment-2": ()},
+            "allocations": frozenset(),
+            "ports": (dataclasses.replace(PORT, host="c1-host2"),),
+            "other_bindings": {PORT.id: ("c2-host2",)},
+            "targets": (cell(leftovers={"instances": 1}),),
+        }
+        | changes,
+    )
+
+
+def test_what_is_odd_about_a_server_at_rest_is_found() -> None:
+    assert {code for _level, code in findings(half_moved())} == {
+        "old-attachment", "attachment-unnamed", "no-allocations", "port-elsewhere", "port-binding-left", "leftovers",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("busy", "expected"),
+    [
+        ({"server": instance(task_state="resize_migrating")}, {"task-state"}),
+        ({"server": instance(vm_state="resized")}, {"vm-state"}),
+        ({"server": instance(vm_state="building", task_state="spawning")}, {"vm-state", "task-state"}),
+        ({"server": instance(hidden=True)}, {"hidden"}),
+        ({"server": instance(vm_state="error", task_state="deleting", locked=True)}, {"task-state"}),
+        ({"build_request": True}, {"build-request"}),
+        ({"mapping": InstanceMapping("uuid-of-cell1", queued_for_delete=True)}, {"being-deleted"}),
+        ({"migrations": (MigrationRow("m", "running", "live-migration", "a", "b"),)}, {"unfinished-migration"}),
+        (
+            {
+                "server": instance(vm_state="resized"),
+                "migrations": (MigrationRow("m", "finished", "resize", "a", "b"),),
+            },
+            {"vm-state", "unfinished-migration"},
+        ),
+    ],
+)
+def test_of_a_busy_server_nothing_else_is_diagnosed(busy: dict[str, Any], expected: set[str]) -> None:
+    found = half_moved(**busy)
+    assert {code for _level, code in findings(found)} == expected
+    assert {check.code for check in preflight.refusals(found)} == expected, "a drain says the same"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, "attachment-left"),
+        ({"users": ("the record of server-2 in cell3 names it",)}, "attachment-unnamed"),
+        ({"users": None}, "attachment-unnamed"),
+        *(({"status": status}, "attachment-unnamed") for status in ("attached", "attaching", "detaching", "")),
+        ({"device": dataclasses.replace(ROOT_VOLUME, attachment_id="")}, "attachment-unnamed"),
+    ],
+)
+def test_only_an_attachment_that_nothing_can_use_is_left_over(changes: dict[str, Any], code: str) -> None:
+    unnamed = Attachment("attachment-2", "volume-1", "server-1", changes.get("status", "reserved"))
+    known = Attachment("attachment-1", "volume-1", "server-1", "attached")
+    users = changes.get("users", ())
+    found = volume_backed(
+        changes.get("device", ROOT_VOLUME),
+        attachments=(known, unnamed) if "device" not in changes else (unnamed,),
+        attachment_users={} if users is None else {"attachment-2": users},
+    )
+    (one,) = (check for check in examine(found) if check.code.startswith("attachment-"))
+    assert one.code == code
+    assert "delete" not in one.remedy.partition("--repair")[0]
 
 
 def test_of_several_cells_the_unfit_are_left_out() -> None:

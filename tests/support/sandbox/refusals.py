@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cellmove.sandbox import seed, services
@@ -312,9 +313,25 @@ def _attachment(change_it: Callable[[Cloud, Record], Any]) -> Change:
     return change
 
 
-def _second_attachment(cloud: Cloud, found: Record) -> None:
-    other = dict(found, id=cloud.new_id("attachment"), status="reserved", host=None)
+def _second_attachment(cloud: Cloud, found: Record, status: str = "reserved", host: str | None = None) -> Record:
+    other = dict(found, id=cloud.new_id("attachment"), status=status, host=host)
     cloud.world.attachments[other["id"]] = other
+    return other
+
+
+def _named_by_another(cloud: Cloud, found: Record) -> None:
+    """Another server's record, hidden in the other cell, names the empty one."""
+    other = _second_attachment(cloud, found)
+    values = {"instance_uuid": cloud.new_id("server"), "uuid": cloud.new_id("mapping"), "volume_id": found["volume_id"]}
+    cloud.insert("cell2", "instances", {"uuid": values["instance_uuid"], "hidden": 1, "deleted": 0})
+    cloud.insert("cell2", "block_device_mapping", values | {"attachment_id": other["id"], "deleted": 0})
+
+
+def _connected_by_another(cloud: Cloud, found: Record) -> None:
+    """nova's own connection is that of the empty one, which its record does not name."""
+    other = _second_attachment(cloud, found)
+    text = json.dumps({"driver_volume_type": "fake", "data": {}, "attachment_id": other["id"]})
+    cloud.update("cell1", "block_device_mapping", {"connection_info": text}, attachment_id=found["id"])
 
 
 def _group(cloud: Cloud, server: str) -> None:
@@ -443,9 +460,14 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "device-without-uuid": (refusal(volume(uuid=None)),),
     "volume-missing": (refusal(lambda cloud, _server: cloud.world.volumes.clear()),),
     "volume-state": (refusal(_attachment(lambda _cloud, found: found.update(status="attaching"))),),
-    "old-attachment": (refusal(volume(attachment_id=None), also=frozenset({"attachment-left"})),),
-    "attachment-missing": (refusal(volume(attachment_id=STORE), also=frozenset({"attachment-left"})),),
+    "old-attachment": (refusal(volume(attachment_id=None), also=frozenset({"attachment-unnamed"})),),
+    "attachment-missing": (refusal(volume(attachment_id=STORE), also=frozenset({"attachment-unnamed"})),),
     "attachment-left": (warning(_attachment(_second_attachment)),),
+    "attachment-unnamed": (
+        refusal(_attachment(partial(_second_attachment, status="attached", host="c1-host1"))),
+        refusal(_attachment(_named_by_another)),
+        refusal(_attachment(_connected_by_another)),
+    ),
     "shares": (refusal(_shares),),
     # local disks
     "loses-ephemeral": (
