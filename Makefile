@@ -7,7 +7,7 @@ PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.versi
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants test-long lab-test lab-test-long lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants mutation test-long lab-test lab-test-long lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -50,6 +50,9 @@ proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in
 
 mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing
 	$(BIN)/python -m tests.proof.mutations
+
+mutation: $(STAMP)  ## Mutants of what writes, deletes or locks; SINCE=main: only of changed lines, UNITS="…": only some
+	nice -n 19 $(BIN)/python -m tests.support.mutation $(if $(SINCE),--since $(SINCE)) $(UNITS)
 
 test-long: mutants lab-kvm-up lab-test-long  ## The long tests and proofs: killed twice, thousands of seeds, every lost journal (hours)
 	$(BIN)/python -m tests.proof --long

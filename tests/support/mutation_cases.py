@@ -1,0 +1,44 @@
+"""A few of the proof's cases in one process, for mutation testing: each action of a move killed and resumed once.
+
+The proof plays all of them; these are the ones that tests/support/mutation.py holds against mutants of steps and SQL.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from cellmove import steps
+from cellmove.move import Step
+from tests.proof import cases, streamed_cases
+from tests.support.sandbox.fixtures import STEPS, Fixtures
+
+ACTIONS = {
+    step: [action.name for action in steps.ACTIONS[Step(step)] if action.name not in streamed_cases.OWN]
+    for step in STEPS
+}
+
+
+@functools.cache
+def fixtures() -> Fixtures:
+    """One for all cases, so that a fork for a mutant has it already."""
+    return Fixtures()
+
+
+def names() -> list[str]:
+    """Each action killed once and resumed; each step rolled back from its end; a rollback that is killed; others kept."""
+    resumed = [f"kill:{cases.MAIN_SHAPE}:{step}:{name}:after-effect:on" for step in STEPS for name in ACTIONS[step]]
+    others = [f"kill:volume-stopped-full:{step}:{ACTIONS[step][-1]}:after-effect:on" for step in STEPS]
+    back = [f"kill:{cases.MAIN_SHAPE}:{step}:{ACTIONS[step][-1]}:after-intent:back" for step in STEPS]
+    undone = [
+        f"undo:{cases.MAIN_SHAPE}:{step}:{name}:after-undo:on"
+        for step, name in (("prep-source", "copy_records"), ("finish", "stop_source"))
+    ]
+    return [*resumed, *others, *back, *undone, *cases.KEPT]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_case_leaves_everything_as_it_has_to_be(name: str) -> None:
+    problems, story = cases.run(fixtures(), name)
+    assert problems == [], story
