@@ -22,7 +22,7 @@ def server_lock(directory: Path, server_id: str, server_name: str) -> Iterator[N
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / f"{server_id}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(directory / f"{server_id}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise Unreachable(f"the lock directory {directory} cannot be used: {error.strerror}") from None
     try:

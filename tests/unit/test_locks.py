@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +56,31 @@ def test_a_directory_that_cannot_be_used_is_no_traceback(tmp_path: Path) -> None
     with pytest.raises(Unreachable) as caught, server_lock(tmp_path / "file" / "locks", "uuid-1", "web-1"):
         pass
     assert caught.value.exit_code == 4
+
+
+def test_nobody_else_may_use_the_locks(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with server_lock(tmp_path / "state" / "locks", "uuid-1", "web-1"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "state" / "locks").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state" / "locks" / "uuid-1.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_system_without_locks_is_said_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    def no_locks(descriptor: int, _operation: int) -> None:
+        given.append(descriptor)
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(Unreachable, match="No locks available") as caught, server_lock(tmp_path, "uuid-1", "web-1"):
+        pass
+    assert caught.value.exit_code == 4
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(given[0])
