@@ -171,7 +171,7 @@ def copy_news(source: CellDatabase, target: CellDatabase, server_id: str, *, but
         )
     with transaction(target.engine, target.name) as connection:
         for action in done:
-            if but and action["request_id"] == but:
+            if action["request_id"] == but:
                 continue
             action_id = _action_id(connection, target, server_id, action["request_id"], action["action"])
             if action_id is None:

@@ -6,6 +6,7 @@ import datetime
 
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
+from cellmove.errors import CallFailed
 
 
 def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) -> None:
@@ -13,12 +14,16 @@ def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) 
 
     Its connection does, too, but stays: nova-compute's finish_revert gets a new one for those that have
     one, and starts the guest without the others (nova/virt/block_device.py, refresh_connection_info).
+
+    :raises CallFailed: ``kind`` conflict when the volume was detached meanwhile
     """
     from sqlalchemy import insert, select
 
     table = source["block_device_mapping"]
     with transaction(source.engine, source.name) as connection:
-        row = connection.execute(select(table).where(table.c.uuid == mapping_uuid, table.c.deleted == 0)).one()
+        row = connection.execute(select(table).where(table.c.uuid == mapping_uuid, table.c.deleted == 0)).one_or_none()
+    if row is None:
+        raise CallFailed(f"block device mapping {mapping_uuid} was deleted meanwhile in {source.name}", kind="conflict")
     values = {name: value for name, value in row._mapping.items() if name in target["block_device_mapping"].c}
     values.pop("id")
     values |= {"attachment_id": None}

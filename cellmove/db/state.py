@@ -88,7 +88,7 @@ def _swap_statement(table: Table, key: tuple[str, ...], expected: tuple[str, ...
 
 def _swap(
     connection: Connection, whose: str, table: Table, key: Mapping[str, Any], expected: Mapping[str, Any],
-    values: Mapping[str, Any], now: datetime.datetime, what: str, content: bool = True,
+    values: Mapping[str, Any], now: datetime.datetime, what: str, content: bool,
 ) -> None:  # fmt: skip
     values = present(table, values)
     choices = {name: value if isinstance(value, tuple) else (value,) for name, value in expected.items()}

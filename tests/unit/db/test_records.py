@@ -1,86 +1,23 @@
-"""Rows of one server, copied and removed; compare-and-swap; the action history. On SQLite tables like nova's."""
+"""Rows of one server, copied and removed; compare-and-swap. On SQLite tables like nova's."""
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
 import json
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, Text, create_engine, insert, select
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import MetaData, Table, insert, text
 
-from cellmove.db import history, records, state
+from cellmove.db import records, state
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed, NotFound
-
-NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as nova's tables hold it
-SERVER = "server-1"
-
-
-def table(metadata: MetaData, name: str, *columns: str, key: str = "instance_uuid") -> None:
-    Table(
-        name,
-        metadata,
-        Column("id", Integer, primary_key=True),
-        Column(key, String(36)),
-        Column("deleted", Integer, default=0),
-        Column("deleted_at", DateTime),
-        Column("created_at", DateTime),
-        Column("updated_at", DateTime),
-        *(Column(column, DateTime if column.endswith("_time") else Text) for column in columns),
-    )
-
-
-def cell(name: str, *, extra_column: bool = True) -> CellDatabase:
-    engine = create_engine("sqlite://", poolclass=StaticPool)
-    metadata = MetaData()
-    table(metadata, "instances", "host", "task_state", "vm_state", "display_name", "locked", key="uuid")
-    instances = metadata.tables["instances"]
-    instances.append_column(Column("hidden", Integer, default=0))
-    instances.append_column(Column("compute_id", Integer))
-    table(metadata, "instance_extra", "flavor", "migration_context", *(["keypairs"] if extra_column else []))
-    table(metadata, "instance_info_caches", "network_info")
-    table(metadata, "instance_metadata", "key", "value")
-    table(metadata, "instance_system_metadata", "key", "value")
-    table(
-        metadata, "block_device_mapping", "uuid", "volume_id", "destination_type", "attachment_id", "connection_info",
-        "device_name",
-    )  # fmt: skip
-    table(metadata, "virtual_interfaces", "address")
-    Table(
-        "tags",
-        metadata,
-        Column("resource_id", String(36), primary_key=True),
-        Column("tag", String(80), primary_key=True),
-    )
-    table(metadata, "instance_actions", "action", "request_id", "user_id", "project_id", "start_time", "message")
-    table(
-        metadata, "instance_actions_events", "event", "host", "result", "start_time", "finish_time", "details",
-        key="unused",
-    )  # fmt: skip
-    metadata.tables["instance_actions_events"].append_column(Column("action_id", Integer))
-    table(metadata, "migrations", "uuid", "status", "dest_compute")
-    metadata.tables["migrations"].append_column(Column("dest_compute_id", Integer))
-    table(metadata, "instance_faults", "message")
-    table(metadata, "instance_id_mappings", key="uuid")
-    metadata.create_all(engine)
-    return CellDatabase(name, engine, dict(metadata.tables))
-
-
-def put(database: CellDatabase, name: str, **values: Any) -> int:
-    with database.engine.begin() as connection:
-        return int(connection.execute(insert(database[name]).values(values)).inserted_primary_key[0] or 0)
-
-
-def rows(database: CellDatabase, name: str) -> list[dict[str, Any]]:
-    with database.engine.connect() as connection:
-        return [dict(row._mapping) for row in connection.execute(select(*database[name].c))]
+from tests.support.nova_tables import NOW, OTHER, SERVER, another_writer, content, make_cell, put, rows
 
 
 @pytest.fixture
 def source() -> CellDatabase:
-    database = cell("cell1")
+    database = make_cell("cell1")
     put(database, "instances", uuid="another", host="h", vm_state="active", hidden=0)
     put(
         database,
@@ -120,7 +57,7 @@ def copy(source: CellDatabase, target: CellDatabase) -> dict[str, int]:
 
 
 def test_everything_arrives_hidden_and_what_belongs_to_the_source_stays(source: CellDatabase) -> None:
-    target = cell("cell2")
+    target = make_cell("cell2")
     put(target, "instances", uuid="other", host="h2", hidden=0)
     counts = copy(source, target)
     assert counts["instance_actions"] == 2
@@ -138,7 +75,7 @@ def test_everything_arrives_hidden_and_what_belongs_to_the_source_stays(source: 
 
 
 def test_events_stay_with_their_actions(source: CellDatabase) -> None:
-    target = cell("cell2")
+    target = make_cell("cell2")
     put(target, "instance_actions", instance_uuid="other", action="y", request_id="r")
     copy(source, target)
     actions = {row["id"]: row["request_id"] for row in rows(target, "instance_actions")}
@@ -147,7 +84,7 @@ def test_events_stay_with_their_actions(source: CellDatabase) -> None:
 
 
 def test_copying_again_changes_nothing(source: CellDatabase) -> None:
-    target = cell("cell2")
+    target = make_cell("cell2")
     copy(source, target)
     before = {name: rows(target, name) for name in target.tables}
     copy(source, target)
@@ -155,7 +92,7 @@ def test_copying_again_changes_nothing(source: CellDatabase) -> None:
 
 
 def test_data_without_a_column_stops_the_copy_and_leaves_nothing(source: CellDatabase) -> None:
-    target = cell("cell2", extra_column=False)
+    target = make_cell("cell2", extra_column=False)
     with pytest.raises(CallFailed, match="keypairs"):
         copy(source, target)
     assert all(rows(target, name) == [] for name in target.tables)
@@ -165,7 +102,7 @@ def test_only_a_hidden_copy_is_deleted(source: CellDatabase) -> None:
     with pytest.raises(CallFailed, match="visible"):
         records.delete_server(source, SERVER)
     assert len(rows(source, "instances")) == 2
-    target = cell("cell2")
+    target = make_cell("cell2")
     copy(source, target)
     put(target, "block_device_mapping", instance_uuid=SERVER, uuid="old", deleted=3)
     put(target, "instances", uuid="other", host="h2", hidden=0)
@@ -175,14 +112,193 @@ def test_only_a_hidden_copy_is_deleted(source: CellDatabase) -> None:
     assert not records.delete_server(target, SERVER)
 
 
+def reflected(database: CellDatabase) -> dict[str, Table]:
+    """The tables as they are in the database now."""
+    metadata = MetaData()
+    metadata.reflect(database.engine)
+    return dict(metadata.tables)
+
+
+SERVER_COLUMN = {
+    "instance_extra": "instance_uuid", "instance_info_caches": "instance_uuid", "instance_metadata": "instance_uuid",
+    "instance_system_metadata": "instance_uuid", "block_device_mapping": "instance_uuid",
+    "virtual_interfaces": "instance_uuid", "instance_actions": "instance_uuid", "migrations": "instance_uuid",
+    "instance_faults": "instance_uuid", "instance_id_mappings": "uuid",
+}  # fmt: skip
+"""Tables whose rows are copied and deleted with a server, beside its row, its tags and its events."""
+NOT_COPIED = {"console_auth_tokens": "instance_uuid", "security_group_instance_association": "instance_uuid"}
+"""Tables whose rows are only deleted."""
+
+
+def fill(database: CellDatabase, server: str, *, hidden: int = 0, **more: Any) -> None:
+    """One row of a server in every table that has some, and a soft-deleted one."""
+    for name, key in {**SERVER_COLUMN, **NOT_COPIED}.items():
+        for deleted in (0, 6):
+            put(database, name, deleted=deleted, **{key: server}, **more.get(name, {}))
+    put(database, "instances", uuid=server, hidden=hidden)
+    with database.engine.begin() as connection:
+        connection.execute(insert(database["tags"]).values(resource_id=server, tag="blue"))
+    for row in rows(database, "instance_actions"):
+        if row["instance_uuid"] == server:
+            put(database, "instance_actions_events", action_id=row["id"])
+
+
+def test_a_delete_leaves_nothing_of_the_server_and_all_of_the_others() -> None:
+    target, alone = make_cell("cell2"), make_cell("cell2")
+    for database in (target, alone):
+        put(database, "consoles", port="a console of another time")
+        fill(database, OTHER, hidden=1)
+    fill(target, SERVER, hidden=1)
+    assert records.delete_server(target, SERVER)
+    assert content(target) == content(alone)
+
+
+def test_a_table_that_an_older_release_lacks_is_not_deleted_from() -> None:
+    target = make_cell("cell2")
+    fill(target, SERVER, hidden=1)
+    del target.tables["console_auth_tokens"]
+    assert records.delete_server(target, SERVER)
+    assert rows(target, "instances") == []
+
+
+@pytest.mark.parametrize("hidden", [0, None])
+def test_a_visible_row_is_not_deleted(hidden: int | None) -> None:
+    target = make_cell("cell2")
+    fill(target, SERVER)
+    with target.engine.begin() as connection:
+        connection.execute(target["instances"].update().values(hidden=hidden))
+    before = content(target)
+    with pytest.raises(CallFailed) as refused:
+        records.delete_server(target, SERVER)
+    assert refused.value.kind == "conflict"
+    assert content(target) == before
+
+
+def test_a_row_that_another_shows_in_between_is_not_deleted() -> None:
+    target = make_cell("cell2")
+    fill(target, SERVER, hidden=1)
+    before = content(target)
+    theirs = "UPDATE instances SET hidden = 0 WHERE uuid = 'server-1'"
+    with another_writer(target.engine, "DELETE FROM instances", theirs) as came, pytest.raises(CallFailed) as refused:
+        records.delete_server(target, SERVER)
+    assert came
+    assert refused.value.kind == "conflict"
+    assert content(target) == before
+
+
+def test_only_live_rows_of_the_server_are_copied() -> None:
+    source, target = make_cell("cell1"), make_cell("cell2")
+    flavor = {"instance_extra": {"flavor": '{"cur": {}}'}, "migrations": {"uuid": "m1"}}
+    fill(source, OTHER, **flavor)
+    fill(source, SERVER, **flavor)
+    copy(source, target)
+    for name, key in {**SERVER_COLUMN, "instances": "uuid", "tags": "resource_id"}.items():
+        (row,) = rows(target, name)
+        assert (row[key], row.get("deleted", 0)) == (SERVER, 0), name
+    assert len(rows(target, "instance_actions_events")) == 1
+    assert [name for name in NOT_COPIED if rows(target, name)] == []
+
+
+def test_deleted_events_are_not_copied_and_the_others_keep_their_order(source: CellDatabase) -> None:
+    action = rows(source, "instance_actions")[0]["id"]
+    put(source, "instance_actions_events", action_id=action, event="a deleted one", deleted=3)
+    put(source, "instance_actions_events", action_id=action, event="an event")
+    with source.engine.begin() as connection:
+        for name, columns in (
+            ("instance_actions_events", "action_id, event"), ("instance_actions", "instance_uuid, deleted, request_id DESC"),
+        ):  # fmt: skip
+            connection.execute(text(f"CREATE INDEX {name}_by ON {name} ({columns})"))
+    target = make_cell("cell2")
+    copy(source, target)
+    events = [row["event"] for row in rows(target, "instance_actions_events")]
+    assert events == ["event of req-1", "event of req-2", "an event"]
+    assert [row["request_id"] for row in rows(target, "instance_actions")] == ["req-1", "req-2"]
+
+
+def test_devices_that_were_taken_off() -> None:
+    database = make_cell("cell1")
+    for server, uuid, deleted in ((SERVER, "b1", 0), (SERVER, "b2", 2), (SERVER, None, 3), (OTHER, "b4", 4)):
+        put(database, "block_device_mapping", instance_uuid=server, uuid=uuid, deleted=deleted)
+    assert records.removed_devices(database, SERVER) == ["b2"]
+
+
+def test_a_server_that_is_not_there_is_not_copied(source: CellDatabase) -> None:
+    target = make_cell("cell2")
+    with pytest.raises(CallFailed) as missing:
+        records.copy_server(source, target, "nobody", migration_uuid="m1", new_flavor={})
+    assert missing.value.kind == "404"
+
+
+@pytest.mark.parametrize(("server", "uuid"), [(SERVER, "m2"), (OTHER, "m1")])
+def test_a_migration_of_another_move_or_server_does_not_pass_for_a_copy(
+    source: CellDatabase, server: str, uuid: str
+) -> None:
+    target = make_cell("cell2")
+    put(target, "migrations", instance_uuid=server, uuid=uuid)
+    copy(source, target)
+    assert [row["uuid"] for row in rows(target, "instances")] == [SERVER]
+
+
+def test_a_local_disk_keeps_what_its_mapping_says_and_another_table_has_no_attachment(source: CellDatabase) -> None:
+    put(
+        source, "block_device_mapping", instance_uuid=SERVER, uuid="bdm-2", destination_type="local",
+        connection_info="its own",
+    )  # fmt: skip
+    target = make_cell("cell2")
+    copy(source, target)
+    found = {row["uuid"]: row["connection_info"] for row in rows(target, "block_device_mapping")}
+    assert found == {"bdm-1": None, "bdm-2": "its own"}
+
+
+@pytest.mark.parametrize("value", [None, "", 0])
+def test_a_column_that_the_target_lacks_is_left_out_when_it_holds_nothing(source: CellDatabase, value: object) -> None:
+    with source.engine.begin() as connection:
+        connection.execute(source["instance_extra"].update().values(keypairs=value))
+        if value == 0:
+            connection.execute(text("ALTER TABLE instance_extra ADD COLUMN number INTEGER DEFAULT 0"))
+            connection.execute(source["instance_extra"].update().values(keypairs=None))
+    if value == 0:
+        source = dataclasses.replace(source, tables=reflected(source))
+    target = make_cell("cell2", extra_column=False)
+    copy(source, target)
+    (row,) = rows(target, "instance_extra")
+    assert "keypairs" not in row
+
+
+def test_data_that_has_no_column_is_a_difference_of_schemas(source: CellDatabase) -> None:
+    with pytest.raises(CallFailed) as lost:
+        copy(source, make_cell("cell2", extra_column=False))
+    assert lost.value.kind == "schema"
+
+
+def test_the_ec2_id_is_kept_where_it_is_free(source: CellDatabase) -> None:
+    put(source, "instance_id_mappings", id=41, uuid=SERVER)
+    target, crowded, old = make_cell("cell2"), make_cell("cell2"), make_cell("cell2")
+    put(target, "instance_id_mappings", id=10, uuid=OTHER)
+    copy(source, target)
+    assert [(row["id"], row["uuid"]) for row in rows(target, "instance_id_mappings")] == [(10, OTHER), (41, SERVER)]
+    put(crowded, "instance_id_mappings", id=41, uuid=OTHER)
+    copy(source, crowded)
+    assert [row["uuid"] for row in rows(crowded, "instance_id_mappings")] == [OTHER, SERVER]
+    del old.tables["instance_id_mappings"]
+    copy(source, old)
+    assert len(rows(old, "instances")) == 1
+
+
 def test_labels_become_what_they_are_now(source: CellDatabase) -> None:
-    target = cell("cell2")
+    target = make_cell("cell2")
     copy(source, target)
     put(source, "instance_metadata", instance_uuid=SERVER, key="colour", value="green")
+    put(source, "instance_metadata", instance_uuid=OTHER, key="colour", value="red")
+    put(target, "instance_metadata", instance_uuid=SERVER, key="size", value="old")
+    put(target, "instance_metadata", instance_uuid=OTHER, key="colour", value="blue")
     with target.engine.begin() as connection:
+        connection.execute(insert(target["tags"]).values(resource_id=OTHER, tag="red"))
+        connection.execute(insert(target["tags"]).values(resource_id=SERVER, tag="of old"))
         records.copy_labels(source, target, SERVER, connection)
-    assert [(row["key"], row["value"]) for row in rows(target, "instance_metadata")] == [("colour", "green")]
-    assert [row["tag"] for row in rows(target, "tags")] == ["blue"]
+    labels = {(row["instance_uuid"], row["key"], row["value"]) for row in rows(target, "instance_metadata")}
+    assert labels == {(SERVER, "colour", "green"), (OTHER, "colour", "blue")}
+    assert {(row["resource_id"], row["tag"]) for row in rows(target, "tags")} == {(SERVER, "blue"), (OTHER, "red")}
 
 
 def test_a_swap_is_content_with_its_own_work_and_with_nobody_elses(source: CellDatabase) -> None:
@@ -215,34 +331,3 @@ def test_removed_system_metadata_is_gone_for_good(source: CellDatabase) -> None:
     with source.engine.begin() as connection:
         state.set_system_metadata(connection, source, SERVER, "a", None, NOW)
     assert [row["key"] for row in rows(source, "instance_system_metadata")] == ["gone", "b"]
-
-
-def test_an_event_tells_how_the_newest_call_stands(source: CellDatabase) -> None:
-    def stands() -> str:
-        return history.event_state(source, SERVER, "req-1", "call")
-
-    later = NOW + datetime.timedelta(seconds=5)
-    assert stands() == ""
-    history.start_event(source, SERVER, request_id="req-1", event="call", host="h", now=NOW)
-    assert stands() == "running"
-    history.finish_event(source, SERVER, request_id="req-1", event="call", now=later, error="no")
-    assert stands() == history.ERROR
-    assert next(row["message"] for row in rows(source, "instance_actions") if row["request_id"] == "req-1") == "Error"
-    # nova inserts a second row for a second call and ends it in the first one.
-    action = next(row["id"] for row in rows(source, "instance_actions") if row["request_id"] == "req-1")
-    put(
-        source,
-        "instance_actions_events",
-        action_id=action,
-        event="call",
-        start_time=later + datetime.timedelta(seconds=9),
-    )
-    assert stands() == "running"
-
-
-def test_an_action_is_recorded_once(source: CellDatabase) -> None:
-    arguments = {"action": "resize", "request_id": "req-9", "user_id": "u", "project_id": "p", "now": NOW}
-    with source.engine.begin() as connection:
-        first = history.ensure_action(connection, source, SERVER, **arguments)
-        assert history.ensure_action(connection, source, SERVER, **arguments) == first
-        assert history.has_action(connection, source, SERVER, "req-9")
