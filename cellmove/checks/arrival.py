@@ -203,12 +203,35 @@ def _compare_row(table: str, named: str, old: Mapping[str, Any], new: Mapping[st
             continue
         if column in OWNERS and table == "instances" and new[column] != value:
             yield warning("owner-changed", f"its owner changed its {OWNERS[column]} since: {new[column]!r}")
+        elif column == "keypairs":
+            yield from _compare_keypairs(named, value, new[column])
         elif column in THERE and bool(value) and not new[column]:
             yield refusal("value-lost", f"{named}: {column} is empty, and was not before", REVERT)
         elif column == "address" and str(new[column]) == str(value).partition("/")[0] != value:
             yield warning("vif-address", f"{named}: its address lost its second half (the moves of nova's own lose it)")
         elif column not in otherwise and _plain(new[column]) != _plain(value):
             yield refusal("value-changed", f"{named}: {column} is not what it was", REVERT)
+
+
+def _compare_keypairs(named: str, old: Any, new: Any) -> Findings:
+    """Keypairs as recorded with a server; an empty list and nothing at all are the same."""
+    before, after = (_plain(value) if has_keypairs(value) else None for value in (old, new))
+    if before is not None and after is None:
+        yield warning(
+            "keypairs-lost",
+            f"{named}: the server's keypair is not recorded with it; nova up to 33 loses it on the way (bug 2108974)",
+            "confirm takes it from the source's record",
+        )
+    elif before is not None and before != after:
+        yield refusal("value-changed", f"{named}: keypairs is not what it was", REVERT)
+
+
+def has_keypairs(value: Any) -> bool:
+    """Whether a column ``instance_extra.keypairs`` holds any keypair."""
+    stored = _plain(value)
+    if isinstance(stored, dict) and "nova_object.data" in stored:
+        return bool(stored["nova_object.data"].get("objects"))
+    return bool(stored)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """What nova's conductor tells the listeners of a move: payloads from an Instance primitive, and their sending.
 
 Unversioned ones follow ``info_from_instance`` of nova/notifications/base.py, versioned ones
-``InstanceActionPayload`` 1.9 of nova/notifications/objects/instance.py.
+``InstanceActionPayload`` of nova/notifications/objects/instance.py, 1.9 with shares or 1.8 without.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEGACY_ACTIONS = {"resize_confirm": "resize.confirm", "resize_revert": "resize.r
 
 def send(
     bus: Bus, options: Notifications, context: Mapping[str, Any], instance: Mapping[str, Any], *,
-    action: str, phase: str, host: str,
+    action: str, phase: str, host: str, with_shares: bool = True,
 ) -> None:  # fmt: skip
     """Send what nova is configured to send of a server, as nova's conductor would.
 
@@ -50,6 +50,7 @@ def send(
     :param action: ``resize_confirm`` or ``resize_revert``
     :param phase: ``start`` or ``end``
     :param host: whose conductor it would be
+    :param with_shares: whether that release's versioned payload names shares
     :raises CannotConnect: the bus did not take one
     """
     bare = {**context, "auth_token": None, "service_catalog": []}
@@ -58,7 +59,7 @@ def send(
         event = f"compute.instance.{LEGACY_ACTIONS[action]}.{phase}"
         notify(bus, bare, Notice(options.driver, options.topics, f"compute.{host}", event, legacy))
     if options.form in ("both", "versioned"):
-        payload, event = versioned(context, instance), f"instance.{action}.{phase}"
+        payload, event = versioned(context, instance, with_shares=with_shares), f"instance.{action}.{phase}"
         notify(bus, bare, Notice(options.driver, options.versioned_topics, f"nova-compute:{host}", event, payload))
 
 
@@ -99,12 +100,12 @@ def unversioned(instance: Mapping[str, Any], glance: str) -> Payload:
     }  # fmt: skip
 
 
-def versioned(context: Mapping[str, Any], instance: Mapping[str, Any]) -> Payload:
+def versioned(context: Mapping[str, Any], instance: Mapping[str, Any], *, with_shares: bool) -> Payload:
     """The payload of a versioned notification about an action that went well."""
     fields = data(instance)
     return _object(
         "InstanceActionPayload",
-        "1.9",
+        "1.9" if with_shares else "1.8",
         {
             **{name: fields[name] for name in SAME},
             "tenant_id": fields["project_id"],
@@ -116,7 +117,7 @@ def versioned(context: Mapping[str, Any], instance: Mapping[str, Any]) -> Payloa
             "flavor": _flavor(data(fields["flavor"])),
             "ip_addresses": _addresses(fields["info_cache"]),
             "block_devices": None,
-            "shares": None,
+            **({"shares": None} if with_shares else {}),
             "fault": None,
             "request_id": context["request_id"],
             "action_initiator_user": context["user_id"],

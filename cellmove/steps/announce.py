@@ -8,6 +8,7 @@ from cellmove.errors import Interrupted, scrub
 from cellmove.hosts import conductor, notifications
 from cellmove.hosts.context import request_context
 from cellmove.steps import places
+from cellmove.steps.releases import SHARES_IN_NOTIFICATIONS, superconductor_version
 
 if TYPE_CHECKING:
     from cellmove.action import Context
@@ -31,8 +32,9 @@ def announce(context: Context, cell: Cell, action: str, phase: str, request_id: 
         rpc = request_context(gateway, context.clock, request_id)
         instance = conductor.instance(gateway.bus(cell), rpc, places.server_id(context))
         notifications.send(
-            gateway.notification_bus, options, rpc, instance, action=action, phase=phase, host=places.here()
-        )
+            gateway.notification_bus, options, rpc, instance, action=action, phase=phase, host=places.here(),
+            with_shares=superconductor_version(context) >= SHARES_IN_NOTIFICATIONS,
+        )  # fmt: skip
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the move is worth more

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellmove.action import Action, Context, Finding, Pivot, Seen
+from cellmove.checks.arrival import has_keypairs
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
-from cellmove.db import history, records, state, traces
+from cellmove.db import history, records, state, survey, traces
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import compute
 from cellmove.steps import announce, places
@@ -50,6 +51,7 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             history.start_event(
                 database, server, request_id=request_id, event=event, host=host, now=now, connection=connection
             )
+    _restore_keypairs(context)
     database = places.source(context)
     with state.transaction(database.engine, database.name) as connection:
         history.ensure_action(
@@ -57,6 +59,13 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             user_id=us["user_id"], project_id=us["project_id"], now=now,
         )  # fmt: skip
     return {"confirm_request_id": request_id}
+
+
+def _restore_keypairs(context: Context) -> None:
+    """Record the server's keypair with it again where nova lost it on the way (bug 2108974): soon nobody has it any more."""
+    server, kept = places.server_id(context), state.read_extra(places.source(context), places.server_id(context))
+    if has_keypairs(kept.get("keypairs")):
+        survey.set_keypairs(places.target(context), server, kept["keypairs"], places.now(context))
 
 
 def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from cellmove.db import history, records, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
 from cellmove.steps import places, prep_dest, recover, stream, stream_off
+from cellmove.steps.releases import PCI_REQUESTS_NAME_THE_SERVER, superconductor_version
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -160,13 +161,13 @@ def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
     """Put a flavor into the server's stored request spec.
 
     As nova's API and conductor do when they save one (nova/objects/request_spec.py, ``_get_update_primitives``):
-    the PCI requests get to know whose they are, and resources that were asked for once are not kept.
+    the PCI requests get to know whose they are (from Zed on), and resources that were asked for once are not kept.
     """
     engine, server = context.gateway.api_engine, places.server_id(context)
     spec = state.read_request_spec(engine, server)
     fields = spec["nova_object.data"]
     fields["flavor"] = dict(flavor)
-    if fields.get("pci_requests"):
+    if fields.get("pci_requests") and superconductor_version(context) >= PCI_REQUESTS_NAME_THE_SERVER:
         fields["pci_requests"]["nova_object.data"]["instance_uuid"] = server
     state.write_request_spec(engine, server, spec, places.now(context))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.sandbox.environment import Sandbox
 
 TARGET = "c2-host1"
@@ -56,3 +58,16 @@ def test_a_bus_that_takes_none_is_a_note_and_the_confirm_goes_on(sandbox):
     said = sandbox.cellmove("confirm", server.id, env=NOWHERE).stderr
     assert "the notification resize_confirm.start was not sent" in said
     assert "the notification resize_confirm.end was not sent" in said
+
+
+@pytest.mark.parametrize(("release", "version"), [(67, "1.8"), (68, "1.9")])
+def test_the_payload_is_that_of_the_release_that_runs(cell, release, version):
+    (server,) = cell.add("web")
+    for name in ("cell1", "cell2"):
+        cell.process.cloud().update(name, "services", {"version": release}, binary="nova-conductor")
+    cell.cellmove("migrate", server.id, "--cell", "cell2", env=ON)
+    cell.cellmove("confirm", server.id, env=ON)
+    sent = [each["payload"] for each in cell.process.control("state")["history"] if each["what"] == "notification"]
+    versioned = [each for each in sent if "nova_object.version" in each]
+    assert [each["nova_object.version"] for each in versioned] == [version, version]
+    assert {"shares" in each["nova_object.data"] for each in versioned} == {version == "1.9"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -217,3 +218,17 @@ def test_other_cpus(cell: Drained) -> None:
     set_node(cell, "c2-host1", cpu_info='{"arch": "aarch64"}')
     cell.cellmove("migrate", server.name, "--cell", "cell2")
     assert (services.ports_of(cell.process.cloud(), server.id)[0])["bindings"].keys() == {"c1-host1", "c2-host2"}
+
+
+@pytest.mark.parametrize(("release", "named"), [(51, False), (61, False), (64, True), (74, True)])
+def test_the_stored_request_spec_is_as_that_release_writes_it(cell: Drained, release: int, *, named: bool) -> None:
+    """From Zed on a resize writes whose the PCI requests are."""
+    (server,) = cell.add("web", volume_backed=True)
+    cloud = cell.process.cloud()
+    for name in ("cell1", "cell2"):
+        cloud.update(name, "services", {"version": release}, binary="nova-conductor")
+    cell.cellmove("resize", server.id, "m1.small", "--cell", "cell2")
+    spec = json.loads((cloud.row("api", "request_specs", instance_uuid=server.id) or {})["spec"])
+    requests = spec["nova_object.data"]["pci_requests"]["nova_object.data"]
+    assert requests.get("instance_uuid") == (server.id if named else None)
+    assert spec["nova_object.data"]["flavor"]["nova_object.data"]["name"] == "m1.small"

@@ -99,7 +99,7 @@ DIFFERENCES: dict[str, tuple[Break, str]] = {
     "a task is under way": (change("instances", task_state="rebuilding"), "state"),
     "other user data": (change("instances", user_data="b3RoZXI="), "value-changed"),
     "another key": (change("instances", key_name="other"), "value-changed"),
-    "keypairs are lost": (change("instance_extra", keypairs=None), "value-changed"),
+    "another keypair": (change("instance_extra", keypairs='{"nova_object.data": {"objects": [1]}}'), "value-changed"),
     "a tag is lost": (lose("tags"), "row-lost"),
     "metadata is lost": (lose("instance_metadata"), "row-lost"),
     "metadata is another": (change("instance_metadata", value="other"), "value-changed"),
@@ -138,6 +138,44 @@ def test_a_difference_is_seen_and_not_confirmed(sandbox: Sandbox, what: str) -> 
     refused = sandbox.cellmove("confirm", server.name, expect=5)
     assert "is not what it was before the move" in refused.stderr
     assert sandbox.picture(server.id) == before
+
+
+EMPTY_KEYPAIRS = json.dumps({"nova_object.name": "KeyPairList", "nova_object.data": {"objects": []}})
+
+
+def keypairs(sandbox: Sandbox, cell: str, server: str) -> Any:
+    """What a cell has recorded of a server's keypair."""
+    return (sandbox.process.cloud().row(cell, "instance_extra", instance_uuid=server) or {})["keypairs"]
+
+
+@pytest.mark.parametrize("left", [None, EMPTY_KEYPAIRS])
+def test_a_keypair_that_nova_lost_is_told_and_brought_back(sandbox: Sandbox, left: str | None) -> None:
+    """Every release up to 33 loses it when it moves a server itself (bug 2108974)."""
+    server = sandbox.boot("key")
+    sandbox.cellmove("migrate", server.name, "--host", TARGET)
+    kept = keypairs(sandbox, "cell1", server.id)
+    assert json.loads(kept)["nova_object.data"]["objects"]
+    change_cloud(sandbox, change("instance_extra", keypairs=left), server.id)
+    said = sandbox.cellmove("verify", server.name, "-f", "json").json
+    assert said["verified"]
+    (check,) = (each for each in said["checks"] if each["code"] == "keypairs-lost")
+    assert check["level"] == "warning"
+    sandbox.cellmove("confirm", server.id)
+    assert keypairs(sandbox, "cell2", server.id) == kept
+
+
+@pytest.mark.parametrize(("before", "after"), [(EMPTY_KEYPAIRS, None), (None, EMPTY_KEYPAIRS)])
+def test_no_keypair_is_no_keypair_however_it_is_written(
+    sandbox: Sandbox, before: str | None, after: str | None
+) -> None:
+    server = sandbox.boot("keyless")
+    sandbox.process.cloud().update("cell1", "instance_extra", {"keypairs": before}, instance_uuid=server.id)
+    sandbox.cellmove("migrate", server.name, "--host", TARGET)
+    change_cloud(sandbox, change("instance_extra", keypairs=after), server.id)
+    said = sandbox.cellmove("verify", server.name, "-f", "json").json
+    assert [each for each in said["checks"] if "keypair" in each["text"]] == []
+    sandbox.cellmove("confirm", server.id)
+    assert keypairs(sandbox, "cell2", server.id) == after
 
 
 def test_what_the_owner_changed_is_told_and_confirmed(sandbox: Sandbox) -> None:

@@ -206,6 +206,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         refusal(row("block_device_mapping", 1, tag=None)),
         refusal(row("virtual_interfaces", address="fa:16:3e:00:00:02/port-1")),
     ),
+    "keypairs-lost": (warning(row("instance_extra", keypairs=None)), warning(row("instance_extra", keypairs="[]"))),
     "vif-address": (warning(row("virtual_interfaces", address=MAC)),),
     "owner-changed": (warning(row("instances", display_name="mine")), warning(row("instances", locked=1))),
     "disk-order": (refusal(_reordered),),

@@ -95,6 +95,13 @@ def test_payloads_are_in_novas_forms() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("with_shares", "version"), [(True, "1.9"), (False, "1.8")])
+def test_the_payload_is_that_of_the_release(with_shares: bool, version: str) -> None:
+    payload = notifications.versioned(CONTEXT, INSTANCE, with_shares=with_shares)
+    assert payload["nova_object.version"] == version
+    assert ("shares" in payload["nova_object.data"]) is with_shares
+
+
 def test_nobody_gets_to_hear_a_token() -> None:
     recorder = Recorder()
     tell(recorder)
