@@ -6,7 +6,7 @@ A gateway is shared by everything a run does. It holds no state about moves.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,15 +134,34 @@ class Gateway:
         identity.probe(connection)
         return connection
 
-    def reach(self, cells: Iterable[Cell]) -> None:
+    def reach(self, cells: Collection[Cell], one_of: Collection[Cell] = ()) -> None:
         """Make sure, within seconds, that everything a move needs is there and lets us in.
 
         :param cells: those whose databases and buses will be used
+        :param one_of: those of which one will be used; none: there are no such cells
         :raises CannotConnect: naming what is not
         """
-        for engine in (self.api_engine, *(self.database(cell).engine for cell in cells)):
-            cells_module.probe_database(engine)
-        for bus in (self.api_bus, *(self.bus(cell) for cell in cells)):
-            bus_module.probe_broker(bus)
+        cells_module.probe_database(self.api_engine)
+        bus_module.probe_broker(self.api_bus)
+        for cell in cells:
+            self.reach_cell(cell)
+        errors: list[CannotConnect] = []
+        for cell in one_of:
+            try:
+                self.reach_cell(cell)
+                break
+            except CannotConnect as error:
+                errors.append(error)
+        else:
+            if errors:
+                raise errors[0] if len(errors) == 1 else CannotConnect("; ".join(map(str, errors)))
         identity.probe(self.admin)
         identity.probe(self.service)
+
+    def reach_cell(self, cell: Cell) -> None:
+        """Make sure that a cell's database and bus are there and let us in.
+
+        :raises CannotConnect: naming what is not
+        """
+        cells_module.probe_database(self.database(cell).engine)
+        bus_module.probe_broker(self.bus(cell))

@@ -38,6 +38,7 @@ class Target:
     """A cell that the server may go to.
 
     :param unreachable: why its database cannot be read; everything below is empty then
+    :param bus_error: why its message bus cannot be used; empty when it was logged in to, or was not asked
     :param leftovers: rows there that the server's own would meet, by table
     :param missing: columns that hold data of the server and that its schema lacks
     :param disk_store: whether its computes and those of the source keep local disks in one store, as the
@@ -48,6 +49,7 @@ class Target:
     uuid: str
     disabled: bool = False
     unreachable: str = ""
+    bus_error: str = ""
     services: tuple[Service, ...] = ()
     nodes: tuple[Node, ...] = ()
     leftovers: Mapping[str, int] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Picture:
 
     :param kind: nova's migration type, ``resize`` or ``migration``
     :param new_flavor: of a resize; None for a migration
+    :param bus_errors: why the API-level bus and the source cell's cannot be used, by which it is
     :param rows: how many rows of the server the source cell has, by table
     :param target_is_source: the operator named the cell (or a host of the cell) where the server is
     :param other_bindings: hosts that a port has a binding for besides the source, by port id
@@ -106,6 +109,7 @@ class Picture:
     source_cell: str = ""
     source_services: tuple[Service, ...] = ()
     source_nodes: tuple[Node, ...] = ()
+    bus_errors: Mapping[str, str] = field(default_factory=dict)
     migrations: tuple[MigrationRow, ...] = ()
     devices: tuple[BlockDevice, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)

@@ -72,8 +72,9 @@ def plan(
         )
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
         if not report.refused:
-            names = (planned.facts["source_cell_uuid"], *planned.facts["target_cells"])
-            session.gateway.reach(session.gateway.cell(name) for name in names)
+            gateway = session.gateway
+            targets = [gateway.cell(name) for name in planned.facts["target_cells"]]
+            gateway.reach([gateway.cell(planned.facts["source_cell_uuid"])], one_of=targets)
     if report.refused or not open_move:
         return report
     facts = planned.facts

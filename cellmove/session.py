@@ -357,8 +357,8 @@ def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> 
     facts = facts_of(move, session.journal.entries_of(move.id))
     with _calls_to_consequences(session, move, step):
         targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else facts["target_cells"]
-        names = [facts["source_cell_uuid"], *targets]
-        session.gateway.reach(session.gateway.cell(name) for name in names)
+        cell = session.gateway.cell
+        session.gateway.reach([cell(facts["source_cell_uuid"])], one_of=[cell(name) for name in targets])
         try:
             return run_actions(_runner(session), move, step, undo_whole_move=undo_whole_move)
         except RolledBack as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cellmove.checks import hosts
+from cellmove.checks import access, hosts
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.picture import (
     OLDEST_COMPUTE,
@@ -41,6 +41,8 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             )
         ]
     found: list[tuple[str, str, str]] = []
+    if target.bus_error:
+        found.append(("target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)))
     if not conductors_up(target.services):
         found.append((
             "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"

@@ -151,7 +151,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
             )  # fmt: skip
         with sessions.before_anything_is_written():
             plan = _plan(session, source, wish)
-            session.gateway.reach([source, *targets])
+            session.gateway.reach([source], one_of=targets)
         unfinished = _unfinished(session, record, plan) if record is not None else []
         closed = window.why_closed(hours, session.clock.utc_now().astimezone())
         if not plan.items and not unfinished:

@@ -8,13 +8,13 @@ global configuration object.
 
 from __future__ import annotations
 
-import socket
 import threading
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.hosts import rabbit_login
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,47 +163,10 @@ def probe_broker(bus: RabbitTransport) -> None:
     url = oslo_messaging.TransportURL.parse(cfg.CONF, bus.url)
     if url.transport not in ("rabbit", "amqp", "kombu"):
         return
-    said = []
-    for host in url.hosts:
-        where = f"{host.hostname}:{host.port or 5672}"
-        try:
-            socket.create_connection((host.hostname, host.port or 5672), timeout=bus.connect_timeout).close()
-        except OSError as error:
-            said.append(f"{where}: {error.strerror or error}")
-            continue
-        if getattr(cfg.CONF, "oslo_messaging_rabbit", None) is not None and cfg.CONF.oslo_messaging_rabbit.ssl:
-            return
-        refused = _login(host, url.virtual_host or "/", bus.connect_timeout)
-        if refused is None:
-            return
-        said.append(f"{where}: {refused}")
-    raise CannotConnect(f"message bus of {bus.name} cannot be reached ({'; '.join(said)})")
-
-
-def _login(host: Any, virtual_host: str, timeout: float) -> str | None:
-    """Try to log in to one broker; None when it lets us in, else what it said."""
-    import amqp
-
-    connection = amqp.Connection(
-        host=f"{host.hostname}:{host.port or 5672}",
-        userid=host.username or "guest",
-        password=host.password or "guest",
-        virtual_host=virtual_host,
-        connect_timeout=timeout,
-        read_timeout=timeout,
-        write_timeout=timeout,
-    )
     try:
-        connection.connect()
-        connection.close()
-    except (amqp.exceptions.AMQPError, OSError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, amqp.exceptions.AccessRefused):
-            text = "the user name or password is refused"
-        elif isinstance(error, amqp.exceptions.NotAllowed):
-            text = f"no access to the virtual host {virtual_host}"
-        return text
-    return None
+        rabbit_login.log_in(url, cfg.CONF, bus.connect_timeout)
+    except CannotConnect as error:
+        raise CannotConnect(f"message bus of {bus.name} cannot be reached ({error})") from None
 
 
 def _client(bus: RabbitTransport, target: Target, timeout: float, long: bool) -> Any:

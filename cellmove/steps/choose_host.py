@@ -13,7 +13,7 @@ from cellmove.db.cells import Cell
 from cellmove.errors import CallFailed
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
-from cellmove.steps import places, stream
+from cellmove.steps import places, reach, stream
 from cellmove.suitability import Needs, Unsuitable, unsuitable_hosts
 
 
@@ -62,7 +62,12 @@ def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
     members = conductor.data(group).get("members") or [] if group else []
     group_hosts = look.group_hosts(gateway, members, [server]) if members else []
     refused: CallFailed | None = None
-    for cell in (gateway.cell(name) for name in facts["target_cells"]):
+    cells = [gateway.cell(name) for name in facts["target_cells"]]
+    for cell in cells:
+        if len(cells) > 1 and (why := reach.unusable(gateway, cell)):
+            context.note(f"{cell.name} is left out: {why}")
+            refused = refused or CallFailed(why, kind="unreachable")
+            continue
         prepared = scheduler.prepare_spec(
             spec,
             flavor=flavor,

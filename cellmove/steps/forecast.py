@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from cellmove.checks import target
+from cellmove.checks.access import API
 from cellmove.db import look, state
 from cellmove.errors import CallFailed
 from cellmove.hosts import conductor, scheduler
@@ -32,7 +33,13 @@ def with_scheduler(gateway: Gateway, clock: Clock, picture: Picture) -> Picture:
     :raises CallUncertain: no scheduler answers
     """
     cells = target.allowed_targets(picture)
-    if not cells or not picture.request_spec or picture.instance.mark or picture.instance.task_state:
+    if (
+        not cells
+        or API in picture.bus_errors
+        or not picture.request_spec
+        or picture.instance.mark
+        or picture.instance.task_state
+    ):
         return picture
     request_id = f"req-{clock.new_uuid()}"
     rpc = request_context(gateway, clock, request_id)

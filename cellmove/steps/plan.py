@@ -23,6 +23,7 @@ from cellmove.steps import rules
 from cellmove.steps.attachments import users_of
 from cellmove.steps.forecast import with_scheduler
 from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
+from cellmove.steps.reach import require_reachable, with_buses
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -114,17 +115,20 @@ def gather(
     )
     if source is not None:
         picture = _with_records(gateway, clock, picture, source, wish)
-    if picture.is_complete:
+    if picture.is_complete and source is not None:
         _check_names(picture, accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
         picture = with_disks(gateway, picture, transfer, bwlimit)
+        picture = with_buses(gateway, picture, source)
         picture = with_scheduler(gateway, clock, picture)
         picture = _with_present_state(gateway, picture)
     command = command_line(
         server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss, transfer, bwlimit
     )
     facts = plan_facts(picture, source, command) if source else {}
-    return Planned(facts, _summary(picture, str(found.get("status") or "")), preflight.examine(picture))
+    checks = preflight.examine(picture)
+    require_reachable(checks)
+    return Planned(facts, _summary(picture, str(found.get("status") or "")), checks)
 
 
 # --- what the operator named ---

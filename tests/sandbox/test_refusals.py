@@ -175,3 +175,17 @@ def test_only_what_is_named_is_accepted_and_it_is_remembered(sandbox: Sandbox) -
     assert sandbox.cellmove(*words, "--accept-loss=swap,ephemeral").stderr == "", "the same command again does nothing"
     back = sandbox.cellmove("revert", server.name, "-f", "json").json
     assert back["accepted_losses"] == ["swap", "ephemeral"]
+
+
+@pytest.mark.parametrize(("cell", "where"), [("cell1", "cell2"), ("cell2", "cell2"), ("cell2", "")])
+def test_a_bus_alone_ends_with_4_and_names_its_cell_and_setting(broken: Sandbox, cell: str, where: str) -> None:
+    server = broken.boot("bus", ports=1)
+    change_cloud(broken, lambda cloud, _server: cloud.update(
+        "api", "cell_mappings", {"transport_url": "sandbox://127.0.0.1:9/bus"}, name=cell), server.id)  # fmt: skip
+    for verb in (("plan",), ("plan", "--dry-run"), ("migrate",)):
+        words = (*verb[:1], server.name, *verb[1:], *(("--cell", where) if where else ()))
+        ended = broken.cellmove(*words, expect=4)
+        assert f"message bus of {cell} cannot be reached" in ended.stderr
+        assert f"correct transport_url of {cell}" in ended.stderr
+        assert "nothing was written" in ended.stderr
+    assert broken.cellmove("list", "--all", "-f", "json").json["moves"] == []

@@ -251,6 +251,20 @@ def _third_cell(cloud: Cloud, _server: str) -> None:
     cloud.insert("api", "cell_mappings", values | {"database_connection": "mysql+pymysql://nobody:x@127.0.0.1:9/nova"})
 
 
+def bus(cell: str, *, third: bool = False) -> Change:
+    """Nobody listens on a cell's bus; with ``third``, of a third cell whose database is cell2's."""
+
+    def change(cloud: Cloud, server: str) -> None:
+        if third:
+            _third_cell(cloud, server)
+            cloud.update("api", "cell_mappings", {"database_connection": cloud.urls["cell2"]}, name=cell)
+        cloud.update("api", "cell_mappings", {"transport_url": "sandbox://127.0.0.1:9/bus"}, name=cell)
+        if not third:
+            cloud.update("cell1", "instances", {"locked": 1, "locked_by": "owner"}, uuid=server)
+
+    return change
+
+
 def _full(cloud: Cloud, _server: str) -> None:
     for host in ("c2-host1", "c2-host2"):
         there = {services.provider_of(host): {"resources": {"VCPU": cloud.world.capacity["VCPU"]}}}
@@ -397,6 +411,11 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "same-cell": (refusal(where=("--cell", "cell1")),),
     "no-target-cell": (refusal(_only_cell, where=ANYWHERE),),
     "target-unreachable": (warning(_third_cell, where=ANYWHERE),),
+    "bus": (refusal(bus("cell1"), also=frozenset({"locked"})),),
+    "target-bus": (
+        refusal(bus("cell2"), also=frozenset({"locked"})),
+        warning(bus("cell3", third=True), where=ANYWHERE),
+    ),
     "target-disabled": (
         refusal(lambda cloud, _server: cloud.update("api", "cell_mappings", {"disabled": 1}, name="cell2"), where=ANYWHERE),
         warning(lambda cloud, _server: cloud.update("api", "cell_mappings", {"disabled": 1}, name="cell2")),

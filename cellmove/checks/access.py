@@ -1,0 +1,35 @@
+"""Whether cellmove gets at what the move needs: message buses, and databases with the rights to write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cellmove.checks.finding import refusal
+
+if TYPE_CHECKING:
+    from cellmove.checks.finding import Findings
+    from cellmove.picture import Picture
+
+UNREACHABLE = frozenset({"bus", "target-bus"})
+"""Codes of what cannot be reached or does not let us in: alone they end a command with exit code 4."""
+
+API = "API"
+
+
+def check_buses(picture: Picture) -> Findings:
+    """The buses that every move of the server needs: the API level's and the source cell's."""
+    for whose, error in picture.bus_errors.items():
+        if whose == API:
+            remedy = "make it reachable, or correct [DEFAULT]transport_url in nova.conf (or CELLMOVE_TRANSPORT_URL)"
+        else:
+            remedy = correct_bus(f"of {whose}", picture.mapping.cell_uuid if picture.mapping else "")
+        yield refusal("bus", error, remedy)
+
+
+def correct_bus(whose: str, cell_uuid: str) -> str:
+    """How the setting of a cell's bus is corrected."""
+    return (
+        f"make it reachable, or correct transport_url {whose}: nova-manage cell_v2 update_cell --cell_uuid {cell_uuid} "
+        "--transport-url URL (where it is a template: [DEFAULT]transport_url in nova.conf); "
+        "for TLS see [oslo_messaging_rabbit] in nova.conf"
+    )
