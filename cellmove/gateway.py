@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud import identity
 from cellmove.db import cells as cells_module
+from cellmove.db import rights
 from cellmove.db.tables import CellDatabase, open_cell_database
 from cellmove.errors import CannotConnect
 from cellmove.hosts import bus as bus_module
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from cellmove.db.cells import Cell
+    from cellmove.db.rights import Rights
     from cellmove.hosts.bus import Bus
     from cellmove.settings import Settings
 
@@ -58,6 +60,7 @@ class Gateway:
         self.settings = settings
         self._databases: dict[str, CellDatabase] = {}
         self._buses: dict[str, Bus] = {}
+        self._rights: dict[str, Rights | None] = {}
         self._opening = threading.RLock()
         self.links = DiskLinks(settings.ssh)
         self.choosing: Callable[[str], AbstractContextManager[Choice]] = anywhere
@@ -98,6 +101,21 @@ class Gateway:
             raise CannotConnect(f"database of {cell.name}: {error}") from None
         self._databases[cell.uuid] = opened = open_cell_database(engine, cell.name)
         return opened
+
+    def lacking_rights(self, cell: Cell | None) -> Rights | None:
+        """What a move writes to a database and we may not; None: nothing. Each is asked once.
+
+        :param cell: None: the API database
+        """
+        key = cell.uuid if cell is not None else ""
+        if key not in self._rights:
+            if cell is None:
+                self._rights[key] = rights.lacking_rights(self.api_engine, rights.API_WRITES, {})
+            else:
+                database = self.database(cell)
+                wanted = rights.cell_writes(database.tables)
+                self._rights[key] = rights.lacking_rights(database.engine, wanted, database.tables)
+        return self._rights[key]
 
     def bus(self, cell: Cell) -> Bus:
         """The message bus of a cell."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cellmove.cloud.network import Port
     from cellmove.cloud.quota import Quota
     from cellmove.cloud.volume import Attachment
+    from cellmove.db.rights import Rights
     from cellmove.db.shapes import (
         Aggregate,
         BlockDevice,
@@ -39,6 +40,7 @@ class Target:
 
     :param unreachable: why its database cannot be read; everything below is empty then
     :param bus_error: why its message bus cannot be used; empty when it was logged in to, or was not asked
+    :param rights: what a move writes there and our database user may not; None: nothing
     :param leftovers: rows there that the server's own would meet, by table
     :param missing: columns that hold data of the server and that its schema lacks
     :param disk_store: whether its computes and those of the source keep local disks in one store, as the
@@ -50,6 +52,7 @@ class Target:
     disabled: bool = False
     unreachable: str = ""
     bus_error: str = ""
+    rights: Rights | None = None
     services: tuple[Service, ...] = ()
     nodes: tuple[Node, ...] = ()
     leftovers: Mapping[str, int] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class Picture:
     :param kind: nova's migration type, ``resize`` or ``migration``
     :param new_flavor: of a resize; None for a migration
     :param bus_errors: why the API-level bus and the source cell's cannot be used, by which it is
+    :param rights: what our user may not write to the API database and the source cell's, by which it is
     :param rows: how many rows of the server the source cell has, by table
     :param target_is_source: the operator named the cell (or a host of the cell) where the server is
     :param other_bindings: hosts that a port has a binding for besides the source, by port id
@@ -110,6 +114,7 @@ class Picture:
     source_services: tuple[Service, ...] = ()
     source_nodes: tuple[Node, ...] = ()
     bus_errors: Mapping[str, str] = field(default_factory=dict)
+    rights: Mapping[str, Rights] = field(default_factory=dict)
     migrations: tuple[MigrationRow, ...] = ()
     devices: tuple[BlockDevice, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)

@@ -59,7 +59,7 @@ CHECKS: tuple[Group, ...] = (
     Group("state", server.state_ok, (server.check_state, server.check_migrations)),
     Group("policy", _nothing, (policy.check_policy,)),
     Group("source", server.source_ok, (hypervisor.check_hypervisor, server.check_source, server.check_allocations)),
-    Group("access", _nothing, (access.check_buses,)),
+    Group("access", _nothing, (access.check_buses, access.check_rights)),
     Group("target", target.targets_ok, (target.check_targets,)),
     Group(
         "flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology, quota.check_quota)

@@ -8,6 +8,7 @@ from cellmove.checks.finding import refusal
 
 if TYPE_CHECKING:
     from cellmove.checks.finding import Findings
+    from cellmove.db.rights import Rights
     from cellmove.picture import Picture
 
 UNREACHABLE = frozenset({"bus", "target-bus"})
@@ -24,6 +25,21 @@ def check_buses(picture: Picture) -> Findings:
         else:
             remedy = correct_bus(f"of {whose}", picture.mapping.cell_uuid if picture.mapping else "")
         yield refusal("bus", error, remedy)
+
+
+def check_rights(picture: Picture) -> Findings:
+    """The databases that every move of the server writes to: the API database and the source cell's."""
+    for whose, rights in picture.rights.items():
+        name = "the API database" if whose == API else f"the database of {whose}"
+        yield refusal("rights", *rights_words(name, rights))
+
+
+def rights_words(name: str, rights: Rights) -> tuple[str, str]:
+    """What lacks in a database, and what to type."""
+    if rights.read_only:
+        return f"{name}: {rights.read_only}", f"name the writable server in the URL of {name}"
+    text = f"our user {rights.account} may not write all that a move writes to {name}: it lacks {rights.in_words}"
+    return text, f"at that database: {rights.grants}"
 
 
 def correct_bus(whose: str, cell_uuid: str) -> str:

@@ -43,6 +43,9 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     if target.bus_error:
         found.append(("target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)))
+    if target.rights is not None:
+        text, remedy = access.rights_words(f"the database of {cell}", target.rights)
+        found.append(("target-rights", text, remedy))
     if not conductors_up(target.services):
         found.append((
             "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"

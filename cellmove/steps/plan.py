@@ -23,7 +23,7 @@ from cellmove.steps import rules
 from cellmove.steps.attachments import users_of
 from cellmove.steps.forecast import with_scheduler
 from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
-from cellmove.steps.reach import require_reachable, with_buses
+from cellmove.steps.reach import require_reachable, with_access
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -119,7 +119,7 @@ def gather(
         _check_names(picture, accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
         picture = with_disks(gateway, picture, transfer, bwlimit)
-        picture = with_buses(gateway, picture, source)
+        picture = with_access(gateway, picture, source)
         picture = with_scheduler(gateway, clock, picture)
         picture = _with_present_state(gateway, picture)
     command = command_line(

@@ -1,4 +1,4 @@
-"""Logs in to the message buses that a move will use, before anything is written."""
+"""Tries what a move will use, before anything is written: the message buses, and the right to write to the databases."""
 
 from __future__ import annotations
 
@@ -15,18 +15,28 @@ if TYPE_CHECKING:
     from cellmove.checks.finding import Check
     from cellmove.db.cells import Cell
     from cellmove.gateway import Gateway
-    from cellmove.picture import Picture
+    from cellmove.picture import Picture, Target
 
 
-def with_buses(gateway: Gateway, picture: Picture, source: Cell) -> Picture:
-    """Add which of the buses that the move may use cannot be used: the API level's, the source's, the targets'."""
-    own = {API: _error(gateway, None), source.name: _error(gateway, source)}
-    targets = (
-        each if each.unreachable else dataclasses.replace(each, bus_error=_error(gateway, gateway.cell(each.uuid)))
-        for each in picture.targets
+def with_access(gateway: Gateway, picture: Picture, source: Cell) -> Picture:
+    """Add what of the API level, of the source and of the targets cannot be used, or not be written to.
+
+    :raises CannotConnect: a database that was read before does not answer any more
+    """
+    own = {API: None, source.name: source}
+    errors = {whose: _error(gateway, cell) for whose, cell in own.items()}
+    rights = {whose: gateway.lacking_rights(cell) for whose, cell in own.items()}
+    return dataclasses.replace(
+        picture,
+        bus_errors={whose: error for whose, error in errors.items() if error},
+        rights={whose: lacking for whose, lacking in rights.items() if lacking is not None},
+        targets=tuple(each if each.unreachable else _with_access(gateway, each) for each in picture.targets),
     )
-    errors = {whose: error for whose, error in own.items() if error}
-    return dataclasses.replace(picture, bus_errors=errors, targets=tuple(targets))
+
+
+def _with_access(gateway: Gateway, target: Target) -> Target:
+    cell = gateway.cell(target.uuid)
+    return dataclasses.replace(target, bus_error=_error(gateway, cell), rights=gateway.lacking_rights(cell))
 
 
 def _error(gateway: Gateway, cell: Cell | None) -> str:

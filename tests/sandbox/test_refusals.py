@@ -42,6 +42,9 @@ UNREACHED = {"target-unreachable": "refusal"}
 OF_DISKS = {"cannot-stream", "disks-in-danger"}
 """Without a case here: they need hosts with disks; see test_stream.py."""
 
+OF_RIGHTS = {"rights", "target-rights"}
+"""Without a case here: SQLite knows no users; see tests/lab/test_plan_checks.py and tests/unit/db/test_rights.py."""
+
 
 def codes_in_the_source() -> set[str]:
     """Every code that the checks can give, read from their source."""
@@ -144,7 +147,7 @@ def test_all_are_shown_at_once(broken: Sandbox, tmp_path: Path) -> None:
 def test_no_code_is_forgotten() -> None:
     known = codes_in_the_source()
     assert len(known) > 60
-    assert known == set(CASES) | OF_DISKS
+    assert known == set(CASES) | OF_DISKS | OF_RIGHTS
 
 
 def test_the_document_lists_every_code_with_its_level() -> None:

@@ -21,6 +21,7 @@ from cellmove.errors import CannotConnect, NotFound, Usage
 from cellmove.gateway import Gateway
 from cellmove.preflight import Level
 from cellmove.settings import Settings
+from cellmove.steps import plan as planning
 from cellmove.steps.plan import Planned, gather
 
 SERVER = "5e54d7c0-0000-4000-8000-000000000001"
@@ -128,6 +129,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         (candidates, "offered"): offered,
         (stores, "sharing"): lambda *_: {},
         (quota, "quotas"): lambda *_: (),
+        (planning, "with_access"): lambda _gateway, picture, _source: picture,
+        (planning, "with_scheduler"): lambda _gateway, _clock, picture: picture,
     }
     for (module, name), answer in answers.items():
         monkeypatch.setattr(module, name, answer)
