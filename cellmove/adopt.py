@@ -14,7 +14,7 @@ from cellmove import mark as marks
 from cellmove import natively
 from cellmove.cloud import servers
 from cellmove.db import look, state, traces
-from cellmove.errors import CallError, Refused, Unreachable, Usage
+from cellmove.errors import CallError, Refused, Usage, before_writing
 from cellmove.evidence import (
     ENDED,
     Adopted,
@@ -72,7 +72,7 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except CallError as error:
-        raise Unreachable(str(error), state="nothing was written") from None
+        raise before_writing(error) from None
 
 
 def _entries(adopted: Adopted, now: str) -> list[Entry]:

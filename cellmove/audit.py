@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove import mark as marks
-from cellmove.errors import CallError, Interrupted, Locked, Refused, Unreachable
+from cellmove.errors import CallError, Interrupted, Locked, Refused, before_writing
 from cellmove.locks import server_lock
 from cellmove.move import AUDIT, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, run_step
@@ -95,7 +95,7 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except CallError as error:
-        raise Unreachable(str(error), state="nothing was written") from None
+        raise before_writing(error) from None
 
 
 def _ours(session: Session, patience: float) -> Ours:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cellmove.errors import CallError, CannotConnect, CellmoveError, Refused, Stopped, Unreachable
+from cellmove.errors import CallError, CannotConnect, CellmoveError, Refused, Stopped, before_writing
 from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def consequence(error: BaseException) -> CellmoveError:
     if isinstance(error, Left):
         return CellmoveError(f"{signal.Signals(error.number).name} before anything was begun")
     if isinstance(error, CannotConnect):
-        return Unreachable(str(error))
+        return before_writing(error, state="")
     if isinstance(error, CallError):
         return Stopped(str(error), next_command="cellmove list")
     return _fault(error)

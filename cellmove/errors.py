@@ -17,7 +17,8 @@ SECRETS = (
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), "***"),  # a JWS token
     (
         re.compile(
-            r"(?i)\b((?:x-(?:auth|service|subject)-token|authorization|auth_token|\w*password|admin_?pass|secret)"
+            r"(?i)\b((?:x-(?:auth|service|subject)-token|authorization|auth_token|(?!password: (?:YES|NO)\))\w*password"
+            r"|admin_?pass|secret)"
             r"['\"]?\s*[:=]\s*(?:u?['\"])?(?:bearer |basic )?)[^\s'\",;&}]+"
         ),
         r"\1***",
@@ -160,3 +161,13 @@ class CallUncertain(CallError):
 
 class CannotConnect(CallError):
     """Nothing was sent: the other side cannot be reached, or does not accept our credentials."""
+
+
+class Misconfigured(CannotConnect):
+    """Nothing was sent: a setting, or a file that it names, cannot be used as it is. Trying again does not help."""
+
+
+def before_writing(error: CallError, *, state: str = "nothing was written", next_command: str = "") -> CellmoveError:
+    """Return what ends a command whose call failed before anything was written."""
+    kind = Usage if isinstance(error, Misconfigured) else Unreachable
+    return kind(str(error), state=state, next_command=next_command)

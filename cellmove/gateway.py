@@ -16,7 +16,7 @@ from cellmove.cloud import identity
 from cellmove.db import cells as cells_module
 from cellmove.db import rights
 from cellmove.db.tables import CellDatabase, open_cell_database
-from cellmove.errors import CannotConnect
+from cellmove.errors import Misconfigured
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts.disk_links import DiskLinks
 from cellmove.settings import require
@@ -69,7 +69,10 @@ class Gateway:
     def api_engine(self) -> Engine:
         """The API database."""
         engine = cells_module.open_database(
-            require(self.settings, "api_database_url"), connect_timeout=self.settings.connect_timeout
+            require(self.settings, "api_database_url"),
+            connect_timeout=self.settings.connect_timeout,
+            name=cells_module.API_DATABASE,
+            setting="[api_database]connection, or CELLMOVE_API_DATABASE",
         )
         cells_module.probe_database(engine)
         return engine
@@ -94,11 +97,13 @@ class Gateway:
             return self._databases.get(cell.uuid) or self._open(cell)
 
     def _open(self, cell: Cell) -> CellDatabase:
-        engine = cells_module.open_database(cell.database_url, connect_timeout=self.settings.connect_timeout)
-        try:
-            cells_module.probe_database(engine)
-        except CannotConnect as error:
-            raise CannotConnect(f"database of {cell.name}: {error}") from None
+        name, setting = f"the database of {cell.label}", f"cell_mappings.database_connection of {cell.label}"
+        if cell.database_problem:
+            raise Misconfigured(f"{name}: the URL in {setting} cannot be used: {cell.database_problem}")
+        engine = cells_module.open_database(
+            cell.database_url, connect_timeout=self.settings.connect_timeout, name=name, setting=setting
+        )
+        cells_module.probe_database(engine)
         self._databases[cell.uuid] = opened = open_cell_database(engine, cell.name)
         return opened
 
@@ -119,23 +124,30 @@ class Gateway:
 
     def bus(self, cell: Cell) -> Bus:
         """The message bus of a cell."""
-        return self._bus(cell.transport_url, cell.name)
+        setting = f"cell_mappings.transport_url of {cell.label}"
+        if cell.transport_problem:
+            why = f"the URL in {setting} cannot be used: {cell.transport_problem}"
+            raise Misconfigured(f"the message bus of {cell.label}: {why}")
+        return self._bus(cell.transport_url, cell.label, setting)
 
     @property
     def api_bus(self) -> Bus:
         """The API-level bus: the scheduler and the superconductor listen there."""
-        return self._bus(require(self.settings, "transport_url"), "API")
+        setting = "[DEFAULT]transport_url, or CELLMOVE_TRANSPORT_URL"
+        return self._bus(require(self.settings, "transport_url"), "API", setting)
 
     @property
     def notification_bus(self) -> Bus:
         """Where nova's superconductor sends its notifications: the API-level bus, if they have none of their own."""
         url = self.settings.notifications.url
-        return self._bus(url, "notifications") if url else self.api_bus
+        if not url:
+            return self.api_bus
+        return self._bus(url, "notifications", "[oslo_messaging_notifications]transport_url")
 
-    def _bus(self, url: str, name: str) -> Bus:
+    def _bus(self, url: str, name: str, setting: str) -> Bus:
         with self._opening:
             if url not in self._buses:
-                self._buses[url] = bus_module.open_bus(url, name, self.settings)
+                self._buses[url] = bus_module.open_bus(url, name, self.settings, setting=setting)
             return self._buses[url]
 
     @cached_property

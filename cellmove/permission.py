@@ -12,7 +12,7 @@ from cellmove import policy
 from cellmove.checks.finding import Check, refusal
 from cellmove.clock import text_of
 from cellmove.db import look
-from cellmove.errors import CallError, Refused, Unreachable
+from cellmove.errors import CallError, Refused, before_writing
 from cellmove.move import Move, State, Step
 from cellmove.pipeline import busy_step, facts_of
 
@@ -148,7 +148,7 @@ def _check_quota(session: Session, move: Move) -> None:
             return
         found = list(exceeded(quota.quotas(session.gateway.admin, facts["project_id"], facts["user_id"]), deltas))
     except CallError as error:
-        raise Unreachable(str(error), state="nothing was written", next_command=f"cellmove revert {move.id}") from None
+        raise before_writing(error, next_command=f"cellmove revert {move.id}") from None
     if found:
         raise Refused(
             "\n".join(f"{text} ({remedy.replace('PROJECT', facts['project_id'])})" for text, remedy in found),

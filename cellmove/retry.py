@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Misconfigured
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
@@ -54,7 +54,7 @@ def _transient(error: BaseException) -> bool:
     if isinstance(error, CallFailed):
         # A database deadlock or a connection lost before the commit: nothing was written.
         return error.kind in ("deadlock", "lost")
-    return isinstance(error, (CannotConnect, CallUncertain))
+    return isinstance(error, (CannotConnect, CallUncertain)) and not isinstance(error, Misconfigured)
 
 
 def _may_pass(error: BaseException) -> bool:

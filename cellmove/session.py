@@ -20,6 +20,7 @@ from cellmove.errors import (
     Stopped,
     Unreachable,
     Usage,
+    before_writing,
 )
 from cellmove.events import EventKind, Observer
 from cellmove.hold import HELD, is_held, let_go
@@ -216,7 +217,7 @@ def _verify_on_the_way(session: Session, move: Move, *, arrived: bool) -> None:
     """
     try:
         require_as_before(session, move)
-    except (Refused, Unreachable) as error:
+    except (Refused, Unreachable, Usage) as error:
         if not arrived:
             raise
         raise Stopped(
@@ -280,7 +281,7 @@ def resume_all(session: Session) -> list[Move]:
             session.journal.move(move.id)  # without the journal there is nothing to go on with
             failures.append((move, error))
     if failures:
-        nothing_reached = not went_on and all(isinstance(error, Unreachable) for _, error in failures)
+        nothing_reached = not went_on and all(isinstance(error, (Unreachable, Usage)) for _, error in failures)
         kind = Unreachable if nothing_reached else Stopped
         raise kind("\n".join(_left_open(*failure) for failure in failures), next_command="cellmove list")
     return done
@@ -391,7 +392,7 @@ def before_anything_is_written() -> Iterator[None]:
     try:
         yield
     except CallError as error:
-        raise Unreachable(str(error), state="nothing was written") from None
+        raise before_writing(error) from None
 
 
 @contextmanager
@@ -408,12 +409,10 @@ def _calls_to_consequences(session: Session, move: Move, step: Step | None = Non
         commands = next_commands(move, busy, step)
         # A whole run may have done steps before this one.
         part_way = busy or move.state is State.ROLLING_BACK or (move.is_on_the_way and move.state is not State.PLANNED)
-        kind = Stopped if part_way else Unreachable
-        raise kind(
-            str(error),
-            state="the move stands where it stood" if part_way else "nothing was written",
-            next_command=commands[0] if commands else "",
-        ) from None
+        command = commands[0] if commands else ""
+        if not part_way:
+            raise before_writing(error, next_command=command) from None
+        raise Stopped(str(error), state="the move stands where it stood", next_command=command) from None
 
 
 def _fresh(session: Session, move: Move) -> Move:

@@ -15,7 +15,7 @@ from cellmove.checks.arrival import Arrival, examine
 from cellmove.checks.finding import Check, Level, refusal
 from cellmove.cloud import network, volume
 from cellmove.db import look, records, state
-from cellmove.errors import CallError, NotFound, Refused, Unreachable
+from cellmove.errors import CallError, NotFound, Refused, Unreachable, Usage, before_writing
 from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 from cellmove.pipeline import facts_of
@@ -70,7 +70,7 @@ def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verifi
         if probes and not any(check.level is Level.REFUSAL for check in checks):
             checks += _probed(session, arrival, probes)
     except CallError as error:
-        raise Unreachable(str(error), state="nothing was written", next_command=f"cellmove verify {move.id}") from None
+        raise before_writing(error, next_command=f"cellmove verify {move.id}") from None
     return Verification(move, checks)
 
 
@@ -82,7 +82,7 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = ()) -> None:
     """
     try:
         found = verify(session, move, probes).differences
-    except Unreachable as error:
+    except (Unreachable, Usage) as error:
         error.next_command = f"cellmove confirm {move.id}"
         raise
     if found:

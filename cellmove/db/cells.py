@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib import parse
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
+from cellmove.db import database_url
+from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 
 CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 
+API_DATABASE = "the API database"
+
 READ_TIMEOUT = 30  # seconds that one statement may take before the connection counts as lost
 LOCK_WAIT_TIMEOUT = 20  # seconds; below READ_TIMEOUT, so that a lock ends in a clean error 1205
 
-CANNOT_CONNECT = frozenset({1040, 1044, 1045, 1047, 1049, 1129, 1130, 1698, 2002, 2003, 2005})
-"""MySQL errors that come before anything was executed (1047: a Galera node that is not ready)."""
+CANNOT_CONNECT = frozenset({1040, 1044, 1045, 1047, 1049, 1129, 1130, 1698, 2002, 2003, 2005, 9001})
+"""MySQL errors that come before anything was executed (1047: a Galera node that is not ready; 9001: ProxySQL has
+no server that it could ask)."""
 
 CONNECTION_LOST = frozenset({1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031})
 
@@ -45,7 +49,11 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of ``cell_mappings``, its URLs resolved."""
+    """One row of ``cell_mappings``, its URLs resolved.
+
+    :param database_problem: why the URL of its database cannot be used, without secrets; empty: nothing is known against it
+    :param transport_problem: the same of its message bus
+    """
 
     id: int
     uuid: str
@@ -53,6 +61,13 @@ class Cell:
     disabled: bool
     transport_url: str = field(repr=False)
     database_url: str = field(repr=False)
+    database_problem: str = ""
+    transport_problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: its name, or its UUID if it has none."""
+        return self.name or self.uuid
 
 
 def resolve_url(template: str, default: str | None) -> str:
@@ -70,23 +85,27 @@ def resolve_url(template: str, default: str | None) -> str:
     if not default:
         return template
     try:
-        url = parse.urlparse(default)
-        values: dict[str, Any] = {
-            "username": url.username,
-            "password": url.password,
-            "hostname": url.hostname,
-            "port": url.port,
-            "scheme": url.scheme,
-            "query": url.query,
-            "fragment": url.fragment,
-            "path": url.path.lstrip("/"),
-        }
-        if "," in url.netloc:
-            for number, location in enumerate(url.netloc.split(","), start=1):
-                values |= {f"{name}{number}": value for name, value in _parse_location(location).items()}
-        return template.format(**values)
+        return template.format(**_template_values(default))
     except Exception:  # noqa: BLE001  (nova catches just this much)
         return template
+
+
+def _template_values(default: str) -> dict[str, Any]:
+    url = parse.urlparse(default)
+    values: dict[str, Any] = {
+        "username": url.username,
+        "password": url.password,
+        "hostname": url.hostname,
+        "port": url.port,
+        "scheme": url.scheme,
+        "query": url.query,
+        "fragment": url.fragment,
+        "path": url.path.lstrip("/"),
+    }
+    if "," in url.netloc:
+        for number, location in enumerate(url.netloc.split(","), start=1):
+            values |= {f"{name}{number}": value for name, value in _parse_location(location).items()}
+    return values
 
 
 def _parse_location(location: str) -> dict[str, Any]:
@@ -107,19 +126,14 @@ def _parse_location(location: str) -> dict[str, Any]:
 
 
 def read_cells(api_engine: Engine, settings: Settings) -> tuple[Cell, ...]:
-    """All cells but cell0, in order of their ids.
-
-    :raises Usage: a cell's URL is a template and the URL that fills it in is not configured
-    """
+    """All cells but cell0, in order of their ids. Whether their URLs can be used is said in the cells."""
     return tuple(_cell(row, settings) for row in _mappings(api_engine) if row.uuid != CELL0_UUID)
 
 
 def read_cell0(api_engine: Engine, settings: Settings) -> Cell | None:
     """The cell of the API level and of servers that were never built; None when its URL cannot be used."""
-    try:
-        return next((_cell(row, settings) for row in _mappings(api_engine) if row.uuid == CELL0_UUID), None)
-    except Usage:
-        return None
+    cell0 = next((_cell(row, settings) for row in _mappings(api_engine) if row.uuid == CELL0_UUID), None)
+    return None if cell0 is None or cell0.database_problem else cell0
 
 
 def _mappings(api_engine: Engine) -> Sequence[Any]:
@@ -128,34 +142,49 @@ def _mappings(api_engine: Engine) -> Sequence[Any]:
     statement = text(
         "SELECT id, uuid, name, disabled, transport_url, database_connection FROM cell_mappings ORDER BY id"
     )
-    with translate_errors("the API database"), api_engine.connect() as connection:
+    with translate_errors(API_DATABASE), api_engine.connect() as connection:
         return connection.execute(statement).all()
 
 
 def _cell(row: Any, settings: Settings) -> Cell:
+    transport, database = row.transport_url or "", row.database_connection or ""
     return Cell(
         id=row.id,
         uuid=row.uuid,
         name=row.name or "",
         disabled=bool(row.disabled),
-        transport_url=_resolved(row, "transport_url", settings),
-        database_url=_resolved(row, "database_connection", settings),
+        transport_url=resolve_url(transport, settings.transport_url),
+        database_url=resolve_url(database, settings.main_database_url),
+        transport_problem=_problem(transport, settings.transport_url, "[DEFAULT]transport_url"),
+        database_problem=_problem(database, settings.main_database_url, "[database]connection"),
     )
 
 
-def _resolved(row: Any, column: str, settings: Settings) -> str:
-    template: str = getattr(row, column)
-    key, default = {
-        "transport_url": ("[DEFAULT]transport_url", settings.transport_url),
-        "database_connection": ("[database]connection", settings.main_database_url),
-    }[column]
-    names = r"\{(username|password|hostname|port|scheme|query|fragment|path)\d*\}"
-    if not default and re.search(names, template):
-        raise Usage(
-            f"the {column} of cell {row.name or row.uuid} is a template, but {key} is not set; "
-            "name the nova.conf of the API or superconductor host with --nova-conf"
-        )
-    return resolve_url(template, default)
+PLACEHOLDER = re.compile(r"\{((?:username|password|hostname|port|scheme|query|fragment|path)\d*)\}")
+
+
+def _problem(template: str, default: str, key: str) -> str:
+    """Why a cell mapping's URL cannot be used; empty when nothing is known against it.
+
+    :param key: where the URL is set that fills the template in
+    """
+    if not template:
+        return "it is empty"
+    names = PLACEHOLDER.findall(template)
+    if not names:
+        return ""
+    how = f"it is a template that is filled in from {key}"
+    if not default:
+        return f"{how}, which is not set; name the nova.conf of the API or superconductor host with --nova-conf"
+    try:
+        values = _template_values(default)
+    except Exception:  # noqa: BLE001  (see resolve_url; the words would quote the URL)
+        return f"{how}, which cannot be parsed; {database_url.ENCODE}"
+    missing = [name for name in names if name not in values]
+    if missing:
+        return f"{how}, which has no {{{missing[0]}}}: it names {default.count(',') + 1 if ',' in default else 'one'} host"
+    empty = [name for name in names if values[name] in (None, "") and name.startswith(("port", "hostname", "scheme"))]
+    return f"{how}, which names no {empty[0]}" if empty else ""
 
 
 def set_disabled(api_engine: Engine, uuid: str, *, disabled: bool) -> bool:
@@ -167,7 +196,7 @@ def set_disabled(api_engine: Engine, uuid: str, *, disabled: bool) -> bool:
 
     mappings = table("cell_mappings", column("uuid"), column("disabled"))
     query = update(mappings).where(mappings.c.uuid == uuid, mappings.c.disabled != disabled).values(disabled=disabled)
-    with translate_errors("database of the API"), api_engine.begin() as connection:
+    with translate_errors(API_DATABASE), api_engine.begin() as connection:
         return bool(connection.execute(query).rowcount == 1)
 
 
@@ -191,7 +220,7 @@ def _listed(cells: Sequence[Cell]) -> str:
     return ", ".join(f"{cell.name} ({cell.uuid})" if cell.name else cell.uuid for cell in cells)
 
 
-def open_database(url: str, *, connect_timeout: float) -> Engine:
+def open_database(url: str, *, connect_timeout: float, name: str = "the database", setting: str = "") -> Engine:
     """The one way to open a database. Connects lazily; :func:`probe_database` finds out.
 
     MySQL and MariaDB are reached with PyMySQL whatever driver the URL names. Each session is set to
@@ -209,25 +238,30 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
 
     :param url: an SQLAlchemy URL: mysql or sqlite
     :param connect_timeout: seconds until an unreachable server counts as such
-    :raises Usage: no URL, or not one of a database that nova could use
+    :param name: the database in messages, such as ``the database of cell1``; every error of the engine has it
+    :param setting: where the URL is set, for messages about the URL
+    :raises Misconfigured: no URL, or one that cannot be used
     """
     import sqlalchemy
     from sqlalchemy import event
 
-    parsed = _parse_url(url)
+    try:
+        parsed = database_url.parse(url)
+    except database_url.UrlError as error:
+        raise Misconfigured(f"{name}: the URL{f' in {setting}' if setting else ''} cannot be used: {error}") from None
     options: dict[str, Any] = {"hide_parameters": True}
-    if parsed.get_backend_name() == "sqlite":
-        options |= {"connect_args": {"timeout": connect_timeout}, "pool_size": 0}
+    if parsed.is_sqlite:
+        arguments = {"timeout": connect_timeout} | parsed.options
+        options |= {"pool_size": 0}
         statements = ["PRAGMA foreign_keys=ON"]
     else:
-        timeouts = {
+        arguments = {
             "connect_timeout": max(1, round(connect_timeout)),
             # While logging in; a server that accepts and then says nothing must not cost READ_TIMEOUT.
             "read_timeout": max(1, round(connect_timeout)),
             "write_timeout": READ_TIMEOUT,
-        }
+        } | parsed.options
         options |= {
-            "connect_args": {name: value for name, value in timeouts.items() if name not in parsed.query},
             "isolation_level": "READ COMMITTED",
             "pool_pre_ping": True,
             "pool_size": 32,  # all of them kept: those above it would be opened anew each time
@@ -236,7 +270,17 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
             "pool_recycle": 600,
         }
         statements = [f"SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"]
-    engine = sqlalchemy.create_engine(parsed, **options)
+    engine = sqlalchemy.create_engine(parsed.url, connect_args=arguments, **options)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: Any, positional: Any, named: Any) -> Any:
+        try:
+            return dialect.connect(*positional, **named)
+        except dialect.loaded_dbapi.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a driver does not understand; its words may hold a password
+            words = error.strerror if isinstance(error, OSError) else None
+            raise CannotConnect(f"{name}: the connection failed: {words or type(error).__name__}") from None
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -244,13 +288,16 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
-        if "read_timeout" in options["connect_args"] and hasattr(connection, "_read_timeout"):
+        if "read_timeout" not in parsed.options and hasattr(connection, "_read_timeout"):
             connection._read_timeout = READ_TIMEOUT
 
     @event.listens_for(engine, "handle_error")
     def remember_when(context: ExceptionContext) -> None:
+        if context.sqlalchemy_exception is None:
+            return
+        context.sqlalchemy_exception.add_detail(_Name(name))
         # A lost connection (2013) means one thing while connecting and another at a commit.
-        if context.connection is None and context.sqlalchemy_exception is not None:
+        if context.connection is None:
             context.sqlalchemy_exception.add_detail(_WHILE_CONNECTING)
 
     return engine
@@ -259,27 +306,8 @@ def open_database(url: str, *, connect_timeout: float) -> Engine:
 _WHILE_CONNECTING = "while connecting"
 
 
-def _parse_url(url: str) -> Any:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if not url:
-        raise Usage(
-            "no database URL is configured: set [api_database]connection in nova.conf (--nova-conf) "
-            "or CELLMOVE_API_DATABASE"
-        )
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        # The parser's own words quote the URL.
-        raise Usage("a database URL cannot be parsed; see [api_database]connection and cell_mappings") from None
-    backend = parsed.get_backend_name()
-    if backend in ("mysql", "mariadb"):
-        # 'plugin=…' loads an SQLAlchemy plug-in of the cloud's own hosts (devstack: dbcounter).
-        return parsed.set(drivername="mysql+pymysql").difference_update_query(["plugin"])
-    if backend != "sqlite":
-        raise Usage(f"a {backend} database is not supported; nova's are MySQL or MariaDB")
-    return parsed
+class _Name(str):
+    """A detail of an exception: the database that it came from."""
 
 
 def probe_database(engine: Engine) -> None:
@@ -296,9 +324,11 @@ def translate_errors(what: str = "") -> Iterator[None]:
     """Turn SQLAlchemy's exceptions into ours. Messages hold neither URL nor password nor statement.
 
     A connection lost during a statement is a plain failure, because the server rolls back what was
-    not committed; lost during the commit, it is uncertain.
+    not committed. Lost during the commit, it is uncertain; so is every error there but those of :data:`KINDS`:
+    behind a proxy (MaxScale, ProxySQL) even "cannot connect" may mean that the server died while it
+    committed, and of 1180, 1047 or 3024 nobody knows either.
 
-    :param what: which database, for the message; may be empty
+    :param what: which database, for the message, if its engine was not opened by :func:`open_database`; may be empty
     :raises CannotConnect: not reachable, not let in, or no connection free in the pool
     :raises CallUncertain: the connection was lost during a commit
     :raises CallFailed: the database said no. ``kind`` is ``deadlock`` (also for a lock wait timeout:
@@ -311,7 +341,8 @@ def translate_errors(what: str = "") -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        raise _translated(error, prefix) from None
+        name = next((detail for detail in error.detail if isinstance(detail, _Name)), what)
+        raise _translated(error, f"{name}: " if name else "") from None
     except exc.TimeoutError:
         raise CannotConnect(f"{prefix}no database connection became free in time") from None
     except exc.PendingRollbackError:
@@ -331,6 +362,9 @@ def _translated(error: DBAPIError, prefix: str) -> Exception:
     if code:
         message += f" (error {code})"
     connecting = _WHILE_CONNECTING in error.detail
+    is_commit = error.statement is None and not connecting
+    if is_commit and code and code not in KINDS:
+        return CallUncertain(message)
     if connecting or code in CANNOT_CONNECT or "unable to open database file" in words:
         return CannotConnect(message)
     # PyMySQL raises InterfaceError(0, "") for a connection that it has closed itself.

@@ -233,7 +233,7 @@ def _to_be_gone_on_with(again: str) -> Iterator[None]:
     except (Interrupted, JournalLost) as error:
         error.next_command = again
         raise
-    except Unreachable as error:
+    except (Unreachable, Usage) as error:
         raise Stopped(
             error.message, state="what was begun stands in the journal, as far as it could be written", next_command=again
         ) from None  # fmt: skip

@@ -10,7 +10,7 @@ from cellmove.cloud import placement
 from cellmove.cloud.services import compute_services
 from cellmove.db import census, look, survey
 from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
-from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable
+from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable, Usage
 from cellmove.move import State
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
         found = look_at(session.gateway, source, ours)
         # Nothing is under way any more: what changed just now is nobody's at work, and is named as well.
         report = audit(session, [source.name], older_than=0.0)
-    except (CallError, Unreachable) as error:  # the servers are moved all the same
+    except (CallError, Unreachable, Usage) as error:  # the servers are moved all the same
         return replace(ended, unseen=str(error))
     texts = tuple(f"{each.server_name or each.server_id}: {each.text}" for each in report.left)
     return replace(ended, ending=found, leftovers=texts)
