@@ -167,6 +167,10 @@ class Misconfigured(CannotConnect):
     """Nothing was sent: a setting, or a file that it names, cannot be used as it is. Trying again does not help."""
 
 
+class BadSetting(ValueError):
+    """A value cannot be used; the text says why and holds no secret. Where it is set the caller adds."""
+
+
 def before_writing(error: CallError, *, state: str = "nothing was written", next_command: str = "") -> CellmoveError:
     """Return what ends a command whose call failed before anything was written."""
     kind = Usage if isinstance(error, Misconfigured) else Unreachable

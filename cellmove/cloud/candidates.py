@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import parsed, request
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -70,7 +70,10 @@ def offered(connection: Connection, flavor: Flavor, *, volume_backed: bool, only
     )  # fmt: skip
     if response.status_code == 400:
         return frozenset()
-    answer = response.json()
+    return parsed(response, "placement", _roots)
+
+
+def _roots(answer: Any) -> frozenset[str]:
     summaries = answer["provider_summaries"]
     return frozenset(
         str(summaries[provider]["root_provider_uuid"])

@@ -6,18 +6,22 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
+from cellmove import tls_files
+from cellmove.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, NotFound
 from cellmove.settings import ServiceCredential, Settings, require
 
 if TYPE_CHECKING:
     from keystoneauth1.access import AccessInfo
     from openstack.connection import Connection
     from requests import Response
+
+T = TypeVar("T")
 
 READ_TIMEOUT = 120.0  # seconds; cinder and neutron answer some calls only after their own RPC
 PROBE_TIMEOUT = 10.0  # seconds for an answer while probing
@@ -30,6 +34,18 @@ RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "plac
 OPERATOR = "the operator's credential (--os-cloud, OS_CLOUD)"
 SERVICE = "the service credential ([neutron] of nova.conf, or service_cloud)"
 
+API = {
+    "compute": "nova", "network": "neutron", "block_storage": "cinder", "image": "glance", "placement": "placement",
+    "identity": "keystone",
+}  # fmt: skip
+"""What the services are called in messages."""
+
+RIGHTS = {
+    OPERATOR: f"{OPERATOR} is not an administrator's",
+    SERVICE: f"{SERVICE} has not the role service",
+}
+"""Why a call was refused by policy, by the credential that it had."""
+
 PHRASES = ("There was a conflict when trying to complete", "The server could not comply with the request since")
 """webob's own words, which placement puts before the reason."""
 
@@ -41,54 +57,91 @@ def connect(settings: Settings) -> Connection:
 
     Nothing is sent yet; :func:`probe` finds out whether it works.
 
-    :raises CannotConnect: no such cloud, or its entry is not complete
+    :raises Misconfigured: no such cloud, or its entry is not complete
     """
     openstack = _openstack()
-    with translate_errors(OPERATOR):
+    with _configuring(OPERATOR, settings.os_cloud, from_clouds_yaml=True):
         connection: Connection = openstack.connect(cloud=settings.os_cloud or None, app_name="cellmove")
         _set_up(connection, OPERATOR, settings.connect_timeout)
-    return connection
+        _check_files(connection, IN_CLOUDS_YAML)
+        return connection
 
 
 def connect_service(settings: Settings) -> Connection:
     """A connection with role ``service``, without which neutron refuses to touch port bindings.
 
     :raises Usage: no such credential is configured
-    :raises CannotConnect: the one that is configured is not complete
+    :raises Misconfigured: the one that is configured is not complete
     """
     openstack = _openstack()
+    credential: ServiceCredential = require(settings, "service_credential")
+    with _configuring(SERVICE, credential.cloud, from_clouds_yaml=bool(credential.cloud)):
+        if credential.cloud:
+            connection: Connection = openstack.connect(cloud=credential.cloud, app_name="cellmove")
+        else:
+            connection = _from_nova_conf(openstack, credential)
+        _set_up(connection, SERVICE, settings.connect_timeout)
+        _check_files(connection, IN_CLOUDS_YAML if credential.cloud else IN_NOVA_CONF)
+        return connection
+
+
+def _from_nova_conf(openstack: Any, credential: ServiceCredential) -> Connection:
     from keystoneauth1.loading import get_plugin_loader
     from keystoneauth1.session import Session
 
-    credential: ServiceCredential = require(settings, "service_credential")
-    with translate_errors(SERVICE):
-        if credential.cloud:
-            connection: Connection = openstack.connect(cloud=credential.cloud, app_name="cellmove")
-            _set_up(connection, SERVICE, settings.connect_timeout)
-            return connection
-        loader: Any = get_plugin_loader(credential.auth_type)
-        known = {option.dest for option in loader.get_options()}
-        options = {name: value for name, value in vars(credential).items() if name in known and value}
-        session = Session(
-            auth=loader.load_from_options(**options),
-            verify=False if credential.insecure else credential.cafile or True,
-            cert=(credential.certfile, credential.keyfile) if credential.keyfile else credential.certfile or None,
-            app_name="cellmove",
-        )
-        extra = {}
-        if credential.endpoint_override:
-            # nova gives it without the version, which openstacksdk expects to find in it.
-            extra["network_endpoint_override"] = (
-                credential.endpoint_override.removesuffix("/v2.0").rstrip("/") + "/v2.0"
-            )
-        connection = openstack.connection.Connection(
-            session=session,
-            region_name=credential.region_name or None,
-            interface=list(credential.interfaces),
-            **extra,
-        )
-        _set_up(connection, SERVICE, settings.connect_timeout)
-        return connection
+    loader: Any = get_plugin_loader(credential.auth_type)
+    known = {option.dest for option in loader.get_options()}
+    options = {name: value for name, value in vars(credential).items() if name in known and value}
+    session = Session(
+        auth=loader.load_from_options(**options),
+        verify=False if credential.insecure else credential.cafile or True,
+        cert=(credential.certfile, credential.keyfile) if credential.keyfile else credential.certfile or None,
+        app_name="cellmove",
+    )
+    extra = {}
+    if credential.endpoint_override:
+        # nova may give it with and without the version, which openstacksdk expects to find in it.
+        extra["network_endpoint_override"] = f"{unversioned(credential.endpoint_override)}/v2.0"
+    connection: Connection = openstack.connection.Connection(
+        session=session,
+        region_name=credential.region_name or None,
+        interface=list(credential.interfaces),
+        **extra,
+    )
+    return connection
+
+
+def unversioned(endpoint: str) -> str:
+    """An endpoint without the version and the slashes that it may end in."""
+    return re.sub(r"/v\d+(\.\d+)?$", "", endpoint.rstrip("/")).rstrip("/")
+
+
+@contextmanager
+def _configuring(credential: str, cloud: str, *, from_clouds_yaml: bool) -> Iterator[None]:
+    """For making a connection: nothing is sent, so whatever the libraries raise is about what is configured.
+
+    keystoneauth raises a plain Exception for a missing password and a TypeError for an option that its plug-in
+    does not have; openstacksdk an AttributeError or a ValueError for a clouds.yaml of another shape.
+
+    :param credential: whose, for messages
+    """
+    import os
+
+    from cellmove.cloud import clouds_yaml
+
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        said = clouds_yaml.fault(cloud, os.environ) if from_clouds_yaml else ""
+        how = "" if cloud or not from_clouds_yaml else "; name a cloud of clouds.yaml, or set the OS_* variables"
+        raise Misconfigured(f"{credential}: {said or _words_of(error)}{how}") from None
+
+
+def _words_of(error: Exception) -> str:
+    """What a library says of a configuration; the words of a conversion that failed quote the value."""
+    if isinstance(error, ValueError) and not isinstance(error, BadSetting):
+        return f"a value is of the wrong form ({type(error).__name__})"
+    return _first_line(error)
 
 
 def _openstack() -> Any:
@@ -116,6 +169,29 @@ def _set_up(connection: Connection, credential: str, connect_timeout: float) -> 
     connection.cellmove_credential = credential
 
 
+IN_CLOUDS_YAML = ("cacert", "cert", "key")
+IN_NOVA_CONF = ("[neutron]cafile", "[neutron]certfile", "[neutron]keyfile")
+
+
+def _check_files(connection: Connection, names: tuple[str, str, str]) -> None:
+    """Make sure that the CA bundle and the client certificate can be read: requests says so as late as the first call.
+
+    :param names: what the settings are called
+    :raises BadSetting: they cannot
+    """
+    session: Any = connection.session
+    url = getattr(session.auth, "auth_url", None)
+    if url is not None and not str(url).startswith(("http://", "https://")):
+        raise BadSetting("auth_url has to begin with http:// or https://")
+    if str(url).startswith("http://"):
+        return
+    if isinstance(session.verify, str):
+        tls_files.check_ca(names[0], session.verify)
+    if session.cert:
+        cert, key = session.cert if isinstance(session.cert, tuple) else (session.cert, None)
+        tls_files.check_certificate(names[1:], cert, key)
+
+
 def _keystone(connection: Connection) -> str:
     return f"keystone, with {getattr(connection, 'cellmove_credential', 'this credential')}"
 
@@ -128,7 +204,7 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
     """
     from keystoneauth1.session import Session
 
-    with _no_access(), translate_errors(_keystone(connection)):
+    with _no_access(), translate_errors(_keystone(connection), library=True):
         session = connection.session
         connect_timeout = session.timeout[0] if isinstance(session.timeout, tuple) else session.timeout
         # The plug-in keeps the token, so that the real session has it afterwards.
@@ -139,8 +215,8 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
             adapter = getattr(connection, service)
             endpoint = adapter.get_endpoint()
             if not endpoint:
-                raise CannotConnect(f"the catalog has no {service.replace('_', '-')} service for this region")
-            with translate_errors(f"the {service.replace('_', '-')} service"):
+                raise CannotConnect(f"the catalog has no {API.get(service, service)} for this region")
+            with translate_errors(API.get(service, service)):
                 quick.get(endpoint, authenticated=False, raise_exc=False)  # any answer will do
 
 
@@ -155,8 +231,10 @@ def rpc_credentials(connection: Connection) -> tuple[str, list[dict[str, Any]]]:
     :raises CannotConnect: keystone cannot be reached or does not let us in
     """
     access = _access(connection, fresh=True)
-    catalog = to_v2_catalog(access.service_catalog.catalog)
-    return str(access.auth_token), catalog
+    try:
+        return str(access.auth_token), to_v2_catalog(access.service_catalog.catalog)
+    except NOT_UNDERSTOOD:
+        raise CannotConnect(f"{_keystone(connection)}: its catalog is not understood") from None
 
 
 def caller(connection: Connection) -> dict[str, Any]:
@@ -182,7 +260,7 @@ def caller(connection: Connection) -> dict[str, Any]:
 
 
 def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
-    with _no_access(), translate_errors(_keystone(connection)), _token_lock:
+    with _no_access(), translate_errors(_keystone(connection), library=True), _token_lock:
         session = connection.session
         auth: Any = session.auth
         if not hasattr(auth, "get_access"):
@@ -233,7 +311,53 @@ def to_v2_catalog(catalog: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def project_name(connection: Connection, project_id: str) -> str:
     """A project's name; empty when keystone knows no such project any more."""
     response = request(connection, "identity", "GET", f"/projects/{project_id}", accept={404})
-    return str(response.json()["project"]["name"]) if response.status_code == 200 else ""
+    return (
+        "" if response.status_code == 404 else parsed(response, "identity", lambda body: str(body["project"]["name"]))
+    )
+
+
+NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What reading a JSON value of another shape than expected raises."""
+
+
+def parsed(response: Response, service: str, read: Callable[[Any], T]) -> T:
+    """What an answer says.
+
+    :param service: see :func:`request`
+    :param read: takes what is needed out of the JSON body, all of it at once
+    :raises CallFailed: it is no JSON, or has another shape; ``kind`` is ``answer``
+    :raises CallUncertain: the same of a call that may have changed something
+    """
+    try:
+        return read(response.json())
+    except NOT_UNDERSTOOD as error:
+        lacking = f"it has no {error}" if isinstance(error, KeyError) else "it has another form than expected"
+        why = "it is no JSON" if isinstance(error, ValueError) and not _is_json(response) else lacking
+        method = getattr(response.request, "method", None) or "GET"
+        path = urlsplit(getattr(response.request, "url", None) or "").path
+        message = f"{call_name(service, method, path)}: the answer is not understood: {why}"
+        raise (CallFailed(message, kind="answer") if method == "GET" else CallUncertain(message)) from None
+
+
+def _is_json(response: Response) -> bool:
+    try:
+        response.json()
+    except ValueError:
+        return False
+    return True
+
+
+def read(
+    connection: Connection, service: str, path: str, read: Callable[[Any], T], *, params: Mapping[str, Any] | None = None,
+    microversion: str | None = None,
+) -> T:  # fmt: skip
+    """Look something up: a GET, and :func:`parsed` of its answer."""
+    return parsed(request(connection, service, "GET", path, params=params, microversion=microversion), service, read)
+
+
+def call_name(service: str, method: str, path: str) -> str:
+    """An API and a call of it, for messages."""
+    return f"{API.get(service, service)}, {method} {path}"
 
 
 def request(
@@ -283,12 +407,12 @@ def request(
 def _request(
     connection: Connection, service: str, method: str, path: str, options: dict[str, Any], accept: Iterable[int]
 ) -> Response:
-    with translate_errors(f"the {service.replace('_', '-')} service"):
-        adapter = getattr(connection, service)
-        response: Response = adapter.request(path, method, **options)
-        if response.status_code >= 400 and response.status_code not in accept:
-            raise failure_of(response)
-        return response
+    what = call_name(service, method, path)
+    with translate_errors(what, library=True):
+        response: Response = getattr(connection, service).request(path, method, **options)
+    if response.status_code >= 400 and response.status_code not in accept:
+        raise failure_of(response, what, getattr(connection, "cellmove_credential", ""))
+    return response
 
 
 @contextmanager
@@ -296,6 +420,8 @@ def _no_access() -> Iterator[None]:
     """For getting a token: whatever keystone says, without one nothing else is sent."""
     try:
         yield
+    except Misconfigured:
+        raise
     except CallError as error:
         raise CannotConnect(str(error)) from None
 
@@ -309,13 +435,17 @@ def _nothing_sent() -> Iterator[None]:
         raise CannotConnect(str(error)) from None
 
 
-def failure_of(response: Response) -> CallError:
+def failure_of(response: Response, what: str = "", credential: str = "") -> CallError:
     """Our error for a response of 400 or above, in the service's own words.
 
+    :param what: the call, for the message; may be empty
+    :param credential: whose rights it had; may be empty
     :returns: ``CannotConnect`` for 401, ``NotFound`` for 404, ``CallUncertain`` for 502 and 504 (a
         proxy gave up; behind it the call may go on), otherwise ``CallFailed``
     """
-    words = words_of(response)
+    words = (f"{what}: " if what else "") + words_of(response)
+    if response.status_code == 403 and re.search(r"(?i)policy|not authorized|not permitted|forbidden", words):
+        words += f"; {RIGHTS.get(credential, 'the credential has not the rights that are needed')}"
     if response.status_code == 401:
         return CannotConnect(words)
     if response.status_code == 404:
@@ -354,10 +484,11 @@ def _message_in(body: Any) -> str:
 
 
 @contextmanager
-def translate_errors(what: str = "") -> Iterator[None]:
+def translate_errors(what: str = "", *, library: bool = False) -> Iterator[None]:
     """Turn the exceptions of openstacksdk, keystoneauth and requests into ours.
 
     :param what: whom we talk to, for the message; may be empty
+    :param library: nothing but these libraries runs inside, so that whatever is raised is theirs
     :raises NotFound: 404
     :raises CallFailed: another refusal; ``kind`` is the HTTP status
     :raises CannotConnect: not reachable, not let in, not in the catalog, no such cloud
@@ -369,9 +500,12 @@ def translate_errors(what: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         translated = _translated(error, what)
-        if translated is None:
+        if translated is None and not library:
             raise
-        raise translated from None
+        prefix = f"{what}: " if what else ""
+        if translated is None and type(error) is Exception:  # keystoneauth, of what a credential lacks
+            raise Misconfigured(prefix + _first_line(error)) from None
+        raise translated or CannotConnect(f"{prefix}openstacksdk failed: {type(error).__name__}") from None
 
 
 def _translated(error: Exception, what: str) -> CallError | None:
@@ -387,11 +521,13 @@ def _translated(error: Exception, what: str) -> CallError | None:
         return CannotConnect(prefix + words)
     if isinstance(error, keystone.HttpError | sdk.HttpException):
         if response is not None:
-            failure = failure_of(response)
-            failure.args = (prefix + str(failure),)
-            return failure
+            return failure_of(response, what)
         status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
         return CallFailed(prefix + _first_line(error), kind=str(status or "http"))
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        return CannotConnect(f"{prefix}the answer is no JSON")
+    if _is_of_a_url(error):
+        return Misconfigured(f"{prefix}a URL cannot be used; see auth_url, endpoint_override and the catalog")
     if isinstance(error, keystone.ConnectionError | requests.exceptions.RequestException):
         sent = was_sent(error)
         words = "no answer in time, or the connection broke" if sent else "cannot be reached"
@@ -400,7 +536,22 @@ def _translated(error: Exception, what: str) -> CallError | None:
     if isinstance(error, keystone.ClientException | sdk.SDKException | requests.exceptions.HTTPError):
         # Catalog, discovery, configuration: nothing was sent.
         return CannotConnect(prefix + _first_line(error))
+    if type(error) is OSError and str(error).startswith("Could not find the"):  # requests, of a certificate
+        return Misconfigured(
+            f"{prefix}{_first_line(error)} (cert and key in clouds.yaml, or certfile and keyfile in nova.conf)"
+        )
+    if type(error) is OSError and str(error).startswith("Could not find a suitable TLS CA"):
+        return Misconfigured(f"{prefix}{_first_line(error)} (OS_CACERT, cacert, [neutron]cafile, REQUESTS_CA_BUNDLE)")
+    if isinstance(error, OSError):
+        return CannotConnect(f"{prefix}cannot be reached ({error.strerror or type(error).__name__})")
     return None
+
+
+def _is_of_a_url(error: BaseException) -> bool:
+    import requests
+
+    kinds = requests.exceptions.InvalidURL | requests.exceptions.MissingSchema | requests.exceptions.InvalidSchema
+    return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
 def was_sent(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import caller, request
+from cellmove.cloud.identity import caller, read, request
 from cellmove.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ def image_body(
         if value is None or key in unwanted or key.startswith(NOT_INHERITED_NAMESPACE):
             continue
         if key in TOP_LEVEL:
-            body[key] = int(value)
+            try:
+                body[key] = int(value)
+            except ValueError:  # "None", for instance: nova's own snapshot would fail at it
+                continue
         elif key not in ("kernel_id", "ramdisk_id") or value.strip().lower() not in ("none", ""):
             body[key] = str(value)
     # These win over what the server's image had.
@@ -130,17 +133,25 @@ def get_image(connection: Connection, image_id: str) -> dict[str, Any]:
 
     :raises NotFound: there is none, or we may not see it
     """
-    image: dict[str, Any] = request(connection, "image", "GET", f"/images/{image_id}").json()
+    return read(connection, "image", f"/images/{image_id}", _image)
+
+
+def _image(body: Any) -> dict[str, Any]:
+    image: dict[str, Any] = dict(body)
+    image["id"]  # what is no image has none
     return image
+
+
+def _images(body: Any) -> list[dict[str, Any]]:
+    return [_image(image) for image in body["images"]]
 
 
 def temporary_images(connection: Connection, server_id: str) -> list[dict[str, Any]]:
     """The images by which a cross-cell move of this server lets its root disk travel, ours or nova's own."""
     params = {"instance_uuid": server_id, "image_type": "snapshot", "sort": "created_at:asc"}
-    response = request(connection, "image", "GET", "/images", params=params)
     return [
         image
-        for image in response.json()["images"]
+        for image in read(connection, "image", "/images", _images, params=params)
         if image.get("instance_uuid") == server_id and str(image.get("name")).endswith(SUFFIX)
     ]
 
@@ -149,13 +160,15 @@ def all_temporary_images(connection: Connection) -> Iterator[dict[str, Any]]:
     """The temporary images of all servers' moves, of all projects, a page a call."""
     params: dict[str, str] = {"image_type": "snapshot", "visibility": "all", "limit": str(PAGE)}
     while True:
-        body = request(connection, "image", "GET", "/images", params=params).json()
-        for image in body["images"]:
+        images, more = read(
+            connection, "image", "/images", lambda body: (_images(body), body.get("next")), params=params
+        )
+        for image in images:
             if image.get("instance_uuid") and str(image.get("name")).endswith(SUFFIX):
                 yield image
-        if not body.get("next") or not body["images"]:
+        if not more or not images:
             return
-        params = params | {"marker": body["images"][-1]["id"]}
+        params = params | {"marker": images[-1]["id"]}
 
 
 def image_exists(connection: Connection, image_id: str) -> bool:

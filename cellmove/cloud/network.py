@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import parsed, read, request
 from cellmove.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Port:
     network_id: str = ""
     project_id: str = ""
     addresses: tuple[str, ...] = ()  # its fixed ones
+    device_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,17 @@ class Binding:
 
 def has_extended_binding(connection: Connection) -> bool:
     """Whether neutron can bind a port to two hosts (extension ``binding-extended``)."""
-    extensions = request(connection, "network", "GET", "/extensions").json()["extensions"]
-    return any(extension["alias"] == "binding-extended" for extension in extensions)
+    aliases = read(connection, "network", "/extensions", lambda body: [each["alias"] for each in body["extensions"]])
+    return "binding-extended" in aliases
 
 
 def ports_of(connection: Connection, server_id: str) -> list[Port]:
     """The server's ports, of every project."""
-    response = request(connection, "network", "GET", "/ports", params={"device_id": server_id})
-    return [_port(port) for port in response.json()["ports"]]
+    return read(connection, "network", "/ports", _ports, params={"device_id": server_id})
+
+
+def _ports(body: Any) -> list[Port]:
+    return [_port(port) for port in body["ports"]]
 
 
 def ports_on(connection: Connection, host: str) -> Iterator[tuple[str, Port]]:
@@ -73,7 +77,7 @@ def ports_on(connection: Connection, host: str) -> Iterator[tuple[str, Port]]:
     They hold what the checks of a plan look at, and no more: :data:`FIELDS`.
     """
     for port in _listed(connection, {"binding:host_id": host, "fields": FIELDS}):
-        yield port.get("device_id") or "", _port(port)
+        yield port.device_id, port
 
 
 def ports_of_servers(connection: Connection, server_ids: Iterable[str]) -> Iterator[tuple[str, Port]]:
@@ -81,12 +85,13 @@ def ports_of_servers(connection: Connection, server_ids: Iterable[str]) -> Itera
     every = sorted(set(server_ids))
     for at in range(0, len(every), SERVERS):
         for port in _listed(connection, {"device_id": every[at : at + SERVERS], "fields": FIELDS}):
-            yield port["device_id"], _port(port)
+            yield port.device_id, port
 
 
-def _port(body: Mapping[str, Any]) -> Port:
+def _port(body: Any) -> Port:
     return Port(
-        id=body["id"],
+        id=str(body["id"]),
+        device_id=body.get("device_id") or "",
         host=body.get("binding:host_id") or "",
         status=body.get("status") or "",
         vnic_type=body.get("binding:vnic_type") or "normal",
@@ -112,21 +117,23 @@ def ports_also_bound(connection: Connection, host: str) -> Iterator[tuple[str, s
     """
     fields = ["id", "device_id", "device_owner", "binding:host_id"]
     for port in _listed(connection, {"binding:host_id": host, "fields": fields}):
-        active = port.get("binding:host_id") or ""
-        if active != host and str(port.get("device_owner")).startswith("compute:"):
-            yield port["id"], port.get("device_id") or "", active
+        if port.host != host and port.device_owner.startswith("compute:"):
+            yield port.id, port.device_id, port.host
 
 
-def _listed(connection: Connection, wanted: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _listed(connection: Connection, wanted: Mapping[str, Any]) -> Iterator[Port]:
     """Ports page by page, in the order of their ids."""
     params = {**wanted, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
+
+    def page(body: Any) -> tuple[list[Port], bool]:
+        return _ports(body), any(link["rel"] == "next" for link in body.get("ports_links") or ())
+
     while True:
-        body = request(connection, "network", "GET", "/ports", params=params).json()
-        yield from body["ports"]
-        more = any(link["rel"] == "next" for link in body.get("ports_links", ()))
-        if not more or not body["ports"]:
+        ports, more = read(connection, "network", "/ports", page, params=params)
+        yield from ports
+        if not more or not ports:
             return
-        params["marker"] = body["ports"][-1]["id"]
+        params["marker"] = ports[-1].id
 
 
 def bindings(connection: Connection, port_id: str) -> list[Binding]:
@@ -134,17 +141,18 @@ def bindings(connection: Connection, port_id: str) -> list[Binding]:
 
     :raises NotFound: there is no such port
     """
-    response = request(connection, "network", "GET", f"/ports/{port_id}/bindings")
-    return [
-        Binding(
-            host=binding["host"],
-            status=binding["status"],
-            vif_type=binding.get("vif_type") or "",
-            vnic_type=binding.get("vnic_type") or "normal",
-            profile=binding.get("profile") or {},
-        )
-        for binding in response.json()["bindings"]
-    ]
+    path = f"/ports/{port_id}/bindings"
+    return read(connection, "network", path, lambda body: [_binding(each) for each in body["bindings"]])
+
+
+def _binding(body: Any, vnic_type: str = "normal") -> Binding:
+    return Binding(
+        host=str(body["host"]),
+        status=str(body["status"]),
+        vif_type=body.get("vif_type") or "",
+        vnic_type=body.get("vnic_type") or vnic_type,
+        profile=body.get("profile") or {},
+    )
 
 
 def binding_for(connection: Connection, port_id: str, host: str) -> Binding | None:
@@ -175,14 +183,7 @@ def create_binding(
         if present is None:
             raise CallFailed(f"neutron refuses to bind port {port_id} to {host}", kind="409")
         return present
-    made = response.json()["binding"]
-    return Binding(
-        host=made["host"],
-        status=made["status"],
-        vif_type=made.get("vif_type") or "",
-        vnic_type=made.get("vnic_type") or vnic_type,
-        profile=made.get("profile") or {},
-    )
+    return parsed(response, "network", lambda answer: _binding(answer["binding"], vnic_type))
 
 
 def activate_binding(connection: Connection, port_id: str, host: str) -> None:

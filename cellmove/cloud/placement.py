@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import failure_of, request
+from cellmove.cloud.identity import NOT_UNDERSTOOD, call_name, failure_of, parsed, read, request
 from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
@@ -27,17 +27,22 @@ def allocations_of(connection: Connection, consumer: str) -> dict[str, Any]:
     :returns: ``allocations`` by resource provider; unless that is empty, also
         ``consumer_generation``, ``project_id`` and ``user_id``
     """
-    found: dict[str, Any] = request(
-        connection, "placement", "GET", f"/allocations/{consumer}", microversion=MICROVERSION
-    ).json()
-    return found
+    return read(connection, "placement", f"/allocations/{consumer}", _allocations, microversion=MICROVERSION)
+
+
+def _allocations(body: Any) -> dict[str, Any]:
+    found: dict[str, Any] = dict(body)
+    if found.get("allocations"):
+        resources_of(found["allocations"])
+        found["consumer_generation"], found["project_id"], found["user_id"]
+    return found | {"allocations": dict(found["allocations"])}
 
 
 def consumers_of(connection: Connection, provider: str) -> list[str]:
     """Whoever holds something of a resource provider; nobody when there is no such provider."""
     path = f"/resource_providers/{provider}/allocations"
     response = request(connection, "placement", "GET", path, microversion=MICROVERSION, accept={404})
-    return list(response.json()["allocations"]) if response.status_code == 200 else []
+    return parsed(response, "placement", lambda body: list(body["allocations"])) if response.status_code == 200 else []
 
 
 def move_allocations(
@@ -144,7 +149,7 @@ def provider_names(connection: Connection, uuids: Iterable[str]) -> dict[str, st
         path = f"/resource_providers/{uuid}"
         response = request(connection, "placement", "GET", path, microversion=MICROVERSION, accept={404})
         if response.status_code == 200:
-            names[uuid] = str(response.json()["name"])
+            names[uuid] = parsed(response, "placement", lambda body: str(body["name"]))
     return names
 
 
@@ -161,11 +166,13 @@ def room_of(connection: Connection, provider: str) -> dict[str, tuple[float, flo
     ]
     if any(answer.status_code == 404 for answer in answers):
         return {}
-    inventories, usages = answers[0].json()["inventories"], answers[1].json()["usages"]
-    return {
-        name: ((each["total"] - each.get("reserved", 0)) * each.get("allocation_ratio", 1.0), usages.get(name, 0))
-        for name, each in inventories.items()
-    }
+    used = parsed(answers[1], "placement", lambda body: dict(body["usages"]))
+    return parsed(
+        answers[0], "placement", lambda body: {
+            name: ((each["total"] - each.get("reserved", 0)) * each.get("allocation_ratio", 1.0), used.get(name, 0))
+            for name, each in body["inventories"].items()
+        },
+    )  # fmt: skip
 
 
 def resources_of(allocations: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -177,7 +184,7 @@ def _send(connection: Connection, method: str, path: str, body: Any, version: st
     """Send an update; a concurrent update comes back as the response, other refusals are raised."""
     response = request(connection, "placement", method, path, json=body, microversion=version, accept={409})
     if response.status_code == 409 and not _is_conflict(response):
-        raise failure_of(response)
+        raise failure_of(response, call_name("placement", method, path))
     return response
 
 
@@ -188,10 +195,9 @@ def _is_conflict(response: Response) -> bool:
 
 def _error(response: Response) -> dict[str, Any]:
     try:
-        errors = response.json()["errors"]
-    except (ValueError, KeyError, TypeError):
+        return dict(response.json()["errors"][0])
+    except NOT_UNDERSTOOD:
         return {}
-    return errors[0] if errors else {}
 
 
 def _retried(attempt: Callable[[], Response | None], sleep: Callable[[float], None]) -> Response | None:

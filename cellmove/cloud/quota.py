@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import read
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -44,11 +45,13 @@ def quotas(connection: Connection, project_id: str, user_id: str) -> tuple[Quota
 
     nova counts both when it resizes (nova/compute/api.py, _check_quota_for_upsize).
     """
-    found = []
+    found: list[Quota] = []
     for whose, params in (("project", {}), ("user", {"user_id": user_id})):
         path = f"/os-quota-sets/{project_id}/detail"
-        answer = request(connection, "compute", "GET", path, params=params, microversion="2.36").json()["quota_set"]
-        found += [
-            Quota(whose, what, int(answer[what]["limit"]), int(answer[what]["in_use"])) for what in ("cores", "ram")
-        ]
+        found += read(connection, "compute", path, partial(_made, whose), params=params, microversion="2.36")
     return tuple(found)
+
+
+def _made(whose: str, body: Any) -> list[Quota]:
+    answer = body["quota_set"]
+    return [Quota(whose, what, int(answer[what]["limit"]), int(answer[what]["in_use"])) for what in ("cores", "ram")]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import read, request
 from cellmove.errors import NotFound, Usage
 
 if TYPE_CHECKING:
@@ -62,9 +62,14 @@ def get_server(connection: Connection, server_id: str) -> dict[str, Any]:
 
     :raises NotFound: there is none
     """
-    response = request(connection, "compute", "GET", f"/servers/{server_id}", microversion=SERVER_MICROVERSION)
-    server: dict[str, Any] = response.json()["server"]
-    return server
+    path = f"/servers/{server_id}"
+    return read(connection, "compute", path, lambda body: _server(body["server"]), microversion=SERVER_MICROVERSION)
+
+
+def _server(body: Any) -> dict[str, Any]:
+    server: dict[str, Any] = dict(body)
+    # One in a cell that is down has little more.
+    return server | {"id": str(server["id"]), "tenant_id": server.get("tenant_id"), "status": server.get("status")}
 
 
 def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
@@ -77,22 +82,30 @@ def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
     plain = re.match(r"[\w @:,-]*", name)
     params = {"all_tenants": "1"} | ({"name": plain[0]} if plain and plain[0] else {})
     found: dict[str, dict[str, Any]] = {}
-    for server in _listed(connection, "servers", params, SERVER_MICROVERSION):
+    for server in _listed(connection, "servers", params, SERVER_MICROVERSION, _server):
         if server.get("name") == name:  # one in a cell that is down has no name
             found.setdefault(server["id"], server)
     return [found[server_id] for server_id in sorted(found)]
 
 
-def _listed(connection: Connection, what: str, params: dict[str, str], microversion: str) -> Iterator[dict[str, Any]]:
-    """All items of a list, page by page (the cloud sets the size of a page: ``[api]max_limit``)."""
+def _listed(
+    connection: Connection, what: str, params: dict[str, str], microversion: str, make: Callable[[Any], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """All items of a list, page by page (the cloud sets the size of a page: ``[api]max_limit``).
+
+    :param make: makes an item of its body, with its id
+    """
+
+    def page(body: Any) -> tuple[list[dict[str, Any]], bool]:
+        more = any(link["rel"] == "next" for link in body.get(f"{what}_links") or ())
+        return [make(item) for item in body[what]], more
+
     while True:
-        path = f"/{what}/detail"
-        body = request(connection, "compute", "GET", path, params=params, microversion=microversion).json()
-        yield from body[what]
-        more = any(link["rel"] == "next" for link in body.get(f"{what}_links", ()))
-        if not more or not body[what]:
+        items, more = read(connection, "compute", f"/{what}/detail", page, params=params, microversion=microversion)
+        yield from items
+        if not more or not items:
             return
-        params = params | {"marker": body[what][-1]["id"]}
+        params = params | {"marker": items[-1]["id"]}
 
 
 def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
@@ -102,7 +115,7 @@ def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
         (GiB), ``swap`` (MiB), ``extra_specs``, ``disabled``
     :raises Usage: there is none
     """
-    flavors = list(_listed(connection, "flavors", {"is_public": "None"}, FLAVOR_MICROVERSION))
+    flavors = list(_listed(connection, "flavors", {"is_public": "None"}, FLAVOR_MICROVERSION, flavor_of))
     # Both are unique in nova; one flavor's name may be another's id, and the id goes first as in nova's client.
     found = [flavor for flavor in flavors if flavor["id"] == name_or_id] or [
         flavor for flavor in flavors if flavor["name"] == name_or_id
@@ -110,10 +123,10 @@ def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
     if not found:
         names = ", ".join(sorted(flavor["name"] for flavor in flavors)[:30]) or "none"
         raise Usage(f"there is no flavor {name_or_id}; there are: {names}")
-    return flavor_of(found[0])
+    return found[0]
 
 
-def flavor_of(body: dict[str, Any]) -> dict[str, Any]:
+def flavor_of(body: Any) -> dict[str, Any]:
     """A flavor as nova's API gives it, under plain names; see :func:`find_flavor`."""
     return {
         "id": body["id"],

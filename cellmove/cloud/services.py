@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import read, request
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -54,12 +54,15 @@ def enable(connection: Connection, service: ComputeService) -> None:
 
 
 def _services(connection: Connection, params: dict[str, str]) -> list[ComputeService]:
-    answer = request(connection, "compute", "GET", "/os-services", params=params, microversion=MICROVERSION).json()
+    return read(connection, "compute", "/os-services", _made, params=params, microversion=MICROVERSION)
+
+
+def _made(body: Any) -> list[ComputeService]:
     return [
         ComputeService(
-            str(each["id"]), str(each["host"]), each["status"] == "disabled", str(each["disabled_reason"] or "")
+            str(each["id"]), str(each["host"]), each["status"] == "disabled", str(each.get("disabled_reason") or "")
         )
-        for each in answer["services"]
+        for each in body["services"]
         if "status" in each  # one in a cell that is down has nothing but its name
     ]
 

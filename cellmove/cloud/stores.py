@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import request
+from cellmove.cloud.identity import parsed, read, request
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -25,13 +25,25 @@ def sharing(connection: Connection) -> Mapping[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for provider in _providers(connection, {"required": SHARES}):
         path = f"/resource_providers/{provider['uuid']}"
-        inventories = request(connection, "placement", "GET", f"{path}/inventories", microversion=MICROVERSION).json()
-        if "DISK_GB" not in inventories["inventories"]:
+        inventories = read(
+            connection,
+            "placement",
+            f"{path}/inventories",
+            lambda body: set(body["inventories"]),
+            microversion=MICROVERSION,
+        )
+        if "DISK_GB" not in inventories:
             continue
-        aggregates = request(connection, "placement", "GET", f"{path}/aggregates", microversion=MICROVERSION).json()
-        if aggregates["aggregates"]:
-            members = _providers(connection, {"member_of": "in:" + ",".join(sorted(aggregates["aggregates"]))})
-            found[str(provider["name"])] = frozenset(str(each["uuid"]) for each in members)
+        aggregates = read(
+            connection,
+            "placement",
+            f"{path}/aggregates",
+            lambda body: sorted(body["aggregates"]),
+            microversion=MICROVERSION,
+        )
+        if aggregates:
+            members = _providers(connection, {"member_of": "in:" + ",".join(aggregates)})
+            found[provider["name"]] = frozenset(each["uuid"] for each in members)
     return found
 
 
@@ -46,12 +58,12 @@ def nodes_with(connection: Connection, traits: Iterable[str]) -> frozenset[str] 
     )  # fmt: skip
     if response.status_code == 400:
         return None
-    return frozenset(str(each["uuid"]) for each in response.json()["resource_providers"])
+    return frozenset(each["uuid"] for each in parsed(response, "placement", _made))
 
 
 def _providers(connection: Connection, params: Mapping[str, str]) -> list[Mapping[str, str]]:
-    answer = request(
-        connection, "placement", "GET", "/resource_providers", params=params, microversion=MICROVERSION
-    ).json()
-    found: list[Mapping[str, str]] = answer["resource_providers"]
-    return found
+    return read(connection, "placement", "/resource_providers", _made, params=params, microversion=MICROVERSION)
+
+
+def _made(body: Any) -> list[Mapping[str, str]]:
+    return [{name: str(each[name]) for name in ("uuid", "name")} for each in body["resource_providers"]]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellmove.cloud.identity import request, rpc_credentials
+from cellmove.cloud.identity import parsed, read, request, rpc_credentials
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
+
+T = TypeVar("T")
 
 MICROVERSION = "3.44"
 PAGE = 1000
@@ -47,8 +49,11 @@ def get_volume(connection: Connection, volume_id: str) -> Volume:
 
     :raises NotFound: there is none
     """
-    response = request(connection, "block_storage", "GET", f"/volumes/{volume_id}", microversion=MICROVERSION)
-    volume = response.json()["volume"]
+    return read(connection, "block_storage", f"/volumes/{volume_id}", _volume, microversion=MICROVERSION)
+
+
+def _volume(body: Any) -> Volume:
+    volume = body["volume"]
     return Volume(
         id=volume["id"],
         status=volume["status"],
@@ -69,10 +74,9 @@ def attachments_of(connection: Connection, server_id: str, volume_id: str = "") 
     params = {"all_tenants": "1", "instance_id": server_id}
     if volume_id:
         params["volume_id"] = volume_id
-    response = request(
-        connection, "block_storage", "GET", "/attachments/detail", params=params, microversion=MICROVERSION
+    found = read(
+        connection, "block_storage", "/attachments/detail", _attachments, params=params, microversion=MICROVERSION
     )
-    found = [_attachment(body) for body in response.json()["attachments"]]
     wanted = [
         attachment
         for attachment in found
@@ -83,13 +87,12 @@ def attachments_of(connection: Connection, server_id: str, volume_id: str = "") 
 
 def all_states(connection: Connection) -> Iterator[tuple[str, str]]:
     """The ids and statuses of all volumes of all projects, a page a call."""
-    for volume in _listed(connection, "/volumes/detail", "volumes", {}):
-        yield volume["id"], volume["status"]
+    return _listed(connection, "/volumes/detail", "volumes", {}, lambda volume: (volume["id"], volume["status"]))
 
 
 def all_attachments(connection: Connection) -> Iterator[Attachment]:
     """All attachments of servers, of all projects, a page a call. Not the detailed list, see :func:`reserved_attachments`."""
-    found = map(_attachment, _listed(connection, "/attachments", "attachments", {}))
+    found = _listed(connection, "/attachments", "attachments", {}, _attachment)
     return (each for each in found if each.server_id)
 
 
@@ -98,20 +101,27 @@ def reserved_attachments(connection: Connection) -> Iterator[Attachment]:
 
     The filter is ``attach_status``: for ``status``, which the answers call it, cinder finds nothing. Not the detailed list: that one shows what a host is given to connect with.
     """
-    found = map(_attachment, _listed(connection, "/attachments", "attachments", {"attach_status": "reserved"}))
+    found = _listed(connection, "/attachments", "attachments", {"attach_status": "reserved"}, _attachment)
     return (each for each in found if each.server_id and each.status == "reserved")
 
 
-def _listed(connection: Connection, path: str, what: str, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """All items of a list, page by page."""
+def _listed(
+    connection: Connection, path: str, what: str, wanted: Mapping[str, str], make: Callable[[Any], T]
+) -> Iterator[T]:
+    """All items of a list, page by page.
+
+    :param make: makes an item of its body
+    """
     params = {"all_tenants": "1", **wanted, "limit": str(PAGE)}
     while True:
-        response = request(connection, "block_storage", "GET", path, params=params, microversion=MICROVERSION)
-        page = response.json()[what]
-        yield from page
+        page = read(
+            connection, "block_storage", path, lambda body: [(make(item), item["id"]) for item in body[what]],
+            params=params, microversion=MICROVERSION,
+        )  # fmt: skip
+        yield from (item for item, _id in page)
         if not page:  # cinder may give fewer than asked for, and not always says that there is a next page
             return
-        params["marker"] = page[-1]["id"]
+        params["marker"] = page[-1][1]
 
 
 def get_attachment(connection: Connection, attachment_id: str) -> Attachment:
@@ -119,11 +129,17 @@ def get_attachment(connection: Connection, attachment_id: str) -> Attachment:
 
     :raises NotFound: there is none
     """
-    response = request(connection, "block_storage", "GET", f"/attachments/{attachment_id}", microversion=MICROVERSION)
-    return _attachment(response.json()["attachment"])
+    path = f"/attachments/{attachment_id}"
+    return read(
+        connection, "block_storage", path, lambda body: _attachment(body["attachment"]), microversion=MICROVERSION
+    )
 
 
-def _attachment(body: dict[str, Any]) -> Attachment:
+def _attachments(body: Any) -> list[Attachment]:
+    return [_attachment(each) for each in body["attachments"]]
+
+
+def _attachment(body: Any) -> Attachment:
     return Attachment(
         id=body["id"],
         volume_id=body["volume_id"],
@@ -143,7 +159,7 @@ def create_empty_attachment(connection: Connection, volume_id: str, server_id: s
     """
     body = {"attachment": {"volume_uuid": volume_id, "instance_uuid": server_id, "connector": None}}
     response = request(connection, "block_storage", "POST", "/attachments", json=body, microversion=MICROVERSION)
-    return str(response.json()["attachment"]["id"])
+    return parsed(response, "block_storage", lambda answer: str(answer["attachment"]["id"]))
 
 
 def complete_attachment(connection: Connection, attachment_id: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib import parse
 
 from cellmove.db import database_url
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -182,7 +182,9 @@ def _problem(template: str, default: str, key: str) -> str:
         return f"{how}, which cannot be parsed; {database_url.ENCODE}"
     missing = [name for name in names if name not in values]
     if missing:
-        return f"{how}, which has no {{{missing[0]}}}: it names {default.count(',') + 1 if ',' in default else 'one'} host"
+        return (
+            f"{how}, which has no {{{missing[0]}}}: it names {default.count(',') + 1 if ',' in default else 'one'} host"
+        )
     empty = [name for name in names if values[name] in (None, "") and name.startswith(("port", "hostname", "scheme"))]
     return f"{how}, which names no {empty[0]}" if empty else ""
 
@@ -247,7 +249,7 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
 
     try:
         parsed = database_url.parse(url)
-    except database_url.UrlError as error:
+    except BadSetting as error:
         raise Misconfigured(f"{name}: the URL{f' in {setting}' if setting else ''} cannot be used: {error}") from None
     options: dict[str, Any] = {"hide_parameters": True}
     if parsed.is_sqlite:

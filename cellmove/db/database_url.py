@@ -12,15 +12,27 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+from cellmove import tls_files
+from cellmove.errors import BadSetting
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-T = TypeVar("T")
-
 IGNORED = frozenset(
-    {"plugin", "compress", "named_pipe", "auth_plugin", "use_pure", "reconnect", "multi_statements", "autocommit", "conv", "cursorclass"}
+    {
+        "plugin",
+        "compress",
+        "named_pipe",
+        "auth_plugin",
+        "use_pure",
+        "reconnect",
+        "multi_statements",
+        "autocommit",
+        "conv",
+        "cursorclass",
+    }
 )
 """Options of other drivers and of nova's own hosts (devstack's ``plugin=dbcounter``) that mean nothing here."""
 
@@ -29,10 +41,6 @@ SSL_MODES = ("DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"
 TRUE, FALSE = ("1", "true", "yes", "on", "t", "y"), ("0", "false", "no", "off", "f", "n")
 
 ENCODE = "in a user name or password, / : @ # ? % have to be written %2F %3A %40 %23 %3F %25"
-
-
-class UrlError(ValueError):
-    """The URL cannot be used; the text says why and holds no secret."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,18 @@ class Database:
 def parse(text: str) -> Database:
     """Read a database URL.
 
-    :raises UrlError: it cannot be used here, or a file that it names cannot
+    :raises BadSetting: it cannot be used here, or a file that it names cannot
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
+    if not text:
+        raise BadSetting("it is empty")
     try:
         url = make_url(text)
         backend = url.get_backend_name()
     except (ArgumentError, ValueError):  # their own words quote the URL
-        raise UrlError(
+        raise BadSetting(
             f"it cannot be parsed. It has to begin with mysql+pymysql://, its port has to be a number, and {ENCODE}"
         ) from None
     options = _options(url)
@@ -72,44 +82,52 @@ def parse(text: str) -> Database:
         given = {"timeout": _seconds("timeout", options["timeout"])} if "timeout" in options else {}
         return Database(url.set(query={}), dict(given))
     if backend not in ("mysql", "mariadb"):
-        raise UrlError(f"databases of the kind {backend} are not supported; nova's are MySQL or MariaDB")
+        raise BadSetting(f"databases of the kind {backend} are not supported; nova's are MySQL or MariaDB")
     named = _read_default_file(options)
     _check_address(url, options, named)
     arguments = _tls(options, named, strict_host=url.drivername.endswith("+pymysql"))
     arguments |= {name: _PLAIN[name](name, options.pop(name)) for name in tuple(options) if name in _PLAIN}
     unknown = sorted(set(options) - IGNORED)
     if unknown:
-        raise UrlError(f"the option {unknown[0]} is not known; known: {', '.join(sorted({*_PLAIN, *_TLS_OPTIONS}))}")
+        raise BadSetting(f"the option {unknown[0]} is not known; known: {', '.join(sorted({*_PLAIN, *_TLS_OPTIONS}))}")
     arguments |= _password(url)
     return Database(url.set(drivername="mysql+pymysql", query={}), arguments)
 
 
 def _options(url: URL) -> dict[str, str]:
     options: dict[str, str] = {}
+    if any(
+        "@" in text
+        for name, value in url.query.items()
+        for text in (name, *([value] if isinstance(value, str) else value))
+    ):
+        raise BadSetting(f"it has an @ in its query; {ENCODE}")  # and may be cut in the middle of the password
     for name, value in url.query.items():
         if isinstance(value, str):
             options[name] = value
         elif len(set(value)) == 1:
             options[name] = value[0]
         else:
-            raise UrlError(f"the option {name} is given {len(value)} times, with different values")
+            raise BadSetting(f"the option {name} is given {len(value)} times, with different values")
     return options
 
 
 def _check_address(url: URL, options: dict[str, str], named: dict[str, str]) -> None:
     if not url.database and "database" not in named:
-        raise UrlError("it names no database: that is what follows the host and a slash")
+        raise BadSetting("it names no database: that is what follows the host and a slash")
     if url.port is not None and not 0 < url.port < 65536:
-        raise UrlError(f"{url.port} is no port: it has to be between 1 and 65535")
+        raise BadSetting(f"{url.port} is no port: it has to be between 1 and 65535")
     host = url.host or named.get("host") or ""
     if not host and "unix_socket" not in options and "socket" not in named:
-        raise UrlError("it names neither a host nor a unix_socket")
+        raise BadSetting("it names neither a host nor a unix_socket")
     try:
         host.encode("idna")
     except UnicodeError:
         host = "@"
-    if host and not re.fullmatch(r"[\w.:%-]+", host):  # not shown: an @ that was not encoded makes a password part of it
-        raise UrlError(f"its host is no host name; {ENCODE}")
+    if host and not re.fullmatch(
+        r"[\w.:%-]+", host
+    ):  # not shown: an @ that was not encoded makes a password part of it
+        raise BadSetting(f"its host is no host name; {ENCODE}")
 
 
 def _password(url: URL) -> dict[str, object]:
@@ -136,12 +154,12 @@ def _read_default_file(options: dict[str, str]) -> dict[str, str]:
         with Path(path).expanduser().open(encoding="utf-8") as file:
             parser.read_file(file)
     except OSError as error:
-        raise UrlError(f"{what}: {_reason(error)}") from None
+        raise BadSetting(f"{what}: {tls_files.reason(error)}") from None
     except (ValueError, RuntimeError):  # not UTF-8; no such user
-        raise UrlError(f"{what}: it is not text that can be read") from None
+        raise BadSetting(f"{what}: it is not text that can be read") from None
     except configparser.Error as error:  # its own words quote the line
         line = getattr(error, "lineno", None) or next((number for number, _text in getattr(error, "errors", ())), 0)
-        raise UrlError(f"{what}: line {line} is not of the form NAME=VALUE in a [SECTION]") from None
+        raise BadSetting(f"{what}: line {line} is not of the form NAME=VALUE in a [SECTION]") from None
     values = dict(parser.items(group)) if parser.has_section(group) else {}
     port = values.get("port")
     if port is not None:
@@ -157,7 +175,7 @@ def _boolean(name: str, value: str) -> bool:
         return True
     if value.lower() in FALSE:
         return False
-    raise UrlError(f"{name}={value} is neither true nor false")
+    raise BadSetting(f"{name}={value} is neither true nor false")
 
 
 def _number(name: str, value: str) -> int:
@@ -166,14 +184,14 @@ def _number(name: str, value: str) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise UrlError(f"{name}={value} is no number")
+        raise BadSetting(f"{name}={value} is no number")
     return number
 
 
 def _seconds(name: str, value: str) -> int:
     number = _number(name, value)
     if not 0 < number <= 31536000:
-        raise UrlError(f"{name}={value} has to be a number of seconds above 0")
+        raise BadSetting(f"{name}={value} has to be a number of seconds above 0")
     return number
 
 
@@ -185,7 +203,7 @@ def _charset(name: str, value: str) -> str:
     from pymysql.charset import charset_by_name
 
     if charset_by_name(value) is None:
-        raise UrlError(f"{name}={value}: there is no such character set")
+        raise BadSetting(f"{name}={value}: there is no such character set")
     return value
 
 
@@ -234,13 +252,20 @@ def _tls(options: dict[str, str], named: dict[str, str], *, strict_host: bool) -
     }
     mode = given.get("ssl_mode", "").upper()
     if "ssl_mode" in given and mode not in SSL_MODES:
-        raise UrlError(f"ssl_mode={given['ssl_mode']} is none of {', '.join(SSL_MODES)}")
+        raise BadSetting(f"ssl_mode={given['ssl_mode']} is none of {', '.join(SSL_MODES)}")
     if flags.get("ssl_disabled") or mode == "DISABLED":
         return {"ssl_disabled": True}
     for option in ("ca", "capath", "cert", "key", "cipher"):
         if named.get(f"ssl-{option}"):
             given.setdefault(f"ssl_{option}", named[f"ssl-{option}"])
-    wanted = given.keys() - {"ssl", "ssl_mode", "ssl_disabled", "ssl_verify_cert", "ssl_verify_identity", "ssl_check_hostname"}
+    wanted = given.keys() - {
+        "ssl",
+        "ssl_mode",
+        "ssl_disabled",
+        "ssl_verify_cert",
+        "ssl_verify_identity",
+        "ssl_check_hostname",
+    }
     if not wanted and not any(flags.values()) and mode in ("", "PREFERRED"):
         # PyMySQL then takes TLS where the server offers it.
         return {}
@@ -254,10 +279,10 @@ def _tls(options: dict[str, str], named: dict[str, str], *, strict_host: bool) -
 
 def _context(given: dict[str, str], *, verify: bool, check_hostname: bool) -> ssl.SSLContext:
     ca, capath = (given.get(name) for name in ("ssl_ca", "ssl_capath"))
-    context = _loading("ssl_ca", ca, lambda: ssl.create_default_context(cafile=ca))
+    context = tls_files.loading("ssl_ca", ca, lambda: ssl.create_default_context(cafile=ca))
     if capath is not None:
         if not Path(capath).is_dir():
-            raise UrlError(f"ssl_capath={capath}: there is no such directory on this machine")
+            raise BadSetting(f"ssl_capath={capath}: there is no such directory on this machine")
         context.load_verify_locations(capath=capath)
     # Certificates that MySQL makes for itself do not pass the strict check of Python 3.13.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -265,38 +290,15 @@ def _context(given: dict[str, str], *, verify: bool, check_hostname: bool) -> ss
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     cert, key = given.get("ssl_cert"), given.get("ssl_key")
     if cert is not None:
-        _readable("ssl_cert", cert)
+        tls_files.check_readable("ssl_cert", cert)
         if key is not None:
-            _readable("ssl_key", key)
+            tls_files.check_readable("ssl_key", key)
         password = given.get("ssl_key_password", "")  # without one OpenSSL would ask for it at the terminal
-        _loading("ssl_cert", cert, lambda: context.load_cert_chain(cert, key, password))
+        tls_files.loading("ssl_cert", cert, lambda: context.load_cert_chain(cert, key, password))
     cipher = given.get("ssl_cipher")
     if cipher is not None:
         try:
             context.set_ciphers(cipher)
         except ssl.SSLError:
-            raise UrlError(f"ssl_cipher={cipher}: there is no such cipher") from None
+            raise BadSetting(f"ssl_cipher={cipher}: there is no such cipher") from None
     return context
-
-
-def _readable(option: str, path: str) -> None:
-    try:
-        Path(path).open("rb").close()
-    except (OSError, ValueError) as error:
-        raise UrlError(f"{option}={path}: {_reason(error)}") from None
-
-
-def _loading(option: str, path: str | None, load: Callable[[], T]) -> T:
-    try:
-        return load()
-    except ssl.SSLError as error:
-        said = (error.reason or "").replace("_", " ").lower()
-        raise UrlError(f"{option}={path}: {said or 'it is no certificate in PEM form'}") from None
-    except (OSError, ValueError) as error:
-        raise UrlError(f"{option}={path}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file on this machine"
-    return (error.strerror if isinstance(error, OSError) else "") or "it cannot be read"

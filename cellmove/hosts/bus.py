@@ -101,9 +101,11 @@ class Bus:
     knocks: Knocks = field(default_factory=Knocks, repr=False, compare=False)
 
 
-def open_bus(url: str, name: str, settings: Settings) -> Bus:
+def open_bus(url: str, name: str, settings: Settings, *, setting: str = "") -> Bus:
     """Prepare a bus and make sure that its broker answers.
 
+    :param setting: where the URL is set, for messages about the URL
+    :raises Misconfigured: the URL, or an option of nova.conf, cannot be used
     :raises CannotConnect: when no broker of the URL answers or lets us in
     """
     transport: Transport
@@ -113,7 +115,7 @@ def open_bus(url: str, name: str, settings: Settings) -> Bus:
     else:
         from cellmove.hosts import rabbit
 
-        transport = rabbit.open_transport(url, name, settings)
+        transport = rabbit.open_transport(url, name, settings, setting)
     bus = Bus(name, url, transport, settings.rpc_response_timeout, settings.long_rpc_timeout)
     probe_broker(bus)
     return bus

@@ -13,8 +13,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
-from cellmove.hosts import rabbit_login
+from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured
+from cellmove.hosts import bus_url, rabbit_login
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,8 +115,12 @@ def _is_taken(transport: Any, context: Mapping[str, Any], notice: Notice) -> boo
     return not failed
 
 
-def open_transport(url: str, name: str, settings: Settings) -> RabbitTransport:
-    """Prepare a transport; nothing is sent yet."""
+def open_transport(url: str, name: str, settings: Settings, setting: str = "") -> RabbitTransport:
+    """Prepare a transport; nothing is sent yet.
+
+    :param setting: where the URL is set, for messages about the URL
+    :raises Misconfigured: the URL, or an option of nova.conf, cannot be used
+    """
     with warnings.catch_warnings():
         # oslo.messaging imports eventlet where it is installed, and both warn about it at every start.
         warnings.simplefilter("ignore")
@@ -125,7 +129,14 @@ def open_transport(url: str, name: str, settings: Settings) -> RabbitTransport:
         from oslo_config import cfg
 
         _configure(cfg.CONF, settings)
-        transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=url)
+        why = f"the message bus of {name}: the URL{f' in {setting}' if setting else ''} cannot be used: "
+        try:
+            bus_url.check(cfg.CONF, url)
+            transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=url)
+        except BadSetting as error:
+            raise Misconfigured(why + str(error)) from None
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises; its words may quote the URL
+            raise Misconfigured(f"{why}oslo.messaging does not take it ({type(error).__name__})") from None
     return RabbitTransport(name, url, transport, settings.connect_timeout, settings.rpc_response_timeout)
 
 
@@ -133,12 +144,20 @@ _configured: list[bool] = []
 
 
 def _configure(conf: Any, settings: Settings) -> None:
-    """Load nova.conf into oslo's global configuration, once: TLS, heartbeats and queues are set there."""
+    """Load nova.conf into oslo's global configuration, once: TLS, heartbeats and queues are set there.
+
+    :raises Misconfigured: oslo.config cannot read it
+    """
     if _configured:
         return
     import oslo_messaging
+    from oslo_config import cfg
 
-    conf([], project="cellmove", default_config_files=[str(path) for path in settings.nova_conf if path.exists()])
+    files = [str(path) for path in settings.nova_conf if path.exists()]
+    try:
+        conf([], project="cellmove", default_config_files=files)
+    except (cfg.Error, OSError, ValueError) as error:  # its words may quote a line, which may hold a password
+        raise Misconfigured(f"oslo.config cannot read {', '.join(files)}: {type(error).__name__}") from None
     oslo_messaging.set_transport_defaults(settings.control_exchange)
     _configured.append(True)
 
