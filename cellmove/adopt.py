@@ -14,7 +14,7 @@ from cellmove import mark as marks
 from cellmove import natively
 from cellmove.cloud import servers
 from cellmove.db import look, state, traces
-from cellmove.errors import CallError, Refused, Usage, before_writing
+from cellmove.errors import CallError, CannotConnect, Refused, Usage, before_writing
 from cellmove.evidence import (
     ENDED,
     Adopted,
@@ -102,7 +102,8 @@ def _server(session: Session, server: str) -> tuple[str, str]:
 def _find(session: Session, server_id: str, name: str) -> Found:
     gateway = session.gateway
     rows, found = {}, {}
-    for cell in gateway.cells:
+    reachable, why = gateway.reachable(gateway.cells)
+    for cell in reachable:
         database = gateway.database(cell)
         row = state.read_instance(database, server_id)
         if row is None:
@@ -112,6 +113,8 @@ def _find(session: Session, server_id: str, name: str) -> Found:
         mark = marks.mark_of(state.read_system_metadata(database, server_id))
         if mark is not None:
             found[cell] = mark
+    if why and len(rows) < 2:  # the other end of its move may be there
+        raise CannotConnect("; ".join(why))
     mapped = state.mapped_cell(gateway.api_engine, server_id)
     home = next((cell for cell in gateway.cells if cell.id == mapped), None)
     if home is None or not rows:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove import mark as marks
-from cellmove.errors import CallError, Interrupted, Locked, Refused, before_writing
+from cellmove.errors import CallError, CannotConnect, Interrupted, Locked, Refused, before_writing
 from cellmove.locks import server_lock
 from cellmove.move import AUDIT, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, run_step
@@ -44,12 +44,14 @@ class Report:
     """What an audit came to.
 
     :param mode: "no", "dry-run" or "yes": whether it was to mend
+    :param unseen: why cells could not be looked at, a line each
     """
 
     now: datetime.datetime
     cells: tuple[str, ...]
     results: tuple[Result, ...]
     mode: str = "no"
+    unseen: tuple[str, ...] = ()
 
     @property
     def left(self) -> tuple[Finding, ...]:
@@ -82,12 +84,15 @@ def audit(
     if mends:
         _go_on(session, servers)
     with _reading():
-        chosen = [session.gateway.cell(name) for name in dict.fromkeys(cells)] or list(session.gateway.cells)
-        cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen)
+        reachable, unseen = session.gateway.reachable(session.gateway.cells)
+        if unseen and (mends or not reachable):  # a server that has rows there must not lose others
+            raise CannotConnect("; ".join(unseen))
+        chosen = [session.gateway.cell(name) for name in dict.fromkeys(cells)] or list(reachable)
+        cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen, reachable)
     findings = [each for each in classify(cloud) if _is_meant(servers, each.server_id, each.server_name)]
     results = _mend(session, findings, patience) if mends else [Result(finding) for finding in findings]
     mode = "yes" if mends else "dry-run" if repair else "no"
-    return Report(cloud.now, tuple(cell.name for cell in chosen), tuple(results), mode)
+    return Report(cloud.now, tuple(cell.name for cell in chosen), tuple(results), mode, unseen)
 
 
 @contextmanager

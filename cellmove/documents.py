@@ -117,6 +117,7 @@ def audit_document(report: Report) -> Document:
     return {
         "schema_version": SCHEMA_VERSION,
         "cells": list(report.cells),
+        "unseen": list(report.unseen),
         "repair": report.mode,
         "counts": {
             "owned": sum(each.finding.owner is not None for each in report.results),

@@ -249,7 +249,7 @@ def _wish_of_nova(
     host, cell = str(arrival.get("target_host", "")), str(arrival.get("target_cell", ""))
     if not host and migration is not None and migration["cross_cell_move"]:
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
-        for other in (each for each in session.gateway.cells if each is not ends.source):
+        for other in session.gateway.reachable(each for each in session.gateway.cells if each is not ends.source)[0]:
             claimed = traces.node_of(session.gateway.database(other), list(held))
             if claimed is not None:
                 host, cell = claimed[0], other.name

@@ -16,7 +16,7 @@ from cellmove.cloud import identity
 from cellmove.db import cells as cells_module
 from cellmove.db import rights
 from cellmove.db.tables import CellDatabase, open_cell_database
-from cellmove.errors import Misconfigured
+from cellmove.errors import CannotConnect, Misconfigured
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts.disk_links import DiskLinks
 from cellmove.settings import require
@@ -95,6 +95,18 @@ class Gateway:
         """The database of a cell, its tables reflected."""
         with self._opening:
             return self._databases.get(cell.uuid) or self._open(cell)
+
+    def reachable(self, cells: Iterable[Cell]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
+        """The cells whose databases can be read, and why each of the others cannot: for those who can do without some."""
+        found, why = [], []
+        for cell in cells:
+            try:
+                self.database(cell)
+            except CannotConnect as error:
+                why.append(str(error))
+            else:
+                found.append(cell)
+        return tuple(found), tuple(why)
 
     def _open(self, cell: Cell) -> CellDatabase:
         name, setting = f"the database of {cell.label}", f"cell_mappings.database_connection of {cell.label}"

@@ -287,8 +287,12 @@ def check_flavor(arrival: Arrival) -> Findings:
 
 
 def _flavors(extra: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    stored = json.loads(extra.get("flavor") or "{}")
-    return {name: flavor["nova_object.data"] for name, flavor in stored.items() if flavor}
+    """The flavors that a row names; none when it cannot be read, and then the check finds another one than wanted."""
+    try:
+        stored = json.loads(extra.get("flavor") or "{}")
+        return {name: dict(flavor["nova_object.data"]) for name, flavor in stored.items() if flavor}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def check_ports(arrival: Arrival) -> Findings:
@@ -321,16 +325,27 @@ def check_ports(arrival: Arrival) -> Findings:
 
 
 def _addresses(cache: Mapping[str, Any]) -> dict[str, set[str]]:
-    """The fixed addresses of each port, as nova had them cached."""
-    return {
-        vif["id"]: {
-            ip["address"]
-            for subnet in vif["network"]["subnets"]
-            for ip in subnet["ips"]
-            if ip.get("type") != "floating"
-        }
-        for vif in json.loads(cache.get("network_info") or "[]")
-    }
+    """The fixed addresses of each port, as nova had them cached; none of what cannot be read."""
+    found = {}
+    for vif in _list(cache.get("network_info")):
+        try:
+            found[str(vif["id"])] = {
+                str(ip["address"])
+                for subnet in vif["network"]["subnets"]
+                for ip in subnet["ips"]
+                if ip.get("type") != "floating"
+            }
+        except (TypeError, KeyError, AttributeError):
+            continue
+    return found
+
+
+def _list(text: str | None) -> list[Any]:
+    try:
+        found = json.loads(text or "[]")
+    except (ValueError, TypeError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def check_volumes(arrival: Arrival) -> Findings:

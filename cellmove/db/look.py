@@ -30,6 +30,7 @@ from cellmove.db.shapes import (
     make_migration,
     make_node,
 )
+from cellmove.errors import CannotConnect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable
@@ -183,7 +184,8 @@ def group_of(api_engine: Engine, server_id: str) -> Group | None:
 def group_hosts(gateway: Gateway, member_uuids: Collection[str], excluding: Collection[str]) -> list[str]:
     """The hosts of a server group's members in all cells, sorted.
 
-    nova computes the same, but from one cell only (nova/objects/instance_group.py, get_hosts).
+    nova computes the same, but from one cell only (nova/objects/instance_group.py, get_hosts). Cells whose
+    databases cannot be reached are left out.
 
     :param excluding: members that do not count: the server that moves
     """
@@ -205,7 +207,10 @@ def group_hosts(gateway: Gateway, member_uuids: Collection[str], excluding: Coll
     hosts: set[str] = set()
     for cell in gateway.cells:
         if cell.uuid in by_cell:
-            database = gateway.database(cell)
+            try:
+                database = gateway.database(cell)
+            except CannotConnect:
+                continue  # its hosts are none that the server may go to
             instances = database["instances"]
             live = select(instances.c.host).where(
                 instances.c.uuid.in_(by_cell[cell.uuid]), instances.c.deleted == 0,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
 from cellmove.db.history import inserted_id
+from cellmove.db.shapes import read_object
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed
@@ -146,7 +147,7 @@ def _adapted(name: str, row: Mapping[str, Any], new_flavor: Mapping[str, Any]) -
     if name == "instances":
         values |= {"hidden": 1, "compute_id": None}
     elif name == "instance_extra":
-        flavors = json.loads(values["flavor"]) | {"new": dict(new_flavor)}
+        flavors = read_object(values["flavor"], "instance_extra.flavor") | {"new": dict(new_flavor)}
         values |= {"migration_context": None, "flavor": json.dumps(flavors)}
     elif name == "block_device_mapping" and values.get("destination_type") == "volume":
         values |= {"attachment_id": None, "connection_info": None}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellmove import mark
+from cellmove.errors import CallFailed
 
 IMAGE, VTPM_SECRET = "image_", "vtpm_secret_uuid"
 """What system metadata begins the keys of the image's properties with, and the key of a virtual TPM's secret."""
@@ -152,8 +153,31 @@ def parse_json(text: str | None) -> Any:
     """What a JSON column holds; None when it is empty or no JSON."""
     try:
         return json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return None
+
+
+def read_object(text: str | None, column: str) -> dict[str, Any]:
+    """What a column holds that nova keeps an object in.
+
+    :param column: the table and the column, for the message
+    :raises CallFailed: it is none; ``kind`` is ``unreadable``
+    """
+    found = parse_json(text)
+    if not isinstance(found, dict):
+        raise unreadable(column)
+    return found
+
+
+def unreadable(column: str) -> CallFailed:
+    """What is raised of a column whose value has another form than nova gives it."""
+    return CallFailed(f"the value of {column} is not what nova writes there, and cannot be read", kind="unreadable")
+
+
+def spec_fields(spec: Any) -> dict[str, Any]:
+    """The fields of a request spec as it is stored; none when it is not one."""
+    fields = spec.get("nova_object.data") if isinstance(spec, dict) else None
+    return fields if isinstance(fields, dict) else {}
 
 
 def make_flavor(values: Mapping[str, Any]) -> Flavor:
@@ -168,7 +192,7 @@ def make_flavor(values: Mapping[str, Any]) -> Flavor:
         ephemeral_gb=int(values.get("ephemeral_gb") or 0),
         swap=int(values.get("swap") or 0),
         disabled=bool(values.get("disabled")),
-        extra_specs=dict(values.get("extra_specs") or {}),
+        extra_specs={str(key): str(value) for key, value in dict(values.get("extra_specs") or {}).items()},
     )
 
 
@@ -181,8 +205,17 @@ def current_flavor(text: str | None, which: str = "cur") -> Flavor | None:
     stored = parse_json(text)
     try:
         return make_flavor(stored[which]["nova_object.data"])
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def _requests(text: str | None) -> tuple[Mapping[str, Any], ...]:
+    """The PCI requests in ``instance_extra.pci_requests``; a value that cannot be read counts as one request."""
+    if (text or "null").strip() == "null":
+        return ()
+    stored = parse_json(text)
+    listed = stored if isinstance(stored, list) else [stored]
+    return tuple(each if isinstance(each, dict) else {} for each in listed)
 
 
 def make_instance(row: Any, metadata: Mapping[str, str]) -> Instance:
@@ -209,7 +242,7 @@ def make_instance(row: Any, metadata: Mapping[str, str]) -> Instance:
         ephemeral_key=bool(row.ephemeral_key_uuid),
         flavor=current_flavor(row.flavor),
         has_numa_topology=bool(parse_json(row.numa_topology)),
-        pci_requests=tuple(parse_json(row.pci_requests) or ()),
+        pci_requests=_requests(row.pci_requests),
         image={key.removeprefix(IMAGE): value for key, value in metadata.items() if key.startswith(IMAGE)},
         vtpm_secret=VTPM_SECRET in metadata,
         mark=metadata.get(mark.KEY, ""),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
 from cellmove.db.cells import translate_errors
+from cellmove.db.shapes import read_object, spec_fields, unreadable
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed, NotFound
 
@@ -209,7 +210,7 @@ def set_flavors(
     text = connection.execute(query, {"instance_uuid": server_id, "deleted": 0}).scalar()
     if text is None:
         raise NotFound("the server has no live instance_extra row")
-    flavors = json.loads(text)
+    flavors = read_object(text, "instance_extra.flavor")
     flavors |= {"old": old, "new": new}
     set_extra(connection, database, server_id, {"flavor": json.dumps(flavors)}, now)
 
@@ -221,7 +222,9 @@ def current_flavor(extra: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not extra:
         raise NotFound("the server has no live instance_extra row")
-    flavor: dict[str, Any] = json.loads(extra["flavor"])["cur"]
+    flavor = read_object(extra["flavor"], "instance_extra.flavor").get("cur")
+    if not isinstance(flavor, dict) or "nova_object.data" not in flavor:
+        raise unreadable("instance_extra.flavor")
     return flavor
 
 
@@ -340,13 +343,19 @@ def swap_mapping(engine: Engine, server_id: str, source: int, target: int, now: 
 
 
 def read_request_spec(engine: Engine, server_id: str) -> dict[str, Any]:
-    """The stored request spec of a server, as an object primitive."""
+    """The stored request spec of a server, as an object primitive.
+
+    :raises NotFound: it has none
+    :raises CallFailed: it cannot be read; ``kind`` is ``unreadable``
+    """
     query = statements.rows(_specs(), "instance_uuid", columns=("spec",))
     with transaction(engine, "the API") as connection:
         text = connection.execute(query, {"instance_uuid": server_id}).scalar()
     if text is None:
         raise NotFound("the server has no request spec in the API database")
-    spec: dict[str, Any] = json.loads(text)
+    spec = read_object(text, "request_specs.spec")
+    if not spec_fields(spec):
+        raise unreadable("request_specs.spec")
     return spec
 
 

@@ -24,6 +24,7 @@ from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, to_document
 from cellmove.errors import (
     CallError,
+    CannotConnect,
     Interrupted,
     JournalLost,
     Locked,
@@ -105,12 +106,20 @@ def _check_old_flavors(session: Session, source: Cell, wish: Wish, items: Sequen
 
 
 def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
-    """The cells that take the servers."""
+    """The cells that take the servers: those named, or all that can be reached.
+
+    :raises CannotConnect: none can be reached
+    """
     gateway = session.gateway
     named = [gateway.cell(name) for name in wish.to]
     if any(each.uuid == source.uuid for each in named):
         raise Usage(f"--to {source.name} is the cell that is to be emptied")
-    return named or [each for each in gateway.cells if each.uuid != source.uuid and not each.disabled]
+    if named:
+        return named
+    reachable, why = gateway.reachable(each for each in gateway.cells if each.uuid != source.uuid and not each.disabled)
+    if why and not reachable:
+        raise CannotConnect("; ".join(why))
+    return list(reachable)
 
 
 def _past(session: Session, moves: Sequence[Move]) -> Iterator[tuple[int, float]]:

@@ -47,6 +47,10 @@ def fetch(
             raise
         answer = _ask(bus, context, name, method, supported.group(1), arguments, keywords)
     cleaned: Primitive = without_changes(answer)
+    try:
+        data(cleaned)
+    except CallFailed as error:
+        raise CallFailed(f"{name}.{method} on the bus of {bus.name}: {error}", kind=error.kind) from None
     return cleaned
 
 
@@ -99,6 +103,11 @@ def flavor(bus: Bus, context: Mapping[str, Any], flavor_id: str) -> Primitive:
 
 
 def data(primitive: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an object primitive."""
-    fields: dict[str, Any] = primitive["nova_object.data"]
+    """The fields of an object primitive.
+
+    :raises CallFailed: it is none; ``kind`` is ``answer``
+    """
+    fields = primitive.get("nova_object.data") if isinstance(primitive, Mapping) else None
+    if not isinstance(fields, dict):
+        raise CallFailed("the answer is no object of nova's, and is not understood", kind="answer")
     return fields

@@ -109,9 +109,12 @@ def select(bus: Bus, context: Mapping[str, Any], spec: Primitive, server_id: str
         {"instance_uuids": [server_id], "spec_obj": spec, "return_objects": True, "return_alternates": True},
         long=True,
     )
-    if not answer or not answer[0]:
-        raise CallFailed("the scheduler gave no host", kind="NoValidHost")
-    return [_selection(primitive) for primitive in answer[0]]
+    try:
+        if not answer or not answer[0]:
+            raise CallFailed("the scheduler gave no host", kind="NoValidHost")
+        return [_selection(primitive) for primitive in answer[0]]
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise CallFailed("the answer of the scheduler is not understood", kind="answer") from None
 
 
 def forecast(bus: Bus, context: Mapping[str, Any], spec: Primitive) -> list[Selection]:

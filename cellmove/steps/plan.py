@@ -14,7 +14,7 @@ from cellmove import preflight
 from cellmove.checks import baggage, target
 from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.db import look, state
-from cellmove.errors import CannotConnect, NotFound, Usage
+from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
@@ -211,8 +211,10 @@ def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
     """The server's stored request spec; empty when it has none that can be read."""
     try:
         return state.read_request_spec(gateway.api_engine, server_id)
-    except (NotFound, ValueError):
-        return {}
+    except CallFailed as error:
+        if isinstance(error, NotFound) or error.kind == "unreadable":
+            return {}
+        raise
 
 
 def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell, wish: _Wish) -> Picture:

@@ -14,6 +14,7 @@ from cellmove.action import Action, Context, Finding
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
+from cellmove.db.shapes import read_object, unreadable
 from cellmove.errors import CallFailed
 from cellmove.hosts import compute
 from cellmove.steps import choose_host, places, recover, stream, takeover
@@ -327,10 +328,13 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     server, now = places.server_id(context), places.now(context)
     source, target = places.source(context), places.target(context)
-    claimed = json.loads(state.read_extra(target, server).get("migration_context") or "{}")
+    stored = state.read_extra(target, server).get("migration_context")
+    claimed = read_object(stored, "instance_extra.migration_context") if stored else {}
     if not claimed:
         raise CallFailed(f"{context.facts['target_host']} has left no migration context in its cell", kind="404")
     ours, theirs = places.migration_row(context, source), places.migration_row(context, target)
+    if not isinstance(claimed.get("nova_object.data"), dict):
+        raise unreadable("instance_extra.migration_context")
     claimed["nova_object.data"]["migration_id"] = ours["id"]
     destination = {name: theirs[name] for name in ("dest_compute", "dest_node", "dest_host")}
     with state.transaction(source.engine, source.name) as connection:

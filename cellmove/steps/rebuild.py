@@ -8,12 +8,12 @@ later trace vouches for the earlier action.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db.history import SUCCESS
+from cellmove.db.shapes import read_object
 from cellmove.hosts import compute
 from cellmove.move import TO_FINISH, Phase, State, Step
 from cellmove.steps import ACTIONS, stream, stream_off
@@ -48,8 +48,8 @@ class End:
     @property
     def flavors(self) -> Mapping[str, Any]:
         """The primitives of the flavors: ``cur``, and ``old`` and ``new`` while they are stashed."""
-        flavors: dict[str, Any] = json.loads(self.extra.get("flavor") or "{}")
-        return flavors
+        stored = self.extra.get("flavor")
+        return read_object(stored, "instance_extra.flavor") if stored else {}
 
     @property
     def stashed(self) -> bool:

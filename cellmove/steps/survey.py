@@ -56,15 +56,18 @@ class _Objects:
         return named | {each.migration.server_id for each in self.allocations if each.migration} - {""}
 
 
-def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell]) -> Cloud:
+def gather(
+    gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], reachable: Sequence[Cell]
+) -> Cloud:  # fmt: skip
     """Look at the whole cloud.
 
     :param chosen: the cells in which leftovers are looked for; the others are asked about what is found
+    :param reachable: the cells whose databases can be read; nothing is said of what may belong to servers of the others
     :raises CallError: something cannot be looked at
     """
     objects = _Objects()
     # The APIs first: what somebody is just making there is in the databases by the time they are read.
-    hosts, providers = _hosts(gateway, gateway.cells)
+    hosts, providers = _hosts(gateway, reachable)
     for host in sorted(name for name, cell in hosts.items() if cell in {each.name for each in chosen}):
         for port_id, server_id, active in network.ports_also_bound(gateway.service, host):
             objects.bindings.append(Binding(port_id, server_id, host, active))
@@ -73,13 +76,15 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell]) -
     ]
     objects.images = [_image(each) for each in image.all_temporary_images(gateway.admin)]
     wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.name for each in chosen}]
-    objects.allocations = _allocations(gateway, _consumers(gateway, wanted))
+    objects.allocations = _allocations(gateway, reachable, _consumers(gateway, wanted))
     cells = {cell.id: survey.rows(gateway.database(cell), cell.id) for cell in chosen}
     suspicious = set(survey.misplaced(survey.mappings(gateway.api_engine), cells))
     for cell in chosen:
         database = gateway.database(cell)
         suspicious.update(survey.marked(database), survey.moving(database), survey.keyless(database))
-    cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects)
+    cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects, reachable)
+    if len(reachable) < len(gateway.cells):
+        cloud = _known_whole(cloud, {each.name for each in gateway.cells} - {each.name for each in reachable})
     return _only(cloud, {each.name for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
 
 
@@ -103,8 +108,9 @@ def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subje
         objects.images = [
             _image(each) for each in image.temporary_images(gateway.admin, server_id) if each["id"] == subject
         ]
-    objects.allocations = _allocations(gateway, {subject: _held(gateway, subject)})
-    return _look(gateway, clock, ours, objects.servers() | ({server_id} if server_id else set()), objects)
+    objects.allocations = _allocations(gateway, gateway.cells, {subject: _held(gateway, subject)})
+    ids = objects.servers() | ({server_id} if server_id else set())
+    return _look(gateway, clock, ours, ids, objects, gateway.cells)
 
 
 def _held(gateway: Gateway, consumer: str) -> set[str]:
@@ -128,12 +134,12 @@ def _consumers(gateway: Gateway, providers: Iterable[str]) -> dict[str, set[str]
     return found
 
 
-def _allocations(gateway: Gateway, consumers: Mapping[str, Collection[str]]) -> list[Allocation]:
+def _allocations(gateway: Gateway, cells: Iterable[Cell], consumers: Mapping[str, Collection[str]]) -> list[Allocation]:
     """Those that are no servers'; what the servers of dead migrations hold themselves is asked for, one call each."""
     servers = survey.mapped_cells(gateway.api_engine, consumers)
     others = [consumer for consumer, held in consumers.items() if consumer not in servers and held]
     named: dict[str, dict[int, Migration]] = {}
-    for cell in gateway.cells:
+    for cell in cells:
         for row in survey.migrations_named(gateway.database(cell), others):
             named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.name)
     homes = survey.mapped_cells(
@@ -180,10 +186,12 @@ def _migration(row: Mapping[str, Any], cell: str) -> Migration:
     )
 
 
-def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects) -> Cloud:
+def _look(
+    gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects, cells: Sequence[Cell]
+) -> Cloud:
     """The databases' view of these servers, and everything together."""
     rows: dict[str, list[Row]] = {}
-    for cell in gateway.cells:
+    for cell in cells:
         for server_id, row in _rows(gateway, cell, ids):
             rows.setdefault(server_id, []).append(row)
     mapped = survey.mapped_cells(gateway.api_engine, ids)
@@ -203,7 +211,7 @@ def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], obje
         if row.key_name and not row.keypairs
     ]
     _ask_for_users(gateway, servers, objects)
-    hosts, providers = _hosts(gateway, gateway.cells)
+    hosts, providers = _hosts(gateway, cells)
     return Cloud(
         now=clock.database_time(), patience=ours.patience, servers=servers, hosts=hosts, providers=providers,
         bindings=objects.bindings, attachments=objects.attachments, allocations=objects.allocations,
@@ -262,6 +270,24 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
                 changed=max((moment for moment in moments if moment is not None), default=None),
             ),
         )
+
+
+def _known_whole(cloud: Cloud, unseen: Collection[str]) -> Cloud:
+    """What belongs to servers of which nothing can be in a cell that was not looked at.
+
+    An allocation of a migration that no cell has may be of one there.
+
+    :param unseen: names of the cells that could not be looked at
+    """
+    servers = {each.id: each for each in cloud.servers.values() if each.is_mapped and each.mapped not in unseen}
+    return replace(
+        cloud,
+        servers=servers,
+        bindings=[each for each in cloud.bindings if each.server_id in servers],
+        attachments=[each for each in cloud.attachments if each.server_id in servers],
+        images=[each for each in cloud.images if each.server_id in servers],
+        allocations=[each for each in cloud.allocations if each.migration and each.migration.server_id in servers],
+    )
 
 
 def _only(cloud: Cloud, cells: Collection[str]) -> Cloud:
