@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmove import journal_file, seal, statements
-from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, Usage, scrub
+from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, scrub
 from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row, Select, Table
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
-BACKENDS = ("sqlite", "mysql", "mariadb")  # what machines share needs the locks that MySQL and MariaDB have
 MANY = 500
 """Moves that one statement asks about."""
 
@@ -348,28 +347,24 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
     :raises Unreachable: when it cannot be opened for writing, or is damaged
     """
     from sqlalchemy import create_engine, event
-    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    url = journal_file.url_of(where)
-    path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
-    location = str(path or url.render_as_string(hide_password=True))
-    if url.get_backend_name() not in BACKENDS:
-        raise Usage(
-            f"the journal {location} can be a file, or a database of MySQL or MariaDB; {url.get_backend_name()} has not the locks that it needs"
-        )
+    from cellmove import database_url
+
+    database = journal_file.database_of(where)
+    path = Path(database.url.database or "") if database.is_sqlite else None
+    location = str(path or database.url.render_as_string(hide_password=True))
     if path is not None:
         journal_file.make_file(path)
         journal_file.require_known(location, journal_file.version_of(path))
-    try:
-        # One view for all the reads of a transaction, whatever the server's default is; and a connection that the
-        # server has closed meanwhile is found out before it is used.
-        shared = {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
-        options: dict[str, Any] = {} if path is not None else shared
-        # As many connections as threads want: each may hold a server's lock, and none may wait for another's.
-        # They are all kept (a pool of size 0), or else those beyond some number were opened anew each time.
-        engine = create_engine(url, pool_size=0, **options)
-    except (ArgumentError, NoSuchModuleError, ImportError):
-        raise Usage(f"the journal {location} needs a database driver that is not there: {url.drivername}") from None
+    # One view for all the reads of a transaction, whatever the server's default is; and a connection that the
+    # server has closed meanwhile is found out before it is used.
+    shared = {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
+    options: dict[str, Any] = {} if path is not None else shared
+    # As many connections as threads want: each may hold a server's lock, and none may wait for another's.
+    # They are all kept (a pool of size 0), or else those beyond some number were opened anew each time.
+    engine = create_engine(database.url, connect_args=database.options, pool_size=0, **options)
+    database_url.guard(engine, lambda words: JournalUnreachable(f"the journal {location} cannot be opened: {words}"))
     if path is not None:
         event.listen(engine, "connect", journal_file.make_durable)
     journal = Journal(engine, now, location)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmove import seal
-from cellmove.errors import JournalUnreachable, Unreachable, Usage
+from cellmove.errors import BadSetting, JournalUnreachable, Unreachable, Usage
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
     from sqlalchemy.exc import DBAPIError
+
+    from cellmove.database_url import Database
 
 DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA synchronous=FULL")
 
@@ -139,25 +140,32 @@ def version_of(path: Path) -> int:
         return 0
 
 
-def url_of(where: str) -> URL:
-    """Where a journal is, of a path or a URL.
+def database_of(where: str) -> Database:
+    """How a journal is reached, of a path or a URL.
 
-    :raises Usage: the URL does not parse
+    :raises Usage: the URL cannot be used
     """
-    from sqlalchemy.engine import URL, make_url
-    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.engine import URL
+
+    from cellmove import database_url
 
     if "://" not in where:
-        return URL.create("sqlite", database=str(Path(where).expanduser()))
+        if "\0" in where:
+            raise Usage("the journal's path has a NUL character in it")
+        return database_url.Database(URL.create("sqlite", database=where), {})
     try:
-        return make_url(where)
-    except (ArgumentError, ValueError):
-        # Not shown: a URL that does not parse may have its password anywhere.
+        database = database_url.parse(where)
+    except BadSetting as error:
+        raise Usage(f"the journal's URL (--journal, CELLMOVE_JOURNAL, journal) cannot be used: {error}") from None
+    if database.is_sqlite and (database.url.database or ":memory:").startswith(":"):
         raise Usage(
-            "the journal's URL does not parse; it has to be a path or driver://user:password@host/name"
-        ) from None
+            "the journal's URL (--journal, CELLMOVE_JOURNAL, journal) names no file; what is in memory is lost at the end"
+        )
+    return database
 
 
 def words_of(error: DBAPIError) -> str:
     """What the database said, first line."""
-    return next(iter(str(error.orig).splitlines()), type(error).__name__)[:200]
+    arguments = getattr(error.orig, "args", ())
+    words = str(arguments[-1]) if arguments else ""  # PyMySQL puts a number before them
+    return next(iter(words.splitlines()), type(error).__name__)[:200]

@@ -15,11 +15,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-from cellmove.errors import Usage
+from cellmove.errors import BadSetting, Usage
 from cellmove.policy import Policy, read_policy
+from cellmove.tls_files import check_readable
 from cellmove.transfer import AUTO, Ssh, read_bwlimit, read_ssh, read_transfer
 
 Sections = dict[str, dict[str, str]]
+
+LONGEST = 31536000.0  # seconds that anything may be set to wait
 
 DEFAULT_NOVA_CONF = (Path("/etc/nova/nova.conf"), Path("/etc/nova/nova.conf.d"))
 """What nova's own services read when started without --config-file (those that exist)."""
@@ -191,8 +194,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
             number = float(value)
         except ValueError:
             number = 0.0
-        if number <= 0:
-            raise Usage(f"{name} has to be a number of seconds above 0, not {value!r}")
+        if not 0 < number <= LONGEST:  # "nan" and "inf" are numbers as well
+            raise Usage(f"{name} has to be a number of seconds above 0 and of at most a year, not {value!r}")
         return number
 
     service_cloud = choose("service_cloud")
@@ -221,7 +224,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         disk_stores_between=between,
         transfer=read_transfer(choose("transfer")),
         bwlimit=read_bwlimit(choose("bwlimit")),
-        ssh=read_ssh(config.get("ssh"), str(file)),
+        ssh=_ssh(config.get("ssh"), str(file)),
         policy=read_policy(config.get("policy", {}), str(file)),
         notifications=_notifications(conf),
         unreadable=unreadable,
@@ -246,13 +249,27 @@ def require(settings: Settings, name: str) -> Any:
 def config_path(environ: Mapping[str, str]) -> Path:
     """Where cellmove's own configuration file is looked for."""
     if environ.get("CELLMOVE_CONFIG"):
-        return Path(environ["CELLMOVE_CONFIG"]).expanduser()
+        return expanded(environ["CELLMOVE_CONFIG"], "CELLMOVE_CONFIG")
     base = environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else _home(environ) / ".config") / "cellmove" / "config.toml"
+    return expanded(f"{base or _home(environ) / '.config'}/cellmove/config.toml", "XDG_CONFIG_HOME")
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ["HOME"]) if environ.get("HOME") else Path("~").expanduser()
+    return Path(environ["HOME"]) if environ.get("HOME") else expanded("~", "HOME is not set")
+
+
+def expanded(path: str, setting: str) -> Path:
+    """A path with the home directory that it may begin with.
+
+    :param setting: where it is set, for the message
+    :raises Usage: there is no such user, or it can be no path
+    """
+    if "\0" in path:
+        raise Usage(f"{setting}: a path has no NUL character in it")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise Usage(f"{setting}: {path}: there is no such user, or the home directory is not known") from None
 
 
 def _read_config(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -317,7 +334,9 @@ def _nova_conf_paths(
     """
     if chosen:
         names = chosen if isinstance(chosen, list) else chosen.split(":")
-        named = [Path(name).expanduser() for name in names if name]
+        if not all(isinstance(name, str) for name in names):
+            raise Usage("nova_conf has to be a path or a list of paths")
+        named = [expanded(name, "nova_conf (--nova-conf, CELLMOVE_NOVA_CONF)") for name in names if name]
         for path in named:
             if not os.access(path, os.R_OK):
                 why = "cannot be read by this user" if path.exists() else "does not exist"
@@ -339,7 +358,10 @@ def _exists(path: Path) -> bool:
 def _expand(paths: list[Path]) -> tuple[Path, ...]:
     found: list[Path] = []
     for path in paths:
-        found.extend(sorted(path.glob("*.conf")) if path.is_dir() else [path])
+        try:
+            found.extend(sorted(path.glob("*.conf")) if path.is_dir() else [path])
+        except OSError as error:
+            raise Usage(f"{path} cannot be read: {error.strerror}") from None
     return tuple(found)
 
 
@@ -363,21 +385,45 @@ def _credential_of(conf: NovaConf) -> ServiceCredential | None:
     return ServiceCredential(
         **{**options, "auth_type": options["auth_type"] or "password"},
         interfaces=conf.get_list("neutron", "valid_interfaces", ("internal", "public")),
-        insecure=conf.get("neutron", "insecure").lower() in ("true", "1", "on", "yes"),
+        insecure=_boolean(conf, "neutron", "insecure"),
     )
+
+
+def _boolean(conf: NovaConf, section: str, key: str) -> bool:
+    value = conf.get(section, key).lower()
+    if value not in ("", "true", "1", "on", "yes", "false", "0", "off", "no"):  # oslo_config/types.py, Boolean
+        raise Usage(f"nova.conf: [{section}]{key} is neither true nor false: {value!r}")
+    return value in ("true", "1", "on", "yes")
+
+
+FORMS = ("unversioned", "versioned", "both")
 
 
 def _notifications(conf: NovaConf) -> Notifications:
     """[notifications] and [oslo_messaging_notifications] of nova.conf; drivers that use no bus count as none."""
     section, default = "oslo_messaging_notifications", Notifications()
     driver = conf.get(section, "driver")
+    form = conf.get("notifications", "notification_format") or default.form
+    if form not in FORMS:
+        raise Usage(f"nova.conf: [notifications]notification_format is one of {', '.join(FORMS)}, not {form!r}")
     return Notifications(
         driver=driver if driver in ("messaging", "messagingv2") else "",
-        form=conf.get("notifications", "notification_format") or default.form,
+        form=form,
         topics=conf.get_list(section, "topics", default.topics),
         versioned_topics=conf.get_list("notifications", "versioned_notifications_topics", default.versioned_topics),
         url=conf.get(section, "transport_url"),
     )
+
+
+def _ssh(table: Mapping[str, Any] | None, file: str) -> Ssh | None:
+    """The table ``[ssh]``; its file has to be there."""
+    ssh = read_ssh(table, file)
+    if ssh is not None and ssh.config is not None:
+        try:
+            check_readable(f"{file}: ssh.config", str(ssh.config))
+        except BadSetting as error:
+            raise Usage(str(error)) from None
+    return ssh
 
 
 def _journal(chosen: str | None, environ: Mapping[str, str]) -> str:
@@ -385,7 +431,7 @@ def _journal(chosen: str | None, environ: Mapping[str, str]) -> str:
     if chosen and "://" in chosen:
         return chosen
     if chosen:
-        return str(Path(chosen).expanduser().absolute())
+        return str(expanded(chosen, "journal (--journal, CELLMOVE_JOURNAL)").absolute())
     base = environ.get("XDG_STATE_HOME")
     state = Path(base) if base else _home(environ) / ".local" / "state"
     return str(state / "cellmove" / "journal.db")

@@ -76,14 +76,25 @@ def read_ssh(table: Mapping[str, Any] | None, file: str) -> Ssh | None:
         _check(each, {"address": str, "port": int, "user": str, "instances_path": str}, f'{file}: ssh.hosts."{name}"')
         hosts[name] = Host(**each)
     config = table.get("config")
+    try:
+        path = Path(config).expanduser() if config else None
+    except RuntimeError:
+        raise Usage(
+            f"{file}: ssh.config: {config}: there is no such user, or the home directory is not known"
+        ) from None
     ssh = Ssh(
-        config=Path(config).expanduser() if config else None,
+        config=path,
         user=table.get("user", ""),
         become=tuple(become),
         python=table.get("python", Ssh.python),
         instances_path=table.get("instances_path", Ssh.instances_path),
         hosts=hosts,
     )
+    if not ssh.python:
+        raise Usage(f"{file}: ssh: python has to name an interpreter")
+    wrong = next((each.port for each in hosts.values() if not 0 <= each.port < 65536), None)
+    if wrong is not None:
+        raise Usage(f"{file}: ssh.hosts: {wrong} is no port")
     for path in (ssh.instances_path, *(each.instances_path for each in hosts.values() if each.instances_path)):
         if not path.startswith("/"):
             raise Usage(f"{file}: ssh: instances_path has to begin with a slash, not {path!r}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib import parse
 
-from cellmove.db import database_url
+from cellmove import database_url
 from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 
 if TYPE_CHECKING:
@@ -274,15 +274,7 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
         statements = [f"SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"]
     engine = sqlalchemy.create_engine(parsed.url, connect_args=arguments, **options)
 
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, _record: Any, positional: Any, named: Any) -> Any:
-        try:
-            return dialect.connect(*positional, **named)
-        except dialect.loaded_dbapi.Error:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a driver does not understand; its words may hold a password
-            words = error.strerror if isinstance(error, OSError) else None
-            raise CannotConnect(f"{name}: the connection failed: {words or type(error).__name__}") from None
+    database_url.guard(engine, lambda words: CannotConnect(f"{name}: {words}"))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

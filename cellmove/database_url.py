@@ -12,13 +12,13 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellmove import tls_files
 from cellmove.errors import BadSetting
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
 
 IGNORED = frozenset(
     {
@@ -165,6 +165,24 @@ def _read_default_file(options: dict[str, str]) -> dict[str, str]:
     if port is not None:
         _number(f"{what}: port", port)
     return {name: parser.get(group, name) for name, value in values.items() if value}
+
+
+def guard(engine: Engine, make: Callable[[str], Exception]) -> None:
+    """Translate what the driver raises besides its own errors while it connects: it is none of SQLAlchemy's then.
+
+    :param make: makes an exception of a few words, which hold no secret
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: Any, positional: Any, named: Any) -> Any:
+        try:
+            return dialect.connect(*positional, **named)
+        except dialect.loaded_dbapi.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - its words may hold a password
+            words = error.strerror if isinstance(error, OSError) else None
+            raise make(f"the connection failed: {words or type(error).__name__}") from None
 
 
 # --- options ---
