@@ -77,13 +77,13 @@ def read_ssh(table: Mapping[str, Any] | None, file: str) -> Ssh | None:
         hosts[name] = Host(**each)
     config = table.get("config")
     try:
-        path = Path(config).expanduser() if config else None
+        config_path = Path(config).expanduser() if config else None
     except RuntimeError:
         raise Usage(
             f"{file}: ssh.config: {config}: there is no such user, or the home directory is not known"
         ) from None
     ssh = Ssh(
-        config=path,
+        config=config_path,
         user=table.get("user", ""),
         become=tuple(become),
         python=table.get("python", Ssh.python),

@@ -155,15 +155,15 @@ def _cell(row: Any, settings: Settings) -> Cell:
         disabled=bool(row.disabled),
         transport_url=resolve_url(transport, settings.transport_url),
         database_url=resolve_url(database, settings.main_database_url),
-        transport_problem=_problem(transport, settings.transport_url, "[DEFAULT]transport_url"),
-        database_problem=_problem(database, settings.main_database_url, "[database]connection"),
+        transport_problem=problem_of(transport, settings.transport_url, "[DEFAULT]transport_url"),
+        database_problem=problem_of(database, settings.main_database_url, "[database]connection"),
     )
 
 
 PLACEHOLDER = re.compile(r"\{((?:username|password|hostname|port|scheme|query|fragment|path)\d*)\}")
 
 
-def _problem(template: str, default: str, key: str) -> str:
+def problem_of(template: str, default: str, key: str) -> str:
     """Why a cell mapping's URL cannot be used; empty when nothing is known against it.
 
     :param key: where the URL is set that fills the template in

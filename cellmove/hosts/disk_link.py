@@ -46,6 +46,8 @@ START = 30.0  # seconds for Python to start, once ssh is connected
 TROUBLES = (
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key is not the known one: find out why before anything else"),
     (r"Host key verification failed|host key is known", "its host key is not known here: verify it and add it to known_hosts"),
+    (r"[Bb]ad configuration option|terminating, \d+ bad|Can't open user config file|Bad owner or permissions on",
+     "the ssh configuration cannot be used (ssh.config of config.toml, or the user's own)"),
     (r"Permission denied \(", "it accepts no key of ours"),
     (r"Too many authentication failures", "it was offered too many keys: name one in the ssh configuration (IdentitiesOnly)"),
     (r"Could not resolve hostname", "its name cannot be resolved"),

@@ -22,6 +22,8 @@ Host key verification failed.
 SAYS = {
     "its host key is not known here": ("No ED25519 host key is known for h and you have requested strict checking.\nHost key verification failed.", 255),
     "find out why before anything else": (CHANGED, 255),
+    "the ssh configuration cannot be used (ssh.config of config.toml": ("/x/config: line 1: Bad configuration option: foo\n/x/config: terminating, 1 bad configuration options", 255),
+    "or the user's own)": ("Can't open user config file /x/config: No such file or directory", 255),
     "it accepts no key of ours": ("me@h: Permission denied (publickey,password).", 255),
     "its name cannot be resolved": ("ssh: Could not resolve hostname h: Name or service not known", 255),
     "it cannot be reached": ("ssh: connect to host h port 22: Connection refused", 255),

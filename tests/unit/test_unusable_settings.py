@@ -1,0 +1,656 @@
+"""Whatever is set and cannot be used ends a command with 2 or 4, names the thing and the setting, and shows no secret."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from oslo_config import cfg
+
+from cellmove import database_url, settings
+from cellmove.cloud import identity
+from cellmove.command import consequence
+from cellmove.db import cells
+from cellmove.errors import BadSetting, CellmoveError, Unreachable, Usage
+from cellmove.hosts import bus, bus_url, rabbit
+from cellmove.journal import open_journal
+from cellmove.settings import ServiceCredential, Settings
+
+SECRET = "s3cr3t"
+QUICK = Settings(connect_timeout=1)
+
+
+def ended(call: Callable[[], object], kind: type[CellmoveError], *words: str) -> CellmoveError:
+    """How a command ends in which this call fails: as it has to."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which kind comes of it is what is looked at
+        call()
+    error = consequence(caught.value)
+    assert type(error) is kind, error.message
+    assert error.exit_code == {Usage: 2, Unreachable: 4}[kind]
+    for text in (error.message, error.state, error.next_command):
+        assert SECRET not in text
+        assert "fault in cellmove" not in text
+        assert "Traceback" not in text
+    for word in words:
+        assert word in error.message
+    return error
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that are not what a setting says they are, and a key with a password."""
+    made = tmp_path_factory.mktemp("files")
+    (made / "text.pem").write_text("hello\n")
+    (made / "text.cnf").write_text(f"password={SECRET}\n")
+    (made / "latin1.cnf").write_bytes(b"[client]\nuser=\xe9\n")
+    (made / "port.cnf").write_text("[client]\nport=x\n")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", made / "key.pem", "-out", made / "cert.pem", "-days", "9",
+         "-subj", "/CN=x", "-passout", "pass:1234"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return made
+
+
+# --- databases ---
+
+HERE = f"mysql+pymysql://nova:{SECRET}@127.0.0.1:1/nova"
+LIKE = "mysql+mysqldb://nova:{}@127.0.0.1:1/nova"
+
+UNUSABLE_DATABASES = {
+    "": "it is empty",
+    "nova": "cannot be parsed",
+    "://": "cannot be parsed",
+    f"mysql+pymysql://nova:{SECRET}@h:port/nova": "its port has to be a number",
+    f"mysql+pymysql://nova:{SECRET}@h:99999/nova": "99999 is no port",
+    f"mysql+pymysql://nova:{SECRET}@[::1/nova": "cannot be parsed",
+    f"mysql+pymysql://nova:x@{SECRET}@h/nova": "its host is no host name",
+    f"mysql+pymysql://nova:x@y?{SECRET}=1@h/nova": "an @ in its query",
+    f"mysql+pymysql://nova:{SECRET}@h1,h2/nova": "its host is no host name",
+    f"mysql+pymysql://nova:{SECRET}@a..b/nova": "its host is no host name",
+    f"mysql+pymysql://nova:{SECRET}@{'a' * 70}/nova": "its host is no host name",
+    f"mysql+pymysql://nova:{SECRET}@h": "it names no database",
+    f"mysql+pymysql://nova:{SECRET}@/nova": "neither a host nor a unix_socket",
+    f"postgresql://nova:{SECRET}@h/nova": "of the kind postgresql are not supported",
+    "none:///": "of the kind none are not supported",
+    f"{HERE}?nosuch=1": "the option nosuch is not known",
+    f"{HERE}?port=1": "the option port is not known",
+    f"{HERE}?ssl_ca=/nowhere/ca.pem": "ssl_ca=/nowhere/ca.pem: there is no such file on this machine",
+    f"{HERE}?ssl_ca=FOLDER/text.pem": "text.pem: no certificate or crl found",
+    f"{HERE}?ssl_ca=FOLDER": "ssl_ca=",
+    f"{HERE}?ssl_capath=/nowhere": "ssl_capath=/nowhere: there is no such directory",
+    f"{HERE}?ssl_cert=/nowhere/c.pem": "ssl_cert=/nowhere/c.pem: there is no such file",
+    f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=/nowhere/k.pem": "ssl_key=/nowhere/k.pem: there is no such file",
+    f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=FOLDER/text.pem": "ssl_cert=",
+    f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=FOLDER/key.pem": "ssl_cert=",  # nobody is asked for its password
+    f"{HERE}?ssl_cipher=nosuch": "ssl_cipher=nosuch: there is no such cipher",
+    f"{HERE}?ssl=maybe": "ssl=maybe is neither true nor false",
+    f"{HERE}?ssl_check_hostname=perhaps": "ssl_check_hostname=perhaps is neither true nor false",
+    f"{LIKE.format(SECRET)}?ssl_mode=SOMETIMES": "ssl_mode=SOMETIMES is none of DISABLED, PREFERRED",
+    f"{HERE}?charset=nosuch": "charset=nosuch: there is no such character set",
+    f"{HERE}?charset=utf8&charset=latin1": "the option charset is given 2 times",
+    f"{HERE}?connect_timeout=soon": "connect_timeout=soon is no number",
+    f"{HERE}?read_timeout=-1": "read_timeout=-1 is no number",
+    f"{HERE}?write_timeout=0": "write_timeout=0 has to be a number of seconds above 0",
+    f"{HERE}?client_flag=x": "client_flag=x is no number",
+    f"{HERE}?local_infile=x": "local_infile=x is neither true nor false",
+    f"{HERE}?read_default_file=/nowhere/my.cnf": "read_default_file=/nowhere/my.cnf: there is no such file",
+    f"{HERE}?read_default_file=FOLDER/text.cnf": "text.cnf: line 1 is not of the form",
+    f"{HERE}?read_default_file=FOLDER/latin1.cnf": "latin1.cnf: it is not text",
+    f"{HERE}?read_default_file=FOLDER/port.cnf": "port=x is no number",
+    f"{HERE}?read_default_file=~nobody-at-all/my.cnf": "read_default_file=",
+    "sqlite:////somewhere.db?timeout=x": "timeout=x is no number",
+}  # fmt: skip
+
+SETTING = "cell_mappings.database_connection of cell7"
+
+
+@pytest.mark.parametrize("url", UNUSABLE_DATABASES)
+def test_a_database_url_that_cannot_be_used(folder: Path, url: str) -> None:
+    said = UNUSABLE_DATABASES[url]
+    url = url.replace("FOLDER", str(folder))
+
+    def probe() -> None:
+        cells.open_database(url, connect_timeout=1, name="the database of cell7", setting=SETTING)
+
+    ended(probe, Usage, "the database of cell7: the URL in ", SETTING, said)
+    if url.startswith("mysql"):
+        ended(
+            lambda: open_journal(url, lambda: "now"),
+            Usage,
+            "the journal's URL (--journal, CELLMOVE_JOURNAL, journal)",
+            said,
+        )
+
+
+SILENT_DATABASES = (
+    HERE,
+    f"mysql+nosuch://nova:{SECRET}@127.0.0.1:1/nova",
+    f"mysql+pymysql://nova:{SECRET}@nowhere.invalid/nova",
+    f"mysql+pymysql://nova:{SECRET}@[::1]:1/nova",
+    f"mysql+pymysql://nova:{SECRET}%E2%82%AC@127.0.0.1:1/nova",
+    f"{HERE}?unix_socket=/nowhere/mysql.sock",
+    f"{HERE}?bind_address=nowhere.invalid",
+    f"{HERE}?plugin=dbcounter&compress=1&auth_plugin=x&use_pure=1",
+    f"{HERE}?ssl=true&charset=utf8mb3",
+    f"{LIKE.format(SECRET)}?ssl_mode=VERIFY_CA",
+    "sqlite:////nowhere/at/all.db",
+)
+
+
+@pytest.mark.parametrize("url", SILENT_DATABASES)
+def test_a_database_that_does_not_answer(url: str) -> None:
+    def probe() -> None:
+        cells.probe_database(cells.open_database(url, connect_timeout=1, name="the database of cell7", setting=SETTING))
+
+    ended(probe, Unreachable, "the database of cell7: ")
+
+
+# --- what PyMySQL is given about TLS: verified, with the host's name, or neither ---
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", None),
+        ("ssl=0", None),
+        ("ssl=false", None),
+        ("ssl_mode=PREFERRED", None),
+        ("ssl_mode=DISABLED", "disabled"),
+        ("ssl_mode=DISABLED&ssl_ca=/nowhere", "disabled"),
+        ("ssl_disabled=true", "disabled"),
+        ("ssl=true", (False, False)),
+        ("ssl=1", (False, False)),
+        ("ssl_mode=REQUIRED", (False, False)),
+        ("ssl_mode=required", (False, False)),
+        ("ssl_mode=VERIFY_CA", (True, False)),
+        ("ssl_mode=VERIFY_IDENTITY", (True, True)),
+        ("ssl_verify_cert=true", (True, False)),
+        ("ssl_verify_identity=true", (True, True)),
+        ("ssl_ca=CA", (True, True)),
+        ("ssl_ca=CA&ssl_check_hostname=false", (True, False)),
+        ("ssl_ca=CA&ssl_verify_cert=false", (False, False)),
+        ("ssl_ca=CA&ssl_verify_cert=true", (True, False)),
+        ("ssl_ca=CA&ssl_mode=REQUIRED", (True, False)),
+        ("ssl_ca=CA&ssl_mode=VERIFY_CA", (True, False)),
+        ("ssl_ca=CA&ssl_mode=VERIFY_IDENTITY", (True, True)),
+        ("read_default_file=CNF", (True, True)),
+        ("read_default_file=CNF&read_default_group=other", None),
+        ("read_default_file=CNF&ssl_mode=VERIFY_CA", (True, False)),
+    ],
+)
+def test_options_about_tls_mean_what_they_mean_to_mysql_s_own_clients(
+    folder: Path, options: str, expected: str | tuple[bool, bool] | None
+) -> None:
+    (folder / "tls.cnf").write_text(f"[client]\nssl-ca={folder}/cert.pem\n[other]\n")
+    text = (
+        options.replace("CA&", f"{folder}/cert.pem&")
+        .replace("=CA", f"={folder}/cert.pem")
+        .replace("CNF", f"{folder}/tls.cnf")
+    )
+    found = database_url.parse(f"{HERE}?{text}").options
+    if expected == "disabled":
+        assert found["ssl_disabled"] is True
+        return
+    context = found.get("ssl")
+    assert (context is None) == (expected is None)
+    if context is not None:
+        assert (context.verify_mode.value == 2, context.check_hostname) == expected  # type: ignore[attr-defined]
+
+
+def test_mysqlclient_verifies_no_host_name_unless_asked(folder: Path) -> None:
+    context = database_url.parse(f"{LIKE.format('p')}?ssl_ca={folder}/cert.pem").options["ssl"]
+    assert (context.verify_mode.value, context.check_hostname) == (2, False)  # type: ignore[attr-defined]
+
+
+def test_a_password_beyond_latin_1_goes_out_as_mysqlclient_sends_it() -> None:
+    assert database_url.parse(f"mysql://u:{quote('pä€')}@h/d").options["password"] == "pä€".encode()
+    assert "password" not in database_url.parse(f"mysql://u:{quote('pä')}@h/d").options
+
+
+# --- buses ---
+
+AT = f"rabbit://nova:{SECRET}@127.0.0.1:1/"
+
+UNUSABLE_BUSES = {
+    "": "cannot be parsed",
+    "rabbit": "cannot be parsed",
+    "none:///": "buses of the kind none:// are not supported",
+    "amqp://": "buses of the kind amqp:// are not supported",
+    f"kafka://u:{SECRET}@h:1/": "kafka:// are not supported",
+    "fake://": "fake:// are not supported",
+    f"http://u:{SECRET}@h/": "http:// are not supported",
+    f"rabbit+tls://u:{SECRET}@h/": "rabbit+tls:// are not supported",
+    "rabbit://": "it names no broker",
+    "rabbit:///vhost": "it names no broker",
+    f"rabbit://nova:{SECRET}@h:port/": "its port has to be a number",
+    f"rabbit://nova:{SECRET}@h:99999/": "99999 is no port of its broker",
+    f"rabbit://nova:{SECRET}@h:-1/": "-1 is no port of its broker",
+    f"rabbit://nova:{SECRET}@h1:1,nova:{SECRET}@h2:0/": "0 is no port of its broker number 2",
+    f"rabbit://nova:{SECRET}@[::1/": "cannot be parsed",
+    f"rabbit://nova:{SECRET}@:5672/": "the host of its broker is no host name",
+    f"rabbit://nova:{SECRET}@a..b:5672/": "the host of its broker is no host name",
+    f"rabbit://nova:{SECRET}@None:None/": "cannot be parsed",
+    f"rabbit://nova:a/{SECRET}@h:5672/": "/ : @ # ? % , have to be written %2F",
+    f"rabbit://nova:1/{SECRET}@h:5672/": "have to be written",
+    f"rabbit://nova:1?{SECRET}=1@h:5672/": "have to be written",
+    f"rabbit://nova:1#{SECRET}@h:5672/": "have to be written",
+    "rabbit://{username1}:{password1}@{hostname1}:{port1}/": "cannot be parsed",
+    f"{AT}?nosuch=1": "the option nosuch is not known",
+    f"{AT}?ssl=maybe": "ssl=maybe in its query",
+    f"{AT}?heartbeat_timeout_threshold=x": "heartbeat_timeout_threshold=x in its query",
+    f"{AT}?rabbit_login_method=zz": "rabbit_login_method=zz in its query",
+    f"{AT}?ssl=1&ssl_version=TLSv9": "ssl_version=TLSv9 is none of",
+    f"{AT}?ssl=1&ssl_ca_file=/nowhere/ca.pem": "ssl_ca_file=/nowhere/ca.pem: there is no such file on this machine",
+    f"{AT}?ssl=1&ssl_ca_file=FOLDER/text.pem": "no certificate or crl found",
+    f"{AT}?ssl=1&ssl_cert_file=/nowhere/c.pem": "ssl_cert_file=/nowhere/c.pem: there is no such file",
+    f"{AT}?ssl=1&ssl_cert_file=FOLDER/cert.pem&ssl_key_file=/nowhere": "ssl_key_file=/nowhere: there is no such file",
+    f"{AT}?ssl=1&ssl_cert_file=FOLDER/cert.pem&ssl_key_file=FOLDER/key.pem": "ssl_cert_file=",
+}  # fmt: skip
+
+BUS_SETTING = "cell_mappings.transport_url of cell7"
+
+
+@pytest.mark.parametrize("url", UNUSABLE_BUSES)
+def test_a_bus_url_that_cannot_be_used(folder: Path, url: str) -> None:
+    made = url.replace("FOLDER", str(folder))
+    ended(
+        lambda: bus.open_bus(made, "cell7", QUICK, setting=BUS_SETTING),
+        Usage, "the message bus of cell7: the URL in ", BUS_SETTING, UNUSABLE_BUSES[url],
+    )  # fmt: skip
+
+
+SILENT_BUSES = (
+    AT,
+    f"kombu://nova:{SECRET}@127.0.0.1:1/",
+    f"rabbit://nova:{SECRET}@[::1]:1/",
+    f"rabbit://nova:{SECRET}@127.0.0.1:1,nova:{SECRET}@127.0.0.1:2/",
+    f"rabbit://nova:{SECRET}@nowhere.invalid/",
+    f"rabbit://nova:{quote('/:@#?%,' + SECRET, safe='')}@127.0.0.1:1//v?ssl=0",
+    f"sandbox://nova:{SECRET}@127.0.0.1:1/",
+    "sandbox://",
+)
+
+
+@pytest.mark.parametrize("url", SILENT_BUSES)
+def test_a_bus_that_does_not_answer(url: str) -> None:
+    ended(
+        lambda: bus.open_bus(url, "cell7", QUICK, setting=BUS_SETTING),
+        Unreachable,
+        "message bus of cell7 cannot be reached",
+    )
+
+
+UNUSABLE_OPTIONS = {
+    "ssl = maybe": "[oslo_messaging_rabbit]ssl of nova.conf has a value that cannot be used: Unexpected boolean value 'maybe'",
+    "heartbeat_rate = x": "[oslo_messaging_rabbit]heartbeat_rate of nova.conf",
+    "kombu_reconnect_delay = $nosuch": "[oslo_messaging_rabbit]kombu_reconnect_delay of nova.conf",
+    "ssl = true\nssl_ca_file = /nowhere/ca.pem": "[oslo_messaging_rabbit]ssl_ca_file=/nowhere/ca.pem: there is no such file",
+    "ssl = true\nssl_version = TLSv9": "[oslo_messaging_rabbit]ssl_version=TLSv9",
+    "ssl = true\nssl_cert_file = /nowhere/c.pem": "[oslo_messaging_rabbit]ssl_cert_file=/nowhere/c.pem",
+}
+
+
+@pytest.mark.parametrize("options", UNUSABLE_OPTIONS)
+def test_options_of_nova_conf_that_oslo_messaging_does_not_take(tmp_path: Path, options: str) -> None:
+    conf = cfg.ConfigOpts()
+    path = tmp_path / "nova.conf"
+    path.write_text(f"[oslo_messaging_rabbit]\n{options}\n")
+    conf([], default_config_files=[str(path)])
+    with pytest.raises(BadSetting) as caught:
+        bus_url.check(conf, AT)
+    assert UNUSABLE_OPTIONS[options] in str(caught.value)
+
+
+def test_a_nova_conf_that_oslo_config_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rabbit, "_configured", [])
+    path = tmp_path / "nova.conf"
+    path.write_text(f"[DEFAULT]\nno assignment {SECRET}\n")
+    broken = Settings(nova_conf=(path,), connect_timeout=1)
+    ended(lambda: bus.open_bus(AT, "cell7", broken), Usage, "oslo.config cannot read", str(path))
+
+
+# --- fuzz: templates as nova has them, several brokers, IPv6, any password ---
+
+anything = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
+hosts = st.one_of(st.sampled_from(["h", "[::1]", "127.0.0.1", "", "a..b", "{hostname}"]), anything)
+ports = st.one_of(st.integers(-1, 70000).map(str), st.sampled_from(["", "None", "{port}", "x"]))
+TEMPLATE = "{scheme}://{username}:{password}@{hostname}:{port}/{path}?{query}"
+templates = st.one_of(
+    st.just(TEMPLATE),
+    anything,
+    st.lists(st.sampled_from(["{username1}", "{hostname2}", "{port}", "{", "}", "{0}", "://", "@"])).map("".join),
+)
+
+
+@st.composite
+def urls(draw: st.DrawFn, scheme: str) -> str:
+    """URLs whose parts are right, encoded, or anything."""
+    encode = draw(st.booleans())
+    brokers = []
+    for _number in range(draw(st.integers(1, 3))):
+        login = draw(anything)
+        brokers.append(f"nova:{quote(login, safe='') if encode else login}{SECRET}@{draw(hosts)}:{draw(ports)}")
+    return f"{scheme}://{','.join(brokers)}/{draw(anything)}?{draw(anything)}"
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(urls("mysql+pymysql"))
+def test_any_database_url_parses_or_is_refused_without_its_password(url: str) -> None:
+    try:
+        database_url.parse(url)
+    except BadSetting as error:
+        assert SECRET not in str(error)  # noqa: PT017
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(urls("rabbit"))
+def test_any_bus_url_is_fine_or_is_refused_without_its_password(url: str) -> None:
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[])
+    try:
+        bus_url.check(conf, url)
+    except BadSetting as error:
+        assert SECRET not in str(error)  # noqa: PT017
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(templates, st.one_of(urls("rabbit"), anything))
+def test_any_template_is_filled_in_or_its_problem_is_said(template: str, default: str) -> None:
+    found = cells.resolve_url(template, default)
+    problem = cells.problem_of(template, default, "[DEFAULT]transport_url")
+    assert SECRET not in problem
+    if template == TEMPLATE and found == template:
+        assert problem
+
+
+# --- the journal ---
+
+UNUSABLE_JOURNALS: dict[str, tuple[type[CellmoveError], str]] = {
+    "x\0y": (Usage, "the journal's path"),
+    "sqlite://": (Usage, "names no file"),
+    "sqlite:///:memory:": (Usage, "names no file"),
+    "a://": (Usage, "of the kind a are not supported"),
+    f"http://x:{SECRET}@y/": (Usage, "of the kind http are not supported"),
+    HERE: (Unreachable, "the journal mysql+pymysql://nova:***@127.0.0.1:1/nova cannot be opened"),
+    f"{HERE}?ssl=true": (Unreachable, "cannot be opened"),
+    f"{LIKE.format(SECRET)}?ssl_mode=REQUIRED&ssl_key_password={SECRET}": (Unreachable, "cannot be opened"),
+    "/proc/nowhere/journal.db": (Unreachable, "the journal /proc/nowhere/journal.db cannot be opened"),
+    "/dev/null/journal.db": (Unreachable, "the journal /dev/null/journal.db cannot be opened"),
+    "sqlite:////dev/null/journal.db": (Unreachable, "the journal /dev/null/journal.db cannot be opened"),
+    "x" * 5000: (Unreachable, "cannot be opened"),
+}
+
+
+@pytest.mark.parametrize("where", UNUSABLE_JOURNALS)
+def test_a_journal_that_cannot_be_used(where: str) -> None:
+    kind, said = UNUSABLE_JOURNALS[where]
+    ended(lambda: open_journal(where, lambda: "now"), kind, said)
+
+
+# --- config.toml, nova.conf and the environment ---
+
+UNUSABLE_TOML = {
+    "a = ": "is not valid TOML",
+    "a=1\na=2": "is not valid TOML",
+    "\0": "is not valid TOML",
+    "x = 1": "unknown key 'x'",
+    "nova_cnf = 'x'": "did you mean 'nova_conf'",
+    "nova_conf = [1]": "nova_conf",
+    "nova_conf = ['/nowhere']": "/nowhere does not exist",
+    "nova_conf = '~nobody-at-all/x'": "nova_conf",
+    'nova_conf = "x\\u0000y"': "nova_conf",
+    "journal = '~nobody-at-all/x'": "journal",
+    "journal = \"x\\u0000y\"": "journal",
+    "connect_timeout = nan": "connect_timeout",
+    "connect_timeout = inf": "connect_timeout",
+    "connect_timeout = 1e400": "connect_timeout",
+    "connect_timeout = 0": "connect_timeout",
+    "connect_timeout = 'x'": "connect_timeout",
+    "long_rpc_timeout = true": "long_rpc_timeout",
+    "rpc_response_timeout = 1e20": "rpc_response_timeout",
+    "api_database = 5": "api_database",
+    "disk_stores = {a = 1}": "disk_stores",
+    "disk_stores = {'a b' = ['x']}": "disk_stores",
+    "transfer = 'x'": "transfer",
+    "bwlimit = 'x'": "bwlimit",
+    "ssh = [1]": "ssh",
+    "ssh = {config = 1}": "ssh.config",
+    "ssh = {config = '/nowhere/config'}": "ssh.config=/nowhere/config: there is no such file on this machine",
+    "ssh = {config = '~nobody-at-all/x'}": "ssh.config",
+    "ssh = {become = [1]}": "ssh.become",
+    "ssh = {python = ''}": "python has to name",
+    "ssh = {hosts = {a = 1}}": "ssh.hosts",
+    "ssh = {hosts = {a = {port = -1}}}": "-1 is no port",
+    "ssh = {instances_path = 'x'}": "instances_path",
+    "policy = 1": "policy",
+    "policy = {unattended = 'x'}": "policy.unattended",
+    "policy = {moves_a_day = -1}": "policy.moves_a_day",
+    "policy = {allow = {projects = [1]}}": "policy.allow.projects",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNUSABLE_TOML)
+def test_a_config_toml_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    environ = {"HOME": str(tmp_path), "CELLMOVE_CONFIG": str(path)}
+    ended(lambda: settings.load({}, environ), Usage, UNUSABLE_TOML[text])
+
+
+UNUSABLE_NOVA_CONF = {
+    b"x": "line 1", b"[DEFAULT": "line 1", b"[DEFAULT]\nx": "line 2", b"a=1": "line 1", b"[]\na=1": "line 1", b"\0": "line 1",
+    b"[DEFAULT]\n  x": "line 2", b"[DEFAULT]\n=5": "line 2", b"[a]b=1": "line 1", b"\xff": "is not UTF-8 text",
+    b"[DEFAULT]\nno assignment s3cr3t": "line 2",
+    b"[DEFAULT]\nrpc_response_timeout=s": "rpc_response_timeout",
+    b"[DEFAULT]\nrpc_response_timeout=nan": "rpc_response_timeout",
+    b"[DEFAULT]\nrpc_response_timeout=1800 # x": "rpc_response_timeout",
+    b"[DEFAULT]\nlong_rpc_timeout=-1": "long_rpc_timeout",
+    b"[DEFAULT]\nservice_down_time=inf": "service_down_time",
+    b"[DEFAULT]\ntransport_url=$nosuch": "[DEFAULT]transport_url refers to $nosuch",
+    b"[DEFAULT]\ntransport_url=$transport_url": "[DEFAULT]transport_url refers to $transport_url",
+    b"[DEFAULT]\nrpc_response_timeout=$a\na=$b\nb=$a": "[DEFAULT]rpc_response_timeout",
+    b"[DEFAULT]\ntransport_url=${a.b.c}": "[DEFAULT]transport_url refers to $a.b.c",
+    b"[neutron]\nauth_url=$x": "[neutron]auth_url refers to $x",
+    b"[neutron]\nauth_url=http://x\ninsecure=maybe": "[neutron]insecure",
+    b"[notifications]\nnotification_format=short": "[notifications]notification_format",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNUSABLE_NOVA_CONF)
+def test_a_nova_conf_that_cannot_be_used(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "nova.conf"
+    path.write_bytes(text)
+    ended(lambda: settings.load({"nova_conf": str(path)}, {"HOME": str(tmp_path)}), Usage, UNUSABLE_NOVA_CONF[text])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CELLMOVE_CONFIG", "/nowhere/config.toml"),
+        ("CELLMOVE_CONFIG", "/"),
+        ("CELLMOVE_CONFIG", "~nobody-at-all/x"),
+        ("CELLMOVE_CONFIG", "x\0y"),
+        ("XDG_CONFIG_HOME", "x\0y"),
+        ("CELLMOVE_NOVA_CONF", "/nowhere/nova.conf"),
+        ("CELLMOVE_NOVA_CONF", "~nobody-at-all/x"),
+        ("CELLMOVE_JOURNAL", "~nobody-at-all/x"),
+        ("CELLMOVE_CONNECT_TIMEOUT", "nan"),
+        ("CELLMOVE_CONNECT_TIMEOUT", "soon"),
+        ("CELLMOVE_BWLIMIT", "fast"),
+        ("CELLMOVE_TRANSFER", "carrier pigeon"),
+        ("CELLMOVE_DISK_STORES", "some"),
+    ],
+)
+def test_a_variable_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
+    ended(lambda: settings.load({}, {"HOME": str(tmp_path), variable: value}), Usage)
+
+
+# --- credentials ---
+
+AUTH = f"auth_url: 'http://127.0.0.1:1/v3', username: a, password: {SECRET}, project_name: p, user_domain_id: d, project_domain_id: d"
+TLS = AUTH.replace("http:", "https:")
+
+UNUSABLE_CLOUDS = {
+    "": "clouds.yaml: it has to hold clouds:",
+    "- a\n": "clouds.yaml: it has to hold clouds:",
+    "clouds: [lab]\n": "clouds.yaml: it has to hold clouds:",
+    "clouds:\n  lab:\n    auth: {\n": "clouds.yaml, line 4: ",
+    "clouds:\n\tlab: {}\n": "clouds.yaml, line 2: found character",
+    f"clouds:\n  lab:\n    auth:\n      password: *{SECRET}\n": "clouds.yaml, line 4: found undefined alias",
+    f"clouds:\n  lab:\n    auth:\n      password: '{SECRET}\n": "clouds.yaml, line ",
+    f"clouds:\n  lab: {{x: 2026-99-99, password: {SECRET}}}\n": "clouds.yaml holds a value that YAML does not allow",
+    f"clouds:\n  other: {{auth: {{{AUTH}}}}}\n": "clouds.yaml has no cloud lab; it has: other",
+    "clouds: {}\n": "clouds.yaml has no cloud lab; it has: none",
+    "clouds:\n  lab:\n": "clouds.yaml: clouds.lab has to hold settings",
+    "clouds:\n  lab: hello\n": "clouds.yaml: clouds.lab has to hold settings",
+    "clouds:\n  lab: {auth: hello}\n": "clouds.yaml: clouds.lab.auth has to hold settings",
+    f"clouds:\n  lab: {{auth: {{username: a, password: {SECRET}, project_name: p}}}}\n": "auth_url",
+    "clouds:\n  lab: {auth: {auth_url: 5}}\n": "clouds.lab.auth.auth_url has to begin with http",
+    f"clouds:\n  lab: {{auth: {{{AUTH.replace('http://127.0.0.1:1/v3', 'nonsense')}}}}}\n": "clouds.lab.auth.auth_url has to begin",
+    f"clouds:\n  lab: {{auth: {{{AUTH.replace(':1/v3', ':x/v3')}}}}}\n": "a URL cannot be used; see auth_url",
+    f"clouds:\n  lab: {{auth: {{{AUTH.replace(f'password: {SECRET}, ', '')}}}}}\n": "password",
+    f"clouds:\n  lab: {{auth: {{{AUTH}, usrname: a}}}}\n": "usrname",
+    f"clouds:\n  lab: {{auth_type: nosuch, auth: {{{AUTH}}}}}\n": "nosuch",
+    "clouds:\n  lab: {auth_type: token, auth: {auth_url: 'http://127.0.0.1:1/v3'}}\n": "token",
+    "clouds:\n  lab: {auth_type: v3applicationcredential, auth: {auth_url: 'http://127.0.0.1:1/v3', application_credential_id: x}}\n": "secret",
+    f"clouds:\n  lab: {{interface: [1], auth: {{{AUTH}}}}}\n": "interface",
+    f"clouds:\n  lab: {{cacert: /nowhere/ca.pem, auth: {{{TLS}}}}}\n": "cacert=/nowhere/ca.pem: there is no such file on this machine",
+    f"clouds:\n  lab: {{cacert: FOLDER/text.pem, auth: {{{TLS}}}}}\n": "no certificate or crl found",
+    f"clouds:\n  lab: {{verify: perhaps, auth: {{{TLS}}}}}\n": "perhaps: there is no such file",
+    f"clouds:\n  lab: {{cert: /nowhere/c.pem, key: /nowhere/k.pem, auth: {{{TLS}}}}}\n": "cert=/nowhere/c.pem: there is no such file",
+    f"clouds:\n  lab: {{cert: FOLDER/cert.pem, key: /nowhere/k.pem, auth: {{{TLS}}}}}\n": "key=/nowhere/k.pem: there is no such file",
+    f"clouds:\n  lab: {{cert: FOLDER/cert.pem, key: FOLDER/key.pem, auth: {{{TLS}}}}}\n": "cert=",
+}  # fmt: skip
+
+
+@pytest.fixture
+def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory without a clouds.yaml, and no variables."""
+    for name in [name for name in __import__("os").environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    return tmp_path
+
+
+def log_in(found: Settings) -> None:
+    identity.probe(identity.connect(found))
+
+
+@pytest.mark.parametrize("text", UNUSABLE_CLOUDS)
+def test_a_clouds_yaml_that_cannot_be_used(lonely: Path, folder: Path, text: str) -> None:
+    (lonely / "clouds.yaml").write_text(text.replace("FOLDER", str(folder)))
+    ended(
+        lambda: log_in(Settings(os_cloud="lab", connect_timeout=1)),
+        Usage, "the operator's credential (--os-cloud, OS_CLOUD)", UNUSABLE_CLOUDS[text],
+    )  # fmt: skip
+
+
+def test_a_clouds_yaml_that_cannot_be_read_or_is_not_there(lonely: Path) -> None:
+    lab = Settings(os_cloud="lab", connect_timeout=1)
+    ended(lambda: log_in(lab), Usage, "clouds.yaml, named by OS_CLIENT_CONFIG_FILE, does not exist")
+    (lonely / "clouds.yaml").write_bytes(b"clouds: {lab: \xe9}\n")
+    ended(lambda: log_in(lab), Usage, "clouds.yaml is not UTF-8 text")
+    (lonely / "clouds.yaml").unlink()
+    (lonely / "clouds.yaml").mkdir()
+    ended(lambda: log_in(lab), Usage, "clouds.yaml cannot be read: Is a directory")
+
+
+def test_a_keystone_that_does_not_answer(lonely: Path) -> None:
+    (lonely / "clouds.yaml").write_text(f"clouds:\n  lab: {{auth: {{{AUTH}}}}}\n")
+    ended(
+        lambda: log_in(Settings(os_cloud="lab", connect_timeout=1)),
+        Unreachable,
+        "keystone, with the operator's credential",
+    )
+
+
+VARIABLES = {
+    "OS_AUTH_URL": "http://127.0.0.1:1/v3", "OS_USERNAME": "a", "OS_PASSWORD": SECRET, "OS_PROJECT_NAME": "p",
+    "OS_USER_DOMAIN_ID": "d", "OS_PROJECT_DOMAIN_ID": "d",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict.fromkeys(VARIABLES, ""),
+        {"OS_AUTH_URL": ""},
+        {"OS_AUTH_URL": "nonsense"},
+        {"OS_AUTH_URL": "http://127.0.0.1:x/v3"},
+        {"OS_AUTH_URL": "ftp://127.0.0.1/v3"},
+        {"OS_PASSWORD": ""},
+        {"OS_AUTH_TYPE": "nosuch"},
+        {"OS_AUTH_TYPE": "token"},
+        {"OS_AUTH_TYPE": "v3applicationcredential"},
+        {"OS_AUTH_TYPE": "v3totp"},
+        {"OS_AUTH_URL": "https://127.0.0.1:1/v3", "OS_CACERT": "/nowhere/ca.pem"},
+        {"OS_AUTH_URL": "https://127.0.0.1:1/v3", "OS_CERT": "/nowhere/c.pem", "OS_KEY": "/nowhere/k.pem"},
+    ],
+)
+def test_variables_that_cannot_be_used_to_log_in(
+    lonely: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    monkeypatch.delenv("OS_CLIENT_CONFIG_FILE")
+    for name, value in (VARIABLES | changes).items():
+        if value:
+            monkeypatch.setenv(name, value)
+    ended(lambda: log_in(QUICK), Usage, "the operator's credential (--os-cloud, OS_CLOUD)")
+    assert lonely.is_dir()
+
+
+SERVICE = ServiceCredential(
+    auth_type="password", auth_url="http://127.0.0.1:1/v3", username="nova", password=SECRET, project_name="service",
+    user_domain_id="default", project_domain_id="default",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({}, Unreachable, "cannot be reached"),
+        ({"auth_url": "nonsense"}, Usage, "auth_url has to begin with http"),
+        ({"auth_url": "http://127.0.0.1:x/v3"}, Usage, "a URL cannot be used"),
+        ({"auth_type": "nosuch"}, Usage, "nosuch"),
+        ({"auth_type": "token"}, Usage, "token"),
+        ({"auth_type": "v3applicationcredential"}, Usage, "an application credential ID"),
+        ({"password": ""}, Usage, "password"),
+        ({"auth_url": "https://127.0.0.1:1/v3", "cafile": "/nowhere/ca.pem"}, Usage, "[neutron]cafile=/nowhere/ca.pem: there is no such file"),
+        ({"auth_url": "https://127.0.0.1:1/v3", "certfile": "/nowhere/c.pem"}, Usage, "[neutron]certfile=/nowhere/c.pem"),
+        ({"cloud": "lab"}, Usage, "clouds.yaml, named by OS_CLIENT_CONFIG_FILE, does not exist"),
+    ],
+)  # fmt: skip
+def test_a_service_credential_that_cannot_be_used(
+    lonely: Path, changes: dict[str, str], kind: type[CellmoveError], said: str
+) -> None:
+    credential = ServiceCredential(**{**vars(SERVICE), **changes})
+    found = Settings(service_credential=credential, connect_timeout=1)
+    ended(
+        lambda: identity.probe(identity.connect_service(found)),
+        kind,
+        "the service credential ([neutron] of nova.conf, or service_cloud)",
+        said,
+    )
+    assert lonely.is_dir()
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v2.0", "/v2.0/", "/v2", "//", "/v2.0//"])
+def test_an_endpoint_override_may_end_in_a_version(ending: str) -> None:
+    assert identity.unversioned(f"http://neutron:9696{ending}") == "http://neutron:9696"
+    assert identity.unversioned(f"http://api/network{ending}") == "http://api/network"
+
+
+def test_openssl_is_there() -> None:
+    assert shutil.which("openssl"), "the tests make a certificate with it"
