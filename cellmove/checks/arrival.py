@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks.finding import Check, Findings, Level, refusal, warning
+from cellmove.db.shapes import object_fields, parse_json
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
@@ -288,11 +289,11 @@ def check_flavor(arrival: Arrival) -> Findings:
 
 def _flavors(extra: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The flavors that a row names; none when it cannot be read, and then the check finds another one than wanted."""
-    try:
-        stored = json.loads(extra.get("flavor") or "{}")
-        return {name: dict(flavor["nova_object.data"]) for name, flavor in stored.items() if flavor}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    stored = parse_json(extra.get("flavor"))
+    if not isinstance(stored, dict):
         return {}
+    fields = {name: object_fields(flavor) for name, flavor in stored.items()}
+    return {name: values for name, values in fields.items() if values}
 
 
 def check_ports(arrival: Arrival) -> Findings:
@@ -327,7 +328,8 @@ def check_ports(arrival: Arrival) -> Findings:
 def _addresses(cache: Mapping[str, Any]) -> dict[str, set[str]]:
     """The fixed addresses of each port, as nova had them cached; none of what cannot be read."""
     found = {}
-    for vif in _list(cache.get("network_info")):
+    stored = parse_json(cache.get("network_info"))
+    for vif in stored if isinstance(stored, list) else ():
         try:
             found[str(vif["id"])] = {
                 str(ip["address"])
@@ -338,14 +340,6 @@ def _addresses(cache: Mapping[str, Any]) -> dict[str, set[str]]:
         except (TypeError, KeyError, AttributeError):
             continue
     return found
-
-
-def _list(text: str | None) -> list[Any]:
-    try:
-        found = json.loads(text or "[]")
-    except (ValueError, TypeError):
-        return []
-    return found if isinstance(found, list) else []
 
 
 def check_volumes(arrival: Arrival) -> Findings:

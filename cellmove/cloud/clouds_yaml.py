@@ -77,8 +77,9 @@ def _unreadable(path: Path) -> str:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        # Quoted words are the file's own, and may be a password.
-        words = re.sub(r"'(?!<)[^']{3,}'", "'…'", str(getattr(error, "problem", None) or "it is no YAML"))
+        words = str(getattr(error, "problem", None) or "it is no YAML")
+        if re.match(r"found (undefined|duplicate|unknown)|could not determine", words):
+            words = words.partition("'")[0].strip()  # what is quoted is the file's own, and may be a password
         return f"{path}{where}: {words}"
     except ValueError:  # a date that there is not, for instance
         return f"{path} holds a value that YAML does not allow"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
 from cellmove.db import look, queries, records, survey
-from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, parse_json, spec_fields
+from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, object_fields, parse_json
 from cellmove.db.state import transaction
 from cellmove.db.survey import in_batches
 
@@ -184,7 +184,7 @@ def request_specs(api_engine: Engine, ids: Collection[str]) -> dict[str, dict[st
     for row in in_batches(api_engine, API, ids, select(specs), specs.c.instance_uuid):
         spec = parse_json(row.spec)
         if spec:
-            fields = spec_fields(spec)
+            fields = object_fields(spec)
             found[row.instance_uuid] = {"nova_object.data": {name: fields.get(name) for name in SPEC}}
     return found
 

@@ -174,9 +174,9 @@ def unreadable(column: str) -> CallFailed:
     return CallFailed(f"the value of {column} is not what nova writes there, and cannot be read", kind="unreadable")
 
 
-def spec_fields(spec: Any) -> dict[str, Any]:
-    """The fields of a request spec as it is stored; none when it is not one."""
-    fields = spec.get("nova_object.data") if isinstance(spec, dict) else None
+def object_fields(stored: Any) -> dict[str, Any]:
+    """The fields of an object as nova keeps it, parsed; none when it is not one."""
+    fields = stored.get("nova_object.data") if isinstance(stored, dict) else None
     return fields if isinstance(fields, dict) else {}
 
 

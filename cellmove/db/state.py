@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
 from cellmove.db.cells import translate_errors
-from cellmove.db.shapes import read_object, spec_fields, unreadable
+from cellmove.db.shapes import object_fields, read_object, unreadable
 from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed, NotFound
 
@@ -354,7 +354,7 @@ def read_request_spec(engine: Engine, server_id: str) -> dict[str, Any]:
     if text is None:
         raise NotFound("the server has no request spec in the API database")
     spec = read_object(text, "request_specs.spec")
-    if not spec_fields(spec):
+    if not object_fields(spec):
         raise unreadable("request_specs.spec")
     return spec
 

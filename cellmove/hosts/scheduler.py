@@ -109,12 +109,7 @@ def select(bus: Bus, context: Mapping[str, Any], spec: Primitive, server_id: str
         {"instance_uuids": [server_id], "spec_obj": spec, "return_objects": True, "return_alternates": True},
         long=True,
     )
-    try:
-        if not answer or not answer[0]:
-            raise CallFailed("the scheduler gave no host", kind="NoValidHost")
-        return [_selection(primitive) for primitive in answer[0]]
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise CallFailed("the answer of the scheduler is not understood", kind="answer") from None
+    return _selections(answer)
 
 
 def forecast(bus: Bus, context: Mapping[str, Any], spec: Primitive) -> list[Selection]:
@@ -133,9 +128,20 @@ def forecast(bus: Bus, context: Mapping[str, Any], spec: Primitive) -> list[Sele
     patient = replace(bus, response_timeout=min(bus.response_timeout, FORECAST_SECONDS))
     arguments = {"instance_uuids": None, "spec_obj": spec, "return_objects": True, "return_alternates": True}
     answer = call(patient, SCHEDULER, context, "select_destinations", arguments, long=True)
-    if not answer or not answer[0]:
-        raise CallFailed("the scheduler gave no host", kind="NoValidHost")
-    return [_selection(primitive) for primitive in answer[0]]
+    return _selections(answer)
+
+
+def _selections(answer: Any) -> list[Selection]:
+    """The hosts of the one server that was asked about.
+
+    :raises CallFailed: ``kind`` is NoValidHost when there is none, ``answer`` when it is not understood
+    """
+    try:
+        if not answer or not answer[0]:
+            raise CallFailed("the scheduler gave no host", kind="NoValidHost")
+        return [_selection(primitive) for primitive in answer[0]]
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise CallFailed("the answer of the scheduler is not understood", kind="answer") from None
 
 
 def _selection(primitive: Primitive) -> Selection:
