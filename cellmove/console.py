@@ -288,9 +288,13 @@ def draw_audit(page: Page, document: Document) -> None:
         page.gap()
     counts = document["counts"]
     cells = ", ".join(document["cells"])
-    page.fields([("not looked at", why) for why in document["unseen"]])
+    unseen = [("not looked at", why) for why in document["unseen"]]
     page.fields(
-        [("cells", cells), ("found", f"{counts['left']} left, {counts['mended']} mended, {counts['owned']} owned")]
+        [
+            *unseen,
+            ("cells", cells),
+            ("found", f"{counts['left']} left, {counts['mended']} mended, {counts['owned']} owned"),
+        ]
     )
 
 
