@@ -197,7 +197,7 @@ def test_several_keys_are_removed(metadata: CellDatabase) -> None:
 # instance_extra
 
 
-FLAVORS = {"cur": {"f": "small"}, "old": None, "new": None}
+FLAVORS = {"cur": {"nova_object.data": {"f": "small"}}, "old": None, "new": None}
 
 
 @pytest.fixture
@@ -226,7 +226,11 @@ def test_old_and_new_flavor_are_stashed_beside_the_current_one(extra: CellDataba
     with extra.engine.begin() as connection:
         state.set_flavors(connection, extra, SERVER, old={"f": "small"}, new={"f": "large"}, now=LATER)
     (changed,) = changed_rows(extra, "instance_extra", before)
-    assert json.loads(changed["flavor"]) == {"cur": {"f": "small"}, "old": {"f": "small"}, "new": {"f": "large"}}
+    assert json.loads(changed["flavor"]) == {
+        "cur": {"nova_object.data": {"f": "small"}},
+        "old": {"f": "small"},
+        "new": {"f": "large"},
+    }
     assert (changed["id"], changed["updated_at"]) == (2, LATER)
 
 
@@ -243,7 +247,7 @@ def test_flavors_of_a_server_without_extra_are_not_stashed(extra: CellDatabase) 
 
 
 def test_the_current_flavor(extra: CellDatabase) -> None:
-    assert state.current_flavor(state.read_extra(extra, SERVER)) == {"f": "small"}
+    assert state.current_flavor(state.read_extra(extra, SERVER)) == {"nova_object.data": {"f": "small"}}
     with pytest.raises(NotFound):
         state.current_flavor({})
 
@@ -355,7 +359,7 @@ CREATE TABLE instance_mappings (id INTEGER PRIMARY KEY, instance_uuid TEXT, upda
     cell_id INTEGER REFERENCES cell_mappings (id));
 CREATE TABLE request_specs (id INTEGER PRIMARY KEY, instance_uuid TEXT, updated_at DATETIME, spec TEXT);
 INSERT INTO instance_mappings VALUES (1, 'server-2', NULL, 1), (2, 'server-1', NULL, 1), (3, 'unscheduled', NULL, NULL);
-INSERT INTO request_specs VALUES (1, 'server-2', NULL, '{"x": 2}'), (2, 'server-1', NULL, '{"x": 1}');
+INSERT INTO request_specs VALUES (1, 'server-2', NULL, '{"x": 2}'), (2, 'server-1', NULL, '{"nova_object.data": {"x": 1}}');
 """
 
 
@@ -414,7 +418,7 @@ def test_the_pivot_of_a_server_without_mapping_raises(api: Engine) -> None:
 
 
 def test_request_specs_are_read_and_written_for_one_server(api: Engine) -> None:
-    assert state.read_request_spec(api, SERVER) == {"x": 1}
+    assert state.read_request_spec(api, SERVER) == {"nova_object.data": {"x": 1}}
     state.write_request_spec(api, SERVER, {"x": 3}, LATER)
     assert api_rows(api, "request_specs") == [
         (1, OTHER, None, '{"x": 2}'), (2, SERVER, str(LATER), '{"x": 3}'),
