@@ -105,15 +105,13 @@ def test_a_cell_whose_url_cannot_be_used_is_refused_before_anything_is_written(
         )
     before = cloud.picture(server)
     with mapped(cloud, cell, **{column: made}):
-        message = refused(cloud, 2, "migrate", server, "--cell", "cell2")
+        # A plan looks at all buses, and names all that cannot be used: 4, as when they do not answer.
+        message = refused(cloud, 4 if column == "transport_url" else 2, "migrate", server, "--cell", "cell2")
     assert begin.format(cell=cell) in message
     assert said in message
     assert "nothing was written" in message
     assert cloud.picture(server) == before
-    assert (
-        "no moves" in cloud.cellmove("list").stderr + cloud.cellmove("list").stdout
-        or cloud.cellmove("list", "-f", "json").json["moves"] == []
-    )
+    assert cloud.cellmove("list", "-f", "json").json["moves"] == []
 
 
 @pytest.mark.parametrize(
@@ -123,8 +121,8 @@ def test_a_cell_whose_url_cannot_be_used_is_refused_before_anything_is_written(
         ("CELLMOVE_API_DATABASE", f"mysql+pymysql://u:{SECRET}@h/nova?ssl_ca=/nowhere", 2, "ssl_ca=/nowhere: there is no such file"),
         ("CELLMOVE_API_DATABASE", f"mysql+pymysql://u:{SECRET}@127.0.0.1:1/nova", 4, "the API database: Can't connect"),
         ("CELLMOVE_API_DATABASE", f"mysql+pymysql://u:{SECRET}@127.0.0.1:1/nova?ssl_mode=VERIFY_CA", 4, "the API database: "),
-        ("CELLMOVE_TRANSPORT_URL", "none:///", 2, "the message bus of API: the URL in [DEFAULT]transport_url, or CELLMOVE_TRANSPORT_URL"),
-        ("CELLMOVE_TRANSPORT_URL", f"rabbit://u:a/{SECRET}@h:1/", 2, "have to be written"),
+        ("CELLMOVE_TRANSPORT_URL", "none:///", 4, "the message bus of API: the URL in [DEFAULT]transport_url, or CELLMOVE_TRANSPORT_URL"),
+        ("CELLMOVE_TRANSPORT_URL", f"rabbit://u:a/{SECRET}@h:1/", 4, "have to be written"),
         ("CELLMOVE_TRANSPORT_URL", f"rabbit://u:{SECRET}@127.0.0.1:1/", 4, "message bus of API cannot be reached"),
         ("OS_CLOUD", "nosuch", 2, "clouds.yaml has no cloud nosuch; it has: sandbox"),
         ("OS_CLIENT_CONFIG_FILE", "BROKEN", 2, "broken.yaml, line 4: expected"),
