@@ -1,4 +1,4 @@
-# Everything a person or CI types. `make test` is what CI runs: all tests but the long ones; it starts the lab itself.
+# Everything a person or CI types.
 
 # The distribution's own, where it is new enough and can make an environment: it is built with every optimisation, which one
 # of a version manager often is not; that is a quarter of the time that all the tests take.
@@ -7,7 +7,8 @@ PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.versi
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo lab-demo test lint unit browser ssh-server sandbox-test proof mutants mutation test-long lab-test lab-test-long lab-kvm-up lab-kvm-test bench bench-drain bench-scale bench-stream man clean lab-up lab-status lab-down lab-wipe
+.PHONY: help test test-lab test-all test-long shard lint unit sandbox-test smoke browser-test ssh-test lab-test lab-kvm-test proof mutants mutation \
+	browser ssh-server demo lab-demo bench bench-drain bench-scale bench-stream man clean lab-up lab-kvm-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -18,58 +19,75 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m compileall -q .venv/lib >/dev/null || true
 	touch $@
 
-demo: $(STAMP)  ## Move servers through an embedded cloud, with a kill -9 on the way; a minute, no root
-	$(BIN)/cellmove demo
+# The suites: see docs/testing.md. Each of the first four runs some of those below and says how long each took.
 
-lab-demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
-	$(BIN)/python -m lab.demo
+SUITES = $(BIN)/python -m tests.suites
+PARTS := lint unit sandbox-test smoke
+LAB_PARTS := lab-up lab-test lab-kvm-up lab-kvm-test
 
-test: lint unit bench sandbox-test proof lab-up lab-test lab-kvm-up lab-kvm-test  ## Everything: style, types, all tests, start-up time
+test: $(STAMP)  ## What everybody runs: style, types, unit tests, the sandbox, a smoke proof; ten minutes, no root
+	@$(SUITES) make $(PARTS)
+
+test-lab: $(STAMP)  ## A real nova on this machine, with real guests at the end (root, Debian 12)
+	@$(SUITES) make $(LAB_PARTS)
+
+test-all: $(STAMP)  ## What CI runs: both, a browser, disks over ssh, and the one shard of the rest that belongs to the commit
+	@$(SUITES) make $(PARTS) $(LAB_PARTS) browser-test ssh-test bench shard
+
+test-long: $(STAMP)  ## The rest, in shards: all of them in order, or one of them with SHARD=K/N
+	@$(SUITES) $(if $(SHARD),shard $(SHARD),all-shards)
 
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check cellmove tests bench
 	$(BIN)/mypy
 
-unit: $(STAMP)  ## Tests without any cloud, seconds
+unit: $(STAMP)  ## Tests without any cloud
 	$(BIN)/pytest -q tests/unit -n 2
 
-browser:  ## Install chromium, which the sandbox's tests look at pages with, unless it is there (root, Debian)
-	-@$(PYTHON) -m lab install-browser
+sandbox-test: $(STAMP)  ## Whole commands against the sandbox, the embedded cloud
+	$(BIN)/pytest -q tests/sandbox tests/proof -m 'not long' -n 4 --durations=5
 
-ssh-server:  ## Install sshd and qemu-img, which disks are moved with in the tests, unless they are there (root, Debian)
-	-@$(PYTHON) -m lab install-ssh
+smoke: $(STAMP)  ## The smoke proof: some three hundred crashes, failed calls and meddling owners that stand for all
+	$(BIN)/python -m tests.proof --smoke
 
-sandbox-test: $(STAMP) browser ssh-server  ## Whole commands against the sandbox, the embedded cloud; disks over a real sshd
-	$(BIN)/pytest -q tests/sandbox tests/proof -n 3 --durations=5
-	$(BIN)/pytest -q tests/browser -n 2
-	$(BIN)/pytest -q tests/ssh -n 3
+browser-test: $(STAMP) browser  ## The page about a drain in a real browser
+	$(BIN)/pytest -q tests/browser -n 3
 
-proof: $(STAMP) ssh-server  ## Every crash, every failed call, every meddler, in the sandbox
-	$(BIN)/python -m tests.proof
-
-mutants: $(STAMP)  ## Whether the proofs would notice if an intent, an undo or a probe were missing
-	$(BIN)/python -m tests.proof.mutations
-
-mutation: $(STAMP)  ## Mutants of what writes, deletes or locks; SINCE=main: only of changed lines, UNITS="…": only some
-	nice -n 19 $(BIN)/python -m tests.support.mutation $(if $(SINCE),--since $(SINCE)) $(UNITS)
-
-test-long: mutants lab-kvm-up lab-test-long  ## The long tests and proofs: killed twice, thousands of seeds, every lost journal (hours)
-	$(BIN)/python -m tests.proof --long
-	$(BIN)/python -m tests.proof.lost_journals
-	$(BIN)/python -m tests.proof.faulty_drain --long
+ssh-test: $(STAMP) ssh-server  ## Disks that travel: over a real sshd, and in the sandbox with their smoke proof
+	$(BIN)/pytest -q tests/ssh -m 'not long' -n 3
+	$(BIN)/python -m tests.proof --smoke --disks
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm and not long' -n 2 --dist loadgroup --durations=5
 	$(BIN)/pytest -q tests/lab -m 'alone and not kvm and not long' --durations=5
 
-lab-test-long: $(STAMP)  ## Those tests against the lab, started with KVM=1, that are one more of their kind
-	$(BIN)/pytest -q tests/lab -m 'long and not alone and not kvm' -n 2 --dist loadgroup --durations=5
-	$(BIN)/pytest -q tests/lab -m 'long and alone and not kvm' --durations=5
-	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm -m long
-
 lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
 	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm -m 'not long' --durations=5
+
+shard: $(STAMP)
+	@$(SUITES) shard $(SHARD)
+
+proof: $(STAMP) ssh-server  ## All cases of the proof but the long ones: every crash, failed call and meddling owner
+	$(BIN)/python -m tests.proof
+
+mutants: $(STAMP) ssh-server  ## Whether the proof would notice if an intent, an undo or a probe were missing
+	$(BIN)/python -m tests.proof.mutations
+
+mutation: $(STAMP)  ## Mutants of what writes, deletes or locks; SINCE=main: only of changed lines, UNITS="…": only some
+	nice -n 19 $(BIN)/python -m tests.support.mutation $(if $(SINCE),--since $(SINCE)) $(UNITS)
+
+browser:  ## Install chromium for browser-test, unless it is there (root, Debian)
+	-@$(PYTHON) -m lab install-browser
+
+ssh-server:  ## Install sshd and qemu-img for ssh-test, unless they are there (root, Debian)
+	-@$(PYTHON) -m lab install-ssh
+
+demo: $(STAMP)  ## Move servers through an embedded cloud, with a kill -9 on the way; a minute, no root
+	$(BIN)/cellmove demo
+
+lab-demo: $(STAMP) lab-up  ## Move a server between the cells of a real nova, and another one there and back
+	$(BIN)/python -m lab.demo
 
 bench: $(STAMP)  ## What it costs to start
 	$(BIN)/python bench/start_time.py

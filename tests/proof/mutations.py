@@ -124,16 +124,23 @@ def try_one(mutant: str) -> tuple[str, str, int]:
     return mutant, "", number
 
 
+def verdict(mutant: str, noticed: str, number: int) -> str:
+    """What is wrong with the proof, empty when nothing is: a mutant is noticed, unless it is known to be harmless."""
+    if noticed and mutant in HARMLESS:
+        return f"{mutant} is on the list of the harmless ones, and is noticed: {noticed}"
+    if not noticed and mutant not in HARMLESS:
+        return f"{mutant} was not noticed by {number} cases"
+    return ""
+
+
 def main() -> int:
     """0 when every mutant was noticed, or is known to be harmless."""
     chosen, begun = sys.argv[1:] or list(mutants()), time.monotonic()
     alive = []
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 2, maxtasksperchild=1) as pool:
         for mutant, noticed, number in pool.imap_unordered(try_one, chosen):
-            if noticed and mutant in HARMLESS:
-                alive.append(f"{mutant} is on the list of the harmless ones, and is noticed: {noticed}")
-            elif not noticed and mutant not in HARMLESS:
-                alive.append(f"{mutant} was not noticed by {number} cases")
+            wrong = verdict(mutant, noticed, number)
+            alive += [wrong] if wrong else []
             if len(sys.argv) > 1:
                 print(mutant, number, noticed[:200])
     print(f"{len(chosen)} mutants, {len(alive)} wrong, {time.monotonic() - begun:.0f} s", *alive, sep="\n")

@@ -1,0 +1,136 @@
+"""Every suite whose units are run in shards. A new one is one more entry of :data:`SUITES`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+
+from tests.proof import faulty_drain, inventory, lost_journals, mutations, runner
+from tests.suites.pytest_units import Tests
+from tests.suites.suite import Run, Suite
+from tests.support.sandbox.fixtures import Fixtures
+
+CORES = os.cpu_count() or 2
+LAB = frozenset({"lab"})
+QEMU_IMG = frozenset({"qemu-img"})
+
+
+@cache
+def _fixtures() -> Fixtures:
+    return Fixtures()
+
+
+# the proof
+
+
+def _proof_units(*, disks: bool) -> list[str]:
+    """Every case that the smoke proof leaves out; with or without streamed disks."""
+    smoke = set(inventory.smoke_names(_fixtures(), disks=disks))
+    everything = inventory.names(_fixtures(), long=True, disks=disks)
+    return [name for name in everything if inventory.needs_disks(name) == disks and name not in smoke]
+
+
+def _play_proof(names: Sequence[str]) -> Run:
+    result = runner.run_all(names)
+    code = runner.report(result)
+    return Run(code, {name: seconds / runner.JOBS for name, seconds in result.spent.items()})
+
+
+def _family(name: str) -> str:
+    return name.partition(":")[0]
+
+
+# the proof's mutants, lost journals, drains with faults
+
+
+def _timed_mutant(mutant: str) -> tuple[str, str, float]:
+    begun = time.monotonic()
+    return mutant, mutations.verdict(*mutations.try_one(mutant)), time.monotonic() - begun
+
+
+def _play_mutants(mutants: Sequence[str]) -> Run:
+    spent, alive = {}, []
+    with multiprocessing.get_context("spawn").Pool(CORES, maxtasksperchild=1) as pool:
+        for mutant, wrong, seconds in pool.imap_unordered(_timed_mutant, mutants):
+            spent[mutant] = seconds / CORES
+            alive += [wrong] if wrong else []
+    sys.stdout.write("\n".join([f"{len(mutants)} mutants, {len(alive)} wrong", *alive]) + "\n")
+    return Run(1 if alive else 0, spent)
+
+
+def _lost_units() -> list[str]:
+    return [":".join(case) for case in lost_journals.names(_fixtures(), lost_journals.SHAPES_TRIED)]
+
+
+def _timed_losses(names: list[str]) -> list[tuple[str, list[str], float]]:
+    found = []
+    for name in names:
+        begun = time.monotonic()
+        ((_case, problems),) = lost_journals.work([lost_journals.Case(*name.split(":"))])
+        found.append((name, problems, time.monotonic() - begun))
+    return found
+
+
+def _play_losses(names: Sequence[str]) -> Run:
+    spent, wrong = {}, 0
+    with multiprocessing.get_context("spawn").Pool(CORES) as pool:
+        for results in pool.imap_unordered(_timed_losses, [list(names[at : at + 8]) for at in range(0, len(names), 8)]):
+            for name, problems, seconds in results:
+                spent[name] = seconds / CORES
+                wrong += bool(problems)
+                for problem in problems:
+                    sys.stdout.write(
+                        f"FAILED {name}\n  {problem}\nreplay: python -m tests.proof.lost_journals '{name}'\n"
+                    )
+    sys.stdout.write(f"{len(names)} lost journals, {wrong} ended badly\n")
+    return Run(1 if wrong else 0, spent)
+
+
+def _play_drains(seeds: Sequence[str]) -> Run:
+    spent, bad = {}, 0
+    for seed in seeds:
+        told = faulty_drain.play(int(seed))
+        spent[seed] = told.seconds
+        bad += bool(told.problems)
+        sys.stdout.write(f"{told.text}\n")
+    return Run(1 if bad else 0, spent)
+
+
+# tests of pytest that are marked long
+
+
+def _tests(name: str, words: str, tests: Tests, needs: Iterable[str] = (), tools: Iterable[str] = ()) -> Suite:
+    return Suite(name, words, tests.collect, tests.run, frozenset(needs), frozenset(tools))
+
+
+def _every(units: Callable[..., list[str]], **how: bool) -> Callable[[], list[str]]:
+    return lambda: units(**how)
+
+
+KVM_ENVIRONMENT = {"CELLMOVE_LAB_KVM": "required"}
+
+SUITES = (
+    Suite("proof", "the proof's cases that the smoke proof leaves out", _every(_proof_units, disks=False), _play_proof,
+          group=_family),
+    Suite("proof of disks", "the same for streamed disks", _every(_proof_units, disks=True), _play_proof, tools=QEMU_IMG,
+          group=_family),
+    Suite("mutants", "whether the proof notices a missing intent, undo or probe", lambda: list(mutations.mutants()),
+          _play_mutants, tools=QEMU_IMG),
+    Suite("lost journals", "a run is killed at each point, its journal is lost, the move is adopted", _lost_units,
+          _play_losses, tools=QEMU_IMG, group=_family),
+    Suite("faulty drains", "a cell of 100 servers is drained while calls fail and the run is killed; by seeds",
+          lambda: [str(seed) for seed in range(1, faulty_drain.MANY_SEEDS + 1)], _play_drains, group=lambda _seed: ""),
+    _tests("sandbox", "long tests against the sandbox",
+           Tests(("tests/sandbox", "tests/proof"), "long", workers=CORES + 1)),
+    _tests("disks", "long tests of disks that travel", Tests(("tests/ssh",), "long", workers=CORES + 1), tools=QEMU_IMG),
+    _tests("lab", "long tests against the lab",
+           Tests(("tests/lab",), "long and not alone and not kvm", ("--dist", "loadgroup"), workers=2), LAB),
+    _tests("lab, alone", "long tests that break a host of the lab for everybody",
+           Tests(("tests/lab",), "long and alone and not kvm"), LAB),
+    _tests("guests", "long tests on real guests",
+           Tests(("tests/lab/kvm",), "long", environment=KVM_ENVIRONMENT), {"lab", "kvm"}),
+)  # fmt: skip
