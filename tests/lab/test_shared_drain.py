@@ -20,10 +20,11 @@ from cellmove.drain.queue import Limits, Queue
 from cellmove.drain.tables import metadata
 from cellmove.journal import Journal, open_journal
 from cellmove.move import State
-from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.process import Process
 from tests.proof import faulty_drain
 from tests.support import fork_server
 from tests.support.commands import run_command
+from tests.support.sandbox.cloud_process import start
 
 SERVERS, PER_HOST = 30, 4
 PARALLEL = {"one": 2, "two": 4, "three": 6}

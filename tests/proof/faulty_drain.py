@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.process import Process
 from lab import oracle
 from tests.support import fork_server
 from tests.support.commands import run_command
 from tests.support.folders import shared_memory
 from tests.support.sandbox.cloud_oracle import history_of
+from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.picture import picture
 
 SERVERS, RATE, PARALLEL = 100, 0.02, 8
@@ -101,11 +102,19 @@ def play(seed: int, *, servers: int = SERVERS, rate: float = RATE) -> Told:
             process.control("pace", seconds=0.01)
             _drain(process, Path(folder), told)
             told.hits = process.control("storm", rate=0.0)
-            told.problems += judged(process, made)
+            told.problems += [*judged(process, made), *_too_calm(told, servers)]
         finally:
             process.end()
     told.seconds = time.monotonic() - begun
     return told
+
+
+def _too_calm(told: Told, servers: int) -> Iterator[str]:
+    """Whether so little went wrong that nothing was proved."""
+    if servers >= SERVERS and told.runs.count(-signal.SIGKILL) < 3:
+        yield f"the run was killed {told.runs.count(-signal.SIGKILL)} times, fewer than 3"
+    if servers >= SERVERS and min(told.hits.values()) <= 5:
+        yield f"calls failed too seldom: {told.hits}"
 
 
 def _drain(process: Process, folder: Path, told: Told) -> None:

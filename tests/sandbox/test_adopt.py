@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -18,24 +15,9 @@ from lab import oracle
 from tests.proof import cases, lost_journals
 from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.cloud_oracle import Scene
-from tests.support.sandbox.fixtures import Fixtures
+from tests.support.sandbox.fixtures import STREAMED, Fixtures
 from tests.support.sandbox.harness import Harness
 from tests.support.sandbox.picture import picture
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(*arguments: str) -> str:
-    """Run a module of the sandbox's tests, which has to end well."""
-    ended = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=900
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def test_moves_whose_journal_was_lost_end_as_ever() -> None:
-    assert ", 0 ended badly" in run("tests.proof.lost_journals", "--sample", "23")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +26,15 @@ def fixtures() -> Iterator[Fixtures]:
     send = requests.adapters.HTTPAdapter.send
     yield Fixtures()
     requests.adapters.HTTPAdapter.send = send  # type: ignore[method-assign]
+
+
+def test_moves_whose_journal_was_lost_end_as_ever(fixtures: Fixtures) -> None:
+    """A sample of them, without streamed disks; all are in the shards."""
+    shapes = tuple(shape for shape in lost_journals.SHAPES_TRIED if shape not in STREAMED)
+    sample = list(lost_journals.names(fixtures, shapes))[::23]
+    assert {case.step.partition("-")[0] for case in sample} >= {"nova", "undo", "finish", "prep"}
+    wrong = {":".join(case): lost_journals.play(fixtures, *case) for case in sample}
+    assert {name: problems for name, problems in wrong.items() if problems} == {}
 
 
 def killed(

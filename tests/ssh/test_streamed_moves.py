@@ -15,9 +15,10 @@ import pytest
 from cellmove import mark
 from cellmove.hosts import disk_link
 from cellmove.sandbox import disks, seed
-from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.process import Process
 from tests.proof.streamed_cases import flip
 from tests.support.folders import shared_memory
+from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.fake_ssh import Ssh, make_ssh
 from tests.support.sandbox.running import begin, wait_for
 from tests.support.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming

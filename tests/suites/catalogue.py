@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from tests.proof import faulty_drain, inventory, lost_journals, mutations, runner
@@ -103,15 +103,32 @@ def _play_drains(seeds: Sequence[str]) -> Run:
 # tests of pytest that are marked long
 
 
-def _tests(name: str, words: str, tests: Tests, needs: Iterable[str] = (), tools: Iterable[str] = ()) -> Suite:
-    return Suite(name, words, tests.collect, tests.run, frozenset(needs), frozenset(tools))
-
-
 def _every(units: Callable[..., list[str]], **how: bool) -> Callable[[], list[str]]:
     return lambda: units(**how)
 
 
-KVM_ENVIRONMENT = {"CELLMOVE_LAB_KVM": "required"}
+PYTEST_SUITES = {
+    "sandbox": Tests("long tests against the sandbox", ("tests/sandbox", "tests/proof"), "long", workers=CORES + 1),
+    "disks": Tests("long tests of disks that travel", ("tests/ssh",), "long", workers=CORES + 1, tools=QEMU_IMG),
+    "lab": Tests(
+        "long tests against the lab",
+        ("tests/lab",),
+        "long and not alone and not kvm",
+        ("--dist", "loadgroup"),
+        workers=2,
+        needs=LAB,
+    ),
+    "lab, alone": Tests(
+        "long tests that break a host of the lab for everybody", ("tests/lab",), "long and alone and not kvm", needs=LAB
+    ),
+    "guests": Tests(
+        "long tests on real guests",
+        ("tests/lab/kvm",),
+        "long",
+        environment={"CELLMOVE_LAB_KVM": "required"},
+        needs=frozenset({"lab", "kvm"}),
+    ),
+}
 
 SUITES = (
     Suite("proof", "the proof's cases that the smoke proof leaves out", _every(_proof_units, disks=False), _play_proof,
@@ -124,13 +141,5 @@ SUITES = (
           _play_losses, tools=QEMU_IMG, group=_family),
     Suite("faulty drains", "a cell of 100 servers is drained while calls fail and the run is killed; by seeds",
           lambda: [str(seed) for seed in range(1, faulty_drain.MANY_SEEDS + 1)], _play_drains, group=lambda _seed: ""),
-    _tests("sandbox", "long tests against the sandbox",
-           Tests(("tests/sandbox", "tests/proof"), "long", workers=CORES + 1)),
-    _tests("disks", "long tests of disks that travel", Tests(("tests/ssh",), "long", workers=CORES + 1), tools=QEMU_IMG),
-    _tests("lab", "long tests against the lab",
-           Tests(("tests/lab",), "long and not alone and not kvm", ("--dist", "loadgroup"), workers=2), LAB),
-    _tests("lab, alone", "long tests that break a host of the lab for everybody",
-           Tests(("tests/lab",), "long and alone and not kvm"), LAB),
-    _tests("guests", "long tests on real guests",
-           Tests(("tests/lab/kvm",), "long", environment=KVM_ENVIRONMENT), {"lab", "kvm"}),
+    *(Suite(name, tests.words, tests.collect, tests.run, tests.needs, tests.tools) for name, tests in PYTEST_SUITES.items()),
 )  # fmt: skip

@@ -22,17 +22,21 @@ NO_TESTS = 5
 class Tests:
     """Tests that are run in one way.
 
+    :param words: what they are
     :param paths: where they are
     :param marks: the expression of ``-m``
     :param options: of the run
     :param workers: how many tests run at once
     """
 
+    words: str
     paths: tuple[str, ...]
     marks: str
     options: tuple[str, ...] = ()
     workers: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
 
     def collect(self) -> list[str]:
         """The ids of all of them."""

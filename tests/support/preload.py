@@ -1,4 +1,4 @@
-"""Everything that a cellmove process imports on its way, for the process that the others are forked from."""
+"""Everything that cellmove and the sandbox import on their way, for the server that they are forked from."""
 
 import gc
 import importlib
@@ -11,6 +11,7 @@ for name in (
     "cellmove.console",
     "cellmove.gateway",
     "cellmove.progress",
+    "cellmove.sandbox.__main__",
     "cellmove.session",
     "cellmove.steps",
     "openstack.connection",

@@ -13,8 +13,8 @@ from cellmove.clock import Clock
 from cellmove.hold import is_held
 from cellmove.journal import open_journal
 from cellmove.move import State
-from cellmove.sandbox.process import start
 from tests.support.folders import shared_memory
+from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.drained_cell import (
     Drained,
     clock,

@@ -12,8 +12,9 @@ import requests
 from cellmove.hosts import disk_link
 from cellmove.hosts.disk_link import Link
 from cellmove.sandbox import seed
-from cellmove.sandbox.process import Process, start
+from cellmove.sandbox.process import Process
 from cellmove.sandbox.store import Cloud, files
+from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.drained_cell import Drained
 from tests.support.sandbox.environment import Sandbox
 

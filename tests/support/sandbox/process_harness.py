@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from cellmove.move import Move
-from cellmove.sandbox.process import start
 from cellmove.sandbox.store import Cloud
 from tests.support import fork_server
 from tests.support.commands import run_command, run_killed
 from tests.support.folders import own_folder
 from tests.support.sandbox.cloud_oracle import Scene
+from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.fake_ssh import Pieces, copy_files, make_ssh, put_files_back
 from tests.support.sandbox.fixtures import BEFORE
 from tests.support.sandbox.harness import Outcome, Taps, copy_databases, newest_move, put_databases_back
