@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tests.suites.pytest_units import ROOT
 from tests.suites.shards import Shard, chosen_by, divide
@@ -122,7 +123,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true")
     chosen = parser.parse_args()
     if chosen.what == "make":
-        return run_in_order([(target, lambda target=target: make(target)) for target in chosen.which])
+        return run_in_order([(target, partial(make, target)) for target in chosen.which])
     if "qemu-img" in STARTS and chosen.what != "shards" and make(STARTS["qemu-img"]):
         return 1  # the cases of streamed disks are counted by rehearsing them
     shards = the_shards()
@@ -134,7 +135,7 @@ def main() -> int:
         one = find(shards, str(number) if number else chosen.which[0])
         say(describe(one, len(shards)) + (f", chosen by the commit {commit()[:12]}" if number else ""))
         return run_shard(one, recording=chosen.record)
-    parts = [(describe(one, len(shards)), lambda one=one: run_shard(one, recording=chosen.record)) for one in shards]
+    parts = [(describe(one, len(shards)), partial(run_shard, one, recording=chosen.record)) for one in shards]
     return run_in_order(parts, keep_going=True)
 
 

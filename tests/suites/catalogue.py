@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from tests.proof import faulty_drain, inventory, lost_journals, mutations, runner
-from tests.suites.pytest_units import Tests
+from tests.suites.pytest_units import ROOT, Tests
 from tests.suites.suite import Run, Suite
+from tests.support import mutation
 from tests.support.sandbox.fixtures import Fixtures
 
 CORES = os.cpu_count() or 2
@@ -100,6 +103,29 @@ def _play_drains(seeds: Sequence[str]) -> Run:
     return Run(1 if bad else 0, spent)
 
 
+# mutants of what writes, deletes or locks
+
+
+def _timed_mutation(unit: str) -> tuple[str, str, float]:
+    """Run the mutants of one unit in a process of its own; what it printed if one survived."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "tests.support.mutation", unit]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = f"{unit}\n{answer.stdout}{answer.stderr}" if answer.returncode else ""
+    return unit, said, time.monotonic() - begun
+
+
+def _play_mutation(units: Sequence[str]) -> Run:
+    spent, wrong = {}, 0
+    with ThreadPoolExecutor(CORES) as threads:
+        for unit, said, seconds in threads.map(_timed_mutation, units):
+            spent[unit] = seconds / CORES
+            wrong += bool(said)
+            sys.stdout.write(said)
+    sys.stdout.write(f"{len(units)} units of mutants, {wrong} with survivors\n")
+    return Run(1 if wrong else 0, spent)
+
+
 # tests of pytest that are marked long
 
 
@@ -141,5 +167,6 @@ SUITES = (
           _play_losses, tools=QEMU_IMG, group=_family),
     Suite("faulty drains", "a cell of 100 servers is drained while calls fail and the run is killed; by seeds",
           lambda: [str(seed) for seed in range(1, faulty_drain.MANY_SEEDS + 1)], _play_drains, group=lambda _seed: ""),
+    Suite("mutation", "mutants of what writes, deletes or locks", mutation.units, _play_mutation),
     *(Suite(name, tests.words, tests.collect, tests.run, tests.needs, tests.tools) for name, tests in PYTEST_SUITES.items()),
 )  # fmt: skip
