@@ -15,12 +15,13 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.support.preload"])
 
 
-def start(run: Callable[..., None], *arguments: object) -> BaseProcess:
+def start(run: Callable[..., None], *arguments: object, ends_with_us: bool = False) -> BaseProcess:
     """Start a process that calls a function of a module (see :mod:`tests.support.commands`).
 
     :param arguments: of the function, to be pickled
+    :param ends_with_us: it is ended when this process ends; otherwise its end is waited for then
     """
-    process = _CONTEXT.Process(target=run, args=arguments)
+    process = _CONTEXT.Process(target=run, args=arguments, daemon=ends_with_us)
     process.start()
     return process
 

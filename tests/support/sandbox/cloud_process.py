@@ -60,7 +60,7 @@ def start(folder: Path, *, disks: bool = False) -> Process:
     folder.mkdir(parents=True, exist_ok=True)
     said = folder / "said"
     options = ["--disks"] if disks else []
-    child = fork_server.start(serve, [str(folder), "--with-parent", *options], said)
+    child = fork_server.start(serve, [str(folder), "--with-parent", *options], said, ends_with_us=True)
     known = _line(child, said)
     instances = Instances(folder.absolute() / "disks") if disks else None
     return Process(cast(Any, Forked(child)), known["url"], known["environment"], known["databases"], instances)
