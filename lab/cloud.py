@@ -30,7 +30,7 @@ from lab.hosts import (
     write_to_disk,
 )
 from lab.layout import HOSTS
-from lab.rows import purge
+from lab.rows import is_in_task, port_statuses, purge
 
 __all__ = [
     "HOSTS", "POLL_SECONDS", "POWER_STATES", "Unexpected", "act", "agent_is_there", "boot", "clear_fault",
@@ -71,6 +71,8 @@ def wait_status(server_id, *statuses, seconds=90.0, cloud="lab"):
     """Wait until a server has one of these statuses and no task; an ERROR that is not wanted ends the waiting."""
 
     def look():
+        if is_in_task(server_id):
+            return None
         server = show(server_id, cloud)
         if server is None:
             raise Unexpected(f"server {server_id} is gone; wanted {' or '.join(statuses)}")
@@ -249,10 +251,9 @@ def delete_group(group):
 
 def wait_ports(server_id, status, seconds=30.0):
     """Wait until all ports of a server have a status."""
-    network = connect().network
     wait_for(
         f"the ports of {server_id} to be {status}",
-        lambda: all(port.status == status for port in network.ports(device_id=server_id)),
+        lambda: all(found == status for found in port_statuses(server_id)),
         seconds,
     )
 
@@ -281,6 +282,8 @@ def delete(server_id, seconds=60.0):
         connection.compute.delete(f"/servers/{server_id}", microversion=MICROVERSION)
 
         def gone():
+            if is_in_task(server_id):
+                return False
             found = show(server_id)
             if found and found["status"] == "ERROR" and not found.get("OS-EXT-STS:task_state"):
                 connection.compute.delete(f"/servers/{server_id}", microversion=MICROVERSION)
@@ -327,6 +330,8 @@ def native_move(server_id, flavor=None, host=None, seconds=180.0, wait=True, clo
         return None
 
     def moved():
+        if is_in_task(server_id):
+            return None
         server = show(server_id, cloud)
         if server["status"] == "VERIFY_RESIZE" and not server.get("OS-EXT-STS:task_state"):
             return server

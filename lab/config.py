@@ -120,7 +120,7 @@ def cinder(layout):
                 "quota_volumes": -1,
                 "quota_gigabytes": -1,
                 "quota_snapshots": -1,
-                "report_interval": 5,
+                "report_interval": 3,  # lab.hosts.wait_for_all waits for one
                 "service_down_time": 60,
                 "backend_stats_polling_interval": 5,  # the scheduler knows of no backend until it has been told
             },

@@ -1,9 +1,12 @@
 """The OpenStack daemons of the lab: which there are, how each is started, and how each is asked whether it answers."""
 
+import fcntl
 import json
+import os
 import re
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -161,8 +164,7 @@ def plan(layout, services):
 def start(layout, services):
     """Fork services of one group from one process that imports the project once.  What already runs is left alone.
 
-    The process imports first and forks after, then ends: each service is a daemon of its own, with its own session,
-    log and record, and can be ended and started alone.
+    Each service is a daemon of its own, with its own session, log and record, and can be ended and started alone.
     """
     dead = [service for service in services if not processes.running_pid(layout, service.name)]
     if not dead:
@@ -171,9 +173,18 @@ def start(layout, services):
     processes.end(layout, [service.name for service in dead], patience=0)
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.log.mkdir(parents=True, exist_ok=True)
+    stays = all(service.group == "nova" for service in dead)
+    answer = (ask_starter if stays else run_starter)(layout, plan(layout, dead))
+    for name, pid in json.loads(answer).items():
+        processes.record(layout, name, pid)
+    return [service.name for service in dead]
+
+
+def run_starter(layout, wanted):
+    """Let a process import what a plan needs, fork its daemons, and end; what it answers."""
     done = subprocess.run(
         [str(layout.python), "-W", "ignore", str(INSIDE / "starter.py")],
-        input=json.dumps(plan(layout, dead)),
+        input=json.dumps(wanted),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -182,10 +193,45 @@ def start(layout, services):
         check=False,
     )
     if done.returncode:
-        raise LabError(f"cannot start {', '.join(service.name for service in dead)}:\n{done.stdout[-3000:]}")
-    for name, pid in json.loads(done.stdout.splitlines()[-1]).items():
-        processes.record(layout, name, pid)
-    return [service.name for service in dead]
+        names = ", ".join(service["name"] for service in wanted["services"])
+        raise LabError(f"cannot start {names}:\n{done.stdout[-3000:]}")
+    return done.stdout.splitlines()[-1]
+
+
+STARTER = "starter"
+STARTER_SECONDS = 120
+
+
+def ask_starter(layout, wanted):
+    """Let the process that has imported nova fork the daemons of a plan; it is started if it does not run."""
+    path = layout.run / "starter.sock"
+    with open(layout.run / "starter.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not processes.running_pid(layout, STARTER):
+            start_starter(layout, path)
+        folder = os.open(layout.run, os.O_RDONLY)  # an address has room for a hundred characters only
+        try:
+            with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rw") as stream:
+                connection.settimeout(STARTER_SECONDS)
+                connection.connect(f"/proc/self/fd/{folder}/{path.name}")
+                stream.write(json.dumps(wanted) + "\n")
+                stream.flush()
+                return stream.readline()
+        finally:
+            os.close(folder)
+
+
+def start_starter(layout, path):
+    """Start that process, and wait until it listens."""
+    path.unlink(missing_ok=True)
+    first = {"preload": PRELOADED["nova"], "paths": [str(INSIDE)], "virt": str(INSIDE / "virt")}
+    command = [layout.python, "-W", "ignore", INSIDE / "starter.py", path, json.dumps(first)]
+    processes.start_daemon(layout, STARTER, command)
+    deadline = time.monotonic() + STARTER_SECONDS
+    while not path.exists():
+        if not processes.running_pid(layout, STARTER) or time.monotonic() > deadline:
+            raise LabError(f"cannot import nova; the end of its log:\n{processes.log_tail(layout, STARTER)}")
+        time.sleep(0.05)
 
 
 def http_answers(layout, service):

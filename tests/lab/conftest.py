@@ -139,7 +139,7 @@ def killed(started: Callable[..., Started]) -> Callable[..., None]:
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def travellers(lab_environment: dict[str, str]) -> Iterator[Callable[[str], Traveller]]:
     """Gives a server at rest by its backing: that of the case before, or a new one when that case failed."""
     from lab import cloud

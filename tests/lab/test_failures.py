@@ -8,6 +8,15 @@ from lab import oracle
 from tests.scenarios import failures
 from tests.support.lab.environment import Lab
 
+BREAKS_HOSTS = (pytest.mark.alone, pytest.mark.breaks_hosts, pytest.mark.xdist_group("hosts"))
+
+
+def breaks_hosts(test):
+    """Mark a test of faults that cannot be told apart by server."""
+    for mark in BREAKS_HOSTS:
+        test = mark(test)
+    return test
+
 
 def all_failures():
     """Each failure with one backing, in turn; with the other one in `make test-long`."""
@@ -15,7 +24,8 @@ def all_failures():
     for case in failures.CASES:
         name, backing = case.values
         is_in_turn = (backing == "volume") == (names.index(name) % 2 == 1) or name == "the-snapshot-fails"
-        yield pytest.param(name, backing, id=case.id, marks=(*case.marks, *([] if is_in_turn else [pytest.mark.long])))
+        marks = BREAKS_HOSTS if failures.FAULTS[name][1] in failures.FOR_EVERYBODY else ()
+        yield pytest.param(name, backing, id=case.id, marks=(*marks, *([] if is_in_turn else [pytest.mark.long])))
 
 
 @pytest.mark.lab
@@ -30,19 +40,19 @@ def test_a_stopped_server_stays_stopped_when_the_start_fails(cellmove, boot, agr
 
 
 @pytest.mark.lab
-@pytest.mark.alone
+@breaks_hosts
 def test_a_step_alone_takes_back_only_itself(cellmove, boot, agrees):
     failures.a_step_alone_takes_back_only_itself(Lab(boot, cellmove), agrees)
 
 
 @pytest.mark.lab
-@pytest.mark.alone
+@breaks_hosts
 def test_a_dead_destination_is_refused_before_a_write(cellmove, boot):
     failures.a_dead_destination_is_refused(Lab(boot, cellmove))
 
 
 @pytest.mark.lab
-@pytest.mark.alone
+@breaks_hosts
 def test_the_next_host_is_tried(cellmove, boot):
     failures.the_next_host_is_tried(Lab(boot, cellmove))
 

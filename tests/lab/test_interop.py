@@ -16,7 +16,13 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("backing", "state", "kind"), KINDS, ids=["-".join(kind) for kind in KINDS])
+def all_kinds():
+    """Running servers in `make test-lab`, stopped ones too in `make test-long`."""
+    for kind in KINDS:
+        yield pytest.param(*kind, id="-".join(kind), marks=[pytest.mark.long] if "stopped" in kind else [])
+
+
+@pytest.mark.parametrize(("backing", "state", "kind"), list(all_kinds()))
 def test_each_ends_what_the_other_began(cellmove, boot, backing, state, kind):
     server = boot("interop", volume_backed=backing == "volume", volumes=1, active=state == "active").id
     settled = "ACTIVE" if state == "active" else "SHUTOFF"

@@ -162,6 +162,8 @@ def test_an_up_size_and_a_revert_keep_to_the_quota_as_nova_does(cellmove, boot):
 
 @pytest.mark.lab
 @pytest.mark.alone
+@pytest.mark.breaks_hosts
+@pytest.mark.xdist_group("hosts")
 def test_a_store_that_placement_shows_to_be_shared_is_refused_whatever_was_said(cellmove, boot):
     server = boot("stores")
     aggregate, store = "a0000000-0000-4000-8000-00000000005e", "b0000000-0000-4000-8000-00000000005e"

@@ -15,8 +15,10 @@ from lab import cloud, oracle, rows
 from tests.support.lab.shared_server import HOSTS, check_arrived, check_home
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
+breaks_hosts, hosts = pytest.mark.breaks_hosts, pytest.mark.xdist_group("hosts")
 
-AWAY = 3.0
+
+AWAY = 1.5
 """Seconds for which a service is away."""
 
 
@@ -62,6 +64,10 @@ CALLS = {
 }
 
 
+SELDOM = ("claim", "clean-target")
+"""A call that may be sent again; `clean-source` and the other calls are played in `make test-lab`."""
+
+
 @pytest.fixture
 def environment(environment, tmp_path):
     """With an operator who does not wait for minutes."""
@@ -100,7 +106,11 @@ def word_for_it(cellmove, traveller, verb, host):
     return said[1].split()
 
 
-@pytest.mark.parametrize("name", list(CALLS))
+@breaks_hosts
+@hosts
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in SELDOM else name for name in CALLS]
+)
 def test_resume_after_a_compute_died_in_a_call(cellmove, started, travellers, name):
     call, traveller = CALLS[name], travellers("image")
     before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
@@ -128,10 +138,12 @@ def test_resume_after_a_compute_died_in_a_call(cellmove, started, travellers, na
 
 
 # Behind the point of no return of a confirm or a revert `rollback` and `resume` do the same, or it is refused.
+@breaks_hosts
+@hosts
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("claim", marks=pytest.mark.long), "stop-source", "start-target",
+        pytest.param("claim", marks=pytest.mark.long), pytest.param("stop-source", marks=pytest.mark.long), "start-target",
         pytest.param("start-source", marks=pytest.mark.long),
     ],
 )  # fmt: skip
@@ -223,8 +235,8 @@ def do_what_it_says(cellmove, outcome):
 
 
 @pytest.mark.parametrize("name", [
-    "superconductor", pytest.param("source-conductor", marks=pytest.mark.long), "target-conductor", "target-compute",
-    "rabbitmq", "mariadb",
+    "superconductor", pytest.param("source-conductor", marks=pytest.mark.long), "target-conductor",
+    pytest.param("target-compute", marks=[breaks_hosts, hosts]), "rabbitmq", "mariadb",
 ])  # fmt: skip
 def test_there_and_back_while_a_service_is_away(cellmove, started, travellers, environment, name):
     traveller = travellers("image")

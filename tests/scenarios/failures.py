@@ -25,13 +25,8 @@ FOR_EVERYBODY = ("agent", "get_host_ip_addr")
 """Faults that cannot be told apart by server."""
 
 CASES = [
-    pytest.param(
-        name,
-        backing,
-        id=f"{name}-{backing}",
-        marks=[pytest.mark.alone] if fault[1] in FOR_EVERYBODY else [],
-    )
-    for name, fault in FAULTS.items()
+    pytest.param(name, backing, id=f"{name}-{backing}")
+    for name in FAULTS
     for backing in ("image", "volume")
     if not (backing == "volume" and name == "the-snapshot-fails")  # of a volume-backed server none is taken
 ]

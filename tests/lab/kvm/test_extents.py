@@ -18,7 +18,7 @@ from cellmove.hosts.disk_pass import Transfer, compare, read_back, run_pass
 from lab import kvm, kvm_store
 from tests.support.disk_harness import MIB, Ends, dirty, ends, sparse
 
-pytestmark = [pytest.mark.lab, pytest.mark.kvm]
+pytestmark = [pytest.mark.lab, pytest.mark.kvm, pytest.mark.xdist_group("guests")]
 
 DISK = Transfer("server/disk")
 BLOCK = 65536

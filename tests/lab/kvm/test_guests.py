@@ -8,13 +8,14 @@ import pytest
 
 from lab import cloud, kvm, oracle
 
-pytestmark = [pytest.mark.lab, pytest.mark.kvm]
+pytestmark = [pytest.mark.lab, pytest.mark.kvm, pytest.mark.xdist_group("guests")]
 
 BOOT_SECONDS = 90.0
 POWER_BUTTON_SECONDS = 12.0  # with nova's own work; without an answer it would be 15 before nova pulls the plug
 HOST = kvm.HOSTS[0]
 
 
+@pytest.mark.long  # what the stream's tests stand on, as all below
 def test_a_guest_writes_to_all_its_disks_and_finds_it_again(boot_guest):
     begun = time.monotonic()
     server = boot_guest(flavor="kvm.full", fill=16, ephemeral=4, dirty=512, config_drive=True, user_data="aGVsbG8=")
@@ -45,7 +46,7 @@ def test_a_guest_writes_to_all_its_disks_and_finds_it_again(boot_guest):
     assert (after.swap, after.config) == (before.swap, before.config)
 
 
-@pytest.mark.long  # what the stream's tests stand on, as all below
+@pytest.mark.long
 def test_a_guest_that_is_cut_off_has_what_it_told_of(boot_guest):
     """Even what it overwrites all the time: it says so first."""
     server = boot_guest(flavor="kvm.tiny", dirty=2048)

@@ -7,11 +7,16 @@ import pytest
 from lab import cloud, kvm
 
 pytestmark = [pytest.mark.lab, pytest.mark.kvm]
+guests, ordinary_hosts = (
+    pytest.mark.xdist_group("guests"),
+    pytest.mark.xdist_group("hosts"),
+)  # tests that need or break the same run one after another
 
 SOURCE, TARGET = kvm.HOSTS
 NOWHERE = r"No valid host|is in ERROR"
 
 
+@guests
 @pytest.mark.parametrize("host", kvm.HOSTS)
 def test_ssh_leads_into_the_host(host):
     assert kvm.ssh(host, "hostname").strip() == host
@@ -28,6 +33,7 @@ def test_ssh_leads_into_the_host(host):
     assert kvm.ssh(host, f"ls -d {others} || true") == ""
 
 
+@ordinary_hosts
 def test_nothing_else_is_put_on_these_hosts(boot):
     """Ordinary servers stay on ordinary hosts, though these have room, and though somebody names one."""
     with pytest.raises(cloud.Unexpected, match=NOWHERE):
@@ -39,11 +45,14 @@ def test_nothing_else_is_put_on_these_hosts(boot):
     assert cloud.guests(ordinary.id) == {"c1-host1": "running"}
 
 
+@ordinary_hosts
 def test_their_guests_stay_on_them(boot):
     with pytest.raises(cloud.Unexpected, match=NOWHERE):
         boot(host="c1-host1", flavor="kvm.tiny", image=kvm.image())
 
 
+@guests
+@pytest.mark.long
 def test_a_host_that_was_switched_off_comes_back_with_its_disks(boot_guest):
     server = boot_guest(flavor="kvm.tiny", host=TARGET)
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from lab import cloud, kvm, oracle
 
-pytestmark = [pytest.mark.lab, pytest.mark.kvm, pytest.mark.long]
+pytestmark = [pytest.mark.lab, pytest.mark.kvm, pytest.mark.xdist_group("guests"), pytest.mark.long]
 
 SOURCE, TARGET = kvm.HOSTS
 

@@ -17,10 +17,10 @@ from cellmove.journal import open_journal
 from lab import cloud, kvm, oracle
 from lab.client import connect
 
-pytestmark = [pytest.mark.lab, pytest.mark.kvm]
+pytestmark = [pytest.mark.lab, pytest.mark.kvm, pytest.mark.xdist_group("guests")]
 
 SOURCE, TARGET = kvm.HOSTS
-LATE = 12  # files that a guest writes while it is copied, at least
+LATE = 6  # files that a guest has written when it is moved, at least
 
 
 @pytest.fixture
@@ -125,6 +125,7 @@ def test_everything_local_travels_and_nova_reverts(boot_guest, cellmove):
     check_home(server, start, before, "kvm.full")
 
 
+@pytest.mark.long
 def test_a_stopped_guest_whose_image_is_gone(boot_guest, cellmove):
     server = boot_guest(flavor="kvm.tiny", fill=21, dirty=256)
     kvm.wait_written(server, LATE)
@@ -182,6 +183,7 @@ def base_of(server_id: str) -> Path:
     return Path(json.loads(told.stdout)["backing-filename"])
 
 
+@pytest.mark.long
 def test_a_base_that_differs_is_refused_while_the_guest_runs(boot_guest, cellmove):
     """Same name, same header, another byte: an overlay on it would read garbage in silence."""
     server = boot_guest(flavor="kvm.tiny", fill=9, dirty=64)
@@ -215,7 +217,8 @@ def flip(path: Path, at: int, by: int = 1) -> None:
         os.fsync(file.fileno())
 
 
-@pytest.mark.parametrize("where", ["target", pytest.param("source", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["target", "source"])
 def test_a_disk_that_is_touched_before_the_start(boot_guest, cellmove, where):
     """A byte flipped at rest at the target; somebody writes to the source's disk: the guest is not started on either."""
     server = boot_guest(flavor="kvm.tiny", fill=4, dirty=64)
@@ -231,19 +234,22 @@ def test_a_disk_that_is_touched_before_the_start(boot_guest, cellmove, where):
 
 
 KILLS = (
+    ("prep-source:copy_rest:after-effect", "rollback"),
+    ("prep-source:place_disks:after-effect", "resume"),
+)
+MORE_KILLS = (
     ("prep-dest:copy_running:after-intent", "resume"),
     ("prep-dest:copy_running:after-effect", "rollback"),
     ("prep-source:copy_rest:after-intent", "resume"),
-    ("prep-source:copy_rest:after-effect", "rollback"),
     ("prep-source:place_disks:after-intent", "rollback"),
-    ("prep-source:place_disks:after-effect", "resume"),
 )
 
 
-def test_killed_at_its_new_actions(boot_guest, cellmove, killed):
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MORE_KILLS, marks=pytest.mark.long)], ids=["some", "more"])
+def test_killed_at_its_new_actions(boot_guest, cellmove, killed, kills):
     """One guest, one case after the other; the sandbox has every action, here are those that a real disk changes."""
     server = boot_guest(flavor="kvm.tiny", fill=12, dirty=256)
-    for where, way in KILLS:
+    for where, way in kills:
         here = next(host for host, what in cloud.guests(server).items() if what == "running")
         there = kvm.other(here)
         kvm.wait_written(server, LATE, here)
@@ -269,6 +275,7 @@ def stopped_or_lost(before: Any, after: Any) -> dict[str, Any]:
     return {} if before.boot == after.boot else kvm.lost(before, after)
 
 
+@pytest.mark.long
 def test_a_connection_that_dies_goes_on(boot_guest, started: Callable[..., Any]):
     """Every ssh of ours is killed in the middle of a slow pass; the next one goes on from what is there."""
     server = boot_guest(flavor="kvm.tiny", fill=64, dirty=64)
@@ -287,6 +294,7 @@ def size_at_target(server_id: str) -> int:
     return sum(path.stat().st_blocks * 512 for path in kvm.instance_folder(TARGET, server_id).glob(".disk.cellmove-*"))
 
 
+@pytest.mark.long
 def test_a_target_that_is_full_is_left_clean_and_the_guest_runs_on(boot_guest, cellmove, environment):
     """No file of the program's may be longer than 16 MiB, as if there was no more room; then there is."""
     server = boot_guest(flavor="kvm.tiny", fill=64, dirty=64)

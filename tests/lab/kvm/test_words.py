@@ -6,7 +6,7 @@ import pytest
 
 from lab import kvm
 
-pytestmark = [pytest.mark.lab, pytest.mark.kvm]
+pytestmark = [pytest.mark.lab, pytest.mark.kvm, pytest.mark.xdist_group("guests")]
 
 ONE, TWO = "1" * 64, "2" * 64
 
