@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 HOSTS = ("c1-host1", "c1-host2")
 PARALLEL = 4
+MOVABLE = 16
 SHAPES = [(backing, active) for backing in ("image", "volume") for active in (True, False)]
 LEFT = {"ephemeral0": "refused", "ephemeral1": "refused", "tagged": "skipped", "locked": "refused"}
 
@@ -44,8 +45,8 @@ class Booted:
 
 
 def boot_one(number: int, token: str) -> Booted:
-    """Twenty of the four shapes, and four that stay where they are."""
-    special = list(LEFT)[number - 20] if number >= 20 else ""
+    """Those that can be moved, of four shapes, and after them four that stay where they are."""
+    special = list(LEFT)[number - MOVABLE] if number >= MOVABLE else ""
     backing, active = SHAPES[number % 4] if not special else ("image", True)
     name = f"drain-{special or number}-{token}"
     made = cloud.boot(
@@ -61,7 +62,7 @@ def boot_one(number: int, token: str) -> Booted:
 
 @pytest.fixture
 def servers(lab_environment: dict[str, str]) -> Iterator[list[Booted]]:
-    """Twenty-four servers in cell1, and nothing else."""
+    """Twenty servers in cell1, and nothing else."""
     others = "SELECT uuid FROM nova_cell1.instances WHERE deleted = 0"
     connection = connect_database()
     try:
@@ -70,7 +71,7 @@ def servers(lab_environment: dict[str, str]) -> Iterator[list[Booted]]:
         connection.close()
     token = uuid.uuid4().hex[:6]
     with ThreadPoolExecutor(4) as threads:
-        made = list(threads.map(lambda number: boot_one(number, token), range(24)))
+        made = list(threads.map(lambda number: boot_one(number, token), range(MOVABLE + len(LEFT))))
         yield made
         list(threads.map(lambda server: cloud.delete(server.id), made))
 
@@ -121,7 +122,7 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         verdicts = {each["name"]: each["verdict"] for each in found["servers"]}
         assert verdicts == {each.name: LEFT.get(each.kind, "movable") for each in servers}
         assert found["seen"]["whole"]
-        assert found["seen"]["mapped"] == 24
+        assert found["seen"]["mapped"] == len(servers)
         assert services()["c1-host1"] == ("enabled", "")
 
         first = started(*command, env=where_it_is(23, 30, 0))
@@ -135,7 +136,7 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         assert is_cell_disabled()
 
         # What was under way is brought to its end, then the window closes.
-        process = started(*command, env=where_it_is(5, 59, 40))
+        process = started(*command, env=where_it_is(5, 59, 50))
         with watched(process.pid) as watch:
             second = process.end()
         assert second.code == 9, second.stderr
@@ -147,7 +148,9 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
 
         third = cellmove(*command, expect=8, env=where_it_is(22, 0, 10))
         after = counts(cellmove)
-        assert {stage: number for stage, number in after.items() if number} == {"moved": 20, "skipped": 1, "refused": 3}
+        assert {stage: number for stage, number in after.items() if number} == {
+            "moved": MOVABLE, "skipped": 1, "refused": 3,
+        }  # fmt: skip
         told = third.stderr.split("4 servers were left in cell1")[1]
         assert {each.name for each in servers if f"  {each.name}: " in told} == {
             each.name for each in servers if each.kind in LEFT
