@@ -110,7 +110,9 @@ def find(shards: Sequence[Shard], text: str) -> Shard:
 
 def commit() -> str:
     """The hash of what is checked out."""
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return answer.stdout.strip()
 
 
