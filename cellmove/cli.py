@@ -26,6 +26,7 @@ from cellmove.command import (
 from cellmove.drain_cli import drain, drain_cell, dry_plan
 from cellmove.events import Event, EventKind
 from cellmove.options import (
+    FiniteRange,
     command_line,
     confirm_option,
     hold_options,
@@ -423,7 +424,7 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
 @click.option("--repair", is_flag=True, help="Mend what is safe, each leftover by one action in the journal.")
 @click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and write nothing.")
 @click.option(
-    "--older-than", type=click.FloatRange(0), metavar="MINUTES",
+    "--older-than", type=FiniteRange(0), metavar="MINUTES",
     help="What changed within this time may be somebody's at work. Default: nova's long_rpc_timeout, 30 minutes.",
 )  # fmt: skip
 @yes_option
@@ -502,7 +503,7 @@ cli.add_command(drain)
 
 @cli.command(short_help="Show what cellmove does, in an embedded cloud.")
 @click.option(
-    "--pace", type=click.FloatRange(0.05, 5.0), default=0.2, show_default=True, metavar="SECONDS",
+    "--pace", type=FiniteRange(0.05, 5.0), default=0.2, show_default=True, metavar="SECONDS",
     help="How long a host of the embedded cloud takes between two of its writes.",
 )  # fmt: skip
 def demo(pace: float) -> None:

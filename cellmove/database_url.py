@@ -249,9 +249,19 @@ _PLAIN: dict[str, Callable[[str, str], object]] = {
 # --- TLS ---
 
 _TLS_OPTIONS = (
-    "ssl", "ssl_mode", "ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_key_password", "ssl_cipher",
-    "ssl_check_hostname", "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled",
-)  # fmt: skip
+    "ssl",
+    "ssl_mode",
+    "ssl_ca",
+    "ssl_capath",
+    "ssl_cert",
+    "ssl_key",
+    "ssl_key_password",
+    "ssl_cipher",
+    "ssl_check_hostname",
+    "ssl_verify_cert",
+    "ssl_verify_identity",
+    "ssl_disabled",
+)
 
 
 def _tls(options: dict[str, str], named: dict[str, str], *, strict_host: bool) -> dict[str, object]:

@@ -14,6 +14,7 @@ from cellmove.command import InOrder, Left, Options, Run, Signals, answer, conse
 from cellmove.errors import Stopped, Unreachable
 from cellmove.move import LOSSES
 from cellmove.options import (
+    FiniteRange,
     Grouped,
     command_line,
     output_options,
@@ -63,7 +64,7 @@ def wish_options(function: Any) -> Any:
                      help="A cell that takes servers. May be given more than once. Default: every other cell."),
         click.option("--flavor-map", multiple=True, metavar="OLD=NEW",
                      help="Resize servers of flavor OLD to flavor NEW on their way. May be given more than once."),
-        click.option("--min-free", type=click.FloatRange(0, 99), default=0, metavar="PERCENT",
+        click.option("--min-free", type=FiniteRange(0, 99), default=0, metavar="PERCENT",
                      help="Keep so much of the vCPUs, the memory and the disk of each target cell free. Default: 0."),
         _number("--max-hosts", "Try at most N of the hosts that the scheduler offers for a server. Default: all of them."),
         _number("--parallel", "Servers under way in this run. Default: 1.", 1),

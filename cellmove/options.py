@@ -15,6 +15,20 @@ from cellmove.transfer import TRANSFERS, read_rate
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+LARGEST = 1e9  # of any number that is typed
+
+
+class FiniteRange(click.FloatRange):
+    """A range without ``nan`` and ``inf``, which Python takes for numbers, and nothing that no clock can count."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See ``click.FloatRange``."""
+        number = super().convert(value, param, ctx)
+        if not abs(number) <= LARGEST:
+            self.fail(f"{value} is not a number that can be used.", param, ctx)
+        return number
+
+
 class Grouped(click.Command):
     """A command whose help shows its options under headings.
 

@@ -50,7 +50,7 @@ def parse(text: str) -> Probe:
     :raises Usage: it is none of these
     """
     kind, _, detail = text.partition(":")
-    if kind == "tcp" and detail.isdigit() and 0 < int(detail) < 65536:
+    if kind == "tcp" and detail.isdecimal() and 0 < int(detail) < 65536:
         return Probe(kind, detail)
     if kind == "ping" and not detail:
         return Probe(kind)

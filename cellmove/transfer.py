@@ -24,6 +24,8 @@ TRANSFERS = (AUTO, STREAM, IMAGE)
 CARRIED = ("swap", "ephemeral", "config-drive")
 """What is lost through an image and not when the disks are streamed, by the names of :data:`cellmove.move.LOSSES`."""
 
+MOST = 1 << 50  # bytes a second, more than any network has
+
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -156,7 +158,8 @@ def read_rate(text: str) -> int:
     :raises ValueError: it is none, or not above 0
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?(?:/s)?", text.strip().lower())
-    rate = int(float(found[1]) * UNITS[found[2]]) if found else 0
+    number = float(found[1]) * UNITS[found[2]] if found else 0.0
+    rate = int(number) if number < MOST else 0
     if rate <= 0:
         raise ValueError(f"{text!r} is no rate: write bytes a second, with k, M or G, as 50M")
     return rate

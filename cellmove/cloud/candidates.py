@@ -34,7 +34,7 @@ def wanted_resources(flavor: Flavor, *, volume_backed: bool) -> dict[str, int]:
         resources["DISK_GB"] = root + flavor.ephemeral_gb + -(-flavor.swap // 1024)
     for key, value in flavor.extra_specs.items():
         name = key.removeprefix("resources:")
-        if name != key and value.isdigit():
+        if name != key and value.isdecimal():
             resources[name] = int(value)
     return {name: amount for name, amount in resources.items() if amount}
 

@@ -35,9 +35,13 @@ OPERATOR = "the operator's credential (--os-cloud, OS_CLOUD)"
 SERVICE = "the service credential ([neutron] of nova.conf, or service_cloud)"
 
 API = {
-    "compute": "nova", "network": "neutron", "block_storage": "cinder", "image": "glance", "placement": "placement",
+    "compute": "nova",
+    "network": "neutron",
+    "block_storage": "cinder",
+    "image": "glance",
+    "placement": "placement",
     "identity": "keystone",
-}  # fmt: skip
+}
 """What the services are called in messages."""
 
 RIGHTS = {
@@ -348,9 +352,14 @@ def _is_json(response: Response) -> bool:
 
 
 def read(
-    connection: Connection, service: str, path: str, read: Callable[[Any], T], *, params: Mapping[str, Any] | None = None,
+    connection: Connection,
+    service: str,
+    path: str,
+    read: Callable[[Any], T],
+    *,
+    params: Mapping[str, Any] | None = None,
     microversion: str | None = None,
-) -> T:  # fmt: skip
+) -> T:
     """Look something up: a GET, and :func:`parsed` of its answer."""
     return parsed(request(connection, service, "GET", path, params=params, microversion=microversion), service, read)
 
@@ -527,7 +536,9 @@ def _translated(error: Exception, what: str) -> CallError | None:
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return CannotConnect(f"{prefix}the answer is no JSON")
     if _is_of_a_url(error):
-        return Misconfigured(f"{prefix}a URL cannot be used; see auth_url, endpoint_override and the catalog")
+        return Misconfigured(
+            f"{prefix}a URL cannot be used; see auth_url, endpoint_override, the catalog and the variables for proxies"
+        )
     if isinstance(error, keystone.ConnectionError | requests.exceptions.RequestException):
         sent = was_sent(error)
         words = "no answer in time, or the connection broke" if sent else "cannot be reached"

@@ -168,11 +168,13 @@ def room_of(connection: Connection, provider: str) -> dict[str, tuple[float, flo
         return {}
     used = parsed(answers[1], "placement", lambda body: dict(body["usages"]))
     return parsed(
-        answers[0], "placement", lambda body: {
+        answers[0],
+        "placement",
+        lambda body: {
             name: ((each["total"] - each.get("reserved", 0)) * each.get("allocation_ratio", 1.0), used.get(name, 0))
             for name, each in body["inventories"].items()
         },
-    )  # fmt: skip
+    )
 
 
 def resources_of(allocations: Mapping[str, Any]) -> dict[str, dict[str, int]]:

@@ -115,9 +115,13 @@ def _listed(
     params = {"all_tenants": "1", **wanted, "limit": str(PAGE)}
     while True:
         page = read(
-            connection, "block_storage", path, lambda body: [(make(item), item["id"]) for item in body[what]],
-            params=params, microversion=MICROVERSION,
-        )  # fmt: skip
+            connection,
+            "block_storage",
+            path,
+            lambda body: [(make(item), item["id"]) for item in body[what]],
+            params=params,
+            microversion=MICROVERSION,
+        )
         yield from (item for item, _id in page)
         if not page:  # cinder may give fewer than asked for, and not always says that there is a next page
             return

@@ -19,6 +19,7 @@ KINDS = ("project", "flavor", "host", "tag", "name", "state")
 SKIP_TAG = "cellmove:skip"
 """A server with this tag is left where it is."""
 
+LONGEST = 315360000.0  # seconds that anything may last
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -119,7 +120,10 @@ def parse_seconds(text: str, option: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if match is None:
         raise Usage(f"{option}: {text!r} is no duration; say for instance 90s, 10m or 24h")
-    return float(match[1]) * UNITS[match[2]]
+    seconds = float(match[1]) * UNITS[match[2]]
+    if seconds > LONGEST:
+        raise Usage(f"{option}: {text[:20]!r} is more than ten years")
+    return seconds
 
 
 def look_again(wish: Wish, server_id: str, new_flavor: str = "") -> str:

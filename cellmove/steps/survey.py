@@ -56,9 +56,7 @@ class _Objects:
         return named | {each.migration.server_id for each in self.allocations if each.migration} - {""}
 
 
-def gather(
-    gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], reachable: Sequence[Cell]
-) -> Cloud:  # fmt: skip
+def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], reachable: Sequence[Cell]) -> Cloud:
     """Look at the whole cloud.
 
     :param chosen: the cells in which leftovers are looked for; the others are asked about what is found
@@ -167,7 +165,10 @@ def _allocations(gateway: Gateway, cells: Iterable[Cell], consumers: Mapping[str
 
 def _image(body: Mapping[str, Any]) -> Image:
     created = str(body.get("created_at") or "")
-    moment = datetime.datetime.fromisoformat(created.replace("Z", "+00:00")).replace(tzinfo=None) if created else None
+    try:
+        moment = datetime.datetime.fromisoformat(created.replace("Z", "+00:00")).replace(tzinfo=None)
+    except ValueError:
+        moment = None
     return Image(body["id"], str(body["name"]), str(body["instance_uuid"]), str(body.get("status") or ""), moment)
 
 

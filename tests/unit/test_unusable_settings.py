@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from oslo_config import cfg
 
 from cellmove import database_url, settings
+from cellmove.cli import cli
 from cellmove.cloud import identity
 from cellmove.command import consequence
 from cellmove.db import cells
@@ -538,7 +541,7 @@ UNUSABLE_CLOUDS = {
 @pytest.fixture
 def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory without a clouds.yaml, and no variables."""
-    for name in [name for name in __import__("os").environ if name.startswith("OS_")]:
+    for name in [name for name in os.environ if name.startswith("OS_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
@@ -650,6 +653,30 @@ def test_a_service_credential_that_cannot_be_used(
 def test_an_endpoint_override_may_end_in_a_version(ending: str) -> None:
     assert identity.unversioned(f"http://neutron:9696{ending}") == "http://neutron:9696"
     assert identity.unversioned(f"http://api/network{ending}") == "http://api/network"
+
+
+HUGE = "9" * 400
+
+UNUSABLE_ARGUMENTS = (
+    "migrate x --bwlimit fast", f"migrate x --bwlimit {HUGE}", "migrate x --bwlimit 0", "migrate x --transfer pigeon",
+    "migrate x --cutover-at 99:99", "migrate x --cutover-at soon", "migrate x --max-hosts 0", "migrate x --max-hosts x",
+    "confirm x --probe tcp:\N{SUPERSCRIPT TWO}", "confirm x --probe tcp:0", "confirm x --probe tcp:99999", "confirm x --probe cmd:",
+    "confirm x --probe cmd:'", "confirm x --probe udp:1", "audit --older-than nan", "audit --older-than inf", "audit --older-than 1e300",
+    "audit --older-than -1", "audit --older-than x", f"drain-cell c --soak {HUGE}h", "drain-cell c --soak soon", "drain-cell c --min-free nan",
+    "drain-cell c --min-free 100", "drain-cell c --parallel 0", "drain-cell c --limit x", "drain-cell c --flavor-map x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", UNUSABLE_ARGUMENTS, ids=lambda line: line[:40])
+def test_an_argument_that_cannot_be_used_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = CliRunner().invoke(cli, line.split(" "))
+    assert result.exit_code == 2, result.output
+    assert "fault in cellmove" not in result.output
+    assert line.split(" ")[2].lstrip("-") in result.output or "is no probe" in result.output or "wants" in result.output
 
 
 def test_openssl_is_there() -> None:
