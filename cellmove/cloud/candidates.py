@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import parsed, request
+from cellmove.cloud.failures import parsed
+from cellmove.cloud.identity import request
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

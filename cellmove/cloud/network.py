@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import parsed, read, request
+from cellmove.cloud.failures import parsed
+from cellmove.cloud.identity import read, request
 from cellmove.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:

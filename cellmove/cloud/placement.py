@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import NOT_UNDERSTOOD, call_name, failure_of, parsed, read, request
+from cellmove.cloud.failures import NOT_UNDERSTOOD, call_name, failure_of, parsed
+from cellmove.cloud.identity import read, request
 from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:

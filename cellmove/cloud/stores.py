@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cloud.identity import parsed, read, request
+from cellmove.cloud.failures import parsed
+from cellmove.cloud.identity import read, request
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellmove.cloud.identity import parsed, read, request, rpc_credentials
+from cellmove.cloud.failures import parsed
+from cellmove.cloud.identity import read, request, rpc_credentials
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 import requests
 
-from cellmove.cloud import candidates, identity, image, network, placement, quota, servers, services, stores, volume
+from cellmove.cloud import (
+    candidates,
+    failures,
+    identity,
+    image,
+    network,
+    placement,
+    quota,
+    servers,
+    services,
+    stores,
+    volume,
+)
 from cellmove.command import consequence
 from cellmove.db.shapes import Flavor
 from cellmove.errors import CallError, CallFailed, CallUncertain, Unreachable
@@ -23,7 +35,7 @@ FLAVOR = Flavor(1, "1", "m1", 1, 512, 1)
 class Api:
     """A connection each of whose services gives one answer."""
 
-    cellmove_credential = identity.OPERATOR
+    cellmove_credential = failures.OPERATOR
 
     def __init__(self, body: str, status: int = 200) -> None:
         self.body, self.status = body, status
@@ -141,10 +153,10 @@ POLICY = "Policy doesn't allow os_compute_api:os-services:list to be performed."
 @pytest.mark.parametrize(
     ("words", "credential", "said"),
     [
-        (POLICY, identity.OPERATOR, "; the operator's credential (--os-cloud, OS_CLOUD) is not an administrator's"),
-        ("(rule:create_port_binding) is disallowed by policy", identity.SERVICE, "service_cloud) has not the role service"),
-        ("You are not authorized to complete create_image action.", identity.OPERATOR, "is not an administrator's"),
-        ("Quota exceeded for cores", identity.OPERATOR, "HTTP 403: Quota exceeded for cores"),
+        (POLICY, failures.OPERATOR, "; the operator's credential (--os-cloud, OS_CLOUD) is not an administrator's"),
+        ("(rule:create_port_binding) is disallowed by policy", failures.SERVICE, "service_cloud) has not the role service"),
+        ("You are not authorized to complete create_image action.", failures.OPERATOR, "is not an administrator's"),
+        ("Quota exceeded for cores", failures.OPERATOR, "HTTP 403: Quota exceeded for cores"),
     ],
 )  # fmt: skip
 def test_a_credential_without_rights_is_named(words: str, credential: str, said: str) -> None:

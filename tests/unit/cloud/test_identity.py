@@ -18,7 +18,7 @@ from keystoneauth1.access.service_catalog import ServiceCatalogV2
 from keystoneauth1.identity import V3Password
 from keystoneauth1.session import Session
 
-from cellmove.cloud import identity
+from cellmove.cloud import failures, identity
 from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound, Usage
 from cellmove.settings import Settings
 
@@ -97,7 +97,7 @@ def response(status: int, body: Any, content_type: str = "application/json", met
     ],
 )
 def test_the_services_own_words_are_kept(body: Any, words: str) -> None:
-    failure = identity.failure_of(response(409, body))
+    failure = failures.failure_of(response(409, body))
     assert isinstance(failure, CallFailed)
     assert (str(failure), failure.kind) == (f"HTTP 409: {words}", "409")
 
@@ -115,19 +115,19 @@ def test_the_services_own_words_are_kept(body: Any, words: str) -> None:
     ],
 )
 def test_what_a_status_means(status: int, method: str, expected: type[CallError]) -> None:
-    assert type(identity.failure_of(response(status, {}, method=method))) is expected
+    assert type(failures.failure_of(response(status, {}, method=method))) is expected
 
 
 def test_exceptions_of_the_libraries_are_translated_and_others_are_not() -> None:
-    with pytest.raises(CannotConnect, match="keystone: no endpoint"), identity.translate_errors("keystone"):
+    with pytest.raises(CannotConnect, match="keystone: no endpoint"), failures.translate_errors("keystone"):
         raise keystone.EndpointNotFound("no endpoint")
-    with pytest.raises(CannotConnect), identity.translate_errors():
+    with pytest.raises(CannotConnect), failures.translate_errors():
         raise keystone.Unauthorized("wrong password")
-    with pytest.raises(NotFound, match="image service: HTTP 404: gone"), identity.translate_errors("image service"):
+    with pytest.raises(NotFound, match="image service: HTTP 404: gone"), failures.translate_errors("image service"):
         raise keystone.NotFound(response=response(404, {"message": "gone"}))
-    with pytest.raises(NotFound, match=r"^mine$"), identity.translate_errors("x"):
+    with pytest.raises(NotFound, match=r"^mine$"), failures.translate_errors("x"):
         raise NotFound("mine")
-    with pytest.raises(KeyError), identity.translate_errors("x"):
+    with pytest.raises(KeyError), failures.translate_errors("x"):
         raise KeyError("x")
 
 
@@ -157,7 +157,7 @@ def server(behaviour: str) -> Iterator[str]:
 def call(url: str) -> None:
     session = Session()
     session.timeout = (0.5, 0.5)
-    with identity.translate_errors("the network service"):
+    with failures.translate_errors("the network service"):
         session.post(url, json={}, authenticated=False)
 
 
