@@ -143,7 +143,7 @@ def translate_errors(what: str = "", *, library: bool = False) -> Iterator[None]
         prefix = f"{what}: " if what else ""
         if translated is None and type(error) is Exception:  # keystoneauth, of what a credential lacks
             raise Misconfigured(prefix + first_line(error)) from None
-        raise translated or CannotConnect(f"{prefix}openstacksdk failed: {type(error).__name__}") from None
+        raise translated or CallUncertain(f"{prefix}openstacksdk failed: {type(error).__name__}") from None
 
 
 def _translated(error: Exception, what: str) -> CallError | None:
@@ -163,7 +163,7 @@ def _translated(error: Exception, what: str) -> CallError | None:
         status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
         return CallFailed(prefix + first_line(error), kind=str(status or "http"))
     if isinstance(error, requests.exceptions.JSONDecodeError):
-        return CannotConnect(f"{prefix}the answer is no JSON")
+        return CallUncertain(f"{prefix}the answer is no JSON")
     if _is_of_a_url(error):
         return Misconfigured(
             f"{prefix}a URL cannot be used; see auth_url, endpoint_override, the catalog and the variables for proxies"
@@ -183,7 +183,7 @@ def _translated(error: Exception, what: str) -> CallError | None:
     if type(error) is OSError and str(error).startswith("Could not find a suitable TLS CA"):
         return Misconfigured(f"{prefix}{first_line(error)} (OS_CACERT, cacert, [neutron]cafile, REQUESTS_CA_BUNDLE)")
     if isinstance(error, OSError):
-        return CannotConnect(f"{prefix}cannot be reached ({error.strerror or type(error).__name__})")
+        return CallUncertain(f"{prefix}the connection broke ({error.strerror or type(error).__name__})")
     return None
 
 

@@ -199,6 +199,17 @@ def test_whatever_the_libraries_raise_ends_with_2_or_4(error: Exception) -> None
     assert "fault in cellmove" not in known.message
 
 
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("x"), RecursionError(), OSError(5, "I/O"), requests.exceptions.JSONDecodeError("x", "", 0)],
+    ids=repr,
+)
+def test_a_change_in_which_the_libraries_fail_may_have_happened(error: Exception) -> None:
+    connection: Any = Broken(error)
+    with pytest.raises(CallUncertain, match=r"cinder, POST /attachments: "):
+        volume.create_empty_attachment(connection, ID, ID)
+
+
 def test_an_image_property_that_is_no_number_does_not_stop_the_snapshot() -> None:
     for value in ("None", "", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
         body = image.image_body(
