@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db.look import COMPUTE, CONDUCTOR
@@ -58,6 +59,11 @@ class Target:
     leftovers: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     disk_store: str = "unknown"
+
+    @cached_property
+    def ruled_out(self) -> dict[tuple[str, Needs], dict[str, Unsuitable]]:
+        """What :func:`unsuitable` found, by the wanted host and what a move needs: the same for nearly all of a drain."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -189,13 +195,13 @@ class Picture:
         possible = self.survey is not None and not self.survey.hindrances
         return STREAM if possible or self.transfer_wish == STREAM else IMAGE
 
-    @property
+    @cached_property
     def source_node(self) -> Node | None:
         """The compute node where the server is."""
         here = [node for node in self.source_nodes if node.host == self.instance.host]
         return next((node for node in here if node.name == self.instance.node), next(iter(here), None))
 
-    @property
+    @cached_property
     def needs(self) -> Needs:
         """What the move needs of the host that it goes to."""
         named, emulated = guest_architecture(self.instance.image)
@@ -256,8 +262,11 @@ def zone_wanted(picture: Picture) -> str:
 
 def unsuitable(target: Target, picture: Picture) -> dict[str, Unsuitable]:
     """The computes of a target cell, up and to be chosen from, that cannot serve this move, and why."""
-    versions = {service.host: service.version for service in computes_of(target, picture) if service.up}
-    return unsuitable_hosts(target.nodes, versions, picture.needs)
+    key = picture.wanted_host, picture.needs
+    if key not in target.ruled_out:
+        versions = {service.host: service.version for service in computes_of(target, picture) if service.up}
+        target.ruled_out[key] = unsuitable_hosts(target.nodes, versions, picture.needs)
+    return target.ruled_out[key]
 
 
 def likely_nodes(target: Target, picture: Picture) -> list[Node]:

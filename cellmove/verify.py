@@ -6,12 +6,12 @@ is confirmed or reverted (:mod:`cellmove.checks.arrival`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from cellmove import probe
-from cellmove.checks.arrival import Arrival, examine
+from cellmove.checks.arrival import Arrival, RootDisk, examine
 from cellmove.checks.finding import Check, Level, refusal
 from cellmove.cloud import network, volume
 from cellmove.db import look, records, state
@@ -20,8 +20,11 @@ from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 from cellmove.pipeline import facts_of
 from cellmove.retry import patiently
+from cellmove.suitability import STARTS_FROM_SNAPSHOT
+from cellmove.transfer import IMAGE, STREAM, VOLUMES
 
 if TYPE_CHECKING:
+    from cellmove.db.tables import CellDatabase
     from cellmove.probe import Probe
     from cellmove.session import Session
 
@@ -60,12 +63,13 @@ def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verifi
             next_command=f"cellmove show {move.id}",
         )
     try:
-        arrival = patiently(session, lambda: _look(session, move))
+        disk = _compared_disk(session, move)
+        arrival = replace(patiently(session, lambda: _look(session, move)), disk=disk)
         waits, deadline = session.clock.waits(), session.clock.monotonic() + session.settings.patience
         while _only_settling(examine(arrival)) and session.clock.monotonic() < deadline:
             session.observer(Event(EventKind.WAITING, move.id, move.server_name, text="waiting for ports and volumes"))
             session.clock.sleep(next(waits))
-            arrival = patiently(session, lambda: _look(session, move))
+            arrival = replace(patiently(session, lambda: _look(session, move)), disk=disk)
         checks = examine(arrival)
         if probes and not any(check.level is Level.REFUSAL for check in checks):
             checks += _probed(session, arrival, probes)
@@ -100,6 +104,21 @@ def _only_settling(checks: Sequence[Check]) -> bool:
     return bool(codes) and codes <= SETTLES
 
 
+def _compared_disk(session: Session, move: Move) -> RootDisk | None:
+    """Compare the root disk with the source's, unless it is a volume or was streamed: then it was read back already."""
+    from cellmove.steps.disk_comparison import compare_root_disks
+
+    facts = facts_of(move, session.journal.entries_of(move.id))
+    return compare_root_disks(session.gateway, move, facts) if _transfer(facts) == IMAGE else None
+
+
+def _transfer(facts: Mapping[str, Any]) -> str:
+    """How the root disk travelled. A move of nova's own goes through an image."""
+    if facts["volume_backed"]:
+        return VOLUMES
+    return STREAM if facts.get("transfer") == STREAM else IMAGE
+
+
 def _look(session: Session, move: Move) -> Arrival:
     gateway = session.gateway
     facts = facts_of(move, session.journal.entries_of(move.id))
@@ -114,6 +133,8 @@ def _look(session: Session, move: Move) -> Arrival:
         kind=move.kind,
         target_cell=target.name,
         target_host=facts["target_host"],
+        transfer=_transfer(facts),
+        target_version=facts.get("target_compute_version") or _version_of(database, facts["target_host"]),
         mapped=state.mapped_cell(gateway.api_engine, server) == target.id,
         active=facts["active"],
         flavor_id=facts["new_flavor_id"],
@@ -131,6 +152,12 @@ def _look(session: Session, move: Move) -> Arrival:
         group_wanted=wanted,
         group_hosts=tuple(look.group_hosts(gateway, group.members, [server])) if group else (),
     )
+
+
+def _version_of(database: CellDatabase, host: str) -> int:
+    """The service version of a host's nova-compute; as of a recent one where it has no service."""
+    service = state.read_service(database, host)
+    return int(service["version"] or 0) if service is not None else STARTS_FROM_SNAPSHOT
 
 
 def _volume_status(session: Session, volume_id: str) -> str:

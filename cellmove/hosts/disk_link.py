@@ -36,7 +36,7 @@ BOOTSTRAP = (
 )
 """What is on the host's command line: it reads the program from its input and runs it. Nothing follows before that answers."""
 
-PARTS = ("frames", "extents", "reading", "writing", "program")
+PARTS = ("frames", "extents", "reading", "sample", "writing", "program")
 """Of the program, in their order."""
 
 GREETING = re.compile(rb"cellmove-disks (\d+) (ready|differs)\n\Z")

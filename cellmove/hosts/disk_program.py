@@ -30,6 +30,7 @@ from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
     READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, picture, split, within,
 )  # fmt: skip
+from cellmove.hosts.disk_sample import sample
 from cellmove.hosts.disk_writing import changed, mkdir, prepare, remove, rename, reread, sync, write
 # isort: on
 
@@ -334,7 +335,7 @@ REQUESTS: Dict[str, Callable[[State, Dict[str, Any], bytes], Answer]] = {
     function.__name__: function
     for function in (
         begin, known, more, settle, matches, leave, prepare, write, reread, sync, rename, remove, mkdir, rebase, hello, facts,
-        look, hashes, holders, tidy,
+        look, hashes, holders, sample, tidy,
     )
 }  # fmt: skip
 

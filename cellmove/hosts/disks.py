@@ -7,7 +7,7 @@ relative to nova's ``instances_path``. All of them raise what :meth:`cellmove.ho
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -223,6 +223,36 @@ def flatten(link: Link, path: str) -> Image:
 def holders(link: Link, path: str) -> int:
     """How many processes on the host have a file open, as far as the program can see them (its own does not count)."""
     return expect(link, link.request("holders", path=path), "open", int)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a guest reads of its disk.
+
+    :param virtual_size: bytes
+    :param places: offsets in the disk as the guest sees it
+    :param digests: SHA-256 of what is there, of the same order
+    """
+
+    virtual_size: int
+    places: tuple[int, ...]
+    digests: tuple[bytes, ...]
+
+
+def sample(link: Link, path: str, disk_format: str, *, places: Sequence[int] | None = None, most: int = 256) -> Sample:
+    """Read a disk at some places, through its own tables and what it stands on.
+
+    :param disk_format: as ``disk.info`` says: what a guest wrote into a raw disk may look like a qcow2 image
+    :param places: offsets; None: evenly where the guest wrote something, ``most`` at most
+    :raises CallFailed: ``image``: it cannot be read here
+    """
+    given = list(places) if places is not None else None
+    answer = link.request("sample", path=path, format=disk_format, places=given, most=most)
+    found = [int(each) for each in expect(link, answer, "places", list)]
+    if len(answer.payload) != 32 * len(found):
+        raise CallFailed(f"{link.host} answered with too few hashes: is it of this version?", kind="nonsense")
+    digests = tuple(bytes(answer.payload[at : at + 32]) for at in range(0, len(answer.payload), 32))
+    return Sample(expect(link, answer, "virtual_size", int), tuple(found), digests)
 
 
 def tidy(link: Link, *, on: bool = True) -> None:

@@ -1,8 +1,8 @@
 """The local disks of image-backed servers as files, where the sandbox is started with them: what libvirt's driver does to them.
 
 Below each host's directory lies what nova lays out in ``instances_path`` (nova/virt/libvirt/driver.py,
-``_create_images``; imagebackend.py): ``_base`` with images, and a directory a server. A disk is a qcow2 overlay whose
-tables are empty; behind them, where qemu-img does not look, stands what the guest wrote: a token of its own and noise.
+``_create_images``; imagebackend.py): ``_base`` with images, and a directory a server. A disk is a qcow2 overlay; behind
+its tables stands what the guest wrote, in the order in which the guest counts: a token of its own and noise.
 Without a place for files the disks are words in the world's memory, as ever.
 """
 
@@ -20,8 +20,9 @@ from pathlib import Path
 from cellmove.sandbox.store import HOSTS, Cloud, Record
 
 BASE_SIZE = 96 << 10
-TABLES = 4 << 16
-"""Bytes that belong to qemu-img: header, refcounts and an empty first table, a cluster each. The guest's come after them."""
+CLUSTER = 1 << 16
+TABLES = 5 * CLUSTER
+"""Bytes that belong to qemu-img: header, refcounts and two levels of tables, a cluster each. The guest's come after them."""
 
 SIZE = (5 << 18) + 4096
 TOKEN = 64
@@ -118,13 +119,26 @@ def _write_overlay(path: Path, backing: str, server: str, token: str) -> None:
         ">4sIQIIQIIQQIIQQQQII",
         b"QFI\xfb", 3, 104 + len(extensions), len(name), 16, 1 << 30, 0, 2, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, 104,
     )  # fmt: skip
+    pieces = _pieces(server, token) if token else []
+    used = sorted({at // CLUSTER for place, part in pieces for at in range(place, place + len(part))})
+    first = TABLES // CLUSTER
+    # Each is used once, which the highest bit of an entry says as well.
+    counts = struct.pack(
+        f">{SIZE // CLUSTER + 1}H", *(each < first or each in used for each in range(SIZE // CLUSTER + 1))
+    )
+    entries = {each - first: each * CLUSTER | 1 << 63 for each in used}
+    table = struct.pack(
+        f">{max(entries, default=0) + 1}Q", *(entries.get(each, 0) for each in range(max(entries, default=0) + 1))
+    )
     with open(path, "wb") as file:
         file.truncate(SIZE)
         for place, part in (
             (0, head + extensions + name),
             (1 << 16, struct.pack(">Q", 2 << 16)),
-            (2 << 16, struct.pack(">4H", 1, 1, 1, 1)),
-            *(_pieces(server, token) if token else ()),
+            (2 << 16, counts),
+            (3 << 16, struct.pack(">Q", 4 << 16 | 1 << 63)),
+            (4 << 16, table),
+            *pieces,
         ):
             os.pwrite(file.fileno(), part, place)
 

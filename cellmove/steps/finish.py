@@ -74,8 +74,9 @@ def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
         # The host would start the guest from the image it was first built from, without a word.
         raise CallFailed("the move knows of no image with the root disk")
     stream.require_kept_disk(context)
+    version = places.target_version(context)
     places.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
-    return NOTHING
+    return {"target_compute_version": version}
 
 
 def _probe_target(context: Context, _intent: Mapping[str, Any]) -> Finding:

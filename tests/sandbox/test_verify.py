@@ -186,6 +186,7 @@ def test_what_the_owner_changed_is_told_and_confirmed(sandbox: Sandbox) -> None:
     sandbox.process.control("detach", server=server.id, volume=volumes[-1])
     said = sandbox.cellmove("verify", server.id, "-f", "json").json
     assert {check["code"] for check in said["checks"] if check["level"] == "warning"} == {
+        "disk-not-compared",
         "owner-changed",
         "volume-detached",
     }

@@ -212,6 +212,102 @@ def test_why_it_cannot_be_streamed_to_an_old_release(old_releases):
     assert "it accepts no key of ours" in refused["remedy"]
 
 
+# what verify makes of disks that went through an image
+
+IMAGED = ("--host", TARGET, "--transfer", "image")
+
+
+def verified(streaming: Streaming, server: str, expect: int = 0) -> dict[str, dict[str, str]]:
+    """What verify says, by code."""
+    said = streaming.cellmove("verify", server, "-f", "json", expect=expect).json
+    return {check["code"]: check for check in said["checks"]}
+
+
+def lose_the_disk(streaming: Streaming, server: str) -> None:
+    """What nova-compute before Wallaby does: a fresh disk from the image that the server was built from."""
+    streaming.path(TARGET, f"{server}/disk").unlink()
+    disks.make(streaming.process.cloud(), TARGET, server, seed.IMAGE, "")
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_disk_that_went_through_an_image_is_compared(streaming, active):
+    server = streaming.boot(active=active)
+    streaming.cellmove("migrate", server.id, *IMAGED)
+    check = verified(streaming, server.id)["disk"]
+    assert (check["level"], check["text"]) == ("ok", "8 of 8 samples of its root disk are as at the source")
+    if active:  # the guest wrote since
+        flip(streaming.path(TARGET, f"{server.id}/disk"), disks.TABLES)
+        assert "7 of 8" in verified(streaming, server.id)["disk"]["text"]
+        flip(streaming.path(TARGET, f"{server.id}/disk"), disks.TABLES)
+    streaming.cellmove("confirm", server.id)
+    streaming.has_moved(server.id, status="ACTIVE" if active else "SHUTOFF")
+
+
+@pytest.mark.parametrize("version", [53, 74])
+def test_a_disk_that_was_lost_is_seen_whatever_the_release(streaming, version):
+    """Confirm keeps the source's disk then; revert brings the guest back to it."""
+    server = streaming.boot()
+    streaming.cellmove("migrate", server.id, *IMAGED)
+    lose_the_disk(streaming, server.id)
+    streaming.process.cloud().update("cell2", "services", {"version": version}, host=TARGET, binary="nova-compute")
+    found = verified(streaming, server.id, expect=5)["root-disk-lost"]
+    assert "only 0 of 8 samples" in found["text"]
+    assert "revert" in found["remedy"]
+    before = streaming.path(SOURCE, f"{server.id}/disk").read_bytes()
+    refused = streaming.cellmove("confirm", server.id, expect=5)
+    assert "it is not the disk that it had" in refused.stderr
+    assert streaming.path(SOURCE, f"{server.id}/disk").read_bytes() == before
+    streaming.process.cloud().update("cell2", "services", {"version": 74}, host=TARGET, binary="nova-compute")
+    streaming.cellmove("revert", server.id)
+    streaming.is_home(server.id)
+
+
+def test_a_guest_that_is_off_changes_nothing(streaming):
+    server = streaming.boot(active=False)
+    streaming.cellmove("migrate", server.id, *IMAGED)
+    flip(streaming.path(TARGET, f"{server.id}/disk"), disks.TABLES)
+    assert "only 7 of 8 samples" in verified(streaming, server.id, expect=5)["disk-differs"]["text"]
+
+
+def test_why_a_disk_was_not_compared(streaming):
+    server = streaming.boot()
+    streaming.cellmove("migrate", server.id, *IMAGED)
+    streaming.ssh.order(SOURCE, "deny")
+    found = verified(streaming, server.id)["disk-not-compared"]
+    assert found["level"] == "warning"
+    assert "it accepts no key of ours" in found["text"]
+    streaming.ssh.order(SOURCE)
+    assert "disk-not-compared" not in verified(streaming, server.id)
+    disk = streaming.path(TARGET, f"{server.id}/disk")
+    disk.rename(disk.with_name("elsewhere"))
+    assert "its root disk is not a file there" in verified(streaming, server.id)["disk-not-compared"]["text"]
+    disk.with_name("elsewhere").rename(disk)
+
+
+def test_a_streamed_disk_was_read_back_before_its_guest_started(streaming):
+    server = streaming.boot()
+    streaming.cellmove("migrate", server.id, *STREAM)
+    assert "read back before the guest started" in verified(streaming, server.id)["disk"]["text"]
+
+
+def test_an_adopted_move_of_an_old_release_is_judged_by_its_disk(streaming):
+    """Nobody knows any more how it went: what the disk holds tells, and without a look it is not confirmed."""
+    server = streaming.boot()
+    streaming.cellmove("migrate", server.id, *STREAM)
+    (streaming.folder / "journal.db").unlink()
+    streaming.process.cloud().update("cell2", "services", {"version": 53}, host=TARGET, binary="nova-compute")
+    streaming.cellmove("adopt", server.id)
+    assert "8 of 8" in verified(streaming, server.id)["disk"]["text"]
+    streaming.ssh.order(TARGET, "refuse")
+    assert "were not compared" in verified(streaming, server.id, expect=5)["root-disk-lost"]["text"]
+    refused = streaming.cellmove("confirm", server.id, expect=5)
+    assert "nova bug 1906428" in refused.stderr
+    streaming.ssh.order(TARGET)
+    streaming.process.cloud().update("cell2", "services", {"version": 74}, host=TARGET, binary="nova-compute")
+    streaming.cellmove("confirm", server.id)
+    streaming.has_moved(server.id, status="ACTIVE")
+
+
 # what cannot be streamed
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cellmove.checks import arrival as checks
-from cellmove.checks.arrival import Arrival, examine
+from cellmove.checks.arrival import Arrival, RootDisk, examine
 from cellmove.checks.finding import Level
 from cellmove.cloud.network import Port
 from cellmove.cloud.volume import Attachment
@@ -222,6 +222,23 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         *(refusal(row("instances", **{column: 99}), MIGRATED) for column in sizes(SMALL)),
     ),
     # its ports
+    # its root disk
+    "root-disk-lost": (
+        refusal(said(transfer="image", disk=RootDisk(64, 31, 1, 1))),
+        refusal(said(transfer="image", disk=RootDisk(64, 0, 1, 1), target_version=53)),
+        refusal(said(transfer="image", target_version=55)),
+        refusal(said(transfer="image", target_version=51, disk=RootDisk(why="no ssh"))),
+        refusal(said(transfer="image", target_version=51, disk=RootDisk(3, 3, 1, 1))),
+    ),
+    "disk-differs": (
+        refusal(said(transfer="image", disk=RootDisk(64, 63, 1, 1)), row("instances", power_state=4)(STOPPED)),
+    ),
+    "disk-smaller": (refusal(said(transfer="image", disk=RootDisk(64, 64, 2, 1))),),
+    "disk-not-compared": (
+        warning(said(transfer="image")),
+        warning(said(transfer="image", disk=RootDisk(why="no ssh"))),
+        warning(said(transfer="image", disk=RootDisk(3, 0, 1, 1))),
+    ),
     "port-lost": (refusal(said(ports=())),),
     "port-binding": (
         refusal(port(host="c1-host1")),
@@ -296,6 +313,28 @@ def test_a_migrated_server_keeps_the_disk_sizes_of_its_row() -> None:
     assert [check.code for check in examine(kept) if check.level is not Level.OK] == []
     other = dataclasses.replace(MIGRATED, before=before)
     assert [check.code for check in examine(other) if check.level is Level.REFUSAL] == ["flavor"]
+
+
+@pytest.mark.parametrize(
+    ("disk", "version", "words"),
+    [
+        (RootDisk(64, 64, 1, 2), 74, "64 of 64 samples of its root disk are as at the source"),
+        (RootDisk(64, 33, 1, 1), 74, "33 of 64 samples of its root disk are as at the source (its guest has been running since)"),
+        (RootDisk(64, 60, 1, 1), 53, "60 of 64 samples of its root disk are as at the source (its guest has been running since)"),
+    ],
+)  # fmt: skip
+def test_a_disk_that_was_compared(disk: RootDisk, version: int, words: str) -> None:
+    """What it holds counts for more than the release that started the guest."""
+    found = examine(said(transfer="image", disk=disk, target_version=version)(WELL))
+    assert [(check.level, check.text) for check in found if check.code == "disk"] == [(Level.OK, words)]
+    assert {check.level for check in found} == {Level.OK}
+
+
+def test_a_disk_that_was_streamed_is_not_compared_again() -> None:
+    found = examine(said(transfer="stream", target_version=51)(WELL))
+    (words,) = (check.text for check in found if check.code == "disk")
+    assert "read back before the guest started" in words
+    assert {check.level for check in found} == {Level.OK}
 
 
 def test_a_server_without_a_group_has_no_line_of_it() -> None:

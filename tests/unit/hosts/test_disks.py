@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,17 @@ def test_what_is_sent_is_one_text_that_python_3_6_understands_and_needs_nothing_
         if isinstance(node, ast.With) and text.splitlines()[node.lineno - 1].endswith("with (")
     ]
     assert not parenthesized  # 3.9's grammar, which feature_version lets through
-    assert len(text) < 60_000
+    assert len(text) < 70_000
+
+
+def test_no_part_of_the_program_gives_a_name_that_another_has() -> None:
+    """They run as one text: the later one would count for both."""
+    names = []
+    for node in ast.parse(disk_link.program()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        names += [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+        names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+    assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
 def test_facts(link: Link) -> None:
