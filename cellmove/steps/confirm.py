@@ -75,6 +75,8 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
     if migration is None:
         return
     with state.transaction(database.engine, database.name) as connection:
+        if not history.has_action(connection, database, server, intent["confirm_request_id"]):
+            return  # it never began; what is under way is the owner's own confirm
         if migration["status"] == "confirming":
             expected = {"status": "confirming"}
             state.swap_migration(

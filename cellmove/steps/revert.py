@@ -96,6 +96,8 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
     if migration is None or instance is None:
         return
     with state.transaction(database.engine, database.name) as connection:
+        if not history.has_action(connection, database, server, intent["revert_request_id"]):
+            return  # it never began; what is under way is the owner's own revert
         if instance["task_state"] == "resize_reverting":
             state.swap_instance(
                 database,
