@@ -1,4 +1,4 @@
-"""Mutants of one module: cosmic-ray's operators, and five more for SQL and the journal.
+"""Mutants of one module: cosmic-ray's operators, and six more for SQL and the journal.
 
 cosmic-ray changes operators, numbers and keywords. It never drops a part of a condition, a key or a statement, and
 those are the mistakes that matter in a compare-and-swap: an update without its comparison, a delete without its guard.
@@ -32,11 +32,11 @@ OPERATORS = (
     "ReplaceOrWithAnd",
     "ReplaceBreakWithContinue",
     "ReplaceContinueWithBreak",
-    "ExceptionReplacer",
     "NumberReplacer",
     "ZeroIterationForLoop",
 )
-"""cosmic-ray's operators that are used. Left out: other pairs of one comparison, which are killed by the same tests."""
+"""cosmic-ray's operators that are used. Left out: other pairs of one comparison, which are killed by the same tests;
+ExceptionReplacer, which fails on a dotted name."""
 
 CLAUSES = ("where", "and_", "or_", "rows", "change", "removal")
 """Calls whose positional arguments are conditions, or names of columns of a condition."""
@@ -229,7 +229,9 @@ class _Own(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         """Statements of a function. Its decorators and annotations stay."""
         for statement in node.body:
-            self.visit(statement)
+            last = statement is node.body[-1]
+            if not (last and isinstance(statement, ast.Return) and _is_none(statement.value)):
+                self.visit(statement)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Statements of a class. Its decorators stay."""
@@ -257,6 +259,14 @@ class _Own(ast.NodeVisitor):
         """Nothing is added."""
         self.add("RemoveStatement", node, self.span(node), "pass")
         self.generic_visit(node)
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        """Each exception is not caught. It is replaced by one that nothing raises."""
+        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type] if node.type else []
+        for exception in caught:
+            self.add("ReplaceException", exception, self.span(exception), "NotImplementedError")
+        for statement in node.body:
+            self.visit(statement)
 
     def visit_Delete(self, node: ast.Delete) -> None:
         """Nothing is deleted."""
@@ -345,6 +355,13 @@ class _Own(ast.NodeVisitor):
             self.add(operator, node, (spans[position][0], spans[position + 1][0]), "")
         else:
             self.add(operator, node, (spans[position - 1][1], spans[position][1]), "")
+
+
+def _is_none(value: ast.expr | None) -> bool:
+    """Also ``NOTHING``: for the executor an action without a result has an empty one."""
+    if isinstance(value, ast.Name):
+        return value.id == "NOTHING"
+    return value is None or (isinstance(value, ast.Constant) and value.value is None)
 
 
 def _own(source: str) -> list[Place]:

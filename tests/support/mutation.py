@@ -29,12 +29,12 @@ CASES = "tests/support/mutation_cases.py"
 TESTS: Mapping[str, tuple[str, ...]] = {
     "cellmove/statements.py": ("tests/unit/db",),
     "cellmove/db/*.py": ("tests/unit/db", CASES),
-    "cellmove/journal*.py": ("tests/unit/test_journal.py", "tests/unit/test_journal_damage.py"),
-    "cellmove/seal.py": ("tests/unit/test_journal.py", "tests/unit/test_journal_damage.py"),
+    "cellmove/journal*.py": ("tests/unit/test_journal.py", "tests/unit/test_journal_writes.py"),
+    "cellmove/seal.py": ("tests/unit/test_journal.py", "tests/unit/test_seal.py"),
     "cellmove/locks.py": ("tests/unit/test_locks.py",),
     "cellmove/retry.py": ("tests/unit/test_retry.py", "tests/unit/test_pipeline.py"),
-    "cellmove/pipeline.py": ("tests/unit/test_pipeline.py", "tests/unit/test_pipeline_crashes.py"),
-    "cellmove/steps/*.py": ("tests/unit/steps", CASES),
+    "cellmove/pipeline.py": ("tests/unit/test_pipeline.py",),
+    "cellmove/steps/*.py": ("tests/unit/steps", "tests/sandbox/test_conflicts.py", CASES),
     "cellmove/checks/*.py": ("tests/unit/checks", "tests/unit/test_preflight.py", "tests/unit/test_leftovers.py"),
 }
 """The modules that are mutated, and the fast tests that have to notice it."""
@@ -68,11 +68,19 @@ def units() -> list[str]:
     return names
 
 
-def run(names: Iterable[str], *, since: str = "", tests: Sequence[str] = (), verbose: bool = False) -> Result:
+def run(
+    names: Iterable[str],
+    *,
+    since: str = "",
+    tests: Sequence[str] = (),
+    module_level: bool = True,
+    verbose: bool = False,
+) -> Result:
     """Run the mutants of some units.
 
     :param since: a revision of git; only mutants of lines that differ from it are run
     :param tests: run these tests instead of those of :data:`TESTS`
+    :param module_level: also mutants outside of functions, which take a few seconds each
     :raises ValueError: there is no such unit
     :raises RuntimeError: the tests fail without any mutant
     """
@@ -94,7 +102,7 @@ def run(names: Iterable[str], *, since: str = "", tests: Sequence[str] = (), ver
     for name in names:
         chosen = _mutants_of(name, changed)
         if chosen:
-            run_mutants(chosen, tests or _tests_of(chosen[0].path), report)
+            run_mutants(chosen, tests or _tests_of(chosen[0].path), report, module_level=module_level)
     return Result(counts, survivors, needless)
 
 
@@ -150,13 +158,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("units", nargs="*", metavar="UNIT", help="a path, or PATH#K/N; all when none is given")
     parser.add_argument("--since", default="", help="only mutants of lines that differ from this revision")
     parser.add_argument("--tests", action="append", default=[], help="a file of tests to run instead of the usual ones")
+    parser.add_argument("--inside", action="store_true", help="only mutants inside of functions, which are quick")
     parser.add_argument("--list", action="store_true", help="list the units")
     chosen = parser.parse_args(arguments)
     if chosen.list:
         print(*units(), sep="\n")  # noqa: T201
         return 0
     started = time.monotonic()
-    result = run(chosen.units or units(), since=chosen.since, tests=chosen.tests, verbose=True)
+    result = run(
+        chosen.units or units(), since=chosen.since, tests=chosen.tests, module_level=not chosen.inside, verbose=True
+    )
     total = sum(result.counts.values())
     dead = result.counts[KILLED] + result.counts[TIMED_OUT]
     for key in result.needless:

@@ -12,7 +12,10 @@ import pytest
 from cellmove import steps
 from cellmove.move import Step
 from tests.proof import cases, streamed_cases
+from tests.scenarios import failures, moves
+from tests.scenarios.environment import Album
 from tests.support.sandbox.fixtures import STEPS, Fixtures
+from tests.support.sandbox.inside import Inside
 
 ACTIONS = {
     step: [action.name for action in steps.ACTIONS[Step(step)] if action.name not in streamed_cases.OWN]
@@ -42,3 +45,28 @@ def names() -> list[str]:
 def test_a_case_leaves_everything_as_it_has_to_be(name: str) -> None:
     problems, story = cases.run(fixtures(), name)
     assert problems == [], story
+
+
+MOVES = (
+    ("image", "active", "resize", "revert"), ("image", "stopped", "migrate", "confirm"),
+    ("volume", "stopped", "resize", "confirm"), ("volume", "active", "migrate", "revert"),
+)  # fmt: skip
+FAILURES = (("the-claim-fails", "image"), ("the-guest-does-not-start", "volume"), ("the-snapshot-fails", "image"))
+
+
+@pytest.fixture
+def inside() -> Inside:
+    """An empty cloud for scenarios."""
+    fixtures().harness.restore(fixtures().empty)
+    return Inside(fixtures().harness)
+
+
+@pytest.mark.parametrize(("backing", "state", "kind", "ending"), MOVES)
+def test_a_move_leaves_what_nova_leaves(inside: Inside, backing: str, state: str, kind: str, ending: str) -> None:
+    """Every row, binding and allocation, compared with the pictures that the lab recorded."""
+    moves.there_and_back(inside, Album().agrees, backing, state, kind, ending)
+
+
+@pytest.mark.parametrize(("name", "backing"), FAILURES)
+def test_a_failure_leaves_what_was_there(inside: Inside, name: str, backing: str) -> None:
+    failures.a_failure_is_taken_back(inside, Album().agrees, name, backing)

@@ -56,10 +56,13 @@ class Reach:
     failed: bool = False
 
 
-def run_mutants(mutants: Sequence[Mutant], tests: Sequence[str], report: Callable[[Mutant, str], None]) -> None:
+def run_mutants(
+    mutants: Sequence[Mutant], tests: Sequence[str], report: Callable[[Mutant, str], None], *, module_level: bool = True
+) -> None:
     """Run mutants of one module and report what became of each.
 
     :param tests: files or directories of tests, relative to the repository
+    :param module_level: also those outside of functions, which take a few seconds each
     """
     path = str(ROOT / mutants[0].path)
     original = compile(Path(path).read_text(), path, "exec", dont_inherit=True)
@@ -70,7 +73,7 @@ def run_mutants(mutants: Sequence[Mutant], tests: Sequence[str], report: Callabl
         (outside if _shell(code) != _shell(original) else inside).append((mutant, code))
     for mutant, result in _forked_session(original, inside, tests):
         report(mutant, result)
-    for mutant, _code in outside:
+    for mutant, _code in outside if module_level else ():
         report(mutant, _run_anew(mutant, tests))
 
 

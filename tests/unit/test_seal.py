@@ -1,0 +1,202 @@
+"""The journal's tables and checksums: a row that changed, vanished or came back does not pass."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine
+from sqlalchemy.dialects import mysql
+from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateTable
+
+from cellmove import seal
+
+TABLES = """
+CREATE TABLE about (schema_version INTEGER NOT NULL AUTO_INCREMENT, digest VARCHAR(32) NOT NULL DEFAULT '',
+    seal VARCHAR(32) NOT NULL DEFAULT '', PRIMARY KEY (schema_version))
+CREATE TABLE entries (move_id VARCHAR(32) NOT NULL, sequence INTEGER NOT NULL, step VARCHAR(32) NOT NULL,
+    action VARCHAR(64) NOT NULL, phase VARCHAR(16) NOT NULL, intent TEXT(16000000) NOT NULL,
+    result TEXT(16000000) NOT NULL, error TEXT NOT NULL, started_at VARCHAR(32) NOT NULL,
+    finished_at VARCHAR(32) NOT NULL, checksum VARCHAR(32) NOT NULL DEFAULT '', PRIMARY KEY (move_id, sequence))
+CREATE TABLE moves (id VARCHAR(32) NOT NULL, server_id VARCHAR(36) NOT NULL, server_name VARCHAR(255) NOT NULL,
+    kind VARCHAR(16) NOT NULL, state VARCHAR(32) NOT NULL, open_server VARCHAR(36), created_at VARCHAR(32) NOT NULL,
+    updated_at VARCHAR(32) NOT NULL, plan TEXT(16000000) NOT NULL, aim VARCHAR(32) NOT NULL DEFAULT '',
+    checksum VARCHAR(32) NOT NULL DEFAULT '', PRIMARY KEY (id), UNIQUE (open_server))
+"""
+"""The tables as this version makes them in MariaDB. Other tables need another version."""
+
+ROW: dict[str, Any] = {
+    "move_id": "m1", "sequence": 1, "step": "s", "action": "a", "phase": "intent", "intent": "{}", "result": "{}",
+    "error": "", "started_at": "t", "finished_at": "",
+}  # fmt: skip
+
+
+def test_the_tables_of_this_version_stay_as_they_are() -> None:
+    made = "".join(
+        str(CreateTable(table).compile(dialect=mysql.dialect())) for table in seal.make_metadata().sorted_tables
+    )
+    assert "".join(made.split()) == "".join(TABLES.split())
+    indexes = [index.name for table in seal.make_metadata().sorted_tables for index in table.indexes]
+    assert indexes == ["ix_moves_server_id"]
+
+
+def test_a_digest_takes_checksums_in_and_out_again() -> None:
+    one, two = seal.checksum("entries", ROW), seal.checksum("moves", ROW)
+    assert one != two
+    digest = seal.combined(seal.EMPTY, one, two)
+    assert len(digest) == len(one) == 32
+    assert digest == seal.combined(seal.EMPTY, two, one)
+    assert seal.combined(digest, one) == two
+    assert seal.combined(digest, one, two) == seal.EMPTY
+
+
+def test_a_checksum_is_of_every_column_but_itself() -> None:
+    row = ROW | {"checksum": "x"}
+    assert seal.checksum("entries", row) == seal.checksum("entries", ROW)
+    sums = {seal.checksum("entries", ROW | {name: "other"}) for name in ROW}
+    assert len(sums | {seal.checksum("entries", ROW)}) == len(ROW) + 1
+    assert seal.checksum("entries", dict(reversed(ROW.items()))) == seal.checksum("entries", ROW)
+    good = ROW | {"checksum": seal.checksum("entries", ROW)}
+    assert seal.verified("entries", good) == ROW
+    with pytest.raises(seal.Damaged, match="a row of entries"):
+        seal.verified("entries", good | {"error": "x"})
+
+
+def test_checksums_and_seals_are_those_that_stand_in_journals() -> None:
+    """Other values would make every journal that there is a damaged one."""
+    assert seal.checksum("entries", ROW) == CHECKSUM
+    assert seal.seal_of(2, seal.EMPTY) == SEAL
+    assert seal.seal_of(3, seal.EMPTY) != SEAL
+
+
+CHECKSUM, SEAL = "a55c331123646855ee335c41397a4eb1", "5202fa4670ce4cc3a4241734dc8988b7"
+
+
+@pytest.fixture
+def engine() -> Engine:
+    """An empty journal, in memory."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    metadata = seal.make_metadata()
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        seal.make_about(connection, metadata.tables["about"], seal.EMPTY)
+    return engine
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which three lines were written, and one changed."""
+    entries = seal.make_metadata().tables["entries"]
+    with engine.begin() as connection:
+        for number in (1, 2, 3):
+            seal.insert(connection, entries, ROW | {"sequence": number})
+        assert seal.change(connection, entries, {"move_id": "m1", "sequence": 2}, {"phase": "done"})
+        assert not seal.change(connection, entries, {"move_id": "m1", "sequence": 9}, {"phase": "done"})
+        yield connection
+
+
+def check(connection: Connection) -> None:
+    seal.verify(connection, seal.make_metadata())
+
+
+def test_what_was_written_passes(connection: Connection) -> None:
+    check(connection)
+    phases = connection.exec_driver_sql("SELECT phase FROM entries ORDER BY sequence").scalars().all()
+    assert phases == ["intent", "done", "intent"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE entries SET phase = 'done' WHERE sequence = 1", "a row of entries"),
+        ("DELETE FROM entries WHERE sequence = 1", "rows are missing"),
+        ("DELETE FROM about", "the row of about"),
+        ("UPDATE about SET digest = '00000000000000000000000000000000'", "the row of about"),
+        ("UPDATE about SET seal = 'other'", "the row of about"),
+        ("UPDATE about SET schema_version = 1", "the row of about"),
+        ("INSERT INTO about SELECT 3, digest, seal FROM about", "the row of about"),
+    ],
+)
+def test_what_was_not_written_so_does_not_pass(connection: Connection, statement: str, words: str) -> None:
+    connection.exec_driver_sql(statement)
+    with pytest.raises(seal.Damaged, match=words):
+        check(connection)
+
+
+def test_an_old_row_that_came_back_does_not_pass(connection: Connection) -> None:
+    columns = "move_id, sequence, step, action, phase, intent, result, error, started_at, finished_at, checksum"
+    connection.exec_driver_sql("CREATE TEMP TABLE old AS SELECT * FROM entries WHERE sequence = 3")
+    entries = seal.make_metadata().tables["entries"]
+    seal.change(connection, entries, {"move_id": "m1", "sequence": 3}, {"phase": "done"})
+    check(connection)
+    connection.exec_driver_sql("DELETE FROM entries WHERE sequence = 3")
+    connection.exec_driver_sql(f"INSERT INTO entries ({columns}) SELECT {columns} FROM old")  # noqa: S608
+    with pytest.raises(seal.Damaged, match="rows are missing"):
+        check(connection)
+
+
+def test_a_move_counts_like_a_line(connection: Connection) -> None:
+    move = {
+        "id": "m1", "server_id": "s", "server_name": "n", "kind": "resize", "state": "planned", "open_server": "s",
+        "created_at": "t", "updated_at": "t", "plan": "{}", "aim": "",
+    }  # fmt: skip
+    seal.insert(connection, seal.make_metadata().tables["moves"], move)
+    check(connection)
+    connection.exec_driver_sql("DELETE FROM moves")
+    with pytest.raises(seal.Damaged, match="rows are missing"):
+        check(connection)
+
+
+def test_nothing_is_written_onto_a_digest_that_changed(connection: Connection) -> None:
+    connection.exec_driver_sql("UPDATE about SET digest = '00000000000000000000000000000000'")
+    with pytest.raises(seal.Damaged, match="the row of about"):
+        seal.insert(connection, seal.make_metadata().tables["entries"], ROW | {"sequence": 4})
+
+
+def test_a_row_that_changed_is_not_changed_again(connection: Connection) -> None:
+    connection.exec_driver_sql("UPDATE entries SET error = 'x' WHERE sequence = 1")
+    key = {"move_id": "m1", "sequence": 1}
+    with pytest.raises(seal.Damaged, match="a row of entries"):
+        seal.change(connection, seal.make_metadata().tables["entries"], key, {"phase": "done"})
+
+
+def test_the_row_of_about_is_written_anew(connection: Connection) -> None:
+    about = seal.make_metadata().tables["about"]
+    seal.make_about(connection, about, seal.EMPTY)
+    assert connection.exec_driver_sql("SELECT * FROM about").all() == [(2, seal.EMPTY, seal.seal_of(2, seal.EMPTY))]
+
+
+OLD = """
+CREATE TABLE about (schema_version INTEGER NOT NULL, PRIMARY KEY (schema_version));
+CREATE TABLE moves (id VARCHAR(32), "plan" TEXT, PRIMARY KEY (id));
+CREATE TABLE entries (move_id VARCHAR(32), sequence INTEGER, intent TEXT, PRIMARY KEY (move_id, sequence));
+INSERT INTO about VALUES (1);
+INSERT INTO moves VALUES ('m1', '{}'), ('m2', '{}');
+INSERT INTO entries VALUES ('m1', 1, 'a'), ('m1', 2, 'b'), ('m2', 1, 'c');
+"""
+
+
+def test_rows_of_the_first_version_get_their_own_checksums_once(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(OLD)
+    engine = create_engine(f"sqlite:///{path}")
+    metadata = MetaData()
+    Table("about", metadata, Column("schema_version", Integer), Column("digest", Text), Column("seal", Text))
+    Table("moves", metadata, Column("id", Text, primary_key=True), Column("plan", Text), Column("checksum", Text))
+    key = Column("move_id", Text, primary_key=True), Column("sequence", Integer, primary_key=True)
+    Table("entries", metadata, *key, Column("intent", Text), Column("checksum", Text))
+    for _ in range(2):
+        seal.upgrade(engine, metadata)
+    with engine.connect() as connection:
+        seal.verify(connection, metadata)
+        sums = connection.exec_driver_sql("SELECT checksum FROM moves UNION SELECT checksum FROM entries").all()
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
+    assert len(sums) == 5
+    engine.dispose()
