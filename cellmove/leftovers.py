@@ -31,6 +31,8 @@ class Kind(enum.StrEnum):
     MARK = "stale-mark"
     KEYPAIRS = "lost-keypairs"
     STASH = "stale-context"
+    RESERVED = "reserved-volume"
+    UNATTACHED = "unattached-volume"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Row:
 
     :param deleted: soft-deleted
     :param attachments: that live block device mappings name
+    :param volumes: of live block device mappings: the volume, and its attachment or empty
     :param keypairs: as nova's JSON; empty when none are recorded
     :param stashed: whether a migration context is recorded
     :param changed: when the row, its migrations or its history last changed
@@ -77,6 +80,7 @@ class Row:
     mark: Mark | None = None
     migrations: tuple[Migration, ...] = ()
     attachments: frozenset[str] = frozenset()
+    volumes: tuple[tuple[str, str], ...] = ()
     changed: datetime.datetime | None = None
 
 
@@ -211,6 +215,7 @@ class Image:
 class Cloud:
     """Everything that was gathered.
 
+    :param attached: of servers whose volumes are suspicious: attachment to its volume and status
     :param hosts: compute host to its cell
     :param providers: resource provider of a compute node to its host
     :param moves: moves of this journal by id
@@ -226,6 +231,7 @@ class Cloud:
     providers: Mapping[str, str] = field(default_factory=dict)
     bindings: Sequence[Binding] = ()
     attachments: Sequence[Attachment] = ()
+    attached: Mapping[str, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
     allocations: Sequence[Allocation] = ()
     images: Sequence[Image] = ()
     keys: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)

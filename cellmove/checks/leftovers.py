@@ -27,6 +27,9 @@ from cellmove.leftovers import (
     waits,
 )
 
+RESERVED = "reserved"
+"""How cinder calls an attachment that no host uses."""
+
 
 def classify(cloud: Cloud) -> list[Finding]:
     """All findings, in the order in which they are best mended: what hangs on a row goes before the row."""
@@ -35,6 +38,7 @@ def classify(cloud: Cloud) -> list[Finding]:
         *(one for server in servers for one in (*_stuck(server), *_misplaced(server))),
         *(one for each in cloud.bindings for one in _binding(each, cloud)),
         *(one for each in cloud.attachments for one in _attachment(each, cloud)),
+        *(one for server in servers for one in _volumes(server, cloud)),
         *(one for each in cloud.allocations for one in _allocation(each, cloud)),
         *(one for each in cloud.images for one in _image(each, cloud)),
         *(one for server in servers for one in (*_hidden(server, cloud), *_deleted(server))),
@@ -245,6 +249,41 @@ def _attachment(attachment: Attachment, cloud: Cloud) -> Iterable[Finding]:
         Kind.ATTACHMENT, attachment.server_id, attachment.id, text, using.cell if using else "",
         since=_ended_move(server), safe=safe, mend=mend, facts={"volume_id": attachment.volume_id},
     )  # fmt: skip
+
+
+def _volumes(server: Server, cloud: Cloud) -> Iterable[Finding]:
+    """Volumes that a server at rest has by its records, and that cinder has not attached to it.
+
+    No repair: only the host knows whether the guest uses the volume. The remedy goes through nova-manage, which
+    makes the attachment anew and refuses unless the server is stopped (nova/cmd/manage.py,
+    VolumeAttachmentCommands, since 24.0 Xena).
+    """
+    home, known = server.at_rest, cloud.attached.get(server.id)
+    if home is None or known is None:
+        return
+    for volume_id, attachment_id in home.volumes:
+        there, status = known.get(attachment_id, ("", ""))
+        same = [each for each, (volume, how) in known.items() if volume == volume_id and how != RESERVED]
+        if there and status == RESERVED:
+            kind = Kind.RESERVED
+            text = f"volume {volume_id} is reserved for the server and connected to no host: its block device names the empty attachment {attachment_id}"
+        elif not there and attachment_id:
+            kind, text = (
+                Kind.UNATTACHED,
+                f"its block device of volume {volume_id} names attachment {attachment_id}, which cinder does not have",
+            )
+        elif not attachment_id and not same:
+            kind, text = (
+                Kind.UNATTACHED,
+                f"its block device of volume {volume_id} names no attachment, and cinder has none",
+            )
+        else:
+            continue
+        mend = (
+            f"openstack server stop {server.id}; on {home.host}: nova-manage volume_attachment get_connector --json > connector.json;"
+            f" then nova-manage volume_attachment refresh {server.id} {volume_id} connector.json  (nova 24 or newer)"
+        )
+        yield Finding(kind, server.id, volume_id, text, home.cell, home.host, since=_ended_move(server), mend=mend)
 
 
 def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:

@@ -233,18 +233,45 @@ def mark_rows(database: CellDatabase, ids: Collection[str]) -> dict[str, dict[st
     return found
 
 
-def attachments(database: CellDatabase, ids: Collection[str]) -> dict[str, set[str]]:
-    """The attachments that live block device mappings of servers name in this cell, by server."""
+def volumes(database: CellDatabase, ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+    """The volumes of servers' live block device mappings in this cell, by server: volume, and attachment or empty."""
     from sqlalchemy import select
 
     table = database["block_device_mapping"]
-    query = select(table.c.instance_uuid, table.c.attachment_id).where(
-        table.c.deleted == 0, table.c.attachment_id.is_not(None)
+    query = select(table.c.instance_uuid, table.c.volume_id, table.c.attachment_id).where(
+        table.c.deleted == 0, table.c.destination_type == "volume"
     )
-    found: dict[str, set[str]] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     for row in _each(database, ids, query, table.c.instance_uuid):
-        found.setdefault(row["instance_uuid"], set()).add(row["attachment_id"])
+        found.setdefault(row["instance_uuid"], []).append((row["volume_id"] or "", row["attachment_id"] or ""))
     return found
+
+
+def all_volumes(database: CellDatabase) -> Iterator[tuple[str, str, str]]:
+    """The volumes of all servers of a cell that are on or off and at rest: server, volume, and attachment or empty."""
+    from sqlalchemy import and_, select
+
+    table, instances_ = database["block_device_mapping"], database["instances"]
+    at_rest = and_(
+        instances_.c.uuid == table.c.instance_uuid, instances_.c.deleted == 0, instances_.c.hidden == 0,
+        instances_.c.vm_state.in_(("active", "stopped")), instances_.c.task_state.is_(None),
+    )  # fmt: skip
+    query = (
+        select(table.c.id, table.c.instance_uuid, table.c.volume_id, table.c.attachment_id)
+        .select_from(table.join(instances_, at_rest))
+        .where(table.c.deleted == 0, table.c.destination_type == "volume", table.c.volume_id.is_not(None))
+        .order_by(table.c.id)
+        .limit(PAGE)
+    )
+    last = 0
+    while True:
+        with transaction(database.engine, database.name) as connection:
+            page = connection.execute(query.where(table.c.id > last)).all()
+        for row in page:
+            yield row.instance_uuid, row.volume_id, row.attachment_id or ""
+        if len(page) < PAGE:
+            return
+        last = page[-1].id
 
 
 def last_events(database: CellDatabase, ids: Collection[str]) -> dict[str, Any]:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from cellmove.gateway import Gateway
 
 
+RESERVED = "reserved"
+"""How cinder calls an attachment that no host uses."""
+
+
 @dataclass(frozen=True)
 class Ours:
     """What this journal knows, and how patient the audit is.
@@ -47,6 +51,7 @@ class _Objects:
 
     bindings: list[Binding] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
+    attached: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
     allocations: list[Allocation] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
 
@@ -69,8 +74,9 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     for host in sorted(name for name, cell in hosts.items() if cell in {each.name for each in chosen}):
         for port_id, server_id, active in network.ports_also_bound(gateway.service, host):
             objects.bindings.append(Binding(port_id, server_id, host, active))
+    known = {each.id: each for each in volume.all_attachments(gateway.admin)}
     objects.attachments = [
-        Attachment(each.id, each.volume_id, each.server_id) for each in volume.reserved_attachments(gateway.admin)
+        Attachment(each.id, each.volume_id, each.server_id) for each in known.values() if each.status == RESERVED
     ]
     objects.images = [_image(each) for each in image.all_temporary_images(gateway.admin)]
     wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.name for each in chosen}]
@@ -80,10 +86,28 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     for cell in chosen:
         database = gateway.database(cell)
         suspicious.update(survey.marked(database), survey.moving(database), survey.keyless(database))
+    for server_id in sorted(_unattached(gateway, chosen, known)):
+        # Asked again: it may have been attached since the list was read.
+        objects.attached[server_id] = _attached(gateway, server_id)
+    suspicious.update(objects.attached)
     cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects, reachable)
     if len(reachable) < len(gateway.cells):
         cloud = _known_whole(cloud, {each.name for each in gateway.cells} - {each.name for each in reachable})
     return _only(cloud, {each.name for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
+
+
+def _unattached(gateway: Gateway, chosen: Sequence[Cell], known: Mapping[str, volume.Attachment]) -> set[str]:
+    """The servers with a volume whose attachment cinder does not know, or has not connected to a host."""
+    return {
+        server_id
+        for cell in chosen
+        for server_id, _volume_id, attachment_id in survey.all_volumes(gateway.database(cell))
+        if attachment_id not in known or known[attachment_id].status == RESERVED
+    }
+
+
+def _attached(gateway: Gateway, server_id: str) -> dict[str, tuple[str, str]]:
+    return {each.id: (each.volume_id, each.status) for each in volume.attachments_of(gateway.admin, server_id)}
 
 
 def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subject: str, host: str) -> Cloud:
@@ -101,7 +125,7 @@ def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subje
         objects.attachments = [
             Attachment(each.id, each.volume_id, each.server_id)
             for each in volume.attachments_of(gateway.admin, server_id)
-            if each.id == subject and each.status == "reserved"
+            if each.id == subject and each.status == RESERVED
         ]
         objects.images = [
             _image(each) for each in image.temporary_images(gateway.admin, server_id) if each["id"] == subject
@@ -216,6 +240,7 @@ def _look(
     return Cloud(
         now=clock.database_time(), patience=ours.patience, servers=servers, hosts=hosts, providers=providers,
         bindings=objects.bindings, attachments=objects.attachments, allocations=objects.allocations,
+        attached=objects.attached,
         images=objects.images, keys=survey.api_keypairs(gateway.api_engine, owners), moves=ours.moves, here=ours.here,
     )  # fmt: skip
 
@@ -243,7 +268,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
         migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.name))
     metadata, events = survey.mark_rows(database, ids), survey.last_events(database, ids)
     stashed = survey.stashed(database, ids)
-    attachments, keypairs = survey.attachments(database, ids), survey.keypairs(database, ids)
+    volumes, keypairs = survey.volumes(database, ids), survey.keypairs(database, ids)
     for values in survey.instances(database, ids):
         server_id = values["uuid"]
         own = migrations.get(server_id, [])
@@ -267,7 +292,8 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
                 stashed=server_id in stashed,
                 mark=marks.mark_of(metadata.get(server_id, {})),
                 migrations=tuple(own),
-                attachments=frozenset(attachments.get(server_id, ())),
+                attachments=frozenset(attachment for _volume, attachment in volumes.get(server_id, ()) if attachment),
+                volumes=tuple(volumes.get(server_id, ())),
                 changed=max((moment for moment in moments if moment is not None), default=None),
             ),
         )

@@ -25,11 +25,14 @@ from tests.support.sandbox.leftovers import (
     give_up,
     hidden_copy,
     hidden_keypair,
+    lost_attachment,
     record,
+    reserved_volume,
     stale_context,
     stale_mark,
     stuck,
     temporary_image,
+    unnamed_attachment,
 )
 
 
@@ -142,6 +145,25 @@ BY_HAND = {
     "deleted-row": deleted_there, "hidden-row": hidden_on_its_host, "lost-keypairs": another_key,
     "temporary-image": a_snapshot, "stuck-migration": stuck, "stuck-migration half": half_confirmed,
 }  # fmt: skip
+
+
+UNATTACHED = {
+    "reserved-volume": reserved_volume, "unattached-volume": lost_attachment, "unattached-volume none": unnamed_attachment,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNATTACHED)
+def test_a_volume_that_is_not_attached_as_its_server_says_is_named(sandbox: Sandbox, name: str) -> None:
+    server = sandbox.boot("lacks", volumes=1)
+    assert audit(sandbox, server.id) == []
+    volume = UNATTACHED[name](sandbox, server)
+    before = sandbox.picture(server.id)
+    (found,) = audit(sandbox, server.id, "--repair")
+    assert (found["kind"], found["subject"], found["safe"]) == (name.split()[0], volume, False)
+    assert (found["outcome"], found["owner"]) == (None, None)
+    assert f"nova-manage volume_attachment refresh {server.id} {volume} " in found["mend"]
+    assert "attachment delete" not in found["mend"]
+    assert sandbox.picture(server.id) == before
 
 
 @pytest.mark.parametrize("name", BY_HAND)

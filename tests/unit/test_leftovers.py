@@ -154,6 +154,22 @@ def test_bindings() -> None:
     assert seen(find(bindings=[BINDING])) == [("inactive-binding", False, "")]
 
 
+def test_volumes_that_are_not_attached_as_the_records_say() -> None:
+    def found(volumes: tuple[tuple[str, str], ...], attached: dict[str, tuple[str, str]], **more: Any) -> list[Any]:
+        return seen(find(server(row(volumes=volumes, **more)), attached={"s": attached}))
+
+    assert found((("v", "a"),), {"a": ("v", "attached")}) == []
+    assert found((("v", "a"),), {"a": ("v", "reserved")}) == [("reserved-volume", False, "")]
+    assert found((("v", "a"),), {}) == [("unattached-volume", False, "")]
+    assert found((("v", ""),), {}) == [("unattached-volume", False, "")]
+    assert found((("v", ""),), {"old": ("v", "attached")}) == []  # before Queens nova did not note attachments
+    assert found((("v", ""),), {"old": ("w", "attached")}) == [("unattached-volume", False, "")]
+    assert found((("v", "a"),), {"a": ("v", "reserved")}, vm_state="shelved_offloaded") == []
+    assert found((("v", "a"),), {}, task_state="deleting") == []
+    assert found((("v", "a"),), {}, changed=NOW) == [("unattached-volume", False, "nova")]
+    assert find(server(row(volumes=(("v", "a"),)))) == []  # not looked at
+
+
 def test_attachments() -> None:
     named = row(attachments=frozenset("a"))
     hidden = row("cell2", hidden=True, attachments=frozenset("a"))
@@ -233,7 +249,8 @@ def test_the_streams_are_merged() -> None:
 
 def test_every_kind_that_is_ever_safe_has_a_mender() -> None:
     assert set(MENDERS) == set(Kind) - {
-        Kind.STUCK, Kind.TWO_VISIBLE, Kind.MAPPING_HIDDEN, Kind.MAPPING_ELSEWHERE, Kind.DELETED_ROW,
+        Kind.STUCK, Kind.TWO_VISIBLE, Kind.MAPPING_HIDDEN, Kind.MAPPING_ELSEWHERE, Kind.DELETED_ROW, Kind.RESERVED,
+        Kind.UNATTACHED,
     }  # fmt: skip
 
 

@@ -67,6 +67,31 @@ def attachment(sandbox: Sandbox, server: Server) -> str:
     return str(left["id"])
 
 
+def reserved_volume(sandbox: Sandbox, server: Server) -> str:
+    """Its data volume's attachment is empty, as one that a host's death left it."""
+    cloud = sandbox.process.cloud()
+    (row,) = [row for row in cloud.rows("cell1", "block_device_mapping", instance_uuid=server.id) if row["volume_id"]]
+    empty = {"status": "reserved", "host": None, "mountpoint": None}
+    change(sandbox, "attachments", lambda attachments: attachments[row["attachment_id"]].update(empty))
+    return str(row["volume_id"])
+
+
+def lost_attachment(sandbox: Sandbox, server: Server) -> str:
+    """Cinder does not have the attachment that its block device names."""
+    cloud = sandbox.process.cloud()
+    (row,) = [row for row in cloud.rows("cell1", "block_device_mapping", instance_uuid=server.id) if row["volume_id"]]
+    change(sandbox, "attachments", lambda attachments: attachments.pop(row["attachment_id"]) and None)
+    return str(row["volume_id"])
+
+
+def unnamed_attachment(sandbox: Sandbox, server: Server) -> str:
+    """Its block device names no attachment, and cinder has none."""
+    volume = lost_attachment(sandbox, server)
+    cloud = sandbox.process.cloud()
+    cloud.update("cell1", "block_device_mapping", {"attachment_id": None}, instance_uuid=server.id, volume_id=volume)
+    return volume
+
+
 def give_up(sandbox: Sandbox, server: Server) -> str:
     uuid, cloud = record(sandbox.process.cloud(), server.id), sandbox.process.cloud()
     held = cloud.world.allocations[server.id]
