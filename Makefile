@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 # The suites: see docs/testing.md. Each of the first four runs some of those below and says how long each took.
 
 SUITES = $(BIN)/python -m tests.suites
-PARTS := lint unit sandbox-test smoke
+PARTS := lint+unit sandbox-test smoke
 LAB_PARTS := lab-up lab-test lab-kvm-up lab-kvm-test
 
 test: $(STAMP)  ## What everybody runs: style, types, unit tests, the sandbox, a smoke proof; ten minutes, no root
@@ -46,7 +46,7 @@ unit: $(STAMP)  ## Tests without any cloud
 	$(BIN)/pytest -q tests/unit -n 2
 
 sandbox-test: $(STAMP)  ## Whole commands against the sandbox, the embedded cloud
-	$(BIN)/pytest -q tests/sandbox tests/proof -m 'not long' -n 4 --durations=5
+	$(BIN)/pytest -q tests/sandbox tests/proof -m 'not long' -n 4 --dist worksteal --durations=5
 
 smoke: $(STAMP)  ## The smoke proof: some three hundred crashes, failed calls and meddling owners that stand for all
 	$(BIN)/python -m tests.proof --smoke

@@ -1,6 +1,6 @@
 """Runs suites and says how long each took.
 
-    python -m tests.suites make TARGET…        targets of the Makefile, one after the other
+    python -m tests.suites make TARGET…        targets of the Makefile, one after the other; ONE+ANOTHER at once
     python -m tests.suites shards              which shards there are, and what is in each
     python -m tests.suites shard K/N           one of them
     python -m tests.suites shard               the one that belongs to the commit
@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tests.suites.pytest_units import ROOT
@@ -32,8 +33,21 @@ def say(text: str) -> None:
 
 
 def make(target: str) -> int:
-    """Run a target of the Makefile."""
-    return subprocess.run(["make", "--no-print-directory", target], cwd=ROOT, check=False).returncode
+    """Run a target of the Makefile, or several at once that ``+`` joins: then each one's output is shown when it has ended."""
+    command = ["make", "--no-print-directory"]
+    targets = target.split("+")
+    if len(targets) == 1:
+        return subprocess.run([*command, target], cwd=ROOT, check=False).returncode
+
+    def run(one: str) -> int:
+        ended = subprocess.run(
+            [*command, one], cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        say(ended.stdout.rstrip())
+        return ended.returncode
+
+    with ThreadPoolExecutor(len(targets)) as threads:
+        return max(threads.map(run, targets))
 
 
 def table(times: Sequence[tuple[str, float, int]]) -> str:

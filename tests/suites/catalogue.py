@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 from tests.proof import faulty_drain, inventory, lost_journals, mutations, runner
 from tests.suites.pytest_units import ROOT, Tests
@@ -22,18 +21,14 @@ LAB = frozenset({"lab"})
 QEMU_IMG = frozenset({"qemu-img"})
 
 
-@cache
-def _fixtures() -> Fixtures:
-    return Fixtures()
-
-
 # the proof
 
 
 def _proof_units(*, disks: bool) -> list[str]:
     """Every case that the smoke proof leaves out; with or without streamed disks."""
-    smoke = set(inventory.smoke_names(_fixtures(), disks=disks))
-    everything = inventory.names(_fixtures(), long=True, disks=disks)
+    fixtures = Fixtures()
+    smoke = set(inventory.smoke_names(fixtures, disks=disks))
+    everything = inventory.names(fixtures, long=True, disks=disks)
     return [name for name in everything if inventory.needs_disks(name) == disks and name not in smoke]
 
 
@@ -66,7 +61,7 @@ def _play_mutants(mutants: Sequence[str]) -> Run:
 
 
 def _lost_units() -> list[str]:
-    return [":".join(case) for case in lost_journals.names(_fixtures(), lost_journals.SHAPES_TRIED)]
+    return [":".join(case) for case in lost_journals.names(Fixtures(), lost_journals.SHAPES_TRIED)]
 
 
 def _timed_losses(names: list[str]) -> list[tuple[str, list[str], float]]:
