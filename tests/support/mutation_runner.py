@@ -35,9 +35,11 @@ from tests.support.mutants import Mutant
 ROOT = Path(__file__).parents[2]
 KILLED, SURVIVED, NOT_REACHED, TIMED_OUT, BROKEN = "killed", "survived", "not reached", "timed out", "broken"
 
-CPU_SECONDS = 10
-"""What a fork may use beside twenty times what its tests use without the mutant."""
-WALL_SECONDS = 90
+CPU_SECONDS = 4
+"""What a fork may use beside three times what its tests use without the mutant."""
+MODULE_LEVEL_SECONDS = 30
+"""What collecting and running all tests anew may take."""
+WALL_SECONDS = 120
 """For a mutant that waits for ever without using the processor."""
 
 PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header", "-W", "ignore")
@@ -265,7 +267,7 @@ def _run_anew(mutant: Mutant, tests: Sequence[str]) -> str:
         code = _pytest_main(["-x", *tests])
         return SURVIVED_CODE if code == 0 else KILLED_CODE
 
-    return _in_fork(run, CPU_SECONDS)
+    return _in_fork(run, MODULE_LEVEL_SECONDS)
 
 
 def _in_fork(run: Callable[[], int], seconds: float) -> str:
@@ -273,10 +275,10 @@ def _in_fork(run: Callable[[], int], seconds: float) -> str:
     if child == 0:
         code = BROKEN_CODE
         with contextlib.suppress(BaseException):
-            limit = int(CPU_SECONDS + 20 * seconds)
+            limit = int(CPU_SECONDS + 3 * seconds)
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(WALL_SECONDS + 40 * seconds))
+            signal.alarm(int(WALL_SECONDS + 60 * seconds))
             code = run()
         os._exit(code)
     _pid, status = os.waitpid(child, 0)
