@@ -152,7 +152,7 @@ class Journal:
         """
         with self.transaction() as connection:
             found = connection.execute(_begun_since(self.moves, self.entries), {"moment": moment})
-            return int(found.scalar() or 0)
+            return int(found.scalar_one())
 
     def find(self, reference: str) -> list[Move]:
         """Moves that a move id, a server UUID or a server name may mean.

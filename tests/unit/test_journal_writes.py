@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from cellmove import journal as journal_module
-from cellmove.errors import JournalUnreachable, Locked, Stopped
+from cellmove import seal
+from cellmove.errors import JournalUnreachable, Locked, Stopped, Unreachable
 from cellmove.journal import Journal, open_journal
 from cellmove.move import AUDIT, DRAIN, Move, Phase, State
 
@@ -56,6 +58,7 @@ def test_each_change_of_a_move_is_written_with_its_time_and_for_it_alone(journal
         "m1", state=State.FINISHED, plan={"b": 2}, updated_at="2026-01-01T00:00:01.000Z"
     )
     assert journal.set_aim("m1", "confirmed").aim == "confirmed"
+    assert journal.set_aim("m1", "confirmed").state is State.FINISHED
     assert journal.move("m2") == a_move("m2", "uuid-2", "web-2")
     assert journal.open_move_of("uuid-1") == journal.move("m1")
 
@@ -91,8 +94,8 @@ def test_moves_are_listed_by_age_and_then_id(path: Path) -> None:
     journal = open_journal(str(path), ticking())
     for number, (name, created) in enumerate((("m3", "t2"), ("m2", "t1"), ("m1", "t2"), ("m0", "t3"))):
         journal.open_move(a_move(name, f"uuid-{number}", created_at=created))
-    journal.open_move(a_move("d1", "cell", kind=DRAIN, created_at="t2"))
     journal.open_move(a_move("d0", "cell-2", kind=DRAIN, created_at="t4"))
+    journal.open_move(a_move("d1", "cell", kind=DRAIN, created_at="t2"))
     assert [move.id for move in journal.all_moves()] == ["m2", "m1", "m3", "m0"]
     assert [move.id for move in journal.open_moves()] == ["m2", "m1", "m3", "m0"]
     assert [move.id for move in journal.find("web-1")] == ["m2", "m1", "m3", "m0"]
@@ -199,11 +202,14 @@ def shared(journal: Journal) -> Journal:
 
 HELD: set[str] = set()
 LOG: list[tuple[str, str, int]] = []
+ON_GET: list[Callable[[str], None]] = []
 
 
 def _add_locks(connection: Any, _record: Any) -> None:
     def get_lock(name: str, seconds: int) -> int:
         LOG.append(("get", name, seconds))
+        for call in ON_GET:
+            call(name)
         return 0 if name in HELD else 1
 
     def release_lock(name: str) -> int:
@@ -299,3 +305,95 @@ def test_plans_and_intents_are_json_in_the_file(journal: Journal, path: Path) ->
         (intent,) = connection.execute("SELECT intent FROM entries").fetchone()
         (plan,) = connection.execute("SELECT plan FROM moves WHERE id = 'm1'").fetchone()
     assert (json.loads(intent), json.loads(plan)) == ({"x": [1, None]}, {"a": 1})
+
+
+# opening
+
+
+def test_a_shared_journal_is_opened_so_that_every_thread_sees_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    create = sqlalchemy.create_engine
+
+    def create_engine(url: Any, **options: Any) -> Any:
+        given.update(options)
+        return create(url, **options)
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", create_engine)
+    with pytest.raises(Unreachable, match="cannot be opened") as refused:
+        open_journal("mysql+pymysql://user:secret@127.0.0.1:1/name", str)
+    given.pop("connect_args")
+    assert given == {"pool_size": 0, "isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
+    assert "mysql+pymysql://user:***@127.0.0.1:1/name" in refused.value.message
+    assert refused.value.exit_code == 4
+
+
+def test_a_journal_in_a_file_keeps_every_connection(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    create = sqlalchemy.create_engine
+
+    def create_engine(url: Any, **options: Any) -> Any:
+        given.update(options)
+        return create(url, **options)
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", create_engine)
+    assert open_journal(str(path), ticking()).location == str(path)
+    given.pop("connect_args")
+    assert given == {"pool_size": 0}
+
+
+def test_a_file_without_a_version_is_damaged(path: Path) -> None:
+    open_journal(str(path), ticking())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE about")
+        connection.commit()
+    with pytest.raises(JournalUnreachable, match="does not say its version"):
+        open_journal(str(path), ticking())
+
+
+def test_a_file_whose_content_is_torn_is_damaged(path: Path) -> None:
+    open_journal(str(path), ticking())
+    content = bytearray(path.read_bytes())
+    content[100:4096] = b"\xff" * 3996
+    path.write_bytes(bytes(content))
+    with pytest.raises(JournalUnreachable, match="is damaged"):
+        open_journal(str(path), ticking())
+
+
+@pytest.fixture
+def empty(path: Path) -> Journal:
+    """A database that machines will share, without any table."""
+    HELD.clear()
+    LOG.clear()
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _add_locks)
+    engine.dialect.name = "mysql"
+    return Journal(engine, ticking(), "somewhere")
+
+
+def test_the_tables_of_a_shared_journal_are_made_once_by_one_machine(empty: Journal) -> None:
+    assert journal_module._version(empty) == seal.VERSION
+    assert LOG == [("get", "cellmove-tables", 30), ("release", "cellmove-tables", 0)]
+    empty.open_move(a_move("m1"))
+    assert journal_module._version(empty) == seal.VERSION
+    assert len(LOG) == 2
+    with empty.engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT schema_version FROM about").all() == [(seal.VERSION,)]
+        connection.exec_driver_sql("UPDATE about SET schema_version = 1")
+    assert journal_module._version(empty) == 1
+
+
+def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Journal, path: Path) -> None:
+    def make(name: str) -> None:
+        other = sqlalchemy.create_engine(f"sqlite:///{path}")
+        with other.begin() as connection:
+            empty.metadata.create_all(connection)
+            connection.exec_driver_sql("INSERT INTO about VALUES (7, 'd', 's')")
+        other.dispose()
+
+    ON_GET.append(make)
+    try:
+        assert journal_module._version(empty) == 7
+    finally:
+        ON_GET.clear()
+    with empty.engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM about").all() == [(7, "d", "s")]
