@@ -33,7 +33,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "cellmove/seal.py": ("tests/unit/test_journal.py", "tests/unit/test_seal.py"),
     "cellmove/locks.py": ("tests/unit/test_locks.py",),
     "cellmove/retry.py": ("tests/unit/test_retry.py", "tests/unit/test_pipeline.py"),
-    "cellmove/pipeline.py": ("tests/unit/test_pipeline.py",),
+    "cellmove/pipeline.py": ("tests/unit/test_pipeline.py", "tests/unit/test_pipeline_more.py"),
     "cellmove/steps/*.py": ("tests/unit/steps", "tests/sandbox/test_conflicts.py", CASES),
     "cellmove/checks/*.py": ("tests/unit/checks", "tests/unit/test_preflight.py", "tests/unit/test_leftovers.py"),
 }
