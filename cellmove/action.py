@@ -41,6 +41,18 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class HomeReport:
+    """What was seen of a server after its move was rolled back.
+
+    :param text: what was looked at and what was seen; and what could not be looked at
+    :param wrong: what is not as it was before the move
+    """
+
+    text: str
+    wrong: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Context:
     """What an action may look at: the move, what is known so far, and the way to the cloud.
 
@@ -59,6 +71,7 @@ class Context:
     leave_if_asked: Callable[[], None] = lambda: None
     host_restarted: bool = False  # the operator's word: see Runner
     tried: tuple[Entry, ...] = ()
+    generation: str = ""  # of the server's mark, for an action that writes the mark
 
 
 def _no_intent(_context: Context) -> Mapping[str, Any]:
@@ -92,6 +105,8 @@ class Action:
     :param again_from: the action that chose what this one failed with: on a definite failure all from
         that one on is taken back and done again with its next choice, while it has one
     :param has_another: asked of the action that chose: whether doing it again would choose something else
+    :param sets_mark: it writes the server's mark, with the context's generation; to undo it removes the mark
+    :param clears_mark: it removes the server's mark
     """
 
     name: str
@@ -106,6 +121,17 @@ class Action:
     applies: Callable[[Context], bool] = _always
     again_from: str = ""
     has_another: Callable[[Context], bool] = _never
+    sets_mark: bool = False
+    clears_mark: bool = False
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the mark's generation is raised before it, so that a journal which does not know of it is refused.
+
+        Left out are actions that leave nothing to undo and may be repeated at will: to miss one does no harm.
+        """
+        changes_mark = self.sets_mark or self.clears_mark
+        return changes_mark or self.undo is not None or self.probe is not None or self.pivot is not Pivot.NO
 
 
 def describe(action: Action, facts: Mapping[str, Any]) -> str:

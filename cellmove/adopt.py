@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark as marks
-from cellmove import natively
+from cellmove import natively, pipeline
+from cellmove.action import Context
 from cellmove.cloud import servers
 from cellmove.db import look, state, traces
 from cellmove.errors import CallError, CannotConnect, Refused, Usage, before_writing
@@ -28,8 +30,9 @@ from cellmove.evidence import (
 )
 from cellmove.locks import server_lock
 from cellmove.mark import Mark
-from cellmove.move import Entry, Move, Phase, State, next_commands
+from cellmove.move import Entry, Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.session import is_older
 from cellmove.steps import rebuild
 
 if TYPE_CHECKING:
@@ -55,16 +58,53 @@ def adopt(session: Session, server: str, *, journal_is_lost: bool, nova_is_dead:
         server_lock(session.lock_directory, server_id, name),
         session.journal.server_lock(server_id, name),
     ):
-        _require_unknown(session, session.journal.open_move_of(server_id))
+        old = session.journal.open_move_of(server_id)
+        if old is not None and (old.is_repair or not is_older(session, old)):
+            raise _known(session, old)
         with _reading():
             found = _find(session, server_id, name)
-            if found.mark is not None:
-                _require_unknown(session, session.journal.move(found.mark.move_id))
-                _require_lost(session, found, found.mark, journal_is_lost)
-                adopted = half_made(session, found, found.mark)
-            else:
-                adopted = _unmarked(session, found, nova_is_dead=nova_is_dead)
-        return session.journal.adopt(adopted.move, _entries(adopted, session.clock.text()))
+            try:
+                adopted = _adopted(session, found, old, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead)
+            except NothingToAdopt:
+                if old is None:
+                    raise
+                return session.journal.set_state(old.id, State.SUPERSEDED)
+            lines = _entries(adopted, session.clock.text())
+            move = replace(adopted.move, generations=_generations(session, adopted.move, lines))
+        return session.journal.replace(old, move, lines) if old is not None else session.journal.adopt(move, lines)
+
+
+def _adopted(
+    session: Session, found: Found, old: Move | None, *, journal_is_lost: bool, nova_is_dead: bool
+) -> Adopted:  # fmt: skip
+    """The move that the cloud shows.
+
+    :param old: an open move of this journal, which is older than the move in the cloud
+    """
+    mark = found.mark
+    if mark is None:
+        return _unmarked(session, found, nova_is_dead=nova_is_dead)
+    there = session.journal.move(mark.move_id)
+    if there is not None and there != old:
+        raise _known(session, there)
+    _require_lost(session, found, mark, journal_is_lost)
+    if mark.request_id:
+        return half_made(session, found, mark)
+    # The mark of a confirm or a revert; it may be all that there is of it yet.
+    begun = natively.unended(session, found)
+    if begun is None or begun.action in traces.MOVES:
+        return _finished(session, found, mark.move_id)
+    return natively.adopted(session, found, begun, mark.move_id)
+
+
+def _generations(session: Session, move: Move, lines: list[Entry]) -> tuple[str, ...]:
+    """What this journal knows of the mark from now on: what the cloud has."""
+    from cellmove.steps.fence import known_anew
+
+    busy = busy_step(lines, move)
+    step = None if move.state is State.FINISHED and busy is None else busy or Step.PREP_DEST
+    context = Context(move, pipeline.facts_of(move, lines), session.gateway, session.clock, note=lambda _text: None)
+    return known_anew(context, step)
 
 
 @contextmanager
@@ -124,13 +164,11 @@ def _find(session: Session, server_id: str, name: str) -> Found:
     return Found(server_id, name, home, rows, found)
 
 
-def _require_unknown(session: Session, move: Move | None) -> None:
+def _known(session: Session, move: Move) -> Refused:
     """A move that this journal knows needs no rebuilding."""
-    if move is None:
-        return
     entries = session.journal.entries_of(move.id)
     commands = next_commands(move, busy_step(entries, move))
-    raise Refused(
+    return Refused(
         f"{move.id} of {move.server_name} is in this journal: there is nothing to adopt",
         state=f"that move is {move.state}; nothing was written",
         next_command=commands[0] if commands else f"cellmove show {move.id}",
@@ -153,9 +191,14 @@ def _require_lost(session: Session, found: Found, mark: Mark, journal_is_lost: b
 # a server that waits for confirm or revert
 
 
-def _finished(session: Session, found: Found) -> Adopted:
+class NothingToAdopt(Refused):
+    """No move of the server is under way."""
+
+
+def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     """A finished move, ours or nova's own: its records say everything that confirm and revert need.
 
+    :param move_id: that its mark names; empty without a mark
     :raises Refused: it is not that
     """
     gateway, server_id, there = session.gateway, found.server_id, found.home
@@ -178,7 +221,8 @@ def _finished(session: Session, found: Found) -> Adopted:
     action = next(reversed(traces.move_actions(theirs, server_id)), None)
     kind = str(migration["migration_type"])
     mark = Mark(
-        move_id=f"move-{session.clock.new_token()}", request_id=action["request_id"] if action is not None else ""
+        move_id=move_id or f"move-{session.clock.new_token()}",
+        request_id=action["request_id"] if action is not None else "",
     )
     source_end = end_of(ours, old, server_id, migration["uuid"], mark.request_id)
     target_end = end_of(theirs, row, server_id, migration["uuid"], mark.request_id)
@@ -200,7 +244,7 @@ def _nothing_to_adopt(found: Found, row: Mapping[str, Any], migrations: list[dic
         "was resized within its cell" if row["vm_state"] == "resized" else f"is {row['vm_state']} in {found.home.name}"
     )
     command = f"openstack server resize confirm {found.server_id}" if row["vm_state"] == "resized" else ""
-    return Refused(
+    return NothingToAdopt(
         f"{found.name} {how}, and no move of it is under way: there is nothing to adopt",
         state="nothing was written",
         next_command=command or f"cellmove plan {found.name}",

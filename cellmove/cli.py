@@ -398,7 +398,9 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
     """Rebuild the journal of a move whose journal is lost, from what the cloud shows.
 
     SERVER is a name or UUID. Only the journal is written. Afterwards resume and rollback work as ever. A
-    server in VERIFY_RESIZE, also one that nova itself moved, is taken as a finished move, for confirm and
+    move of which this journal is an older copy is rebuilt in the place of that copy.
+
+    A server in VERIFY_RESIZE, also one that nova itself moved, is taken as a finished move, for confirm and
     revert. A move, confirm or revert that nova began and left when its superconductor died is taken on
     where it stands; while that nova-conductor counts as up, only with your word that it died. What cannot
     be adopted, or not with certainty, is refused with the reason.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {
     "0": "done, or already done",
-    "1": "failed and was taken back; trying again is safe",
+    "1": "failed and was rolled back; the message says what a look at the server showed",
     "2": "the command line or the configuration makes no sense",
     "3": "stopped part-way; the journal knows where, and the next command is printed",
     "4": "something cannot be reached or does not let us in; nothing was written",

@@ -29,7 +29,7 @@ WORD_STYLES = {
     "running": "cyan", "intent": "cyan", "undoing": "yellow", "rolling-back": "yellow",
     "failed": "red", "refused": "red", "refusal": "red", "warning": "yellow",
     "server-gone": "yellow", "repaired": "green", "repairing": "cyan", "mended": "green", "left": "yellow",
-    "undone": "dim", "pending": "dim", "rolled-back": "dim", "nothing": "dim",
+    "undone": "dim", "pending": "dim", "rolled-back": "dim", "superseded": "dim", "nothing": "dim",
 }  # fmt: skip
 SHOWN_HOSTS = 5
 

@@ -89,6 +89,10 @@ class Refused(CellmoveError):
     exit_code = 5
 
 
+class OlderJournal(Refused):
+    """The journal is older than the move: another copy of it has gone on."""
+
+
 class Locked(CellmoveError):
     """Another run holds the lock of this server."""
 
@@ -153,6 +157,13 @@ class NotFound(CallFailed):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="404")
+
+
+class Unexpected(CallFailed):
+    """What is to be undone is not as the journal says; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="unexpected")
 
 
 class CallUncertain(CallError):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row, Select, Table
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
+Generations = Sequence[str] | None
 MANY = 500
 """Moves that one statement asks about."""
 
@@ -121,6 +122,25 @@ class Journal:
                 f"{move.server_name} already has an open move, {name}",
                 next_command=f"cellmove show {name}",
             ) from None
+        return self._known(move.id)
+
+    def replace(self, old: Move, move: Move, entries: Sequence[Entry]) -> Move:
+        """Record a move anew in the place of an older record of the same server, which goes.
+
+        :param old: its lines are removed; it stays as :attr:`State.SUPERSEDED` when the new one has another id
+        :returns: the move as it is recorded
+        """
+        values = _move_values(move) | {"open_server": move.server_id if move.is_open else None}
+        with self._writing() as connection:
+            if old.id == move.id:
+                seal.remove(connection, self.entries, {"move_id": old.id})
+                seal.remove(connection, self.moves, {"id": old.id})
+            else:
+                closed = {"state": State.SUPERSEDED.value, "updated_at": self.now(), "open_server": None}
+                seal.change(connection, self.moves, {"id": old.id}, closed)
+            seal.insert(connection, self.moves, values)
+            for entry in entries:
+                seal.insert(connection, self.entries, _entry_values(entry))
         return self._known(move.id)
 
     def move(self, move_id: str) -> Move | None:
@@ -264,9 +284,15 @@ class Journal:
                     found.setdefault(row.move_id, []).append(_entry(row))
         return found
 
-    def intend(self, move_id: str, step: str, action: str, intent: Mapping[str, Any]) -> Entry:
-        """Commit that an action is about to have its effect."""
+    def intend(
+        self, move_id: str, step: str, action: str, intent: Mapping[str, Any], generations: Generations = None
+    ) -> Entry:
+        """Commit that an action is about to have its effect.
+
+        :param generations: those that the server's mark may have from now on; None: as before
+        """
         with self._writing() as connection:
+            self._note(connection, move_id, generations)
             last = connection.execute(_last_sequence(self.entries), {"move_id": move_id}).scalar()
             values = {
                 "move_id": move_id, "sequence": (last or 0) + 1, "step": step, "action": action,
@@ -287,17 +313,32 @@ class Journal:
         """Commit that the action was tried and came back with an error, which may be another program's words."""
         self._mark(entry, phase=Phase.FAILED, error=scrub(error))
 
-    def undoing(self, entry: Entry) -> None:
-        """Commit that the action is about to be taken back."""
-        self._mark(entry, phase=Phase.UNDOING)
+    def announce(self, move_id: str, generations: Generations) -> None:
+        """Commit which generations the server's mark may have from now on, for an action whose line is there already."""
+        with self._writing() as connection:
+            self._note(connection, move_id, generations)
+
+    def undoing(self, entry: Entry, generations: Generations = None) -> None:
+        """Commit that the action is about to be taken back.
+
+        :param generations: see :meth:`intend`
+        """
+        self._mark(entry, phase=Phase.UNDOING, generations=generations)
 
     def undone(self, entry: Entry) -> None:
         """Commit that nothing of the action is left."""
         self._mark(entry, phase=Phase.UNDONE)
 
-    def _mark(self, entry: Entry, *, phase: Phase, **values: str) -> Entry:
+    def _note(self, connection: Connection, move_id: str, generations: Generations) -> None:
+        if generations is None:
+            return
+        if not seal.change(connection, self.moves, {"id": move_id}, {"generations": json.dumps(list(generations))}):
+            raise Stopped(f"move {move_id} has vanished from the journal {self.location}")
+
+    def _mark(self, entry: Entry, *, phase: Phase, generations: Generations = None, **values: str) -> Entry:
         key = {"move_id": entry.move_id, "sequence": entry.sequence}
         with self._writing() as connection:
+            self._note(connection, entry.move_id, generations)
             change = {"phase": phase.value, "finished_at": self.now(), **values}
             if not seal.change(connection, self.entries, key, change):
                 raise Stopped(f"line {entry.sequence} of move {entry.move_id} has vanished from the journal")
@@ -425,13 +466,15 @@ def _version(journal: Journal) -> int:
 
 def _move_values(move: Move) -> dict[str, Any]:
     values = {name: getattr(move, name) for name in MOVE_COLUMNS}
-    return values | {"state": move.state.value, "plan": json.dumps(dict(move.plan))}
+    written = {"state": move.state.value, "plan": json.dumps(dict(move.plan))}
+    return values | written | {"generations": json.dumps(list(move.generations)) if move.generations else ""}
 
 
 def _move(row: Row[Any]) -> Move:
     values = seal.verified("moves", row._mapping)
     del values["open_server"]
-    return Move(**(values | {"state": State(values["state"]), "plan": json.loads(values["plan"])}))
+    read = {"state": State(values["state"]), "plan": json.loads(values["plan"])}
+    return Move(**(values | read | {"generations": tuple(json.loads(values["generations"] or "[]"))}))
 
 
 def _entry(row: Row[Any]) -> Entry:

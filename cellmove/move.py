@@ -34,6 +34,7 @@ class State(enum.StrEnum):
     ROLLED_BACK = "rolled-back"
     SWEEPING = "sweeping"  # its owner deleted the server; what is left of it is being removed
     SERVER_GONE = "server-gone"
+    SUPERSEDED = "superseded"  # another journal went on with it; this one's record was given up
     REPAIRING = "repairing"  # leftovers that an audit found are being mended
     REPAIRED = "repaired"
     CORDONING = "cordoning"  # a cell is closed to new servers
@@ -73,7 +74,15 @@ TO_FINISH = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
 """The steps that ``resize`` and ``migrate`` run."""
 
 CLOSED = frozenset(
-    {State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE, State.REPAIRED, State.DRAINED}
+    {
+        State.CONFIRMED,
+        State.REVERTED,
+        State.ROLLED_BACK,
+        State.SERVER_GONE,
+        State.SUPERSEDED,
+        State.REPAIRED,
+        State.DRAINED,
+    }
 )
 """A move in one of these states is over; a server has at most one move that is not."""
 
@@ -95,6 +104,7 @@ class Move:
     updated_at: str
     plan: Mapping[str, Any] = field(default_factory=dict)
     aim: str = ""  # the state that a whole run ("resize", "migrate") is after; empty: a person walks step by step
+    generations: tuple[str, ...] = ()  # of the server's mark: those that the cloud may have; see cellmove.mark
 
     @property
     def is_on_the_way(self) -> bool:

@@ -128,15 +128,18 @@ def _is_down(session: Session, host: str) -> bool:
     return service is not None and not look.is_up(service, moment, session.gateway.settings.service_down_time)
 
 
-def adopted(session: Session, found: Found, begun: Conducted) -> Adopted:
-    """The move whose move, confirm or revert was begun, as far as it has come."""
+def adopted(session: Session, found: Found, begun: Conducted, move_id: str = "") -> Adopted:
+    """The move whose move, confirm or revert was begun, as far as it has come.
+
+    :param move_id: that the mark of a confirm or a revert names; empty without a mark
+    """
     if begun.action in traces.MOVES:
         mark = Mark(move_id=f"move-{session.clock.new_token()}", request_id=begun.request_id)
         return evidence.half_made(session, found, mark, by_nova=True)
-    return _ending(session, found, begun)
+    return _ending(session, found, begun, move_id or f"move-{session.clock.new_token()}")
 
 
-def _ending(session: Session, found: Found, begun: Conducted) -> Adopted:
+def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> Adopted:
     gateway, server_id = session.gateway, found.server_id
     home = gateway.database(found.home)
     migration = _ended_one(found.rows[found.home], traces.cold_migrations(home, server_id), begun)
@@ -148,7 +151,7 @@ def _ending(session: Session, found: Found, begun: Conducted) -> Adopted:
         )
     ends, kind = Ends(source, target, found.home), str(migration["migration_type"])
     action = next(reversed(traces.move_actions(home, server_id)), None)
-    mark = Mark(f"move-{session.clock.new_token()}", request_id=action["request_id"] if action is not None else "")
+    mark = Mark(move_id, request_id=action["request_id"] if action is not None else "")
     both = {cell: _end(session, found, cell, str(migration["uuid"]), begun.request_id) for cell in (source, target)}
     origin = both[source] or both[target]
     if origin is None or (begun.action == "revertResize" and both[source] is None):

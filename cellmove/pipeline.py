@@ -6,7 +6,9 @@ The rules (kept here and nowhere else):
 * an intent without ``done`` is looked at (``probe``) before anything else is done about it;
 * a call whose outcome is unknown is watched, and repeated (once) only after it was seen not to have
   happened, when the action has a probe; an action without one may be repeated at will;
-* before the pivot a failure is taken back in reverse order, after it there is only forward.
+* before the pivot a failure is taken back in reverse order, after it there is only forward;
+* the generation of the server's mark is raised before the first effect of every step and undo, and before every
+  action that another journal would have to know of; the line that announces the effect records it first.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from cellmove.action import Action, Context, Finding, Pivot, Seen, describe
+from cellmove.action import Action, Context, Finding, HomeReport, Pivot, Seen, describe
 from cellmove.errors import (
     CallError,
     CallFailed,
@@ -28,6 +30,7 @@ from cellmove.errors import (
     RollbackFailed,
     RolledBack,
     Stopped,
+    Unexpected,
     Unreachable,
 )
 from cellmove.events import Event, EventKind, Observer
@@ -43,6 +46,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Fence(Protocol):
+    """Keeps a journal that is older than the move from acting: see :mod:`cellmove.steps.fence`."""
+
+    @property
+    def wanted(self) -> str: ...
+
+    def begin(self) -> None: ...
+
+    def announce(
+        self, context: Context, entries: Sequence[Entry], step: Step, action: Action, *, undoing: bool = False
+    ) -> tuple[str, ...] | None: ...
+
+    def raise_(self, context: Context, step: Step) -> None: ...
+
+    def settled(self, action: Action, *, undoing: bool = False) -> None: ...
+
+
 @dataclass(frozen=True)
 class Runner:
     """Everything a run needs besides the move."""
@@ -54,6 +74,8 @@ class Runner:
     actions: Mapping[Step, Sequence[Action]]
     interrupted: Callable[[], int]  # the signal's number, 0 for none
     host_restarted: bool = False  # the operator's word: a call that an earlier run left under way died with its host
+    fence: Fence | None = None
+    look_home: Callable[[Context], HomeReport] | None = None  # at a server whose move was rolled back
 
     def tell(self, kind: EventKind, move: Move, **values: Any) -> None:
         self.observer(Event(kind, move.id, move.server_name, **values))
@@ -122,6 +144,7 @@ class _NothingBegun(Exception):
 def _run_step(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> Move:
     started = runner.clock.monotonic()
     runner.tell(EventKind.STEP_STARTED, move, step=step.value)
+    _begin_fence(runner)
     entries = runner.journal.entries_of(move.id)
     if is_undoing([entry for entry in entries if entry.step == step]):
         # An earlier run died while it took this step back. What is half gone cannot be built upon.
@@ -153,7 +176,7 @@ def _walk(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> bool
         if not joined and not past_pivot(runner, entries, step):
             _honour_interrupt(runner, move, step)
         try:
-            done = _perform(runner, context, step, action, current, is_first=not entries)
+            done = _perform(runner, context, step, action, current, entries)
         except CallError as error:
             if _choose_again(runner, move, step, action, error):
                 return False
@@ -259,12 +282,39 @@ def _honour_interrupt(runner: Runner, move: Move, step: Step) -> None:
         )
 
 
+def _begin_fence(runner: Runner) -> None:
+    if runner.fence is not None:
+        runner.fence.begin()
+
+
+def _announced(
+    runner: Runner, context: Context, entries: Sequence[Entry], step: Step, action: Action, *, undoing: bool = False
+) -> tuple[str, ...] | None:
+    """The generations that the journal is to know before an effect; None when none is raised for it."""
+    fence = runner.fence
+    if fence is None:
+        return None
+    return patiently(runner, lambda: fence.announce(context, entries, step, action, undoing=undoing))
+
+
+def _raise(runner: Runner, context: Context, step: Step, announced: tuple[str, ...] | None) -> Context:
+    """Raise the generation that was announced.
+
+    :returns: the context for an action that writes the mark itself
+    """
+    fence = runner.fence
+    if fence is None or announced is None:
+        return context
+    patiently(runner, lambda: fence.raise_(context, step))
+    return replace(context, generation=fence.wanted)
+
+
 def _perform(
-    runner: Runner, context: Context, step: Step, action: Action, current: Entry | None, *, is_first: bool
+    runner: Runner, context: Context, step: Step, action: Action, current: Entry | None, entries: Sequence[Entry]
 ) -> Entry:
     """Do one action, or find out what became of it.
 
-    :param is_first: nothing of this move stands in the journal yet
+    :param entries: the move's lines; none: nothing of this move stands in the journal yet
     :returns: its line, done
     :raises CallFailed: it definitely failed
     :raises CallError: its outcome could not be settled
@@ -274,19 +324,27 @@ def _perform(
     started = runner.clock.monotonic()
     runner.tell(EventKind.ACTION_STARTED, move, step=step.value, action=action.name, title=title)
     if current is None:
+        announced = _announced(runner, context, entries, step, action)
         intent = patiently(runner, lambda: action.intend(context))
         try:
-            entry = runner.journal.intend(move.id, step.value, action.name, intent)
+            entry = runner.journal.intend(move.id, step.value, action.name, intent, announced)
         except Unreachable as error:
-            if is_first:
+            if not entries:
                 raise _NothingBegun(error) from None
             raise
+        context = _raise(runner, context, step, announced)
         result = _do(runner, context, action, entry)
     elif current.phase is Phase.FAILED and not past_pivot(runner, runner.journal.entries_of(move.id), step):
         raise CallFailed(current.error)
     else:
         entry = current
+        announced = _announced(runner, context, entries, step, action)
+        if announced is not None:
+            runner.journal.announce(move.id, announced)
+        context = _raise(runner, context, step, announced)
         result = _settle(runner, context, action, entry)
+    if runner.fence is not None:
+        runner.fence.settled(action)
     done = runner.journal.done(entry, result)
     seconds = runner.clock.monotonic() - started
     runner.tell(
@@ -376,7 +434,7 @@ def _after_failure(
             _honour_interrupt(runner, move, step)
         raise Stopped(
             f"{step} of {move.server_name} stopped at {action.name}: {error}",
-            state="the point of no return is passed: from here the move only goes forward, nothing is lost",
+            state="the point of no return is passed: from here the move only goes forward",
             next_command=f"cellmove resume {move.id}",
         ) from None
     current = _current(entries, step, action)
@@ -390,14 +448,12 @@ def _after_failure(
     whole = undo_whole_move or _gives_all_up(runner, entries, step)
     earlier = _told(runner, entries, step)
     move = _take_back(runner, move, None if whole else step, action, error)
+    failed = f"{step} of {move.server_name} failed at {action.name}: {error}{earlier}"
+    at_home = _looked_at_home(runner, move, failed) if move.state is State.ROLLED_BACK else ""
     commands = next_commands(move, None, step)
     raise RolledBack(
-        f"{step} of {move.server_name} failed at {action.name}: {error}{earlier}",
-        state=(
-            f"everything was taken back; the server is in {move.plan.get('source_cell')} as before"
-            if move.state is State.ROLLED_BACK
-            else f"{step} was taken back; the move stays {move.state}"
-        ),
+        failed,
+        state=at_home or f"{step} was taken back; the move stays {move.state}",
         next_command=commands[0] if commands else str(move.plan.get("command", "")),
     ) from None
 
@@ -438,7 +494,32 @@ def undo(runner: Runner, move: Move, step: Step | None) -> Move:
     :raises Stopped: the cloud did not answer; the same command goes on
     """
     with _journal_needed(move):
-        return _undo(runner, move, step)
+        move = _undo(runner, move, step)
+    if step is None and runner.look_home is not None:
+        runner.tell(EventKind.NOTE, move, text=_looked_at_home(runner, move, f"{move.id} was taken back"))
+    return move
+
+
+def _looked_at_home(runner: Runner, move: Move, said: str) -> str:
+    """What is to be said of a server whose move was rolled back: what a look at it shows.
+
+    :param said: what happened, for the error
+    :raises RollbackFailed: it is not as it was before the move
+    """
+    undone = "every action was taken back"
+    if runner.look_home is None:
+        return f"{undone}; the server was not looked at since"
+    entries = runner.journal.entries_of(move.id)
+    if not entries:
+        return "nothing of the move had begun"
+    report = runner.look_home(_context(runner, move, entries))
+    if report.wrong:
+        raise RollbackFailed(
+            f"{said}\nevery action was taken back, and the server is not as before: {'; '.join(report.wrong)}",
+            state=report.text,
+            next_command=f"cellmove audit --server {move.server_id}",
+        )
+    return f"{undone}; {report.text}"
 
 
 def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Move:
@@ -446,6 +527,7 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
 
     :param back_to: leave what the journal has before this line
     """
+    _begin_fence(runner)
     if step is None and move.state is not State.ROLLING_BACK:
         move = runner.journal.set_state(move.id, State.ROLLING_BACK)
     by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
@@ -467,7 +549,7 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
         if action.undo is None:
             runner.journal.undone(entry)
             continue
-        _undo_one(runner, context, action, entry)
+        _undo_one(runner, context, action, entry, entries)
     if step is None:
         move = runner.journal.set_state(move.id, State.ROLLED_BACK)
     return move
@@ -491,22 +573,32 @@ def _again(move: Move) -> str:
     return f"cellmove {'rollback' if move.state is State.ROLLING_BACK else 'resume'} {move.id}"
 
 
-def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry) -> None:
-    move = context.move
+def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry, entries: Sequence[Entry]) -> None:
+    move, step = context.move, Step(entry.step)
     title = describe(action, context.facts)
     started = runner.clock.monotonic()
     runner.tell(EventKind.UNDO_STARTED, move, step=entry.step, action=action.name, title=title)
-    runner.journal.undoing(entry)
     take_back = action.undo
     if take_back is None:
         return
     again = _again(move)
     try:
+        announced = _announced(runner, context, entries, step, action, undoing=True)
+        runner.journal.undoing(entry, announced)
+        _raise(runner, context, step, announced)
         patiently(runner, lambda: take_back(context, entry.intent, entry.result), insists=True)
+        if runner.fence is not None:
+            runner.fence.settled(action, undoing=True)
     except (CannotConnect, CallUncertain) as error:
         raise Stopped(
             f"taking back {action.name} of {move.server_name} got no answer: {error}",
             state="the move is half taken back; the journal knows where",
+            next_command=again,
+        ) from None
+    except Unexpected as error:
+        raise Stopped(
+            f"taking back {action.name} ({title}) of {move.server_name} stopped: {error}",
+            state=f"that is not what the journal says, so {action.name} and what came before it were left as they are",
             next_command=again,
         ) from None
     except CallFailed as error:

@@ -33,14 +33,16 @@ def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State |
     try:
         if move.state in (*BEFORE_THE_SWITCH, State.ROLLED_BACK) and not switched:
             # nova keeps everybody out now, except from a deletion.
-            home = runner.gateway.database(runner.gateway.cell(facts["source_cell_uuid"]))
-            return State.SWEEPING if state.read_instance(home, move.server_id) is None else None
+            home = runner.gateway.cell(facts["source_cell_uuid"])
+            if state.read_instance(runner.gateway.database(home), move.server_id) is not None:
+                return None
+            return None if _lives_elsewhere(runner.gateway, move.server_id, home.id) else State.SWEEPING
         if move.state is not State.FINISHED and not switched:
             return None
         found = _look(runner.gateway, move.server_id, facts)
     except (CallError, CellmoveError):
         return None
-    free = busy is None or switched
+    free = busy is None or switched or _has_only_announced(entries, busy)
     if found["mapped"] == "target" and not found["target"] and found["source"]:
         return None if free and "reverted" in found["ended"] else State.SWEEPING
     if found["mapped"] == "source" and not found["source"] and found["target"]:
@@ -53,6 +55,19 @@ def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State |
     if free and ("reverted" in found["at_home"] or (not found["target"] and "reverted" in found["ended"])):
         return State.REVERTED
     return None
+
+
+def _has_only_announced(entries: Sequence[Entry], step: Step) -> bool:
+    """Whether a step has nothing but its first intent: its owner may have been quicker, or a newer journal."""
+    own = [entry for entry in entries if entry.step == step and entry.phase is not Phase.UNDONE]
+    return [entry.phase for entry in own] == [Phase.INTENT]
+
+
+def _lives_elsewhere(gateway: Gateway, server_id: str, source: int) -> bool:
+    """Whether the server has a live row in another cell, its mapping's: a newer journal has moved it there."""
+    mapped = state.mapped_cell(gateway.api_engine, server_id)
+    there = next((cell for cell in gateway.cells if cell.id == mapped and cell.id != source), None)
+    return there is not None and state.read_instance(gateway.database(there), server_id) is not None
 
 
 def _was_back(entries: Sequence[Entry]) -> bool:

@@ -18,8 +18,11 @@ from cellmove import statements
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Select, Table
 
-VERSION = 2
-"""Version of the journal's tables. 1 had neither checksums nor the columns of ``about`` but its version."""
+VERSION = 3
+"""Version of the journal's tables. 1 had neither checksums nor the columns of ``about`` but its version; 2 had no generations."""
+
+ADDED = "generations"
+"""The column of ``moves`` that version 3 added."""
 
 EMPTY = "0" * 32
 """The digest of a journal without rows."""
@@ -56,6 +59,7 @@ def make_metadata() -> MetaData:
         Column("updated_at", String(32), nullable=False),
         Column("plan", Text(16_000_000), nullable=False),
         Column("aim", String(32), nullable=False, server_default=""),
+        Column(ADDED, String(1000), nullable=False, server_default=""),
         Column("checksum", String(32), nullable=False, server_default=""),
     )
     Table(
@@ -124,6 +128,15 @@ def change(connection: Connection, table: Table, key: Mapping[str, Any], values:
     return True
 
 
+def remove(connection: Connection, table: Table, key: Mapping[str, Any]) -> None:
+    """Remove the rows with this key, their checksums with them. The caller holds the digest."""
+    found = connection.execute(statements.rows(table, *key), key).all()
+    for row in found:
+        verified(table.name, row._mapping)
+    connection.execute(statements.removal(table, *key), key)
+    _turn(connection, table, *(row._mapping["checksum"] for row in found))
+
+
 def lock_digest(connection: Connection, about: Table) -> None:
     """From here to the transaction's end nobody else changes the digest. In SQLite nobody else writes at all, anyway."""
     if connection.dialect.name != "sqlite":
@@ -152,9 +165,10 @@ def seal_of(version: int, digest: str) -> str:
     return _hash(["about", version, digest])
 
 
-def verify(connection: Connection, metadata: MetaData) -> None:
+def verify(connection: Connection, metadata: MetaData, *, without: str = "") -> None:
     """Check everything: pages, rows, and that no row is missing. The caller gives one consistent view.
 
+    :param without: a column that the version which wrote the rows did not have
     :raises Damaged: something is not what was written
     """
     from sqlalchemy import select
@@ -169,7 +183,7 @@ def verify(connection: Connection, metadata: MetaData) -> None:
     digest = EMPTY
     for name in ("moves", "entries"):
         table = metadata.tables[name]
-        for row in connection.execute(select(table)):
+        for row in connection.execute(select(*(column for column in table.c if column.name != without))):
             verified(name, row._mapping)
             digest = combined(digest, row._mapping["checksum"])
     if digest != rows[0].digest:
@@ -177,36 +191,54 @@ def verify(connection: Connection, metadata: MetaData) -> None:
 
 
 def upgrade(engine: Engine, metadata: MetaData) -> None:
-    """Bring a journal of version 1 up to date: its rows get their checksums.
+    """Bring a journal of an earlier version up to date: columns that it lacks, and checksums over all of them.
 
-    :raises Damaged: its pages are damaged; nothing is changed then
+    :raises Damaged: it is damaged; nothing is changed then
     """
-    from sqlalchemy import inspect, select, update
-
     sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
         if sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-            raise Damaged("the pages of this journal of the first version are damaged")
+            raise Damaged("the pages of this journal of an earlier version are damaged")
     with engine.begin() as connection:
         if sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # two runs at once: one upgrades, one finds it done
-        if "seal" in {column["name"] for column in inspect(connection).get_columns("about")}:
-            return
-        for column in ("moves ADD COLUMN checksum", "entries ADD COLUMN checksum", "about ADD COLUMN digest"):
-            connection.exec_driver_sql(f"ALTER TABLE {column} VARCHAR(32) NOT NULL DEFAULT ''")
-        connection.exec_driver_sql("ALTER TABLE about ADD COLUMN seal VARCHAR(32) NOT NULL DEFAULT ''")
-        digest = EMPTY
-        for name in ("moves", "entries"):
-            table = metadata.tables[name]
-            for row in connection.execute(select(table)).all():
-                sum_ = checksum(name, row._mapping)
-                where = [key == row._mapping[key.name] for key in table.primary_key.columns]
-                connection.execute(update(table).where(*where).values(checksum=sum_))
-                digest = combined(digest, sum_)
-        make_about(connection, metadata.tables["about"], digest)
+        else:
+            connection.exec_driver_sql("SELECT GET_LOCK('cellmove-tables', 30)")
+        try:
+            _upgrade(connection, metadata)
+        finally:
+            if not sqlite:
+                connection.exec_driver_sql("SELECT RELEASE_LOCK('cellmove-tables')")
     if sqlite:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=TRUNCATE")  # the first version kept it in WAL mode
+
+
+def _upgrade(connection: Connection, metadata: MetaData) -> None:
+    """Repeatable at any point: MySQL commits each ``ALTER TABLE`` by itself."""
+    from sqlalchemy import inspect, select, update
+
+    about = metadata.tables["about"]
+    if connection.execute(select(about.c.schema_version)).scalar() == VERSION:
+        return
+    known = {name: {column["name"] for column in inspect(connection).get_columns(name)} for name in metadata.tables}
+    if "seal" in known["about"]:
+        verify(connection, metadata, without=ADDED)
+    for where, column, kind in (
+        ("moves", "checksum", "VARCHAR(32)"), ("entries", "checksum", "VARCHAR(32)"), ("about", "digest", "VARCHAR(32)"),
+        ("about", "seal", "VARCHAR(32)"), ("moves", ADDED, "VARCHAR(1000)"),
+    ):  # fmt: skip
+        if column not in known[where]:
+            connection.exec_driver_sql(f"ALTER TABLE {where} ADD COLUMN {column} {kind} NOT NULL DEFAULT ''")
+    digest = EMPTY
+    for name in ("moves", "entries"):
+        table = metadata.tables[name]
+        for row in connection.execute(select(table)).all():
+            sum_ = checksum(name, row._mapping)
+            same = [key == row._mapping[key.name] for key in table.primary_key.columns]
+            connection.execute(update(table).where(*same).values(checksum=sum_))
+            digest = combined(digest, sum_)
+    make_about(connection, about, digest)
 
 
 def _turn(connection: Connection, table: Table, *checksums: str) -> None:

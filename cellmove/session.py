@@ -15,6 +15,7 @@ from cellmove.errors import (
     CellmoveError,
     Interrupted,
     Locked,
+    OlderJournal,
     Refused,
     RolledBack,
     Stopped,
@@ -32,6 +33,7 @@ from cellmove.pipeline import Runner, busy_step, context_before, facts_of, is_un
 from cellmove.pipeline import run_step as run_actions
 from cellmove.policy import Consent
 from cellmove.reconcile import BEFORE_THE_SWITCH, moved_by_others, owners_deed
+from cellmove.retry import patiently
 from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
@@ -135,9 +137,9 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
     with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         _check_no_other(session, move)
+        _check_there(session, move, step)
         if _is_past(move, step):
             return move
-        _check_there(session, move)
         _check_turn(session, move, step)
         if step is Step.CONFIRM and not force and busy_step(session.journal.entries_of(move.id), move) is None:
             require_as_before(session, move, probes)
@@ -204,8 +206,17 @@ def _run_to_aim(session: Session, move: Move) -> Move:
         if TRANSITIONS[step][0] is move.state:
             if step is Step.CONFIRM and busy_step(session.journal.entries_of(move.id), move) is None:
                 _verify_on_the_way(session, move, arrived=arrived)
+            try:
+                move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
+            except OlderJournal as error:
+                if not arrived:
+                    raise
+                raise Stopped(
+                    error.message,
+                    state=f"this run brought the move to {move.state}; it wrote nothing after that",
+                    next_command=error.next_command,
+                ) from None
             arrived = True
-            move = _run(session, move, step, undo_whole_move=step in TO_FINISH)
     return move
 
 
@@ -241,6 +252,7 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
             return audit.run_repair(session, move)
         if _is_deleted(session, move):
             return _sweep(session, move)
+        _require_current(session, move)
         entries = session.journal.entries_of(move.id)
         runner = _runner(session)
         step = busy_step(entries, move)
@@ -313,6 +325,7 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
             raise Refused(f"{move.id} is {move.state}; there is nothing to take back any more")
         if _is_deleted(session, move):
             return _sweep(session, move)
+        _require_current(session, move)
         entries = session.journal.entries_of(move.id)
         runner = _runner(session)
         step = busy_step(entries, move)
@@ -361,7 +374,7 @@ def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> 
         cell = session.gateway.cell
         session.gateway.reach([cell(facts["source_cell_uuid"])], one_of=[cell(name) for name in targets])
         try:
-            return run_actions(_runner(session), move, step, undo_whole_move=undo_whole_move)
+            return run_actions(_runner(session, move), move, step, undo_whole_move=undo_whole_move)
         except RolledBack as error:
             if _is_deleted(session, _fresh(session, move)):
                 error.state = "its owner deleted the server meanwhile"
@@ -371,15 +384,21 @@ def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> 
 
 def _undo(session: Session, move: Move, step: Step | None) -> Move:
     with _calls_to_consequences(session, move):
-        return undo(_runner(session), move, step)
+        return undo(_runner(session, move), move, step)
 
 
-def _runner(session: Session) -> Runner:
+def _runner(session: Session, move: Move | None = None) -> Runner:
+    """What the pipeline runs with.
+
+    :param move: that is acted on; None: the pipeline is only asked
+    """
     from cellmove.steps import ACTIONS
+    from cellmove.steps.fence import Fence
+    from cellmove.steps.look_home import look_home
 
     return Runner(
         session.journal, session.gateway, session.clock, session.observer, ACTIONS, session.interrupted,
-        session.host_restarted,
+        session.host_restarted, Fence(move.generations) if move is not None else None, look_home,
     )  # fmt: skip
 
 
@@ -432,13 +451,44 @@ def _is_past(move: Move, step: Step) -> bool:
     return move.state in after[step]
 
 
-def _check_there(session: Session, move: Move) -> None:
+def _check_there(session: Session, move: Move, step: Step | None = None) -> None:
+    """Make sure that the server is there, and that this journal is not older than its move.
+
+    :param step: that is to run
+    :raises OlderJournal: another copy of the journal has gone on with the move
+    """
     if _is_deleted(session, move):
         raise Refused(
             f"{move.server_name} was deleted by its owner",
             state="something of the move is left; nothing was written by this run",
             next_command=f"cellmove resume {move.id}",
         )
+    _require_current(session, move, step)
+
+
+def _require_current(session: Session, move: Move, step: Step | None = None) -> None:
+    """Refuse a journal that is older than the move; see :mod:`cellmove.steps.fence`.
+
+    :param step: that is to run; None: going on or back
+    """
+    if not move.is_open or move.is_repair or move.is_drain:
+        return
+    from cellmove.steps.fence import require_current
+
+    entries = session.journal.entries_of(move.id)
+    busy = busy_step(entries, move)
+    context = context_before(_runner(session), move, busy or Step.PREP_DEST)
+    with _calls_to_consequences(session, move, step):
+        patiently(session, lambda: require_current(context, entries, busy or Step.PREP_DEST, move.generations))
+
+
+def is_older(session: Session, move: Move) -> bool:
+    """Whether this journal is older than an open move of it."""
+    try:
+        _require_current(session, move)
+    except OlderJournal:
+        return True
+    return False
 
 
 def _check_turn(session: Session, move: Move, step: Step) -> None:

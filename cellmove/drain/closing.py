@@ -67,7 +67,7 @@ def close(session: Session, record: Move, hear: Observer, again: str) -> Move:
     """Close the cell, on from where an earlier run stopped; a failure opens it again.
 
     :param again: the command, to be typed again
-    :raises RolledBack: it failed, and all is as before
+    :raises RolledBack: it failed, and was taken back
     """
     with _alone(session, record) as record, _about_the_cell(record, again):
         if record.state is not State.CORDONING:
@@ -116,7 +116,10 @@ def _about_the_cell(record: Move, again: str) -> Iterator[None]:
     try:
         yield
     except RolledBack as error:
-        error.state, error.next_command = f"{record.server_name} is as open to new servers as before", again
+        error.state = (
+            f"what this run did to the services of {record.server_name} was taken back; they were not looked at since"
+        )
+        error.next_command = again
         raise
     except (Stopped, RollbackFailed, Interrupted) as error:
         error.state = f"{record.server_name} is half closed; what of it stands in the journal"

@@ -216,7 +216,8 @@ def _run(
             if not record.is_open:
                 raise RolledBack(
                     f"another run could not close {source.name}",
-                    state=f"{source.name} is as open to new servers as before", next_command=again,
+                    state=f"that run took back what it did to the services of {source.name}, or says why it could not",
+                    next_command=again,
                 )  # fmt: skip
             if record.plan["closes_cell"]:
                 _tell(session, show, source, Kind.CORDONED)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove import mark
 from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.checks.arrival import has_keypairs
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
 from cellmove.db import history, records, state, survey, traces
-from cellmove.errors import CallFailed, CannotConnect
+from cellmove.errors import CallFailed, CannotConnect, Unexpected
 from cellmove.hosts import compute
-from cellmove.steps import announce, places
+from cellmove.steps import announce, places, undo_checks
 
 NOTHING: Mapping[str, Any] = {}
 GUEST_SHUT_DOWN = 4  # nova/compute/power_state.py
@@ -51,6 +52,9 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             history.start_event(
                 database, server, request_id=request_id, event=event, host=host, now=now, connection=connection
             )
+        if context.generation:
+            for key, value in places.ending_mark(context).items():
+                state.set_system_metadata(connection, database, server, key, value, now)
     _restore_keypairs(context)
     database = places.source(context)
     with state.transaction(database.engine, database.name) as connection:
@@ -77,6 +81,10 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
     with state.transaction(database.engine, database.name) as connection:
         if not history.has_action(connection, database, server, intent["confirm_request_id"]):
             return  # it never began; what is under way is the owner's own confirm
+        undo_checks.require_at_target(context)
+        if migration["status"] not in ("confirming", "finished"):
+            raise Unexpected(f"its migration in {database.name} is {migration['status']}")
+        state.remove_system_metadata(connection, database, server, mark.KEYS)
         if migration["status"] == "confirming":
             expected = {"status": "confirming"}
             state.swap_migration(
@@ -129,7 +137,11 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.target(context)
     if places.migration_row(context, database)["status"] == "confirmed" and not _is_half_settled(context):
-        return NOTHING  # its owner may have gone on with the server since
+        # Its owner may have gone on with the server since.
+        if places.is_marked(context, database):
+            with state.transaction(database.engine, database.name) as connection:
+                state.remove_system_metadata(connection, database, server, mark.KEYS)
+        return NOTHING
     instance = places.row(database, server)
     vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
     task_states = (None, "deleting", "soft-deleting")
@@ -142,6 +154,7 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
         state.set_flavors(connection, database, server, old=None, new=None, now=now)
         state.set_extra(connection, database, server, {"migration_context": None}, now)
         state.set_system_metadata(connection, database, server, "old_vm_state", None, now)
+        state.remove_system_metadata(connection, database, server, mark.KEYS)
         for event in (compute.CONFIRM_AT_SOURCE.event, EVENT):
             history.finish_event(
                 database, server, request_id=facts["confirm_request_id"], event=event, now=now, connection=connection
@@ -170,7 +183,14 @@ def _is_half_settled(context: Context) -> bool:
 
 
 ACTIONS = (
-    Action("begin_confirm", "begin the confirm (migration confirming)", _begin, intend=_choose_request, undo=_stop),
+    Action(
+        "begin_confirm",
+        "begin the confirm (migration confirming)",
+        _begin,
+        intend=_choose_request,
+        undo=_stop,
+        sets_mark=True,
+    ),
     Action(
         "clean_source",
         "remove the guest's remains on {source_host}: disk, bindings, attachments, allocation",
@@ -180,5 +200,5 @@ ACTIONS = (
     ),
     Action("check_allocations", "make sure that the migration holds no allocation", _check_allocations),
     Action("delete_source", "delete the records in {source_cell}", _delete_source),
-    Action("settle_target", "settle the server in {target_cell}", _settle_and_tell),
+    Action("settle_target", "settle the server in {target_cell}", _settle_and_tell, clears_mark=True),
 )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from cellmove import mark
 from cellmove.action import Action, Context, Finding, Pivot
 from cellmove.db import history, records, state
-from cellmove.errors import CallFailed
+from cellmove.errors import CallFailed, Unexpected
 from cellmove.hosts import compute
-from cellmove.steps import places, prep_dest, recover, stream, stream_off
+from cellmove.steps import places, prep_dest, recover, stream, stream_off, undo_checks
 from cellmove.steps.releases import PCI_REQUESTS_NAME_THE_SERVER, superconductor_version
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _hand_over(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
 def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     facts, server, now = context.facts, places.server_id(context), places.now(context)
     database = places.target(context)
+    undo_checks.require_at_source(context)
     instance = state.read_instance(database, server)
     if instance is not None and instance["task_state"] == "resize_migrated":
         expected = {"task_state": "resize_migrated"}
@@ -87,6 +88,7 @@ def _probe_target(context: Context, _intent: Mapping[str, Any]) -> Finding:
 
 
 def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    undo_checks.require_at_source(context)
     recover.release_target(context)
 
 
@@ -99,6 +101,7 @@ def _show_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
 
 def _hide_target(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     database = places.target(context)
+    undo_checks.require_at_source(context)
     if state.read_instance(database, places.server_id(context)) is not None:
         state.swap_instance(database, places.server_id(context), {}, {"hidden": 1}, places.now(context))
 
@@ -118,6 +121,9 @@ def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
 
 def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Only met when the switch was committed and its answer lost, and then nothing else got through."""
+    instance = state.read_instance(places.source(context), places.server_id(context))
+    if instance is None or instance["hidden"] or instance["task_state"] != "resize_migrated":
+        raise Unexpected(f"its row in {places.source_cell(context).name} is not the one that prep-source left")
     places.map_to_source(context)
 
 
@@ -214,5 +220,5 @@ ACTIONS = (
     ),
     Action("hide_source", "hide the server in {source_cell}", _hide_source),
     Action("save_request_spec", "store the new flavor in the request spec", _save_request_spec, applies=_is_resize),
-    Action("close", "close the events in both cells", _close),
+    Action("close", "close the events in both cells", _close, clears_mark=True),
 )

@@ -112,6 +112,12 @@ def is_marked(context: Context, database: CellDatabase) -> bool:
     return history.event_state(database, server, request_id, event) in ("", "running")
 
 
+def ending_mark(context: Context) -> dict[str, str]:
+    """The mark that a confirm or a revert leaves while it is under way, as system metadata."""
+    holder = mark.holder_of(context.gateway.settings.journal)
+    return mark.rows_of(mark.Mark(context.move.id, holder, generation=context.generation))
+
+
 def map_to_target(context: Context) -> None:
     """Point the server's mapping at the target cell, from the source or already there."""
     _map(context, source_cell(context), target_cell(context))

@@ -15,14 +15,20 @@ from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
 from cellmove.db.shapes import read_object, unreadable
-from cellmove.errors import CallFailed
+from cellmove.errors import CallFailed, Unexpected
 from cellmove.hosts import compute
-from cellmove.steps import choose_host, places, recover, stream, takeover
+from cellmove.steps import choose_host, places, recover, stream, takeover, undo_checks
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
 """What nova's conductor writes around the whole of it."""
 
 NOTHING: Mapping[str, Any] = {}
+
+UNFINISHED = ("pre-migrating", "migrating", "post-migrating", "reverting")
+"""Statuses of the source's migration record before the server has arrived anywhere."""
+
+IN_USE = "attached"
+"""How cinder calls an attachment that a host has completed."""
 
 
 # take the server: no API user gets in from here on
@@ -91,6 +97,7 @@ def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
         host=facts["wanted_host"],
         before=intent,
         transfer=stream.in_mark(context),
+        generation=context.generation,
     )
 
 
@@ -99,6 +106,7 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
     database = places.source(context)
     if not places.is_marked(context, database):
         return
+    undo_checks.require_guest_at_source(context)
     instance = places.row(database, server)
     values = {name: intent[name] for name in ("progress", "auto_disk_config")}
     if instance["task_state"] in ("resize_prep", "resize_migrating"):
@@ -155,9 +163,13 @@ def _fail_migration(context: Context, intent: Mapping[str, Any], _result: Mappin
     """History keeps the record, as it does natively, with the status that says how it ended."""
     database = places.source(context)
     migration = state.read_migration(database, intent["migration_uuid"])
-    if migration is not None and migration["status"] not in ("error", "reverted"):
-        expected = {"status": migration["status"]}
-        state.swap_migration(database, intent["migration_uuid"], expected, {"status": "error"}, places.now(context))
+    if migration is None or migration["status"] in ("error", "reverted"):
+        return
+    undo_checks.require_guest_at_source(context)
+    if migration["status"] not in UNFINISHED:
+        raise Unexpected(f"its migration in {database.name} is {migration['status']}")
+    expected = {"status": migration["status"]}
+    state.swap_migration(database, intent["migration_uuid"], expected, {"status": "error"}, places.now(context))
 
 
 # allocations
@@ -179,6 +191,7 @@ def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: M
         placement.delete_allocations(context.gateway.admin, consumer, sleep=context.clock.sleep)
         placement.delete_allocations(context.gateway.admin, server, sleep=context.clock.sleep)
     elif placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
+        undo_checks.require_guest_at_source(context)
         placement.move_allocations(context.gateway.admin, consumer, server, sleep=context.clock.sleep)
 
 
@@ -201,6 +214,9 @@ def _copy_records(context: Context, intent: Mapping[str, Any]) -> Mapping[str, A
 
 def _delete_records(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     database, server = places.target(context), places.server_id(context)
+    if state.read_instance(database, server) is None:
+        return
+    undo_checks.require_guest_at_source(context)
     # Only our own copy: rows with another migration's records would be somebody else's move.
     ours = state.read_migration(database, context.facts["migration_uuid"]) is not None
     if ours or (intent.get("anew") and takeover.is_hidden(database, server)):
@@ -226,6 +242,7 @@ def _bind_ports(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any
 def _unbind_ports(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Take the target's bindings away, the source's made active first: never a port without a binding."""
     neutron, facts = context.gateway.service, context.facts
+    undo_checks.require_guest_at_source(context)
     # A port that was detached or deleted meanwhile is none of ours (neutron would answer 400 or 404).
     ours = {port.id for port in network.ports_of(neutron, places.server_id(context))}
     for port in intent["ports"]:
@@ -235,8 +252,18 @@ def _unbind_ports(context: Context, intent: Mapping[str, Any], _result: Mapping[
         if binding is None:
             continue
         if binding.status == network.ACTIVE:
+            _require_source_binding(context, port["id"])
             network.activate_binding(neutron, port["id"], facts["source_host"])
         network.delete_binding(neutron, port["id"], facts["target_host"])
+
+
+def _require_source_binding(context: Context, port_id: str) -> None:
+    """Make sure that the source's binding, which is about to become the active one, is there."""
+    host = context.facts["source_host"]
+    if network.binding_for(context.gateway.service, port_id, host) is None:
+        raise Unexpected(
+            f"port {port_id} has no binding to {host}; its only known one is the target's, which is active"
+        )
 
 
 # volumes
@@ -267,10 +294,14 @@ def _reserve_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str
 def _release_volumes(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Delete every attachment that is neither the server's own nor one that the source got meanwhile."""
     cinder, server = context.gateway.admin, places.server_id(context)
+    undo_checks.require_guest_at_source(context)
     kept = {mapping["attachment_id"] for mapping in state.volume_mappings(places.source(context), server)}
-    for attachment in volume.attachments_of(cinder, server):
-        if attachment.id not in kept and attachment.id not in intent["known"]:
-            volume.delete_attachment(cinder, attachment.id)
+    ours = [each for each in volume.attachments_of(cinder, server) if each.id not in {*kept, *intent["known"]}]
+    for attachment in ours:
+        if attachment.status == IN_USE:
+            raise Unexpected(f"attachment {attachment.id} of volume {attachment.volume_id} is in use, on another host")
+    for attachment in ours:
+        volume.delete_attachment(cinder, attachment.id)
 
 
 # the claim
@@ -297,6 +328,7 @@ def _probe_claim(context: Context, _intent: Mapping[str, Any]) -> Finding:
 
 
 def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    undo_checks.require_guest_at_source(context)
     recover.release_target(context)
 
 
@@ -348,6 +380,7 @@ def _unmirror(context: Context, _intent: Mapping[str, Any], _result: Mapping[str
     database = places.source(context)
     if not places.is_marked(context, database):
         return  # deleted meanwhile, or taken back already
+    undo_checks.require_guest_at_source(context)
     with state.transaction(database.engine, database.name) as connection:
         state.set_extra(
             connection, database, places.server_id(context), {"migration_context": None}, places.now(context)
@@ -361,6 +394,7 @@ ACTIONS = (
         _begin,
         intend=_begin_before,
         undo=_give_back,
+        sets_mark=True,
     ),
     Action(
         "record_migration",

@@ -14,7 +14,7 @@ from cellmove.cloud import image
 from cellmove.db import state
 from cellmove.errors import CannotConnect
 from cellmove.hosts import compute
-from cellmove.steps import places, recover, stream, stream_off, stream_stop
+from cellmove.steps import places, recover, stream, stream_off, stream_stop, undo_checks
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -43,6 +43,7 @@ def _create_image(context: Context, intent: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _delete_image(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    undo_checks.require_guest_at_source(context)
     image.delete_image(context.gateway.admin, intent["image_id"])
 
 
@@ -64,6 +65,7 @@ def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
     database = places.source(context)
     if not places.is_marked(context, database):
         return  # deleted meanwhile, or taken back already
+    undo_checks.require_guest_at_source(context)
     task_state = places.row(database, server)["task_state"]
     with state.transaction(database.engine, database.name) as connection:
         if task_state == "resize_migrating":
@@ -99,6 +101,7 @@ def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
 
 
 def _restart_source(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    undo_checks.require_at_source(context)
     recover.restart_source(context, intent)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellmove import mark
 from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.cloud import volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, mappings, records, state
-from cellmove.errors import CannotConnect
+from cellmove.errors import CannotConnect, Unexpected
 from cellmove.hosts import compute
-from cellmove.steps import announce, finish, places, recover
+from cellmove.steps import announce, finish, places, recover, undo_checks
 
 NOTHING: Mapping[str, Any] = {}
 EVENT = "conductor_revert_snapshot_based_resize"
@@ -40,9 +41,27 @@ def _begin_before(context: Context) -> Mapping[str, Any]:
 
 def _begin_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Told again when it is not known whether it was."""
+    _set_mark(context)
     result = _begin(context, intent)
     announce.announce(context, places.target_cell(context), "resize_revert", "start", intent["revert_request_id"])
     return result
+
+
+def _set_mark(context: Context) -> None:
+    """Mark the source's row, which lives through the whole revert: before anything is begun in the target cell."""
+    server, database = places.server_id(context), places.source(context)
+    if not context.generation or places.is_marked(context, database):
+        return
+    with state.transaction(database.engine, database.name) as connection:
+        for key, value in places.ending_mark(context).items():
+            state.set_system_metadata(connection, database, server, key, value, places.now(context))
+
+
+def _clear_mark(context: Context) -> None:
+    database = places.source(context)
+    if places.is_marked(context, database):
+        with state.transaction(database.engine, database.name) as connection:
+            state.remove_system_metadata(connection, database, places.server_id(context), mark.KEYS)
 
 
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,11 +112,13 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
     database = places.target(context)
     migration = state.read_migration(database, context.facts["migration_uuid"])
     instance = state.read_instance(database, server)
+    _clear_mark(context)
     if migration is None or instance is None:
         return
     with state.transaction(database.engine, database.name) as connection:
         if not history.has_action(connection, database, server, intent["revert_request_id"]):
             return  # it never began; what is under way is the owner's own revert
+        undo_checks.require_at_target(context)
         if instance["task_state"] == "resize_reverting":
             state.swap_instance(
                 database,
@@ -137,6 +158,7 @@ def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
 def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     server, now = places.server_id(context), places.now(context)
     database = places.source(context)
+    undo_checks.require_at_target(context)
     instance, migration = places.row(database, server), places.migration_row(context, database)
     with state.transaction(database.engine, database.name) as connection:
         if instance["task_state"] == "resize_reverting":
@@ -190,6 +212,7 @@ def _show_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _hide_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+    undo_checks.require_at_target(context)
     state.swap_instance(places.source(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
 
 
@@ -204,6 +227,9 @@ def _switch_back(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
 
 def _switch_forth(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Only met when the switch was committed and its answer lost, and then nothing else got through."""
+    instance = state.read_instance(places.target(context), places.server_id(context))
+    if instance is None or instance["hidden"] or instance["task_state"] != "resize_reverting":
+        raise Unexpected(f"its row in {places.target_cell(context).name} is not the one that the revert began with")
     places.map_to_target(context)
 
 
@@ -272,12 +298,20 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         places.source(context), places.server_id(context), request_id=context.facts["revert_request_id"],
         event=EVENT, now=places.now(context),
     )  # fmt: skip
+    _clear_mark(context)
     announce.announce(context, places.source_cell(context), "resize_revert", "end", context.facts["revert_request_id"])
     return NOTHING
 
 
 ACTIONS = (
-    Action("begin_revert", "begin the revert (resize_reverting)", _begin_and_tell, intend=_begin_before, undo=_stop),
+    Action(
+        "begin_revert",
+        "begin the revert (resize_reverting)",
+        _begin_and_tell,
+        intend=_begin_before,
+        undo=_stop,
+        sets_mark=True,
+    ),
     Action("prepare_source", "tell {source_cell} of the revert", _prepare_source, undo=_unprepare_source),
     Action("match_volumes", "match volumes attached or detached meanwhile", _match_volumes, intend=_list_attachments),
     Action("show_source", "show the server in {source_cell}", _show_source, undo=_hide_source, joined=True),
@@ -304,5 +338,5 @@ ACTIONS = (
         _restore_request_spec,
         applies=_is_resize,
     ),
-    Action("close_revert", "close the events", _close),
+    Action("close_revert", "close the events", _close, clears_mark=True),
 )

@@ -15,7 +15,7 @@ from cellmove import mark
 from cellmove.action import Action, Context
 from cellmove.db import state
 from cellmove.errors import CallError, CallFailed, CannotConnect, NotFound
-from cellmove.steps import disk_survey, passes, places
+from cellmove.steps import disk_survey, passes, places, undo_checks
 from cellmove.suitability import STARTS_FROM_SNAPSHOT, too_old
 from cellmove.transfer import AUTO, IMAGE, STREAM
 
@@ -132,6 +132,7 @@ def _unseed(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, 
     """
     from cellmove.hosts import disks
 
+    undo_checks.require_guest_at_source(context)
     unfinished = disks.marked(disk_survey.base_of_image(context.facts["image_ref"]), context.move.id)
     try:
         disks.remove(passes.target(context), unfinished)
@@ -202,6 +203,7 @@ def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, A
     """
     from cellmove.hosts import disks
 
+    undo_checks.require_guest_at_source(context)
     target, server = passes.target(context), places.server_id(context)
     try:
         entries = disks.look(target, server)

@@ -1,0 +1,252 @@
+"""Keeps a journal that is older than the move from acting: by the generation of the server's mark (:mod:`cellmove.mark`).
+
+Reads before anything is written, and raises the generation before effects that other journals have to know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cellmove import mark
+from cellmove.action import Action, Context, Pivot
+from cellmove.db import generation, state
+from cellmove.errors import CallFailed, OlderJournal, Stopped
+from cellmove.move import Entry, Move, Phase, State, Step
+from cellmove.reconcile import BEFORE_THE_SWITCH
+from cellmove.steps import ACTIONS, places
+
+if TYPE_CHECKING:
+    from cellmove.db.tables import CellDatabase
+
+MOST_KNOWN = 40
+"""Generations that a journal keeps; a normal run knows three."""
+
+UNFENCED = (Step.SWEEP, Step.REPAIR, Step.CORDON)
+"""Steps that act on no move: what is left of a deleted server, leftovers, a cell's services."""
+
+
+class Fence:
+    """One run's view of the mark.
+
+    :param known: the generations that the journal knows, oldest first; none in a journal of an earlier version
+    """
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        self.wanted = ""
+        self.is_raised = False
+        self.has_raised = False
+        self._current: str | None = None
+        self._holder = ""
+
+    def begin(self) -> None:
+        """A run of a step or of an undo begins: the mark is looked at anew, and raised before its first effect."""
+        self.is_raised = False
+        self._current = None
+
+    def announce(
+        self, context: Context, entries: Sequence[Entry], step: Step, action: Action, *, undoing: bool = False
+    ) -> tuple[str, ...] | None:
+        """What the journal is to know before an action or its undo; None when nothing is raised for it.
+
+        :raises OlderJournal: the cloud has a generation that the journal does not know
+        """
+        if step in UNFENCED:
+            return None
+        if self._current is None:
+            metadata = state.read_system_metadata(_row(context, step), context.move.server_id)
+            self._current = require_current(context, entries, step, self.known, metadata)
+            self._holder = _new_holder(context, metadata)
+        clears = action.sets_mark if undoing else action.clears_mark
+        sets = action.sets_mark and not undoing
+        if self.is_raised and not clears and (undoing or not action.is_fenced):
+            return None
+        if self._current == mark.ABSENT and not sets:
+            return None
+        self.wanted = mark.next_generation((*self.known, self._current), context.clock.new_token())
+        kept = self.known[self.known.index(self._current) :] if self._current in self.known else (self._current,)
+        self.known = (*kept, self.wanted, *((mark.ABSENT,) if clears else ()))[-MOST_KNOWN:]
+        return self.known
+
+    def raise_(self, context: Context, step: Step) -> None:
+        """Give the mark the announced generation; a mark that is not there yet gets it from the action itself.
+
+        :raises OlderJournal: another journal went on since the look; this run has written nothing yet
+        :raises Stopped: the same, and this run has written something before
+        """
+        if self._current not in (None, mark.ABSENT):
+            database = _row(context, step)
+            try:
+                generation.raise_generation(
+                    database, context.move.server_id, str(self._current), self.wanted, places.now(context),
+                    holder=self._holder,
+                )  # fmt: skip
+            except CallFailed as error:
+                if error.kind != "conflict":
+                    raise
+                if _generation(context, database) == mark.ABSENT and _is_deleted(context):
+                    self._current = mark.ABSENT  # what is to be done finds that out by itself
+                    return
+                raise self._overtaken(context, database, error) from None
+            self._current, self._holder = self.wanted, ""
+        self.is_raised = self.has_raised = True
+
+    def _overtaken(self, context: Context, database: CellDatabase, error: CallFailed) -> OlderJournal | Stopped:
+        older = _older(context, database, str(error))
+        if not self.has_raised:
+            return older
+        return Stopped(older.message, state="this run stopped before its next action", next_command=older.next_command)
+
+    def settled(self, action: Action, *, undoing: bool = False) -> None:
+        """An action, or its undo, has had its effect."""
+        if action.sets_mark and not undoing:
+            self._current = self.wanted or self._current
+        elif action.clears_mark or action.sets_mark:
+            self._current = mark.ABSENT
+
+
+def _row(context: Context, step: Step) -> CellDatabase:
+    """The cell whose row of the server is authoritative."""
+    return places.target(context) if step is Step.CONFIRM else places.source(context)
+
+
+def _other_row(context: Context, step: Step) -> CellDatabase | None:
+    """The other cell's; None while no target is chosen."""
+    if "target_cell_uuid" not in context.facts:
+        return None
+    return places.source(context) if step is Step.CONFIRM else places.target(context)
+
+
+def require_current(
+    context: Context,
+    entries: Sequence[Entry],
+    step: Step,
+    known: Sequence[str],
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Make sure that this journal knows the generation that the cloud has.
+
+    :param entries: the move's lines
+    :param step: that is about to run, or to be undone
+    :param known: the generations that the journal knows
+    :param metadata: the server's system metadata in the authoritative cell, if they were read already
+    :returns: the mark's generation
+    :raises OlderJournal: it does not
+    :raises CallError: the cloud cannot be asked
+    """
+    database = _row(context, step)
+    known_there = state.read_system_metadata(database, context.move.server_id) if metadata is None else metadata
+    current = mark.generation_of(known_there, context.move.id)
+    if current not in _known(context.move, entries, known) and not (current == mark.ABSENT and _is_deleted(context)):
+        raise _older(context, database, _difference(current, known))
+    if context.move.state is State.FINISHED or current == mark.ABSENT:
+        other = _other_row(context, step)
+        there = _generation(context, other) if other is not None else mark.ABSENT
+        if other is not None and mark.number_of(there) > max((mark.number_of(each) for each in known), default=0):
+            raise _older(context, other, _difference(there, known))
+    if current == mark.ABSENT and context.move.state in BEFORE_THE_SWITCH and not _may_have_switched(entries):
+        mapped = state.mapped_cell(context.gateway.api_engine, context.move.server_id)
+        if mapped is not None and mapped != places.source_cell(context).id:
+            cells = {cell.id: cell.name for cell in context.gateway.cells}
+            raise _older(context, database, f"the server is in {cells.get(mapped, 'another cell')} by now")
+    return current
+
+
+def _new_holder(context: Context, metadata: Mapping[str, str]) -> str:
+    """The mark's first value, if it names another journal than this one: it was adopted, or its file was moved."""
+    here, found = mark.holder_of(context.gateway.settings.journal), metadata.get(mark.KEY)
+    ours = mark.rows_of(mark.Mark(context.move.id, here))[mark.KEY]
+    return ours if found is not None and found != ours else ""
+
+
+def _is_deleted(context: Context) -> bool:
+    """Whether the server has no live row where its mapping points: its owner deleted it, and the mark with it."""
+    gateway, server = context.gateway, context.move.server_id
+    mapped = state.mapped_cell(gateway.api_engine, server)
+    home = next((cell for cell in gateway.cells if cell.id == mapped), None)
+    return home is None or state.read_instance(gateway.database(home), server) is None
+
+
+def _generation(context: Context, database: CellDatabase) -> str:
+    server = context.move.server_id
+    return mark.generation_of(state.read_system_metadata(database, server), context.move.id)
+
+
+def _known(move: Move, entries: Sequence[Entry], known: Sequence[str]) -> Sequence[str]:
+    """What the mark may be. A journal that knows none is of an earlier version, or has a move that did not begin."""
+    setters = {(step.value, action.name) for step, actions in ACTIONS.items() for action in actions if action.sets_mark}
+    own = [entry for entry in entries if (entry.step, entry.action) in setters]
+    if known:
+        # That there was no mark is over once the action is done that wrote it.
+        is_set = len(known) > 1 and known[0] == mark.ABSENT and bool(own) and own[-1].phase is Phase.DONE
+        return known[1:] if is_set else known
+    own = [entry for entry in own if entry.step == Step.PREP_DEST]
+    if not own or own[-1].phase is Phase.UNDONE:
+        return (mark.ABSENT,)
+    is_there = own[-1].phase is Phase.DONE and not _has_cleared(entries) and move.state is not State.FINISHED
+    return (mark.UNNUMBERED,) if is_there else (mark.UNNUMBERED, mark.ABSENT)
+
+
+def _has_cleared(entries: Sequence[Entry]) -> bool:
+    """Whether an action began that removes the mark at the end of finish."""
+    clearing = {
+        (step.value, action.name) for step, actions in ACTIONS.items() for action in actions if action.clears_mark
+    }
+    return any((entry.step, entry.action) in clearing for entry in entries)
+
+
+def _may_have_switched(entries: Sequence[Entry]) -> bool:
+    """Whether finish came to its pivot, so that the server may be in the target cell."""
+    pivots = {action.name for action in ACTIONS[Step.FINISH] if action.pivot is not Pivot.NO}
+    phases = (Phase.INTENT, Phase.DONE)
+    return any(entry.step == Step.FINISH and entry.action in pivots and entry.phase in phases for entry in entries)
+
+
+def known_anew(context: Context, step: Step | None) -> tuple[str, ...]:
+    """The generations that a journal knows which is written anew from the cloud.
+
+    :param step: that is under way; None for a server that waits for confirm or revert
+    """
+    if step is not None:
+        there, other = _generation(context, _row(context, step)), _other_row(context, step)
+        if there != mark.ABSENT or other is None:
+            return (there,)
+        # Its owner deleted the server, or only the copy that travelled is left of the mark.
+        return tuple(dict.fromkeys((_generation(context, other), mark.ABSENT)))
+    found = (_generation(context, places.source(context)), _generation(context, places.target(context)), mark.ABSENT)
+    return tuple(dict.fromkeys(sorted(found, key=mark.number_of, reverse=True)))
+
+
+def _difference(current: str, known: Sequence[str]) -> str:
+    """What is different, for a person."""
+    if current == mark.ABSENT:
+        return "the server carries no mark of the move any more, so it was finished or rolled back"
+    latest = max((mark.number_of(each) for each in known), default=-1)
+    says = f"the server's mark says generation {mark.number_of(current)}"
+    if latest < 0:
+        return f"{says}, and this journal knows of none"
+    return f"{says}, and this journal knows {'another' if latest >= mark.number_of(current) else 'only'} {latest}"
+
+
+def _older(context: Context, database: CellDatabase, difference: str) -> OlderJournal:
+    move, settings = context.move, context.gateway.settings
+    found = mark.mark_of(state.read_system_metadata(database, move.server_id))
+    holder = found.holder if found is not None and found.move_id == move.id else ""
+    here = mark.holder_of(settings.journal)
+    adopt = f"cellmove adopt {move.server_id} --journal-is-lost  (only when every newer copy is gone for good)"
+    if holder and not mark.is_same_holder(holder, here, move.id):
+        where, path = f"the newest journal is {holder}: use that one", mark.local_path(holder)
+        again = f"cellmove --journal {path} show {move.id}" if path else adopt
+    elif holder:
+        where, again = (
+            "the mark names this very journal, so an older copy was put in its place: use the newest copy",
+            adopt,
+        )
+    else:
+        where, again = "use the newest copy of the journal", adopt
+    return OlderJournal(
+        f"this journal is older than the move {move.id} of {move.server_name}: {difference} ({database.name})",
+        state=f"nothing was written by this run; {where}",
+        next_command=again,
+    )
