@@ -27,6 +27,7 @@ FAMILIES = {
     "down": "taken back while nova-compute at the target is down, so that nova removes no disks there",
     "restart": "a compute host restarts in the middle of a call, after every write",
     "meddle": "the owner meddles, before every action",
+    "older": "an older copy of the journal, taken at every point of every action, is used after the original has gone on",
     "seed": "seeded schedules of up to three faults and a kill",
 }
 
@@ -377,7 +378,14 @@ def _rot(fixtures: Fixtures, outcomes: list[Outcome], *parts: str) -> Played:
     return streamed_cases.play_rot(fixtures, outcomes, *parts)
 
 
+def _older(fixtures: Fixtures, outcomes: list[Outcome], *parts: str) -> Played:
+    from tests.proof import older_cases
+
+    return older_cases.play(fixtures, outcomes, *parts)
+
+
 PLAYERS: dict[str, Callable[..., Played]] = {
     "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
     "seed": _seed, "real": _real, "wire": _wire, "rot": _rot, "down": _down,
+    "older": _older,
 }  # fmt: skip

@@ -60,6 +60,16 @@ def _calls(fixtures: Fixtures, step: str, *, long: bool) -> Iterator[str]:
                 yield from (f"double:{MAIN_SHAPE}:{step}:{point}@{action}:*:{recovery}" for recovery in RECOVERIES)
 
 
+def _older(fixtures: Fixtures) -> Iterator[str]:
+    """An older copy at every point of every step, and of taking a move back that stands before one of two steps."""
+    verbs = [(step, step) for step in STEPS] + [(step, "rollback") for step in ("prep-source", "finish")]
+    for step, verb in verbs:
+        _calls, points, _writes = rehearse(fixtures, MAIN_SHAPE, step, verb)
+        for point, action in points:
+            if not is_as_before(point) or (point, action) == points[0]:
+                yield f"older:{MAIN_SHAPE}:{step}:{verb}:{action}:{point}"
+
+
 def names(fixtures: Fixtures, *, long: bool, disks: bool = True) -> Iterator[str]:
     """Every case there is.
 
@@ -74,6 +84,7 @@ def names(fixtures: Fixtures, *, long: bool, disks: bool = True) -> Iterator[str
         yield from (f"again:{MAIN_SHAPE}:{number}:{recovery}" for recovery in RECOVERIES)
     for step in STEPS:
         yield from _calls(fixtures, step, long=long)
+    yield from _older(fixtures)
     if disks:
         yield from streamed_cases.names(fixtures, long=long)
     yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))
@@ -107,7 +118,7 @@ def smoke(cases: Iterable[str]) -> list[str]:
     chosen = [*_killed_once(families.get("kill", ())), *_real_once(families.get("real", ())), *KEPT]
     chosen += _meddled_once(families.get("meddle", ()))
     chosen += families.get("call", [])[::8]
-    for family in ("undo", "again", "restart", "wire"):
+    for family in ("undo", "again", "restart", "wire", "older"):
         chosen += families.get(family, [])[::16]
     chosen += families.get("rot", []) + families.get("down", []) + families.get("seed", [])[:20]
     return list(dict.fromkeys(name for name in chosen if name in known))
