@@ -28,7 +28,7 @@ from cellmove.hold import HELD, is_held, let_go
 from cellmove.hold import hold as hold_move
 from cellmove.journal import Journal, open_journal
 from cellmove.locks import server_lock
-from cellmove.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
+from cellmove.move import TO_FINISH, TRANSITIONS, Entry, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
 from cellmove.policy import Consent
@@ -515,17 +515,29 @@ def reconcile_server(session: Session, server_id: str) -> None:
 
 def _reconciled(session: Session, move: Move) -> Move:
     """Close a finished move that its owner confirmed, reverted or deleted through nova's own API meanwhile."""
-    runner = _runner(session)
-    reached = owners_deed(runner, move, session.journal.entries_of(move.id))
+    runner, entries = _runner(session), session.journal.entries_of(move.id)
+    reached = owners_deed(runner, move, entries)
     if reached is None or reached is State.SWEEPING:
         return move
     try:
         with lock(session, move.server_id, move.server_name):
+            if busy_step(entries, move) in (Step.CONFIRM, Step.REVERT):
+                _drop_marks(session, move, entries)
             move = session.journal.set_state(move.id, reached)
     except Locked:
         return move
     runner.tell(EventKind.NOTE, move, text=f"{move.id} was ended outside of cellmove: {reached}")
     return move
+
+
+def _drop_marks(session: Session, move: Move, entries: Sequence[Entry]) -> None:
+    """Remove the mark of a confirm or revert that was announced, when the owner was quicker: nobody else would."""
+    from cellmove.db.survey import drop_mark
+
+    facts = facts_of(move, entries)
+    with _calls_to_consequences(session, move):
+        for name in ("source_cell_uuid", "target_cell_uuid"):
+            drop_mark(session.gateway.database(session.gateway.cell(facts[name])), move.server_id, move.id)
 
 
 def _is_deleted(session: Session, move: Move) -> bool:

@@ -246,3 +246,19 @@ def test_a_journal_is_whole_after_it_was_refused(sandbox: Sandbox) -> None:
     refuses_everything(sandbox, server, move, copy)
     assert Path(path).read_bytes() == before
     assert json.loads(copy("show", move, "-f", "json").stdout)["state"] == "dest-prepared"
+
+
+def test_a_mark_of_a_revert_that_its_owner_was_quicker_with_goes(sandbox: Sandbox) -> None:
+    server, move = begun(sandbox, *STEPS)
+    killed(sandbox, "revert:begin_revert:after-intent", "revert", move)
+    cloud = sandbox.process.cloud()
+    for key, value in mark.rows_of(mark.Mark(move, "me@here:/j", generation="9 raised")).items():
+        row = {"instance_uuid": server.id, "key": key, "value": value, "deleted": 0}
+        cloud.insert("cell1", "instance_system_metadata", row)
+    # What nova's own revert leaves in the source cell.
+    cloud.update("cell1", "migrations", {"status": "reverted"}, instance_uuid=server.id)
+    cloud.update("cell1", "instances", {"hidden": 0, "task_state": None}, uuid=server.id)
+    cloud.update("api", "instance_mappings", {"cell_id": 2}, instance_uuid=server.id)
+    assert "reverted" in sandbox.cellmove("resume", move).stdout
+    rows = sandbox.picture(server.id)["cells"]["cell1"]["instance_system_metadata"]
+    assert [row["key"] for row in rows if row["key"] in mark.KEYS] == []
