@@ -90,6 +90,8 @@ class Picture:
     :param rights: what our user may not write to the API database and the source cell's, by which it is
     :param rows: how many rows of the server the source cell has, by table
     :param target_is_source: the operator named the cell (or a host of the cell) where the server is
+    :param ports: those that are its interfaces; ``stray_ports`` carry its id, and nova does not know them
+    :param interfaces: the ports that nova knows as its interfaces; None when that was not looked up
     :param other_bindings: hosts that a port has a binding for besides the source, by port id
     :param volume_states: cinder's status by volume id; volumes that do not exist are left out
     :param attachment_users: who uses an attachment that the server's record does not name, by its id
@@ -129,6 +131,8 @@ class Picture:
     group_hosts: tuple[str, ...] = ()
     extended_binding: bool = True
     ports: tuple[Port, ...] = ()
+    stray_ports: tuple[Port, ...] = ()
+    interfaces: frozenset[str] | None = None
     other_bindings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     volume_states: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()

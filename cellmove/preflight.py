@@ -64,7 +64,7 @@ CHECKS: tuple[Group, ...] = (
     Group(
         "flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology, quota.check_quota)
     ),
-    Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports)),
+    Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports, baggage.check_interfaces)),
     Group("volumes", baggage.volumes_ok, (baggage.check_volumes, baggage.check_shares)),
     Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_transfer, baggage.check_encryption)),
     NOTES,

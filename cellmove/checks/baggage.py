@@ -71,6 +71,36 @@ def check_ports(picture: Picture) -> Findings:
             )
 
 
+def check_interfaces(picture: Picture) -> Findings:
+    """Ports that carry the server's id and nova does not know, and interfaces that are no ports.
+
+    A move goes by nova's info cache, natively too (nova/network/neutron.py, ``bind_ports_to_host``).
+    """
+    host = picture.instance.host
+    for port in picture.stray_ports:
+        if port.host == host and host and port.device_owner.startswith("compute:"):
+            yield refusal(
+                "port-not-cached",
+                f"port {port.id} is bound to {host} for this server, but nova does not list it among its interfaces "
+                "(instance_info_caches): the server would lose it",
+                "wait until nova-compute has refreshed that list (heal_instance_info_cache_interval, a minute as a rule), "
+                "and plan again",
+            )
+        else:
+            yield warning(
+                "port-stray",
+                f"port {port.id} carries the server's id, but is none of its interfaces: it is left as it is",
+                f"nothing has to be done; to see whose it is: openstack port show {port.id}",
+            )
+    if picture.interfaces is not None:
+        for missing in sorted(picture.interfaces - {port.id for port in picture.ports}):
+            yield warning(
+                "port-gone",
+                f"nova lists an interface {missing} of the server, which is none of its ports in neutron",
+                "nothing has to be done; nova-compute drops it when it refreshes its list",
+            )
+
+
 def network_ok(picture: Picture) -> str:
     """When all ports can go."""
     count = len(picture.ports)

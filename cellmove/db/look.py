@@ -29,6 +29,7 @@ from cellmove.db.shapes import (
     make_instance,
     make_migration,
     make_node,
+    parse_json,
 )
 from cellmove.errors import CannotConnect
 
@@ -258,6 +259,16 @@ def attachment_users(database: CellDatabase, attachment_id: str, volume_id: str)
 def in_order(rows: Iterable[Any]) -> list[BlockDevice]:
     """The devices of one server, the boot disk first."""
     return [make_device(row) for row in sorted(rows, key=lambda row: (row.boot_index != 0, row.id))]
+
+
+def interfaces_of(database: CellDatabase, server_id: str) -> frozenset[str]:
+    """The ports that nova knows as the server's network interfaces: its info cache, by which a move goes.
+
+    nova/network/neutron.py, ``bind_ports_to_host``, and nova/objects/instance.py, ``get_network_info``: without a cache there are none.
+    """
+    rows = _rows(database.engine, queries.network_info(database["instance_info_caches"]), server_id=server_id)
+    listed = parse_json(rows[0].network_info) if rows else None
+    return frozenset(str(vif["id"]) for vif in listed or () if isinstance(vif, dict) and vif.get("id"))
 
 
 def services_of(database: CellDatabase, now: datetime.datetime, service_down_time: float) -> list[Service]:

@@ -113,6 +113,14 @@ def telling_metadata(table: Table) -> Select[Any]:
 
 
 @functools.cache
+def network_info(table: Table) -> Select[Any]:
+    """What nova keeps of a server's network interfaces."""
+    from sqlalchemy import select
+
+    return select(table.c.network_info).where(table.c.instance_uuid == _server_id(), table.c.deleted == 0)
+
+
+@functools.cache
 def devices(table: Table) -> Select[Any]:
     """What :func:`cellmove.db.shapes.make_device` needs of the live block device mappings."""
     from sqlalchemy import false, literal, select

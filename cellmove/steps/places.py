@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import mark
 from cellmove.action import Context, Finding, Seen
+from cellmove.cloud import network
 from cellmove.db import history, look, state, traces
 from cellmove.errors import CallFailed, CannotConnect
 from cellmove.hosts import bus as bus_module
@@ -17,6 +18,7 @@ from cellmove.hosts.context import request_context
 from cellmove.move import State
 
 if TYPE_CHECKING:
+    from cellmove.cloud.network import Port
     from cellmove.db.cells import Cell
     from cellmove.db.tables import CellDatabase
     from cellmove.hosts.compute import Method
@@ -61,6 +63,13 @@ def now(context: Context) -> datetime.datetime:
 def here() -> str:
     """This machine's name, as the host of events that nova's conductor would write."""
     return socket.gethostname()
+
+
+def ports(context: Context) -> list[Port]:
+    """The server's ports that nova knows as its interfaces at the source; others that carry its id are not part of the move."""
+    server = server_id(context)
+    known = look.interfaces_of(source(context), server)
+    return [port for port in network.ports_of(context.gateway.service, server) if port.id in known]
 
 
 def row(database: CellDatabase, server: str) -> dict[str, Any]:

@@ -236,6 +236,7 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
         devices=tuple(look.block_devices_of(database, server_id)),
         rows=look.row_counts(database, server_id, with_deleted=False),
         shares=look.share_count(database, server_id),
+        interfaces=look.interfaces_of(database, server_id),
         group=group,
         group_hosts=tuple(look.group_hosts(gateway, group.members, [server_id])) if group else (),
         targets=tuple(each if each.unreachable else _with_rows(gateway, each, database, server_id) for each in targets),
@@ -306,7 +307,8 @@ def _with_rows(gateway: Gateway, target: Target, own: CellDatabase, server_id: s
 def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
     """Add what neutron, cinder and placement say."""
     extended = network.has_extended_binding(gateway.service)
-    ports = tuple(network.ports_of(gateway.service, picture.server_id))
+    every, known = network.ports_of(gateway.service, picture.server_id), picture.interfaces
+    ports = tuple(port for port in every if known is None or port.id in known)
     others: dict[str, tuple[str, ...]] = {}
     for port in ports if extended else ():
         bound = network.bindings(gateway.service, port.id)
@@ -324,6 +326,7 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
         picture,
         extended_binding=extended,
         ports=ports,
+        stray_ports=tuple(port for port in every if port not in ports),
         other_bindings=others,
         volume_states=states,
         attachments=attachments,

@@ -227,8 +227,9 @@ def _delete_records(context: Context, intent: Mapping[str, Any], _result: Mappin
 
 
 def _list_ports(context: Context) -> Mapping[str, Any]:
-    ports = network.ports_of(context.gateway.service, places.server_id(context))
-    return {"ports": [{"id": p.id, "vnic_type": p.vnic_type, "profile": dict(p.profile)} for p in ports]}
+    return {
+        "ports": [{"id": p.id, "vnic_type": p.vnic_type, "profile": dict(p.profile)} for p in places.ports(context)]
+    }
 
 
 def _bind_ports(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -208,7 +208,7 @@ def _settle_source(context: Context) -> None:
 def bind_source(context: Context) -> None:
     """Make the source host's port bindings the active ones again."""
     neutron = context.gateway.service
-    for port in network.ports_of(neutron, places.server_id(context)):
+    for port in places.ports(context):
         network.activate_binding(neutron, port.id, context.facts["source_host"])
 
 
@@ -255,8 +255,7 @@ def _is_detached(context: Context, intent: Mapping[str, Any]) -> bool:
     for mapping in state.volume_mappings(places.source(context), server):
         if before.get(str(mapping["id"])) != mapping["attachment_id"] or mapping["attachment_id"] not in present:
             return True
-    ports = network.ports_of(context.gateway.service, server)
-    return any(port.host == context.facts["target_host"] for port in ports)
+    return any(port.host == context.facts["target_host"] for port in places.ports(context))
 
 
 def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:

@@ -199,3 +199,14 @@ def test_a_bus_alone_ends_with_4_and_names_its_cell_and_setting(broken: Sandbox,
         assert f"correct transport_url of {cell}" in ended.stderr
         assert "nothing was written" in ended.stderr
     assert broken.cellmove("list", "--all", "-f", "json").json["moves"] == []
+
+
+def test_a_port_that_is_no_interface_stops_no_move(broken: Sandbox) -> None:
+    server = broken.boot("stray", ports=1, volumes=1)
+    change_cloud(broken, CASES["port-stray"][0].change, server.id)
+    move = ("migrate", server.name, "--host", "c2-host1")
+    assert broken.cellmove(*move, "-f", "json").json["state"] == "finished"
+    assert broken.cellmove("rollback", server.name, "-f", "json").json["state"] == "reverted"
+    with broken.fault("c2-host1", "spawn", "fail"):
+        broken.cellmove(*move, expect=1)
+    assert broken.cellmove(*move, "--confirm", "-f", "json").json["state"] == "confirmed"

@@ -203,6 +203,24 @@ def request_spec(**fields: Any) -> Change:
     return change
 
 
+def another_port(*, interface: bool = False, plugged: bool = False) -> Change:
+    """One more port that carries the server's id; ``plugged`` on its host, or known to nova alone as an ``interface``."""
+
+    def change(cloud: Cloud, server: str) -> None:
+        (first,) = services.ports_of(cloud, server)
+        number = cloud.new_id("port")
+        if interface:
+            cache = cloud.row("cell1", "instance_info_caches", instance_uuid=server) or {}
+            vifs = json.loads(cache["network_info"])
+            values = {"network_info": json.dumps([*vifs, {**vifs[0], "id": number}])}
+            cloud.update("cell1", "instance_info_caches", values, instance_uuid=server)
+            return
+        owner, bindings = ("compute:nova", dict(first["bindings"])) if plugged else ("", {})
+        cloud.world.ports[number] = {**first, "id": number, "device_owner": owner, "bindings": bindings}
+
+    return change
+
+
 def _mark(cloud: Cloud, server: str) -> None:
     values = {"instance_uuid": server, "key": "cellmove", "value": "move-1a root@elsewhere:/journal.db"}
     cloud.insert("cell1", "instance_system_metadata", values)
@@ -475,6 +493,9 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "port-elsewhere": (refusal(port(lambda found: found["bindings"].update({"c1-host2": found["bindings"].pop("c1-host1")}))),),
     "port-unbound": (warning(binding(vif_type="binding_failed")),),
     "port-binding-left": (refusal(port(lambda found: found["bindings"].update({"c2-host2": {"status": "INACTIVE", "vif_type": "unbound"}}))),),
+    "port-stray": (warning(another_port()),),
+    "port-not-cached": (refusal(another_port(plugged=True)),),
+    "port-gone": (warning(another_port(interface=True)),),
     # volumes
     "device-without-uuid": (refusal(volume(uuid=None)),),
     "volume-missing": (refusal(lambda cloud, _server: cloud.world.volumes.clear()),),

@@ -117,6 +117,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         (look, "block_devices_of"): lambda *_: world.devices,
         (look, "row_counts"): lambda *_, **__: {"instances": 1, "tags": 2},
         (look, "share_count"): lambda *_: 0,
+        (look, "interfaces_of"): lambda *_: frozenset({"port-1"}),
         (look, "leftovers"): lambda *_: {},
         (look, "missing_columns"): lambda *_: [],
         (state, "read_request_spec"): read_request_spec,
