@@ -94,6 +94,7 @@ class Picture:
     :param interfaces: the ports that nova knows as its interfaces; None when that was not looked up
     :param other_bindings: hosts that a port has a binding for besides the source, by port id
     :param volume_states: cinder's status by volume id; volumes that do not exist are left out
+    :param volume_zones: the availability zones of its volumes, where nova lets no server use one of another zone
     :param attachment_users: who uses an attachment that the server's record does not name, by its id
     :param allocations: resource providers that hold the server's allocations
     :param candidates: compute nodes that placement offers; None when it was not asked
@@ -135,6 +136,7 @@ class Picture:
     interfaces: frozenset[str] | None = None
     other_bindings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     volume_states: Mapping[str, str] = field(default_factory=dict)
+    volume_zones: frozenset[str] = frozenset()
     attachments: tuple[Attachment, ...] = ()
     attachment_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allocations: frozenset[str] = frozenset()
@@ -211,7 +213,7 @@ class Picture:
         named, emulated = guest_architecture(self.instance.image)
         here = self.source_node.architecture if self.source_node else ""
         architecture = "" if emulated else named or here
-        return Needs(imaged=self.transfer == IMAGE, architecture=architecture, named=bool(named))
+        return Needs(self.transfer == IMAGE, architecture, bool(named), self.volume_zones)
 
     @property
     def source_compute(self) -> Service | None:
@@ -269,7 +271,7 @@ def unsuitable(target: Target, picture: Picture) -> dict[str, Unsuitable]:
     key = picture.wanted_host, picture.needs
     if key not in target.ruled_out:
         versions = {service.host: service.version for service in computes_of(target, picture) if service.up}
-        target.ruled_out[key] = unsuitable_hosts(target.nodes, versions, picture.needs)
+        target.ruled_out[key] = unsuitable_hosts(target.nodes, versions, picture.needs, picture.zones)
     return target.ruled_out[key]
 
 

@@ -146,6 +146,7 @@ class Settings:
     long_rpc_timeout: float = 1800.0  # seconds
     service_down_time: float = 60.0  # seconds
     default_availability_zone: str = "nova"
+    cross_az_attach: bool = True  # whether a server may use volumes of another availability zone than its own
     non_inheritable_image_properties: tuple[str, ...] = ("cache_in_nova", "bittorrent")
     os_cloud: str = ""
     service_credential: ServiceCredential | None = None
@@ -211,6 +212,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         long_rpc_timeout=seconds("long_rpc_timeout", "DEFAULT", "long_rpc_timeout", 1800),
         service_down_time=seconds("service_down_time", "DEFAULT", "service_down_time", 60),
         default_availability_zone=text("default_availability_zone", "DEFAULT", "default_availability_zone", "nova"),
+        cross_az_attach=_boolean(conf, "cinder", "cross_az_attach", default=True),
         non_inheritable_image_properties=conf.get_list(
             "DEFAULT",
             "non_inheritable_image_properties",
@@ -389,9 +391,11 @@ def _credential_of(conf: NovaConf) -> ServiceCredential | None:
     )
 
 
-def _boolean(conf: NovaConf, section: str, key: str) -> bool:
+def _boolean(conf: NovaConf, section: str, key: str, *, default: bool = False) -> bool:
     value = conf.get(section, key).lower()
-    if value not in ("", "true", "1", "on", "yes", "false", "0", "off", "no"):  # oslo_config/types.py, Boolean
+    if not value:
+        return default
+    if value not in ("true", "1", "on", "yes", "false", "0", "off", "no"):  # oslo_config/types.py, Boolean
         raise Usage(f"nova.conf: [{section}]{key} is neither true nor false: {value!r}")
     return value in ("true", "1", "on", "yes")
 

@@ -49,18 +49,20 @@ class Needs:
     :param imaged: whether its root disk goes through a temporary image
     :param architecture: for which its guest was built; empty when any will do
     :param named: whether its image names that architecture; else it is the source host's
+    :param volume_zones: the availability zones of its volumes, where a host has to be in the same one
     """
 
     imaged: bool = False
     architecture: str = ""
     named: bool = False
+    volume_zones: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Unsuitable:
     """Why a host cannot serve a move.
 
-    :param code: ``target-hypervisor``, ``target-architecture`` or ``root-disk-lost``
+    :param code: ``target-hypervisor``, ``target-architecture``, ``root-disk-lost`` or ``volume-zone``
     :param text: to be read after the host's name
     """
 
@@ -109,17 +111,35 @@ def too_old(version: int) -> str:
     )
 
 
-def unsuitable_hosts(nodes: Iterable[Node], versions: Mapping[str, int], needs: Needs) -> dict[str, Unsuitable]:
+def in_another_zone(zone: str, needs: Needs) -> Unsuitable | None:
+    """Say why a host cannot use the server's volumes; None when it can.
+
+    nova compares zones where it attaches (nova/volume/cinder.py, ``check_availability_zone``), though not in a resize:
+    with ``[cinder]cross_az_attach`` off, storage of one zone is out of reach in another.
+
+    :param zone: the host's
+    """
+    if needs.volume_zones <= {zone}:
+        return None
+    zones = " and ".join(sorted(needs.volume_zones))
+    text = f"is in the availability zone {zone}, and the server has volumes in {zones} ([cinder]cross_az_attach is off)"
+    return Unsuitable("volume-zone", text)
+
+
+def unsuitable_hosts(
+    nodes: Iterable[Node], versions: Mapping[str, int], needs: Needs, zones: Mapping[str, str]
+) -> dict[str, Unsuitable]:
     """The hosts none of whose nodes can serve a move, and why.
 
     :param versions: service version of nova-compute by host; hosts without one are left out
+    :param zones: availability zone by host
     """
     found: dict[str, Unsuitable] = {}
     able: set[str] = set()
     for node in nodes:
         if node.host not in versions:
             continue
-        why = why_unsuitable(node, versions[node.host], needs)
+        why = why_unsuitable(node, versions[node.host], needs) or in_another_zone(zones.get(node.host, ""), needs)
         if why is None:
             able.add(node.host)
         else:

@@ -22,6 +22,12 @@ UNSUITABLE = (
     ("target-hypervisor", "cannot serve a move", "name a cell or a host with libvirt and QEMU"),
     ("target-architecture", "has other CPUs", "name a cell or a host with CPUs of the same architecture"),
     ("root-disk-lost", "would lose the root disk", "upgrade nova-compute there, or name a newer host"),
+    (
+        "volume-zone",
+        "is in another zone than its volumes",
+        "name a host in that zone (--host), or move the volumes to another (openstack volume migrate); "
+        "if hosts of all zones reach the storage, set [cinder]cross_az_attach in nova.conf",
+    ),
 )
 """Codes of hosts that are ruled out: in short, and what to do. See :mod:`cellmove.suitability`."""
 

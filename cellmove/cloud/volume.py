@@ -43,6 +43,7 @@ class Volume:
     encrypted: bool
     volume_type: str = ""
     project_id: str = ""
+    zone: str = ""
 
 
 def get_volume(connection: Connection, volume_id: str) -> Volume:
@@ -64,6 +65,7 @@ def _volume(body: Any) -> Volume:
         encrypted=bool(volume.get("encrypted")),
         volume_type=volume.get("volume_type") or "",
         project_id=volume.get("os-vol-tenant-attr:tenant_id") or "",
+        zone=volume.get("availability_zone") or "",
     )
 
 
@@ -86,9 +88,13 @@ def attachments_of(connection: Connection, server_id: str, volume_id: str = "") 
     return sorted(wanted, key=lambda attachment: attachment.id)
 
 
-def all_states(connection: Connection) -> Iterator[tuple[str, str]]:
-    """The ids and statuses of all volumes of all projects, a page a call."""
-    return _listed(connection, "/volumes/detail", "volumes", {}, lambda volume: (volume["id"], volume["status"]))
+def all_states(connection: Connection) -> Iterator[tuple[str, str, str]]:
+    """The ids, statuses and availability zones of all volumes of all projects, a page a call."""
+    return _listed(connection, "/volumes/detail", "volumes", {}, _state)
+
+
+def _state(body: Mapping[str, Any]) -> tuple[str, str, str]:
+    return body["id"], body["status"], body.get("availability_zone") or ""
 
 
 def all_attachments(connection: Connection) -> Iterator[Attachment]:

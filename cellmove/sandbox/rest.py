@@ -300,7 +300,7 @@ def _cinder(app: Any, cloud: Cloud, base: str) -> None:
         return {"volume": shown(cloud.world.volumes[volume], {volume: services.volume_status(cloud, volume)})}
 
     def shown(volume: Record, states: Mapping[str, str]) -> Record:
-        return {**volume, "status": states.get(volume["id"], "available"), "volume_type": "", "multiattach": False,
+        return {"availability_zone": "nova", **volume, "status": states.get(volume["id"], "available"), "volume_type": "", "multiattach": False,
                 "encrypted": False, "os-vol-tenant-attr:tenant_id": seed.PROJECT}  # fmt: skip
 
     @_route(app, cloud, "GET", "/volume/v3/attachments/detail")

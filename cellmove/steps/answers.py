@@ -7,7 +7,6 @@ which take longest, are read a few at a time while the databases are.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -124,13 +123,14 @@ class Answers:
 
     # cinder
 
-    def volume_states(self) -> Mapping[str, str]:
-        """The status of every volume of the cloud."""
+    def volume_states(self) -> Mapping[str, tuple[str, str]]:
+        """The status and the availability zone of every volume of the cloud."""
         return self.once("volumes", lambda: self._read("volumes"))
 
-    def _volume_states(self) -> dict[str, str]:
+    def _volume_states(self) -> dict[str, tuple[str, str]]:
         listed = self._while_wanted(volume.all_states(self.gateway.admin))
-        return {volume_id: sys.intern(status) for volume_id, status in listed}  # one string a status, not a volume
+        seen: dict[tuple[str, str], tuple[str, str]] = {}  # one pair for many volumes
+        return {volume_id: seen.setdefault((status, zone), (status, zone)) for volume_id, status, zone in listed}
 
     def attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
         """The servers' attachments, in the order of their ids."""

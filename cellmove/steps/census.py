@@ -352,7 +352,8 @@ def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[
     ports = page.elsewhere.get(server.id) or known.of_server.get(server.id, ())
     volumes = [device for device in server.devices if device.destination_type == "volume"]
     every = answers.volume_states() if volumes else {}
-    states = {device.volume_id: every[device.volume_id] for device in volumes if device.volume_id in every}
+    own = {device.volume_id: every[device.volume_id] for device in volumes if device.volume_id in every}
+    states = {volume_id: status for volume_id, (status, _zone) in own.items()}
     attachments = answers.attachments().get(server.id, ()) if states else ()
     named = {device.attachment_id for device in volumes}
     grows = new is not None and quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))
@@ -364,6 +365,7 @@ def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[
             for port in (ports if extended else ())
         },
         "volume_states": states,
+        "volume_zones": plan.zones_that_bind(view.gateway.settings, (zone for _status, zone in own.values())),
         "attachments": attachments,
         "attachment_users": users_of(view.gateway, [each for each in attachments if each.id not in named]),
         "allocations": answers.allocations(server.id),

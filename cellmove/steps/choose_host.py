@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cellmove.action import Context
@@ -96,8 +96,16 @@ def _unsuitable(context: Context, cell: Cell) -> dict[str, Unsuitable]:
     services = look.services_of(database, context.clock.heartbeat_time(), down_time)
     versions = {each.host: each.version for each in services if each.binary == look.COMPUTE}
     architecture, named = context.facts.get("architecture") or ("", False)
-    needs = Needs(stream.is_imaged(context), architecture, named)
-    return unsuitable_hosts(look.nodes_of(database), versions, needs)
+    needs = Needs(stream.is_imaged(context), architecture, named, frozenset(context.facts.get("volume_zones") or ()))
+    zones = _zones(context, versions) if needs.volume_zones else {}
+    return unsuitable_hosts(look.nodes_of(database), versions, needs, zones)
+
+
+def _zones(context: Context, hosts: Collection[str]) -> dict[str, str]:
+    """The availability zone of each of these hosts."""
+    gateway = context.gateway
+    known = look.availability_zones(gateway.api_engine, hosts)
+    return {host: known.get(host, gateway.settings.default_availability_zone) for host in hosts}
 
 
 def _explained(context: Context, cell: Cell, error: CallFailed) -> CallFailed:

@@ -27,10 +27,12 @@ from cellmove.steps.reach import require_reachable, with_access
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
+    from cellmove.cloud.volume import Volume
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import BlockDevice, Flavor, Node
     from cellmove.db.tables import CellDatabase
     from cellmove.gateway import Gateway
+    from cellmove.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,8 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
     for port in ports if extended else ():
         bound = network.bindings(gateway.service, port.id)
         others[port.id] = tuple(each.host for each in bound if each.host not in ("", port.host, picture.instance.host))
-    states = _volume_states(gateway, picture.volumes)
+    volumes = _volumes(gateway, picture.volumes)
+    states = {volume_id: found.status for volume_id, found in volumes.items()}
     held = placement.allocations_of(gateway.admin, picture.server_id).get("allocations") or {}
     wanted = picture.new_flavor or picture.flavor
     node = next((n for each in picture.targets for n in each.nodes if n.host == picture.wanted_host), None)
@@ -329,6 +332,7 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
         stray_ports=tuple(port for port in every if port not in ports),
         other_bindings=others,
         volume_states=states,
+        volume_zones=zones_that_bind(gateway.settings, (found.zone for found in volumes.values())),
         attachments=attachments,
         attachment_users=users_of(gateway, unnamed),
         allocations=frozenset(held),
@@ -390,14 +394,20 @@ def _with_policy(gateway: Gateway, picture: Picture, begun: int) -> Picture:
     return dataclasses.replace(picture, subject=Subject(values, begun))
 
 
-def _volume_states(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str, str]:
-    states: dict[str, str] = {}
+def zones_that_bind(settings: Settings, zones: Iterable[str]) -> frozenset[str]:
+    """The availability zones of volumes, if nova keeps servers to volumes of their own zone."""
+    return frozenset() if settings.cross_az_attach else frozenset(zone for zone in zones if zone)
+
+
+def _volumes(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str, Volume]:
+    """The volumes that cinder knows, by id."""
+    found: dict[str, Volume] = {}
     for volume_id in sorted({device.volume_id for device in devices if device.volume_id}):
         try:
-            states[volume_id] = volume.get_volume(gateway.admin, volume_id).status
+            found[volume_id] = volume.get_volume(gateway.admin, volume_id)
         except NotFound:
             continue
-    return states
+    return found
 
 
 # --- what comes out ---
@@ -434,6 +444,7 @@ def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
         "vm_state": server.vm_state,
         "active": server.vm_state == "active",
         **disk_facts(picture),
+        "volume_zones": sorted(picture.volume_zones),
         "architecture": [picture.needs.architecture, picture.needs.named],
         "ports": [port.id for port in picture.ports],
         "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in picture.volumes],

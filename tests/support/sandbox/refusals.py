@@ -332,6 +332,17 @@ def isolate(*hosts: str) -> Change:
     return change
 
 
+def _zone(*zones: str) -> Change:
+    """Put its volumes into availability zones."""
+
+    def change(cloud: Cloud, server: str) -> None:
+        own = sorted(each["volume_id"] for each in cloud.world.attachments.values() if each["instance"] == server)
+        for volume_id, zone in zip(own, zones, strict=True):
+            cloud.world.volumes[volume_id]["availability_zone"] = zone
+
+    return change
+
+
 def _held_elsewhere(cloud: Cloud, server: str) -> None:
     held = cloud.world.allocations[server]["allocations"]
     held[services.provider_of("c1-host2")] = held.pop(services.provider_of("c1-host1"))
@@ -389,6 +400,7 @@ def _shares(cloud: Cloud, server: str) -> None:
 ANYWHERE: tuple[str, ...] = ()
 VOLUME = {"volume_backed": True, "ports": 1}
 RESIZE = {"flavor": "m1.small"}
+APART = {"OS_CINDER__CROSS_AZ_ATTACH": "false"}
 
 CASES: Mapping[str, tuple[Case, ...]] = {
     # its records
@@ -498,6 +510,11 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "port-gone": (warning(another_port(interface=True)),),
     # volumes
     "device-without-uuid": (refusal(volume(uuid=None)),),
+    "volume-zone": (
+        refusal(_zone("east"), env=APART),
+        refusal(_zone("east"), env=APART, where=("--host", "c2-host1")),
+        refusal(_zone("nova", "east"), env=APART, boot={"ports": 1, "volumes": 2}),
+    ),
     "volume-missing": (refusal(lambda cloud, _server: cloud.world.volumes.clear()),),
     "volume-state": (refusal(_attachment(lambda _cloud, found: found.update(status="attaching"))),),
     "old-attachment": (refusal(volume(attachment_id=None), also=frozenset({"attachment-unnamed"})),),

@@ -8,7 +8,7 @@ import pytest
 
 from cellmove.checks import hosts, target
 from cellmove.db.shapes import Aggregate, Group
-from cellmove.picture import NoHost, Picture
+from cellmove.picture import NoHost, Picture, unsuitable
 from cellmove.preflight import Level, examine
 from tests.unit.test_preflight import LARGE, cell, instance, picture
 
@@ -119,3 +119,15 @@ def test_one_cell_of_two_is_left_out() -> None:
     assert found.level is Level.WARNING
     assert found.text.startswith("cell2 is left out: ")
     assert [each.cell for each in target.allowed_targets(of)] == ["cell3"]
+
+
+def test_hosts_of_another_zone_than_the_volumes_are_left_out() -> None:
+    zones = {"c2-host1": "east", "c2-host2": "nova"}
+    of = picture(volume_zones=frozenset({"east"}), zones=zones)
+    assert set(unsuitable(cell(), of)) == {"c2-host2"}
+    assert [check.code for check in examine(of) if check.level is Level.REFUSAL] == []
+    (found,) = [check for check in examine(picture(volume_zones=frozenset({"east"}))) if check.level is Level.REFUSAL]
+    assert found.code == "volume-zone"
+    assert "has volumes in east ([cinder]cross_az_attach is off)" in found.text
+    both = picture(volume_zones=frozenset({"east", "nova"}), zones=zones)
+    assert set(unsuitable(cell(), both)) == {"c2-host1", "c2-host2"}

@@ -37,7 +37,7 @@ FACTS = {
     "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
     "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "flavor_name",
     "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
-    "transfer", "transfer_wish", "only_streamed", "bwlimit", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command",
+    "transfer", "transfer_wish", "only_streamed", "bwlimit", "volume_zones", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command",
 }  # fmt: skip
 SUMMARY = {
     "server_id", "server_name", "status", "kind", "source_cell", "source_host", "target_cell", "target_hosts",
@@ -95,7 +95,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     def get_volume(_connection: object, volume_id: str) -> Any:
         if volume_id not in world.volumes:
             raise NotFound("no such volume")
-        return SimpleNamespace(status=world.volumes[volume_id])
+        return SimpleNamespace(status=world.volumes[volume_id], zone="nova")
 
     def offered(_connection: object, flavor: Flavor, **options: Any) -> frozenset[str]:
         world.asked.append({"flavor": flavor.name, **options})
@@ -163,7 +163,7 @@ def test_facts_of_a_migration(world: World) -> None:
         "source_node": "c1-node1", "source_compute_version": 74, "wanted_cell": "", "wanted_host": "",
         "target_cells": ["cell2", "cell3"], "flavor_name": "m1.small", "new_flavor_id": "one",
         "old_instance_type_id": 1, "new_instance_type_id": 1, "volume_backed": False, "vm_state": "active",
-        "active": True, "transfer": "image", "transfer_wish": "auto", "only_streamed": [], "bwlimit": 0, "architecture": ["", False], "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
+        "active": True, "transfer": "image", "transfer_wish": "auto", "only_streamed": [], "bwlimit": 0, "volume_zones": [], "architecture": ["", False], "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
         "image_ref": "image-1", "accepted_losses": [], "command": "cellmove migrate web-1",
     }  # fmt: skip
 
