@@ -24,7 +24,7 @@ from cellmove.errors import CannotConnect, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, is_volume_backed
 from cellmove.policy import Subject
-from cellmove.steps import plan, rules
+from cellmove.steps import plan, reach, rules
 from cellmove.steps.answers import Answers
 from cellmove.steps.attachments import users_of
 from cellmove.steps.plan_disks import disks_assumed
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cellmove.drain.wish import Wish
     from cellmove.gateway import Gateway
     from cellmove.policy import Policy
+    from cellmove.steps.reach import Access
 
 OPEN_MOVE = "open-move"
 """The code of a server that a move of this journal is under way with: a drain goes on with it."""
@@ -56,6 +57,7 @@ class _View:
     services: tuple[Service, ...]
     nodes: tuple[Node, ...]
     targets: tuple[Target, ...]
+    access: Access
     target_is_source: bool
     unknown: Mapping[str, Mapping[str, list[str]]]
     zones: Mapping[str, str]
@@ -166,6 +168,7 @@ def _look_around(
     services = tuple(look.services_of(database, clock.heartbeat_time(), gateway.settings.service_down_time))
     nodes = tuple(look.nodes_of(database))
     targets = plan.targets_of(gateway, clock, source, cells)
+    targets = tuple(reach.with_access_to(gateway, each) for each in targets)
     computes = {service.host for service in services if service.binary == look.COMPUTE}
     policy = gateway.settings.policy
     hosts, providers = computes | {node.host for node in nodes}, [node.uuid for node in nodes]
@@ -179,6 +182,7 @@ def _look_around(
         services=services,
         nodes=nodes,
         targets=targets,
+        access=reach.access_to(gateway, source),
         target_is_source=bool(named) and not cells,
         unknown={
             each.uuid: look.unknown_columns(database, gateway.database(gateway.cell(each.uuid)))
@@ -327,6 +331,8 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         source_cell=view.source.name,
         source_services=view.services,
         source_nodes=view.nodes,
+        bus_errors=view.access.bus_errors,
+        rights=view.access.rights,
         migrations=tuple(page.migrations.get(server.id, ())),
         devices=server.devices,
         shares=page.shares.get(server.id, 0),

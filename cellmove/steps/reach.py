@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.checks.access import API, UNREACHABLE
@@ -10,12 +11,21 @@ from cellmove.errors import CannotConnect
 from cellmove.hosts import bus as bus_module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cellmove.checks.finding import Check
     from cellmove.db.cells import Cell
+    from cellmove.db.rights import Rights
     from cellmove.gateway import Gateway
     from cellmove.picture import Picture, Target
+
+
+@dataclass(frozen=True)
+class Access:
+    """What of the API level and of the source cell cannot be used, or not be written to, by which it is."""
+
+    bus_errors: Mapping[str, str]
+    rights: Mapping[str, Rights]
 
 
 def with_access(gateway: Gateway, picture: Picture, source: Cell) -> Picture:
@@ -23,18 +33,25 @@ def with_access(gateway: Gateway, picture: Picture, source: Cell) -> Picture:
 
     :raises CannotConnect: a database that was read before does not answer any more
     """
+    own, targets = access_to(gateway, source), tuple(with_access_to(gateway, each) for each in picture.targets)
+    return dataclasses.replace(picture, bus_errors=own.bus_errors, rights=own.rights, targets=targets)
+
+
+def access_to(gateway: Gateway, source: Cell) -> Access:
+    """Try the API level and the source cell."""
     own = {API: None, source.name: source}
     errors = {whose: _error(gateway, cell) for whose, cell in own.items()}
     rights = {whose: gateway.lacking_rights(cell) for whose, cell in own.items()}
-    return dataclasses.replace(
-        picture,
-        bus_errors={whose: error for whose, error in errors.items() if error},
-        rights={whose: lacking for whose, lacking in rights.items() if lacking is not None},
-        targets=tuple(each if each.unreachable else _with_access(gateway, each) for each in picture.targets),
+    return Access(
+        {whose: error for whose, error in errors.items() if error},
+        {whose: lacking for whose, lacking in rights.items() if lacking is not None},
     )
 
 
-def _with_access(gateway: Gateway, target: Target) -> Target:
+def with_access_to(gateway: Gateway, target: Target) -> Target:
+    """Add what of a target cell cannot be used, or not be written to."""
+    if target.unreachable:
+        return target
     cell = gateway.cell(target.uuid)
     return dataclasses.replace(target, bus_error=_error(gateway, cell), rights=gateway.lacking_rights(cell))
 
