@@ -44,6 +44,8 @@ class Target:
     :param rights: what a move writes there and our database user may not; None: nothing
     :param leftovers: rows there that the server's own would meet, by table
     :param missing: columns that hold data of the server and that its schema lacks
+    :param needed: columns that want a value there and that the source's schema lacks
+    :param unfit: columns that data of the server does not fit in
     :param disk_store: whether its computes and those of the source keep local disks in one store, as the
         operator said: ``shared``, ``separate`` or ``unknown``
     """
@@ -58,6 +60,8 @@ class Target:
     nodes: tuple[Node, ...] = ()
     leftovers: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
     disk_store: str = "unknown"
 
     @cached_property

@@ -66,6 +66,17 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
         ))  # fmt: skip
     found += _scheduler_obstacles(target, picture)
     found += _store_obstacles(target, picture)
+    if target.needed:
+        found.append((
+            "schema-needs", f"the schema of {cell} wants values that records of {picture.source_cell} do not have, and has no "
+            f"default for them: {', '.join(target.needed)}",
+            f"upgrade the database schema of {picture.source_cell} (nova-manage db sync), or give these columns a default",
+        ))  # fmt: skip
+    if target.unfit:
+        found.append((
+            "schema-narrow", f"data of this server does not fit into the schema of {cell}: {', '.join(target.unfit)}",
+            f"upgrade the database schema of {cell} (nova-manage db sync)",
+        ))  # fmt: skip
     if target.missing:
         found.append((
             "schema", f"{cell} has no place for data of this server: {', '.join(target.missing)}",

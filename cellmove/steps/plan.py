@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove import preflight
 from cellmove.checks import baggage, target
 from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
-from cellmove.db import look, state
+from cellmove.db import look, schemas, state
 from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
@@ -292,6 +292,7 @@ def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, *, alone: 
         disabled=cell.disabled,
         services=tuple(look.services_of(database, clock.heartbeat_time(), gateway.settings.service_down_time)),
         nodes=tuple(look.nodes_of(database)),
+        needed=schemas.needed_columns(gateway.database(source), database),
         disk_store=disk_store_between(gateway.settings, source.name, cell.name),
     )
 
@@ -303,6 +304,7 @@ def _with_rows(gateway: Gateway, target: Target, own: CellDatabase, server_id: s
         target,
         leftovers=look.leftovers(own, database, server_id),
         missing=tuple(look.missing_columns(own, database, server_id)),
+        unfit=schemas.unfit_columns(own, database, server_id),
     )
 
 

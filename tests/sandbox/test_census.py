@@ -32,7 +32,14 @@ from tests.support.sandbox.refusals import CASES, CELLS, Case
 NOT_OF_A_SERVER = {"policy-day", "policy-unattended"}
 """Rules that hold for whoever begins moves, and not for a server."""
 
-ASKED_BY_A_PLAN_ALONE = {"no-valid-host", "scheduler-failed", "port-stray", "port-not-cached", "port-gone"}
+ASKED_BY_A_PLAN_ALONE = {
+    "no-valid-host",
+    "scheduler-failed",
+    "schema-narrow",
+    "port-stray",
+    "port-not-cached",
+    "port-gone",
+}
 """What takes a call for each server; it is found when a drain comes to the server."""
 
 STRAYS = {"no-mapping": "cell1", "cell0": "cell1", "no-record": "cell1"}

@@ -30,7 +30,7 @@ PASSED_ON = {"code", "rule.code", "found.code"}
 """Where a code comes from somewhere else that is looked at as well."""
 
 NEEDS_A_THIRD_CELL = dict.fromkeys(
-    ("target-conductor-down", "no-live-compute", "target-too-old", "availability-zone", "no-room", "no-valid-host", "volume-zone", "leftovers", "schema",
+    ("target-conductor-down", "no-live-compute", "target-too-old", "availability-zone", "no-room", "no-valid-host", "volume-zone", "leftovers", "schema", "schema-needs", "schema-narrow",
      "shared-disk-store", "disk-store-unknown", "target-hypervisor", "target-architecture"),
     "warning",
 )  # fmt: skip

@@ -303,6 +303,22 @@ def _older_schema(cloud: Cloud, _server: str) -> None:
         connection.execute(text("ALTER TABLE block_device_mapping DROP COLUMN tag"))
 
 
+def remade(table: str, **columns: str) -> Change:
+    """A table of cell2 is made anew, with these columns declared so."""
+
+    def change(cloud: Cloud, _server: str) -> None:
+        from sqlalchemy import text
+
+        with cloud.write("cell2") as connection:
+            declared = connection.execute(text(f"PRAGMA table_info({table})")).all()
+            parts = {row.name: f"{row.name} {row.type}{' NOT NULL' if row.notnull else ''}" for row in declared}
+            parts |= {name: f"{name} {words}" for name, words in columns.items()}
+            connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text(f"CREATE TABLE {table} ({', '.join(parts.values())})"))
+
+    return change
+
+
 def _shared_store(cloud: Cloud, _server: str) -> None:
     cloud.world.stores[STORE] = ["c1-host1", "c2-host1", "c2-host2"]
 
@@ -470,6 +486,11 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "no-room": (refusal(_full),),
     "leftovers": (refusal(_leftover),),
     "schema": (refusal(_older_schema),),
+    "schema-needs": (refusal(remade("tags", weight="INTEGER NOT NULL")),),
+    "schema-narrow": (
+        refusal(remade("tags", tag="VARCHAR(3)")),
+        refusal(remade("block_device_mapping", tag="VARCHAR(255) NOT NULL")),
+    ),
     "no-valid-host": (
         refusal(isolate("c2-host1"), where=("--host", "c2-host1")),
         refusal(isolate("c2-host1", "c2-host2"), **RESIZE),

@@ -14,7 +14,7 @@ from cellmove.clock import Clock
 from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.cloud.network import Binding, Port
 from cellmove.cloud.volume import Attachment
-from cellmove.db import look, state
+from cellmove.db import look, schemas, state
 from cellmove.db.cells import Cell, find_cell
 from cellmove.db.shapes import BlockDevice, Flavor, Instance, InstanceMapping, Node, Service
 from cellmove.errors import CannotConnect, NotFound, Usage
@@ -120,6 +120,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         (look, "interfaces_of"): lambda *_: frozenset({"port-1"}),
         (look, "leftovers"): lambda *_: {},
         (look, "missing_columns"): lambda *_: [],
+        (schemas, "needed_columns"): lambda *_: (),
+        (schemas, "unfit_columns"): lambda *_: (),
         (state, "read_request_spec"): read_request_spec,
         (network, "has_extended_binding"): lambda *_: True,
         (network, "ports_of"): lambda *_: [Port("port-1", "c1-host1", "ACTIVE", "normal", "ovs", "compute:nova")],
