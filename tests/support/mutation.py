@@ -106,7 +106,7 @@ def run(
             survivors.append(mutant)
         if tolerated and not lives:
             needless.append(mutant.key)
-        if verbose and (lives or result == TIMED_OUT):
+        if verbose and ((lives and not tolerated) or result == TIMED_OUT):
             print(f"{result}: {mutant.path}:{mutant.line} {mutant.operator}\n    {mutant.key}", flush=True)  # noqa: T201
 
     for name in names:

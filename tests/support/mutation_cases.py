@@ -23,6 +23,16 @@ ACTIONS = {
 }
 
 
+CALLS = (
+    ("prep-dest", "prep_snapshot_based_resize_at_dest"),
+    ("prep-source", "prep_snapshot_based_resize_at_source"),
+    ("finish", "finish_snapshot_based_resize_at_dest"),
+    ("confirm", "confirm_snapshot_based_resize_at_source"),
+    ("revert", "revert_snapshot_based_resize_at_dest"),
+    ("revert", "finish_revert_snapshot_based_resize_at_source"),
+)
+
+
 @functools.cache
 def fixtures() -> Fixtures:
     """One for all cases, so that a fork for a mutant has it already."""
@@ -38,7 +48,9 @@ def names() -> list[str]:
         f"undo:{cases.MAIN_SHAPE}:{step}:{name}:after-undo:on"
         for step, name in (("prep-source", "copy_records"), ("finish", "stop_source"))
     ]
-    return [*resumed, *others, *back, *undone, *cases.KEPT]
+    begun = [f"kill:{cases.MAIN_SHAPE}:{step}:{ACTIONS[step][0]}:after-effect:back" for step in STEPS]
+    restarted = [f"restart:{cases.MAIN_SHAPE}:{step}:{method}:1:on" for step, method in CALLS]
+    return [*resumed, *others, *back, *begun, *undone, *restarted, *cases.KEPT]
 
 
 @pytest.mark.parametrize("name", names())

@@ -82,6 +82,50 @@ def test_a_pivot_is_passed_by_its_own_step_only(tmp_path: Path, world: World, pi
     assert not past_pivot(runner, [an_entry("finish", "a", Phase.DONE)], Step.PREP_DEST)
 
 
+# the way through a step
+
+
+def test_after_an_action_that_does_not_apply_the_next_one_is_done(tmp_path: Path, world: World) -> None:
+    actions = [world.action("a"), world.action("b", applies=lambda _context: False), world.action("c")]
+    bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
+    assert bench.run().state is State.DEST_PREPARED
+    assert world.calls == ["do a", "do c"]
+
+
+@pytest.mark.parametrize(
+    ("joined", "interrupted_in", "calls"),
+    [
+        ("", "a", ["do a"]),
+        ("a", "a", ["do a", "do b"]),
+        ("b", "a", ["do a"]),
+        ("b", "b", ["do a", "do b", "do c"]),
+        ("c", "", []),
+        ("c", "a", ["do a"]),
+    ],
+)
+def test_an_interrupt_ends_before_the_next_action_that_is_not_joined(
+    tmp_path: Path, world: World, joined: str, interrupted_in: str, calls: list[str]
+) -> None:
+    actions = [world.action(name, joined=name == joined) for name in ("a", "b", "c")]
+    bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
+    call = world.call
+
+    def interrupted(name: str) -> None:
+        call(name)
+        if name == f"do {interrupted_in}":
+            bench.signal[0] = 2
+
+    world.call = interrupted  # type: ignore[method-assign]
+    if not interrupted_in:
+        bench.signal[0] = 2
+    if len(calls) < 3:
+        with pytest.raises(Interrupted):
+            bench.run()
+    else:
+        bench.run()
+    assert world.calls == calls
+
+
 # events
 
 
@@ -209,7 +253,10 @@ class Hosts:
         self.chosen: list[int] = []
         self.tried: list[list[str]] = []
         self.pick = Action(
-            "pick", "ask: host {host}", self.choose, has_another=lambda context: context.facts["host"] < self.hosts
+            "pick",
+            "ask: host {host}",
+            self.choose,
+            has_another=lambda context: context.facts["a"] == "its id" and context.facts["host"] < self.hosts,
         )
         self.actions = [world.action("a"), self.pick, world.action("b"), replace(self._use(), again_from="pick")]
 
@@ -264,6 +311,7 @@ def test_a_host_that_cannot_be_reached_is_one_that_failed(tmp_path: Path, world:
     bench = make_bench(tmp_path, {Step.PREP_DEST: hosts.actions}, world)
     bench.run()
     assert hosts.chosen == [1, 2]
+    assert [line.error for line in bench.entries if line.action == "use"] == [str(error), ""]
 
 
 def test_an_unknown_outcome_is_no_reason_to_choose_again(tmp_path: Path, world: World) -> None:
@@ -302,6 +350,56 @@ def test_a_run_that_died_while_a_choice_was_taken_back_takes_back_the_rest_and_g
     bench.run()
     assert world.calls == ["leave 1", "undo b", "do b", "use 2"]
     assert next_choice(bench.runner, bench.fresh(), bench.entries, Step.PREP_DEST) is None
+
+
+def test_a_failure_before_the_intent_is_no_reason_to_choose_again(tmp_path: Path, world: World) -> None:
+    hosts = Hosts(world, bad=0)
+
+    def refuse(_context: Context) -> Mapping[str, Any]:
+        raise CallFailed("no")
+
+    hosts.actions[-1] = replace(hosts.actions[-1], intend=refuse)
+    bench = make_bench(tmp_path, {Step.PREP_DEST: hosts.actions}, world)
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert hosts.chosen == [1]
+
+
+def test_without_a_choice_a_failure_is_taken_back(tmp_path: Path, world: World) -> None:
+    hosts = Hosts(world)
+    pick = replace(hosts.pick, applies=lambda _context: False)
+    use = replace(world.action("use"), again_from="pick")
+    world.faults["do use"] = [CallFailed("no")]
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action("a"), pick, use]}, world)
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert world.calls == ["do a", "do use", "undo use", "undo a"]
+
+
+@pytest.mark.parametrize(
+    ("pick", "pick_sequence", "is_found"),
+    [
+        (Phase.DONE, 2, True),
+        (Phase.UNDOING, 2, True),
+        (Phase.UNDONE, 2, False),
+        (Phase.INTENT, 2, False),
+        (Phase.FAILED, 2, False),
+        (Phase.DONE, 4, False),
+    ],
+)
+def test_a_choice_counts_that_was_made_before_the_failure_and_not_taken_back(
+    tmp_path: Path, world: World, pick: Phase, pick_sequence: int, is_found: bool
+) -> None:
+    bench = make_bench(tmp_path, {Step.PREP_DEST: Hosts(world).actions}, world)
+    first = an_entry("prep-dest", "a", Phase.DONE, 1, a="its id")
+    chosen = an_entry("prep-dest", "pick", pick, pick_sequence, host=1)
+    failed = replace(an_entry("prep-dest", "use", Phase.FAILED, 3), error="no room")
+    lines = sorted((first, chosen, failed), key=lambda line: line.sequence)
+    for known in (None, failed):
+        found = next_choice(bench.runner, bench.fresh(), lines, Step.PREP_DEST, known)
+        assert found == (chosen if is_found else None)
+    other = replace(failed, step="finish")
+    assert next_choice(bench.runner, bench.fresh(), [first, chosen, other], Step.PREP_DEST) is None
 
 
 def test_a_step_that_was_being_taken_back_is_taken_back_whole_when_nothing_was_chosen(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect
+from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured
 from cellmove.retry import patiently
 
 WAITS = (0.25, 0.5, 1.0, 2.0)
@@ -66,6 +66,13 @@ def test_a_refusal_is_the_last_word(kind: str) -> None:
     runner = Runner(patience=60)
     with pytest.raises(CallFailed):
         patiently(runner, lambda: runner.call(CallFailed("no", kind=kind)), insists=True)
+    assert runner.calls == 1
+
+
+def test_what_is_configured_wrongly_stays_wrong() -> None:
+    runner = Runner(patience=60)
+    with pytest.raises(Misconfigured):
+        patiently(runner, lambda: runner.call(Misconfigured("no such option")), insists=True)
     assert runner.calls == 1
 
 

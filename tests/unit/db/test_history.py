@@ -220,7 +220,7 @@ def target(database: CellDatabase) -> CellDatabase:
             event="not copied",
         )
     for name, columns in (
-        ("instance_actions", "instance_uuid, deleted, action"), ("instance_faults", "instance_uuid, deleted, message DESC"),
+        ("instance_actions", "instance_uuid, deleted, request_id DESC"), ("instance_faults", "instance_uuid, deleted, message DESC"),
     ):  # fmt: skip
         with database.engine.begin() as connection:
             connection.execute(text(f"CREATE INDEX {name}_by ON {name} ({columns})"))
@@ -244,8 +244,8 @@ def test_what_the_other_cell_lacks_is_copied_once(database: CellDatabase, target
     assert actions == {("confirm", "req-1"), ("resize", "req-1"), ("resize", "req-2")}
     assert happened == [("confirm", "req-1", "one"), ("confirm", "req-1", "two"), ("resize", "req-1", "one")]
     assert faults == ["0", "a", "b"]
-    added = [row["action"] for row in rows(target, "instance_actions") if row["id"] > 51]
-    assert added == ["resize", "resize"]
+    added = [row["request_id"] for row in rows(target, "instance_actions") if row["id"] > 51]
+    assert added == ["req-1", "req-2"]
     before = content(target)
     history.copy_news(database, target, SERVER)
     assert content(target) == before
