@@ -124,9 +124,8 @@ def _check_address(url: URL, options: dict[str, str], named: dict[str, str]) -> 
         host.encode("idna")
     except UnicodeError:
         host = "@"
-    if host and not re.fullmatch(
-        r"[\w.:%-]+", host
-    ):  # not shown: an @ that was not encoded makes a password part of it
+    # Not shown: an @ that was not encoded makes the rest of the password a part of it.
+    if host and not re.fullmatch(r"[\w.:%-]+", host):
         raise BadSetting(f"its host is no host name; {ENCODE}")
 
 
@@ -307,11 +306,9 @@ def _tls(options: dict[str, str], named: dict[str, str], *, strict_host: bool) -
 
 def _context(given: dict[str, str], *, verify: bool, check_hostname: bool) -> ssl.SSLContext:
     ca, capath = (given.get(name) for name in ("ssl_ca", "ssl_capath"))
-    context = tls_files.loading("ssl_ca", ca, lambda: ssl.create_default_context(cafile=ca))
-    if capath is not None:
-        if not Path(capath).is_dir():
-            raise BadSetting(f"ssl_capath={capath}: there is no such directory on this machine")
-        context.load_verify_locations(capath=capath)
+    if capath is not None and not Path(capath).is_dir():
+        raise BadSetting(f"ssl_capath={capath}: there is no such directory on this machine")
+    context = tls_files.loading("ssl_ca", ca, lambda: ssl.create_default_context(cafile=ca, capath=capath))
     # Certificates that MySQL makes for itself do not pass the strict check of Python 3.13.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = check_hostname

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellmove.db.shapes import object_fields
 from cellmove.picture import likely_nodes
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def required_traits(picture: Picture) -> frozenset[str]:
     flavor = picture.new_flavor or picture.flavor
     specs = {**flavor.extra_specs, **picture.instance.image}
     own = {key.partition(":")[2] for key, value in specs.items() if key.startswith("trait") and value == "required"}
-    return frozenset(own | set(_image(picture).get("traits_required") or ()))
+    of_image = _image(picture).get("traits_required")
+    return frozenset(own | {str(trait) for trait in (of_image if isinstance(of_image, list) else ())})
 
 
 def image_properties(picture: Picture) -> Mapping[str, str]:
@@ -100,6 +102,5 @@ def image_properties(picture: Picture) -> Mapping[str, str]:
 
 def _image(picture: Picture) -> Mapping[str, Any]:
     """The ImageMetaProps of the request spec."""
-    image = (picture.spec.get("image") or {}).get("nova_object.data") or {}
-    found: Mapping[str, Any] = (image.get("properties") or {}).get("nova_object.data") or {}
-    return found
+    image = object_fields(picture.spec.get("image"))
+    return object_fields(image.get("properties"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove import mark
 from cellmove.action import Action, Context, Finding, Pivot
 from cellmove.db import history, records, state
+from cellmove.db.shapes import object_fields
 from cellmove.errors import CallFailed, Unexpected
 from cellmove.hosts import compute
 from cellmove.steps import places, prep_dest, recover, stream, stream_off, undo_checks
@@ -174,8 +175,9 @@ def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
     spec = state.read_request_spec(engine, server)
     fields = spec["nova_object.data"]
     fields["flavor"] = dict(flavor)
-    if fields.get("pci_requests") and superconductor_version(context) >= PCI_REQUESTS_NAME_THE_SERVER:
-        fields["pci_requests"]["nova_object.data"]["instance_uuid"] = server
+    requests = object_fields(fields.get("pci_requests"))
+    if requests and superconductor_version(context) >= PCI_REQUESTS_NAME_THE_SERVER:
+        requests["instance_uuid"] = server
     state.write_request_spec(engine, server, spec, places.now(context))
 
 

@@ -131,3 +131,27 @@ def test_hosts_of_another_zone_than_the_volumes_are_left_out() -> None:
     assert "has volumes in east ([cinder]cross_az_attach is off)" in found.text
     both = picture(volume_zones=frozenset({"east", "nova"}), zones=zones)
     assert set(unsuitable(cell(), both)) == {"c2-host1", "c2-host2"}
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    5,
+    "x",
+    [],
+    [None],
+    {},
+    {"nova_object.data": None},
+    {"nova_object.data": []},
+    {"nova_object.data": {}},
+)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_an_image_in_the_request_spec_that_cannot_be_read_has_no_properties(odd: Any) -> None:
+    for fields in ({"image": odd}, {"image": {"nova_object.data": {"properties": odd}}}):
+        server = picture(request_spec={"nova_object.data": fields})
+        assert hosts.required_traits(server) == frozenset()
+        assert hosts.image_properties(server) == dict(server.instance.image)
+    properties = {"nova_object.data": {"traits_required": odd}}
+    spec = {"nova_object.data": {"image": {"nova_object.data": {"properties": properties}}}}
+    assert hosts.required_traits(picture(request_spec=spec)) <= {"None"}
