@@ -32,7 +32,9 @@ from cellmove.locks import server_lock
 from cellmove.mark import Mark
 from cellmove.move import Entry, Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.reference import is_uuid
 from cellmove.session import is_older
+from cellmove.shell import command_line, resume_elsewhere
 from cellmove.steps import rebuild
 
 if TYPE_CHECKING:
@@ -130,10 +132,11 @@ def _entries(adopted: Adopted, now: str) -> list[Entry]:
 
 def _server(session: Session, server: str) -> tuple[str, str]:
     """A server's UUID and name; one that its owner deleted meanwhile is known by its UUID alone."""
+    session.journal.require_no_move_id(server)
     try:
         found = servers.find_server(session.gateway.admin, server)
     except Usage:
-        if not servers.is_uuid(server):
+        if not is_uuid(server):
             raise
         return server.lower(), server
     return str(found["id"]), str(found.get("name") or found["id"])
@@ -183,8 +186,8 @@ def _require_lost(session: Session, found: Found, mark: Mark, journal_is_lost: b
         f"{mark.move_id} of {found.name} is recorded in another journal: {mark.holder or 'it is not said where'}; "
         "whether somebody works with it right now cannot be seen from here",
         state="nothing was written. If that journal is there, use it: "
-        f"cellmove resume {mark.move_id} on that machine. Two journals of one move would undo each other's work",
-        next_command=f"cellmove adopt {found.server_id} --journal-is-lost  (only when it is gone for good)",
+        f"{resume_elsewhere(mark.holder, mark.move_id)}. Two journals of one move would undo each other's work",
+        next_command=f"cellmove adopt {found.server_id} --journal-is-lost  # only when it is gone for good",
     )
 
 
@@ -247,7 +250,7 @@ def _nothing_to_adopt(found: Found, row: Mapping[str, Any], migrations: list[dic
     return NothingToAdopt(
         f"{found.name} {how}, and no move of it is under way: there is nothing to adopt",
         state="nothing was written",
-        next_command=command or f"cellmove plan {found.name}",
+        next_command=command or command_line("plan", found.server_id),
     )
 
 
@@ -258,7 +261,7 @@ def _not_ours(found: Found, migration: Mapping[str, Any]) -> Refused:
         f"the migration of {found.name} {ends} is {migration['status']}, and its history names nobody who is at work "
         "on it: such a one cannot be adopted",
         state="nothing was written",
-        next_command=f"openstack server event list {found.server_id}  (it names who ended it, and how)",
+        next_command=f"openstack server event list {found.server_id}  # it names who ended it, and how",
     )
 
 

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove import mark as marks
-from cellmove.errors import CallError, CannotConnect, Interrupted, Locked, Refused, before_writing
+from cellmove.errors import CallError, CannotConnect, Interrupted, Locked, Refused, Usage, before_writing
 from cellmove.locks import server_lock
 from cellmove.move import AUDIT, Move, State, Step, next_commands
 from cellmove.pipeline import Runner, busy_step, run_step
+from cellmove.reference import means
 
 if TYPE_CHECKING:
     from cellmove.leftovers import Finding
+    from cellmove.request import AuditRequest
     from cellmove.session import Session
     from cellmove.steps.survey import Ours
 
@@ -59,19 +61,10 @@ class Report:
         return tuple(each.finding for each in self.results if each.finding.owner is None and each.outcome != "mended")
 
 
-def audit(
-    session: Session, cells: Sequence[str], *, repair: bool = False, dry_run: bool = False,
-    older_than: float | None = None, servers: Sequence[str] = (),
-) -> Report:  # fmt: skip
+def audit(session: Session, request: AuditRequest) -> Report:
     """Look for leftovers, and mend them.
 
-    :param cells: names or UUIDs of the cells to look at; none for all
-    :param repair: mend what is safe
-    :param dry_run: only say what ``repair`` would do
-    :param older_than: seconds; what changed within them may be somebody's at work. Default: as long as
-        one call to a compute may take (``[DEFAULT]long_rpc_timeout``)
-    :param servers: names or UUIDs of the servers that are meant; none for all
-    :raises Usage: there is no such cell
+    :raises Usage: there is no such cell, or a name that several servers have
     :raises Unreachable: something cannot be looked at; nothing was written
     :raises Refused: nobody has agreed that anything is mended
     :raises Stopped: a repair stopped part-way
@@ -79,19 +72,25 @@ def audit(
     from cellmove.checks.leftovers import classify
     from cellmove.steps.survey import gather
 
-    patience = session.settings.long_rpc_timeout if older_than is None else older_than
-    mends = repair and not dry_run
+    older_than = request.older_than
+    patience = session.settings.long_rpc_timeout if older_than is None else older_than * 60
+    mends = request.repair and not request.dry_run
+    for word in request.servers:
+        session.journal.require_no_move_id(word)
     if mends:
-        _go_on(session, servers)
+        _go_on(session, request.servers)
     with _reading():
         reachable, unseen = session.gateway.reachable(session.gateway.cells)
         if unseen and (mends or not reachable):  # a server that has rows there must not lose others
             raise CannotConnect("; ".join(unseen))
-        chosen = [session.gateway.cell(name) for name in dict.fromkeys(cells)] or list(reachable)
+        chosen = [session.gateway.cell(name) for name in dict.fromkeys(request.cells)] or list(reachable)
         cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen, reachable)
-    findings = [each for each in classify(cloud) if _is_meant(servers, each.server_id, each.server_name)]
-    results = _mend(session, findings, patience) if mends else [Result(finding) for finding in findings]
-    mode = "yes" if mends else "dry-run" if repair else "no"
+    findings = [each for each in classify(cloud) if _is_meant(request.servers, each.server_id, each.server_name)]
+    _require_one_each(request.servers, {(each.server_id, each.server_name) for each in findings})
+    results = (
+        _mend(session, findings, patience, request.command) if mends else [Result(finding) for finding in findings]
+    )
+    mode = "yes" if mends else "dry-run" if request.repair else "no"
     return Report(cloud.now, tuple(cell.name for cell in chosen), tuple(results), mode, unseen)
 
 
@@ -122,7 +121,21 @@ def _ours(session: Session, patience: float) -> Ours:
 
 
 def _is_meant(servers: Sequence[str], server_id: str, name: str) -> bool:
-    return not servers or name in servers or server_id in [each.lower() for each in servers]
+    return not servers or any(means(word, server_id, name) for word in servers)
+
+
+def _require_one_each(words: Sequence[str], servers: Iterable[tuple[str, str]]) -> None:
+    """Refuse a name that several servers have.
+
+    :param servers: UUIDs and names
+    :raises Usage: naming them
+    """
+    found = sorted(servers)
+    for word in words:
+        named = [server_id for server_id, name in found if means(word, server_id, name)]
+        if len(named) > 1:
+            lines = "\n".join(f"  {server_id}" for server_id in named)
+            raise Usage(f"{len(named)} servers are called {word}; use the UUID of one:\n{lines}")
 
 
 # mending
@@ -130,14 +143,19 @@ def _is_meant(servers: Sequence[str], server_id: str, name: str) -> bool:
 
 def _go_on(session: Session, servers: Sequence[str]) -> None:
     """Finish the repairs that earlier runs began: nothing new is begun while something is half done."""
-    for move in session.journal.open_moves():
-        if move.is_repair and _is_meant(servers, move.server_id, move.server_name):
-            with _lock(session, move.server_id, move.server_name):
-                run_repair(session, session.journal.move(move.id) or move)
+    begun = [move for move in session.journal.open_moves() if move.is_repair]
+    meant = [move for move in begun if _is_meant(servers, move.server_id, move.server_name)]
+    _require_one_each(servers, {(move.server_id, move.server_name) for move in meant})
+    for move in meant:
+        with _lock(session, move.server_id, move.server_name):
+            run_repair(session, session.journal.move(move.id) or move)
 
 
-def _mend(session: Session, findings: Sequence[Finding], patience: float) -> list[Result]:
-    """Mend what is safe, server by server, in the order in which it was found."""
+def _mend(session: Session, findings: Sequence[Finding], patience: float, again: str) -> list[Result]:
+    """Mend what is safe, server by server, in the order in which it was found.
+
+    :param again: the command, to be typed again
+    """
     from cellmove import permission
 
     safe: dict[str, list[Finding]] = {}
@@ -145,7 +163,7 @@ def _mend(session: Session, findings: Sequence[Finding], patience: float) -> lis
         if finding.safe and finding.owner is None:
             safe.setdefault(finding.server_id, []).append(finding)
     if safe:
-        permission.ask(session, _question(safe.values()), "cellmove audit --repair")
+        permission.ask(session, _question(safe.values()), again)
     done: dict[tuple[str, ...], Result] = {}
     for number, own in enumerate(safe.values()):
         if session.interrupted():
@@ -153,7 +171,7 @@ def _mend(session: Session, findings: Sequence[Finding], patience: float) -> lis
                 f"interrupted; the leftovers of {number} of {len(safe)} servers were seen to",
                 signal_number=session.interrupted(),
                 state="no repair is half done",
-                next_command="cellmove audit --repair",
+                next_command=again,
             )
         for result in _mend_server(session, own, patience):
             done[result.finding.key] = result

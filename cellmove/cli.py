@@ -6,8 +6,7 @@ command needs it, so that ``cellmove --help`` answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,18 +26,21 @@ from cellmove.drain_cli import drain, drain_cell, dry_plan
 from cellmove.events import Event, EventKind
 from cellmove.options import (
     FiniteRange,
-    command_line,
     confirm_option,
     hold_options,
     host_restarted_option,
     move_argument,
-    one_target,
     output_options,
     pass_options,
     probe_option,
+    request_from,
     target_options,
     yes_option,
 )
+from cellmove.request import AuditRequest
+
+if TYPE_CHECKING:
+    from cellmove.request import MoveRequest
 
 # the commands
 
@@ -80,7 +82,7 @@ def cli(options: Options, /, **given: str | None) -> None:
 @target_options
 @output_options
 @pass_options
-def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: bool, **wish: Any) -> None:
+def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: bool, **given: Any) -> None:
     """Check whether a server can be moved, show what would happen, and open the move.
 
     SERVER is a name or UUID. With FLAVOR the server is resized on its way. All reasons against the move
@@ -93,20 +95,19 @@ def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: b
       cellmove plan web-1 m1.large --host compute-11 --dry-run
       cellmove plan --cell cell1
     """
-    one_target(wish)
     if server is None:
-        if not wish["cell"]:
+        if not given["cell"]:
             raise click.UsageError(
                 "Missing argument 'SERVER'; or name the --cell whose servers are all to be looked at"
             )
-        dry_plan(options, wish["cell"])
+        dry_plan(options, given["cell"])
         return
-    with running(options) as run:
+    request = request_from(server, flavor, is_stepwise=True, **given)
+    with running(options, only_reads=dry_run) as run:
         from cellmove import planning
 
-        report = planning.plan(run.session, server, flavor, open_move=not dry_run, **wish)
-    command = command_line("plan", server, flavor, **wish)
-    answer_plan(options, run, report, command)
+        report = planning.plan(run.session, request, open_move=not dry_run)
+    answer_plan(options, run, report, request.command)
 
 
 def _run_step(options: Options, reference: str, verb: str, **more: Any) -> None:
@@ -193,7 +194,7 @@ def verify(options: Options, reference: str, probes: tuple[str, ...]) -> None:
       cellmove verify web-1 --probe tcp:22 --probe 'cmd:/usr/local/bin/is-web-alive'
     """
     asked = _probes(probes)
-    with running(options) as run:
+    with running(options, only_reads=True) as run:
         from cellmove import verify as verifying
 
         move = run.functions.find_move(run.session, reference)
@@ -245,7 +246,7 @@ def revert(options: Options, reference: str) -> None:
     _run_step(options, reference, "revert")
 
 
-def _holding(session: Any, hold: bool, cutover_at: str | None) -> Any:
+def _holding(session: Any, hold: bool, cutover_at: str) -> Any:
     """Whether the move is to be held, and until when.
 
     :raises Usage: no time of day
@@ -259,24 +260,23 @@ def _holding(session: Any, hold: bool, cutover_at: str | None) -> Any:
     return Hold(next_time(cutover_at, "--cutover-at", now) if cutover_at else None)
 
 
-def _run_to_finish(
-    options: Options, server: str, flavor: str | None, wish: Mapping[str, Any], *, confirm: bool, hold: bool,
-    cutover_at: str | None, command: str,
-) -> None:  # fmt: skip
-    one_target(wish)
+def _run_to_finish(options: Options, request: MoveRequest) -> None:
+    _probes(request.probes)  # one that is none is refused before anything is looked at
     with running(options) as run:
         from cellmove import planning
 
-        holding = _holding(run.session, hold, cutover_at)
-        report = planning.move_for(run.session, server, flavor, confirm=confirm, **wish)
+        holding = _holding(run.session, request.hold, request.cutover_at)
+        report = planning.move_for(run.session, request)
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":
                     text = f"warning: {check.text}"
                     run.observe(Event(EventKind.NOTE, report.move.id, report.move.server_name, text=text))
-            move = run.functions.run_to_finish(run.session, report.move, confirm=confirm, hold=holding)
+            move = run.functions.run_to_finish(
+                run.session, report.move, confirm=request.confirm, hold=holding, request=request
+            )
     if report.move is None or report.refused:
-        answer_plan(options, run, report, command)
+        answer_plan(options, run, report, request.command)
     else:
         answer_move(options, run, move)
 
@@ -285,14 +285,13 @@ def _run_to_finish(
 @click.argument("server", metavar="SERVER")
 @click.argument("flavor", metavar="FLAVOR")
 @confirm_option
+@probe_option
 @hold_options
 @target_options
 @yes_option
 @output_options
 @pass_options
-def resize(
-    options: Options, /, server: str, flavor: str, confirm: bool, hold: bool, cutover_at: str | None, **wish: Any
-) -> None:
+def resize(options: Options, /, server: str, flavor: str, **given: Any) -> None:
     """Move a server to another cell and another flavor: plan, prep-dest, prep-source and finish in one go.
 
     SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
@@ -302,19 +301,19 @@ def resize(
     Example:
       cellmove resize web-1 m1.large --cell cell2
     """
-    command = command_line("resize", server, flavor, **wish, confirm=confirm, hold=hold, cutover_at=cutover_at)
-    _run_to_finish(options, server, flavor, wish, confirm=confirm, hold=hold, cutover_at=cutover_at, command=command)
+    _run_to_finish(options, request_from(server, flavor, **given))
 
 
 @cli.command(short_help="Move to another cell in one go.")
 @click.argument("server", metavar="SERVER")
 @confirm_option
+@probe_option
 @hold_options
 @target_options
 @yes_option
 @output_options
 @pass_options
-def migrate(options: Options, /, server: str, confirm: bool, hold: bool, cutover_at: str | None, **wish: Any) -> None:
+def migrate(options: Options, /, server: str, **given: Any) -> None:
     """Move a server to another cell: plan, prep-dest, prep-source and finish in one go.
 
     SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
@@ -324,8 +323,7 @@ def migrate(options: Options, /, server: str, confirm: bool, hold: bool, cutover
     Example:
       cellmove migrate web-1 --cell cell2 --confirm
     """
-    command = command_line("migrate", server, **wish, confirm=confirm, hold=hold, cutover_at=cutover_at)
-    _run_to_finish(options, server, None, wish, confirm=confirm, hold=hold, cutover_at=cutover_at, command=command)
+    _run_to_finish(options, request_from(server, None, **given))
 
 
 @cli.command(short_help="Go on with a move where it stopped.")
@@ -452,15 +450,12 @@ def audit(
     """
     if dry_run and not repair:
         raise click.UsageError("--dry-run goes with --repair; without it nothing is mended anyway")
-    with running(options) as run:
+    request = AuditRequest(cells, servers, repair, dry_run, older_than)
+    with running(options, only_reads=dry_run or not repair) as run:
         from cellmove import audit as auditing
 
-        seconds = None if older_than is None else older_than * 60
-        report = auditing.audit(run.session, cells, repair=repair, dry_run=dry_run, older_than=seconds, servers=servers)
-    words = [word for cell in cells for word in ("--cell", cell)]
-    words += [word for server in servers for word in ("--server", server)]
-    words += ["--older-than", f"{older_than:g}"] if older_than is not None else []
-    answer_audit(options, report, command_line("audit", *words, "--repair"))
+        report = auditing.audit(run.session, request)
+    answer_audit(options, report, request.command)
 
 
 @cli.command("list", short_help="List the open moves and what to type next.")
@@ -475,7 +470,7 @@ def list_moves(options: Options, everything: bool) -> None:
       cellmove list
       cellmove list --all -f json
     """
-    with running(options, activity="") as run:
+    with running(options, activity="", only_reads=True) as run:
         journal = run.session.journal
         moves = journal.all_moves() if everything else journal.open_moves()
     answer_moves(options, run, moves)
@@ -494,7 +489,7 @@ def show(options: Options, reference: str) -> None:
     Example:
       cellmove show web-1
     """
-    with running(options, activity="") as run:
+    with running(options, activity="", only_reads=True) as run:
         move = run.functions.find_move(run.session, reference)
     answer_move(options, run, move, detailed=True)
 

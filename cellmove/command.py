@@ -7,16 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cellmove.errors import CallError, CannotConnect, CellmoveError, Refused, Stopped, before_writing
+from cellmove.errors import CellmoveError, Refused, Stopped
 from cellmove.events import Event, EventKind
+from cellmove.fault import Left, consequence
+from cellmove.shell import GlobalOptions, command_line
+from cellmove.streams import open_closed_streams
 
 if TYPE_CHECKING:
     from cellmove.documents import Document
@@ -47,7 +49,14 @@ UNDER_WAY = (EventKind.STEP_STARTED, EventKind.ACTION_STARTED, EventKind.UNDO_ST
 
 @dataclass
 class Options:
-    """What the options before and after the verb say."""
+    """What the options before and after the verb say, and what the command at hand is about.
+
+    :param typed: its command line, without the options in front of the verb and those about its output
+    :param reference: the server or move that it names; empty: none
+    :param is_about_many: it may work on several servers at once
+    :param session: once it is open
+    :param move_id: of the move that was last heard of
+    """
 
     nova_conf: str | None = None
     os_cloud: str | None = None
@@ -57,6 +66,32 @@ class Options:
     quiet: bool = False
     yes: bool = False
     answered: bool = False  # whether stdout has its one document
+    typed: str = ""
+    verb: str = ""
+    reference: str = ""
+    is_about_many: bool = False
+    session: Any = None
+    move_id: str = ""
+
+    @property
+    def again(self) -> str:
+        """What to type when it is not known which move is meant: the same command, or what finishes the move."""
+        if self.move_id and not self.is_about_many:
+            return f"cellmove {'rollback' if self.verb == 'rollback' else 'resume'} {self.move_id}"
+        return self.typed or "cellmove list"
+
+    @property
+    def in_front(self) -> GlobalOptions:
+        """The options in front of the verb, for every command that is shown."""
+        return GlobalOptions(self.nova_conf, self.os_cloud, self.journal, self.config)
+
+    def hear(self, event: Event) -> Event:
+        """Learn from an event which move is under way.
+
+        :returns: the event as it is shown
+        """
+        self.move_id = event.move_id or self.move_id
+        return replace(event, text=self.in_front.inserted(event.text), title=self.in_front.inserted(event.title))
 
     def flags(self) -> dict[str, str | None]:
         """The options that settings.py knows."""
@@ -65,14 +100,6 @@ class Options:
 
 
 # signals
-
-
-class Left(BaseException):
-    """The first signal came while nothing was under way: there is nothing to wait for."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 class Signals:
@@ -105,9 +132,12 @@ def leave_now(code: int, again: str) -> NoReturn:
 
     :param again: what to type then
     """
-    if sys.stderr.isatty():
-        os.write(2, b"\x1b[?25h\n")  # a spinner has hidden the cursor
-    os.write(2, f"left at once; the journal knows where\nnext: {again}\n".encode())
+    from cellmove.console import draws_over
+
+    with suppress(OSError):
+        if draws_over(sys.stderr):
+            os.write(2, b"\x1b[?25h\n")  # a spinner has hidden the cursor
+        os.write(2, f"left at once; the journal knows where\nnext: {again}\n".encode())
     os._exit(code)
 
 
@@ -147,9 +177,7 @@ class Commands(InOrder):
         """Run a command line and exit with the code of its consequence."""
         options = extra.setdefault("obj", Options())
         extra.setdefault("prog_name", "cellmove")
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
+        open_closed_streams()
         parse: Callable[..., Any] = super().main
         code = _guarded(options, lambda: parse(*args, standalone_mode=False, **extra))
         if standalone_mode:
@@ -161,36 +189,20 @@ def _guarded(options: Options, run: Callable[[], Any]) -> int:
     try:
         code = run()
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         if _asks_for_json(sys.argv[1:]):
             options.form = "json"  # the mistake may stand before the option that says so
-        _answer_error(options, consequence(error), exit_code=2)
+        _answer_error(options, consequence(error, options), exit_code=2)
         return 2
     except click.Abort:
         return 130
     except Left as left:
-        return _report(options, consequence(left), 128 + left.number)
-    except Exception as error:  # the last resort: a fault of ours must not read as exit code 1, "taken back"
-        if os.environ.get("CELLMOVE_DEBUG") and not isinstance(error, (CellmoveError, CallError)):
-            raise
-        known = consequence(error)
+        return _report(options, consequence(left, options), 128 + left.number)
+    except Exception as error:  # noqa: BLE001 - the last resort: a fault of ours must not read as exit code 1
+        known = consequence(error, options)
         return _report(options, known, known.exit_code)
     return code if isinstance(code, int) else 0
-
-
-def consequence(error: BaseException) -> CellmoveError:
-    """What ends a command, as one of the errors that it is reported by."""
-    if isinstance(error, CellmoveError):
-        return error
-    if isinstance(error, click.ClickException):
-        return CellmoveError(error.format_message())
-    if isinstance(error, Left):
-        return CellmoveError(f"{signal.Signals(error.number).name} before anything was begun")
-    if isinstance(error, CannotConnect):
-        return before_writing(error, state="")
-    if isinstance(error, CallError):
-        return Stopped(str(error), next_command="cellmove list")
-    return _fault(error)
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:
@@ -200,25 +212,12 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     )
 
 
-def _fault(error: BaseException) -> CellmoveError:
-    """A fault in cellmove itself, named by its place: a foreign exception's text might hold a password."""
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if f"{os.sep}cellmove{os.sep}" in code.co_filename:
-            place = f" at {Path(code.co_filename).name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return Stopped(
-        f"this is a fault in cellmove: {type(error).__name__}{place}; CELLMOVE_DEBUG=1 shows more",
-        state="every action that was begun stands in the journal",
-        next_command="cellmove list",
-    )
-
-
 def _report(options: Options, error: CellmoveError, exit_code: int) -> int:
     from cellmove.console import render_error
 
+    error.message, error.state, error.next_command = (
+        options.in_front.inserted(text) for text in (error.message, error.state, error.next_command)
+    )
     render_error(error, sys.stderr)
     _answer_error(options, error, exit_code)
     return exit_code
@@ -242,13 +241,15 @@ def answer(options: Options, document: Document, draw: Callable[[Any, Document],
 
     options.answered = True
     try:
-        render(document, options.form, sys.stdout, draw)
+        render(options.in_front.inserted_everywhere(document), options.form, sys.stdout, draw)
     except OSError as error:
         silence(sys.stdout)
+        move = document.get("move")
         raise Stopped(
             f"the result cannot be written to stdout: {error.strerror}",
-            state="all that the command was to do is done", next_command="cellmove list",
-        ) from None  # fmt: skip
+            state="all that the command was to do is done",
+            next_command=f"cellmove show {move}" if isinstance(move, str) else options.typed or "cellmove list",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -265,31 +266,37 @@ def running(
     options: Options,
     activity: str = "looking at the cloud",
     observer: Progress | None = None,
-    again: str = "cellmove list",
+    again: str = "",
+    only_reads: bool = False,
 ) -> Iterator[Run]:
     """Open a session; progress is shown and signals are received while the block runs.
 
     :param activity: what a terminal shows until something happens
     :param observer: who shows it instead
-    :param again: what to type after a second signal, which leaves at once
+    :param again: what to type after a second signal, which leaves at once; empty: what goes on with the move
+    :param only_reads: the command writes nothing, not even to the journal
     """
     _hush()
     from cellmove import session, settings
     from cellmove.policy import Consent
     from cellmove.progress import observer_for
 
-    with install_signals(again) as signals, ExitStack() as stack:
+    with install_signals(options.in_front.inserted(again or options.again)) as signals, ExitStack() as stack:
         watching = observer or stack.enter_context(observer_for(sys.stderr, options.quiet, activity=activity))
         signals.announce = watching.announce
 
         def observe(event: Event) -> None:
             signals.busy = signals.busy or event.kind in UNDER_WAY
-            watching(event)
+            watching(options.hear(event))
+            signals.again = signals.again if again else options.in_front.inserted(options.again)
 
         environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
         found = settings.load(options.flags(), environ)
         consent = Consent(options.yes, watching.ask if at_a_terminal() else None)
-        yield Run(session, session.open_session(found, observe, interrupted=signals, consent=consent), observe)
+        options.session = session.open_session(
+            found, observe, interrupted=signals, consent=consent, only_reads=only_reads
+        )
+        yield Run(session, options.session, observe)
 
 
 def at_a_terminal() -> bool:
@@ -390,13 +397,14 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
         answer(options, document, draw_plan)
         return
     count = sum(check["level"] == "refusal" for check in document["checks"])
-    name = document["server"]["name"] or document["server"]["id"]
+    name, again = document["server"]["name"] or document["server"]["id"], options.typed or command
     if any(check["code"] == "being-moved" for check in document["checks"]):
-        command = f"cellmove adopt {name}"  # it says where to resume when the journal is not lost
+        # It says where to resume when the journal is not lost.
+        again = command_line("adopt", document["server"]["id"] or name)
     error = Refused(
         f"{name} cannot be moved as it is: {count} check{'s' if count != 1 else ''} refused",
         state="nothing was written; every reason is listed with what to do about it",
-        next_command=command,
+        next_command=again,
     )
     answer(options, document | error_document(error), draw_plan)
     raise error

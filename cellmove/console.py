@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from cellmove.documents import Document
 from cellmove.errors import Locked, Unreachable
@@ -39,6 +39,9 @@ SHOWN_HOSTS = 5
 
 NEEDS_WIDTH = {"kind": 155, "from": 155, "changed (UTC)": 155, "to": 100}
 """Columns that a terminal narrower than this does without; ``show`` says them as well."""
+
+SOME_WIDTH = 8
+"""What a column that may be cut keeps at least."""
 
 NEVER_CUT = frozenset({"move", "state", "next", "step", "action", "began", "took"})
 """What is typed, or is short anyway."""
@@ -106,9 +109,12 @@ class Page:
             return
         from rich.table import Table
 
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         width = self._console.width
         shown = [column for column, header in enumerate(headers) if width >= NEEDS_WIDTH.get(header, 0)]
+        if "next" in headers and width < self._needed(headers, rows, shown):
+            self._one_by_one(headers, rows, shown)
+            return
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         for column in shown:
             header, folds = headers[column], headers[column] == "error"
             longest = max(len(header), *(len(row[column]) for row in rows)) if header in NEVER_CUT else None
@@ -122,6 +128,26 @@ class Page:
         for row in rows:
             table.add_row(*(styled(row[column], _style(row[column])) for column in shown))
         self._console.print(table)
+
+    @staticmethod
+    def _needed(headers: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
+        """The width in which no column that is typed from is cut, and the others keep a little."""
+        columns = [column for column in shown if headers[column] in NEVER_CUT]
+        widths = [max(len(headers[column]), *(len(row[column]) for row in rows)) for column in columns]
+        return sum(widths) + SOME_WIDTH * (len(shown) - len(columns)) + 2 * (len(shown) - 1)
+
+    def _one_by_one(self, headers: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> None:
+        """The rows of a table that is too wide for its commands: a line for each value, the command whole."""
+        for number, row in enumerate(rows):
+            if number:
+                self.gap()
+            self.fields(
+                [
+                    (headers[column], Command(row[column]) if headers[column] == "next" else row[column])
+                    for column in shown
+                    if row[column]
+                ]
+            )
 
     def _plain(self, rows: Sequence[Sequence[str]]) -> None:
         cleaned = [[clean(cell) for cell in row] for row in rows]
@@ -318,7 +344,7 @@ def render_error(error: CellmoveError, stream: TextIO) -> None:
     """
     if error.exit_code in (Unreachable.exit_code, Locked.exit_code):
         again = f"next: {error.next_command}" if error.next_command else ""
-        write(stream, "; ".join(_lines(words) for words in (error.message, error.state, again) if words) + "\n")
+        write_safely(stream, "; ".join(_lines(words) for words in (error.message, error.state, again) if words) + "\n")
         return
     rows = [("", error.message, "bold red"), ("state: ", error.state, ""), ("next: ", error.next_command, "bold")]
     if not is_terminal(stream):
@@ -332,7 +358,7 @@ def render_error(error: CellmoveError, stream: TextIO) -> None:
             if value:
                 drawn.print(Text.assemble((label, "dim"), (_lines(value), style)), soft_wrap=True)
         text = buffer.getvalue()
-    write(stream, text)
+    write_safely(stream, text)
 
 
 def _move_fields(document: Document) -> list[tuple[str, str]]:
@@ -424,6 +450,11 @@ def is_terminal(stream: TextIO) -> bool:
         return False
 
 
+def draws_over(stream: TextIO) -> bool:
+    """Whether to draw over what was drawn: not where NO_COLOR asks for text without a single escape sequence."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
 def is_one_place(one: TextIO, other: TextIO) -> bool:
     """Whether what is written to two streams is read in one place: a terminal, cron's mail, a log."""
     try:
@@ -438,6 +469,15 @@ def write(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
+        silence(stream)
+
+
+def write_safely(stream: TextIO, text: str) -> None:
+    """Write and flush; a stream that takes nothing (no room, no reader, closed) is no error of ours."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
         silence(stream)
 
 
@@ -485,7 +525,10 @@ def styled(words: str, style: str) -> Text:
 def console(stream: Any, width: int | None) -> Console:
     from rich.console import Console
 
-    return Console(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(
+        file=stream, width=width, force_terminal=True, color_system=colours, highlight=False, markup=False, emoji=False
+    )
 
 
 def _width(stream: TextIO) -> int:

@@ -28,7 +28,7 @@ RELATED = {"cellmove-drain-cell": ("cellmove-drain",), "cellmove-drain": ("cellm
 ENVIRONMENT = (
     ("CELLMOVE_CONFIG", "as --config"),
     *((variable, f"the setting {name}") for name, variable in settings.ENVIRONMENT.items()),
-    ("NO_COLOR", "set to anything: no colours on a terminal"),
+    ("NO_COLOR", "set to anything: no colours and no other escape sequences on a terminal"),
     ("CELLMOVE_DEBUG", "set to anything: show a fault in cellmove itself in full"),
 )
 

@@ -5,26 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove.command import InOrder, Left, Options, Run, Signals, answer, consequence, running
+from cellmove.command import InOrder, Options, Run, Signals, answer, running
 from cellmove.errors import Stopped, Unreachable
+from cellmove.fault import Left, consequence
 from cellmove.move import LOSSES
 from cellmove.options import (
     FiniteRange,
     Grouped,
-    command_line,
     output_options,
     pass_options,
     probe_option,
     transfer_options,
+    typed_command,
     yes_option,
 )
+from cellmove.shell import command_line
 
 if TYPE_CHECKING:
+    from cellmove.drain.happening import Happening
     from cellmove.drain.wish import Wish
 
 _ORDERS = ("smallest", "largest", "oldest", "host")
@@ -122,26 +126,6 @@ def _wish(given: dict[str, Any]) -> Wish:
     )  # fmt: skip
 
 
-def _again(cell: str, given: dict[str, Any]) -> str:
-    """The command line, to be typed again."""
-    words: list[str] = []
-    defaults = {"parallel": 1, "order": "smallest", "confirm": "verified", "on_unverified": "keep"}
-    for name, value in given.items():
-        option = "--probe" if name == "probes" else f"--{name.replace('_', '-')}"
-        unsaid = value in ("", (), None, False, defaults.get(name, 0)) and (name, value) != ("max_failures", 0)
-        if unsaid:
-            continue
-        if value is True:
-            words.append(option)
-        else:
-            words += [
-                word
-                for each in (value if isinstance(value, tuple) else (value,))
-                for word in (option, f"{each:g}" if isinstance(each, float) else str(each))
-            ]
-    return command_line("drain-cell", cell, *words)
-
-
 @click.command("drain-cell", cls=Grouped, headings=HEADINGS, short_help="Move every server out of a cell.")
 @click.argument("cell", metavar="CELL")
 @click.option(
@@ -172,15 +156,15 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
       cellmove drain-cell cell1 --include 'host=c1-old*' --limit 10 --soak 10m --probe tcp:22
       cellmove drain-cell cell1 --abort
     """
+    command = typed_command(click.get_current_context(), without=("dry_run", "aborts"))
     if dry_run and aborts:
         raise click.UsageError("--dry-run and --abort exclude each other")
     if dry_run:
-        dry_plan(options, cell, _wish(given), _again(cell, given))
+        dry_plan(options, cell, _wish(given), command)
         return
     if aborts:
         _abort(options, cell)
         return
-    command = _again(cell, given)
     with _errors_as_lines(options, cell):
         wish = _wish(given)
         with _drawn(options, command) as (run, show):
@@ -205,7 +189,7 @@ def dry_plan(options: Options, cell: str, wish: Wish | None = None, again: str =
     """Show what a drain would do; ``plan --cell CELL`` as well."""
     from cellmove.drain import wish as wishes
 
-    with running(options, activity="looking at every server of the cell") as run:
+    with running(options, activity="looking at every server of the cell", only_reads=True) as run:
         from cellmove.drain import drains, plan
 
         found = drains.look(run.session, cell, wish or wishes.Wish())
@@ -219,16 +203,24 @@ def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
         yield
     except (Exception, Left) as failure:
         if options.form == "json":
-            error = consequence(failure)
+            error = consequence(failure, options)
             from cellmove.clock import Clock
             from cellmove.drain.happening import Happening, Kind
             from cellmove.drain.show import Lines
 
             text = "; ".join(part for part in (error.message, error.state) if part)
-            happening = Happening(Kind.ERROR, Clock().text(), cell, reason=text, next_command=error.next_command)
+            happening = _shown(
+                options, Happening(Kind.ERROR, Clock().text(), cell, reason=text, next_command=error.next_command)
+            )
             options.answered = True
             Lines(sys.stdout, sys.stderr).watch(happening)
         raise
+
+
+def _shown(options: Options, happening: Happening) -> Happening:
+    """A happening with the options in front of the verb in every command that it names."""
+    insert = options.in_front.inserted
+    return replace(happening, reason=insert(happening.reason), next_command=insert(happening.next_command))
 
 
 @contextmanager
@@ -246,11 +238,11 @@ def _drawn(options: Options, again: str) -> Iterator[tuple[Run, Any]]:
         running(options, observer=drawing, again=again) as run,
     ):
 
-        def watch(happening: Any) -> None:
+        def watch(happening: Happening) -> None:
             options.answered = options.answered or as_json  # from here on stdout holds lines, and no document follows
             if isinstance(run.session.interrupted, Signals):
                 run.session.interrupted.busy = True  # something is under way: a signal has to wait for it
-            drawing.watch(happening)
+            drawing.watch(_shown(options, happening))
 
         yield run, Show(watch, run.observe)
 
@@ -288,7 +280,7 @@ def status(options: Options, cell: str | None) -> None:
       cellmove drain status
       cellmove drain status cell1 -f json
     """
-    with running(options, activity="") as run:
+    with running(options, activity="", only_reads=True) as run:
         from cellmove.drain import drains, standing
 
         found = standing.status(run.session, drains.find(run.session, cell))
@@ -397,11 +389,14 @@ def report(options: Options, cell: str | None, page: str | None) -> None:
       cellmove drain report cell1
       cellmove drain report cell1 --html drain.html
     """
-    with running(options, activity="") as run:
+    with running(options, activity="", only_reads=True) as run:
         from cellmove.drain import drains, standing
         from cellmove.drain import report as reports
 
         story = standing.story(run.session, drains.find(run.session, cell))
+        insert = options.in_front.inserted
+        tales = tuple(replace(tale, next_command=insert(tale.next_command)) for tale in story.tales)
+        story = replace(story, tales=tales)
         if page:
             try:
                 Path(page).write_text(reports.html(story), encoding="utf-8")

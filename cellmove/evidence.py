@@ -19,6 +19,8 @@ from cellmove.hosts import compute
 from cellmove.mark import Mark
 from cellmove.move import Move, State
 from cellmove.picture import Picture
+from cellmove.request import Destination, MoveRequest
+from cellmove.shell import quote
 from cellmove.steps import plan, rebuild
 from cellmove.steps.places import NOVA
 from cellmove.steps.rebuild import End, Line, Traces
@@ -84,7 +86,7 @@ def contradiction(name: str, what: str) -> Refused:
     return Refused(
         f"the traces of the move of {name} contradict each other: {what}",
         state="nothing was written; no journal is better than a wrong one",
-        next_command=f"openstack server migration list --server {name}  (and the server's rows in both cells)",
+        next_command=f"openstack server migration list --server {quote(name)}  # and look at its rows in both cells",
     )
 
 
@@ -381,10 +383,10 @@ def facts_of(
     )
     if not picture.is_complete:
         raise contradiction(found.name, f"its row in {database.name} holds no readable flavor")
-    command = plan.command_line(
-        found.name, flavor.name if flavor else None, mark.host or None, mark.cell or None, force_locked=False
+    request = MoveRequest(
+        found.server_id, flavor.name if flavor else "", Destination(cell=mark.cell, host=mark.host), is_stepwise=True
     )
-    facts = plan.plan_facts(picture, ends.source, command)
+    facts = plan.plan_facts(picture, ends.source, request)
     facts |= {"target_cells": _target_cells(session, ends, mark), "request_id": mark.request_id, "adopted": True}
     return picture.is_volume_backed, server.has_numa_topology, facts | dict(arrival)
 

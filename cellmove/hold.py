@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cellmove.errors import CallError, Locked, RolledBack, Stopped
 from cellmove.events import Event, EventKind
 from cellmove.move import Move, State, Step
+from cellmove.request import command_of
 
 if TYPE_CHECKING:
     from cellmove.action import Context
@@ -95,15 +96,16 @@ def _pass_on(context: Context) -> None:
         context.note(f"{error}; it is tried again")
 
 
-def let_go(session: Session, move: Move) -> Move:
+def let_go(session: Session, move: Move, wanted: State = State.FINISHED) -> Move:
     """Tell the run that holds a move to go on, and wait until it has.
 
+    :param wanted: the state that the move is to reach: FINISHED or CONFIRMED
     :returns: the move, finished
     :raises RolledBack: it failed and was taken back
     :raises Stopped: that run ended before it was finished
     """
     if is_held(move):
-        session.journal.set_aim(move.id, State.FINISHED.value)
+        session.journal.set_aim(move.id, wanted.value)
     waits = session.clock.waits()
     while True:
         is_over = not is_locked(session, move)  # asked first: what is read then is the last word of that run
@@ -114,7 +116,7 @@ def let_go(session: Session, move: Move) -> Move:
             raise RolledBack(
                 f"{Step.FINISH} of {move.server_name} failed in the run that held it, which has told why",
                 state=f"{move.id} is {move.state}",
-                next_command=str(move.plan.get("command", "")),
+                next_command=command_of(move),
             )
         if is_over:
             raise Stopped(

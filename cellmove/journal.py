@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmove import journal_file, seal, statements
-from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, scrub
+from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, Usage, scrub
 from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
+from cellmove.reference import Kind, kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row, Select, Table
@@ -37,10 +38,12 @@ class Journal:
     :param engine: where it is kept
     :param now: gives the current time as UTC ISO 8601 text
     :param location: how to name the journal to a person; without any password
+    :param is_read_only: nothing is ever written to it
     """
 
-    def __init__(self, engine: Engine, now: Callable[[], str], location: str) -> None:
+    def __init__(self, engine: Engine, now: Callable[[], str], location: str, *, is_read_only: bool = False) -> None:
         self.engine = engine
+        self.is_read_only = is_read_only
         self.now = now
         self.location = location
         self._turn = threading.Lock()
@@ -69,7 +72,7 @@ class Journal:
             raise JournalUnreachable(
                 f"the journal {self.location} cannot be written or read: {journal_file.words_of(error)}",
                 state="nothing was sent to the cloud after the last action shown",
-                next_command="cellmove resume --all  (when the journal is well again)",
+                next_command="cellmove resume --all  # when the journal is well again",
             ) from None
 
     @contextmanager
@@ -77,7 +80,13 @@ class Journal:
         """One transaction that writes. In a file it is the only one; in a database its rows' locks say what it keeps out.
 
         The threads of a process take turns here: SQLite lets one writer wait for another by sleeping.
+
+        :raises Unreachable: the journal is opened for reading only
         """
+        if self.is_read_only:
+            raise JournalUnreachable(
+                f"the journal {self.location} is opened for reading only", state="nothing was written"
+            )
         if self.engine.dialect.name != "sqlite":
             with self.transaction() as connection:
                 yield connection
@@ -175,16 +184,43 @@ class Journal:
             return int(found.scalar_one())
 
     def find(self, reference: str) -> list[Move]:
-        """Moves that a move id, a server UUID or a server name may mean.
+        """Moves that a move id, a server UUID or a server name may mean; what has the form of an id is no name.
 
-        An id wins; otherwise the open moves of that server, and if there is none its closed ones (repairs last).
+        Of a server the open moves, and if there is none its closed ones (repairs last).
         """
-        exact = self.move(reference)
+        kind = kind_of(reference)
+        exact = self.move(reference) if kind is not Kind.UUID else None
         if exact is not None:
             return [exact]
-        found = self._read(_of_server(self.moves), {"reference": reference})
+        if kind is Kind.MOVE_ID:
+            return []
+        found = self.moves_named(reference) if kind is Kind.NAME else self._moves_of(reference.lower())
         moves = [move for move in found if not move.is_repair]
         return [move for move in found if move.is_open] or moves or found
+
+    def require_no_move_id(self, word: str) -> None:
+        """Refuse the id of a move where a server is to be named, also when a server is called so.
+
+        :raises Usage: it is one
+        """
+        move = self.move(word) if kind_of(word) is Kind.MOVE_ID else None
+        if move is not None:
+            raise Usage(
+                f"{word} is a move of {move.server_name}; a server that is called so is named by its UUID here",
+                state="nothing was written",
+                next_command=f"cellmove show {word}",
+            )
+
+    def moves_named(self, server_name: str) -> list[Move]:
+        """Every move of a server that was called so when the move was planned, oldest first; drains are none."""
+        return [
+            move
+            for move in self._with(server_name=server_name)
+            if not move.is_drain and move.server_name == server_name
+        ]
+
+    def _moves_of(self, server_id: str) -> list[Move]:
+        return [move for move in self._with(server_id=server_id) if not move.is_drain]
 
     def set_state(self, move_id: str, state: State) -> Move:
         """Record how far a move has come; closing it frees the server for another move."""
@@ -356,14 +392,6 @@ def _open(moves: Table) -> Select[Any]:
 
 
 @functools.cache
-def _of_server(moves: Table) -> Select[Any]:
-    from sqlalchemy import bindparam
-
-    reference: Any = bindparam("reference")
-    return _but_drains(moves).where((moves.c.server_id == reference) | (moves.c.server_name == reference))
-
-
-@functools.cache
 def _begun_since(moves: Table, entries: Table) -> Select[Any]:
     from sqlalchemy import bindparam, func, select
 
@@ -380,21 +408,26 @@ def _last_sequence(entries: Table) -> Select[Any]:
     return select(func.max(entries.c.sequence)).where(entries.c.move_id == bindparam("move_id"))
 
 
-def open_journal(where: str, now: Callable[[], str]) -> Journal:
+def open_journal(where: str, now: Callable[[], str], *, only_reads: bool = False) -> Journal:
     """Open the journal, making it if there is none.
 
     :param where: a path, or an SQLAlchemy URL
+    :param only_reads: nothing has to be written: where there is no journal an empty one stands for it, and one that
+        this user may not write is read
     :raises Usage: when it was written by a newer cellmove, or the URL cannot be used
     :raises Unreachable: when it cannot be opened for writing, or is damaged
     """
     from sqlalchemy import create_engine, event
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     from cellmove import database_url
 
     database = journal_file.database_of(where)
     path = Path(database.url.database or "") if database.is_sqlite else None
     location = str(path or database.url.render_as_string(hide_password=True))
+    if path is not None and only_reads:
+        read_only = _without_writing(path, now)
+        if read_only is not None:
+            return read_only
     if path is not None:
         journal_file.make_file(path)
         journal_file.require_known(location, journal_file.version_of(path))
@@ -409,13 +442,44 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
     if path is not None:
         event.listen(engine, "connect", journal_file.make_durable)
     journal = Journal(engine, now, location)
+    _check(journal, only_reads=only_reads)
+    return journal
+
+
+def _without_writing(path: Path, now: Callable[[], str]) -> Journal | None:
+    """A journal that stands for a file which is not there, or may not be written; None for any other file."""
     try:
-        version = _version(journal)
+        is_there = path.exists() and path.stat().st_size > 0
+        if is_there and journal_file.can_be_written(path):
+            return None
+    except OSError as error:
+        raise Unreachable(f"the journal {path} cannot be read: {error.strerror}", state="nothing was written") from None
+    if path.exists() and not is_there:
+        return None  # cut off at its beginning, which is told as ever
+    journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION)
+    engine = journal_file.open_copy(path) if is_there else journal_file.open_empty()
+    journal = Journal(engine, now, str(path), is_read_only=True)
+    _check(journal, only_reads=True)
+    return journal
+
+
+def _check(journal: Journal, *, only_reads: bool) -> None:
+    """Bring a journal up to date, and see to it that it is what was written.
+
+    :raises Usage: it was written by a newer cellmove
+    :raises Unreachable: it cannot be used, or is damaged
+    """
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    engine, location = journal.engine, journal.location
+    try:
+        version = _version(journal, only_reads=only_reads)
         journal_file.require_known(location, version)
         if version < seal.VERSION:
             seal.upgrade(engine, journal.metadata)
+        engine = journal.engine
         with engine.begin() as connection:
-            if path is not None:
+            if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # one view for all the reads: others may be writing
             seal.verify(connection, journal.metadata)
     except DBAPIError as error:
@@ -429,12 +493,12 @@ def open_journal(where: str, now: Callable[[], str]) -> Journal:
         raise journal_file.damaged(
             location, str(error) if isinstance(error, seal.Damaged) else type(error).__name__
         ) from None
-    return journal
 
 
-def _version(journal: Journal) -> int:
+def _version(journal: Journal, *, only_reads: bool) -> int:
     """The version of the tables that are there; in a shared database they are made when there are none.
 
+    :param only_reads: then an empty journal stands for one without tables
     :raises Damaged: there are tables, but not the one that says the version
     """
     from sqlalchemy import inspect, select, text
@@ -453,6 +517,9 @@ def _version(journal: Journal) -> int:
         return known
     if journal.engine.dialect.name == "sqlite":
         raise seal.Damaged("it does not say its version")
+    if only_reads:
+        journal.engine, journal.is_read_only = journal_file.open_empty(), True
+        return seal.VERSION
     with journal.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # Tables are made outside any transaction there: two first runs at once, one makes them, one waits.
         connection.execute(text("SELECT GET_LOCK('cellmove-tables', 30)"))

@@ -9,10 +9,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove import seal
+from cellmove import files, seal
 from cellmove.errors import BadSetting, JournalUnreachable, Unreachable, Usage
+from cellmove.files import make_directories
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
     from sqlalchemy.exc import DBAPIError
 
     from cellmove.database_url import Database
@@ -64,14 +66,14 @@ def make_file(path: Path) -> None:
     :raises Unreachable: it cannot be written, or is empty
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directories(path.parent)
         if path.exists():
             os.close(os.open(path, os.O_RDWR))
             if path.stat().st_size == 0:
                 raise damaged(str(path), "it is empty, cut off at its beginning")
             return
         fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        os.close(files.make_file(fresh))
         try:
             _make_tables(fresh)
             with suppress(FileExistsError):  # another first run was quicker
@@ -97,15 +99,73 @@ def _make_tables(path: Path) -> None:
     from sqlalchemy.exc import DBAPIError
 
     engine = create_engine(URL.create("sqlite", database=str(path)))
-    metadata = seal.make_metadata()
     try:
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            seal.make_about(connection, metadata.tables["about"], seal.EMPTY)
+        _fill(engine)
     except DBAPIError as error:
         raise OSError(errno.EIO, words_of(error)) from None
     finally:
         engine.dispose()
+
+
+def _fill(engine: Engine) -> None:
+    metadata = seal.make_metadata()
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        seal.make_about(connection, metadata.tables["about"], seal.EMPTY)
+
+
+# without writing
+
+
+def can_be_written(path: Path) -> bool:
+    """Whether this user may write a journal that is there, and the file that SQLite makes beside it meanwhile."""
+    return os.access(path, os.W_OK, effective_ids=True) and os.access(
+        path.parent, os.W_OK | os.X_OK, effective_ids=True
+    )
+
+
+def open_empty() -> Engine:
+    """A journal without moves, in memory: for a command that only reads where there is no journal."""
+    import sqlite3
+
+    engine = _kept_open(sqlite3.connect(":memory:", check_same_thread=False))
+    _fill(engine)
+    return engine
+
+
+def open_copy(path: Path) -> Engine:
+    """What a journal's file holds, for a command that only reads it; brought up to date in memory where it is older.
+
+    :raises Unreachable: it cannot be read, or not without writing
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    try:
+        source = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged(str(path), str(error)) from None
+        raise Unreachable(
+            f"the journal {path} cannot be read without being written: {error}",
+            state="nothing was written",
+            next_command="cellmove list  # as a user who may write the journal",
+        ) from None
+    if version_of(path) == seal.VERSION:
+        return _kept_open(source)
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with closing(source):
+        source.backup(memory)
+    return _kept_open(memory)
+
+
+def _kept_open(connection: Any) -> Engine:
+    """An engine whose only connection is this one; threads take turns."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import StaticPool
+
+    return create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
 
 
 def require_known(location: str, version: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cellmove.db.survey import MOVE_TASKS, UNDER_WAY
 from cellmove.mark import Mark, is_same_holder
+from cellmove.shell import resume_elsewhere
 
 ENDED = frozenset({"error", "reverted", "confirmed", "failed", "completed", "done", "cancelled"})
 """Statuses of a migration of which nothing more comes."""
@@ -321,9 +322,8 @@ def owner_of(server: Server, cloud: Cloud) -> Owner | None:
         if move is None:
             where = mark.holder or "it is not said where"
             text = f"{mark.move_id}, recorded in {'a journal that was lost' if _is_here(mark, cloud) else where}"
-            again = (
-                f"cellmove adopt {server.id}" if _is_here(mark, cloud) else f"cellmove resume {mark.move_id}  (there)"
-            )
+            here = _is_here(mark, cloud)
+            again = f"cellmove adopt {server.id}" if here else resume_elsewhere(mark.holder, mark.move_id)
             return Owner("journal", text, mark.move_id, again)
     if waits(server):
         return Owner("nova", "nova: it waits to be confirmed or reverted")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellmove.errors import Locked, Unreachable
+from cellmove.files import make_directories, open_or_make
 
 
 @contextmanager
@@ -21,8 +22,8 @@ def server_lock(directory: Path, server_id: str, server_name: str) -> Iterator[N
     :raises Locked: when another run holds it
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / f"{server_id}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        make_directories(directory)
+        descriptor = open_or_make(directory / f"{server_id}.lock")
     except OSError as error:
         raise Unreachable(f"the lock directory {directory} cannot be used: {error.strerror}") from None
     try:

@@ -98,8 +98,8 @@ def require_dead(session: Session, found: Found, begun: Conducted, *, nova_is_de
         f"{begun.action} of {found.name} was begun at {since} by nova-conductor on {begun.host}, which is up; "
         "whether it is still at work on it cannot be seen from outside",
         state="nothing was written. Two that go on with one move undo each other's work",
-        next_command=f"cellmove adopt {found.server_id} --nova-is-dead  "
-        f"(only when nova-conductor on {begun.host}, or the cellmove that began it there, has ended since then)",
+        next_command=f"cellmove adopt {found.server_id} --nova-is-dead"
+        f"  # only when nova-conductor on {begun.host}, or the cellmove that began it there, has ended since then",
     )
 
 
@@ -111,7 +111,7 @@ def _require_taken(session: Session, found: Found, begun: Conducted, since: str,
         f"{begun.action} of {found.name} was asked for at {since}, and no nova-conductor has begun it"
         + ("; none answers now" if nova_is_dead else ""),
         state="nothing was written. The request may wait in the queue: the next superconductor that starts takes it",
-        next_command=f"cellmove adopt {found.server_id} --nova-is-dead  (when a superconductor runs and still nothing happens)",
+        next_command=f"cellmove adopt {found.server_id} --nova-is-dead  # when a superconductor runs and still nothing happens",
     )
 
 

@@ -1,8 +1,8 @@
-"""The options and arguments that several commands share, and command lines put together from them."""
+"""The options and arguments that several commands share, and what they make of a command line."""
 
 from __future__ import annotations
 
-import shlex
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +10,8 @@ import click
 
 from cellmove.command import FORMATS, Options
 from cellmove.move import LOSSES
+from cellmove.request import Destination, MoveRequest
+from cellmove.shell import OptionValue, command_line
 from cellmove.transfer import TRANSFERS, read_rate
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -186,26 +188,57 @@ def move_argument(function: F) -> F:
     return click.argument("reference", metavar="MOVE")(function)
 
 
-pass_options = click.make_pass_decorator(Options, ensure=True)
+def pass_options(function: F) -> F:
+    """Give a command the :class:`Options`, which learn what was typed."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def call(context: click.Context, /, *arguments: Any, **values: Any) -> Any:
+        options = context.ensure_object(Options)
+        if not isinstance(context.command, click.Group):
+            options.typed = typed_command(context)
+            options.verb = str(context.info_name)
+            options.reference = next((str(values[name]) for name in ("reference", "server") if values.get(name)), "")
+            options.is_about_many = not options.reference
+        return context.invoke(function, options, *arguments, **values)
+
+    return call  # type: ignore[return-value]
 
 
-def one_target(wish: Mapping[str, Any]) -> None:
-    """Refuse a command line that names both.
+def typed_command(context: click.Context, *, without: tuple[str, ...] = ()) -> str:
+    """The command line of the command at hand, without the options in front of the verb and those about its output.
 
-    :param wish: what :func:`target_options` gave
-    :raises UsageError: it does
+    :param without: names of parameters that are left out
     """
-    if wish["host"] and wish["cell"]:
+    given = [
+        parameter
+        for parameter in context.command.params
+        if parameter.expose_value
+        and parameter.name not in without
+        and context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+    ]
+    values = {str(parameter.name): context.params[str(parameter.name)] for parameter in given}
+    arguments = [str(values[str(each.name)]) for each in given if isinstance(each, click.Argument)]
+    options: dict[str, OptionValue] = {
+        each.opts[-1].removeprefix("--"): values[str(each.name)] for each in given if isinstance(each, click.Option)
+    }
+    verb = context.command_path.removeprefix(context.find_root().command_path).split()
+    return command_line(" ".join(verb), *arguments, **options)
+
+
+def request_from(server: str, flavor: str | None, **given: Any) -> MoveRequest:
+    """The request that a command line of ``plan``, ``resize`` or ``migrate`` makes.
+
+    :param given: the values of :func:`target_options`, and of the other options by the names of their fields
+    :raises UsageError: names that exclude each other, or that are empty, as an unset variable of a script is
+    """
+    for name, value in {"SERVER": server, "FLAVOR": flavor, "--cell": given["cell"], "--host": given["host"]}.items():
+        if value is not None and not value.strip():
+            raise click.UsageError(f"{name} is empty")
+    if given["host"] and given["cell"]:
         raise click.UsageError("--host and --cell exclude each other: a host is in exactly one cell")
-
-
-def command_line(verb: str, *words: str | None, **target: str | bool | int | tuple[str, ...] | None) -> str:
-    """A command that a person can copy."""
-    parts = ["cellmove", verb, *(word for word in words if word)]
-    for name, value in target.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            parts.append(option)
-        elif value:
-            parts += [option, ",".join(value) if isinstance(value, tuple) else str(value)]
-    return shlex.join(parts)
+    if given.get("probes") and not given.get("confirm"):
+        raise click.UsageError("--probe is asked before a confirm: give --confirm as well")
+    destination = Destination(cell=given.pop("cell") or "", host=given.pop("host") or "")
+    values = {name: value for name, value in given.items() if value is not None}
+    return MoveRequest(server, flavor or "", destination, **values)

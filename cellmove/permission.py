@@ -15,6 +15,7 @@ from cellmove.db import look
 from cellmove.errors import CallError, Refused, before_writing
 from cellmove.move import Move, State, Step
 from cellmove.pipeline import busy_step, facts_of
+from cellmove.request import command_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,22 +57,24 @@ def unwatched(session: Session, runs_to: State | None) -> tuple[Check, ...]:
     return (refusal(found.code, found.text, found.remedy),) if found else ()
 
 
-def for_plan(session: Session, facts: Mapping[str, Any], aim: State) -> None:
+def for_plan(session: Session, facts: Mapping[str, Any], aim: State, again: str) -> None:
     """Ask before ``resize`` or ``migrate`` opens its move.
 
     :param facts: the plan's
+    :param again: the command, to be asked again
     """
     cells = " or ".join(facts["target_cells"])
     origin = f"{facts['source_cell']} / {facts['source_host']}"
     target = " / ".join(part for part in (facts["wanted_cell"] or cells, facts["wanted_host"]) if part)
-    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, aim), _again(facts, aim))
+    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, aim), again)
 
 
-def for_run(session: Session, move: Move, aim: State) -> None:
+def for_run(session: Session, move: Move, aim: State, again: str = "") -> None:
     """Before a whole run (``resize``, ``migrate``) goes on with a move that is there.
 
     The same command again goes on where it stopped without a question.
 
+    :param again: the command, to be asked again; empty: what the move was asked for with
     :raises Refused: a rule forbids a move that has not begun, or there is no consent
     """
     busy = busy_step(session.journal.entries_of(move.id), move)
@@ -81,16 +84,17 @@ def for_run(session: Session, move: Move, aim: State) -> None:
     if not began:
         check_rules(session, move)
     origin, target = _ends(session, move)
-    again = _again(move.plan, aim)
+    again = again or command_of(move)
     if move.state is State.FINISHED:
         ask(session, _question(move, Step.CONFIRM, origin, target), again)
     else:
         ask(session, _whole(move.server_name, move.server_id, origin, target, aim), again)
 
 
-def for_step(session: Session, move: Move, step: Step) -> None:
+def for_step(session: Session, move: Move, step: Step, again: str) -> None:
     """Before a step that was typed alone; one that was begun before only goes on.
 
+    :param again: the command, to be asked again
     :raises Refused: a rule forbids a move that has not begun, the quota a revert, or there is no consent
     """
     busy = busy_step(session.journal.entries_of(move.id), move)
@@ -100,7 +104,7 @@ def for_step(session: Session, move: Move, step: Step) -> None:
         check_rules(session, move)
     if step is Step.REVERT:
         _check_quota(session, move)
-    ask(session, _question(move, step, *_ends(session, move)), f"cellmove {step} {move.id}")
+    ask(session, _question(move, step, *_ends(session, move)), again)
 
 
 def check_rules(session: Session, move: Move) -> None:
@@ -153,7 +157,7 @@ def _check_quota(session: Session, move: Move) -> None:
         raise Refused(
             "\n".join(f"{text} ({remedy.replace('PROJECT', facts['project_id'])})" for text, remedy in found),
             state="the server runs at the target; nothing was written",
-            next_command=f"cellmove rollback {move.id}  (takes it back all the same)",
+            next_command=f"cellmove rollback {move.id}  # takes it back all the same",
         )
 
 
@@ -162,11 +166,6 @@ def _ends(session: Session, move: Move) -> tuple[str, str]:
     cell = facts.get("target_cell") or facts["wanted_cell"] or " or ".join(facts["target_cells"])
     target = " / ".join(part for part in (cell, facts.get("target_host") or facts["wanted_host"]) if part)
     return f"{facts['source_cell']} / {facts['source_host']}", target
-
-
-def _again(facts: Mapping[str, Any], aim: State) -> str:
-    """What to type to be asked again."""
-    return str(facts["command"]) + (" --confirm" if aim is State.CONFIRMED else "")
 
 
 def _whole(name: str, server_id: str, origin: str, target: str, aim: State) -> str:

@@ -35,6 +35,7 @@ from cellmove.errors import (
 )
 from cellmove.events import Event, EventKind, Observer
 from cellmove.move import TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
+from cellmove.request import command_of
 from cellmove.retry import patiently
 
 if TYPE_CHECKING:
@@ -454,7 +455,7 @@ def _after_failure(
     raise RolledBack(
         failed,
         state=at_home or f"{step} was taken back; the move stays {move.state}",
-        next_command=commands[0] if commands else str(move.plan.get("command", "")),
+        next_command=commands[0] if commands else command_of(move),
     ) from None
 
 

@@ -11,6 +11,8 @@ from cellmove.db import state
 from cellmove.errors import Refused
 from cellmove.move import Move, State
 from cellmove.pipeline import facts_of
+from cellmove.reference import is_uuid
+from cellmove.request import MoveRequest, command_of
 from cellmove.session import Session, before_anything_is_written, lock, reconcile_server
 
 if TYPE_CHECKING:
@@ -35,40 +37,24 @@ class PlanReport:
 
 
 def plan(
-    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None,
-    force_locked: bool, open_move: bool, max_hosts: int | None = None, accept_loss: tuple[str, ...] = (),
-    runs_to: State | None = None, cells: tuple[str, ...] = (), transfer: str | None = None, bwlimit: int | None = None,
-) -> PlanReport:  # fmt: skip
+    session: Session, request: MoveRequest, *, open_move: bool, runs_to: State | None = None, server_id: str = ""
+) -> PlanReport:
     """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
 
-    :param max_hosts: how many of the scheduler's hosts are tried; None: as many as it offers
-    :param accept_loss: names of losses that are no reason against it
     :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
-    :param cells: the cells it may go to, instead of ``cell`` and ``host``: see :func:`cellmove.steps.plan.gather`
-    :param transfer: how local disks are to travel; None: as the settings say
-    :param bwlimit: bytes a second that are sent at most while the guest runs; None: as the settings say
+    :param server_id: of the server that the request names, where that is known already
     """
     from cellmove.steps.plan import gather
 
-    there = _open_move(session, server)
+    server_id = server_id or _server_id(session, request.server)
+    there = _open_move(session, server_id)
     if there is not None:
-        if _fits(there, flavor, host, _cell_name(session, cell), exactly=True, transfer=transfer):
+        if _fits(there, request, _cell_name(session, request), exactly=True):
             return PlanReport(there, {}, ())
         raise _has_another_aim(there)
     with before_anything_is_written():
         planned = gather(
-            session.gateway,
-            session.clock,
-            server=server,
-            flavor=flavor,
-            host=host,
-            cell=cell,
-            force_locked=force_locked,
-            accept_loss=accept_loss,
-            begun_today=permission.begun_today(session),
-            cells=cells,
-            transfer=transfer,
-            bwlimit=bwlimit,
+            session.gateway, session.clock, request, server_id=server_id, begun_today=permission.begun_today(session)
         )
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
         if not report.refused:
@@ -78,10 +64,8 @@ def plan(
     if report.refused or not open_move:
         return report
     facts = planned.facts
-    if max_hosts:
-        facts["command"] += f" --max-hosts {max_hosts}"
     if runs_to is not None:
-        permission.for_plan(session, facts, runs_to)
+        permission.for_plan(session, facts, runs_to, request.command)
     reconcile_server(session, facts["server_id"])
     with lock(session, facts["server_id"], facts["server_name"]):
         now = session.clock.text()
@@ -93,41 +77,33 @@ def plan(
             state=State.PLANNED,
             created_at=now,
             updated_at=now,
-            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": max_hosts or 0},
+            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": request.max_hosts},
         )
         session.journal.open_move(move)
     return PlanReport(move, planned.summary, planned.checks)
 
 
-def move_for(
-    session: Session, server: str, flavor: str | None, *, host: str | None, cell: str | None, force_locked: bool,
-    max_hosts: int | None = None,
-    accept_loss: tuple[str, ...] = (), confirm: bool = False, transfer: str | None = None, bwlimit: int | None = None,
-) -> PlanReport:  # fmt: skip
-    """The move that this command means: the open one that fits, or a newly planned one.
+def move_for(session: Session, request: MoveRequest) -> PlanReport:
+    """The move that ``resize`` or ``migrate`` means: the open one that fits, or a newly planned one.
 
-    :param confirm: the command goes on to confirm
     :raises Refused: the server has an open move of another kind
     """
-    move = _open_move(session, server)
-    cell = _cell_name(session, cell)
+    server_id = _server_id(session, request.server)
+    move = _open_move(session, server_id)
+    cell = _cell_name(session, request)
     if move is None:
-        move = _done_already(session, server, flavor, host, cell)
+        move = _done_already(session, server_id, request, cell)
         if move is not None:
             return PlanReport(move, {}, ())
-        aim = State.CONFIRMED if confirm else State.FINISHED
-        return plan(
-            session, server, flavor, host=host, cell=cell, force_locked=force_locked, open_move=True,
-            max_hosts=max_hosts, accept_loss=accept_loss, runs_to=aim, transfer=transfer, bwlimit=bwlimit,
-        )  # fmt: skip
-    if not _fits(move, flavor, host, cell, exactly=False, transfer=transfer):
+        runs_to = State.CONFIRMED if request.confirm else State.FINISHED
+        return plan(session, request, open_move=True, runs_to=runs_to, server_id=server_id)
+    if not _fits(move, request, cell, exactly=False):
         raise _has_another_aim(move)
     return PlanReport(move, {}, ())
 
 
-def _open_move(session: Session, server: str) -> Move | None:
-    """The open move of a server named by name or UUID, if there is one and its owner has not ended it."""
-    server_id = _server_id(session, server)
+def _open_move(session: Session, server_id: str) -> Move | None:
+    """The open move of a server, if there is one and its owner has not ended it."""
     reconcile_server(session, server_id)
     move = session.journal.open_move_of(server_id)
     if move is not None and move.is_repair:
@@ -140,54 +116,58 @@ def _open_move(session: Session, server: str) -> Move | None:
 
 
 def _server_id(session: Session, server: str) -> str:
-    from cellmove.cloud.servers import find_server, is_uuid
+    """The id of the server that an operator names. Whether a UUID is that of a server the plan finds out."""
+    from cellmove.cloud.servers import find_server
 
     if is_uuid(server):
-        return server.lower()  # whether there is such a server the plan finds out
+        return server.lower()
+    session.journal.require_no_move_id(server)
     with before_anything_is_written():
         return str(find_server(session.gateway.admin, server)["id"])
 
 
-def _cell_name(session: Session, cell: str | None) -> str | None:
-    if not cell:
-        return None
+def _cell_name(session: Session, request: MoveRequest) -> str:
+    """The name of the cell that was named; empty when none was."""
+    if not request.destination.cell:
+        return ""
     with before_anything_is_written():
-        return session.gateway.cell(cell).name
+        return session.gateway.cell(request.destination.cell).name
 
 
 def _has_another_aim(move: Move) -> Refused:
     return Refused(
-        f"{move.server_name} already has an open move, {move.id}, with another aim: {move.plan['command']}",
+        f"{move.server_name} already has an open move, {move.id}, with another aim: {command_of(move)}",
         state=f"that move is {move.state}; nothing was written",
         next_command=f"cellmove show {move.id}",
     )
 
 
-def _fits(
-    move: Move, flavor: str | None, host: str | None, cell: str | None, *, exactly: bool, transfer: str | None = None
-) -> bool:
-    """Whether a command with these words means this move.
+def _fits(move: Move, request: MoveRequest, cell: str, *, exactly: bool) -> bool:
+    """Whether a command means this move. An option that is not given fits whatever the move has.
 
-    :param exactly: what is not said has not been said then either
+    :param cell: the name of the cell that was named
+    :param exactly: a destination that is not given was not given then either
     """
-    facts = move.plan
+    facts, host, flavor = move.plan, request.destination.host, request.flavor
     unsaid = ("",) if exactly else (facts["wanted_host"], facts["wanted_cell"])
-    kind_fits = (flavor is None) == (move.kind == "migration")
-    flavor_fits = flavor in (None, facts["flavor_name"], facts["new_flavor_id"])
-    host_fits = facts["wanted_host"] in ((host,) if host else unsaid)
-    cell_fits = facts["wanted_cell"] in ((cell,) if cell else (*unsaid, *([facts["wanted_cell"]] if host else [])))
-    transfer_fits = transfer in (None, facts.get("transfer_wish"))
-    return kind_fits and flavor_fits and host_fits and cell_fits and transfer_fits
+    return (
+        (not flavor) == (move.kind == "migration")
+        and flavor in ("", facts["flavor_name"], facts["new_flavor_id"])
+        and facts["wanted_host"] in ((host,) if host else unsaid)
+        and facts["wanted_cell"] in ((cell,) if cell else (*unsaid, *([facts["wanted_cell"]] if host else [])))
+        and request.transfer in ("", facts.get("transfer_wish"))
+        and request.max_hosts in (0, facts.get("max_hosts", request.max_hosts))
+        and request.bwlimit in (0, facts.get("bwlimit", request.bwlimit))
+    )
 
 
-def _done_already(session: Session, server: str, flavor: str | None, host: str | None, cell: str | None) -> Move | None:
+def _done_already(session: Session, server_id: str, request: MoveRequest, cell: str) -> Move | None:
     """The server's last move, if this very command made it and the server is still where it took it.
 
     Run every night from cron, the same command must not move a server back and forth.
     """
-    server_id = _server_id(session, server)
     moves = [move for move in session.journal.all_moves() if move.server_id == server_id and not move.is_repair]
-    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], flavor, host, cell, exactly=True):
+    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], request, cell, exactly=True):
         return None
     facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
     with before_anything_is_written():

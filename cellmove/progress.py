@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Protocol, TextIO, cast
 
-from cellmove.console import clean, console, duration, is_terminal, silence, styled, write
+from cellmove.console import clean, console, draws_over, duration, silence, styled, write, write_safely
 from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def observer_for(
     """
     if quiet:
         yield Silent(stream)
-    elif is_terminal(stream):
+    elif draws_over(stream):
         with Lively(stream, activity, monotonic) as lively:
             yield lively
     else:
@@ -242,7 +242,7 @@ class Lively:
             self._out.print(styled(event.step, "bold").append(f"  {clean(event.server_name)}", style="dim"))
 
     def _line(self, mark: str, mark_style: str, words: str, style: str, took: str) -> None:
-        self._out.print(_line_of(mark, mark_style, words, style, took))
+        self._out.print(_line_of(mark, mark_style, words, style, took), soft_wrap=True)  # a command stays whole
 
     def _under_way(self) -> Text:
         from rich.text import Text
@@ -327,7 +327,7 @@ def write_now(stream: TextIO, text: str) -> None:
     try:
         os.write(stream.fileno(), text.encode(errors="replace"))
     except (OSError, ValueError):
-        write(stream, text)
+        write_safely(stream, text)
 
 
 def marks_for(stream: TextIO) -> tuple[str, str, str, str, str]:

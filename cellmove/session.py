@@ -32,14 +32,19 @@ from cellmove.move import TO_FINISH, TRANSITIONS, Entry, Move, State, Step, next
 from cellmove.pipeline import Runner, busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot, undo
 from cellmove.pipeline import run_step as run_actions
 from cellmove.policy import Consent
+from cellmove.probe import parse as parse_probe
 from cellmove.reconcile import BEFORE_THE_SWITCH, moved_by_others, owners_deed
+from cellmove.reference import Kind, kind_of
+from cellmove.request import command_of, continued_by, plan_values, request_of
 from cellmove.retry import patiently
+from cellmove.shell import command_line
 from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
     from cellmove.gateway import Gateway
     from cellmove.hold import Hold
     from cellmove.probe import Probe
+    from cellmove.request import MoveRequest
     from cellmove.settings import Settings
 
 
@@ -64,14 +69,17 @@ class Session:
 
 
 def open_session(
-    settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0, clock: Clock | None = None,
-    consent: Consent | None = None,
+    settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0,
+    consent: Consent | None = None, only_reads: bool = False,
 ) -> Session:  # fmt: skip
-    """Open the journal; the cloud is reached only when something is asked of it."""
+    """Open the journal; the cloud is reached only when something is asked of it.
+
+    :param only_reads: the command writes nothing, so a journal that may not be written will do, and none at all
+    """
     from cellmove.gateway import Gateway
 
-    clock = clock or Clock()
-    journal = open_journal(settings.journal, clock.text)
+    clock = Clock()
+    journal = open_journal(settings.journal, clock.text, only_reads=only_reads)
     where = Path(journal.location).parent if "://" not in settings.journal else Path.home() / ".local/state/cellmove"
     return Session(
         settings,
@@ -88,16 +96,16 @@ def open_session(
 def find_move(session: Session, reference: str) -> Move:
     """The move that an id, a server name or a server UUID means.
 
-    An open move goes before closed ones; of closed ones the newest is meant.
+    What has the form of an id is one, never a name. An open move goes before closed ones; of one server's closed
+    moves the newest is meant.
 
-    :raises Usage: there is none, or several servers of that name have open moves
+    :raises Usage: there is none, or several servers of that name have moves
     """
     found = session.journal.find(reference)
     if not found:
         raise _unknown(session, reference)
-    if len(found) > 1 and any(move.is_open for move in found):
-        listed = "\n".join(f"  {m.id}  {m.server_name}  {m.server_id}  {m.state}" for m in found)
-        raise Usage(f"{reference!r} means several moves; name one:\n{listed}")
+    if len({move.server_id for move in found}) > 1:
+        raise Usage(f"{reference!r} means several moves; name one by its id:\n{_listed(found)}")
     if found[-1].is_drain:
         cell = found[-1].server_name
         raise Usage(f"{found[-1].id} is no move: it empties {cell}", next_command=f"cellmove drain status {cell}")
@@ -106,11 +114,27 @@ def find_move(session: Session, reference: str) -> Move:
 
 def _unknown(session: Session, reference: str) -> Usage:
     """There is no such move here; a server that somebody else is moving, nova itself too, can be adopted."""
+    kind = kind_of(reference)
+    if kind is not Kind.NAME:
+        called_so = session.journal.moves_named(reference)
+        if called_so:
+            return Usage(
+                f"{reference} has the form of an id, and the journal has no move with it; servers are called so, "
+                f"name the move of one by its id:\n{_listed(called_so)}",
+                state="nothing was written",
+            )
+    if kind is Kind.MOVE_ID:
+        return Usage(f"there is no move {reference} in the journal", next_command="cellmove list --all")
     unknown = f"there is no move of {reference!r} in the journal"
-    how = "" if reference.startswith("move-") else moved_by_others(session.gateway, reference)
+    how = moved_by_others(session.gateway, reference)
     if how:
-        return Usage(f"{unknown}; {how}", state="nothing was written", next_command=f"cellmove adopt {reference}")
-    return Usage(unknown, next_command=f"cellmove plan {reference}")
+        again = command_line("adopt", reference)
+        return Usage(f"{unknown}; {how}", state="nothing was written", next_command=again)
+    return Usage(unknown, next_command=command_line("plan", reference))
+
+
+def _listed(moves: Sequence[Move]) -> str:
+    return "\n".join(f"  {move.id}  {move.server_name}  {move.server_id}  {move.state}" for move in moves)
 
 
 def _check_no_other(session: Session, move: Move) -> None:
@@ -134,6 +158,7 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
     """
     if step is Step.FINISH and is_held(move):
         return _cut_over(session, move)
+    again = command_line(step.value, move.id, force=force, probe=tuple(each.text for each in probes))
     with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
         _check_no_other(session, move)
@@ -142,24 +167,32 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
             return move
         _check_turn(session, move, step)
         if step is Step.CONFIRM and not force and busy_step(session.journal.entries_of(move.id), move) is None:
-            require_as_before(session, move, probes)
-        permission.for_step(session, move, step)
+            require_as_before(session, move, probes, again)
+        permission.for_step(session, move, step, again)
         return _run(session, move, step, undo_whole_move=False)
 
 
 def _cut_over(session: Session, move: Move) -> Move:
-    """Stop the guest of a move that is held, and finish: by the run that holds it, or by this one if that one is dead."""
-    permission.for_run(session, move, State.FINISHED)
+    """Stop the guest of a move that is held, and finish: by the run that holds it, or by this one if that one is dead.
+
+    A move that was asked for with ``--confirm`` is confirmed in both cases.
+    """
+    request = request_of(move)
+    confirm = request is not None and request.confirm
+    permission.for_run(session, move, State.CONFIRMED if confirm else State.FINISHED, f"cellmove finish {move.id}")
     try:
-        return run_to_finish(session, move, confirm=False)
+        return run_to_finish(session, move, confirm=confirm)
     except Locked:
-        return let_go(session, move)
+        return let_go(session, move, State.CONFIRMED if confirm else State.FINISHED)
 
 
-def run_to_finish(session: Session, move: Move, *, confirm: bool, hold: Hold | None = None) -> Move:
+def run_to_finish(
+    session: Session, move: Move, *, confirm: bool, hold: Hold | None = None, request: MoveRequest | None = None
+) -> Move:
     """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back.
 
     :param hold: wait before the guest is stopped, and how long
+    :param request: of the command that continues the move, which the journal keeps from now on
     :returns: the move; where its gate ended it there, it is held
     """
     with lock(session, move.server_id, move.server_name):
@@ -177,7 +210,10 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool, hold: Hold | N
                 next_command=f"cellmove resume {move.id}",
             )
         aim = State.CONFIRMED if confirm else State.FINISHED
-        permission.for_run(session, move, aim)
+        again = request.command if request is not None else f"cellmove resume {move.id}"
+        permission.for_run(session, move, aim, again)
+        if request is not None and move.is_open and move.state is not aim:
+            move = _keep_request(session, move, request)
         if hold is not None and move.state in (State.PLANNED, HELD):
             move, goes_on = _hold(session, session.journal.set_aim(move.id, HELD.value), hold)
             if not goes_on:
@@ -187,11 +223,27 @@ def run_to_finish(session: Session, move: Move, *, confirm: bool, hold: Hold | N
         return _run_to_aim(session, move)
 
 
+def _keep_request(session: Session, move: Move, request: MoveRequest) -> Move:
+    """Record what the move is asked for now, so that every command that is printed later says it."""
+    earlier = request_of(move)
+    wanted = continued_by(earlier, request) if earlier is not None else request
+    if wanted == earlier:
+        return move
+    return session.journal.set_plan(move.id, {**move.plan, **plan_values(wanted)}, move.state)
+
+
 def _hold(session: Session, move: Move, wish: Hold) -> tuple[Move, bool]:
     """Prepare a move and wait; whether it goes on."""
     move = _run_to_aim(session, move)
-    with _calls_to_consequences(session, move):
-        goes_on = hold_move(session, move, wish, context_before(_runner(session), move, Step.PREP_SOURCE))
+    try:
+        with _calls_to_consequences(session, move):
+            goes_on = hold_move(session, move, wish, context_before(_runner(session), move, Step.PREP_SOURCE))
+    except Interrupted as error:
+        request = request_of(move)
+        if request is not None and (request.hold or request.cutover_at):
+            error.state = f"{move.id} is prepared and its guest runs; cellmove finish {move.id} stops the guest"
+            error.next_command = request.command
+        raise
     move = _fresh(session, move)
     return move, goes_on or not is_held(move)  # somebody may have said so this very moment
 
@@ -226,8 +278,11 @@ def _verify_on_the_way(session: Session, move: Move, *, arrived: bool) -> None:
     :param arrived: it was this run that moved the server
     :raises Stopped: it may not, and this run has moved it
     """
+    request = request_of(move)
+    probes = [parse_probe(text) for text in request.probes] if request is not None else []
+    again = command_line("confirm", move.id, probe=request.probes if request is not None else ())
     try:
-        require_as_before(session, move)
+        require_as_before(session, move, probes, again)
     except (Refused, Unreachable, Usage) as error:
         if not arrived:
             raise
@@ -502,7 +557,7 @@ def _check_turn(session: Session, move: Move, step: Step) -> None:
         why = f"{busy} of {move.id} was begun and not finished"
     else:
         why = f"it is not the turn of {step}: {move.id} is {move.state}"
-    again = str(move.plan.get("command", "")) if move.state is State.ROLLED_BACK else f"cellmove show {move.id}"
+    again = command_of(move) if move.state is State.ROLLED_BACK else f"cellmove show {move.id}"
     raise Refused(why, state="nothing was written", next_command=commands[0] if commands else again)
 
 
@@ -519,6 +574,8 @@ def _reconciled(session: Session, move: Move) -> Move:
     reached = owners_deed(runner, move, entries)
     if reached is None or reached is State.SWEEPING:
         return move
+    if session.journal.is_read_only:
+        return replace(move, state=reached)
     try:
         with lock(session, move.server_id, move.server_name):
             if busy_step(entries, move) in (Step.CONFIRM, Step.REVERT):

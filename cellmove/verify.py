@@ -20,6 +20,7 @@ from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 from cellmove.pipeline import facts_of
 from cellmove.retry import patiently
+from cellmove.shell import command_line
 from cellmove.suitability import STARTS_FROM_SNAPSHOT
 from cellmove.transfer import IMAGE, STREAM, VOLUMES
 
@@ -74,20 +75,21 @@ def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verifi
         if probes and not any(check.level is Level.REFUSAL for check in checks):
             checks += _probed(session, arrival, probes)
     except CallError as error:
-        raise before_writing(error, next_command=f"cellmove verify {move.id}") from None
+        raise before_writing(error, next_command=_command(move, probes)) from None
     return Verification(move, checks)
 
 
-def require(session: Session, move: Move, probes: Sequence[Probe] = ()) -> None:
+def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: str = "") -> None:
     """See to it that a move may be confirmed.
 
+    :param again: the command that confirms it, with its options
     :raises Refused: the server is not what it was; every difference is named
     :raises Unreachable: something cannot be looked at
     """
     try:
         found = verify(session, move, probes).differences
     except (Unreachable, Usage) as error:
-        error.next_command = f"cellmove confirm {move.id}"
+        error.next_command = again or f"cellmove confirm {move.id}"
         raise
     if found:
         raise Refused(
@@ -95,8 +97,13 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = ()) -> None:
                 [f"{move.server_name} is not what it was before the move:", *(f"  {each.text}" for each in found)]
             ),
             state="nothing was written; the server is in VERIFY_RESIZE, its old self waits at the source",
-            next_command=f"cellmove verify {move.id}  (then cellmove revert {move.id}, or confirm --force)",
+            next_command=f"{_command(move, probes)}  # then cellmove revert {move.id}, or cellmove confirm {move.id} --force",
         )
+
+
+def _command(move: Move, probes: Sequence[Probe]) -> str:
+    """What to type to verify a move again."""
+    return command_line("verify", move.id, probe=tuple(each.text for each in probes))
 
 
 def _only_settling(checks: Sequence[Check]) -> bool:

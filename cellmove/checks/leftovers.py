@@ -70,8 +70,8 @@ def _adopt(server: Server) -> str:
             f"{server.id}_resize on the source, so its state is not to be reset before it was found"
         )
     return (
-        f"cellmove adopt {server.id} --nova-is-dead  (once nova-conductor was restarted since), "
-        f"then cellmove rollback {server.id}  (or resume)"
+        f"cellmove adopt {server.id} --nova-is-dead && cellmove rollback {server.id}"
+        "  # once nova-conductor was restarted since; resume instead of rollback goes on with it"
     )
 
 
@@ -145,7 +145,7 @@ def _deleted(server: Server) -> Iterable[Finding]:
     for row in server.rows:
         if row.deleted and server.live:
             text = f"its row in {row.cell} is deleted and not gone: it keeps the server from moving there"
-            mend = f"nova-manage db archive_deleted_rows --all-cells  (on a host that knows {row.cell})"
+            mend = f"nova-manage db archive_deleted_rows --all-cells  # on a host that knows {row.cell}"
             yield Finding(Kind.DELETED_ROW, server.id, server.id, text, row.cell, since=row.changed, mend=mend)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.mark import KEY, mark_of
 from cellmove.picture import OLDEST_COMPUTE, Picture, conductors_up
+from cellmove.shell import resume_elsewhere
 from cellmove.transfer import STREAM
 
 UNFINISHED = frozenset({
@@ -84,7 +85,7 @@ def check_mark(picture: Picture) -> Findings:
         yield refusal(
             "being-moved",
             f"cellmove is moving it already: {found.move_id}, recorded in {found.holder or 'a journal unknown here'}",
-            f"go on there with cellmove resume {found.move_id}; "
+            f"go on there with {resume_elsewhere(found.holder, found.move_id)}; "
             f"if that journal is lost, cellmove adopt {picture.server_id} rebuilds it",
         )
 

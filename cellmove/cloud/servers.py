@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.identity import read, request
 from cellmove.errors import NotFound, Usage
+from cellmove.reference import is_uuid
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -32,18 +32,18 @@ BUSY = (
 
 
 def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
-    """A server of any project, by UUID or, failing that, by its exact name.
+    """A server of any project, by its UUID, or by its exact name where that is no UUID.
 
     :returns: as :func:`get_server`
     :raises Usage: there is none, or several of that name; the message lists them
     """
     if is_uuid(name_or_id):
         try:
-            return get_server(connection, name_or_id)
+            return get_server(connection, name_or_id.lower())
         except NotFound:
             pass
     found = servers_named(connection, name_or_id)
-    if len(found) == 1:
+    if len(found) == 1 and not is_uuid(name_or_id):
         return found[0]
     if not found:
         raise Usage(f"there is no server {name_or_id} in any project")
@@ -52,6 +52,8 @@ def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
         f"on {server.get('OS-EXT-SRV-ATTR:host') or 'no host'}"
         for server in found
     )
+    if is_uuid(name_or_id):
+        raise Usage(f"no server has the id {name_or_id}; a server is called so, use its UUID:\n{lines}")
     raise Usage(f"{len(found)} servers are called {name_or_id}; use the UUID of one:\n{lines}")
 
 
@@ -154,14 +156,6 @@ def status_of(vm_state: str, task_state: str) -> str:
     """The status under which nova's API and its clients show a server."""
     busy = next((word for beginning, word in BUSY if task_state.startswith(beginning)), "")
     return busy or STATUSES.get(vm_state, "UNKNOWN")
-
-
-def is_uuid(text: str) -> bool:
-    """Whether it is a UUID in the form that nova uses."""
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 def stop(connection: Connection, server_id: str) -> None:

@@ -11,6 +11,7 @@ from urllib import parse
 
 from cellmove import database_url
 from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.reference import means
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -203,13 +204,11 @@ def set_disabled(api_engine: Engine, uuid: str, *, disabled: bool) -> bool:
 
 
 def find_cell(cells: Sequence[Cell], name_or_uuid: str) -> Cell:
-    """The cell with this UUID or, failing that, this name.
+    """The cell with this UUID, or with this name where that is no UUID.
 
     :raises Usage: there is none, or more than one of that name; the message lists the choices
     """
-    found = [cell for cell in cells if cell.uuid == name_or_uuid.lower()] or [
-        cell for cell in cells if cell.name == name_or_uuid
-    ]
+    found = [cell for cell in cells if means(name_or_uuid, cell.uuid, cell.name)]
     if len(found) == 1:
         return found[0]
     if found:

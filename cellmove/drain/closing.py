@@ -12,6 +12,7 @@ from cellmove.db import look
 from cellmove.errors import Interrupted, Locked, RollbackFailed, RolledBack, Stopped
 from cellmove.move import Move, Phase, State, Step
 from cellmove.pipeline import Runner, run_step, undo
+from cellmove.shell import command_line
 from cellmove.steps import cordon
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def is_to_be_closed(session: Session, record: Move, source: Cell) -> Move:
 
 def reopen(session: Session, record: Move, hear: Observer) -> Move:
     """Open the cell again, as far as it was this drain that closed it."""
-    with _alone(session, record) as record, _about_the_cell(record, f"cellmove drain abort {record.server_name}"):
+    with _alone(session, record) as record, _about_the_cell(record, command_line("drain abort", record.server_name)):
         return undo(_runner(session, record, hear), record, None) if record.is_open else record
 
 
@@ -103,7 +104,7 @@ def _alone(session: Session, record: Move) -> Iterator[Move]:
                 stack.enter_context(sessions.lock(session, f"{record.server_id}-cordon", record.server_name))
                 break
             except Locked as error:
-                error.next_command = f"cellmove drain status {record.server_name}"
+                error.next_command = command_line("drain status", record.server_name)
                 if session.interrupted() or session.clock.monotonic() > deadline:
                     raise
             session.clock.sleep(next(waits))
@@ -124,7 +125,7 @@ def _about_the_cell(record: Move, again: str) -> Iterator[None]:
     except (Stopped, RollbackFailed, Interrupted) as error:
         error.state = f"{record.server_name} is half closed; what of it stands in the journal"
         is_back = isinstance(error, RollbackFailed)
-        error.next_command = f"cellmove drain abort {record.server_name}" if is_back else again
+        error.next_command = command_line("drain abort", record.server_name) if is_back else again
         raise
 
 

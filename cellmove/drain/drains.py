@@ -38,6 +38,8 @@ from cellmove.events import Event, EventKind
 from cellmove.locks import server_lock
 from cellmove.move import DRAIN, Move, State
 from cellmove.pipeline import facts_of
+from cellmove.reference import means
+from cellmove.shell import command_line
 from cellmove.steps import census
 from cellmove.steps.plan import find_flavor
 
@@ -156,7 +158,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         if record is not None and record.state is State.ROLLING_BACK:
             raise Refused(
                 f"{record.id} is being taken back", state="the cell is half open again; nothing was written",
-                next_command=f"cellmove drain abort {source.name}",
+                next_command=command_line("drain abort", source.name),
             )  # fmt: skip
         with sessions.before_anything_is_written():
             plan = _plan(session, source, wish)
@@ -301,7 +303,7 @@ def _only_run(session: Session, source: Cell) -> Iterator[None]:
     except Locked as error:
         if source.name in error.message:
             error.message = f"another run is emptying {source.name}"
-            error.next_command = f"cellmove drain status {source.name}"
+            error.next_command = command_line("drain status", source.name)
         raise
 
 
@@ -385,16 +387,18 @@ def find(session: Session, cell: str | None) -> Move:
     :param cell: name or UUID; None when there is only one that it can be
     :raises Usage: there is none, or several
     """
-    found = [each for each in session.journal.drains() if cell in (None, each.server_name, each.server_id, each.id)]
+    records = session.journal.drains()
+    found = [each for each in records if cell in (None, each.id) or means(str(cell), each.server_id, each.server_name)]
     if not found:
         raise Usage(
             f"{f'{cell} was never' if cell else 'nothing was ever'} drained with this journal",
-            next_command=f"cellmove drain-cell {cell or 'CELL'} --dry-run",
+            next_command=command_line("drain-cell", cell or "CELL", dry_run=True),
         )
-    candidates = [each for each in found if each.is_open] or found[-1:]
-    if len(candidates) > 1:
-        raise Usage(f"several cells are being drained; name one: {', '.join(each.server_name for each in candidates)}")
-    return candidates[0]
+    candidates = [each for each in found if each.is_open] or (found if cell else found[-1:])
+    if len({each.server_id for each in candidates}) > 1:
+        listed = ", ".join(f"{each.server_name} ({each.server_id})" for each in candidates)
+        raise Usage(f"several cells are meant; name one by its UUID: {listed}")
+    return candidates[-1]
 
 
 def pause(session: Session, record: Move) -> None:
@@ -412,7 +416,7 @@ def _control(session: Session, record: Move, word: str) -> None:
     if not queue_of(session, record).set_control(word):
         raise Refused(
             f"the drain of {record.server_name} is being aborted", state="nothing was written",
-            next_command=f"cellmove drain status {record.server_name}",
+            next_command=command_line("drain status", record.server_name),
         )  # fmt: skip
 
 
@@ -465,7 +469,7 @@ def _require_open(record: Move) -> None:
     if not record.is_open:
         raise Refused(
             f"{record.server_name} is not being drained: {record.id} is {said(record.state)}",
-            state="nothing was written", next_command=f"cellmove drain-cell {record.server_name} --dry-run",
+            state="nothing was written", next_command=command_line("drain-cell", record.server_name, dry_run=True),
         )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from cellmove.db import census, look, survey
 from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
 from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable, Usage
 from cellmove.move import State
+from cellmove.request import AuditRequest
+from cellmove.shell import command_line
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
@@ -89,7 +91,7 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
         }
         found = look_at(session.gateway, source, ours)
         # Nothing is under way any more: what changed just now is nobody's at work, and is named as well.
-        report = audit(session, [source.name], older_than=0.0)
+        report = audit(session, AuditRequest(cells=(source.uuid,), older_than=0.0))
     except (CallError, Unreachable, Usage) as error:  # the servers are moved all the same
         return replace(ended, unseen=str(error))
     texts = tuple(f"{each.server_name or each.server_id}: {each.text}" for each in report.left)
@@ -114,7 +116,7 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     :param told: whoever reads it has read already what became of each server
     """
     if ended.record is not None and ended.record.state is State.ROLLED_BACK:
-        again = f"cellmove drain status {ended.cell}"  # the command would begin another drain
+        again = command_line("drain status", ended.cell)  # the command would begin another drain
     waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
     bad, kept = ended.named(*TROUBLED), ended.named(Stage.SKIPPED, Stage.REFUSED)
     if waiting or (ended.stopped and soaking):
@@ -133,7 +135,7 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     parts += [f"{_servers(kept)} {'was' if len(kept) == 1 else 'were'} left in {ended.cell}"] if kept else []
     said = [] if told else [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
     more = 0 if told else len(bad) + len(kept) - len(said)
-    said += [f"and {more} more: cellmove drain status {ended.cell}"] if more else []
+    said += [f"and {more} more: {command_line('drain status', ended.cell)}"] if more else []
     commands = [task.next_command for task in (*bad, *kept) if task.next_command]
     return SomeFailed(
         "\n".join([", ".join(parts), *said]), state=ended.state, next_command=commands[0] if commands else ""

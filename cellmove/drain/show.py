@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
-from cellmove.console import Command, clean, console, duration, is_terminal, styled, write
+from cellmove.console import Command, clean, console, draws_over, duration, styled, write
 from cellmove.drain import ending
 from cellmove.drain.happening import Happening, Kind, document
 from cellmove.drain.item import Stage, place_of
@@ -22,6 +22,7 @@ from cellmove.drain.story import draw_servers, said
 from cellmove.events import Event, EventKind
 from cellmove.move import Step
 from cellmove.progress import Progress, Unbreakable, answer_to, marks_for, write_now
+from cellmove.shell import command_line
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -149,7 +150,7 @@ def drawing_for(
         yield Lines(out, err)
     elif quiet:
         yield Plain(err, wall, quiet=True)
-    elif is_terminal(err):
+    elif draws_over(err):
         with Lively(err, monotonic) as lively:
             yield lively
     else:
@@ -284,7 +285,8 @@ class Lively:
             self.tally.take(happening, self.monotonic())
             words = sentence(happening, self.tally)
         if happening.kind in (*TROUBLE, Kind.SERVER_GONE, Kind.SERVER_REFUSED):
-            self._out.print(styled(f"{self.marks[1]} {words}", "red" if happening.kind in TROUBLE else "yellow"))
+            style = "red" if happening.kind in TROUBLE else "yellow"
+            self._out.print(styled(f"{self.marks[1]} {words}", style), soft_wrap=True)  # a command stays whole
 
     def __call__(self, event: Event) -> None:
         """The action under way."""
@@ -402,7 +404,7 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
     more = draw_servers(page, rows, SHOWN_LEFT)
     if more:
         page.gap()
-        page.fields([("", f"and {more} more: cellmove drain status {found['cell']}")])
+        page.fields([("", f"and {more} more: {command_line('drain status', found['cell'])}")])
     if found["ending"] is not None:
         page.gap()
         page.fields(_ending(found["ending"]))

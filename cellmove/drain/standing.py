@@ -16,6 +16,7 @@ from cellmove.drain.story import downtime, tale_bars
 from cellmove.drain.wish import from_document
 from cellmove.move import Move, State, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.shell import command_line
 
 if TYPE_CHECKING:
     from cellmove.session import Session
@@ -65,9 +66,9 @@ def _next(record: Move, queue: Queue, runs: Sequence[str], stuck: Sequence[Task]
     if not record.is_open:
         return stuck[0].next_command if stuck else None
     if record.state is State.ROLLING_BACK or queue.control() == "abort":
-        return None if runs else f"cellmove drain abort {record.server_name}"
+        return None if runs else command_line("drain abort", record.server_name)
     if queue.control() == "pause":
-        return f"cellmove drain resume {record.server_name}"
+        return command_line("drain resume", record.server_name)
     return None if runs else str(queue.wish().get(COMMAND) or record.plan["command"])
 
 

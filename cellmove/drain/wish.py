@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cellmove.errors import Usage
+from cellmove.shell import command_line
 
 ORDERS = ("smallest", "largest", "oldest", "host")
 KINDS = ("project", "flavor", "host", "tag", "name", "state")
@@ -128,10 +128,11 @@ def parse_seconds(text: str, option: str) -> float:
 
 def look_again(wish: Wish, server_id: str, new_flavor: str = "") -> str:
     """What to type to see what speaks against a server, where it would go in this drain."""
-    words = ["cellmove", "plan", server_id, *((new_flavor,) if new_flavor else ())]
-    words += ("--cell", wish.to[0]) if wish.to else ()
-    words += ("--transfer", wish.transfer) if wish.transfer else ()
-    return shlex.join([*words, "--dry-run"])
+    return command_line(
+        "plan", server_id, new_flavor, cell=wish.to[0] if wish.to else None, force_locked=wish.force_locked,
+        accept_loss=",".join(wish.accept_loss), max_hosts=wish.max_hosts or None, transfer=wish.transfer,
+        bwlimit=wish.bwlimit, dry_run=True,
+    )  # fmt: skip
 
 
 def parse_confirm(text: str) -> tuple[str, float]:

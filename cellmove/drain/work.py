@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,6 +29,8 @@ from cellmove.events import EventKind
 from cellmove.hold import HELD, Hold, is_held
 from cellmove.move import Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.request import Destination, MoveRequest, command_of
+from cellmove.shell import command_line
 from cellmove.steps import census
 from cellmove.verify import verify
 
@@ -167,11 +168,11 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
     if unwanted is not None:
         return unwanted
     wish = job.wish
-    report = planning.plan(
-        session, task.server_id, task.new_flavor or None, host=None, cell=None, cells=wish.to,
-        force_locked=wish.force_locked, accept_loss=wish.accept_loss, max_hosts=wish.max_hosts or None,
-        open_move=True, runs_to=State.FINISHED, transfer=wish.transfer, bwlimit=wish.bwlimit,
+    request = MoveRequest(
+        task.server_id, task.new_flavor, Destination(cells=wish.to), force_locked=wish.force_locked,
+        accept_loss=wish.accept_loss, max_hosts=wish.max_hosts, transfer=wish.transfer or "", bwlimit=wish.bwlimit or 0,
     )  # fmt: skip
+    report = planning.plan(session, request, open_move=True, runs_to=State.FINISHED)
     if report.move is None or report.refused:
         refusals = [check for check in report.checks if check.level == "refusal"]
         if any(check.code == DAY_IS_USED_UP for check in refusals):
@@ -228,11 +229,9 @@ def _ended(session: Session, job: Job, move: Move) -> Outcome:
 def _closed(move: Move) -> Outcome:
     return {
         State.CONFIRMED: Outcome(Stage.MOVED),
-        State.REVERTED: Outcome(Stage.REVERTED, f"{move.id} was reverted", "reverted", str(move.plan["command"])),
+        State.REVERTED: Outcome(Stage.REVERTED, f"{move.id} was reverted", "reverted", command_of(move)),
         State.SERVER_GONE: Outcome(Stage.GONE, "its owner deleted it", "gone"),
-        State.ROLLED_BACK: Outcome(
-            Stage.FAILED, f"{move.id} was taken back", "rolled-back", str(move.plan["command"])
-        ),
+        State.ROLLED_BACK: Outcome(Stage.FAILED, f"{move.id} was taken back", "rolled-back", command_of(move)),
     }.get(move.state) or Outcome(Stage.FAILED, f"{move.id} is {move.state}", "stopped", f"cellmove show {move.id}")  # fmt: skip
 
 
@@ -291,10 +290,9 @@ def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
     if job.wish.on_unverified == "revert":
         move = sessions.run_step(session, move, Step.REVERT)
         if move.state is State.REVERTED:
-            return Outcome(Stage.REVERTED, reason, "unverified", str(move.plan["command"]))
+            return Outcome(Stage.REVERTED, reason, "unverified", command_of(move))
         return _closed(move)
-    asked = [word for each in job.wish.probes for word in ("--probe", each)]
-    return Outcome(Stage.UNVERIFIED, reason, "unverified", shlex.join(["cellmove", "verify", move.id, *asked]))
+    return Outcome(Stage.UNVERIFIED, reason, "unverified", command_line("verify", move.id, probe=job.wish.probes))
 
 
 class Downtime:

@@ -234,7 +234,7 @@ def _older(context: Context, database: CellDatabase, difference: str) -> OlderJo
     found = mark.mark_of(state.read_system_metadata(database, move.server_id))
     holder = found.holder if found is not None and found.move_id == move.id else ""
     here = mark.holder_of(settings.journal)
-    adopt = f"cellmove adopt {move.server_id} --journal-is-lost  (only when every newer copy is gone for good)"
+    adopt = f"cellmove adopt {move.server_id} --journal-is-lost  # only when every newer copy is gone for good"
     if holder and not mark.is_same_holder(holder, here, move.id):
         where, path = f"the newest journal is {holder}: use that one", mark.local_path(holder)
         again = f"cellmove --journal {path} show {move.id}" if path else adopt

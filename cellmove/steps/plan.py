@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
+from cellmove.request import Destination, MoveRequest, plan_values
 from cellmove.settings import disk_store_between
 from cellmove.steps import rules
 from cellmove.steps.attachments import users_of
@@ -51,7 +51,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Allowed:
     """Where the operator wants the server: cells that are allowed, and how that was said."""
 
     cells: tuple[Cell, ...]
@@ -61,44 +61,23 @@ class _Wish:
 
 
 def gather(
-    gateway: Gateway,
-    clock: Clock,
-    *,
-    server: str,
-    flavor: str | None,
-    host: str | None,
-    cell: str | None,
-    force_locked: bool,
-    accept_loss: tuple[str, ...] = (),
-    begun_today: int = 0,
-    cells: tuple[str, ...] = (),
-    transfer: str | None = None,
-    bwlimit: int | None = None,
+    gateway: Gateway, clock: Clock, request: MoveRequest, *, server_id: str = "", begun_today: int = 0
 ) -> Planned:
     """Look at a server and at where it may go.
 
-    :param server: name or UUID
-    :param flavor: name or id of the new flavor; None for a migration
-    :param host: the compute host it has to go to; None for any
-    :param cell: name or UUID of the cell it has to go to; None for any
-    :param force_locked: also move a server that is locked
-    :param accept_loss: names of losses that are no reason against it
+    :param server_id: of the server that the request names, where that is known already
     :param begun_today: how many moves were begun in the last 24 hours
-    :param cells: names or UUIDs of the cells it may go to, the one to be asked first first; none for all others.
-        It goes without ``host`` and ``cell``
-    :param transfer: how local disks are to travel; None: as the settings say
-    :param bwlimit: bytes a second that are sent at most; None: as the settings say
     :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
     :raises CallError: something cannot be looked at
     """
     # The databases first: that is the quickest way to find out that nothing can be reached.
-    mapped_hosts = look.host_cells(gateway.api_engine) if host else {}
-    new_flavor = find_flavor(gateway, flavor) if flavor is not None else None
-    found = servers.find_server(gateway.admin, server)
+    mapped_hosts = look.host_cells(gateway.api_engine) if request.destination.host else {}
+    new_flavor = find_flavor(gateway, request.flavor) if request.flavor else None
+    found = servers.find_server(gateway.admin, server_id or request.server)
     server_id = str(found["id"])
     mapping = look.mapping_of(gateway.api_engine, server_id)
     source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
-    wish = _wish(gateway, source, mapped_hosts, host=host, cell=cell, cells=cells)
+    allowed = _allowed(gateway, source, mapped_hosts, request.destination)
     picture = Picture(
         server_id=server_id,
         server_name=str(found.get("name") or server_id),
@@ -106,28 +85,25 @@ def gather(
         mapping=mapping,
         build_request=look.has_build_request(gateway.api_engine, server_id),
         request_spec=request_spec(gateway, server_id),
-        force_locked=force_locked,
+        force_locked=request.force_locked,
         new_flavor=new_flavor,
         source_cell=source.name if source else "",
-        wanted_cell=wish.cell,
-        wanted_host=wish.host,
-        target_is_source=wish.is_source,
-        accepted_losses=accept_loss,
+        wanted_cell=allowed.cell,
+        wanted_host=allowed.host,
+        target_is_source=allowed.is_source,
+        accepted_losses=request.accept_loss,
         policy=gateway.settings.policy,
     )
     if source is not None:
-        picture = _with_records(gateway, clock, picture, source, wish)
+        picture = _with_records(gateway, clock, picture, source, allowed)
     if picture.is_complete and source is not None:
-        _check_names(picture, accept_loss)
+        _check_names(picture, request.accept_loss)
         picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
-        picture = with_disks(gateway, picture, transfer, bwlimit)
+        picture = with_disks(gateway, picture, request.transfer or None, request.bwlimit or None)
         picture = with_access(gateway, picture, source)
         picture = with_scheduler(gateway, clock, picture)
         picture = _with_present_state(gateway, picture)
-    command = command_line(
-        server, flavor, host, cell or next(iter(cells), None), force_locked, accept_loss, transfer, bwlimit
-    )
-    facts = plan_facts(picture, source, command) if source else {}
+    facts = plan_facts(picture, source, request) if source else {}
     checks = preflight.examine(picture)
     require_reachable(checks)
     return Planned(facts, _summary(picture, str(found.get("status") or "")), checks)
@@ -156,18 +132,18 @@ def _suggest(word: str, known: Iterable[str]) -> str:
     return f"; there are: {', '.join(names[:30])}{', …' if len(names) > 30 else ''}" if names else "; there are none"
 
 
-def _wish(
-    gateway: Gateway, source: Cell | None, mapped_hosts: Mapping[str, str], *, host: str | None, cell: str | None,
-    cells: tuple[str, ...],
-) -> _Wish:  # fmt: skip
+def _allowed(
+    gateway: Gateway, source: Cell | None, mapped_hosts: Mapping[str, str], destination: Destination
+) -> _Allowed:
     """Which cells are allowed.
 
     :raises Usage: no such cell or host, or the host is in another cell than the one named
     """
+    cell, host, cells = destination.cell, destination.host, destination.cells
     named = gateway.cell(cell) if cell else gateway.cell(cells[0]) if len(cells) == 1 else None
     if cells and named is None:
         several = (gateway.cell(each) for each in cells)
-        return _Wish(tuple(each for each in several if source is None or each.uuid != source.uuid))
+        return _Allowed(tuple(each for each in several if source is None or each.uuid != source.uuid))
     if host:
         if host not in mapped_hosts:
             raise Usage(f"there is no compute host {host}{_suggest(host, mapped_hosts)}")
@@ -176,9 +152,9 @@ def _wish(
             raise Usage(f"host {host} is in {of_host.name}, not in {named.name}")
         named = of_host
     if named is None:
-        return _Wish(tuple(each for each in gateway.cells if source is None or each.uuid != source.uuid))
+        return _Allowed(tuple(each for each in gateway.cells if source is None or each.uuid != source.uuid))
     is_source = source is not None and named.uuid == source.uuid
-    return _Wish(() if is_source else (named,), named.name, host or "", is_source)
+    return _Allowed(() if is_source else (named,), named.name, host, is_source)
 
 
 def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
@@ -190,20 +166,6 @@ def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
         if name not in LOSSES:
             losable = ", ".join(baggage.losable(picture)) or "nothing"
             raise Usage(f"--accept-loss: there is no {name!r}; what {picture.server_name} would lose: {losable}")
-
-
-def command_line(
-    server: str, flavor: str | None, host: str | None, cell: str | None, force_locked: bool,
-    accept_loss: tuple[str, ...] = (), transfer: str | None = None, bwlimit: int | None = None,
-) -> str:  # fmt: skip
-    """What to type to try again."""
-    words = ["cellmove", "migrate", server] if flavor is None else ["cellmove", "resize", server, flavor]
-    for option, value in (("--cell", cell), ("--host", host)):
-        words += [option, value] if value else []
-    words += ["--force-locked"] if force_locked else []
-    for option, given in (("--accept-loss", ",".join(accept_loss)), ("--transfer", transfer), ("--bwlimit", bwlimit)):
-        words += [option, str(given)] if given else []
-    return shlex.join(words)
 
 
 # --- looking ---
@@ -219,7 +181,7 @@ def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
         raise
 
 
-def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell, wish: _Wish) -> Picture:
+def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell, allowed: _Allowed) -> Picture:
     """Add what the databases say."""
     database, server_id = gateway.database(source), picture.server_id
     now, down_time = clock.heartbeat_time(), gateway.settings.service_down_time
@@ -227,7 +189,7 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
     if instance is None:
         return picture
     group = look.group_of(gateway.api_engine, server_id)
-    targets = targets_of(gateway, clock, source, wish.cells)
+    targets = targets_of(gateway, clock, source, allowed.cells)
     return dataclasses.replace(
         picture,
         server=instance,
@@ -415,11 +377,8 @@ def _volumes(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str, Volu
 # --- what comes out ---
 
 
-def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
-    """The move's plan; empty when the server's records are not complete enough.
-
-    :param command: what to type to try again (:func:`command_line`)
-    """
+def plan_facts(picture: Picture, source: Cell, request: MoveRequest) -> dict[str, Any]:
+    """The move's plan; empty when the server's records are not complete enough."""
     if not picture.is_complete:
         return {}
     server, old, compute = picture.instance, picture.flavor, picture.source_compute
@@ -453,7 +412,7 @@ def plan_facts(picture: Picture, source: Cell, command: str) -> dict[str, Any]:
         "flavor_from": old.name,
         "image_ref": server.image_ref,
         "accepted_losses": list(picture.accepted_losses),
-        "command": command,
+        **plan_values(request),
     }
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import mark as marks
 from cellmove.cloud import image, network, placement, volume
-from cellmove.cloud.servers import is_uuid
 from cellmove.db import survey
 from cellmove.leftovers import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
+from cellmove.reference import is_uuid
 from cellmove.steps.attachments import users_of
 
 if TYPE_CHECKING:

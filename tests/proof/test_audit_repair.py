@@ -14,6 +14,7 @@ from cellmove import audit as auditing
 from cellmove import session as sessions
 from cellmove.audit import Report
 from cellmove.errors import CellmoveError
+from cellmove.request import AuditRequest
 from cellmove.sandbox import seed
 from cellmove.sandbox.store import Cloud
 from lab import oracle
@@ -108,7 +109,7 @@ def audit(harness: Harness, **how: Any) -> Report | CellmoveError | None:
     """Type the command: what it found, what was said instead, or None when it was killed."""
     try:
         with harness.session() as session:
-            return auditing.audit(session, (), older_than=0, **how)
+            return auditing.audit(session, AuditRequest(older_than=0, **how))
     except CellmoveError as error:
         return error
     except Crash:

@@ -23,6 +23,7 @@ from cellmove.drain.wish import SKIP_TAG, Filter, Wish, parse_filter
 from cellmove.errors import CallFailed, CannotConnect, Usage
 from cellmove.gateway import Gateway
 from cellmove.picture import Picture
+from cellmove.request import Destination, MoveRequest
 from cellmove.sandbox import seed, services
 from cellmove.sandbox.store import Cloud
 from cellmove.steps import census, plan
@@ -155,10 +156,9 @@ def test_it_says_what_the_plan_says(
     other = seed.boot(place.cloud, "other", host="c1-host2", volume_backed=True, volumes=1, active=False)
     case.change(place.cloud, server)
     gateway, wish = place.open(case, tmp_path), wish_of(case)
-    planned = plan.gather(
-        gateway, place.harness.clock, server=server if case.by_id else "bad", flavor=case.flavor or None, host=None,
-        cell=wish.to[0] if wish.to else None, force_locked=False, accept_loss=wish.accept_loss,
-    )  # fmt: skip
+    destination = Destination(cell=wish.to[0] if wish.to else "")
+    request = MoveRequest(server if case.by_id else "bad", case.flavor, destination, accept_loss=wish.accept_loss)
+    planned = plan.gather(gateway, place.harness.clock, request)
     shown = refusals(planned.checks)
     assert shown == [] if case.level == "warning" else code in dict(shown)
     found = census.take(gateway, place.harness.clock, gateway.cell("cell1"), wish)

@@ -49,7 +49,8 @@ def test_the_second_signal_leaves_at_once(sandbox: Sandbox) -> None:
         assert run.child.is_alive()
         run.signal(signal.SIGTERM)
         assert run.end(2) == 143
-    assert "next: cellmove list" in run.err.read_text()
+    (move,) = sandbox.cellmove("list", "-f", "json").json["moves"]
+    assert f"next: cellmove resume {move['move']}\n" in run.err.read_text()
     assert phases(sandbox)["stop_source"] == "intent"
     assert sandbox.cellmove("rollback", server.name, "-f", "json").json["state"] == "rolled-back"
     shot = sandbox.picture(server.id)

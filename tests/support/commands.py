@@ -96,3 +96,63 @@ def run_impatient(arguments: list[str], environment: Environment, out: Path, err
 
     run.why_closed = hours_later
     run_command(arguments, environment, out, err)
+
+
+def run_with_closed_streams(
+    closed: tuple[int, ...], arguments: list[str], environment: Environment, out: Path, err: Path
+) -> None:
+    """Run `cellmove` as a shell does with ``>&-``: the descriptors are closed, and Python has no such streams."""
+    import cellmove.cli
+
+    main = cellmove.cli.main
+
+    def begin() -> None:
+        for number in closed:
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+        main()
+
+    cellmove.cli.main = begin
+    run_command(arguments, environment, out, err)
+
+
+def run_at_a_terminal(terminal: str, arguments: list[str], environment: Environment, out: Path, err: Path) -> None:
+    """Run `cellmove` whose output goes to a terminal, both streams; nobody is there to be asked.
+
+    :param terminal: its path
+    """
+    import cellmove.cli
+
+    main = cellmove.cli.main
+
+    def begin() -> None:
+        for number in (1, 2):
+            os.dup2(os.open(terminal, os.O_WRONLY | os.O_NOCTTY), number)
+        kept = sys.stdout, sys.stderr  # they would close the descriptors
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        main()
+        del kept
+
+    cellmove.cli.main = begin
+    run_command(arguments, environment, out, err)
+
+
+def run_without_override(arguments: list[str], environment: Environment, out: Path, err: Path) -> None:
+    """Run a `cellmove` that may write only what its mode lets its owner write, also as root."""
+    if os.geteuid() == 0:
+        _drop_override()
+    run_command(arguments, environment, out, err)
+
+
+def _drop_override() -> None:
+    """Give up CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capset(2), version 3 of its structures)."""
+    import ctypes
+
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capget(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    data[0] &= ~(1 << 1 | 1 << 2)
+    if libc.capset(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset")

@@ -35,6 +35,7 @@ from cellmove.errors import (
 from cellmove.events import Event, EventKind
 from cellmove.move import Entry, Move, Phase, State, Step
 from cellmove.preflight import Check, Level
+from cellmove.request import Destination, MoveRequest
 
 VERBS = ("prep-dest", "prep-source", "finish", "confirm", "revert")
 
@@ -106,13 +107,19 @@ class Fake:
         if self.error is not None:
             raise self.error
 
-    def plan(self, _session: Any, server: str, flavor: str | None, **how: Any) -> Report:
-        self._asked("plan", server, flavor, how)
+    def plan(self, _session: Any, request: MoveRequest, **how: Any) -> Report:
+        self._asked("plan", request, how)
         return self.report
 
-    def move_for(self, _session: Any, server: str, flavor: str | None, **how: Any) -> Report:
-        self._asked("move_for", server, flavor, how)
+    def move_for(self, _session: Any, request: MoveRequest) -> Report:
+        self._asked("move_for", request)
         return self.report
+
+    def move(self, move_id: str) -> Move | None:
+        return next((move for move in self.moves if move.id == move_id), None)
+
+    def find(self, reference: str) -> list[Move]:
+        return [move for move in self.moves if reference in (move.id, move.server_id, move.server_name)]
 
     def find_move(self, _session: Any, reference: str) -> Move:
         self.asked.append(("find_move", reference))
@@ -124,7 +131,8 @@ class Fake:
         self._asked("run_step", move.id, step)
         return a_move(State.DEST_PREPARED)
 
-    def run_to_finish(self, _session: Any, move: Move, *, confirm: bool, hold: Any) -> Move:
+    def run_to_finish(self, _session: Any, move: Move, *, confirm: bool, hold: Any, request: MoveRequest) -> Move:
+        assert (request.confirm, request.hold) == (confirm, bool(hold))
         self._asked("run_to_finish", move.id, confirm, *([hold] if hold else []))
         return a_move(State.CONFIRMED if confirm else State.FINISHED)
 
@@ -178,18 +186,15 @@ def test_a_step(fake: Fake, verb: str) -> None:
 def test_plan(fake: Fake) -> None:
     result = run("plan", "web-1", "m1.large", "--cell", "cell2", "--force-locked")
     assert result.exit_code == 0
-    how = {
-        "host": None, "cell": "cell2", "force_locked": True, "max_hosts": None, "accept_loss": (), "open_move": True,
-        "transfer": None, "bwlimit": None,
-    }  # fmt: skip
-    assert fake.asked == [("plan", "web-1", "m1.large", how)]
+    request = MoveRequest("web-1", "m1.large", Destination("cell2"), is_stepwise=True, force_locked=True)
+    assert fake.asked == [("plan", request, {"open_move": True})]
     assert "next  cellmove resume m1" in result.stdout  # its first action is done
 
 
 def test_losses_are_named_one_by_one_or_together(fake: Fake) -> None:
     fake.report = Report(None)
     result = run("plan", "web-1", "--accept-loss", "swap, ephemeral", "--accept-loss=swap", "--dry-run")
-    assert fake.asked[0][3]["accept_loss"] == ("swap", "ephemeral")
+    assert fake.asked[0][1].accept_loss == ("swap", "ephemeral")
     assert "cellmove plan web-1 --accept-loss swap,ephemeral\n" in result.stdout
 
 
@@ -205,7 +210,7 @@ def test_yes_is_heard_and_off_a_terminal_nobody_can_be_asked(fake: Fake) -> None
 def test_a_dry_run_opens_nothing_and_names_the_real_command(fake: Fake) -> None:
     fake.report = Report(None)
     result = run("plan", "my server", "--host", "compute-11", "--dry-run")
-    assert fake.asked[0][3]["open_move"] is False
+    assert fake.asked[0][2] == {"open_move": False}
     assert "cellmove plan 'my server' --host compute-11\n" in result.stdout
     assert run("plan", "web-1", "--dry-run", "-f", "value").stdout == "-\tnot recorded\tcellmove plan web-1\n"
 
@@ -234,20 +239,10 @@ def test_resize_and_migrate_run_to_the_end(fake: Fake, confirm: bool) -> None:
     more = ["--confirm"] if confirm else []
     assert run("resize", "web-1", "m1.large", "--cell", "cell2", *more).exit_code == 0
     assert run("migrate", "web-1", "--host", "compute-11", "--max-hosts", "2", *more).exit_code == 0
-    unsaid = {
-        "host": None,
-        "cell": None,
-        "force_locked": False,
-        "max_hosts": None,
-        "accept_loss": (),
-        "transfer": None,
-        "bwlimit": None,
-        "confirm": confirm,
-    }
     assert fake.asked == [
-        ("move_for", "web-1", "m1.large", unsaid | {"cell": "cell2"}),
+        ("move_for", MoveRequest("web-1", "m1.large", Destination("cell2"), confirm=confirm)),
         ("run_to_finish", "m1", confirm),
-        ("move_for", "web-1", None, unsaid | {"host": "compute-11", "max_hosts": 2}),
+        ("move_for", MoveRequest("web-1", "", Destination(host="compute-11"), confirm=confirm, max_hosts=2)),
         ("run_to_finish", "m1", confirm),
     ]
 
@@ -378,13 +373,17 @@ def test_a_fault_of_ours_is_no_traceback_and_shows_no_foreign_text(fake: Fake) -
     assert result.exit_code == 3
     assert "secret" not in result.output
     assert "this is a fault in cellmove: ValueError at " in result.stderr
-    assert "next: cellmove list" in result.stderr
+    assert result.stderr.endswith("state: m1 of web-1 is planned\nnext: cellmove resume m1\n")
 
 
-def test_somebody_looking_for_a_fault_sees_it(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_looking_for_a_fault_sees_it_without_secrets(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLMOVE_DEBUG", "1")
-    fake.error = ValueError("details")
-    assert isinstance(CliRunner().invoke(cli, ["finish", "web-1"]).exception, ValueError)
+    fake.error = ValueError("details of mysql://user:secret@host")
+    result = CliRunner().invoke(cli, ["finish", "web-1"])
+    assert result.exit_code == 3
+    assert "Traceback" in result.stderr
+    assert "ValueError: details of mysql://user:***@host" in result.stderr
+    assert "next: cellmove resume m1" in result.stderr
 
 
 def test_several_matches_are_listed(fake: Fake) -> None:
@@ -464,7 +463,7 @@ from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 module = types.ModuleType("cellmove.session")
 move = Move("m1", "uuid-1", "web-1", "resize", State.PLANNED, "", "", {})
-def open_session(settings, observer, *, interrupted, consent):
+def open_session(settings, observer, *, interrupted, **more):
     entries = types.SimpleNamespace(entries_of=lambda _id: [], open_moves=lambda: [move] * 5000)
     return types.SimpleNamespace(observer=observer, interrupted=interrupted, journal=entries)
 def find_move(session, reference):

@@ -86,17 +86,38 @@ def test_open_moves_are_those_that_are_not_over_and_no_drains(journal: Journal) 
     assert journal.open_moves() == [move for move in journal.all_moves() if move.is_open]
 
 
+ONE, TWO = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11", "0b8e6a52-1b7e-4d0e-9a53-0e8f5f0f6a22"
+
+
 def test_a_move_is_found_by_id_name_and_uuid(journal: Journal) -> None:
-    journal.open_move(a_move("m1"))
+    journal.open_move(a_move("m1", ONE))
     journal.set_state("m1", State.CONFIRMED)
-    journal.open_move(a_move("m2"))
-    journal.open_move(a_move("m3", "uuid-2", "web-1"))
+    journal.open_move(a_move("m2", ONE))
+    journal.open_move(a_move("m3", TWO, "web-1"))
     assert [move.id for move in journal.find("m1")] == ["m1"]
-    assert [move.id for move in journal.find("uuid-1")] == ["m2"]
+    assert [move.id for move in journal.find(ONE)] == [move.id for move in journal.find(ONE.upper())] == ["m2"]
     assert [move.id for move in journal.find("web-1")] == ["m2", "m3"]
     assert journal.find("nobody") == []
     journal.set_state("m2", State.CONFIRMED)
-    assert [move.id for move in journal.find("uuid-1")] == ["m1", "m2"]
+    assert [move.id for move in journal.find(ONE)] == ["m1", "m2"]
+
+
+@pytest.mark.parametrize("name", [ONE, ONE.upper(), "move-ab12cd", "audit-ab12cd", "drain-ab12cd"])
+def test_a_name_in_the_form_of_an_id_finds_nothing(journal: Journal, name: str) -> None:
+    journal.open_move(a_move("move-000001", TWO, name))
+    assert journal.find(name) == []
+    assert [move.id for move in journal.moves_named(name)] == ["move-000001"]
+    assert [move.id for move in journal.find("move-000001")] == ["move-000001"]
+
+
+def test_the_id_of_a_move_goes_before_the_name_of_a_server(journal: Journal) -> None:
+    journal.open_move(a_move("move-ab12cd", ONE, "web-1"))
+    journal.open_move(a_move("move-000002", TWO, "move-ab12cd"))
+    assert [move.server_id for move in journal.find("move-ab12cd")] == [ONE]
+    with pytest.raises(Usage, match="move-ab12cd is a move of web-1"):
+        journal.require_no_move_id("move-ab12cd")
+    journal.require_no_move_id("move-ffffff")
+    journal.require_no_move_id("web-1")
 
 
 def test_what_was_never_there_is_a_stop(journal: Journal) -> None:

@@ -120,7 +120,7 @@ def test_a_server_that_another_journal_moves_is_refused_with_one_finding() -> No
     assert (found.level, found.code) == (Level.REFUSAL, "being-moved")
     assert "move-1a" in found.text
     assert "root@m2:/j.db" in found.text
-    assert "cellmove resume move-1a" in found.remedy
+    assert "cellmove --journal /j.db resume move-1a" in found.remedy
     assert "cellmove adopt server-1" in found.remedy
 
 

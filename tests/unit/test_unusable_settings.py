@@ -19,9 +19,9 @@ from oslo_config import cfg
 from cellmove import database_url, settings
 from cellmove.cli import cli
 from cellmove.cloud import identity
-from cellmove.command import consequence
 from cellmove.db import cells
 from cellmove.errors import BadSetting, CellmoveError, Unreachable, Usage
+from cellmove.fault import consequence
 from cellmove.hosts import bus, bus_url, rabbit
 from cellmove.journal import open_journal
 from cellmove.settings import ServiceCredential, Settings

@@ -35,6 +35,7 @@ from cellmove.hosts import bus as calls_over_buses
 from cellmove.hosts import compute as calls_to_computes
 from cellmove.journal import open_journal
 from cellmove.move import Entry, Move, Phase, State, Step
+from cellmove.request import Destination, MoveRequest
 from cellmove.sandbox import __main__ as process
 from cellmove.sandbox import buses, disks, rest, seed
 from cellmove.sandbox.compute import Call, Work
@@ -337,20 +338,18 @@ class Harness:
         return Outcome(command, code, error.message, error.state, error.next_command, effects, failed_calls)
 
     def _verb(self, session: sessions.Session, verb: str, what: str, more: tuple[str, ...]) -> None:
-        transfer = more[more.index("--transfer") + 1] if "--transfer" in more else None
+        transfer = more[more.index("--transfer") + 1] if "--transfer" in more else ""
         if verb in ("resize", "migrate"):
-            flavor = more[0] if verb == "resize" else None
-            report = planning.move_for(
-                session, what, flavor, host=None, cell="cell2", force_locked=False, transfer=transfer
-            )
+            flavor = more[0] if verb == "resize" else ""
+            request = MoveRequest(what, flavor, Destination("cell2"), confirm="--confirm" in more, transfer=transfer)
+            report = planning.move_for(session, request)
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
-            sessions.run_to_finish(session, report.move, confirm="--confirm" in more)
+            sessions.run_to_finish(session, report.move, confirm=request.confirm, request=request)
         elif verb == "plan":
-            flavor = more[0] if more and not more[0].startswith("--") else None
-            report = planning.plan(
-                session, what, flavor, host=None, cell="cell2", force_locked=False, open_move=True, transfer=transfer
-            )
+            flavor = more[0] if more and not more[0].startswith("--") else ""
+            request = MoveRequest(what, flavor, Destination("cell2"), is_stepwise=True, transfer=transfer)
+            report = planning.plan(session, request, open_move=True)
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
         elif verb == "show":

@@ -23,9 +23,9 @@ from cellmove.cloud import (
     stores,
     volume,
 )
-from cellmove.command import consequence
 from cellmove.db.shapes import Flavor
 from cellmove.errors import CallError, CallFailed, CallUncertain, Unreachable
+from cellmove.fault import consequence
 from cellmove.session import before_anything_is_written
 
 ID = "11111111-1111-1111-1111-111111111111"

@@ -20,6 +20,7 @@ from cellmove.db.shapes import BlockDevice, Flavor, Instance, InstanceMapping, N
 from cellmove.errors import CannotConnect, NotFound, Usage
 from cellmove.gateway import Gateway
 from cellmove.preflight import Level
+from cellmove.request import Destination, MoveRequest, to_document
 from cellmove.settings import Settings
 from cellmove.steps import plan as planning
 from cellmove.steps.plan import Planned, gather
@@ -37,7 +38,7 @@ FACTS = {
     "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
     "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "flavor_name",
     "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
-    "transfer", "transfer_wish", "only_streamed", "bwlimit", "volume_zones", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command",
+    "transfer", "transfer_wish", "only_streamed", "bwlimit", "volume_zones", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command", "request",
 }  # fmt: skip
 SUMMARY = {
     "server_id", "server_name", "status", "kind", "source_cell", "source_host", "target_cell", "target_hosts",
@@ -146,8 +147,9 @@ def plan(world: World, **options: Any) -> Planned:
         cell=lambda name: find_cell(CELLS, name),
         settings=Settings(disk_stores="separate"),
     )  # fmt: skip
-    asked: dict[str, Any] = {"server": "web-1", "flavor": None, "host": None, "cell": None, "force_locked": False}
-    return gather(cast(Gateway, gateway), Clock(), **asked | options)
+    destination = Destination(options.pop("cell", ""), options.pop("host", ""))
+    request = MoveRequest(options.pop("server", "web-1"), destination=destination, **options)
+    return gather(cast(Gateway, gateway), Clock(), request)
 
 
 def refusals(planned: Planned) -> list[str]:
@@ -167,6 +169,7 @@ def test_facts_of_a_migration(world: World) -> None:
         "old_instance_type_id": 1, "new_instance_type_id": 1, "volume_backed": False, "vm_state": "active",
         "active": True, "transfer": "image", "transfer_wish": "auto", "only_streamed": [], "bwlimit": 0, "volume_zones": [], "architecture": ["", False], "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
         "image_ref": "image-1", "accepted_losses": [], "command": "cellmove migrate web-1",
+        "request": to_document(MoveRequest("web-1")),
     }  # fmt: skip
 
 
