@@ -44,6 +44,9 @@ CLAUSES = ("where", "and_", "or_", "rows", "change", "removal")
 OPTIONAL = ("columns", "expanding")
 """Keyword arguments without which a statement gives the same: more columns are read, or SQLAlchemy's default is used."""
 
+SHORT = 20
+"""Characters below which the line before is needed to know which statement is meant."""
+
 Offsets = tuple[int, int]
 Edit = tuple[Offsets, str]
 
@@ -123,7 +126,10 @@ def _aligned(source: str, mutated: str) -> tuple[str, str, str]:
     before, after = old[head : len(old) - tail], new[head : len(new) - tail]
     padding = [""] * (len(old) - len(new))
     aligned = [*new[:head], *after, *padding, *new[len(new) - tail :]]
-    return "\n".join(aligned), _words(before), _words(after)
+    words = _words(before)
+    if head and len(words) < SHORT:
+        words = f"{_words(old[head - 1 : head])} ⏎ {words}"
+    return "\n".join(aligned), words, _words(after)
 
 
 @functools.lru_cache(maxsize=4)

@@ -10,11 +10,11 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         "cellmove/journal.py Journal.open_move_of: return found[0] if found else None → return found[ -1] if found else None",
         "cellmove/db/history.py event_state: if len(rows) == 1 and rows[0].finish_time is not None: → if len(rows) == 1 and rows[ -1].finish_time is not None:",
         "cellmove/db/history.py event_state: return str(rows[0].result) → return str(rows[ -1].result)",
-        "cellmove/db/history.py inserted_id: return int(key[0]) → return int(key[ -1])",
+        'cellmove/db/history.py inserted_id: raise CallFailed("the database did not say which id it gave a new row") ⏎ return int(key[0]) → return int(key[ -1])',
     ),
     "an id that is None equals no row's id: the statements that follow find nothing either": (
-        "cellmove/db/history.py finish_event: return → pass",
-        'cellmove/db/history.py event_state: return "" → pass',
+        "cellmove/db/history.py finish_event: if action_id is None: ⏎ return → pass",
+        'cellmove/db/history.py event_state: if action_id is None: ⏎ return "" → pass',
     ),
     "SQLAlchemy gives the key of every row that it inserts; a database that does not is a fault": (
         'cellmove/db/history.py inserted_id: raise CallFailed("the database did not say which id it gave a new row") → pass',

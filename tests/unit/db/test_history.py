@@ -258,6 +258,14 @@ def test_the_actions_of_one_request_are_left_as_they_are(database: CellDatabase,
     assert happened == [("confirm", "req-1", "one")]
 
 
+def test_live_events_of_live_actions_of_one_server(database: CellDatabase, target: CellDatabase) -> None:
+    query = history.events_of_server(database["instance_actions"], database["instance_actions_events"])
+    put(database, "instance_actions_events", action_id=3, event="of a deleted action")
+    with database.engine.connect() as connection:
+        found = connection.execute(query, {"instance_uuid": SERVER, "deleted": 0}).all()
+    assert [(row.action_id, row.event) for row in found] == [(2, "one"), (2, "two"), (1, "one")]
+
+
 @pytest.mark.parametrize("change", [{"message": "other"}, {"code": "404"}, {"created_at": LATER}])
 def test_a_fault_that_differs_is_another_one(change: dict[str, Any]) -> None:
     source, cell = make_cell("cell1"), make_cell("cell2")
