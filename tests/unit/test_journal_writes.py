@@ -18,7 +18,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from cellmove import journal as journal_module
 from cellmove import seal
-from cellmove.errors import JournalUnreachable, Locked, Stopped, Unreachable
+from cellmove.errors import JournalUnreachable, Locked, Stopped, Unreachable, Usage
 from cellmove.journal import Journal, open_journal
 from cellmove.move import AUDIT, DRAIN, Move, Phase, State
 
@@ -397,3 +397,37 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
         ON_GET.clear()
     with empty.engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT * FROM about").all() == [(7, "d", "s")]
+
+
+def test_a_shared_journal_of_a_newer_version_is_left_alone(empty: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal_module._version(empty)
+    with empty.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE about SET schema_version = :newer"), {"newer": seal.VERSION + 1})
+    monkeypatch.setattr(sqlalchemy, "create_engine", lambda *_all, **_options: empty.engine)
+    with pytest.raises(Usage, match="newer cellmove"):
+        open_journal("mysql+pymysql://user@host/name", str)
+
+
+def test_a_journal_in_a_file_is_checked_in_one_view(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, refused = sqlalchemy.create_engine, []
+
+    def write(*everything: Any) -> None:
+        if "FROM entries" in everything[2]:
+            with closing(sqlite3.connect(path, timeout=0)) as other:
+                try:
+                    other.execute("DELETE FROM entries")
+                    other.commit()
+                except sqlite3.OperationalError as error:
+                    refused.append(str(error))
+
+    def create_engine(*everything: Any, **options: Any) -> Any:
+        engine = create(*everything, **options)
+        event.listen(engine, "before_cursor_execute", write)
+        return engine
+
+    journal.intend("m1", "prep-dest", "one", {})
+    monkeypatch.setattr(sqlalchemy, "create_engine", create_engine)
+    open_journal(str(path), ticking())
+    assert refused == ["database is locked"]

@@ -26,7 +26,7 @@ CREATE TABLE entries (move_id VARCHAR(32) NOT NULL, sequence INTEGER NOT NULL, s
 CREATE TABLE moves (id VARCHAR(32) NOT NULL, server_id VARCHAR(36) NOT NULL, server_name VARCHAR(255) NOT NULL,
     kind VARCHAR(16) NOT NULL, state VARCHAR(32) NOT NULL, open_server VARCHAR(36), created_at VARCHAR(32) NOT NULL,
     updated_at VARCHAR(32) NOT NULL, plan TEXT(16000000) NOT NULL, aim VARCHAR(32) NOT NULL DEFAULT '',
-    checksum VARCHAR(32) NOT NULL DEFAULT '', PRIMARY KEY (id), UNIQUE (open_server))
+    generations VARCHAR(1000) NOT NULL DEFAULT '', checksum VARCHAR(32) NOT NULL DEFAULT '', PRIMARY KEY (id), UNIQUE (open_server))
 """
 """The tables as this version makes them in MariaDB. Other tables need another version."""
 
@@ -119,7 +119,7 @@ def test_what_was_written_passes(connection: Connection) -> None:
         ("UPDATE about SET digest = '00000000000000000000000000000000'", "the row of about"),
         ("UPDATE about SET seal = 'other'", "the row of about"),
         ("UPDATE about SET schema_version = 1", "the row of about"),
-        ("INSERT INTO about SELECT 3, digest, seal FROM about", "the row of about"),
+        ("INSERT INTO about SELECT 99, digest, seal FROM about", "the row of about"),
     ],
 )
 def test_what_was_not_written_so_does_not_pass(connection: Connection, statement: str, words: str) -> None:
@@ -143,7 +143,7 @@ def test_an_old_row_that_came_back_does_not_pass(connection: Connection) -> None
 def test_a_move_counts_like_a_line(connection: Connection) -> None:
     move = {
         "id": "m1", "server_id": "s", "server_name": "n", "kind": "resize", "state": "planned", "open_server": "s",
-        "created_at": "t", "updated_at": "t", "plan": "{}", "aim": "",
+        "created_at": "t", "updated_at": "t", "plan": "{}", "aim": "", "generations": "",
     }  # fmt: skip
     seal.insert(connection, seal.make_metadata().tables["moves"], move)
     check(connection)
@@ -168,7 +168,9 @@ def test_a_row_that_changed_is_not_changed_again(connection: Connection) -> None
 def test_the_row_of_about_is_written_anew(connection: Connection) -> None:
     about = seal.make_metadata().tables["about"]
     seal.make_about(connection, about, seal.EMPTY)
-    assert connection.exec_driver_sql("SELECT * FROM about").all() == [(2, seal.EMPTY, seal.seal_of(2, seal.EMPTY))]
+    assert connection.exec_driver_sql("SELECT * FROM about").all() == [
+        (seal.VERSION, seal.EMPTY, seal.seal_of(seal.VERSION, seal.EMPTY))
+    ]
 
 
 OLD = """
