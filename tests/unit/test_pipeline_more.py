@@ -432,3 +432,69 @@ def test_an_action_may_leave_when_it_is_interrupted(tmp_path: Path, world: World
         bench.run()
     assert (caught.value.exit_code, caught.value.next_command) == (143, "cellmove resume m1")
     assert EventKind.STEP_FINISHED not in [event.kind for event in bench.events]
+
+
+# what became of a call
+
+
+def intended_b(bench: Bench, *, failed: str = "") -> None:
+    """An earlier run did a, and announced b (which failed, or is not known of)."""
+    bench.journal.done(bench.journal.intend("m1", "prep-dest", "a", {"for": "a"}), {"a": "its id"})
+    line = bench.journal.intend("m1", "prep-dest", "b", {"for": "b"})
+    if failed:
+        bench.journal.failed(line, failed)
+
+
+def test_a_call_without_a_result_has_an_empty_one(tmp_path: Path, world: World) -> None:
+    action = Action("b", "b", lambda _c, _i: None, probe=lambda _c, _i: Finding(Seen.NOT_HAPPENED))
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [action]}, world)
+    bench.run()
+    assert [(line.phase, line.result) for line in bench.entries] == [(Phase.DONE, {})]
+
+
+def test_a_failure_that_an_earlier_run_recorded_is_taken_back_and_not_tried_again(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    intended_b(bench, failed="the host said no")
+    with pytest.raises(RolledBack, match="the host said no"):
+        bench.run()
+    assert world.calls == ["undo b", "undo a"]
+
+
+def test_a_failure_that_is_seen_is_recorded(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    intended_b(bench)
+    world.findings["b"] = [Finding(Seen.FAILED, text="the host said no")]
+    with pytest.raises(RolledBack):
+        bench.run()
+    assert [line.error for line in bench.entries] == ["", "the host said no"]
+
+
+def test_a_call_that_is_lost_twice_is_told_of(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallUncertain("no answer"), CallUncertain("no answer")]
+    with pytest.raises(RolledBack, match="b was tried twice, got no answer, and did not happen"):
+        bench.run()
+
+
+def test_a_call_that_is_lost_twice_and_not_seen_stops(tmp_path: Path, world: World) -> None:
+    bench = a_bench(tmp_path, world)
+    world.faults["do b"] = [CallUncertain("no answer"), CallUncertain("no answer")]
+    world.findings["b"] = [Finding(Seen.NOT_HAPPENED), *[Finding(Seen.UNKNOWN)] * 10_000]
+    with pytest.raises(Stopped, match="what became of b cannot be told yet"):
+        bench.run()
+    assert world.calls.count("do b") == 2
+    assert bench.phases()["b"] == "intent"
+
+
+def test_after_the_pivot_a_failed_call_is_sent_again_only_when_it_is_seen_to_have_failed(
+    tmp_path: Path, world: World
+) -> None:
+    bench = a_bench(tmp_path, world, pivot=Pivot.WHEN_BEGUN)
+    intended_b(bench, failed="no")
+    world.findings["b"] = [Finding(Seen.UNKNOWN)] * 10_000
+    with pytest.raises(Stopped):
+        bench.run()
+    assert set(world.calls) == {"probe b"}
+    world.findings["b"] = [Finding(Seen.FAILED)]
+    bench.run()
+    assert world.calls[-2:] == ["do b", "do c"]
