@@ -104,13 +104,13 @@ def test_moves_are_listed_by_age_and_then_id(path: Path) -> None:
 
 def test_closed_moves_are_found_before_closed_repairs(path: Path) -> None:
     journal = open_journal(str(path), ticking())
-    closed = {"state": State.CONFIRMED}
-    journal.open_move(a_move("a1", kind=AUDIT, **closed))
-    assert [move.id for move in journal.find("uuid-1")] == ["a1"]
-    journal.open_move(a_move("m1", **closed))
-    assert [move.id for move in journal.find("uuid-1")] == ["m1"]
-    journal.open_move(a_move("a2", kind=AUDIT))
-    assert [move.id for move in journal.find("uuid-1")] == ["a2"]
+    server, closed = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11", {"state": State.CONFIRMED}
+    journal.open_move(a_move("a1", server, kind=AUDIT, **closed))
+    assert [move.id for move in journal.find(server)] == ["a1"]
+    journal.open_move(a_move("m1", server, **closed))
+    assert [move.id for move in journal.find(server)] == ["m1"]
+    journal.open_move(a_move("a2", server, kind=AUDIT))
+    assert [move.id for move in journal.find(server)] == ["a2"]
 
 
 def test_how_many_moves_began_since(path: Path) -> None:
@@ -371,15 +371,15 @@ def empty(path: Path) -> Journal:
 
 
 def test_the_tables_of_a_shared_journal_are_made_once_by_one_machine(empty: Journal) -> None:
-    assert journal_module._version(empty) == seal.VERSION
+    assert journal_module._version(empty, only_reads=False) == seal.VERSION
     assert LOG == [("get", "cellmove-tables", 30), ("release", "cellmove-tables", 0)]
     empty.open_move(a_move("m1"))
-    assert journal_module._version(empty) == seal.VERSION
+    assert journal_module._version(empty, only_reads=False) == seal.VERSION
     assert len(LOG) == 2
     with empty.engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT schema_version FROM about").all() == [(seal.VERSION,)]
         connection.exec_driver_sql("UPDATE about SET schema_version = 1")
-    assert journal_module._version(empty) == 1
+    assert journal_module._version(empty, only_reads=False) == 1
 
 
 def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Journal, path: Path) -> None:
@@ -392,7 +392,7 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
 
     ON_GET.append(make)
     try:
-        assert journal_module._version(empty) == 7
+        assert journal_module._version(empty, only_reads=False) == 7
     finally:
         ON_GET.clear()
     with empty.engine.begin() as connection:
@@ -400,7 +400,7 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
 
 
 def test_a_shared_journal_of_a_newer_version_is_left_alone(empty: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal_module._version(empty)
+    journal_module._version(empty, only_reads=False)
     with empty.engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE about SET schema_version = :newer"), {"newer": seal.VERSION + 1})
     monkeypatch.setattr(sqlalchemy, "create_engine", lambda *_all, **_options: empty.engine)
