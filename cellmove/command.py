@@ -352,7 +352,7 @@ def answer_verification(options: Options, run: Run, found: Any) -> None:
         return
     error = Refused(
         f"{found.move.server_name} is not what it was before the move: {count} difference{'s' if count != 1 else ''}",
-        state="nothing was written; its old self waits at the source",
+        state="nothing was written; the move is finished, and was not confirmed",
         next_command=f"cellmove revert {found.move.id}",
     )
     answer(options, document | error_document(error), draw_verification)

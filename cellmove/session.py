@@ -288,7 +288,7 @@ def _verify_on_the_way(session: Session, move: Move, *, arrived: bool) -> None:
             raise
         raise Stopped(
             error.message,
-            state="it is moved and in VERIFY_RESIZE, and was not confirmed; its old self waits at the source",
+            state="this run moved it to the target; the move is finished, and was not confirmed",
             next_command=error.next_command,
         ) from None
 
@@ -392,7 +392,7 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
                 return _run(session, move, Step.REVERT, undo_whole_move=False)
             raise Refused(
                 f"{step} of {move.id} has passed the point of no return",
-                state="the server runs at the target",
+                state="it has begun to remove what is at the source; nothing was written by this run",
                 next_command=f"cellmove resume {move.id}",
             )
         if move.state is State.FINISHED:

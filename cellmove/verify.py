@@ -96,7 +96,7 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: s
             "\n".join(
                 [f"{move.server_name} is not what it was before the move:", *(f"  {each.text}" for each in found)]
             ),
-            state="nothing was written; the server is in VERIFY_RESIZE, its old self waits at the source",
+            state="nothing was written; the move is finished, and was not confirmed",
             next_command=f"{_command(move, probes)}  # then cellmove revert {move.id}, or cellmove confirm {move.id} --force",
         )
 

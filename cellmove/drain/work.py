@@ -133,7 +133,7 @@ def _move_of(session: Session, task: Task) -> Move | None:
 def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
     is_orphan = task.stage is Stage.MOVING
     if is_orphan and (move is None or move.state is State.ROLLED_BACK):
-        return Outcome(Stage.WAITING, "nothing is left of its move", "taken-back")
+        return Outcome(Stage.WAITING, "its move was rolled back", "taken-back")
     if move is not None and not move.is_open and not is_orphan:
         move = None  # an earlier night's; this is another try
     if move is None:
