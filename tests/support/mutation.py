@@ -26,7 +26,7 @@ from tests.support.mutation_runner import BROKEN, KILLED, NOT_REACHED, ROOT, SUR
 from tests.support.tolerated_mutants import TOLERATED
 
 CASES = "tests/support/mutation_cases.py"
-JOURNAL = ("tests/unit/test_journal.py", "tests/unit/test_journal_writes.py")
+JOURNAL = ("tests/unit/test_journal.py", "tests/unit/test_journal_writes.py", "tests/unit/test_journal_reading.py")
 TESTS: Mapping[str, tuple[str, ...]] = {
     "cellmove/statements.py": ("tests/unit/db/test_state.py",),
     "cellmove/db/state.py": ("tests/unit/db/test_state.py",),

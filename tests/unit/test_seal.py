@@ -165,6 +165,23 @@ def test_a_row_that_changed_is_not_changed_again(connection: Connection) -> None
         seal.change(connection, seal.make_metadata().tables["entries"], key, {"phase": "done"})
 
 
+def test_removed_rows_are_gone_and_the_others_pass(connection: Connection) -> None:
+    entries = seal.make_metadata().tables["entries"]
+    seal.insert(connection, entries, ROW | {"move_id": "m2"})
+    seal.remove(connection, entries, {"move_id": "m1"})
+    assert connection.exec_driver_sql("SELECT move_id, sequence FROM entries").all() == [("m2", 1)]
+    check(connection)
+    seal.remove(connection, entries, {"move_id": "m9"})
+    check(connection)
+
+
+def test_a_row_that_changed_is_not_removed(connection: Connection) -> None:
+    connection.exec_driver_sql("UPDATE entries SET error = 'x' WHERE sequence = 1")
+    with pytest.raises(seal.Damaged, match="a row of entries"):
+        seal.remove(connection, seal.make_metadata().tables["entries"], {"move_id": "m1"})
+    assert connection.exec_driver_sql("SELECT count(*) FROM entries").scalar() == 3
+
+
 def test_the_row_of_about_is_written_anew(connection: Connection) -> None:
     about = seal.make_metadata().tables["about"]
     seal.make_about(connection, about, seal.EMPTY)
@@ -181,6 +198,39 @@ INSERT INTO about VALUES (1);
 INSERT INTO moves VALUES ('m1', '{}'), ('m2', '{}');
 INSERT INTO entries VALUES ('m1', 1, 'a'), ('m1', 2, 'b'), ('m2', 1, 'c');
 """
+
+
+def miscount(path: Path) -> bytes:
+    """Let the file's header count free pages that there are not: all rows can be read, and the file is damaged."""
+    content = bytearray(path.read_bytes())
+    content[36:40] = (5).to_bytes(4, "big")
+    path.write_bytes(content)
+    return bytes(content)
+
+
+def test_damaged_pages_do_not_pass_although_every_row_does(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    engine = create_engine(f"sqlite:///{path}")
+    metadata = seal.make_metadata()
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        seal.make_about(connection, metadata.tables["about"], seal.EMPTY)
+        seal.verify(connection, metadata)
+    engine.dispose()
+    miscount(path)
+    with engine.connect() as connection, pytest.raises(seal.Damaged, match="its pages are damaged"):
+        seal.verify(connection, metadata)
+
+
+def test_a_journal_of_an_earlier_version_with_damaged_pages_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD)
+    before = miscount(path)
+    engine = create_engine(f"sqlite:///{path}")
+    with pytest.raises(seal.Damaged, match="the pages of this journal of an earlier version are damaged"):
+        seal.upgrade(engine, seal.make_metadata())
+    assert path.read_bytes() == before
 
 
 def test_rows_of_the_first_version_get_their_own_checksums_once(tmp_path: Path) -> None:
