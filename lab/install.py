@@ -1,5 +1,6 @@
 """What the lab needs from outside: Debian packages through apt, and OpenStack from PyPI into the lab's own environment."""
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -123,6 +124,12 @@ def ssh_server(layout):
     return bool(missing)
 
 
+@functools.cache
+def update_lists(layout):
+    """Ask Debian's servers which packages there are, once a run: an old list names some that are no longer there."""
+    run(layout, ["apt-get", "update", "-q"], "apt-get update")
+
+
 def packages(layout, names):
     """Install Debian packages; no service of theirs is started."""
     if os.geteuid() != 0:
@@ -136,7 +143,7 @@ def packages(layout, names):
             file.write("#!/bin/sh\nexit 101\n")
         os.chmod(policy, 0o755)
     try:
-        run(layout, ["apt-get", "update", "-q"], "apt-get update", quiet)
+        update_lists(layout)
         options = ["-q", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-unsafe-io"]
         run(layout, ["apt-get", "install", *options, *names], "apt-get install", quiet)
     finally:

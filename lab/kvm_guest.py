@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
+from lab import install
 from lab.layout import REPOSITORY, LabError
 from lab.processes import call
 
@@ -30,11 +31,11 @@ DISK_MIB = 1024
 KERNEL_PACKAGE = re.compile(r"linux-image-\d[^ ]*-cloud-amd64")
 
 
-def kernel(folder):
+def kernel(layout, folder):
     """Unpack Debian's newest cloud kernel, without installing it; the folder it is in."""
     unpacked = folder / "kernel"
     if not unpacked.exists():
-        call("apt-get", "update", "-q")  # an old list names a kernel that is no longer there
+        install.update_lists(layout)
         found = KERNEL_PACKAGE.search(call("apt-cache", "depends", "linux-image-cloud-amd64"))
         if found is None:
             raise LabError("apt knows no linux-image-cloud-amd64: run apt-get update")
@@ -120,7 +121,7 @@ def make(layout):
     if marker.exists() and marker.read_text() == fingerprint() and all(path.exists() for path in paths.values()):
         return paths
     folder.mkdir(parents=True, exist_ok=True)
-    unpacked = kernel(folder)
+    unpacked = kernel(layout, folder)
     (image,) = unpacked.glob("boot/vmlinuz-*")
     shutil.copyfile(image, paths["kernel"])
     make_ramdisk(unpacked, paths["ramdisk"])
