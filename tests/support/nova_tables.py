@@ -86,7 +86,7 @@ def make_cell(name: str, *, extra_column: bool = True) -> CellDatabase:
     add_table(metadata, "instance_faults", "message", "code")
     add_table(metadata, "instance_id_mappings", key="uuid")
     add_table(metadata, "console_auth_tokens", "token_hash")
-    add_table(metadata, "consoles", "port", key="unused")
+    add_table(metadata, "consoles", "port")
     add_table(metadata, "security_group_instance_association", "security_group_id")
     add_table(metadata, "services", "binary", "version", key="host")
     metadata.create_all(engine)

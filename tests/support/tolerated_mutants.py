@@ -49,6 +49,16 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "a key of two columns is never counted up by the database": (
         'cellmove/seal.py make_metadata: Column("sequence", Integer, primary_key=True, autoincrement=False), → Column("sequence", Integer, primary_key=True),',
     ),
+    "which line of SQLite's words is shown": (
+        'cellmove/seal.py verify: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 2]}")',
+        'cellmove/seal.py verify: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 0]}")',
+    ),
+    "an upgrade that is made twice gives the same": (
+        "cellmove/seal.py _upgrade: if connection.execute(select(about.c.schema_version)).scalar() == VERSION: ⏎ return → pass",
+    ),
+    "json escapes other characters by default, as it is told here": (
+        'cellmove/seal.py : _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode # a torn value may be bytes → _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode # a torn value may be bytes',
+    ),
     "SQLAlchemy hides passwords unless it is told not to": (
         "cellmove/journal.py open_journal: location = str(path or database.url.render_as_string(hide_password=True)) → location = str(path or database.url.render_as_string())",
     ),

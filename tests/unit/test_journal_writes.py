@@ -90,6 +90,58 @@ def test_a_move_that_is_refused_leaves_no_lines(journal: Journal) -> None:
     open_journal(journal.location, ticking())
 
 
+def test_a_record_is_written_anew_in_the_place_of_the_same_one(journal: Journal) -> None:
+    kept = journal.intend("m2", "finish", "other", {})
+    for name in ("one", "two"):
+        journal.intend("m1", "finish", name, {})
+    found = [replace(kept, move_id="m1", sequence=number, action=f"found {number}") for number in (1, 2)]
+    anew = a_move("m1", state=State.FINISHED)
+    assert journal.replace(a_move("m1"), anew, found) == anew
+    assert journal.entries_of("m1") == found
+    assert journal.entries_of("m2") == [kept]
+    assert journal.all_moves() == [anew, a_move("m2", "uuid-2", "web-2")]
+    assert journal.open_move_of("uuid-1") == anew
+    open_journal(journal.location, ticking())
+
+
+def test_an_older_record_stays_beside_the_one_that_takes_its_place(journal: Journal) -> None:
+    line = journal.intend("m1", "finish", "one", {})
+    anew = a_move("m3")
+    assert journal.replace(a_move("m1"), anew, [replace(line, move_id="m3")]) == anew
+    superseded = journal.move("m1")
+    assert superseded == a_move("m1", state=State.SUPERSEDED, updated_at="2026-01-01T00:00:01.000Z")
+    assert journal.entries_of("m1") == [line]
+    assert journal.entries_of("m3") == [replace(line, move_id="m3")]
+    assert journal.open_move_of("uuid-1") == anew
+    assert journal.open_move_of("uuid-2") == a_move("m2", "uuid-2", "web-2")
+
+
+def test_a_closed_record_that_is_written_anew_frees_the_server(journal: Journal) -> None:
+    journal.replace(a_move("m1"), a_move("m1", state=State.CONFIRMED), ())
+    assert journal.open_move_of("uuid-1") is None
+    journal.open_move(a_move("m4"))
+
+
+def test_the_generations_that_a_mark_may_have_are_written_with_the_line(journal: Journal) -> None:
+    line = journal.intend("m1", "finish", "one", {}, (1, 2))
+    assert journal.move("m1") == a_move("m1", generations=(1, 2))
+    journal.undoing(line, (3,))
+    assert journal.move("m1") == a_move("m1", generations=(3,))
+    journal.undoing(line)
+    journal.intend("m1", "finish", "two", {})
+    assert journal.move("m1") == a_move("m1", generations=(3,))
+    journal.announce("m1", (4, 5))
+    assert journal.move("m1") == a_move("m1", generations=(4, 5))
+    assert journal.move("m2") == a_move("m2", "uuid-2", "web-2")
+    with pytest.raises(Stopped):
+        journal.announce("m9", (1,))
+
+
+def test_the_id_of_a_move_is_no_name(journal: Journal) -> None:
+    journal.open_move(a_move("m3", "uuid-3", "move-abcdef"))
+    assert journal.find("move-abcdef") == []
+
+
 def test_moves_are_listed_by_age_and_then_id(path: Path) -> None:
     journal = open_journal(str(path), ticking())
     for number, (name, created) in enumerate((("m3", "t2"), ("m2", "t1"), ("m1", "t2"), ("m0", "t3"))):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, Text, create_engine, event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateTable
@@ -43,6 +43,7 @@ def test_the_tables_of_this_version_stay_as_they_are() -> None:
     assert "".join(made.split()) == "".join(TABLES.split())
     indexes = [index.name for table in seal.make_metadata().sorted_tables for index in table.indexes]
     assert indexes == ["ix_moves_server_id"]
+    assert seal.VERSION == 3
 
 
 def test_a_digest_takes_checksums_in_and_out_again() -> None:
@@ -67,6 +68,11 @@ def test_a_checksum_is_of_every_column_but_itself() -> None:
         seal.verified("entries", good | {"error": "x"})
 
 
+def test_a_checksum_is_taken_of_any_text_and_of_what_a_torn_row_gives() -> None:
+    assert seal.checksum("entries", ROW | {"error": "Tür – ü"}) == TEXT_CHECKSUM
+    assert seal.checksum("entries", ROW | {"error": b"\xff"}) == seal.checksum("entries", ROW | {"error": "b'\\xff'"})
+
+
 def test_checksums_and_seals_are_those_that_stand_in_journals() -> None:
     """Other values would make every journal that there is a damaged one."""
     assert seal.checksum("entries", ROW) == CHECKSUM
@@ -74,6 +80,7 @@ def test_checksums_and_seals_are_those_that_stand_in_journals() -> None:
     assert seal.seal_of(3, seal.EMPTY) != SEAL
 
 
+TEXT_CHECKSUM = "42dcdb7d0daa31a4f801785f205a62b3"
 CHECKSUM, SEAL = "a55c331123646855ee335c41397a4eb1", "5202fa4670ce4cc3a4241734dc8988b7"
 
 
@@ -252,3 +259,83 @@ def test_rows_of_the_first_version_get_their_own_checksums_once(tmp_path: Path) 
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
     assert len(sums) == 5
     engine.dispose()
+
+
+SECOND = {
+    "id": "m1", "server_id": "s", "server_name": "n", "kind": "resize", "state": "planned", "open_server": "s",
+    "created_at": "t", "updated_at": "t", "plan": "{}", "aim": "",
+}  # fmt: skip
+
+
+def second(path: Path, *, sealed: str = "") -> Engine:
+    """A journal of the second version with one move.
+
+    :param sealed: another seal than the right one
+    """
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        seal.make_metadata().create_all(connection)
+        connection.exec_driver_sql(f"ALTER TABLE moves DROP COLUMN {seal.ADDED}")
+        sum_ = seal.checksum("moves", SECOND)
+        columns = ", ".join([*SECOND, "checksum"])
+        marks = ", ".join("?" * (len(SECOND) + 1))
+        connection.exec_driver_sql(
+            f"INSERT INTO moves ({columns}) VALUES ({marks})",  # noqa: S608
+            (*SECOND.values(), sum_),
+        )
+        about = (2, sum_, sealed or seal.seal_of(2, sum_))
+        connection.exec_driver_sql("INSERT INTO about VALUES (?, ?, ?)", about)
+    return engine
+
+
+def test_a_journal_of_the_second_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    engine, metadata = second(tmp_path / "second.db"), seal.make_metadata()
+    seal.upgrade(engine, metadata)
+    with engine.connect() as connection:
+        seal.verify(connection, metadata)
+        assert connection.exec_driver_sql("SELECT id, generations FROM moves").all() == [("m1", "")]
+
+
+def test_a_damaged_journal_of_the_second_version_stays_as_it_is(tmp_path: Path) -> None:
+    engine = second(tmp_path / "second.db", sealed="wrong")
+    with pytest.raises(seal.Damaged, match="the row of about"):
+        seal.upgrade(engine, seal.make_metadata())
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT schema_version FROM about").scalar() == 2
+
+
+def test_nobody_else_writes_while_a_journal_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "second.db"
+    engine, refused = second(path), []
+
+    def write(*everything: Any) -> None:
+        if everything[2].startswith("SELECT about.schema_version"):
+            with closing(sqlite3.connect(path, timeout=0)) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    refused.append(str(error))
+
+    event.listen(engine, "before_cursor_execute", write)
+    seal.upgrade(engine, seal.make_metadata())
+    assert refused[:1] == ["database is locked"]
+
+
+def test_a_shared_journal_is_upgraded_by_one_machine_at_a_time(tmp_path: Path) -> None:
+    engine, log = second(tmp_path / "second.db"), []
+    engine.dispose()
+
+    def add_locks(connection: Any, _record: Any) -> None:
+        connection.create_function("GET_LOCK", 2, lambda name, seconds: log.append(("get", name, seconds)) or 1)
+        connection.create_function("RELEASE_LOCK", 1, lambda name: log.append(("release", name)) or 1)
+
+    event.listen(engine, "connect", add_locks)
+    event.listen(engine, "before_cursor_execute", lambda *all_: log.append(("sql", all_[2][:6])))
+    engine.dialect.name = "mysql"
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *all_: statements.append(all_[2]))
+    seal.upgrade(engine, seal.make_metadata())
+    locks = [entry for entry in log if entry[0] != "sql"]
+    assert locks == [("get", "cellmove-tables", 30), ("release", "cellmove-tables")]
+    assert not [words for words in statements if "quick_check" in words or "journal_mode" in words]
+    assert log.index(locks[0]) < log.index(("sql", "UPDATE")) < log.index(locks[1])

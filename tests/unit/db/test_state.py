@@ -252,6 +252,12 @@ def test_the_current_flavor(extra: CellDatabase) -> None:
         state.current_flavor({})
 
 
+@pytest.mark.parametrize("stored", ["5", "null", "{}", "[]", '"nova_object.data"'])
+def test_a_current_flavor_that_is_none_is_no_traceback(stored: str) -> None:
+    with pytest.raises(CallFailed):
+        state.current_flavor({"flavor": f'{{"cur": {stored}}}'})
+
+
 # migrations
 
 
