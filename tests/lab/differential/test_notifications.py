@@ -112,6 +112,7 @@ def test_a_confirm_and_a_revert_are_told_as_by_nova(cellmove, boot, listener, en
         ]
         for server, host in ((native, chosen), (ours, TARGET))
     ]
+    told[1] = without_forecast(told[1])
     conducted = [event for bus, _, event, _ in told[0] if bus == BUSES[0] and re.search(CONDUCTED, event)]
     assert len(conducted) == 4, conducted
     assert [each[:3] for each in told[1]] == [each[:3] for each in told[0]]
@@ -122,6 +123,17 @@ def test_a_confirm_and_a_revert_are_told_as_by_nova(cellmove, boot, listener, en
         for path in differences(theirs, mine)
     }
     assert differing == set()
+
+
+Told = tuple[str, str, str, Any]
+"""Bus, publisher, event type and payload of a notification."""
+
+
+def without_forecast(ours: list[Told]) -> list[Told]:
+    """Leave out the first question to nova's scheduler: plan asks it, without a claim, before the move asks."""
+    asked = [position for position, (_, _, event, _) in enumerate(ours) if ".select_destinations." in event]
+    assert len(asked) == 8, "two questions, a start and an end of each, in the old form and in the versioned one"
+    return [each for position, each in enumerate(ours) if position not in asked[:4]]
 
 
 def differences(theirs: Any, mine: Any, path: str = "") -> Iterator[str]:
