@@ -59,11 +59,11 @@ ssh-test: $(STAMP) ssh-server  ## Disks that travel: over a real sshd, and in th
 	$(BIN)/python -m tests.proof --smoke --disks
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
-	$(BIN)/pytest -q tests/lab -m 'not alone and not kvm and not long' -n 2 --dist loadgroup --durations=5
-	$(BIN)/pytest -q tests/lab -m 'alone and not kvm and not long' --durations=5
+	$(BIN)/pytest -q tests/lab -m 'not long and not alone and not kvm' -n 2 --dist loadgroup --durations=5
+	$(BIN)/pytest -q tests/lab -m 'not long and alone and not breaks_hosts' --durations=5
 
-lab-kvm-test: $(STAMP)  ## Tests on real guests, against a lab that was started with KVM=1
-	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab/kvm -m 'not long' --durations=5
+lab-kvm-test: $(STAMP)  ## Tests on real guests, and beside them those that break ordinary hosts; needs a lab started with KVM=1
+	CELLMOVE_LAB_KVM=required $(BIN)/pytest -q tests/lab -m 'not long and (kvm or breaks_hosts)' -n 2 --dist loadgroup --durations=5
 
 shard: $(STAMP)
 	@$(SUITES) shard $(SHARD)
