@@ -196,13 +196,20 @@ def _fits(cloud: Cloud, spec: Record, host: str) -> bool:
     isolating = _isolating_traits(cloud, host)
     return (
         host not in (spec.get("ignore_hosts") or ())
-        and cell in (None, CELL_UUIDS[cell_of(host)])
+        and (cell is None or cell in _mappings_of(cloud, cell_of(host)))
         and destination.get("host") in (None, host)
         and not service["disabled"]
         and host not in cloud.world.down
         and not (group.get("policy") == "anti-affinity" and host in (group.get("hosts") or ()))
         and isolating <= _required_traits(spec)
     )
+
+
+def _mappings_of(cloud: Cloud, cell: str) -> set[str]:
+    """The UUIDs of all mappings of a cell's database: nova looks for hosts in the database of the cell that is asked for."""
+    own = cloud.row("api", "cell_mappings", uuid=CELL_UUIDS[cell]) or {}
+    rows = cloud.rows("api", "cell_mappings", database_connection=own.get("database_connection"))
+    return {CELL_UUIDS[cell], *(row["uuid"] for row in rows)}
 
 
 def _isolating_traits(cloud: Cloud, host: str) -> set[str]:

@@ -17,6 +17,7 @@ from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
+from cellmove.reference import is_uuid
 from cellmove.request import Destination, MoveRequest, plan_values
 from cellmove.settings import disk_store_between
 from cellmove.steps import rules
@@ -73,7 +74,7 @@ def gather(
     # The databases first: that is the quickest way to find out that nothing can be reached.
     mapped_hosts = look.host_cells(gateway.api_engine) if request.destination.host else {}
     new_flavor = find_flavor(gateway, request.flavor) if request.flavor else None
-    found = servers.find_server(gateway.admin, server_id or request.server)
+    found = _find_server(gateway, request.server, server_id)
     server_id = str(found["id"])
     mapping = look.mapping_of(gateway.api_engine, server_id)
     source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
@@ -169,6 +170,22 @@ def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
 
 
 # --- looking ---
+
+
+def _find_server(gateway: Gateway, server: str, server_id: str) -> Mapping[str, Any]:
+    """The server as nova's API shows it.
+
+    A name is looked up by the list: nova finds the servers in it in the cells, so that one whose mapping or record is
+    broken is in it, while its own page is not there (nova/compute/api.py, ``get_all`` and ``get``).
+
+    :param server_id: which of that name it is; empty where that is not known
+    :raises Usage: there is none, or there are several of that name and ``server_id`` is empty
+    """
+    if server_id and not is_uuid(server):
+        named = [found for found in servers.servers_named(gateway.admin, server) if found["id"] == server_id]
+        if named:
+            return named[0]
+    return servers.find_server(gateway.admin, server_id or server)
 
 
 def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:

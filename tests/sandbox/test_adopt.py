@@ -78,7 +78,7 @@ def test_another_ones_move_needs_the_word_that_its_journal_is_lost(fixtures: Fix
     lost_journals.lose_journal(fixtures.harness)
     said = refusal(fixtures, scene.server)
     assert "root@elsewhere:/j.db" in said.message
-    assert f"cellmove resume {move_id}" in said.state
+    assert f"cellmove --journal /j.db resume {move_id}" in said.state
     assert "--journal-is-lost" in said.next_command
     moved = lost_journals.adopt(fixtures.harness, scene.server, journal_is_lost=True)
     assert not isinstance(moved, CellmoveError), moved

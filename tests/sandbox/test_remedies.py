@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cellmove.request import Destination, MoveRequest
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
 from cellmove.steps.plan import gather
@@ -86,15 +87,15 @@ def with_another_id(cloud: Cloud, server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "codes"),
+    ("change", "codes", "kinds"),
     [
-        (without_id, {"old-attachment", "attachment-unnamed"}),
-        (with_another_id, {"attachment-missing", "attachment-unnamed"}),
+        (without_id, {"old-attachment", "attachment-unnamed"}, set()),
+        (with_another_id, {"attachment-missing", "attachment-unnamed"}, {"unattached-volume"}),
     ],
 )
 @pytest.mark.parametrize("root", [False, True])
 def test_the_attachment_of_a_running_guest_is_not_to_be_deleted(
-    cell: Drained, change: Callable[[Cloud, str], Any], codes: set[str], *, root: bool
+    cell: Drained, change: Callable[[Cloud, str], Any], codes: set[str], kinds: set[str], *, root: bool
 ) -> None:
     (server,) = cell.add("web", volume_backed=root, volumes=0 if root else 1)
     attachment = own_attachment(cell.process.cloud(), server.id)["id"]
@@ -103,8 +104,11 @@ def test_the_attachment_of_a_running_guest_is_not_to_be_deleted(
     assert found.keys() == codes
     assert attachment in found["attachment-unnamed"]["text"]
     assert "leave it as it is" in found["attachment-unnamed"]["remedy"]
-    audited = cell.cellmove("audit", "--server", server.name, "--older-than", "0", "-f", "json").json
-    assert attachment not in {each["subject"] for each in audited["findings"]}
+    words = ("audit", "--server", server.name, "--older-than", "0", "-f", "json")
+    findings = cell.cellmove(*words, expect=10 if kinds else 0).json["findings"]
+    assert attachment not in {each["subject"] for each in findings}
+    assert {each["kind"] for each in findings} == kinds
+    assert [each["mend"] for each in findings if DESTRUCTIVE.search(each["mend"])] == []
 
 
 def second_attachment(cloud: Cloud, server: str) -> None:
@@ -197,8 +201,7 @@ def test_a_resize_that_begins_while_the_plan_looks_is_noticed() -> None:
         return ""
 
     harness.taps.on_call = begin
-    planned = gather(
-        harness.gateway, harness.clock, server=server, flavor=None, host=None, cell="cell2", force_locked=False
-    )
+    request = MoveRequest(server=server, destination=Destination(cell="cell2"))
+    planned = gather(harness.gateway, harness.clock, request)
     assert begun
     assert [check.code for check in planned.checks] == ["task-state"]
