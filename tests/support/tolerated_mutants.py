@@ -44,7 +44,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         "cellmove/journal.py : except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, NotImplementedError) as error:",
     ),
     "a State is a str, which is what is stored": (
-        'cellmove/journal.py _move_values: return values | {"state": move.state.value, "plan": json.dumps(dict(move.plan))} → return values | {"plan": json.dumps(dict(move.plan))}',
+        'cellmove/journal.py _move_values: written = {"state": move.state.value, "plan": json.dumps(dict(move.plan))} → written = {"plan": json.dumps(dict(move.plan))}',
     ),
     "a key of two columns is never counted up by the database": (
         'cellmove/seal.py make_metadata: Column("sequence", Integer, primary_key=True, autoincrement=False), → Column("sequence", Integer, primary_key=True),',
@@ -59,6 +59,17 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "json escapes other characters by default, as it is told here": (
         'cellmove/seal.py : _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode # a torn value may be bytes → _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode # a torn value may be bytes',
     ),
+    "the version is compared once more when the journal is checked": (
+        "cellmove/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION) → journal_file.require_known(str(path), journal_file.version_of(path) if not is_there else seal.VERSION)",
+        "cellmove/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION) → pass",
+    ),
+    "the argument is for shared journals, and this is a file": (
+        "cellmove/journal.py _without_writing: _check(journal, only_reads=True) → _check(journal, only_reads=False)",
+    ),
+    "a file that is not there cannot be written to either; one of one byte is damaged either way": (
+        "cellmove/journal.py _without_writing: if is_there and journal_file.can_be_written(path): → if journal_file.can_be_written(path):",
+        "cellmove/journal.py _without_writing: is_there = path.exists() and path.stat().st_size > 0 → is_there = path.exists() and path.stat().st_size > 1",
+    ),
     "SQLAlchemy hides passwords unless it is told not to": (
         "cellmove/journal.py open_journal: location = str(path or database.url.render_as_string(hide_password=True)) → location = str(path or database.url.render_as_string())",
     ),
@@ -66,7 +77,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         'cellmove/journal.py open_journal: path = Path(database.url.database or "") if database.is_sqlite else None → path = Path(database.url.database) if database.is_sqlite else None',
     ),
     "upgrading a journal of this version finds its columns there and changes nothing": (
-        "cellmove/journal.py open_journal: if version < seal.VERSION: → if version <= seal.VERSION:",
+        "cellmove/journal.py _check: if version < seal.VERSION: → if version <= seal.VERSION:",
     ),
 }
 """Keys of mutants (``PATH FUNCTION: BEFORE → AFTER``) by the reason for which they may live."""

@@ -483,3 +483,36 @@ def test_a_journal_in_a_file_is_checked_in_one_view(
     monkeypatch.setattr(sqlalchemy, "create_engine", create_engine)
     open_journal(str(path), ticking())
     assert refused == ["database is locked"]
+
+
+def test_a_shared_journal_that_is_only_read_is_not_taken_for_a_file() -> None:
+    with pytest.raises(Unreachable, match="cannot be opened"):
+        open_journal("mysql+pymysql://user:secret@127.0.0.1:1/name", str, only_reads=True)
+
+
+def test_a_shared_journal_without_tables_that_is_only_read_stays_without(empty: Journal, path: Path) -> None:
+    assert journal_module._version(empty, only_reads=True) == seal.VERSION
+    assert empty.is_read_only
+    assert empty.all_moves() == []
+    assert LOG == []
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+
+
+def test_an_error_of_the_driver_that_is_none_of_its_own_is_no_traceback(
+    empty: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_all: Any, **_named: Any) -> Any:
+        raise OSError(113, "No route to host")
+
+    empty.engine.dispose()
+    monkeypatch.setattr(empty.engine.dialect, "connect", connect)
+    monkeypatch.setattr(sqlalchemy, "create_engine", lambda *_all, **_options: empty.engine)
+    with pytest.raises(JournalUnreachable, match="the connection failed: No route to host"):
+        open_journal("mysql+pymysql://user@host/name", str)
+
+
+def test_generations_are_recorded_with_a_new_move(journal: Journal) -> None:
+    move = a_move("m5", "uuid-5", generations=(1, 2))
+    journal.open_move(move)
+    assert journal.move("m5") == move

@@ -435,6 +435,13 @@ def test_request_specs_are_read_and_written_for_one_server(api: Engine) -> None:
         state.write_request_spec(api, "nobody", {}, LATER)
 
 
+def test_a_request_spec_that_is_none_is_no_traceback(api: Engine) -> None:
+    with api.begin() as connection:
+        connection.execute(text("UPDATE request_specs SET spec = '{}'"))
+    with pytest.raises(CallFailed):
+        state.read_request_spec(api, SERVER)
+
+
 def test_a_table_of_the_api_database_is_read_without_those_it_refers_to(api: Engine) -> None:
     table = state.api_table(api, "instance_mappings")
     assert set(table.c.keys()) == {"id", "instance_uuid", "updated_at", "cell_id"}
