@@ -44,8 +44,9 @@ CLAUSES = ("where", "and_", "or_", "rows", "change", "removal")
 OPTIONAL = ("columns", "expanding")
 """Keyword arguments without which a statement gives the same: more columns are read, or SQLAlchemy's default is used."""
 
+JUMPS = ("return", "raise", "continue", "break")
 SHORT = 20
-"""Characters below which the line before is needed to know which statement is meant."""
+"""Characters below which the line before is needed to know which of a function's jumps is meant."""
 
 Offsets = tuple[int, int]
 Edit = tuple[Offsets, str]
@@ -127,7 +128,7 @@ def _aligned(source: str, mutated: str) -> tuple[str, str, str]:
     padding = [""] * (len(old) - len(new))
     aligned = [*new[:head], *after, *padding, *new[len(new) - tail :]]
     words = _words(before)
-    if head and len(words) < SHORT:
+    if head and len(words) < SHORT and words.startswith(JUMPS):
         words = f"{_words(old[head - 1 : head])} ⏎ {words}"
     return "\n".join(aligned), words, _words(after)
 
