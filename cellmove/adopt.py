@@ -182,12 +182,15 @@ def _require_lost(session: Session, found: Found, mark: Mark, journal_is_lost: b
     here = marks.holder_of(session.settings.journal)
     if journal_is_lost or marks.is_same_holder(mark.holder, here, mark.move_id):
         return
+    adopt_anyway = f"cellmove adopt {found.server_id} --journal-is-lost"
     raise Refused(
-        f"{mark.move_id} of {found.name} is recorded in another journal: {mark.holder or 'it is not said where'}; "
-        "whether somebody works with it right now cannot be seen from here",
-        state="nothing was written. If that journal is there, use it: "
-        f"{resume_elsewhere(mark.holder, mark.move_id)}. Two journals of one move would undo each other's work",
-        next_command=f"cellmove adopt {found.server_id} --journal-is-lost  # only when it is gone for good",
+        f"{mark.move_id} of {found.name} is recorded in another journal: {mark.holder or 'its mark does not say where'}; "
+        "whether a command works with it now cannot be seen from here",
+        state="nothing was written. Two journals of one move would undo each other's work. "
+        f"Only when that journal is gone for good: {adopt_anyway}",
+        next_command=f"{resume_elsewhere(mark.holder, mark.move_id)}  # on the machine where that journal is"
+        if mark.holder
+        else adopt_anyway,
     )
 
 

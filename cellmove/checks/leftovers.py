@@ -70,8 +70,8 @@ def _adopt(server: Server) -> str:
             f"{server.id}_resize on the source, so its state is not to be reset before it was found"
         )
     return (
-        f"cellmove adopt {server.id} --nova-is-dead && cellmove rollback {server.id}"
-        "  # once nova-conductor was restarted since; resume instead of rollback goes on with it"
+        f"cellmove adopt {server.id} --nova-is-dead"
+        "  # only after a restart of nova-conductor; it prints how to go on and how to go back"
     )
 
 
