@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from tests.suites.catalogue import PYTEST_SUITES
 
@@ -39,8 +40,7 @@ class Selection:
         """Whether a test is among them."""
         if not any(identifier.startswith(f"{path}/") for path in self.paths):
             return False
-        words = self.marks.split(" and ") if self.marks else []
-        return all((word.removeprefix("not ") in marks) != word.startswith("not ") for word in words)
+        return not self.marks or Expression.compile(self.marks).evaluate(lambda name, **_arguments: name in marks)
 
 
 def of_makefile() -> Iterator[Selection]:
