@@ -33,6 +33,7 @@ HARMLESS = (
     "http://keystone:5000/v3 answers 503",
     "found task_state='resize_prep', vm_state='active'",
     "nova-compute on compute-1@rack-2 is down",
+    "Access denied for user 'nova'@'10.0.0.5' (using password: YES) (error 1045)",
 )
 
 
