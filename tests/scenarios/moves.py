@@ -19,7 +19,7 @@ CASES = [
 
 def there_and_back(place: Place, agrees: Agrees, backing: str, state: str, kind: str, ending: str) -> None:
     """Move, look, confirm or revert, look, and go home again (or, after a revert, away for good)."""
-    server = place.boot("move", volume_backed=backing == "volume", active=state == "active", ports=2, volumes=1)
+    server = place.boot("there", volume_backed=backing == "volume", active=state == "active", ports=2, volumes=1)
     before = place.picture(server.id)
     settled = "ACTIVE" if state == "active" else "SHUTOFF"
     name = f"{backing}-{state}-{kind}"
