@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,12 @@ from tests.support.sandbox.environment import Sandbox
 
 @pytest.fixture(scope="module", autouse=True)
 def unhooked() -> Iterator[None]:
-    """Undo what a harness replaced in libraries when a module ends: other modules run in this process."""
+    """Undo what a harness replaced in libraries and the environment when a module ends: other modules run in this process."""
     before = requests.adapters.HTTPAdapter.send, disk_link.connect, Link.ask, Link.take
+    environment = dict(os.environ)
     yield
+    os.environ.clear()
+    os.environ.update(environment)
     requests.adapters.HTTPAdapter.send, disk_link.connect, Link.ask, Link.take = before  # type: ignore[method-assign]
 
 
