@@ -7,7 +7,6 @@ PyMySQL raises a TypeError, FileNotFoundError or AttributeError for what it does
 from __future__ import annotations
 
 import configparser
-import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import tls_files
 from cellmove.errors import BadSetting
+from cellmove.host_names import is_host_name
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -120,12 +120,8 @@ def _check_address(url: URL, options: dict[str, str], named: dict[str, str]) -> 
     host = url.host or named.get("host") or ""
     if not host and "unix_socket" not in options and "socket" not in named:
         raise BadSetting("it names neither a host nor a unix_socket")
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        host = "@"
     # Not shown: an @ that was not encoded makes the rest of the password a part of it.
-    if host and not re.fullmatch(r"[\w.:%-]+", host):
+    if host and not is_host_name(host):
         raise BadSetting(f"its host is no host name; {ENCODE}")
 
 
@@ -319,7 +315,7 @@ def _context(given: dict[str, str], *, verify: bool, check_hostname: bool) -> ss
         if key is not None:
             tls_files.check_readable("ssl_key", key)
         password = given.get("ssl_key_password", "")  # without one OpenSSL would ask for it at the terminal
-        tls_files.loading("ssl_cert", cert, lambda: context.load_cert_chain(cert, key, password))
+        tls_files.loading("ssl_cert", cert, lambda: context.load_cert_chain(cert, key, password), tls_files.NO_PAIR)
     cipher = given.get("ssl_cipher")
     if cipher is not None:
         try:

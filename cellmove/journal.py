@@ -449,12 +449,13 @@ def open_journal(where: str, now: Callable[[], str], *, only_reads: bool = False
 def _without_writing(path: Path, now: Callable[[], str]) -> Journal | None:
     """A journal that stands for a file which is not there, or may not be written; None for any other file."""
     try:
-        is_there = path.exists() and path.stat().st_size > 0
+        has_file = journal_file.is_file(path)
+        is_there = has_file and path.stat().st_size > 0
         if is_there and journal_file.can_be_written(path):
             return None
     except OSError as error:
         raise Unreachable(f"the journal {path} cannot be read: {error.strerror}", state="nothing was written") from None
-    if path.exists() and not is_there:
+    if has_file and not is_there:
         return None  # cut off at its beginning, which is told as ever
     journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION)
     engine = journal_file.open_copy(path) if is_there else journal_file.open_empty()
@@ -490,9 +491,8 @@ def _check(journal: Journal, *, only_reads: bool) -> None:
             state="nothing was written to the cloud",
         ) from None
     except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
-        raise journal_file.damaged(
-            location, str(error) if isinstance(error, seal.Damaged) else type(error).__name__
-        ) from None
+        words = str(error) if isinstance(error, seal.Damaged) else f"it is no journal ({type(error).__name__})"
+        raise journal_file.damaged(location, words) from None
 
 
 def _version(journal: Journal, *, only_reads: bool) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
+import stat
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
@@ -30,7 +32,7 @@ def damaged(location: str, how: str) -> Unreachable:
         next_command=(
             "cellmove --journal ANOTHER adopt SERVER"
             if "://" in location
-            else f"mv {location} {location}.damaged && cellmove adopt SERVER"
+            else f"mv {shlex.quote(location)} {shlex.quote(location + '.damaged')} && cellmove adopt SERVER"
         ),
     )
 
@@ -66,8 +68,9 @@ def make_file(path: Path) -> None:
     :raises Unreachable: it cannot be written, or is empty
     """
     try:
+        is_there = is_file(path)
         make_directories(path.parent)
-        if path.exists():
+        if is_there:
             os.close(os.open(path, os.O_RDWR))
             if path.stat().st_size == 0:
                 raise damaged(str(path), "it is empty, cut off at its beginning")
@@ -91,6 +94,24 @@ def make_file(path: Path) -> None:
             state="nothing was written to the cloud",
             next_command="cellmove --journal PATH …",
         ) from None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file.
+
+    :raises OSError: something else is there, or it cannot be found out
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, f"it is a symbolic link to {path.readlink()}, which is not there") from None
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+    return True
 
 
 def _make_tables(path: Path) -> None:
@@ -210,8 +231,7 @@ def database_of(where: str) -> Database:
     from cellmove import database_url
 
     if "://" not in where:
-        if "\0" in where:
-            raise Usage("the journal's path has a NUL character in it")
+        _check_path(where)
         return database_url.Database(URL.create("sqlite", database=where), {})
     try:
         database = database_url.parse(where)
@@ -222,6 +242,19 @@ def database_of(where: str) -> Database:
             "the journal's URL (--journal, CELLMOVE_JOURNAL, journal) names no file; what is in memory is lost at the end"
         )
     return database
+
+
+def _check_path(text: str) -> None:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise Usage(
+            "the journal's path (--journal, CELLMOVE_JOURNAL, journal) has characters of no file name"
+        ) from None
+    if "\0" in text:
+        raise Usage("the journal's path has a NUL character in it")
+    if not text.strip() or text.startswith(":"):
+        raise Usage(f"the journal's path (--journal, CELLMOVE_JOURNAL, journal) names no file: {text!r}")
 
 
 def words_of(error: DBAPIError) -> str:

@@ -11,6 +11,9 @@ from cellmove.errors import BadSetting
 
 T = TypeVar("T")
 
+NO_PAIR = "it or its key is not in PEM form, or the key needs a password"
+"""What is wrong with a certificate and its key, where OpenSSL gives no reason."""
+
 
 def check_readable(option: str, path: str) -> None:
     """Make sure that a file is there and may be read.
@@ -46,19 +49,20 @@ def check_certificate(options: tuple[str, str], cert: str, key: str | None) -> N
         check_readable(options[1], key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Without a password OpenSSL would ask for one at the terminal.
-    loading(options[0], cert, lambda: context.load_cert_chain(cert, key or None, ""))
+    loading(options[0], cert, lambda: context.load_cert_chain(cert, key or None, ""), NO_PAIR)
 
 
-def loading(option: str, path: str | None, load: Callable[[], T]) -> T:
+def loading(option: str, path: str | None, load: Callable[[], T], otherwise: str = "it is not in PEM form") -> T:
     """Call a function of the module ssl.
 
+    :param otherwise: what is wrong, where OpenSSL gives no reason
     :raises BadSetting: it does not take the file
     """
     try:
         return load()
     except ssl.SSLError as error:
         said = (error.reason or "").replace("_", " ").lower()
-        raise BadSetting(f"{option}={path}: {said or 'it is not in PEM form'}") from None
+        raise BadSetting(f"{option}={path}: {said or otherwise}") from None
     except (OSError, ValueError) as error:
         raise BadSetting(f"{option}={path}: {reason(error)}") from None
 

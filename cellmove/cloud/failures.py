@@ -157,6 +157,8 @@ def _translated(error: Exception, what: str) -> CallError | None:
     if isinstance(error, keystone.Unauthorized | keystone.AuthPluginException | keystone.MissingAuthPlugin):
         words = words_of(response) if response is not None else first_line(error)
         return CannotConnect(prefix + words)
+    if isinstance(error, keystone.AuthorizationFailure) and response is None:
+        return Misconfigured(prefix + first_line(error))  # of the credential itself: nothing was sent
     if isinstance(error, keystone.HttpError | sdk.HttpException):
         if response is not None:
             return failure_of(response, what)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellmove import tls_files
+from cellmove.cloud import login_settings
 from cellmove.cloud.failures import (
     API,
     NOT_UNDERSTOOD,
@@ -55,7 +55,7 @@ def connect(settings: Settings) -> Connection:
     with _configuring(OPERATOR, settings.os_cloud, from_clouds_yaml=True):
         connection: Connection = openstack.connect(cloud=settings.os_cloud or None, app_name="cellmove")
         _set_up(connection, OPERATOR, settings.connect_timeout)
-        _check_files(connection, IN_CLOUDS_YAML)
+        login_settings.check(connection.session, login_settings.IN_CLOUDS_YAML)
         return connection
 
 
@@ -73,7 +73,8 @@ def connect_service(settings: Settings) -> Connection:
         else:
             connection = _from_nova_conf(openstack, credential)
         _set_up(connection, SERVICE, settings.connect_timeout)
-        _check_files(connection, IN_CLOUDS_YAML if credential.cloud else IN_NOVA_CONF)
+        names = login_settings.IN_CLOUDS_YAML if credential.cloud else login_settings.IN_NOVA_CONF
+        login_settings.check(connection.session, names)
         return connection
 
 
@@ -93,6 +94,7 @@ def _from_nova_conf(openstack: Any, credential: ServiceCredential) -> Connection
     extra = {}
     if credential.endpoint_override:
         # nova may give it with and without the version, which openstacksdk expects to find in it.
+        login_settings.check_url("[neutron]endpoint_override", credential.endpoint_override)
         extra["network_endpoint_override"] = f"{unversioned(credential.endpoint_override)}/v2.0"
     connection: Connection = openstack.connection.Connection(
         session=session,
@@ -126,11 +128,15 @@ def _configuring(credential: str, cloud: str, *, from_clouds_yaml: bool) -> Iter
     except Exception as error:  # noqa: BLE001
         said = clouds_yaml.fault(cloud, os.environ) if from_clouds_yaml else ""
         how = "" if cloud or not from_clouds_yaml else "; name a cloud of clouds.yaml, or set the OS_* variables"
-        raise Misconfigured(f"{credential}: {said or _words_of(error)}{how}") from None
+        # Without a cloud's name the OS_* variables count, and a broken file only where they lack something.
+        words = said if cloud and said else "; ".join(filter(None, (_words_of(error), said)))
+        raise Misconfigured(f"{credential}: {words}{how}") from None
 
 
 def _words_of(error: Exception) -> str:
     """What a library says of a configuration; the words of a conversion that failed quote the value."""
+    if isinstance(error, AttributeError | LookupError):
+        return f"a value is missing, or a package that this auth_type needs ({type(error).__name__})"
     if isinstance(error, ValueError) and not isinstance(error, BadSetting):
         return f"a value is of the wrong form ({type(error).__name__})"
     return first_line(error)
@@ -159,29 +165,6 @@ def _set_up(connection: Connection, credential: str, connect_timeout: float) -> 
         adapter.init_poolmanager(POOL, POOL)
     connection.session.session = environment.OnceRead(connection.session.session.adapters)
     connection.cellmove_credential = credential
-
-
-IN_CLOUDS_YAML = ("cacert", "cert", "key")
-IN_NOVA_CONF = ("[neutron]cafile", "[neutron]certfile", "[neutron]keyfile")
-
-
-def _check_files(connection: Connection, names: tuple[str, str, str]) -> None:
-    """Make sure that the CA bundle and the client certificate can be read: requests says so as late as the first call.
-
-    :param names: what the settings are called
-    :raises BadSetting: they cannot
-    """
-    session: Any = connection.session
-    url = getattr(session.auth, "auth_url", None)
-    if url is not None and not str(url).startswith(("http://", "https://")):
-        raise BadSetting("auth_url has to begin with http:// or https://")
-    if str(url).startswith("http://"):
-        return
-    if isinstance(session.verify, str):
-        tls_files.check_ca(names[0], session.verify)
-    if session.cert:
-        cert, key = session.cert if isinstance(session.cert, tuple) else (session.cert, None)
-        tls_files.check_certificate(names[1:], cert, key)
 
 
 def _keystone(connection: Connection) -> str:

@@ -6,11 +6,11 @@ as the first call, without saying where that is set. Everything is therefore loo
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from cellmove import tls_files
 from cellmove.errors import BadSetting
+from cellmove.host_names import is_host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,12 +63,7 @@ def _check_hosts(hosts: list[Any]) -> None:
         )
     for number, host in enumerate(hosts, 1):
         which = f"its broker number {number}" if len(hosts) > 1 else "its broker"
-        name = host.hostname or ""
-        try:
-            name.encode("idna")
-        except UnicodeError:
-            name = ""
-        if not re.fullmatch(r"[\w.:%-]+", name):
+        if not is_host_name(host.hostname or ""):
             raise BadSetting(f"the host of {which} is no host name; {ENCODE}")
         if host.port is not None and not 0 < host.port < 65536:
             raise BadSetting(f"{host.port} is no port of {which}: it has to be between 1 and 65535")

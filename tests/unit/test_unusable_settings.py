@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +16,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from openstack.config import loader
 from oslo_config import cfg
 
 from cellmove import database_url, settings
 from cellmove.cli import cli
 from cellmove.cloud import identity
 from cellmove.db import cells
-from cellmove.errors import BadSetting, CellmoveError, Unreachable, Usage
+from cellmove.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
 from cellmove.fault import consequence
 from cellmove.hosts import bus, bus_url, rabbit
 from cellmove.journal import open_journal
@@ -36,7 +39,7 @@ def ended(call: Callable[[], object], kind: type[CellmoveError], *words: str) ->
         call()
     error = consequence(caught.value)
     assert type(error) is kind, error.message
-    assert error.exit_code == {Usage: 2, Unreachable: 4}[kind]
+    assert error.exit_code == (2 if kind is Usage else 4)
     for text in (error.message, error.state, error.next_command):
         assert SECRET not in text
         assert "fault in cellmove" not in text
@@ -294,18 +297,39 @@ def test_a_bus_that_does_not_answer(url: str) -> None:
 UNUSABLE_OPTIONS = {
     "ssl = maybe": "[oslo_messaging_rabbit]ssl of nova.conf has a value that cannot be used: Unexpected boolean value 'maybe'",
     "heartbeat_rate = x": "[oslo_messaging_rabbit]heartbeat_rate of nova.conf",
+    "rabbit_transient_quorum_queue = x": "[oslo_messaging_rabbit]rabbit_transient_quorum_queue of nova.conf",
+    "heartbeat_timeout_threshold = 1m": "[oslo_messaging_rabbit]heartbeat_timeout_threshold of nova.conf",
     "kombu_reconnect_delay = $nosuch": "[oslo_messaging_rabbit]kombu_reconnect_delay of nova.conf",
+    "kombu_reconnect_delay = x": "[oslo_messaging_rabbit]kombu_reconnect_delay of nova.conf",
+    "kombu_reconnect_delay = 1e9": "[oslo_messaging_rabbit]kombu_reconnect_delay of nova.conf",
+    "kombu_missing_consumer_retry_timeout = x": "[oslo_messaging_rabbit]kombu_missing_consumer_retry_timeout of nova.conf",
+    "kombu_failover_strategy = any": "[oslo_messaging_rabbit]kombu_failover_strategy of nova.conf",
+    "rabbit_login_method = zz": "[oslo_messaging_rabbit]rabbit_login_method of nova.conf",
+    "rabbit_retry_interval = x": "[oslo_messaging_rabbit]rabbit_retry_interval of nova.conf",
+    "rabbit_retry_backoff = ''x''": "[oslo_messaging_rabbit]rabbit_retry_backoff of nova.conf",
+    "rabbit_interval_max = soon": "[oslo_messaging_rabbit]rabbit_interval_max of nova.conf",
+    "rabbit_ha_queues = perhaps": "[oslo_messaging_rabbit]rabbit_ha_queues of nova.conf",
+    "rabbit_quorum_queue = 2": "[oslo_messaging_rabbit]rabbit_quorum_queue of nova.conf",
+    "rabbit_quorum_delivery_limit = x": "[oslo_messaging_rabbit]rabbit_quorum_delivery_limit of nova.conf",
+    "rabbit_transient_queues_ttl = -1": "[oslo_messaging_rabbit]rabbit_transient_queues_ttl of nova.conf",
+    "rabbit_qos_prefetch_count = x": "[oslo_messaging_rabbit]rabbit_qos_prefetch_count of nova.conf",
+    "amqp_durable_queues = x": "[oslo_messaging_rabbit]amqp_durable_queues of nova.conf",
+    "amqp_auto_delete = x": "[oslo_messaging_rabbit]amqp_auto_delete of nova.conf",
+    "direct_mandatory_flag = x": "[oslo_messaging_rabbit]direct_mandatory_flag of nova.conf",
     "ssl = true\nssl_ca_file = /nowhere/ca.pem": "[oslo_messaging_rabbit]ssl_ca_file=/nowhere/ca.pem: there is no such file",
+    "ssl = true\nssl_ca_file = FOLDER/text.pem": "text.pem: no certificate or crl found",
     "ssl = true\nssl_version = TLSv9": "[oslo_messaging_rabbit]ssl_version=TLSv9",
     "ssl = true\nssl_cert_file = /nowhere/c.pem": "[oslo_messaging_rabbit]ssl_cert_file=/nowhere/c.pem",
-}
+    "ssl = true\nssl_cert_file = FOLDER/cert.pem\nssl_key_file = /nowhere": "[oslo_messaging_rabbit]ssl_key_file=/nowhere",
+    "ssl = true\nssl_cert_file = FOLDER/cert.pem\nssl_key_file = FOLDER/key.pem": "or the key needs a password",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("options", UNUSABLE_OPTIONS)
-def test_options_of_nova_conf_that_oslo_messaging_does_not_take(tmp_path: Path, options: str) -> None:
+def test_options_of_nova_conf_that_oslo_messaging_does_not_take(tmp_path: Path, folder: Path, options: str) -> None:
     conf = cfg.ConfigOpts()
     path = tmp_path / "nova.conf"
-    path.write_text(f"[oslo_messaging_rabbit]\n{options}\n")
+    path.write_text(f"[oslo_messaging_rabbit]\n{options.replace('FOLDER', str(folder))}\n")
     conf([], default_config_files=[str(path)])
     with pytest.raises(BadSetting) as caught:
         bus_url.check(conf, AT)
@@ -377,25 +401,84 @@ def test_any_template_is_filled_in_or_its_problem_is_said(template: str, default
 # --- the journal ---
 
 UNUSABLE_JOURNALS: dict[str, tuple[type[CellmoveError], str]] = {
+    "": (Usage, "the journal's path (--journal, CELLMOVE_JOURNAL, journal) names no file: ''"),
+    " ": (Usage, "names no file: ' '"),
+    ":memory:": (Usage, "names no file: ':memory:'"),
     "x\0y": (Usage, "the journal's path"),
+    "\ud800": (Usage, "the journal's path (--journal, CELLMOVE_JOURNAL, journal) has characters of no file name"),
     "sqlite://": (Usage, "names no file"),
     "sqlite:///:memory:": (Usage, "names no file"),
+    "sqlite:////nowhere.db?timeout=x": (Usage, "timeout=x is no number"),
+    "://": (Usage, "cannot be parsed"),
     "a://": (Usage, "of the kind a are not supported"),
     f"http://x:{SECRET}@y/": (Usage, "of the kind http are not supported"),
+    f"postgresql://x:{SECRET}@y/d": (Usage, "of the kind postgresql are not supported"),
     HERE: (Unreachable, "the journal mysql+pymysql://nova:***@127.0.0.1:1/nova cannot be opened"),
     f"{HERE}?ssl=true": (Unreachable, "cannot be opened"),
     f"{LIKE.format(SECRET)}?ssl_mode=REQUIRED&ssl_key_password={SECRET}": (Unreachable, "cannot be opened"),
+    ".": (Unreachable, "the journal . cannot be opened for writing: Is a directory"),
+    "/dev/null": (Unreachable, "the journal /dev/null cannot be opened for writing: it is no ordinary file"),
+    "/dev/null/journal.db": (Unreachable, "the journal /dev/null/journal.db cannot be opened for writing: Not a directory"),
     "/proc/nowhere/journal.db": (Unreachable, "the journal /proc/nowhere/journal.db cannot be opened"),
-    "/dev/null/journal.db": (Unreachable, "the journal /dev/null/journal.db cannot be opened"),
     "sqlite:////dev/null/journal.db": (Unreachable, "the journal /dev/null/journal.db cannot be opened"),
     "x" * 5000: (Unreachable, "cannot be opened"),
-}
+    "FOLDER/loop": (Unreachable, "Too many levels of symbolic links"),
+    "FOLDER/dangling": (Unreachable, "it is a symbolic link to /nowhere/journal.db, which is not there"),
+    "FOLDER/pipe": (Unreachable, "it is no ordinary file"),
+}  # fmt: skip
+
+DAMAGED_JOURNALS: dict[str, tuple[str | bytes, str]] = {
+    "empty": (b"", "it is empty, cut off at its beginning"),
+    "text": (f"password={SECRET}\n" * 99, "file is not a database"),
+    "cut": (b"SQLite format 3\0", "file is not a database"),
+    "other": ("CREATE TABLE x (a)", "it does not say its version"),
+    "column": ("CREATE TABLE about (a)", "no such column: about.schema_version"),
+    "row": ("CREATE TABLE about (schema_version)", "it does not say its version"),
+    "null": ("CREATE TABLE about (schema_version); INSERT INTO about VALUES (NULL)", "it does not say its version"),
+    "word": ("CREATE TABLE about (schema_version); INSERT INTO about VALUES ('x')", "it is no journal (ValueError)"),
+    "below": ("CREATE TABLE about (schema_version); INSERT INTO about VALUES (-1)", "it is no journal (NoSuchTableError)"),
+    "alone": ("CREATE TABLE about (schema_version); INSERT INTO about VALUES (1)", "it is no journal (NoSuchTableError)"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("where", UNUSABLE_JOURNALS)
-def test_a_journal_that_cannot_be_used(where: str) -> None:
+def test_a_journal_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to("/nowhere/journal.db")
+    os.mkfifo(tmp_path / "pipe")
     kind, said = UNUSABLE_JOURNALS[where]
-    ended(lambda: open_journal(where, lambda: "now"), kind, said)
+    error = ended(lambda: open_journal(where.replace("FOLDER", str(tmp_path)), lambda: "now"), kind, said)
+    assert not error.next_command.startswith("mv ")  # nothing of it is a journal that is to be put aside
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "dangling", "pipe"}
+
+
+@pytest.mark.parametrize("only_reads", [False, True])
+@pytest.mark.parametrize("name", DAMAGED_JOURNALS)
+def test_a_file_that_is_no_journal(tmp_path: Path, name: str, only_reads: bool) -> None:
+    content, said = DAMAGED_JOURNALS[name]
+    path = tmp_path / "a journal.db"
+    if isinstance(content, bytes) or not content.startswith("CREATE"):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript(content)
+    before = path.read_bytes()
+    error = ended(lambda: open_journal(str(path), lambda: "now", only_reads=only_reads), JournalUnreachable, said)
+    assert error.next_command == f"mv '{path}' '{path}.damaged' && cellmove adopt SERVER"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("where", [".", "/dev/null", "/dev/null/journal.db", "FOLDER/loop", "FOLDER/pipe"])
+def test_a_command_that_only_reads_takes_no_device_or_directory_for_an_empty_journal(
+    tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    made = where.replace("FOLDER", str(tmp_path))
+    ended(
+        lambda: open_journal(made, lambda: "now", only_reads=True), Unreachable, f"the journal {made} cannot be read: "
+    )
 
 
 # --- config.toml, nova.conf and the environment ---
@@ -491,6 +574,16 @@ def test_a_nova_conf_that_cannot_be_used(tmp_path: Path, text: bytes) -> None:
         ("CELLMOVE_BWLIMIT", "fast"),
         ("CELLMOVE_TRANSFER", "carrier pigeon"),
         ("CELLMOVE_DISK_STORES", "some"),
+        ("CELLMOVE_DISK_STORES", "separate,shared"),
+        ("CELLMOVE_CONFIG", "/dev/null/config.toml"),
+        ("CELLMOVE_NOVA_CONF", "/dev/null/nova.conf"),
+        ("CELLMOVE_NOVA_CONF", "x\0y"),
+        ("CELLMOVE_JOURNAL", "x\0y"),
+        ("CELLMOVE_CONNECT_TIMEOUT", "0"),
+        ("CELLMOVE_CONNECT_TIMEOUT", "-5"),
+        ("CELLMOVE_CONNECT_TIMEOUT", "1e400"),
+        ("CELLMOVE_BWLIMIT", "-1"),
+        ("CELLMOVE_BWLIMIT", "0"),
     ],
 )
 def test_a_variable_that_cannot_be_used(
@@ -522,7 +615,7 @@ UNUSABLE_CLOUDS = {
     f"clouds:\n  lab: {{auth: {{username: a, password: {SECRET}, project_name: p}}}}\n": "auth_url",
     "clouds:\n  lab: {auth: {auth_url: 5}}\n": "clouds.lab.auth.auth_url has to begin with http",
     f"clouds:\n  lab: {{auth: {{{AUTH.replace('http://127.0.0.1:1/v3', 'nonsense')}}}}}\n": "clouds.lab.auth.auth_url has to begin",
-    f"clouds:\n  lab: {{auth: {{{AUTH.replace(':1/v3', ':x/v3')}}}}}\n": "a URL cannot be used; see auth_url",
+    f"clouds:\n  lab: {{auth: {{{AUTH.replace(':1/v3', ':x/v3')}}}}}\n": "the port of auth_url has to be a number",
     f"clouds:\n  lab: {{auth: {{{AUTH.replace(f'password: {SECRET}, ', '')}}}}}\n": "password",
     f"clouds:\n  lab: {{auth: {{{AUTH}, usrname: a}}}}\n": "usrname",
     f"clouds:\n  lab: {{auth_type: nosuch, auth: {{{AUTH}}}}}\n": "nosuch",
@@ -544,6 +637,9 @@ def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("OS_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    # openstacksdk made these lists when it was imported, of the working directory at that time.
+    for name in ("CONFIG_FILES", "SECURE_FILES", "VENDOR_FILES"):
+        monkeypatch.setattr(loader, name, [])
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
     return tmp_path
 
@@ -586,31 +682,54 @@ VARIABLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        dict.fromkeys(VARIABLES, ""),
-        {"OS_AUTH_URL": ""},
-        {"OS_AUTH_URL": "nonsense"},
-        {"OS_AUTH_URL": "http://127.0.0.1:x/v3"},
-        {"OS_AUTH_URL": "ftp://127.0.0.1/v3"},
-        {"OS_PASSWORD": ""},
-        {"OS_AUTH_TYPE": "nosuch"},
-        {"OS_AUTH_TYPE": "token"},
-        {"OS_AUTH_TYPE": "v3applicationcredential"},
-        {"OS_AUTH_TYPE": "v3totp"},
-        {"OS_AUTH_URL": "https://127.0.0.1:1/v3", "OS_CACERT": "/nowhere/ca.pem"},
-        {"OS_AUTH_URL": "https://127.0.0.1:1/v3", "OS_CERT": "/nowhere/c.pem", "OS_KEY": "/nowhere/k.pem"},
-    ],
-)
+HTTPS = "https://127.0.0.1:1/v3"
+
+UNUSABLE_LOGINS: tuple[tuple[dict[str, str], str], ...] = (
+    (dict.fromkeys(VARIABLES, ""), "auth_url; name a cloud of clouds.yaml, or set the OS_* variables"),
+    ({"OS_AUTH_URL": ""}, "auth_url"),
+    ({"OS_AUTH_URL": "nonsense"}, "auth_url has to begin with http"),
+    ({"OS_AUTH_URL": "ftp://127.0.0.1/v3"}, "auth_url has to begin with http"),
+    ({"OS_AUTH_URL": " http://127.0.0.1:1/v3"}, "auth_url has to begin with http"),
+    ({"OS_AUTH_URL": "http://"}, "auth_url names no host"),
+    ({"OS_AUTH_URL": "http:///v3"}, "auth_url names no host"),
+    ({"OS_AUTH_URL": f"http://u:{SECRET}@127.0.0.1:x/v3"}, "the port of auth_url has to be a number"),
+    ({"OS_AUTH_URL": "http://127.0.0.1:99999/v3"}, "the port of auth_url has to be a number between 1 and 65535"),
+    ({"OS_AUTH_URL": "http://127.0.0.1:0/v3"}, "the port of auth_url has to be a number between 1 and 65535"),
+    ({"OS_AUTH_URL": f"http://u:{SECRET}@[::1/v3"}, "auth_url cannot be parsed"),
+    ({"OS_AUTH_URL": f"http://u:{SECRET}@a..b/v3"}, "the host of auth_url is no host name"),
+    ({"OS_AUTH_URL": f"http://{'a' * 70}/v3"}, "the host of auth_url is no host name"),
+    ({"OS_AUTH_URL": "http://ho st/v3"}, "the host of auth_url is no host name"),
+    ({"OS_AUTH_URL": "http://host\n/v3"}, "the host of auth_url is no host name"),
+    ({"OS_PASSWORD": ""}, "password is a required attribute"),
+    ({"OS_SYSTEM_SCOPE": "all"}, "Authentication cannot be scoped to multiple targets"),
+    ({"OS_TRUST_ID": "x"}, "Authentication cannot be scoped to multiple targets"),
+    ({"OS_AUTH_TYPE": "nosuch"}, "nosuch"),
+    ({"OS_AUTH_TYPE": "token"}, "user_domain_id"),
+    ({"OS_AUTH_TYPE": "none"}, "FixedEndpointPlugin"),
+    ({"OS_AUTH_TYPE": "v3applicationcredential"}, "an application credential ID"),
+    ({"OS_AUTH_TYPE": "v3totp"}, "passcode"),
+    ({"OS_AUTH_TYPE": "v3multifactor"}, "methods is a required option"),
+    ({"OS_AUTH_TYPE": "v3oauth1"}, "consumer_key"),
+    ({"OS_AUTH_TYPE": "v3oidcpassword"}, "discovery-endpoint"),
+    ({"OS_CLOUD": "nosuch"}, "Cloud nosuch was not found"),
+    ({"OS_API_TIMEOUT": "x"}, "a value is of the wrong form"),
+    ({"OS_CLIENT_CONFIG_FILE": "FOLDER/text.cnf"}, "text.cnf: it has to hold clouds:"),
+    ({"OS_AUTH_URL": HTTPS, "OS_CACERT": "/nowhere/ca.pem"}, "cacert=/nowhere/ca.pem: there is no such file"),
+    ({"OS_AUTH_URL": HTTPS, "OS_CACERT": "FOLDER/text.pem"}, "text.pem: no certificate or crl found"),
+    ({"OS_AUTH_URL": HTTPS, "OS_CERT": "/nowhere/c.pem", "OS_KEY": "/nowhere/k.pem"}, "cert=/nowhere/c.pem"),
+    ({"OS_AUTH_URL": HTTPS, "OS_CERT": "FOLDER/cert.pem", "OS_KEY": "FOLDER/key.pem"}, "the key needs a password"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "said"), UNUSABLE_LOGINS)
 def test_variables_that_cannot_be_used_to_log_in(
-    lonely: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+    lonely: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str
 ) -> None:
     monkeypatch.delenv("OS_CLIENT_CONFIG_FILE")
     for name, value in (VARIABLES | changes).items():
         if value:
-            monkeypatch.setenv(name, value)
-    ended(lambda: log_in(QUICK), Usage, "the operator's credential (--os-cloud, OS_CLOUD)")
+            monkeypatch.setenv(name, value.replace("FOLDER", str(folder)))
+    ended(lambda: log_in(QUICK), Usage, "the operator's credential (--os-cloud, OS_CLOUD)", said)
     assert lonely.is_dir()
 
 
@@ -624,21 +743,41 @@ SERVICE = ServiceCredential(
     ("changes", "kind", "said"),
     [
         ({}, Unreachable, "cannot be reached"),
+        ({"auth_url": ""}, Usage, "auth_url"),
         ({"auth_url": "nonsense"}, Usage, "auth_url has to begin with http"),
-        ({"auth_url": "http://127.0.0.1:x/v3"}, Usage, "a URL cannot be used"),
+        ({"auth_url": "http://"}, Usage, "auth_url names no host"),
+        ({"auth_url": f"http://u:{SECRET}@127.0.0.1:x/v3"}, Usage, "the port of auth_url has to be a number"),
+        ({"auth_url": f"http://u:{SECRET}@a..b/v3"}, Usage, "the host of auth_url is no host name"),
+        ({"auth_url": f"http://u:{SECRET}@[::1/v3"}, Usage, "a value is of the wrong form"),
+        ({"endpoint_override": "nonsense"}, Usage, "[neutron]endpoint_override has to begin with http"),
+        ({"endpoint_override": f"http://u:{SECRET}@h:x"}, Usage, "the port of [neutron]endpoint_override has to be a number"),
         ({"auth_type": "nosuch"}, Usage, "nosuch"),
         ({"auth_type": "token"}, Usage, "token"),
+        ({"auth_type": "none"}, Usage, "its auth_type does not log in to keystone"),
+        ({"auth_type": "http_basic"}, Usage, "its auth_type does not log in to keystone"),
+        ({"auth_type": "admin_token"}, Usage, "token"),
         ({"auth_type": "v3applicationcredential"}, Usage, "an application credential ID"),
+        ({"auth_type": "v3applicationcredential", "application_credential_id": "x"}, Usage, "an auth secret"),
+        ({"auth_type": "v3totp"}, Usage, "passcode"),
+        ({"auth_type": "v3multifactor"}, Usage, "methods is a required option"),
+        ({"auth_type": "v3oauth1"}, Usage, "consumer_key"),
         ({"password": ""}, Usage, "password"),
-        ({"auth_url": "https://127.0.0.1:1/v3", "cafile": "/nowhere/ca.pem"}, Usage, "[neutron]cafile=/nowhere/ca.pem: there is no such file"),
-        ({"auth_url": "https://127.0.0.1:1/v3", "certfile": "/nowhere/c.pem"}, Usage, "[neutron]certfile=/nowhere/c.pem"),
+        ({"system_scope": "all"}, Usage, "Authentication cannot be scoped to multiple targets"),
+        ({"auth_url": HTTPS, "cafile": "/nowhere/ca.pem"}, Usage, "[neutron]cafile=/nowhere/ca.pem: there is no such file"),
+        ({"auth_url": HTTPS, "cafile": "x\0y"}, Usage, "[neutron]cafile="),
+        ({"auth_url": HTTPS, "cafile": "FOLDER/text.pem"}, Usage, "text.pem: no certificate or crl found"),
+        ({"auth_url": HTTPS, "certfile": "/nowhere/c.pem"}, Usage, "[neutron]certfile=/nowhere/c.pem"),
+        ({"auth_url": HTTPS, "certfile": "FOLDER/cert.pem", "keyfile": "/nowhere/k.pem"}, Usage, "[neutron]keyfile=/nowhere/k.pem"),
+        ({"auth_url": HTTPS, "certfile": "FOLDER/cert.pem", "keyfile": "FOLDER/key.pem"}, Usage, "the key needs a password"),
+        ({"auth_url": HTTPS, "keyfile": "FOLDER/key.pem"}, Usage, "[neutron]keyfile is set, and [neutron]certfile is not"),
         ({"cloud": "lab"}, Usage, "clouds.yaml, named by OS_CLIENT_CONFIG_FILE, does not exist"),
     ],
 )  # fmt: skip
 def test_a_service_credential_that_cannot_be_used(
-    lonely: Path, changes: dict[str, str], kind: type[CellmoveError], said: str
+    lonely: Path, folder: Path, changes: dict[str, str], kind: type[CellmoveError], said: str
 ) -> None:
-    credential = ServiceCredential(**{**vars(SERVICE), **changes})
+    placed = {name: value.replace("FOLDER", str(folder)) for name, value in changes.items()}
+    credential = ServiceCredential(**{**vars(SERVICE), **placed})
     found = Settings(service_credential=credential, connect_timeout=1)
     ended(
         lambda: identity.probe(identity.connect_service(found)),
