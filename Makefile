@@ -7,7 +7,7 @@ PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.versi
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help test test-lab test-all test-long shard lint unit sandbox-test smoke browser-test ssh-test lab-test lab-kvm-test proof mutants mutation \
+.PHONY: help test test-lab test-all test-long shard lint unit sandbox-test smoke browser-test ssh-test package-test lab-test lab-kvm-test proof mutants mutation \
 	browser ssh-server demo lab-demo bench bench-drain bench-scale bench-stream man clean lab-up lab-kvm-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
@@ -32,7 +32,7 @@ test-lab: $(STAMP)  ## A real nova on this machine, with real guests at the end 
 	@$(SUITES) make $(LAB_PARTS)
 
 test-all: $(STAMP)  ## What CI runs: both, a browser, disks over ssh, and the one shard of the rest that belongs to the commit
-	@$(SUITES) make $(PARTS) $(LAB_PARTS) browser-test ssh-test bench shard
+	@$(SUITES) make $(PARTS) $(LAB_PARTS) browser-test ssh-test package-test bench shard
 
 test-long: $(STAMP)  ## The rest, in shards: all of them in order, or one of them with SHARD=K/N
 	@$(SUITES) $(if $(SHARD),shard $(SHARD),all-shards)
@@ -57,6 +57,9 @@ browser-test: $(STAMP) browser  ## The page about a drain in a real browser
 ssh-test: $(STAMP) ssh-server  ## Disks that travel: over a real sshd, and in the sandbox with their smoke proof
 	$(BIN)/pytest -q tests/ssh -m 'not long' -n 3
 	$(BIN)/python -m tests.proof --smoke --disks
+
+package-test: $(STAMP)  ## The wheel, installed by pipx into an empty environment: man pages, completions, types
+	$(BIN)/pytest -q tests/packaging
 
 lab-test: $(STAMP)  ## Tests against the lab, which has to be up
 	$(BIN)/pytest -q tests/lab -m 'not long and not alone and not kvm' -n 2 --dist loadgroup --durations=5

@@ -1,3 +1,1 @@
 """cellmove: moves servers between the cells of an OpenStack nova cloud, one journalled step at a time."""
-
-__version__ = "0.1.0"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove import __version__
 from cellmove.command import (
     Commands,
     Options,
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 @click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
 @click.option("--config", metavar="FILE", help="cellmove's own configuration: settings, [policy], disk_stores.")
 @output_options
-@click.version_option(__version__, prog_name="cellmove", message="%(prog)s %(version)s")
+@click.version_option(package_name="cellmove", prog_name="cellmove", message="%(prog)s %(version)s")
 @pass_options
 def cli(options: Options, /, **given: str | None) -> None:
     """Move servers between the cells of an OpenStack nova cloud.

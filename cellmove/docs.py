@@ -1,4 +1,4 @@
-"""Writes the man pages from the commands' own help: ``python -m cellmove.docs man/``."""
+"""Write the man pages and the shell completions from the commands themselves: ``python -m cellmove.docs man/``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from cellmove import settings
 from cellmove.cli import cli
@@ -41,6 +42,28 @@ def man_pages() -> Mapping[str, str]:
     return pages
 
 
+class _BashComplete(ShellComplete):
+    """click's completion for bash, without starting a bash to check its version: ``make man`` needs no shell."""
+
+    name = BashComplete.name
+    source_template = BashComplete.source_template
+
+
+COMPLETIONS: tuple[tuple[str, type[ShellComplete]], ...] = (
+    ("cellmove", _BashComplete),
+    ("_cellmove", ZshComplete),
+    ("cellmove.fish", FishComplete),
+)
+"""The completion script of each shell, under the file name by which the shell finds it."""
+
+
+def completions() -> Mapping[str, str]:
+    """Return the text of every completion script by its file name."""
+    return {
+        name: f"{shell(cli, {}, 'cellmove', '_CELLMOVE_COMPLETE').source().strip()}\n" for name, shell in COMPLETIONS
+    }
+
+
 def commands(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command, and those of groups after their group, each with the words that name it."""
     for name, command in group.commands.items():
@@ -50,14 +73,16 @@ def commands(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[
 
 
 def write(directory: Path) -> list[Path]:
-    """Write all pages; returns where."""
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, text in man_pages().items():
-        path = directory / name
+    """Write all man pages, and below them all completion scripts.
+
+    :return: the paths of the files written
+    """
+    texts = {directory / name: text for name, text in man_pages().items()}
+    texts |= {directory / "completion" / name: text for name, text in completions().items()}
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return written
+    return list(texts)
 
 
 def _page(command: click.Command, words: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -424,7 +425,7 @@ def test_also_a_wrong_command_line_is_answered_in_json(fake: Fake) -> None:
 
 
 def test_help_and_version_need_nothing(fake: Fake) -> None:
-    assert run("--version").stdout == f"cellmove {cellmove.__version__}\n"
+    assert run("--version").stdout == f"cellmove {importlib.metadata.version('cellmove')}\n"
     text = run("--help").stdout
     names = [
         line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line.strip()

@@ -70,10 +70,19 @@ def test_the_man_pages_are_what_the_generator_gives() -> None:
     assert stale == [], "run: make man"
 
 
-def test_the_generator_writes_them(tmp_path: Path) -> None:
+def test_the_completion_scripts_are_what_the_generator_gives() -> None:
+    scripts = docs.completions()
+    assert {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "man" / "completion").iterdir()} == scripts
+
+
+def test_the_generator_writes_pages_and_completion_scripts(tmp_path: Path) -> None:
     written = docs.write(tmp_path / "man")
-    assert {path.stem for path in written} == {"cellmove", *(f"cellmove-{name.replace(' ', '-')}" for name in COMMANDS)}
-    assert all(path.read_text(encoding="utf-8").startswith(".TH CELLMOVE") for path in written)
+    pages = [path for path in written if path.parent == tmp_path / "man"]
+    assert {path.stem for path in pages} == {"cellmove", *(f"cellmove-{name.replace(' ', '-')}" for name in COMMANDS)}
+    assert all(path.read_text(encoding="utf-8").startswith(".TH CELLMOVE") for path in pages)
+    scripts = {path.name: path for path in written if path.parent == tmp_path / "man" / "completion"}
+    assert scripts.keys() == {"cellmove", "_cellmove", "cellmove.fish"}
+    assert all("_CELLMOVE_COMPLETE" in path.read_text(encoding="utf-8") for path in scripts.values())
 
 
 def test_every_page_is_named_by_one_above_it() -> None:
