@@ -20,6 +20,7 @@ from cellmove.move import Move, State
 from lab import oracle
 from tests.proof import cases, rehearsal
 from tests.support.sandbox import cloud_oracle
+from tests.support.sandbox.cloud_oracle import Scene
 from tests.support.sandbox.fixtures import STREAMED, Fixtures
 from tests.support.sandbox.harness import Harness, Outcome
 from tests.support.sandbox.picture import picture
@@ -93,15 +94,20 @@ def play(fixtures: Fixtures, shape: str, step: str, action: str, point: str, rec
     outcomes.append(harness.run("resume" if recovery == "on" else "rollback", move.id))
     if recovery == "on":
         cases.follow(harness, outcomes, State.FINISHED)
-    while outcomes[-1].code and len(outcomes) < cases.PATIENCE:
-        harness.sleep(3.0)
-        outcomes.append(harness.run(*cases.words_of(outcomes[-1].next_command)))
-    harness.work_to_the_end()
-    found = cloud_oracle.violations(harness, checkpoint.scene, outcomes)
+    found = _violations_at_the_end(harness, checkpoint.scene, outcomes)
     wanted = (State.ROLLED_BACK, State.REVERTED) if recovery == "back" else (State.FINISHED,)
     if not step.startswith("undo-") and harness.state() not in wanted:
         found.append(f"it ended as {harness.state()}")
     return [f"{problem}  ({[outcome.text for outcome in outcomes]})" for problem in found]
+
+
+def _violations_at_the_end(harness: Harness, scene: Scene, outcomes: list[Outcome]) -> list[str]:
+    """Type what each failure says to type, let the hosts finish their work, and ask the oracle."""
+    while outcomes[-1].code and len(outcomes) < cases.PATIENCE:
+        harness.sleep(3.0)
+        outcomes.append(harness.run(*cases.words_of(outcomes[-1].next_command)))
+    harness.work_to_the_end()
+    return cloud_oracle.violations(harness, scene, outcomes)
 
 
 OVER = (("settle_target", "after-effect"), ("settle_target", "after-done"), ("close_revert", "after-effect"),
@@ -137,11 +143,7 @@ def play_nova(fixtures: Fixtures, case: Case) -> list[str]:
         outcomes.append(harness.run("resume", move.id))  # what a rollback would need is being destroyed
     if case.way == "on" and case.step not in ("confirm", "revert"):
         cases.follow(harness, outcomes, State.FINISHED)
-    while outcomes[-1].code and len(outcomes) < cases.PATIENCE:
-        harness.sleep(3.0)
-        outcomes.append(harness.run(*cases.words_of(outcomes[-1].next_command)))
-    harness.work_to_the_end()
-    found = cloud_oracle.violations(harness, checkpoint.scene, outcomes)
+    found = _violations_at_the_end(harness, checkpoint.scene, outcomes)
     return [f"{problem}  ({[outcome.text for outcome in outcomes]})" for problem in found]
 
 

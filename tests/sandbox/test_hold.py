@@ -12,21 +12,9 @@ from cellmove.clock import Clock
 from cellmove.journal import open_journal
 from lab import oracle
 from tests.support.sandbox.environment import Sandbox
-from tests.support.sandbox.running import Begun, begin
+from tests.support.sandbox.running import begin_held
 
 TARGET = "c2-host1"
-
-
-def held(sandbox: Sandbox, server: str, *more: str) -> Begun:
-    """A move that has come as far as to wait."""
-    begun = begin(sandbox, "migrate", server, "--host", TARGET, *more)
-    begun.err.touch()
-    deadline = time.monotonic() + 60
-    while "note: held until" not in begun.err.read_text():
-        assert begun.child.is_alive(), begun.err.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return begun
 
 
 def state_of(sandbox: Sandbox, server: str) -> str:
@@ -46,7 +34,7 @@ def check_finished(sandbox: Sandbox, server: str) -> None:
 def test_another_terminal_ends_it(sandbox: Sandbox):
     """The run that holds it goes on, and both commands say so."""
     server = sandbox.boot()
-    begun = held(sandbox, server.id, "--hold")
+    begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")
     time.sleep(1)
     assert state_of(sandbox, server.id) == "dest-prepared"  # it waits
     shown = json.loads(sandbox.cellmove("show", server.id, "-f", "json").stdout)
@@ -70,7 +58,7 @@ def test_a_time_ends_it(sandbox: Sandbox):
     minute = (now.minute + 1) % 60
     hour = (now.hour + (now.minute + 1) // 60) % 24
     began = time.monotonic()
-    begun = held(sandbox, server.id, "--cutover-at", f"{hour:02}:{minute:02}")
+    begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--cutover-at", f"{hour:02}:{minute:02}")
     assert begun.end(left + 30) == 0
     assert time.monotonic() - began > left - 1.5
     check_finished(sandbox, server.id)
@@ -88,7 +76,7 @@ def test_the_run_that_holds_it_dies(sandbox: Sandbox, way: str):
     """The move stays prepared: one command goes on, one takes it back."""
     server = sandbox.boot()
     before = sandbox.picture(server.id)
-    begun = held(sandbox, server.id, "--hold")
+    begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")
     begun.signal(signal.SIGKILL)
     begun.child.join(30)
     assert sandbox.cellmove("resume", server.id).code == 0  # nothing to go on with: it waits for a person
@@ -105,12 +93,12 @@ def test_the_run_that_holds_it_dies(sandbox: Sandbox, way: str):
 def test_a_signal_ends_the_waiting(sandbox: Sandbox):
     """Nothing is stopped and nothing taken back; what to type next is said."""
     server = sandbox.boot()
-    begun = held(sandbox, server.id, "--hold")
+    begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")
     begun.signal(signal.SIGINT)
     assert begun.end() == 130
     assert "cellmove finish move-" in begun.err.read_text()
     assert state_of(sandbox, server.id) == "dest-prepared"
-    busy = held(sandbox, server.id, "--hold")  # the same command holds it again
+    busy = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")  # the same command holds it again
     taken = sandbox.cellmove("rollback", server.id, expect=6)
     assert "another run" in taken.stderr
     busy.signal(signal.SIGTERM)

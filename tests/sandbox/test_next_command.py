@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from cellmove.cli import cli
 from cellmove.journal import Journal
 from lab import oracle
 from tests.support.sandbox.environment import Sandbox
-from tests.support.sandbox.running import Begun, begin, slow, wait_for
+from tests.support.sandbox.running import begin, begin_held, slow, wait_for
 
 TARGET = "c2-host1"
 ALL = ("--force-locked", "--accept-loss", "swap", "--max-hosts", "1", "--transfer", "image", "--bwlimit", "5M")
@@ -64,25 +63,13 @@ def test_the_options_in_front_are_in_all_that_is_printed(sandbox: Sandbox) -> No
     assert next_of(refused.stderr) == [*front, "prep-dest", move["move"]]
 
 
-def held(sandbox: Sandbox, *words: str) -> Begun:
-    """A move that waits before its guest is stopped."""
-    begun = begin(sandbox, *words)
-    begun.err.touch()
-    deadline = time.monotonic() + 60
-    while "note: held until" not in begun.err.read_text():
-        assert begun.child.is_alive(), begun.err.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return begun
-
-
 HELD = ("--host", TARGET, "--hold", "--confirm", "--probe", "cmd:true")
 
 
 def test_a_held_run_that_failed_prints_hold_and_confirm(sandbox: Sandbox) -> None:
     server = sandbox.boot()
     words = ("resize", server.name, "m1.small", *HELD)
-    run = held(sandbox, *words)
+    run = begin_held(sandbox, *words)
     with sandbox.fault(TARGET, "spawn", "fail", server.id):
         finished = sandbox.cellmove("finish", server.id, expect=1)
         assert run.end() == 1
@@ -93,13 +80,13 @@ def test_a_held_run_that_failed_prints_hold_and_confirm(sandbox: Sandbox) -> Non
 def test_a_held_run_that_is_interrupted_prints_what_holds_it_again(sandbox: Sandbox) -> None:
     server = sandbox.boot()
     words = ("resize", server.name, "m1.small", *HELD)
-    run = held(sandbox, *words)
+    run = begin_held(sandbox, *words)
     run.signal(signal.SIGINT)
     assert run.end() == 130
     said = run.err.read_text()
     assert asked(next_of(said)) == asked(list(words))
     assert "cellmove finish move-" in said  # what stops the guest is said as well
-    again = held(sandbox, *next_of(said))
+    again = begin_held(sandbox, *next_of(said))
     again.signal(signal.SIGKILL)
     again.child.join(30)
     done = sandbox.cellmove("finish", server.id, "-f", "json").json  # --confirm was asked for, and is kept

@@ -46,6 +46,18 @@ def begin(sandbox: Sandbox, *arguments: str) -> Begun:
     return Begun(fork_server.start(sandbox.target, list(arguments), sandbox.environment, out, err), out, err)
 
 
+def begin_held(sandbox: Sandbox, *arguments: str) -> Begun:
+    """Start a command that holds its move, and wait until it does."""
+    begun = begin(sandbox, *arguments)
+    begun.err.touch()
+    deadline = time.monotonic() + 60
+    while "note: held until" not in begun.err.read_text():
+        assert begun.child.is_alive(), begun.err.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return begun
+
+
 def wait_for(sandbox: Sandbox, action: str, phase: str = "intent") -> None:
     """Wait until the journal says this of an action."""
     deadline = time.monotonic() + 60
