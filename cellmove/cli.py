@@ -23,6 +23,7 @@ from cellmove.command import (
 )
 from cellmove.drain_cli import drain, drain_cell, dry_plan
 from cellmove.events import Event, EventKind
+from cellmove.journal_cli import journal
 from cellmove.options import (
     FiniteRange,
     confirm_option,
@@ -470,8 +471,8 @@ def list_moves(options: Options, everything: bool) -> None:
       cellmove list --all -f json
     """
     with running(options, activity="", only_reads=True) as run:
-        journal = run.session.journal
-        moves = journal.all_moves() if everything else journal.open_moves()
+        record = run.session.journal
+        moves = record.all_moves() if everything else record.open_moves()
     answer_moves(options, run, moves)
 
 
@@ -495,6 +496,7 @@ def show(options: Options, reference: str) -> None:
 
 cli.add_command(drain_cell)
 cli.add_command(drain)
+cli.add_command(journal)
 
 
 @cli.command(short_help="Show what cellmove does, in an embedded cloud.")

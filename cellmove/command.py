@@ -334,7 +334,8 @@ def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
     from cellmove.documents import list_document
 
     journal = run.session.journal
-    answer(options, list_document([(move, journal.entries_of(move.id)) for move in moves]), draw_list)
+    entries = journal.entries_of_moves([move.id for move in moves])
+    answer(options, list_document([(move, entries.get(move.id, ())) for move in moves]), draw_list)
 
 
 def answer_verification(options: Options, run: Run, found: Any) -> None:

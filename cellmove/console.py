@@ -180,6 +180,8 @@ def _values(document: Document) -> Iterable[list[str]]:
         return map(_finding_values, document["findings"])
     if "servers" in document:
         return map(_server_values, document["servers"])
+    if "checked" in document:
+        return [[name, str(number)] for name, number in document["checked"].items()]
     if "counts" in document:
         return [[stage, str(number)] for stage, number in document["counts"].items() if number]
     return map(_move_values, document.get("moves", [document]))
@@ -271,6 +273,17 @@ def draw_verification(page: Page, document: Document) -> None:
     if document["verified"]:
         page.gap()
         page.fields(_next_fields(document))
+
+
+def draw_journal_check(page: Page, document: Document) -> None:
+    """A journal that was found sound, and how much was checked."""
+    checked = document["checked"]
+    page.fields(
+        [
+            ("journal", document["journal"]),
+            ("sound", f"{_count(checked['moves'], 'move')}, {_count(checked['lines'], 'line')}"),
+        ]
+    )
 
 
 def _draw_checks(page: Page, checks: Sequence[Document]) -> None:

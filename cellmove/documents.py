@@ -11,6 +11,7 @@ from cellmove.pipeline import busy_step, facts_of
 if TYPE_CHECKING:
     from cellmove.audit import Report
     from cellmove.errors import CellmoveError
+    from cellmove.journal import JournalCheck
 
 Document = dict[str, Any]
 
@@ -125,6 +126,18 @@ def audit_document(report: Report) -> Document:
             "left": len(report.left),
         },
         "findings": findings,
+    }
+
+
+def journal_check_document(location: str, check: JournalCheck) -> Document:
+    """A journal that was found sound.
+
+    :param location: the journal's path, or its URL without the password
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "journal": location,
+        "checked": {"moves": check.moves, "lines": check.lines},
     }
 
 

@@ -14,22 +14,35 @@ import functools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove import journal_file, seal, statements
+from cellmove import journal_file, journal_upgrade, seal, statements
 from cellmove.errors import JournalUnreachable, Locked, Refused, Stopped, Unreachable, Usage, scrub
 from cellmove.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 from cellmove.reference import Kind, kind_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Row, Select, Table
+    from sqlalchemy import BindParameter, Connection, Engine, Row, Select, Table
 
 MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
 Generations = Sequence[str] | None
 MANY = 500
 """Moves that one statement asks about."""
+
+
+@dataclass(frozen=True)
+class JournalCheck:
+    """What a journal holds that was found sound.
+
+    :param moves: moves, repairs and drains
+    :param lines: actions of all of them
+    """
+
+    moves: int
+    lines: int
 
 
 class Journal:
@@ -96,6 +109,16 @@ class Journal:
             yield connection
 
     @contextmanager
+    def _one_view(self) -> Iterator[Connection]:
+        """One transaction whose reads all see the same moment; others may be writing."""
+        # The threads of a journal that is only read share one connection.
+        turn = self._turn if self.is_read_only else nullcontext()
+        with turn, self.transaction() as connection:
+            if self.engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    @contextmanager
     def _writing(self) -> Iterator[Connection]:
         with self.exclusive() as connection:
             seal.lock_digest(connection, self.metadata.tables["about"])
@@ -121,9 +144,7 @@ class Journal:
         values = _move_values(move) | {"open_server": move.server_id if move.is_open else None}
         try:
             with self._writing() as connection:
-                seal.insert(connection, self.moves, values)
-                for entry in entries:
-                    seal.insert(connection, self.entries, _entry_values(entry))
+                self._insert(connection, values, entries)
         except IntegrityError:
             other = self.open_move_of(move.server_id)
             name = other.id if other else "unknown"
@@ -142,15 +163,18 @@ class Journal:
         values = _move_values(move) | {"open_server": move.server_id if move.is_open else None}
         with self._writing() as connection:
             if old.id == move.id:
-                seal.remove(connection, self.entries, {"move_id": old.id})
-                seal.remove(connection, self.moves, {"id": old.id})
+                seal.remove_move(connection, self.moves, old.id)
             else:
                 closed = {"state": State.SUPERSEDED.value, "updated_at": self.now(), "open_server": None}
-                seal.change(connection, self.moves, {"id": old.id}, closed)
-            seal.insert(connection, self.moves, values)
-            for entry in entries:
-                seal.insert(connection, self.entries, _entry_values(entry))
+                seal.change_move(connection, self.moves, old.id, closed)
+            self._insert(connection, values, entries)
         return self._known(move.id)
+
+    def _insert(self, connection: Connection, values: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+        seal.insert_move(connection, self.moves, values)
+        if entries:
+            rows = [_entry_values(entry) for entry in entries]
+            seal.insert_lines(connection, self.entries, values["id"], rows, {})
 
     def move(self, move_id: str) -> Move | None:
         """The move with this id, or None."""
@@ -164,7 +188,11 @@ class Journal:
 
     def all_moves(self) -> list[Move]:
         """Every move, oldest first; drains are none."""
-        return self._read(_but_drains(self.moves))
+        with self._one_view() as connection:
+            rows = connection.execute(statements.rows(self.moves, order=("created_at", "id"))).all()
+            moves = [_move(row) for row in rows]
+            seal.verify_moves(connection, self.metadata, [row._mapping for row in rows])
+        return [move for move in moves if not move.is_drain]
 
     def open_moves(self) -> list[Move]:
         """Every move that is not over, repairs too, oldest first; drains are none."""
@@ -194,7 +222,7 @@ class Journal:
             return [exact]
         if kind is Kind.MOVE_ID:
             return []
-        found = self.moves_named(reference) if kind is Kind.NAME else self._moves_of(reference.lower())
+        found = self.moves_named(reference) if kind is Kind.NAME else self.moves_of(reference.lower())
         moves = [move for move in found if not move.is_repair]
         return [move for move in found if move.is_open] or moves or found
 
@@ -219,7 +247,8 @@ class Journal:
             if not move.is_drain and move.server_name == server_name
         ]
 
-    def _moves_of(self, server_id: str) -> list[Move]:
+    def moves_of(self, server_id: str) -> list[Move]:
+        """Every move of a server, oldest first; drains are none."""
         return [move for move in self._with(server_id=server_id) if not move.is_drain]
 
     def set_state(self, move_id: str, state: State) -> Move:
@@ -239,13 +268,13 @@ class Journal:
 
     def _set(self, move_id: str, values: Mapping[str, Any]) -> Move:
         with self._writing() as connection:
-            seal.change(connection, self.moves, {"id": move_id}, values)
+            seal.change_move(connection, self.moves, move_id, values)
         return self._known(move_id)
 
     def _known(self, move_id: str) -> Move:
         move = self.move(move_id)
         if move is None:
-            raise Stopped(f"move {move_id} has vanished from the journal {self.location}")
+            raise self._vanished(move_id)
         return move
 
     def _with(self, **key: str) -> list[Move]:
@@ -304,20 +333,16 @@ class Journal:
 
     def entries_of(self, move_id: str) -> list[Entry]:
         """All lines of a move, in the order in which they were begun."""
-        query = statements.rows(self.entries, "move_id", order=("sequence",))
-        with self.transaction() as connection:
-            return [_entry(row) for row in connection.execute(query, {"move_id": move_id})]
+        with self._one_view() as connection:
+            return [_entry_from_values(values) for values in seal.lines(connection, self.metadata, move_id)]
 
     def entries_of_moves(self, move_ids: Sequence[str]) -> dict[str, list[Entry]]:
         """All lines of many moves, by move; those without any are left out."""
-        from sqlalchemy import select
-
         found: dict[str, list[Entry]] = {}
-        with self.transaction() as connection:
+        with self._one_view() as connection:
             for at in range(0, len(move_ids), MANY):
-                query = select(self.entries).where(self.entries.c.move_id.in_(move_ids[at : at + MANY]))
-                for row in connection.execute(query.order_by(self.entries.c.move_id, self.entries.c.sequence)):
-                    found.setdefault(row.move_id, []).append(_entry(row))
+                part = seal.lines_of_moves(connection, self.metadata, move_ids[at : at + MANY])
+                found |= {move_id: [_entry_from_values(line) for line in lines] for move_id, lines in part.items()}
         return found
 
     def intend(
@@ -328,14 +353,14 @@ class Journal:
         :param generations: those that the server's mark may have from now on; None: as before
         """
         with self._writing() as connection:
-            self._note(connection, move_id, generations)
             last = connection.execute(_last_sequence(self.entries), {"move_id": move_id}).scalar()
             values = {
                 "move_id": move_id, "sequence": (last or 0) + 1, "step": step, "action": action,
                 "phase": Phase.INTENT.value, "intent": json.dumps(dict(intent)), "result": "{}", "error": "",
                 "started_at": self.now(), "finished_at": "",
             }  # fmt: skip
-            seal.insert(connection, self.entries, values)
+            if not seal.insert_lines(connection, self.entries, move_id, [values], _noted(generations)):
+                raise self._vanished(move_id)
         return _entry_from_values(values)
 
     def done(self, entry: Entry, result: Mapping[str, Any]) -> Entry:
@@ -352,7 +377,8 @@ class Journal:
     def announce(self, move_id: str, generations: Generations) -> None:
         """Commit which generations the server's mark may have from now on, for an action whose line is there already."""
         with self._writing() as connection:
-            self._note(connection, move_id, generations)
+            if generations is not None and not seal.change_move(connection, self.moves, move_id, _noted(generations)):
+                raise self._vanished(move_id)
 
     def undoing(self, entry: Entry, generations: Generations = None) -> None:
         """Commit that the action is about to be taken back.
@@ -365,20 +391,31 @@ class Journal:
         """Commit that nothing of the action is left."""
         self._mark(entry, phase=Phase.UNDONE)
 
-    def _note(self, connection: Connection, move_id: str, generations: Generations) -> None:
-        if generations is None:
-            return
-        if not seal.change(connection, self.moves, {"id": move_id}, {"generations": json.dumps(list(generations))}):
-            raise Stopped(f"move {move_id} has vanished from the journal {self.location}")
+    def _vanished(self, move_id: str) -> Stopped:
+        return Stopped(f"move {move_id} has vanished from the journal {self.location}")
 
     def _mark(self, entry: Entry, *, phase: Phase, generations: Generations = None, **values: str) -> Entry:
         key = {"move_id": entry.move_id, "sequence": entry.sequence}
         with self._writing() as connection:
-            self._note(connection, entry.move_id, generations)
             change = {"phase": phase.value, "finished_at": self.now(), **values}
-            if not seal.change(connection, self.entries, key, change):
+            if not seal.change_line(connection, self.entries, key, change, _noted(generations)):
                 raise Stopped(f"line {entry.sequence} of move {entry.move_id} has vanished from the journal")
         return _entry_from_values({**_entry_values(entry), **change})
+
+    # everything
+
+    def check(self) -> JournalCheck:
+        """Check every page, move and line, and that none is missing.
+
+        :raises Unreachable: the journal is damaged, or cannot be read
+        """
+        with self._one_view() as connection:
+            return JournalCheck(*seal.verify(connection, self.metadata))
+
+
+def _noted(generations: Generations) -> dict[str, str]:
+    """The generations that the server's mark may have from now on, as a move's row has them; None: as before."""
+    return {} if generations is None else {"generations": json.dumps(list(generations))}
 
 
 @functools.cache
@@ -388,17 +425,20 @@ def _but_drains(moves: Table) -> Select[Any]:
 
 @functools.cache
 def _open(moves: Table) -> Select[Any]:
-    return _but_drains(moves).where(moves.c.open_server.is_not(None))
+    return _but_drains(moves).where(moves.c.open_server > "")
 
 
 @functools.cache
 def _begun_since(moves: Table, entries: Table) -> Select[Any]:
     from sqlalchemy import bindparam, func, select
 
-    others = select(moves.c.id).where(moves.c.kind.in_([AUDIT, DRAIN]))
-    begun = select(func.min(entries.c.started_at).label("begun")).where(entries.c.move_id.not_in(others))
+    moment: BindParameter[str] = bindparam("moment")
+    # A move that began since then is open, or was closed since then: the lines of all others are not read.
+    late = (moves.c.open_server > "") | (moves.c.updated_at >= moment)
+    recent = select(moves.c.id).where(moves.c.kind.not_in([AUDIT, DRAIN]), late)
+    begun = select(func.min(entries.c.started_at).label("begun")).where(entries.c.move_id.in_(recent))
     firsts = begun.group_by(entries.c.move_id).subquery()
-    return select(func.count()).select_from(firsts).where(firsts.c.begun >= bindparam("moment"))
+    return select(func.count()).select_from(firsts).where(firsts.c.begun >= moment)
 
 
 @functools.cache
@@ -477,12 +517,12 @@ def _check(journal: Journal, *, only_reads: bool) -> None:
         version = _version(journal, only_reads=only_reads)
         journal_file.require_known(location, version)
         if version < seal.VERSION:
-            seal.upgrade(engine, journal.metadata)
+            journal_upgrade.upgrade(engine, journal.metadata)
         engine = journal.engine
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # one view for all the reads: others may be writing
-            seal.verify(connection, journal.metadata)
+            seal.verify_open(connection, journal.metadata)
     except DBAPIError as error:
         if journal_file.is_corrupt(error):
             raise journal_file.damaged(location, journal_file.words_of(error)) from None
@@ -526,7 +566,7 @@ def _version(journal: Journal, *, only_reads: bool) -> int:
         known = version(connection)
         if known is None:
             journal.metadata.create_all(connection)
-            seal.make_about(connection, about, seal.EMPTY)
+            seal.make_about(connection, about, seal.EMPTY, seal.EMPTY)
         connection.execute(text("SELECT RELEASE_LOCK('cellmove-tables')"))
     return known or seal.VERSION
 
@@ -539,13 +579,9 @@ def _move_values(move: Move) -> dict[str, Any]:
 
 def _move(row: Row[Any]) -> Move:
     values = seal.verified("moves", row._mapping)
-    del values["open_server"]
+    del values["open_server"], values["digest"]
     read = {"state": State(values["state"]), "plan": json.loads(values["plan"])}
     return Move(**(values | read | {"generations": tuple(json.loads(values["generations"] or "[]"))}))
-
-
-def _entry(row: Row[Any]) -> Entry:
-    return _entry_from_values(seal.verified("entries", row._mapping))
 
 
 def _entry_values(entry: Entry) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _fill(engine: Engine) -> None:
     metadata = seal.make_metadata()
     with engine.begin() as connection:
         metadata.create_all(connection)
-        seal.make_about(connection, metadata.tables["about"], seal.EMPTY)
+        seal.make_about(connection, metadata.tables["about"], seal.EMPTY, seal.EMPTY)
 
 
 # without writing
@@ -213,8 +213,8 @@ def version_of(path: Path) -> int:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
             (version,) = connection.execute("SELECT schema_version FROM about").fetchone()
             with suppress(sqlite3.Error):
-                digest, sealed = connection.execute("SELECT digest, seal FROM about").fetchone()
-                if sealed == seal.seal_of(seal.VERSION, digest):
+                *digests, sealed = connection.execute("SELECT digest, open_digest, seal FROM about").fetchone()
+                if sealed == seal.seal_of(seal.VERSION, *digests):
                     return seal.VERSION  # only the number is damaged, which is found out later
             return int(version)
     except (sqlite3.Error, TypeError, ValueError):

@@ -166,7 +166,7 @@ def _done_already(session: Session, server_id: str, request: MoveRequest, cell: 
 
     Run every night from cron, the same command must not move a server back and forth.
     """
-    moves = [move for move in session.journal.all_moves() if move.server_id == server_id and not move.is_repair]
+    moves = [move for move in session.journal.moves_of(server_id) if not move.is_repair]
     if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], request, cell, exactly=True):
         return None
     facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))

@@ -1,8 +1,13 @@
 """The journal's tables, and the checksums by which a damaged journal is known.
 
 SQLite's pages carry no checksum, and one bit turned in them can change a row, hide one or bring an old
-one back, all without an error. So every row carries the checksum of its own content, and the table
-``about`` the exclusive-or of them all: a row that changed, vanished or came back does not pass.
+one back, all without an error. So every row carries the checksum of its own content. A move's row also carries
+the digest of its lines: the exclusive-or of their checksums. The table ``about`` has the digest of all moves and
+that of the open ones. A row that changed, vanished or came back does not pass.
+
+A command checks what it reads: the open moves when the journal is opened (:func:`verify_open`), a move's lines when
+they are read (:func:`verified_lines`). ``cellmove journal check`` checks the rest, which takes seconds for a long
+history (:func:`verify`).
 """
 
 from __future__ import annotations
@@ -10,22 +15,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, MetaData, Select, Table
+    from sqlalchemy import Connection, MetaData, Select, Table
 
-VERSION = 3
-"""Version of the journal's tables. 1 had neither checksums nor the columns of ``about`` but its version; 2 had no generations."""
-
-ADDED = "generations"
-"""The column of ``moves`` that version 3 added."""
+VERSION = 4
+"""Version of the journal's tables. :mod:`cellmove.journal_upgrade` names what each earlier one lacked."""
 
 EMPTY = "0" * 32
-"""The digest of a journal without rows."""
+"""The digest of no rows."""
+
+PAGE_ROWS = 1000
+"""Rows that are fetched at a time when the whole journal is checked."""
 
 
 class Damaged(Exception):
@@ -43,6 +49,7 @@ def make_metadata() -> MetaData:
         metadata,
         Column("schema_version", Integer, primary_key=True),
         Column("digest", String(32), nullable=False, server_default=""),
+        Column("open_digest", String(32), nullable=False, server_default=""),
         Column("seal", String(32), nullable=False, server_default=""),
     )
     Table(
@@ -50,7 +57,7 @@ def make_metadata() -> MetaData:
         metadata,
         Column("id", String(32), primary_key=True),
         Column("server_id", String(36), nullable=False, index=True),
-        Column("server_name", String(255), nullable=False),
+        Column("server_name", String(255), nullable=False, index=True),
         Column("kind", String(16), nullable=False),
         Column("state", String(32), nullable=False),
         # Holds the server's id while the move is open and NULL afterwards: at most one open move a server.
@@ -59,7 +66,8 @@ def make_metadata() -> MetaData:
         Column("updated_at", String(32), nullable=False),
         Column("plan", Text(16_000_000), nullable=False),
         Column("aim", String(32), nullable=False, server_default=""),
-        Column(ADDED, String(1000), nullable=False, server_default=""),
+        Column("generations", String(1000), nullable=False, server_default=""),
+        Column("digest", String(32), nullable=False, server_default=""),
         Column("checksum", String(32), nullable=False, server_default=""),
     )
     Table(
@@ -105,36 +113,132 @@ def combined(digest: str, *checksums: str) -> str:
     return f"{number:032x}"
 
 
-def insert(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert a row with its checksum. The caller holds the digest (:func:`lock_digest`)."""
-    sum_ = checksum(table.name, values)
-    connection.execute(statements.insertion(table), {**values, "checksum": sum_})
-    _turn(connection, table, sum_)
+def insert_move(connection: Connection, moves: Table, values: Mapping[str, Any]) -> None:
+    """Insert a move that has no lines yet. The caller holds the digest (:func:`lock_digest`).
+
+    :param values: every column but the digest and the checksum
+    """
+    row = {**values, "digest": EMPTY}
+    row["checksum"] = checksum(moves.name, row)
+    connection.execute(statements.insertion(moves), row)
+    _turn(connection, moves, _Change(after=row))
 
 
-def change(connection: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Change the row with this key, its checksum with it. The caller holds the digest.
+def change_move(connection: Connection, moves: Table, move_id: str, values: Mapping[str, Any]) -> bool:
+    """Change a move's row, its checksum with it. The caller holds the digest.
 
-    :returns: whether there is such a row
+    :returns: whether there is such a move
     :raises Damaged: the row is not what was written
     """
-    row = connection.execute(statements.rows(table, *key), key).one_or_none()
+    row = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one_or_none()
     if row is None:
         return False
-    before = verified(table.name, row._mapping)
-    sum_ = checksum(table.name, before | dict(values))
-    connection.execute(statements.change(table, *key), {**values, "checksum": sum_, **statements.keyed(**key)})
-    _turn(connection, table, row._mapping["checksum"], sum_)
+    before = verified(moves.name, row._mapping)
+    after = before | dict(values)
+    after["checksum"] = checksum(moves.name, after)
+    written = {**values, "checksum": after["checksum"], **statements.keyed(id=move_id)}
+    connection.execute(statements.change(moves, "id"), written)
+    _turn(connection, moves, _Change(dict(row._mapping), after))
     return True
 
 
-def remove(connection: Connection, table: Table, key: Mapping[str, Any]) -> None:
-    """Remove the rows with this key, their checksums with them. The caller holds the digest."""
-    found = connection.execute(statements.rows(table, *key), key).all()
-    for row in found:
-        verified(table.name, row._mapping)
-    connection.execute(statements.removal(table, *key), key)
-    _turn(connection, table, *(row._mapping["checksum"] for row in found))
+def remove_move(connection: Connection, moves: Table, move_id: str) -> None:
+    """Remove a move and its lines. The caller holds the digest.
+
+    :raises Damaged: a row is not what was written
+    """
+    entries = moves.metadata.tables["entries"]
+    lines(connection, moves.metadata, move_id)
+    row = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one_or_none()
+    connection.execute(statements.removal(entries, "move_id"), {"move_id": move_id})
+    if row is not None:
+        verified(moves.name, row._mapping)
+        connection.execute(statements.removal(moves, "id"), {"id": move_id})
+        _turn(connection, moves, _Change(before=dict(row._mapping)))
+
+
+def insert_lines(
+    connection: Connection, entries: Table, move_id: str, rows: Sequence[Mapping[str, Any]], more: Mapping[str, Any]
+) -> bool:
+    """Insert lines of a move. The caller holds the digest.
+
+    :param rows: every column but the checksum
+    :param more: new values for the move's row, written with its digest
+    :returns: whether there is such a move; if not, the caller gives the transaction up
+    :raises Damaged: the move's row is not what was written
+    """
+    sums = [checksum(entries.name, row) for row in rows]
+    for row, sum_ in zip(rows, sums, strict=True):
+        connection.execute(statements.insertion(entries), {**row, "checksum": sum_})
+    return _turn_lines(connection, entries, move_id, sums, more)
+
+
+def change_line(
+    connection: Connection, entries: Table, key: Mapping[str, Any], values: Mapping[str, Any], more: Mapping[str, Any]
+) -> bool:
+    """Change a line, its checksum with it. The caller holds the digest.
+
+    :param key: move_id and sequence
+    :param more: new values for the move's row, written with its digest
+    :returns: whether there is such a line, and its move
+    :raises Damaged: the line or the move's row is not what was written
+    """
+    row = connection.execute(statements.rows(entries, *key), key).one_or_none()
+    if row is None:
+        return False
+    before = verified(entries.name, row._mapping)
+    sum_ = checksum(entries.name, before | dict(values))
+    connection.execute(statements.change(entries, *key), {**values, "checksum": sum_, **statements.keyed(**key)})
+    return _turn_lines(connection, entries, key["move_id"], [row._mapping["checksum"], sum_], more)
+
+
+def lines(connection: Connection, metadata: MetaData, move_id: str) -> list[dict[str, Any]]:
+    """A move's lines in the order in which they were begun, without their checksums. The caller gives one view.
+
+    :raises Damaged: they are not what was written, or the move's row is not
+    """
+    moves, entries = metadata.tables["moves"], metadata.tables["entries"]
+    move = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one_or_none()
+    rows = connection.execute(statements.rows(entries, "move_id", order=("sequence",)), {"move_id": move_id}).all()
+    digest = verified(moves.name, move._mapping)["digest"] if move is not None else EMPTY
+    return verified_lines(move_id, digest, [row._mapping for row in rows])
+
+
+def lines_of_moves(
+    connection: Connection, metadata: MetaData, move_ids: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The lines of some moves, by move; those without any are left out. The caller gives one view.
+
+    :raises Damaged: see :func:`lines`
+    """
+    from sqlalchemy import select
+
+    moves, entries = metadata.tables["moves"], metadata.tables["entries"]
+    digests = {
+        row.id: verified(moves.name, row._mapping)["digest"]
+        for row in connection.execute(select(moves).where(moves.c.id.in_(move_ids)))
+    }
+    query = select(entries).where(entries.c.move_id.in_(move_ids)).order_by(entries.c.move_id, entries.c.sequence)
+    rows: dict[str, list[Mapping[Any, Any]]] = {move_id: [] for move_id in digests}
+    for row in connection.execute(query):
+        rows.setdefault(row.move_id, []).append(row._mapping)
+    found = {move_id: verified_lines(move_id, digests.get(move_id, EMPTY), each) for move_id, each in rows.items()}
+    return {move_id: each for move_id, each in found.items() if each}
+
+
+def verified_lines(move_id: str, digest: str, rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """A move's lines as they were read, without their checksums.
+
+    :param digest: as the move's row has it
+    :raises Damaged: they are not what was written
+    """
+    try:
+        values = [verified("entries", row) for row in rows]
+    except Damaged as error:
+        raise Damaged(f"{error}, a line of {move_id}") from None
+    if combined(EMPTY, *(row["checksum"] for row in rows)) != digest:
+        raise Damaged(f"lines of {move_id} are missing, or old ones came back")
+    return values
 
 
 def lock_digest(connection: Connection, about: Table) -> None:
@@ -150,104 +254,139 @@ def _locking(about: Table) -> Select[Any]:
     return select(about.c.digest).with_for_update()
 
 
-def make_about(connection: Connection, about: Table, digest: str) -> None:
+def make_about(connection: Connection, about: Table, digest: str, open_digest: str) -> None:
     """Write the row of ``about`` anew."""
     from sqlalchemy import delete
     from sqlalchemy import insert as insert_row
 
     connection.execute(delete(about))
-    values = {"schema_version": VERSION, "digest": digest, "seal": seal_of(VERSION, digest)}
+    sealed = seal_of(VERSION, digest, open_digest)
+    values = {"schema_version": VERSION, "digest": digest, "open_digest": open_digest, "seal": sealed}
     connection.execute(insert_row(about).values(**values))
 
 
-def seal_of(version: int, digest: str) -> str:
-    """The checksum of the row of ``about``."""
-    return _hash(["about", version, digest])
+def seal_of(version: int, *digests: str) -> str:
+    """The checksum of the row of ``about``. Versions before 4 had one digest, of all rows."""
+    return _hash(["about", version, *digests])
 
 
-def verify(connection: Connection, metadata: MetaData, *, without: str = "") -> None:
-    """Check everything: pages, rows, and that no row is missing. The caller gives one consistent view.
+def verify_open(connection: Connection, metadata: MetaData) -> None:
+    """Check the rows of the open moves, and that none is missing. The caller gives one consistent view.
 
-    :param without: a column that the version which wrote the rows did not have
     :raises Damaged: something is not what was written
     """
-    from sqlalchemy import select
+    about, moves = metadata.tables["about"], metadata.tables["moves"]
+    digests = _digests(connection, about)
+    found = EMPTY
+    for row in connection.execute(_open_rows(moves)):
+        verified(moves.name, row._mapping)
+        found = combined(found, row._mapping["checksum"])
+    if found != digests.open:
+        raise Damaged("open moves are missing, or old ones came back")
 
+
+def verify_moves(connection: Connection, metadata: MetaData, rows: Sequence[Mapping[Any, Any]]) -> None:
+    """Check that these are all the moves that were written, in the same view.
+
+    :param rows: with their checksums, each of which was verified
+    :raises Damaged: they are not
+    """
+    if combined(EMPTY, *(row["checksum"] for row in rows)) != _digests(connection, metadata.tables["about"]).all:
+        raise Damaged("moves are missing, or old ones came back")
+
+
+def verify(connection: Connection, metadata: MetaData) -> tuple[int, int]:
+    """Check everything: pages, rows, and that no row is missing. The caller gives one consistent view.
+
+    :returns: how many moves and how many lines there are
+    :raises Damaged: something is not what was written
+    """
+    require_sound_pages(connection)
+    verify_open(connection, metadata)
+    moves = metadata.tables["moves"]
+    rows = [row._mapping for row in connection.execute(statements.rows(moves, order=("id",)))]
+    digests = {row["id"]: verified(moves.name, row)["digest"] for row in rows}
+    verify_moves(connection, metadata, rows)
+    count = 0
+    for move_id, of_move in _by_move(connection, metadata.tables["entries"]):
+        count += len(verified_lines(move_id, digests.pop(move_id, EMPTY), of_move))
+    for move_id, digest in digests.items():
+        verified_lines(move_id, digest, ())
+    return len(rows), count
+
+
+def require_sound_pages(connection: Connection) -> None:
+    """Let SQLite check its pages.
+
+    :raises Damaged: they are damaged
+    """
     if connection.dialect.name == "sqlite":
         said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if said != "ok":
             raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}")
-    rows = connection.execute(select(*metadata.tables["about"].c)).all()
-    if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[0].digest):
+
+
+def _by_move(connection: Connection, entries: Table) -> Iterator[tuple[str, list[Mapping[Any, Any]]]]:
+    """The lines of all moves, one move at a time: a long history does not fit into memory."""
+    import itertools
+
+    query = statements.rows(entries, order=("move_id", "sequence"))
+    rows = (row._mapping for row in connection.execution_options(yield_per=PAGE_ROWS).execute(query))
+    for move_id, of_move in itertools.groupby(rows, lambda row: row["move_id"]):
+        yield move_id, list(of_move)
+
+
+@functools.cache
+def _open_rows(moves: Table) -> Select[Any]:
+    return statements.rows(moves).where(moves.c.open_server > "")  # uses the index, which IS NOT NULL does not
+
+
+@dataclass(frozen=True)
+class _Digests:
+    """What ``about`` says of the moves, and of the open ones."""
+
+    all: str
+    open: str
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A move's row before and after, with its checksum; empty: there is none."""
+
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _digests(connection: Connection, about: Table) -> _Digests:
+    rows = connection.execute(statements.rows(about)).all()
+    if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[0].digest, rows[0].open_digest):
         raise Damaged("the row of about is not what was written")
-    digest = EMPTY
-    for name in ("moves", "entries"):
-        table = metadata.tables[name]
-        for row in connection.execute(select(*(column for column in table.c if column.name != without))):
-            verified(name, row._mapping)
-            digest = combined(digest, row._mapping["checksum"])
-    if digest != rows[0].digest:
-        raise Damaged("rows are missing, or old ones came back")
+    return _Digests(rows[0].digest, rows[0].open_digest)
 
 
-def upgrade(engine: Engine, metadata: MetaData) -> None:
-    """Bring a journal of an earlier version up to date: columns that it lacks, and checksums over all of them.
-
-    :raises Damaged: it is damaged; nothing is changed then
-    """
-    sqlite = engine.dialect.name == "sqlite"
-    with engine.connect() as connection:
-        if sqlite and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-            raise Damaged("the pages of this journal of an earlier version are damaged")
-    with engine.begin() as connection:
-        if sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two runs at once: one upgrades, one finds it done
-        else:
-            connection.exec_driver_sql("SELECT GET_LOCK('cellmove-tables', 30)")
-        try:
-            _upgrade(connection, metadata)
-        finally:
-            if not sqlite:
-                connection.exec_driver_sql("SELECT RELEASE_LOCK('cellmove-tables')")
-    if sqlite:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=TRUNCATE")  # the first version kept it in WAL mode
+def _turn_lines(
+    connection: Connection, entries: Table, move_id: str, sums: Sequence[str], more: Mapping[str, Any]
+) -> bool:
+    moves = entries.metadata.tables["moves"]
+    digest = connection.execute(_digest_of(moves), {"id": move_id}).scalar()
+    if digest is None:
+        return False
+    return change_move(connection, moves, move_id, {**more, "digest": combined(digest, *sums)})
 
 
-def _upgrade(connection: Connection, metadata: MetaData) -> None:
-    """Repeatable at any point: MySQL commits each ``ALTER TABLE`` by itself."""
-    from sqlalchemy import inspect, select, update
-
-    about = metadata.tables["about"]
-    if connection.execute(select(about.c.schema_version)).scalar() == VERSION:
-        return
-    known = {name: {column["name"] for column in inspect(connection).get_columns(name)} for name in metadata.tables}
-    if "seal" in known["about"]:
-        verify(connection, metadata, without=ADDED)
-    for where, column, kind in (
-        ("moves", "checksum", "VARCHAR(32)"), ("entries", "checksum", "VARCHAR(32)"), ("about", "digest", "VARCHAR(32)"),
-        ("about", "seal", "VARCHAR(32)"), ("moves", ADDED, "VARCHAR(1000)"),
-    ):  # fmt: skip
-        if column not in known[where]:
-            connection.exec_driver_sql(f"ALTER TABLE {where} ADD COLUMN {column} {kind} NOT NULL DEFAULT ''")
-    digest = EMPTY
-    for name in ("moves", "entries"):
-        table = metadata.tables[name]
-        for row in connection.execute(select(table)).all():
-            sum_ = checksum(name, row._mapping)
-            same = [key == row._mapping[key.name] for key in table.primary_key.columns]
-            connection.execute(update(table).where(*same).values(checksum=sum_))
-            digest = combined(digest, sum_)
-    make_about(connection, about, digest)
+@functools.cache
+def _digest_of(moves: Table) -> Select[Any]:
+    return statements.rows(moves, "id", columns=("digest",))
 
 
-def _turn(connection: Connection, table: Table, *checksums: str) -> None:
-    about = table.metadata.tables["about"]
-    row = connection.execute(statements.rows(about)).one()
-    if row.seal != seal_of(row.schema_version, row.digest):
-        raise Damaged("the row of about is not what was written")
-    digest = combined(row.digest, *checksums)
-    connection.execute(statements.change(about), {"digest": digest, "seal": seal_of(row.schema_version, digest)})
+def _turn(connection: Connection, moves: Table, change: _Change) -> None:
+    about = moves.metadata.tables["about"]
+    digests = _digests(connection, about)
+    rows = [row for row in (change.before, change.after) if row]
+    digest = combined(digests.all, *(row["checksum"] for row in rows))
+    open_digest = combined(digests.open, *(row["checksum"] for row in rows if row["open_server"]))
+    sealed = seal_of(VERSION, digest, open_digest)
+    connection.execute(statements.change(about), {"digest": digest, "open_digest": open_digest, "seal": sealed})
 
 
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode  # a torn value may be bytes

@@ -8,10 +8,6 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "the key is unique, or the number is of one row: there is at most one": (
         "cellmove/journal.py Journal.move: return found[0] if found else None → return found[ -1] if found else None",
         "cellmove/journal.py Journal.open_move_of: return found[0] if found else None → return found[ -1] if found else None",
-        "cellmove/seal.py verify: if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[0].digest): → if len(rows) != 1 or rows[ -1].seal != seal_of(rows[0].schema_version, rows[0].digest):",
-        "cellmove/seal.py verify: if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[0].digest): → if len(rows) != 1 or rows[0].seal != seal_of(rows[ -1].schema_version, rows[0].digest):",
-        "cellmove/seal.py verify: if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[0].digest): → if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[ -1].digest):",
-        "cellmove/seal.py verify: if digest != rows[0].digest: → if digest != rows[ -1].digest:",
         "cellmove/db/history.py event_state: if len(rows) == 1 and rows[0].finish_time is not None: → if len(rows) == 1 and rows[ -1].finish_time is not None:",
         "cellmove/db/history.py event_state: return str(rows[0].result) → return str(rows[ -1].result)",
         'cellmove/db/history.py inserted_id: raise CallFailed("the database did not say which id it gave a new row") ⏎ return int(key[0]) → return int(key[ -1])',
@@ -30,9 +26,6 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "only block_device_mapping has a column destination_type": (
         'cellmove/db/records.py _adapted: elif name == "block_device_mapping" and values.get("destination_type") == "volume": → elif values.get("destination_type") == "volume":',
     ),
-    "SQLite reads these rows by the primary key, in this order; MariaDB need not": (
-        'cellmove/journal.py Journal.entries_of: query = statements.rows(self.entries, "move_id", order=("sequence",)) → query = statements.rows(self.entries, "move_id")',
-    ),
     "how many moves one statement asks about; any number will do": (
         "cellmove/journal.py : MANY = 500 → MANY = 501",
         "cellmove/journal.py : MANY = 500 → MANY = 499",
@@ -50,11 +43,11 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         'cellmove/seal.py make_metadata: Column("sequence", Integer, primary_key=True, autoincrement=False), → Column("sequence", Integer, primary_key=True),',
     ),
     "which line of SQLite's words is shown": (
-        'cellmove/seal.py verify: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 2]}")',
-        'cellmove/seal.py verify: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 0]}")',
+        'cellmove/seal.py require_sound_pages: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 2]}")',
+        'cellmove/seal.py require_sound_pages: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 0]}")',
     ),
     "an upgrade that is made twice gives the same": (
-        "cellmove/seal.py _upgrade: if connection.execute(select(about.c.schema_version)).scalar() == VERSION: ⏎ return → pass",
+        "cellmove/journal_upgrade.py _upgrade: if version == VERSION: ⏎ return → pass",
     ),
     "json escapes other characters by default, as it is told here": (
         'cellmove/seal.py : _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode # a torn value may be bytes → _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode # a torn value may be bytes',

@@ -93,6 +93,9 @@ class Fake:
         self.settings, self.observer, self.interrupted, self.more = settings, observer, interrupted, more
         return SimpleNamespace(journal=self)
 
+    def entries_of_moves(self, move_ids: list[str]) -> dict[str, list[Entry]]:
+        return {move_id: self.entries_of(move_id) for move_id in move_ids}
+
     def entries_of(self, move_id: str) -> list[Entry]:
         times = ("2026-01-01T10:00:00Z", "2026-01-01T10:00:01Z")
         return [Entry(move_id, 1, "prep-dest", "claim", Phase.DONE, {}, {"target_cell": "cell2"}, "", *times)]
@@ -465,7 +468,7 @@ from cellmove.move import Move, State
 module = types.ModuleType("cellmove.session")
 move = Move("m1", "uuid-1", "web-1", "resize", State.PLANNED, "", "", {})
 def open_session(settings, observer, *, interrupted, **more):
-    entries = types.SimpleNamespace(entries_of=lambda _id: [], open_moves=lambda: [move] * 5000)
+    entries = types.SimpleNamespace(entries_of_moves=lambda _ids: {}, open_moves=lambda: [move] * 5000)
     return types.SimpleNamespace(observer=observer, interrupted=interrupted, journal=entries)
 def find_move(session, reference):
     if reference == "unfound":

@@ -182,7 +182,8 @@ def as_second_version(path: Path) -> None:
     """As cellmove wrote journals before there were generations."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE moves DROP COLUMN generations")
+        for column in ("moves DROP COLUMN generations", "moves DROP COLUMN digest", "about DROP COLUMN open_digest"):
+            connection.exec_driver_sql(f"ALTER TABLE {column}")
         digest = seal.EMPTY
         for name, key in (("moves", ("id",)), ("entries", ("move_id", "sequence"))):
             for row in connection.exec_driver_sql(f"SELECT * FROM {name}").mappings().all():  # noqa: S608

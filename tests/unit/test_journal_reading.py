@@ -78,7 +78,8 @@ def to_first_version(path: Path, *, wal: bool) -> None:
     with sqlite3.connect(path) as connection:
         for column in ("moves DROP COLUMN checksum", "entries DROP COLUMN checksum", "about DROP COLUMN digest"):
             connection.execute(f"ALTER TABLE {column}")
-        connection.execute("ALTER TABLE about DROP COLUMN seal")
+        for column in ("about DROP COLUMN seal", "about DROP COLUMN open_digest", "moves DROP COLUMN digest"):
+            connection.execute(f"ALTER TABLE {column}")
         connection.execute("UPDATE about SET schema_version = 1")
     connection.close()
     if wal:

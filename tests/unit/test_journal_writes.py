@@ -439,7 +439,7 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
         other = sqlalchemy.create_engine(f"sqlite:///{path}")
         with other.begin() as connection:
             empty.metadata.create_all(connection)
-            connection.exec_driver_sql("INSERT INTO about VALUES (7, 'd', 's')")
+            connection.exec_driver_sql("INSERT INTO about VALUES (7, 'd', 'o', 's')")
         other.dispose()
 
     ON_GET.append(make)
@@ -448,7 +448,7 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
     finally:
         ON_GET.clear()
     with empty.engine.begin() as connection:
-        assert connection.exec_driver_sql("SELECT * FROM about").all() == [(7, "d", "s")]
+        assert connection.exec_driver_sql("SELECT * FROM about").all() == [(7, "d", "o", "s")]
 
 
 def test_a_shared_journal_of_a_newer_version_is_left_alone(empty: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,7 +466,7 @@ def test_a_journal_in_a_file_is_checked_in_one_view(
     create, refused = sqlalchemy.create_engine, []
 
     def write(*everything: Any) -> None:
-        if "FROM entries" in everything[2]:
+        if "FROM moves" in everything[2]:
             with closing(sqlite3.connect(path, timeout=0)) as other:
                 try:
                     other.execute("DELETE FROM entries")

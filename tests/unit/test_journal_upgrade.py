@@ -1,0 +1,160 @@
+"""Journals of earlier versions are brought up to date, and damaged ones stay as they are."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event
+
+from cellmove import seal
+from cellmove.journal import open_journal
+from cellmove.journal_upgrade import LACKED_COLUMNS, upgrade
+from tests.unit.test_journal import OLD, a_move
+from tests.unit.test_seal import CLOSED, MOVE, ROW, miscount
+
+
+def test_a_journal_of_an_earlier_version_with_damaged_pages_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD)
+    before = miscount(path)
+    with pytest.raises(seal.Damaged, match=r"its pages are damaged.*an earlier version wrote it"):
+        upgrade(create_engine(f"sqlite:///{path}"), seal.make_metadata())
+    assert path.read_bytes() == before
+
+
+def test_rows_of_the_first_version_get_their_own_checksums_once(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(OLD)
+    engine = create_engine(f"sqlite:///{path}")
+    for _ in range(2):
+        upgrade(engine, seal.make_metadata())
+    with engine.connect() as connection:
+        assert seal.verify(connection, seal.make_metadata()) == (1, 1)
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
+        sums = connection.exec_driver_sql("SELECT checksum FROM moves UNION SELECT checksum FROM entries").all()
+    assert len(sums) == 2
+    engine.dispose()
+
+
+def earlier(path: Path, version: int, *, sealed: str = "") -> Engine:
+    """A journal as version 2 or 3 wrote it, with an open move of two lines and a closed one of one.
+
+    :param sealed: another seal than the right one
+    """
+    engine = create_engine(f"sqlite:///{path}")
+    lacked = LACKED_COLUMNS[version]
+    digest = seal.EMPTY
+    with engine.begin() as connection:
+        seal.make_metadata().create_all(connection)
+        connection.exec_driver_sql("DROP INDEX ix_moves_server_name")
+        connection.exec_driver_sql("ALTER TABLE about DROP COLUMN open_digest")
+        for column in lacked:
+            connection.exec_driver_sql(f"ALTER TABLE moves DROP COLUMN {column}")
+        lines = [ROW, ROW | {"sequence": 2}, ROW | {"move_id": "m2"}]
+        for table, row in (*(("moves", move) for move in (MOVE, CLOSED)), *(("entries", line) for line in lines)):
+            values = {name: value for name, value in row.items() if name not in lacked}
+            values["checksum"] = seal.checksum(table, values)
+            digest = seal.combined(digest, values["checksum"])
+            columns, marks = ", ".join(values), ", ".join("?" * len(values))
+            statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+            connection.exec_driver_sql(statement, tuple(values.values()))
+        about = (version, digest, sealed or seal.seal_of(version, digest))
+        connection.exec_driver_sql("INSERT INTO about VALUES (?, ?, ?)", about)
+    return engine
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_earlier_journal_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "earlier.db"
+    engine = earlier(path, version)
+    upgrade(engine, seal.make_metadata())
+    with engine.connect() as connection:
+        assert seal.verify(connection, seal.make_metadata()) == (2, 3)
+        names = "SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'ix_%'"
+        assert set(connection.exec_driver_sql(names).scalars()) == {"ix_moves_server_id", "ix_moves_server_name"}
+    engine.dispose()
+    journal = open_journal(str(path), str)
+    assert [move.id for move in journal.open_moves()] == ["m1"]
+    assert [len(journal.entries_of(move.id)) for move in journal.all_moves()] == [2, 1]
+    journal.intend("m1", "finish", "later", {})
+    assert open_journal(str(path), str).check().lines == 4
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE about SET seal = 'wrong'", "the row of about"),
+        ("UPDATE entries SET phase = 'done'", "a row of entries"),
+        ("UPDATE moves SET aim = 'confirmed'", "a row of moves"),
+        ("DELETE FROM entries WHERE sequence = 2", "rows are missing"),
+    ],
+)
+def test_a_damaged_earlier_journal_stays_as_it_is(tmp_path: Path, version: int, statement: str, words: str) -> None:
+    engine = earlier(tmp_path / "earlier.db", version)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    with pytest.raises(seal.Damaged, match=words):
+        upgrade(engine, seal.make_metadata())
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT schema_version FROM about").scalar() == version
+
+
+def test_an_upgrade_that_was_interrupted_between_two_columns_is_repeated(tmp_path: Path) -> None:
+    engine = earlier(tmp_path / "earlier.db", 3)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE moves ADD COLUMN digest VARCHAR(32) NOT NULL DEFAULT ''")
+    upgrade(engine, seal.make_metadata())
+    with engine.connect() as connection:
+        assert seal.verify(connection, seal.make_metadata()) == (2, 3)
+
+
+def test_nobody_else_writes_while_a_journal_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.db"
+    engine, refused = earlier(path, 2), []
+
+    def write(*everything: Any) -> None:
+        if everything[2].startswith("SELECT about.schema_version"):
+            with closing(sqlite3.connect(path, timeout=0)) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    refused.append(str(error))
+
+    event.listen(engine, "before_cursor_execute", write)
+    upgrade(engine, seal.make_metadata())
+    assert refused[:1] == ["database is locked"]
+
+
+def test_a_shared_journal_is_upgraded_by_one_machine_at_a_time(tmp_path: Path) -> None:
+    engine, log = earlier(tmp_path / "earlier.db", 2), []
+    engine.dispose()
+
+    def add_locks(connection: Any, _record: Any) -> None:
+        connection.create_function("GET_LOCK", 2, lambda name, seconds: log.append(("get", name, seconds)) or 1)
+        connection.create_function("RELEASE_LOCK", 1, lambda name: log.append(("release", name)) or 1)
+
+    event.listen(engine, "connect", add_locks)
+    event.listen(engine, "before_cursor_execute", lambda *all_: log.append(("sql", all_[2][:6])))
+    engine.dialect.name = "mysql"
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *all_: statements.append(all_[2]))
+    upgrade(engine, seal.make_metadata())
+    locks = [entry for entry in log if entry[0] != "sql"]
+    assert locks == [("get", "cellmove-tables", 30), ("release", "cellmove-tables")]
+    assert not [words for words in statements if "quick_check" in words or "journal_mode" in words]
+    assert log.index(locks[0]) < log.index(("sql", "UPDATE")) < log.index(locks[1])
+
+
+def test_a_first_version_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD)
+    assert open_journal(str(path), str).all_moves() == [a_move("m1")]
