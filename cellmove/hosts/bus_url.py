@@ -46,6 +46,10 @@ def check(conf: Any, url: str) -> None:
         if name not in options:
             raise BadSetting(f"the option {name} is not known to oslo.messaging")
         chosen[name] = _converted(name, value, options[name])
+    if chosen["rabbit_ha_queues"] and (chosen["rabbit_quorum_queue"] or chosen.get("rabbit_transient_quorum_queue")):
+        raise BadSetting(
+            f"[{GROUP}] asks for mirrored queues (rabbit_ha_queues) and for quorum queues; only one is possible"
+        )
     if chosen["ssl"]:
         _check_tls(chosen, parsed.query)
 

@@ -1,19 +1,22 @@
 """A bus as oslo.messaging reaches it.
 
-It has three habits this module keeps away from everybody else: a call to a broker that cannot be
-reached never returns whatever its timeout says, so the broker is probed first; remote built-in
-exceptions arrive as themselves with a remote traceback glued on; and its options must live on the
-global configuration object.
+Three habits of it end in this module:
+
+- A call to a broker that cannot be reached may never return, whatever its timeout. So the broker is probed first.
+- Built-in exceptions of the other side arrive as themselves, with a remote traceback in their words.
+- Its options must live on the global configuration object.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured
+from cellmove.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured
 from cellmove.hosts import bus_url, rabbit_login
 
 if TYPE_CHECKING:
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 
     from cellmove.hosts.bus import Notice, Target
     from cellmove.settings import Settings
+
+
+@dataclass
+class LastBroker:
+    """Which broker of a URL answered last, by its address; empty: none has answered yet."""
+
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class RabbitTransport:
     transport: Any = field(repr=False)
     connect_timeout: float
     response_timeout: float
+    control_exchange: str = "nova"
+    last_broker: LastBroker = field(default_factory=LastBroker, repr=False, compare=False)
 
     def probe(self) -> None:
         """See :func:`cellmove.hosts.bus.probe_broker`."""
@@ -49,7 +61,7 @@ class RabbitTransport:
         try:
             return _client(self, target, timeout, long).call(dict(context), method, **arguments)
         except Exception as error:  # noqa: BLE001 - whatever the other side raised arrives as itself
-            raise _translated(error, self, method) from None
+            raise translated(error, self.name, method) from None
 
     def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
         """See :func:`cellmove.hosts.bus.notify`. Without retries: its caller would not wait for them.
@@ -77,10 +89,13 @@ def _notification_transport(url: str) -> tuple[Any, bool]:
     import oslo_messaging
     from oslo_config import cfg
 
+    from cellmove.hosts import rabbit_connection
+
     with _notifying_turn:
         is_fresh = url not in _notifying
         if is_fresh:
-            _notifying[url] = oslo_messaging.get_notification_transport(cfg.CONF, url=url)
+            _notifying[url] = oslo_messaging.get_notification_transport(cfg.CONF, url=_own_url(url))
+            rabbit_connection.prepare(_notifying[url])
         return _notifying[url], is_fresh
 
 
@@ -121,23 +136,45 @@ def open_transport(url: str, name: str, settings: Settings, setting: str = "") -
     :param setting: where the URL is set, for messages about the URL
     :raises Misconfigured: the URL, or an option of nova.conf, cannot be used
     """
-    with warnings.catch_warnings():
-        # oslo.messaging imports eventlet where it is installed, and both warn about it at every start.
-        warnings.simplefilter("ignore")
-        _silence()
+    why = f"the message bus of {name}: the URL{f' in {setting}' if setting else ''} cannot be used: "
+    with _quiet_imports():
         import oslo_messaging
         from oslo_config import cfg
 
+        from cellmove.hosts import rabbit_connection
+
         _configure(cfg.CONF, settings)
-        why = f"the message bus of {name}: the URL{f' in {setting}' if setting else ''} cannot be used: "
         try:
             bus_url.check(cfg.CONF, url)
-            transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=url)
+            transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=_own_url(url))
         except BadSetting as error:
             raise Misconfigured(why + str(error)) from None
         except Exception as error:  # noqa: BLE001 - whatever a driver raises; its words may quote the URL
             raise Misconfigured(f"{why}oslo.messaging does not take it ({type(error).__name__})") from None
-    return RabbitTransport(name, url, transport, settings.connect_timeout, settings.rpc_response_timeout)
+        rabbit_connection.prepare(transport)
+    timeouts = settings.connect_timeout, settings.rpc_response_timeout
+    return RabbitTransport(name, url, transport, *timeouts, settings.control_exchange)
+
+
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """For importing oslo.messaging: it imports eventlet where it is installed, and both warn about it at every start."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _silence()
+        yield
+
+
+def _own_url(url: str) -> Any:
+    """The URL with the options that are always cellmove's own."""
+    import oslo_messaging
+    from oslo_config import cfg
+
+    from cellmove.hosts import rabbit_connection
+
+    parsed = oslo_messaging.TransportURL.parse(cfg.CONF, url)
+    parsed.query |= rabbit_connection.OWN_OPTIONS
+    return parsed
 
 
 _configured: list[bool] = []
@@ -172,7 +209,9 @@ def _silence() -> None:
 
 
 def probe_broker(bus: RabbitTransport) -> None:
-    """Check within seconds that a broker of this bus answers and accepts us.
+    """Check within seconds that a broker of this bus answers and accepts cellmove.
+
+    The first time, nova's exchange is compared as well with what the options say.
 
     :raises CannotConnect: naming the host and port, never the password
     """
@@ -180,12 +219,22 @@ def probe_broker(bus: RabbitTransport) -> None:
     from oslo_config import cfg
 
     url = oslo_messaging.TransportURL.parse(cfg.CONF, bus.url)
-    if url.transport not in ("rabbit", "amqp", "kombu"):
-        return
+    last = bus.last_broker.address
+    exchange = None if last else _exchange(url, cfg.CONF, bus.control_exchange)
     try:
-        rabbit_login.log_in(url, cfg.CONF, bus.connect_timeout)
+        bus.last_broker.address = rabbit_login.log_in(
+            url, cfg.CONF, bus.connect_timeout, preferred=last, exchange=exchange
+        )
     except CannotConnect as error:
         raise CannotConnect(f"message bus of {bus.name} cannot be reached ({error})") from None
+
+
+def _exchange(url: Any, conf: Any, name: str) -> rabbit_login.Exchange:
+    """nova's exchange as oslo.messaging will declare it (impl_rabbit.py, ``durable`` and ``topic_send``)."""
+    is_durable = rabbit_login.option(url, conf, "amqp_durable_queues")
+    is_quorum = rabbit_login.option(url, conf, "rabbit_quorum_queue")
+    auto_delete = rabbit_login.option(url, conf, "amqp_auto_delete")
+    return rabbit_login.Exchange(name, durable=bool(is_durable or is_quorum), auto_delete=bool(auto_delete))
 
 
 def _client(bus: RabbitTransport, target: Target, timeout: float, long: bool) -> Any:
@@ -208,22 +257,55 @@ def _client(bus: RabbitTransport, target: Target, timeout: float, long: bool) ->
     return client.prepare(**options)
 
 
-def _translated(error: Exception, bus: RabbitTransport, method: str) -> Exception:
+def translated(error: Exception, name: str, method: str) -> CallError:
+    """What an exception of oslo.messaging means.
+
+    Only the other side's own exceptions become :class:`CallFailed`; an error on this side is never shown as its answer.
+
+    :param name: whose bus it is
+    """
     import amqp
+    import kombu
     import oslo_messaging
 
+    if REMOTE_TRACEBACK in (words := _words(error)):
+        return CallFailed(f"{type(error).__name__}: {_first_line(words)}", kind=type(error).__name__)
     if isinstance(error, oslo_messaging.MessagingTimeout):
-        return CallUncertain(f"{method} on the bus of {bus.name} got no answer in time")
+        return CallUncertain(f"{method} on the bus of {name} got no answer in time")
     if isinstance(error, oslo_messaging.RemoteError):
         return CallFailed(f"{error.exc_type}: {_first_line(error.value)}", kind=str(error.exc_type))
     if isinstance(error, oslo_messaging.MessageDeliveryFailure):
-        return CannotConnect(f"{method} could not be delivered on the bus of {bus.name}")
+        return _undelivered(error, name, method)
+    if isinstance(error, kombu.exceptions.OperationalError):  # only of opening a connection; see impl_rabbit.py, ensure
+        return CannotConnect(f"no broker of {name} can be reached for {method}: {_first_line(error)}")
     if isinstance(error, amqp.exceptions.AMQPError):
-        return CannotConnect(f"the broker of {bus.name} refused: {_first_line(error)}")
+        return CannotConnect(f"the broker of {name} refused: {_first_line(error)}")
     if isinstance(error, (ConnectionError, TimeoutError)):
-        return CallUncertain(f"the connection to the broker of {bus.name} broke during {method}")
-    # Built-in exceptions of the other side are raised here as themselves.
-    return CallFailed(f"{type(error).__name__}: {_first_line(error)}", kind=type(error).__name__)
+        return CallUncertain(f"the connection to the broker of {name} broke during {method}")
+    return CallUncertain(
+        f"{method} on the bus of {name} failed on this side ({type(error).__name__}: {_first_line(words)}); "
+        "whether it was sent is not known"
+    )
+
+
+REMOTE_TRACEBACK = "\nTraceback (most recent call last)"
+"""What oslo.messaging adds to the words of the other side's built-in exceptions (_drivers/common.py,
+``deserialize_remote_exception``), and nothing adds to those of this side's."""
+
+
+def _undelivered(error: Exception, name: str, method: str) -> CallError:
+    """What a message that could not be delivered means: a broker that refuses it takes nothing."""
+    import amqp
+
+    cause = error.__context__
+    if isinstance(cause, amqp.exceptions.ChannelError):
+        return CannotConnect(f"the broker of {name} refused {method}: {_first_line(cause.reply_text or cause)}")
+    return CallUncertain(f"whether the broker of {name} took {method} is not known")
+
+
+def _words(error: Exception) -> str:
+    """What an exception says. ``str()`` of a KeyError, or of one with several arguments, is in quotes, on one line."""
+    return error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
 
 
 def _first_line(value: object) -> str:

@@ -33,7 +33,12 @@ def conf() -> Any:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """One for localhost that nobody has signed, and its key."""
+    """A self-signed one for localhost, and its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate for localhost, and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -44,7 +49,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
     names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
     signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
-    folder = tmp_path_factory.mktemp("tls")
     paths = folder / "broker.crt", folder / "broker.key"
     paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(
@@ -59,19 +63,41 @@ def frame(class_id: int, method_id: int, arguments: bytes) -> bytes:
     return struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce"
 
 
+def greet(connection: socket.socket) -> None:
+    """Greet as RabbitMQ does, and take the login."""
+    connection.recv(8)
+    mechanisms = b"AMQPLAIN PLAIN EXTERNAL"
+    words = struct.pack(">BBII", 0, 9, 0, len(mechanisms)) + mechanisms + struct.pack(">I", 5) + b"en_US"
+    connection.sendall(frame(10, 10, words))
+    connection.recv(4096)
+
+
 def refuse(connection: socket.socket, code: int) -> None:
     """Greet, take the login and close the connection with a code."""
-    connection.recv(8)
-    start = struct.pack(">BB", 0, 9) + struct.pack(">I", 0)
-    connection.sendall(frame(10, 10, start + struct.pack(">I", 5) + b"PLAIN" + struct.pack(">I", 5) + b"en_US"))
-    connection.recv(4096)
+    greet(connection)
     connection.sendall(frame(10, 50, struct.pack(">HBHH", code, 0, 0, 0)))
     connection.recv(4096)
 
 
+def accept(connection: socket.socket) -> None:
+    """Greet, take the login, open the virtual host, and take the farewell."""
+    greet(connection)
+    connection.sendall(frame(10, 30, struct.pack(">HIH", 9, 4096, 0)))
+    connection.recv(4096)  # tune-ok, and open, perhaps in two parts
+    connection.sendall(frame(10, 41, b"\0"))
+    while data := connection.recv(4096):
+        if frame(10, 50, b"")[7:11] in data:
+            connection.sendall(frame(10, 51, b""))
+
+
 @contextmanager
-def broker(then: Callable[[socket.socket], None], certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
-    """Something that listens once; gives its port."""
+def broker(
+    then: Callable[[socket.socket], None], certificate: tuple[Path, Path] | None = None, client_ca: Path | None = None
+) -> Iterator[int]:
+    """Something that listens once; gives its port.
+
+    :param client_ca: insist on a client certificate that it vouches for
+    """
     with socket.create_server(("localhost", 0), family=socket.AF_INET) as server:
         server.settimeout(5)
 
@@ -85,7 +111,15 @@ def broker(then: Callable[[socket.socket], None], certificate: tuple[Path, Path]
                         return
                     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                     context.load_cert_chain(*certificate)
-                    with context.wrap_socket(connection, server_side=True) as wrapped:
+                    if client_ca is not None:
+                        context.verify_mode = ssl.CERT_REQUIRED
+                        context.load_verify_locations(client_ca)
+                    with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as wrapped:
+                        try:
+                            wrapped.do_handshake()
+                        except ssl.SSLError:
+                            socket.socket.recv(wrapped, 4096)  # unread data would reset the connection: no alert arrives
+                            return
                         then(wrapped)
 
         thread = threading.Thread(target=serve)
@@ -156,18 +190,74 @@ def test_nobody_listens_and_nobody_answers(conf: Any) -> None:
     assert words == f"localhost:{silent}: it does not answer in time; localhost:{gone}: Connection refused"
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_client_certificate_that_is_missing_or_not_accepted(
+    conf: Any, certificate: tuple[Path, Path], tmp_path: Path, own: bool
+) -> None:
+    query = f"?ssl=1&ssl_ca_file={certificate[0]}"
+    if own:
+        cert, key = make_certificate(tmp_path)
+        query += f"&ssl_cert_file={cert}&ssl_key_file={key}"
+    with broker(accept, certificate, client_ca=certificate[0]) as port:
+        words = error_of(conf, f"rabbit://nova:secret@localhost:{port}/{query}")
+    assert "the client certificate" in words
+    assert "TLS" in words
+
+
+def test_a_client_certificate_that_is_accepted(conf: Any, certificate: tuple[Path, Path]) -> None:
+    query = f"?ssl=1&ssl_ca_file={certificate[0]}&ssl_cert_file={certificate[0]}&ssl_key_file={certificate[1]}"
+    with broker(accept, certificate, client_ca=certificate[0]) as port:
+        assert log_in(conf, f"rabbit://nova:secret@localhost:{port}/{query}") == f"localhost:{port}"
+
+
+def log_in(conf: Any, url: str, **more: Any) -> str:
+    """The broker that let us in."""
+    return rabbit_login.log_in(oslo_messaging.TransportURL.parse(conf, url), conf, 3.0, **more)
+
+
+def test_a_silent_broker_does_not_delay_the_login_to_another(conf: Any) -> None:
+    with socket.create_server(("localhost", 0), family=socket.AF_INET) as silent, broker(accept) as port:
+        silent.listen(1)
+        url = f"rabbit://nova:secret@localhost:{silent.getsockname()[1]},nova:secret@localhost:{port}/"
+        parsed = oslo_messaging.TransportURL.parse(conf, url)
+        assert rabbit_login.log_in(parsed, conf, 600.0) == f"localhost:{port}"
+
+
+def test_the_broker_that_answered_last_is_tried_alone(conf: Any) -> None:
+    with broker(accept) as port, socket.create_server(("localhost", 0), family=socket.AF_INET) as server:
+        server.settimeout(0.2)
+        url = f"rabbit://nova:secret@localhost:{server.getsockname()[1]},nova:secret@localhost:{port}/"
+        assert log_in(conf, url, preferred=f"localhost:{port}") == f"localhost:{port}"
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_an_ipv6_broker_is_named_in_brackets(conf: Any) -> None:
+    assert error_of(conf, "rabbit://nova:secret@[::1]:9/") == "[::1]:9: Connection refused"
+
+
+def test_the_login_method_is_the_one_of_the_options(conf: Any, certificate: tuple[Path, Path]) -> None:
+    with broker(lambda connection: refuse(connection, ACCESS_REFUSED), certificate) as port:
+        query = f"?ssl=1&ssl_ca_file={certificate[0]}&rabbit_login_method=EXTERNAL"
+        words = error_of(conf, f"rabbit://nova:secret@localhost:{port}/{query}")
+    assert words == f"localhost:{port}: the client certificate is refused as a login"
+
+
 def test_what_the_url_says_goes_before_nova_conf(conf: Any) -> None:
     conf.set_override("ssl", True, rabbit_login.GROUP)
     conf.set_override("ssl_ca_file", "/etc/ca.pem", rabbit_login.GROUP)
 
     def options(url: str) -> Any:
-        return rabbit_login.tls_options(oslo_messaging.TransportURL.parse(conf, url), conf)
+        parsed = oslo_messaging.TransportURL.parse(conf, url)
+        return rabbit_login.tls_options(parsed, conf, parsed.hosts[-1].hostname)
 
-    assert options("rabbit://u:p@h1/") == {
-        "ca_certs": "/etc/ca.pem", "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h1"
-    }  # fmt: skip
+    verified = {"ca_certs": "/etc/ca.pem", "cert_reqs": ssl.CERT_REQUIRED}
+    assert options("rabbit://u:p@h1/") == {**verified, "server_hostname": "h1"}
     assert options("rabbit://u:p@h1/?ssl=0") is None
+    assert options("rabbit://u:p@h1/?ssl_enforce_hostname_verification=0") == verified
     several = options("rabbit://u:p@h1:5671,u:p@h2:5671//nova?ssl=1&ssl_version=TLSv1_2&ssl_ca_file=/ca")
-    assert several == {"ca_certs": "/ca", "cert_reqs": ssl.CERT_REQUIRED, "ssl_version": ssl.PROTOCOL_TLSv1_2}
+    assert several == {
+        "ca_certs": "/ca", "cert_reqs": ssl.CERT_REQUIRED, "ssl_version": ssl.PROTOCOL_TLSv1_2, "server_hostname": "h2"
+    }  # fmt: skip
     conf.clear_override("ssl", rabbit_login.GROUP)
     assert options("rabbit://u:p@h1/") is None
