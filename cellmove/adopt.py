@@ -212,7 +212,7 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     database = gateway.database(there)
     migrations = traces.cross_cell_migrations(database, server_id)
     if row is None:
-        raise contradiction(found.name, f"it is mapped to {there.name}, which has no row of it")
+        raise contradiction(found.name, f"it is mapped to {there.label}, which has no row of it")
     finished = [migration for migration in migrations if migration["status"] == "finished"]
     if row["vm_state"] != "resized" or row["task_state"] is not None or len(finished) != 1:
         raise _nothing_to_adopt(found, row, migrations)
@@ -247,7 +247,7 @@ def _nothing_to_adopt(found: Found, row: Mapping[str, Any], migrations: list[dic
     if under_way:
         return _not_ours(found, under_way[-1])
     how = (
-        "was resized within its cell" if row["vm_state"] == "resized" else f"is {row['vm_state']} in {found.home.name}"
+        "was resized within its cell" if row["vm_state"] == "resized" else f"is {row['vm_state']} in {found.home.label}"
     )
     command = f"openstack server resize confirm {found.server_id}" if row["vm_state"] == "resized" else ""
     return NothingToAdopt(

@@ -91,7 +91,7 @@ def audit(session: Session, request: AuditRequest) -> Report:
         _mend(session, findings, patience, request.command) if mends else [Result(finding) for finding in findings]
     )
     mode = "yes" if mends else "dry-run" if request.repair else "no"
-    return Report(cloud.now, tuple(cell.name for cell in chosen), tuple(results), mode, unseen)
+    return Report(cloud.now, tuple(cell.label for cell in chosen), tuple(results), mode, unseen)
 
 
 @contextmanager

@@ -107,6 +107,7 @@ def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: b
         from cellmove import planning
 
         report = planning.plan(run.session, request, open_move=not dry_run)
+        request = report.request or request
     answer_plan(options, run, report, request.command)
 
 
@@ -267,6 +268,7 @@ def _run_to_finish(options: Options, request: MoveRequest) -> None:
 
         holding = _holding(run.session, request.hold, request.cutover_at)
         report = planning.move_for(run.session, request)
+        request = report.request or request
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":

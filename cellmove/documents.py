@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cellmove.cell_names import with_display_names
 from cellmove.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step, facts_of
 
@@ -31,7 +32,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "state": move.state.value,
         "server": {"id": move.server_id, "name": move.server_name},
         "kind": move.kind,
-        "source": {"cell": facts.get("source_cell", ""), "host": facts.get("source_host", "")},
+        "source": _place(facts, "source"),
         "target": _target(move, entries, facts),
         "created_at": move.created_at,
         "updated_at": move.updated_at,
@@ -66,8 +67,8 @@ def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> D
             "state": "refused" if report.refused else "not recorded",
             "server": {"id": summary.get("server_id", ""), "name": summary.get("server_name", "")},
             "kind": summary.get("kind", ""),
-            "source": {"cell": summary.get("source_cell", ""), "host": summary.get("source_host", "")},
-            "target": {"cell": summary.get("target_cell", ""), "host": summary.get("target_host", "")},
+            "source": _place(summary, "source"),
+            "target": _place(summary, "target"),
             "next": [next_command] if next_command else [],
             "steps": [],
         }
@@ -163,7 +164,7 @@ def _tried(entries: Sequence[Entry]) -> list[Document]:
         later = (entry for entry in entries if entry.sequence > chose.sequence and entry.step == chose.step)
         failed = next((entry for entry in later if entry.error or entry.action == chose.action), None)
         if failed is not None and failed.error:
-            host = {"cell": chose.result["target_cell"], "host": chose.result["target_host"]}
+            host = _place(with_display_names(chose.result), "target")
             found.append(host | {"action": failed.action, "error": failed.error})
     return found
 
@@ -216,6 +217,18 @@ def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> d
     """Where the move goes: what the scheduler chose, also when that was taken back; before, what was asked for."""
     chosen = dict(facts)
     for entry in entries:
-        chosen |= {name: entry.result[name] for name in ("target_cell", "target_host") if name in entry.result}
-    wanted_cell, wanted_host = move.plan.get("wanted_cell", ""), move.plan.get("wanted_host", "")
-    return {"cell": chosen.get("target_cell", wanted_cell), "host": chosen.get("target_host", wanted_host)}
+        names = ("target_cell", "target_cell_uuid", "target_host")
+        chosen |= {name: entry.result[name] for name in names if name in entry.result}
+    target = _place(with_display_names(chosen), "target")
+    return _place(move.plan, "wanted") | {key: value for key, value in target.items() if value}
+
+
+def _place(facts: Mapping[str, Any], end: str) -> dict[str, str]:
+    """A cell, for people and by its identity, and a host.
+
+    :param end: the beginning of the facts' keys: ``source``, ``target`` or ``wanted``
+    """
+    return {
+        "cell": facts.get(f"{end}_cell", ""), "cell_uuid": facts.get(f"{end}_cell_uuid", ""),
+        "host": facts.get(f"{end}_host", ""),
+    }  # fmt: skip

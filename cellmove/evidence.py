@@ -7,7 +7,7 @@ together are refused: no journal is better than a wrong one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from cellmove.hosts import compute
 from cellmove.mark import Mark
 from cellmove.move import Move, State
 from cellmove.picture import Picture
+from cellmove.reference import means
 from cellmove.request import Destination, MoveRequest
 from cellmove.shell import quote
 from cellmove.steps import plan, rebuild
@@ -169,7 +170,7 @@ def half_made(session: Session, found: Found, mark: Mark, *, by_nova: bool = Fal
 def ends_of(session: Session, found: Found, known: Mapping[Cell, list[dict[str, Any]]]) -> Ends:
     """Which cell is the source and which the target."""
     if len(found.rows) > 2:
-        names = ", ".join(cell.name for cell in found.rows)
+        names = ", ".join(cell.label for cell in found.rows)
         raise contradiction(found.name, f"it has rows in {names}")
     if len(found.rows) == 1 and found.home in found.rows:
         return Ends(found.home, None, found.home)
@@ -218,12 +219,14 @@ def _migration(
     candidates = [m for m in here if m["created_at"] >= began] if here else list(there.values())
     if not candidates:
         if ends.target is not None:
-            raise contradiction(found.name, f"{ends.target.name} has a copy and {ends.source.name} no migration record")
+            raise contradiction(
+                found.name, f"{ends.target.label} has a copy and {ends.source.label} no migration record"
+            )
         return None
     newest = candidates[-1]
     if ends.target is not None:
         if newest["uuid"] not in there and not by_nova:
-            raise contradiction(found.name, f"the copy in {ends.target.name} is of another migration")
+            raise contradiction(found.name, f"the copy in {ends.target.label} is of another migration")
         return newest
     if newest["status"] in ENDED:
         held = placement.allocations_of(session.gateway.admin, newest["uuid"])["allocations"]
@@ -248,13 +251,13 @@ def _wish_of_nova(
     if migration is not None:
         flavor = look.flavor_of_row(session.gateway.api_engine, migration["new_instance_type_id"])
         flavor_id = flavor.flavorid if flavor is not None else ""
-    host, cell = str(arrival.get("target_host", "")), str(arrival.get("target_cell", ""))
+    host, cell = str(arrival.get("target_host", "")), str(arrival.get("target_cell_uuid", ""))
     if not host and migration is not None and migration["cross_cell_move"]:
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
         for other in session.gateway.reachable(each for each in session.gateway.cells if each is not ends.source)[0]:
             claimed = traces.node_of(session.gateway.database(other), list(held))
             if claimed is not None:
-                host, cell = claimed[0], other.name
+                host, cell = claimed[0], other.uuid
     return dataclasses.replace(mark, flavor_id=flavor_id, cell=cell, host=host)
 
 
@@ -286,10 +289,10 @@ def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
         claimed = traces.node_of(session.gateway.database(ends.target), list(held))
         if claimed is None:
-            raise contradiction(found.name, f"placement holds nothing for it on any host of {ends.target.name}")
+            raise contradiction(found.name, f"placement holds nothing for it on any host of {ends.target.label}")
         host, node = claimed
     return {
-        "target_cell": ends.target.name,
+        "target_cell": ends.target.label,
         "target_cell_uuid": ends.target.uuid,
         "target_host": host,
         "target_node": node,
@@ -357,6 +360,7 @@ def facts_of(
         raise contradiction(found.name, f"its row in {database.name} has just vanished")
     vm_state = _vm_state(found, origin, target)
     record = (target.migration if target is not None else None) or {}
+    wanted = _marked_cells(session, mark)
     picture = Picture(
         server_id=found.server_id,
         server_name=found.name,
@@ -370,7 +374,7 @@ def facts_of(
         ),
         request_spec=plan.request_spec(gateway, found.server_id),
         new_flavor=flavor,
-        source_cell=ends.source.name,
+        source_cell=ends.source.label,
         source_services=tuple(
             look.services_of(
                 gateway.database(ends.source), session.clock.heartbeat_time(), gateway.settings.service_down_time
@@ -378,16 +382,18 @@ def facts_of(
         ),
         devices=tuple(look.block_devices_of(database, found.server_id)),
         ports=tuple(network.ports_of(gateway.service, found.server_id)),
-        wanted_cell=mark.cell,
+        wanted_cell=wanted[0].label if len(wanted) == 1 else mark.cell,
+        wanted_cell_uuid=wanted[0].uuid if len(wanted) == 1 else "",
         wanted_host=mark.host,
     )
     if not picture.is_complete:
         raise contradiction(found.name, f"its row in {database.name} holds no readable flavor")
     request = MoveRequest(
-        found.server_id, flavor.name if flavor else "", Destination(cell=mark.cell, host=mark.host), is_stepwise=True
-    )
+        found.server_id, flavor.name if flavor else "",
+        Destination(cell=picture.wanted_cell_uuid or mark.cell, host=mark.host), is_stepwise=True,
+    )  # fmt: skip
     facts = plan.plan_facts(picture, ends.source, request)
-    facts |= {"target_cells": _target_cells(session, ends, mark), "request_id": mark.request_id, "adopted": True}
+    facts |= _target_cells(session, ends, mark, wanted) | {"request_id": mark.request_id, "adopted": True}
     return picture.is_volume_backed, server.has_numa_topology, facts | dict(arrival)
 
 
@@ -414,10 +420,19 @@ def _new_flavor(session: Session, found: Found, mark: Mark, arrival: Mapping[str
     return flavors[0]
 
 
-def _target_cells(session: Session, ends: Ends, mark: Mark) -> list[str]:
+def _marked_cells(session: Session, mark: Mark) -> list[Cell]:
+    """The cells that a mark can mean: one, unless an earlier version has written a name that several have now."""
+    cells = session.gateway.cells
+    return [cell for cell in cells if mark.cell and means(mark.cell, cell.uuid, cell.nova_name or "")]
+
+
+def _target_cells(session: Session, ends: Ends, mark: Mark, wanted: Sequence[Cell]) -> dict[str, list[str]]:
     """Where the scheduler may send it: where it is on its way to, or else what the operator wanted."""
-    if ends.target is not None:
-        return [ends.target.name]
-    if mark.cell:
-        return [mark.cell]
-    return [cell.name for cell in session.gateway.cells if cell is not ends.source and not cell.disabled]
+    others = (cell for cell in session.gateway.cells if cell is not ends.source and not cell.disabled)
+    cells = [ends.target] if ends.target is not None else list(wanted or others)
+    if mark.cell and not wanted and ends.target is None:
+        return {
+            "target_cell_uuids": [],
+            "target_cells": [mark.cell],
+        }  # renamed since: a resume says so, a rollback works
+    return {"target_cell_uuids": [cell.uuid for cell in cells], "target_cells": [cell.label for cell in cells]}

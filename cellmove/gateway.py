@@ -116,7 +116,7 @@ class Gateway:
             cell.database_url, connect_timeout=self.settings.connect_timeout, name=name, setting=setting
         )
         cells_module.probe_database(engine)
-        self._databases[cell.uuid] = opened = open_cell_database(engine, cell.name)
+        self._databases[cell.uuid] = opened = open_cell_database(engine, cell.label)
         return opened
 
     def lacking_rights(self, cell: Cell | None) -> Rights | None:

@@ -59,7 +59,7 @@ class Mark:
     :param holder: who holds the journal: ``user@machine:path``, or the address of a shared one
     :param request_id: of the action that nova's history shows
     :param flavor_id: the new flavor of a resize; empty for a migration
-    :param cell: the cell that the operator named, if any
+    :param cell: UUID of the cell that the operator named, if any; its name in a mark of an earlier version
     :param host: the host that the operator named, if any
     :param before: the columns that taking the server changes, as they were
     :param transfer: of disks that are streamed: the facts that say how; empty for all others

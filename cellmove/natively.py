@@ -155,10 +155,10 @@ def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> A
     both = {cell: _end(session, found, cell, str(migration["uuid"]), begun.request_id) for cell in (source, target)}
     origin = both[source] or both[target]
     if origin is None or (begun.action == "revertResize" and both[source] is None):
-        raise evidence.contradiction(found.name, f"{source.name} has no row of it any more")
+        raise evidence.contradiction(found.name, f"{source.label} has no row of it any more")
     flavors = (both[target] or origin).flavors
     arrival = {
-        "target_cell": target.name,
+        "target_cell": target.label,
         "target_cell_uuid": target.uuid,
         "target_host": migration["dest_compute"],
         "target_node": migration["dest_node"],

@@ -63,7 +63,7 @@ def for_plan(session: Session, facts: Mapping[str, Any], aim: State, again: str)
     :param facts: the plan's
     :param again: the command, to be asked again
     """
-    cells = " or ".join(facts["target_cells"])
+    cells = " or ".join(facts["target_cells"])  # display names, as the plan has shown them
     origin = f"{facts['source_cell']} / {facts['source_host']}"
     target = " / ".join(part for part in (facts["wanted_cell"] or cells, facts["wanted_host"]) if part)
     ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, aim), again)

@@ -39,6 +39,7 @@ OLDEST_COMPUTE = 47
 class Target:
     """A cell that the server may go to.
 
+    :param cell: its display name
     :param unreachable: why its database cannot be read; everything below is empty then
     :param bus_error: why its message bus cannot be used; empty when it was logged in to, or was not asked
     :param rights: what a move writes there and our database user may not; None: nothing
@@ -90,9 +91,12 @@ class Picture:
 
     :param kind: nova's migration type, ``resize`` or ``migration``
     :param new_flavor: of a resize; None for a migration
-    :param bus_errors: why the API-level bus and the source cell's cannot be used, by which it is
-    :param rights: what our user may not write to the API database and the source cell's, by which it is
+    :param source_cell: the display name of the cell where the server is; empty when it is in cell0 or in none
+    :param bus_errors: why the API-level bus and the source cell's cannot be used, by API or the cell's UUID
+    :param rights: what our user may not write to the API database and the source cell's, by API or the cell's UUID
     :param rows: how many rows of the server the source cell has, by table
+    :param wanted_cell: the display name of the cell that the operator named; empty: none was named
+    :param wanted_cell_uuid: its UUID
     :param target_is_source: the operator named the cell (or a host of the cell) where the server is
     :param ports: those that are its interfaces; ``stray_ports`` carry its id, and nova does not know them
     :param interfaces: the ports that nova knows as its interfaces; None when that was not looked up
@@ -147,6 +151,7 @@ class Picture:
     candidates: frozenset[str] | None = None
     zones: Mapping[str, str] = field(default_factory=dict)
     wanted_cell: str = ""
+    wanted_cell_uuid: str = ""
     wanted_host: str = ""
     target_is_source: bool = False
     targets: tuple[Target, ...] = ()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cellmove.action import Action, Context, Finding, HomeReport, Pivot, Seen, describe
+from cellmove.cell_names import with_display_names
 from cellmove.errors import (
     CallError,
     CallFailed,
@@ -102,7 +103,7 @@ def facts_of(move: Move, entries: Sequence[Entry]) -> dict[str, Any]:
     for entry in entries:
         if entry.phase is Phase.DONE:
             facts |= entry.result
-    return facts
+    return with_display_names(facts)
 
 
 def past_pivot(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove import permission
+from cellmove.cell_names import wanted_cell
 from cellmove.db import state
 from cellmove.errors import Refused
 from cellmove.move import Move, State
@@ -24,11 +26,13 @@ class PlanReport:
     """What ``plan`` found.
 
     :param move: the move that was opened, or the open one that fits; None for a dry run or a refusal
+    :param request: what was asked for, with the UUIDs of cells; None where the report was made of nothing but a move
     """
 
     move: Move | None
     summary: Mapping[str, Any]
     checks: tuple[Check, ...]
+    request: MoveRequest | None = None
 
     @property
     def refused(self) -> bool:
@@ -48,18 +52,19 @@ def plan(
 
     server_id = server_id or _server_id(session, request.server)
     there = _open_move(session, server_id)
+    request = with_uuids(session, request)
     if there is not None:
-        if _fits(there, request, _cell_name(session, request), exactly=True):
-            return PlanReport(there, {}, ())
+        if _fits(session, there, request, exactly=True):
+            return PlanReport(there, {}, (), request)
         raise _has_another_aim(there)
     with before_anything_is_written():
         planned = gather(
             session.gateway, session.clock, request, server_id=server_id, begun_today=permission.begun_today(session)
         )
-        report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)))
+        report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)), request)
         if not report.refused:
             gateway = session.gateway
-            targets = [gateway.cell(name) for name in planned.facts["target_cells"]]
+            targets = [gateway.cell(uuid) for uuid in planned.facts["target_cell_uuids"]]
             gateway.reach([gateway.cell(planned.facts["source_cell_uuid"])], one_of=targets)
     if report.refused or not open_move:
         return report
@@ -80,7 +85,7 @@ def plan(
             plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": request.max_hosts},
         )
         session.journal.open_move(move)
-    return PlanReport(move, planned.summary, planned.checks)
+    return PlanReport(move, planned.summary, planned.checks, request)
 
 
 def move_for(session: Session, request: MoveRequest) -> PlanReport:
@@ -90,16 +95,16 @@ def move_for(session: Session, request: MoveRequest) -> PlanReport:
     """
     server_id = _server_id(session, request.server)
     move = _open_move(session, server_id)
-    cell = _cell_name(session, request)
+    request = with_uuids(session, request)
     if move is None:
-        move = _done_already(session, server_id, request, cell)
+        move = _done_already(session, server_id, request)
         if move is not None:
-            return PlanReport(move, {}, ())
+            return PlanReport(move, {}, (), request)
         runs_to = State.CONFIRMED if request.confirm else State.FINISHED
         return plan(session, request, open_move=True, runs_to=runs_to, server_id=server_id)
-    if not _fits(move, request, cell, exactly=False):
+    if not _fits(session, move, request, exactly=False):
         raise _has_another_aim(move)
-    return PlanReport(move, {}, ())
+    return PlanReport(move, {}, (), request)
 
 
 def _open_move(session: Session, server_id: str) -> Move | None:
@@ -126,12 +131,30 @@ def _server_id(session: Session, server: str) -> str:
         return str(find_server(session.gateway.admin, server)["id"])
 
 
-def _cell_name(session: Session, request: MoveRequest) -> str:
-    """The name of the cell that was named; empty when none was."""
-    if not request.destination.cell:
-        return ""
+def with_uuids(session: Session, request: MoveRequest) -> MoveRequest:
+    """Name the cells of a request by their UUIDs, as they are recorded and printed.
+
+    :raises Usage: there is no such cell, or there are several of that name
+    """
+    wanted = request.destination
+    if not wanted.cell and not wanted.cells:
+        return request
     with before_anything_is_written():
-        return session.gateway.cell(request.destination.cell).name
+        cell = session.gateway.cell(wanted.cell).uuid if wanted.cell else ""
+        cells = tuple(session.gateway.cell(word).uuid for word in wanted.cells)
+    return dataclasses.replace(request, destination=dataclasses.replace(wanted, cell=cell, cells=cells))
+
+
+def _wanted_uuid(session: Session, move: Move) -> str:
+    """The UUID of the cell that a move's operator named; empty when none was.
+
+    :raises Usage: an earlier version recorded a name that no cell has now, or several have
+    """
+    word = wanted_cell(move.plan)
+    if not word or is_uuid(word):
+        return word
+    with before_anything_is_written():
+        return session.gateway.cell(word).uuid
 
 
 def _has_another_aim(move: Move) -> Refused:
@@ -142,32 +165,33 @@ def _has_another_aim(move: Move) -> Refused:
     )
 
 
-def _fits(move: Move, request: MoveRequest, cell: str, *, exactly: bool) -> bool:
+def _fits(session: Session, move: Move, request: MoveRequest, *, exactly: bool) -> bool:
     """Whether a command means this move. An option that is not given fits whatever the move has.
 
-    :param cell: the name of the cell that was named
+    :param request: with UUIDs of cells
     :param exactly: a destination that is not given was not given then either
     """
-    facts, host, flavor = move.plan, request.destination.host, request.flavor
-    unsaid = ("",) if exactly else (facts["wanted_host"], facts["wanted_cell"])
+    facts, host, cell, flavor = move.plan, request.destination.host, request.destination.cell, request.flavor
+    wanted = _wanted_uuid(session, move)
+    unsaid = ("",) if exactly else (facts["wanted_host"], wanted)
     return (
         (not flavor) == (move.kind == "migration")
         and flavor in ("", facts["flavor_name"], facts["new_flavor_id"])
         and facts["wanted_host"] in ((host,) if host else unsaid)
-        and facts["wanted_cell"] in ((cell,) if cell else (*unsaid, *([facts["wanted_cell"]] if host else [])))
+        and wanted in ((cell,) if cell else (*unsaid, *([wanted] if host else [])))
         and request.transfer in ("", facts.get("transfer_wish"))
         and request.max_hosts in (0, facts.get("max_hosts", request.max_hosts))
         and request.bwlimit in (0, facts.get("bwlimit", request.bwlimit))
     )
 
 
-def _done_already(session: Session, server_id: str, request: MoveRequest, cell: str) -> Move | None:
+def _done_already(session: Session, server_id: str, request: MoveRequest) -> Move | None:
     """The server's last move, if this very command made it and the server is still where it took it.
 
     Run every night from cron, the same command must not move a server back and forth.
     """
     moves = [move for move in session.journal.moves_of(server_id) if not move.is_repair]
-    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(moves[-1], request, cell, exactly=True):
+    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(session, moves[-1], request, exactly=True):
         return None
     facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
     with before_anything_is_written():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellmove import audit, permission
+from cellmove.cell_names import allowed_cells
 from cellmove.clock import Clock
 from cellmove.errors import (
     CallError,
@@ -425,9 +426,9 @@ def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
     facts = facts_of(move, session.journal.entries_of(move.id))
     with _calls_to_consequences(session, move, step):
-        targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else facts["target_cells"]
+        targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else allowed_cells(facts)
         cell = session.gateway.cell
-        session.gateway.reach([cell(facts["source_cell_uuid"])], one_of=[cell(name) for name in targets])
+        session.gateway.reach([cell(facts["source_cell_uuid"])], one_of=[cell(word) for word in targets])
         try:
             return run_actions(_runner(session, move), move, step, undo_whole_move=undo_whole_move)
         except RolledBack as error:

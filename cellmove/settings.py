@@ -10,13 +10,14 @@ import difflib
 import os
 import string
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 from cellmove.errors import BadSetting, Usage
 from cellmove.policy import Policy, read_policy
+from cellmove.reference import is_uuid
 from cellmove.tls_files import check_readable
 from cellmove.transfer import AUTO, Ssh, read_bwlimit, read_ssh, read_transfer
 
@@ -313,17 +314,24 @@ def _disk_stores(chosen: Any, file: Path) -> tuple[str, dict[frozenset[str], str
     for key, value in table.items():
         if value not in DISK_STORES:
             raise Usage(f"disk_stores is either separate or shared, not {value!r}")
-        pair = frozenset(key.split())
+        pair = frozenset(word.lower() if is_uuid(word) else word for word in key.split())
         if key != "default" and len(pair) != 2:
-            raise Usage(f'{file}: disk_stores: {key!r} has to name two cells: "cell1 cell2" = "separate"')
+            raise Usage(
+                f'{file}: disk_stores: {key!r} has to name two cells (by UUID where a name has spaces): "cell1 cell2" = "separate"'
+            )
         if key != "default":
             between[pair] = value
     return table.get("default", "unknown"), between
 
 
-def disk_store_between(settings: Settings, cell: str, other: str) -> str:
-    """Whether the computes of two cells, by their names, share a store for local disks, as far as was said."""
-    return settings.disk_stores_between.get(frozenset((cell, other)), settings.disk_stores)
+def disk_store_between(settings: Settings, cell: Collection[str], other: Collection[str]) -> str:
+    """Whether the computes of two cells share a store for local disks, as far as was said.
+
+    :param cell: the words that mean the cell, its UUID first; ``other`` likewise
+    """
+    pairs = (frozenset((one, two)) for one in cell for two in other)
+    said = (settings.disk_stores_between[pair] for pair in pairs if pair in settings.disk_stores_between)
+    return next(said, settings.disk_stores)
 
 
 def _nova_conf_paths(

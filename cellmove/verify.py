@@ -138,7 +138,7 @@ def _look(session: Session, move: Move) -> Arrival:
     return Arrival(
         name=move.server_name,
         kind=move.kind,
-        target_cell=target.name,
+        target_cell=target.label,
         target_host=facts["target_host"],
         transfer=_transfer(facts),
         target_version=facts.get("target_compute_version") or _version_of(database, facts["target_host"]),

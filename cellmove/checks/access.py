@@ -23,14 +23,14 @@ def check_buses(picture: Picture) -> Findings:
         if whose == API:
             remedy = "make it reachable, or correct [DEFAULT]transport_url in nova.conf (or CELLMOVE_TRANSPORT_URL)"
         else:
-            remedy = correct_bus(f"of {whose}", picture.mapping.cell_uuid if picture.mapping else "")
+            remedy = correct_bus(f"of {picture.source_cell}", whose)
         yield refusal("bus", error, remedy)
 
 
 def check_rights(picture: Picture) -> Findings:
     """The databases that every move of the server writes to: the API database and the source cell's."""
     for whose, rights in picture.rights.items():
-        name = "the API database" if whose == API else f"the database of {whose}"
+        name = "the API database" if whose == API else f"the database of {picture.source_cell}"
         yield refusal("rights", *rights_words(name, rights))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellmove.cell_names import CELL0_UUID
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.mark import KEY, mark_of
 from cellmove.picture import OLDEST_COMPUTE, Picture, conductors_up
@@ -37,7 +38,7 @@ def check_records(picture: Picture) -> Findings:
         return
     if picture.mapping.queued_for_delete:
         yield refusal("being-deleted", f"{name} is being deleted (its mapping is queued for delete)", "nothing to move")
-    if not picture.source_cell and picture.server is None:
+    if picture.mapping.cell_uuid == CELL0_UUID:
         yield refusal("cell0", f"{name} was never built: it is in cell0", "there is nothing to move")
     elif picture.server is None:
         yield refusal(

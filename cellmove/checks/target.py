@@ -43,7 +43,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             (
                 "target-disabled",
                 f"{cell} is disabled for scheduling",
-                f"name it (--cell {cell}; --to {cell} when a cell is drained), or {enable}",
+                f"name it (--cell {target.uuid}; --to {target.uuid} when a cell is drained), or {enable}",
             )
         ]
     found: list[tuple[str, str, str]] = []
@@ -235,10 +235,10 @@ def check_targets(picture: Picture) -> Findings:
         return
     if not picture.targets:
         yield refusal("no-target-cell", "there is no other cell", "add a cell with nova-manage cell_v2 create_cell")
-    problems = {target.cell: obstacles(target, picture) for target in picture.targets}
+    problems = {target.uuid: obstacles(target, picture) for target in picture.targets}
     every_one = all(problems.values())
     for target in picture.targets:
-        for code, text, remedy in problems[target.cell]:
+        for code, text, remedy in problems[target.uuid]:
             if every_one:
                 yield refusal(code, text, remedy)
             elif code != "target-disabled":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib import parse
 
 from cellmove import database_url
+from cellmove.cell_names import CELL0_UUID, CellRef, display_names
 from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 from cellmove.reference import means
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
     from cellmove.settings import Settings
-
-CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 
 API_DATABASE = "the API database"
 
@@ -52,23 +51,37 @@ KINDS = {
 class Cell:
     """One row of ``cell_mappings``, its URLs resolved.
 
+    :param nova_name: its name as nova stores it: None, blank, or equal to another cell's, too. Nothing is found by it
+        but what an operator types
     :param database_problem: why the URL of its database cannot be used, without secrets; empty: nothing is known against it
     :param transport_problem: the same of its message bus
+    :param display_name: its name for people among all cells of the cloud; empty: it is the only one
     """
 
     id: int
     uuid: str
-    name: str
+    nova_name: str | None
     disabled: bool
     transport_url: str = field(repr=False)
     database_url: str = field(repr=False)
     database_problem: str = ""
     transport_problem: str = ""
+    display_name: str = ""
 
     @property
     def label(self) -> str:
-        """What a person calls it: its name, or its UUID if it has none."""
-        return self.name or self.uuid
+        """What people read: see :func:`cellmove.cell_names.display_names`."""
+        return self.display_name or display_names([(self.uuid, self.nova_name)])[self.uuid]
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What a setting may call it."""
+        return self.uuid, self.label
+
+    @property
+    def ref(self) -> CellRef:
+        """The cell as data that travels holds it."""
+        return CellRef(self.uuid, self.label)
 
 
 def resolve_url(template: str, default: str | None) -> str:
@@ -128,13 +141,20 @@ def _parse_location(location: str) -> dict[str, Any]:
 
 def read_cells(api_engine: Engine, settings: Settings) -> tuple[Cell, ...]:
     """All cells but cell0, in order of their ids. Whether their URLs can be used is said in the cells."""
-    return tuple(_cell(row, settings) for row in _mappings(api_engine) if row.uuid != CELL0_UUID)
+    return tuple(cell for cell in _read_all(api_engine, settings) if cell.uuid != CELL0_UUID)
 
 
 def read_cell0(api_engine: Engine, settings: Settings) -> Cell | None:
     """The cell of the API level and of servers that were never built; None when its URL cannot be used."""
-    cell0 = next((_cell(row, settings) for row in _mappings(api_engine) if row.uuid == CELL0_UUID), None)
+    cell0 = next((cell for cell in _read_all(api_engine, settings) if cell.uuid == CELL0_UUID), None)
     return None if cell0 is None or cell0.database_problem else cell0
+
+
+def _read_all(api_engine: Engine, settings: Settings) -> list[Cell]:
+    """All cells, cell0 included, with names for people that tell them apart."""
+    rows = _mappings(api_engine)
+    names = display_names((row.uuid, row.name) for row in rows)
+    return [_cell(row, settings, names[row.uuid]) for row in rows]
 
 
 def _mappings(api_engine: Engine) -> Sequence[Any]:
@@ -147,17 +167,18 @@ def _mappings(api_engine: Engine) -> Sequence[Any]:
         return connection.execute(statement).all()
 
 
-def _cell(row: Any, settings: Settings) -> Cell:
+def _cell(row: Any, settings: Settings, display_name: str) -> Cell:
     transport, database = row.transport_url or "", row.database_connection or ""
     return Cell(
         id=row.id,
         uuid=row.uuid,
-        name=row.name or "",
+        nova_name=row.name,
         disabled=bool(row.disabled),
         transport_url=resolve_url(transport, settings.transport_url),
         database_url=resolve_url(database, settings.main_database_url),
         transport_problem=problem_of(transport, settings.transport_url, "[DEFAULT]transport_url"),
         database_problem=problem_of(database, settings.main_database_url, "[database]connection"),
+        display_name=display_name,
     )
 
 
@@ -203,22 +224,24 @@ def set_disabled(api_engine: Engine, uuid: str, *, disabled: bool) -> bool:
         return bool(connection.execute(query).rowcount == 1)
 
 
-def find_cell(cells: Sequence[Cell], name_or_uuid: str) -> Cell:
-    """The cell with this UUID, or with this name where that is no UUID.
+def find_cell(cells: Sequence[Cell], word: str) -> Cell:
+    """Find the cell that a word means: its UUID, its name, or the name that people are shown.
 
-    :raises Usage: there is none, or more than one of that name; the message lists the choices
+    :param word: what an operator typed, or what an older journal holds. What has the form of a UUID is never a name
+    :raises Usage: it means no cell, or several of that name; the message lists the choices
     """
-    found = [cell for cell in cells if means(name_or_uuid, cell.uuid, cell.name)]
-    if len(found) == 1:
+    found = [cell for cell in cells if means(word, cell.uuid, cell.nova_name or "")]
+    found = found or [cell for cell in cells if word == cell.label]
+    if len(found) == 1 and word:
         return found[0]
-    if found:
-        raise Usage(f"several cells are called {name_or_uuid}; use the UUID: {_listed(found)}")
+    if len(found) > 1 and word:
+        raise Usage(f"several cells are called {word}; use the UUID: {_listed(found)}")
     choices = _listed(cells) if cells else "none (besides cell0)"
-    raise Usage(f"there is no cell {name_or_uuid or repr(name_or_uuid)}; the cells are: {choices}")
+    raise Usage(f"there is no cell {word or repr(word)}; the cells are: {choices}")
 
 
 def _listed(cells: Sequence[Cell]) -> str:
-    return ", ".join(f"{cell.name} ({cell.uuid})" if cell.name else cell.uuid for cell in cells)
+    return ", ".join(f"{cell.label} ({cell.uuid})" if cell.nova_name else cell.uuid for cell in cells)
 
 
 def open_database(url: str, *, connect_timeout: float, name: str = "the database", setting: str = "") -> Engine:

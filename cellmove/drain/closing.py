@@ -38,7 +38,7 @@ def open_hosts(session: Session, source: Cell) -> list[str]:
     return [
         each.host
         for each in compute_services(gateway.admin)
-        if each.host in own and (not each.disabled or cordon.is_of_a_drain(each.reason, source.name))
+        if each.host in own and (not each.disabled or cordon.is_of_a_drain(each.reason, source.label))
     ]
 
 

@@ -104,7 +104,9 @@ def _check_old_flavors(session: Session, source: Cell, wish: Wish, items: Sequen
         try:
             find_flavor(session.gateway, old)
         except Usage as error:
-            raise Usage(f"--flavor-map: no server of {source.name} has the flavor {old}, and {error.message}") from None
+            raise Usage(
+                f"--flavor-map: no server of {source.label} has the flavor {old}, and {error.message}"
+            ) from None
 
 
 def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
@@ -115,7 +117,7 @@ def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
     gateway = session.gateway
     named = [gateway.cell(name) for name in wish.to]
     if any(each.uuid == source.uuid for each in named):
-        raise Usage(f"--to {source.name} is the cell that is to be emptied")
+        raise Usage(f"--to {source.label} is the cell that is to be emptied")
     if named:
         return named
     reachable, why = gateway.reachable(each for each in gateway.cells if each.uuid != source.uuid and not each.disabled)
@@ -158,7 +160,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         if record is not None and record.state is State.ROLLING_BACK:
             raise Refused(
                 f"{record.id} is being taken back", state="the cell is half open again; nothing was written",
-                next_command=command_line("drain abort", source.name),
+                next_command=command_line("drain abort", source.label),
             )  # fmt: skip
         with sessions.before_anything_is_written():
             plan = _plan(session, source, wish)
@@ -170,9 +172,9 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         elif closed and not unfinished:
             if plan.movable:
                 permission.require_somebody(session, again)  # or a line in a crontab would be refused only at night
-            ended = Ended(record, source.name, closed, tuple(_earlier(session, record, plan)), None)
+            ended = Ended(record, source.label, closed, tuple(_earlier(session, record, plan)), None)
         elif record is None and not plan.movable:
-            ended = endings.looked_at(session, source, Ended(None, source.name, "", tuple(plans.tasks(plan)), None))
+            ended = endings.looked_at(session, source, Ended(None, source.label, "", tuple(plans.tasks(plan)), None))
         else:
             if plan.movable or unfinished or (record is not None and record.state is State.CORDONING):
                 permission.ask(session, _question(plan, source, wish), again)
@@ -186,7 +188,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
                 hosts = tuple(host for each in plan.rooms for host in each.hosts)
                 ask = partial(room.rooms, session.gateway, session.clock, targets)
                 job = run.job_of(queue, wish, source, probes)
-                given = run.Plan(source.name, wish, job, hours, ask, hosts, began, failed_before)
+                given = run.Plan(source.label, wish, job, hours, ask, hosts, began, failed_before)
                 return run.Shift(session, queue, given, show.watch, show.hear)
 
             with _to_be_gone_on_with(again):
@@ -217,8 +219,8 @@ def _run(
             record = closing.close(session, record, show.hear, again)
             if not record.is_open:
                 raise RolledBack(
-                    f"another run could not close {source.name}",
-                    state=f"that run took back what it did to the services of {source.name}, or says why it could not",
+                    f"another run could not close {source.label}",
+                    state=f"that run took back what it did to the services of {source.label}, or says why it could not",
                     next_command=again,
                 )  # fmt: skip
             if record.plan["closes_cell"]:
@@ -286,7 +288,7 @@ def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:
     }[wish.confirm]
     number = min(len(plan.movable), wish.limit or len(plan.movable))
     return (
-        f"{number} of {len(plan.items)} servers move from {source.name} to {where}, {wish.parallel} at a time: "
+        f"{number} of {len(plan.items)} servers move from {source.label} to {where}, {wish.parallel} at a time: "
         f"the guest of each stops for a while{then}."
     )
 
@@ -298,12 +300,12 @@ def _only_run(session: Session, source: Cell) -> Iterator[None]:
         yield
         return
     try:
-        with server_lock(session.lock_directory, source.uuid, source.name):
+        with server_lock(session.lock_directory, source.uuid, source.label):
             yield
     except Locked as error:
-        if source.name in error.message:
-            error.message = f"another run is emptying {source.name}"
-            error.next_command = command_line("drain status", source.name)
+        if source.label in error.message:
+            error.message = f"another run is emptying {source.label}"
+            error.next_command = command_line("drain status", source.label)
         raise
 
 
@@ -321,10 +323,10 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
     with sessions.before_anything_is_written():
         plan = closing.plan_of(session, source, closes_cell=cordons)
-    plan |= {"command": again, "source_cell": source.name}
+    plan |= {"command": again, "source_cell": source.label}
     now = session.clock.text()
     record = Move(
-        f"drain-{session.clock.new_token()}", source.uuid, source.name, DRAIN, State.CORDONING, now, now, plan
+        f"drain-{session.clock.new_token()}", source.uuid, source.label, DRAIN, State.CORDONING, now, now, plan
     )
     try:
         session.journal.open_move(record)
@@ -341,7 +343,7 @@ def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     if record is None:
         past = [each for each in session.journal.drains() if each.server_id == source.uuid][-1:]
         left = [task for each in past for task in unconfirmed(session, queue_of(session, each).tasks())]
-        ended = Ended(None, source.name, "", (), None, unconfirmed=tuple(left), is_new=False)
+        ended = Ended(None, source.label, "", (), None, unconfirmed=tuple(left), is_new=False)
         return endings.looked_at(session, source, ended)
     queue = queue_of(session, record)
     queue.prepare()  # the run that opened it may have died before that
@@ -349,7 +351,7 @@ def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     session.journal.set_state(record.id, State.DRAINED)
     tasks = tuple(queue.tasks())
     left = unconfirmed(session, tasks)
-    return endings.looked_at(session, source, Ended(record, source.name, "", tasks, None, unconfirmed=tuple(left)))
+    return endings.looked_at(session, source, Ended(record, source.label, "", tasks, None, unconfirmed=tuple(left)))
 
 
 def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
@@ -359,7 +361,7 @@ def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
     queue = queue_of(session, record)
     tasks, halfway = tuple(queue.tasks()), tuple(queue.halfway(Stage.FAILED))
     left_open = tuple(unconfirmed(session, tasks))
-    ended = Ended(record, source.name, stopped, tasks, None, unconfirmed=left_open, halfway=halfway)
+    ended = Ended(record, source.label, stopped, tasks, None, unconfirmed=left_open, halfway=halfway)
     try:
         left = [queued for queued in rows.mapped(session.gateway.api_engine, source.id).values() if not queued]
     except CallError as error:
@@ -487,4 +489,4 @@ def _counts(queue: Queue) -> dict[str, int]:
 
 
 def _tell(session: Session, show: Show, source: Cell, kind: Kind, **values: Any) -> None:
-    show.watch(Happening(kind, session.clock.text(), source.name, **values))
+    show.watch(Happening(kind, session.clock.text(), source.label, **values))

@@ -168,12 +168,12 @@ def look_at(gateway: Gateway, cell: Cell, ours: Mapping[str, str]) -> Ending:
     hindrances = []
     if live:
         hindrances.append(
-            f"{live} server{'s have' if live != 1 else ' has'} a row in {cell.name} that is not deleted "
+            f"{live} server{'s have' if live != 1 else ' has'} a row in {cell.label} that is not deleted "
             "(hidden ones are those of unconfirmed moves)"
         )
     if len(mapped) - deleted:
         still = len(mapped) - deleted
-        hindrances.append(f"{still} server{'s are' if still != 1 else ' is'} mapped to {cell.name}")
+        hindrances.append(f"{still} server{'s are' if still != 1 else ' is'} mapped to {cell.label}")
     moving = sorted(set(survey.moving(database)))
     if moving:
         words = "servers are" if len(moving) != 1 else "server is"

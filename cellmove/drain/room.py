@@ -67,7 +67,7 @@ def rooms(gateway: Gateway, clock: Clock, cells: Iterable[Cell]) -> tuple[Room, 
                 for name, (most, taken) in placement.room_of(gateway.admin, node.uuid).items():
                     capacity[name] = capacity.get(name, 0) + most
                     used[name] = used.get(name, 0) + taken
-        found.append(Room(cell.name, tuple(sorted(able)), capacity, used))
+        found.append(Room(cell.label, tuple(sorted(able)), capacity, used))
     return tuple(found)
 
 

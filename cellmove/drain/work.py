@@ -209,7 +209,7 @@ def _unwanted(session: Session, job: Job, task: Task) -> Outcome | None:
     database = gateway.database(job.source)
     instance = look.instance_of(database, task.server_id)
     if mapping is None or mapping.cell_uuid != job.source.uuid or instance is None:
-        return Outcome(Stage.GONE, f"it is not in {job.source.name} any more", "gone")
+        return Outcome(Stage.GONE, f"it is not in {job.source.label} any more", "gone")
     # Projects are the census' business: a server does not change its project, nor a project its name in between.
     include, exclude = (
         tuple(each for each in filters if each.kind != "project") for filters in (job.wish.include, job.wish.exclude)

@@ -165,7 +165,7 @@ def _cell_mapping(cell: Cell) -> Primitive:
         {
             "id": cell.id,
             "uuid": cell.uuid,
-            "name": cell.name,
+            "name": cell.nova_name,
             "transport_url": cell.transport_url,
             "database_connection": cell.database_url,
             "disabled": cell.disabled,

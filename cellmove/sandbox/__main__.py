@@ -136,7 +136,7 @@ def add_control(app: Any, cloud: Cloud, pace: list[float], weather: storm.Storm)
         "world": world, "storm": weather.blow,
         **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
            for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
-                        seed.make_volume, seed.make_flavor, disks.write, disks.add_base)},
+                        seed.make_volume, seed.make_flavor, seed.name_cell, seed.map_again, disks.write, disks.add_base)},
     }  # fmt: skip
 
     @app.post("/sandbox/<name>")  # type: ignore[untyped-decorator]

@@ -40,6 +40,23 @@ def make_cloud(cloud: Cloud, bus_url: str) -> None:
     heartbeat(cloud)
 
 
+def name_cell(cloud: Cloud, cell: str, name: str | None) -> None:
+    """Give a cell's mapping another name, as an operator may: None, a blank one, or that of another cell.
+
+    :param cell: which database: one of :data:`cellmove.sandbox.store.CELLS`
+    """
+    cloud.update("api", "cell_mappings", {"name": name}, uuid=buses.CELL_UUIDS[cell])
+
+
+def map_again(cloud: Cloud, cell: str, uuid: str, name: str | None) -> None:
+    """Map a cell's database a second time (nova bug 1923899), with the same message bus.
+
+    :param uuid: of the new mapping
+    """
+    first = cloud.row("api", "cell_mappings", uuid=buses.CELL_UUIDS[cell]) or {}
+    cloud.insert("api", "cell_mappings", {**first, "id": None, "uuid": uuid, "name": name})
+
+
 def make_flavor(cloud: Cloud, name: str, **values: Any) -> None:
     """Another flavor, like the smallest one but for these values."""
     row = {**cloud.rows("api", "flavors")[0], **values, "name": name, "flavorid": cloud.new_id("flavor")}

@@ -27,11 +27,11 @@ def users_of(gateway: Gateway, attachments: Sequence[Attachment]) -> dict[str, t
             database = gateway.database(cell)
         except CannotConnect:
             for users in found.values():
-                users.append(f"{cell.name} cannot be asked")
+                users.append(f"{cell.label} cannot be asked")
             continue
         for each in attachments:
             found[each.id] += [
-                f"the record of {server} in {cell.name} names it"
+                f"the record of {server} in {cell.label} names it"
                 for server in look.attachment_users(database, each.id, each.volume_id)
             ]
     return {attachment: tuple(users) for attachment, users in found.items()}

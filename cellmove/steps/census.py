@@ -62,7 +62,7 @@ class _View:
     unknown: Mapping[str, Mapping[str, list[str]]]
     zones: Mapping[str, str]
     flavors: Mapping[str, Flavor]
-    wanted_cell: str
+    wanted_cell: Cell | None
     asks_projects: bool
     answers: Answers
 
@@ -145,7 +145,7 @@ def _count(view: _View, mapped: dict[str, bool]) -> Census:
     lost = {server_id for server_id, queued in mapped.items() if not queued} - items.keys()
     items |= _lost(view, lost)
     return Census(
-        cell=source.name,
+        cell=source.label,
         items=tuple(items[server_id] for server_id in sorted(items)),
         mapped=sum(not queued for queued in mapped.values()),
         missing=tuple(sorted(lost | hidden)),
@@ -191,7 +191,7 @@ def _look_around(
         },
         zones=plan.zones_of(gateway, targets),
         flavors=flavors,
-        wanted_cell=named[0].name if len(named) == 1 else "",
+        wanted_cell=named[0] if len(named) == 1 else None,
         asks_projects="projects" in policy.allow.keys() | policy.deny.keys()
         or any(each.kind == "project" for each in (*wish.include, *wish.exclude)),
         answers=Answers(gateway, servers, hosts, providers, targets),
@@ -328,7 +328,7 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         request_spec=server.spec,
         force_locked=view.wish.force_locked,
         new_flavor=server.new_flavor,
-        source_cell=view.source.name,
+        source_cell=view.source.label,
         source_services=view.services,
         source_nodes=view.nodes,
         bus_errors=view.access.bus_errors,
@@ -338,7 +338,8 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         shares=page.shares.get(server.id, 0),
         group=group,
         group_hosts=_hosts_of_others(page, group, server.id) if group else (),
-        wanted_cell=view.wanted_cell,
+        wanted_cell=view.wanted_cell.label if view.wanted_cell else "",
+        wanted_cell_uuid=view.wanted_cell.uuid if view.wanted_cell else "",
         target_is_source=view.target_is_source,
         targets=tuple(_with_rows(page, each, server.id) for each in view.targets),
         zones=view.zones,
@@ -435,7 +436,7 @@ def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
     for server_id in servers:
         picture = Picture(
             server_id, server_id, "migration", mapping, build_request=server_id in building,
-            request_spec=specs.get(server_id, {}), source_cell=view.source.name,
+            request_spec=specs.get(server_id, {}), source_cell=view.source.label,
         )  # fmt: skip
         codes, reasons = _refusals(picture)
         items[server_id] = Item(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cellmove.action import Context
+from cellmove.cell_names import allowed_cells
 from cellmove.cloud import placement
 from cellmove.db import look, state
 from cellmove.db.cells import Cell
@@ -62,10 +63,10 @@ def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
     members = conductor.data(group).get("members") or [] if group else []
     group_hosts = look.group_hosts(gateway, members, [server]) if members else []
     refused: CallFailed | None = None
-    cells = [gateway.cell(name) for name in facts["target_cells"]]
+    cells = [gateway.cell(word) for word in allowed_cells(facts)]
     for cell in cells:
         if len(cells) > 1 and (why := reach.unusable(gateway, cell)):
-            context.note(f"{cell.name} is left out: {why}")
+            context.note(f"{cell.label} is left out: {why}")
             refused = refused or CallFailed(why, kind="unreachable")
             continue
         prepared = scheduler.prepare_spec(
@@ -176,13 +177,13 @@ def _selected(
 ) -> Mapping[str, Any]:
     first = chosen[0]
     if first.cell_uuid != cell.uuid:
-        raise CallFailed(f"the scheduler chose {first.host}, which is not in {cell.name}", kind="wrong-cell")
+        raise CallFailed(f"the scheduler chose {first.host}, which is not in {cell.label}", kind="wrong-cell")
     if context.facts["wanted_host"] not in ("", first.host):
         raise CallFailed(
             f"the scheduler chose {first.host} instead of {context.facts['wanted_host']}", kind="wrong-host"
         )
     return {
-        "target_cell": cell.name,
+        "target_cell": cell.label,
         "target_cell_uuid": cell.uuid,
         "target_host": first.host,
         "target_node": first.node,

@@ -148,7 +148,7 @@ def require_current(
     if current == mark.ABSENT and context.move.state in BEFORE_THE_SWITCH and not _may_have_switched(entries):
         mapped = state.mapped_cell(context.gateway.api_engine, context.move.server_id)
         if mapped is not None and mapped != places.source_cell(context).id:
-            cells = {cell.id: cell.name for cell in context.gateway.cells}
+            cells = {cell.id: cell.label for cell in context.gateway.cells}
             raise _older(context, database, f"the server is in {cells.get(mapped, 'another cell')} by now")
     return current
 

@@ -124,7 +124,7 @@ def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[
     """Only met when the switch was committed and its answer lost, and then nothing else got through."""
     instance = state.read_instance(places.source(context), places.server_id(context))
     if instance is None or instance["hidden"] or instance["task_state"] != "resize_migrated":
-        raise Unexpected(f"its row in {places.source_cell(context).name} is not the one that prep-source left")
+        raise Unexpected(f"its row in {places.source_cell(context).label} is not the one that prep-source left")
     places.map_to_source(context)
 
 

@@ -34,7 +34,7 @@ def look_home(context: Context) -> HomeReport:
     try:
         if _is_deleted(context):
             return HomeReport(
-                f"{context.move.server_name} has no live row in {places.source_cell(context).name} any more"
+                f"{context.move.server_name} has no live row in {places.source_cell(context).label} any more"
             )
     except CallError as error:
         return HomeReport(f"{context.move.server_name} ({server}) could not be looked at: {error}")
@@ -57,12 +57,12 @@ def _row(context: Context, seen: list[str]) -> Iterator[str]:
     row = places.row(places.source(context), server)
     power = POWER.get(row["power_state"], f"power state {row['power_state']}")
     busy = f", busy with {row['task_state']}" if row["task_state"] else ""
-    seen.append(f"is {row['vm_state']} and {power} on {row['host'] or 'no host'} in {cell.name}{busy}")
+    seen.append(f"is {row['vm_state']} and {power} on {row['host'] or 'no host'} in {cell.label}{busy}")
     mapped = state.mapped_cell(context.gateway.api_engine, server)
     if mapped != cell.id:
-        yield f"its mapping does not point at {cell.name}"
+        yield f"its mapping does not point at {cell.label}"
     if row["hidden"]:
-        yield f"its row in {cell.name} is hidden"
+        yield f"its row in {cell.label} is hidden"
     if row["host"] != facts["source_host"]:
         yield f"it was on {facts['source_host']} before"
     if row["task_state"] is None:  # else its owner, or nova, is at work on it again

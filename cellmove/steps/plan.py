@@ -56,7 +56,7 @@ class _Allowed:
     """Where the operator wants the server: cells that are allowed, and how that was said."""
 
     cells: tuple[Cell, ...]
-    cell: str = ""
+    cell: Cell | None = None
     host: str = ""
     is_source: bool = False
 
@@ -88,8 +88,9 @@ def gather(
         request_spec=request_spec(gateway, server_id),
         force_locked=request.force_locked,
         new_flavor=new_flavor,
-        source_cell=source.name if source else "",
-        wanted_cell=allowed.cell,
+        source_cell=source.label if source else "",
+        wanted_cell=allowed.cell.label if allowed.cell else "",
+        wanted_cell_uuid=allowed.cell.uuid if allowed.cell else "",
         wanted_host=allowed.host,
         target_is_source=allowed.is_source,
         accepted_losses=request.accept_loss,
@@ -150,12 +151,12 @@ def _allowed(
             raise Usage(f"there is no compute host {host}{_suggest(host, mapped_hosts)}")
         of_host = gateway.cell(mapped_hosts[host])
         if named is not None and named.uuid != of_host.uuid:
-            raise Usage(f"host {host} is in {of_host.name}, not in {named.name}")
+            raise Usage(f"host {host} is in {of_host.label}, not in {named.label}")
         named = of_host
     if named is None:
         return _Allowed(tuple(each for each in gateway.cells if source is None or each.uuid != source.uuid))
     is_source = source is not None and named.uuid == source.uuid
-    return _Allowed(() if is_source else (named,), named.name, host, is_source)
+    return _Allowed(() if is_source else (named,), named, host, is_source)
 
 
 def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
@@ -264,15 +265,15 @@ def _target(gateway: Gateway, clock: Clock, source: Cell, cell: Cell, *, alone: 
     except CannotConnect as error:
         if alone:
             raise
-        return Target(cell.name, cell.uuid, disabled=cell.disabled, unreachable=str(error))
+        return Target(cell.label, cell.uuid, disabled=cell.disabled, unreachable=str(error))
     return Target(
-        cell.name,
+        cell.label,
         cell.uuid,
         disabled=cell.disabled,
         services=tuple(look.services_of(database, clock.heartbeat_time(), gateway.settings.service_down_time)),
         nodes=tuple(look.nodes_of(database)),
         needed=schemas.needed_columns(gateway.database(source), database),
-        disk_store=disk_store_between(gateway.settings, source.name, cell.name),
+        disk_store=disk_store_between(gateway.settings, source.words, cell.words),
     )
 
 
@@ -406,14 +407,15 @@ def plan_facts(picture: Picture, source: Cell, request: MoveRequest) -> dict[str
         "project_id": server.project_id,
         "user_id": server.user_id,
         "kind": picture.kind,
-        "source_cell": source.name,
+        "source_cell": source.label,
         "source_cell_uuid": source.uuid,
         "source_host": server.host,
         "source_node": server.node,
         "source_compute_version": compute.version if compute else 0,
         "wanted_cell": picture.wanted_cell,
+        "wanted_cell_uuid": picture.wanted_cell_uuid,
         "wanted_host": picture.wanted_host,
-        "target_cells": [each.cell for each in target.allowed_targets(picture)],
+        **allowed_cells_facts(target.allowed_targets(picture)),
         "flavor_name": new.name,
         "new_flavor_id": new.flavorid,
         "old_instance_type_id": old.id,
@@ -433,11 +435,17 @@ def plan_facts(picture: Picture, source: Cell, request: MoveRequest) -> dict[str
     }
 
 
+def allowed_cells_facts(targets: Iterable[Target]) -> dict[str, list[str]]:
+    """The cells that the scheduler may choose from, in order: UUIDs, and the names that people are shown."""
+    cells = list(targets)
+    return {"target_cell_uuids": [each.uuid for each in cells], "target_cells": [each.cell for each in cells]}
+
+
 def _summary(picture: Picture, status: str) -> dict[str, Any]:
     """What a person is shown."""
     complete = picture.is_complete
     cells = target.allowed_targets(picture)
-    named = picture.wanted_cell or (cells[0].cell if len(cells) == 1 else "")
+    only = cells[0] if len(cells) == 1 else None
     old = picture.flavor.name if complete else ""
     return {
         "server_id": picture.server_id,
@@ -445,10 +453,12 @@ def _summary(picture: Picture, status: str) -> dict[str, Any]:
         "status": status,
         "kind": picture.kind,
         "source_cell": picture.source_cell,
+        "source_cell_uuid": picture.mapping.cell_uuid if picture.mapping else "",
         "source_host": picture.instance.host if complete else "",
-        "target_cell": named,
+        "target_cell": picture.wanted_cell or (only.cell if only else ""),
+        "target_cell_uuid": picture.wanted_cell_uuid or (only.uuid if only else ""),
         "target_hosts": [
-            {"host": node.host, "cell": each.cell, "note": _note(picture, node)}
+            {"host": node.host, "cell": each.cell, "cell_uuid": each.uuid, "note": _note(picture, node)}
             for each in cells
             for node in likely_nodes(each, picture)
         ],

@@ -11,6 +11,7 @@ from typing import Any
 
 from cellmove import mark
 from cellmove.action import Action, Context, Finding
+from cellmove.cell_names import wanted_cell
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
@@ -93,7 +94,7 @@ def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
         holder=mark.holder_of(context.gateway.settings.journal),
         request_id=facts["request_id"],
         flavor_id=facts["new_flavor_id"] if facts["kind"] == "resize" else "",
-        cell=facts["wanted_cell"],
+        cell=wanted_cell(facts),
         host=facts["wanted_host"],
         before=intent,
         transfer=stream.in_mark(context),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Access:
-    """What of the API level and of the source cell cannot be used, or not be written to, by which it is."""
+    """What of the API level and of the source cell cannot be used, or not be written to.
+
+    The key is :data:`cellmove.checks.access.API`, or the cell's UUID.
+    """
 
     bus_errors: Mapping[str, str]
     rights: Mapping[str, Rights]
@@ -39,7 +42,7 @@ def with_access(gateway: Gateway, picture: Picture, source: Cell) -> Picture:
 
 def access_to(gateway: Gateway, source: Cell) -> Access:
     """Try the API level and the source cell."""
-    own = {API: None, source.name: source}
+    own = {API: None, source.uuid: source}
     errors = {whose: _error(gateway, cell) for whose, cell in own.items()}
     rights = {whose: gateway.lacking_rights(cell) for whose, cell in own.items()}
     return Access(

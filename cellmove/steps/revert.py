@@ -229,7 +229,7 @@ def _switch_forth(context: Context, _intent: Mapping[str, Any], _result: Mapping
     """Only met when the switch was committed and its answer lost, and then nothing else got through."""
     instance = state.read_instance(places.target(context), places.server_id(context))
     if instance is None or instance["hidden"] or instance["task_state"] != "resize_reverting":
-        raise Unexpected(f"its row in {places.target_cell(context).name} is not the one that the revert began with")
+        raise Unexpected(f"its row in {places.target_cell(context).label} is not the one that the revert began with")
     places.map_to_target(context)
 
 

@@ -71,7 +71,7 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     objects = _Objects()
     # The APIs first: what somebody is just making there is in the databases by the time they are read.
     hosts, providers = _hosts(gateway, reachable)
-    for host in sorted(name for name, cell in hosts.items() if cell in {each.name for each in chosen}):
+    for host in sorted(name for name, cell in hosts.items() if cell in {each.label for each in chosen}):
         for port_id, server_id, active in network.ports_also_bound(gateway.service, host):
             objects.bindings.append(Binding(port_id, server_id, host, active))
     known = {each.id: each for each in volume.all_attachments(gateway.admin)}
@@ -79,7 +79,7 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
         Attachment(each.id, each.volume_id, each.server_id) for each in known.values() if each.status == RESERVED
     ]
     objects.images = [_image(each) for each in image.all_temporary_images(gateway.admin)]
-    wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.name for each in chosen}]
+    wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.label for each in chosen}]
     objects.allocations = _allocations(gateway, reachable, _consumers(gateway, wanted))
     cells = {cell.id: survey.rows(gateway.database(cell), cell.id) for cell in chosen}
     suspicious = set(survey.misplaced(survey.mappings(gateway.api_engine), cells))
@@ -92,8 +92,8 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     suspicious.update(objects.attached)
     cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects, reachable)
     if len(reachable) < len(gateway.cells):
-        cloud = _known_whole(cloud, {each.name for each in gateway.cells} - {each.name for each in reachable})
-    return _only(cloud, {each.name for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
+        cloud = _known_whole(cloud, {each.label for each in gateway.cells} - {each.label for each in reachable})
+    return _only(cloud, {each.label for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
 
 
 def _unattached(gateway: Gateway, chosen: Sequence[Cell], known: Mapping[str, volume.Attachment]) -> set[str]:
@@ -144,7 +144,7 @@ def _hosts(gateway: Gateway, cells: Iterable[Cell]) -> tuple[dict[str, str], dic
     hosts, providers = {}, {}
     for cell in cells:
         for uuid, host in survey.hosts(gateway.database(cell)).items():
-            hosts[host], providers[uuid] = cell.name, host
+            hosts[host], providers[uuid] = cell.label, host
     return hosts, providers
 
 
@@ -163,7 +163,7 @@ def _allocations(gateway: Gateway, cells: Iterable[Cell], consumers: Mapping[str
     named: dict[str, dict[int, Migration]] = {}
     for cell in cells:
         for row in survey.migrations_named(gateway.database(cell), others):
-            named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.name)
+            named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.label)
     homes = survey.mapped_cells(
         gateway.api_engine, {each.server_id for many in named.values() for each in many.values()}
     )
@@ -220,7 +220,7 @@ def _look(
         for server_id, row in _rows(gateway, cell, ids):
             rows.setdefault(server_id, []).append(row)
     mapped = survey.mapped_cells(gateway.api_engine, ids)
-    names = {cell.id: cell.name for cell in gateway.cells}
+    names = {cell.id: cell.label for cell in gateway.cells}
     servers = {
         server_id: Server(
             server_id, names.get(mapped.get(server_id) or 0, ""), server_id in mapped,
@@ -265,7 +265,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
     database = gateway.database(cell)
     migrations: dict[str, list[Migration]] = {}
     for values in survey.migrations_of(database, ids):
-        migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.name))
+        migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.label))
     metadata, events = survey.mark_rows(database, ids), survey.last_events(database, ids)
     stashed = survey.stashed(database, ids)
     volumes, keypairs = survey.volumes(database, ids), survey.keypairs(database, ids)
@@ -276,7 +276,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
         yield (
             server_id,
             Row(
-                cell=cell.name,
+                cell=cell.label,
                 host=values["host"] or "",
                 vm_state=values["vm_state"] or "",
                 task_state=values["task_state"],

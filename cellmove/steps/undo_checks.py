@@ -32,10 +32,10 @@ def require_at_source(context: Context) -> dict[str, Any] | None:
     if row is None:
         return None
     if row["hidden"]:
-        raise Unexpected(f"its row in {source.name} is hidden")
+        raise Unexpected(f"its row in {source.label} is hidden")
     host = context.facts["source_host"]
     if row["host"] != host:
-        raise Unexpected(f"its row in {source.name} says that it is on {row['host'] or 'no host'}, not on {host}")
+        raise Unexpected(f"its row in {source.label} says that it is on {row['host'] or 'no host'}, not on {host}")
     return row
 
 
@@ -48,7 +48,7 @@ def require_guest_at_source(context: Context) -> dict[str, Any] | None:
     row = require_at_source(context)
     if row is not None and row["task_state"] in GUEST_STOPPED:
         raise Unexpected(
-            f"its task state in {places.source_cell(context).name} is {row['task_state']}: its guest was stopped"
+            f"its task state in {places.source_cell(context).label} is {row['task_state']}: its guest was stopped"
             " there, and is not known to have been started again"
         )
     return row
@@ -63,12 +63,12 @@ def require_at_target(context: Context) -> None:
     _require_mapped(context, target)
     row = state.read_instance(context.gateway.database(target), server)
     if row is not None and row["hidden"]:
-        raise Unexpected(f"its row in {target.name} is hidden")
+        raise Unexpected(f"its row in {target.label} is hidden")
 
 
 def _require_mapped(context: Context, wanted: Cell) -> None:
     mapped = state.mapped_cell(context.gateway.api_engine, places.server_id(context))
     if mapped in (None, wanted.id):
         return
-    there = next((cell.name for cell in context.gateway.cells if cell.id == mapped), f"cell number {mapped}")
-    raise Unexpected(f"the server's mapping points at {there}, not at {wanted.name}")
+    there = next((cell.label for cell in context.gateway.cells if cell.id == mapped), f"cell number {mapped}")
+    raise Unexpected(f"the server's mapping points at {there}, not at {wanted.label}")

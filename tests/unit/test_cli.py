@@ -48,6 +48,7 @@ class Report:
     move: Move | None
     summary: dict[str, Any] = field(default_factory=lambda: {"server_id": "uuid-1", "server_name": "web-1"})
     checks: tuple[Check, ...] = ()
+    request: MoveRequest | None = None
 
     @property
     def refused(self) -> bool:

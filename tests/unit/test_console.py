@@ -112,9 +112,17 @@ def test_the_state_of_a_step_that_is_not_done(phases: tuple[Phase, Phase], expec
 
 
 def test_done_steps_and_what_is_next() -> None:
-    done = [entry(1, Step.PREP_DEST, "claim", Phase.DONE, result={"target_host": "compute-11", "target_cell": "cell2"})]
+    done = [
+        entry(
+            1,
+            Step.PREP_DEST,
+            "claim",
+            Phase.DONE,
+            result={"target_host": "compute-11", "target_cell": "cell2", "target_cell_uuid": "uuid-2"},
+        )
+    ]
     document = documents.move_document(a_move(State.FINISHED), done)
-    assert document["target"] == {"cell": "cell2", "host": "compute-11"}
+    assert document["target"] == {"cell": "cell2", "cell_uuid": "uuid-2", "host": "compute-11"}
     assert document["next"] == ["cellmove confirm m1", "cellmove revert m1"]
     assert {step["step"]: step["state"] for step in document["steps"]} == {
         "prep-dest": "done", "prep-source": "done", "finish": "done", "confirm": "pending",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cellmove import preflight
+from cellmove.cell_names import CELL0_UUID
 from cellmove.checks import baggage, target
 from cellmove.cloud.network import Port
 from cellmove.cloud.quota import Quota
@@ -186,7 +187,7 @@ REFUSALS: dict[str, list[Picture]] = {
         picture(mapping=InstanceMapping("", queued_for_delete=False), server=None, source_cell=""),
     ],
     "being-deleted": [picture(mapping=InstanceMapping("uuid-of-cell1", queued_for_delete=True))],
-    "cell0": [picture(source_cell="", server=None)],
+    "cell0": [picture(source_cell="", server=None, mapping=InstanceMapping(CELL0_UUID, queued_for_delete=False))],
     "no-record": [picture(server=None)],
     "no-flavor": [picture(server=instance(flavor=None))],
     "hidden": [picture(server=instance(hidden=True))],

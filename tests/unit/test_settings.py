@@ -220,9 +220,9 @@ def test_the_journal_follows_xdg_and_is_absolute(home: Path, monkeypatch: pytest
 
 
 def test_disk_stores_of_all_cells_or_of_a_pair(home: Path) -> None:
-    assert settings.disk_store_between(load(home), "a", "b") == "unknown"
+    assert settings.disk_store_between(load(home), ["a"], ["b"]) == "unknown"
     config(home, 'disk_stores = "separate"\n')
-    assert settings.disk_store_between(load(home), "a", "b") == "separate"
+    assert settings.disk_store_between(load(home), ["a"], ["b"]) == "separate"
     config(home, '[disk_stores]\n"a b" = "separate"\n"c a" = "shared"\n')
     found = load(home)
     pairs = (("a", "b"), ("b", "a"), ("a", "c"), ("b", "c"))
@@ -230,9 +230,9 @@ def test_disk_stores_of_all_cells_or_of_a_pair(home: Path) -> None:
         "separate", "separate", "shared", "unknown",
     ]  # fmt: skip
     config(home, '[disk_stores]\ndefault = "separate"\n"a b" = "shared"\n')
-    assert settings.disk_store_between(load(home), "a", "b") == "shared"
-    assert settings.disk_store_between(load(home), "a", "c") == "separate"
-    assert settings.disk_store_between(load(home, CELLMOVE_DISK_STORES="shared"), "a", "c") == "shared"
+    assert settings.disk_store_between(load(home), ["a"], ["b"]) == "shared"
+    assert settings.disk_store_between(load(home), ["a"], ["c"]) == "separate"
+    assert settings.disk_store_between(load(home, CELLMOVE_DISK_STORES="shared"), ["a"], ["c"]) == "shared"
 
 
 @pytest.mark.parametrize("text", ['"a" = "separate"', '"a b c" = "separate"', '"a b" = "apart"', '"a b" = 1'])

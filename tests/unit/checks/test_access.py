@@ -23,7 +23,8 @@ def found(of: Picture) -> list[tuple[str, str]]:
 
 def test_the_source_and_the_api_level_are_needed_by_every_move() -> None:
     of = picture(
-        bus_errors={"API": "no API bus", "cell1": "no bus of cell1"}, rights={"API": LACKING, "cell1": LACKING}
+        bus_errors={"API": "no API bus", "uuid-of-cell1": "no bus of cell1"},
+        rights={"API": LACKING, "uuid-of-cell1": LACKING},
     )
     assert found(of) == [("refusal", "bus")] * 2 + [("refusal", "rights")] * 2
     api, source, *rights = (check for check in examine(of) if check.level is Level.REFUSAL)

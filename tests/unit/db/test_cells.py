@@ -93,9 +93,9 @@ def api_engine(tmp_path: Path) -> sqlalchemy.Engine:
 def test_cells_are_read_without_cell0_and_with_their_urls_filled_in(api_engine: sqlalchemy.Engine) -> None:
     settings = Settings(main_database_url="mysql://nova:pw@h/cell0", transport_url="rabbit://bus/")
     two, three = cells.read_cells(api_engine, settings)
-    assert (two.id, two.name, two.disabled) == (2, "two", False)
+    assert (two.id, two.nova_name, two.label, two.disabled) == (2, "two", "two", False)
     assert (two.transport_url, two.database_url) == ("rabbit://bus/2", "mysql://nova@h/c")
-    assert (three.name, three.disabled) == ("", True)
+    assert (three.nova_name, three.label, three.disabled) == (None, "33333333", True)
     assert "mysql" not in repr(two)
 
 

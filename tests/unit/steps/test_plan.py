@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from cellmove.cell_names import CELL0_UUID
 from cellmove.clock import Clock
 from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.cloud.network import Binding, Port
@@ -36,12 +37,12 @@ HOSTS = {"c1-host1": "uuid-1", "c2-host1": "uuid-2", "c2-host2": "uuid-2", "c3-h
 
 FACTS = {
     "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
-    "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "flavor_name",
+    "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "wanted_cell_uuid", "target_cell_uuids", "flavor_name",
     "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
     "transfer", "transfer_wish", "only_streamed", "bwlimit", "volume_zones", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command", "request",
 }  # fmt: skip
 SUMMARY = {
-    "server_id", "server_name", "status", "kind", "source_cell", "source_host", "target_cell", "target_hosts",
+    "server_id", "server_name", "status", "kind", "source_cell", "source_cell_uuid", "source_host", "target_cell", "target_cell_uuid", "target_hosts",
     "flavor_from", "flavor_to", "backing", "active", "ports", "volumes", "copied", "lost", "transfer", "transfer_why",
 }  # fmt: skip
 
@@ -69,8 +70,8 @@ class World:
     asked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def database(self, cell: Cell) -> Any:
-        if cell.name in self.unreachable:
-            raise CannotConnect(f"database of {cell.name}: no route")
+        if cell.label in self.unreachable:
+            raise CannotConnect(f"database of {cell.label}: no route")
         return cell
 
 
@@ -164,8 +165,8 @@ def test_facts_of_a_migration(world: World) -> None:
     assert planned.facts == {
         "server_id": SERVER, "server_name": "web-1", "project_id": "project", "user_id": "user",
         "kind": "migration", "source_cell": "cell1", "source_cell_uuid": "uuid-1", "source_host": "c1-host1",
-        "source_node": "c1-node1", "source_compute_version": 74, "wanted_cell": "", "wanted_host": "",
-        "target_cells": ["cell2", "cell3"], "flavor_name": "m1.small", "new_flavor_id": "one",
+        "source_node": "c1-node1", "source_compute_version": 74, "wanted_cell": "", "wanted_cell_uuid": "", "wanted_host": "",
+        "target_cells": ["cell2", "cell3"], "target_cell_uuids": ["uuid-2", "uuid-3"], "flavor_name": "m1.small", "new_flavor_id": "one",
         "old_instance_type_id": 1, "new_instance_type_id": 1, "volume_backed": False, "vm_state": "active",
         "active": True, "transfer": "image", "transfer_wish": "auto", "only_streamed": [], "bwlimit": 0, "volume_zones": [], "architecture": ["", False], "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
         "image_ref": "image-1", "accepted_losses": [], "command": "cellmove migrate web-1",
@@ -179,6 +180,7 @@ def test_facts_of_a_resize(world: World) -> None:
     assert (facts["flavor_from"], facts["flavor_name"], facts["new_flavor_id"]) == ("m1.small", "m1.large", "two")
     assert (facts["old_instance_type_id"], facts["new_instance_type_id"]) == (1, 12)
     assert (facts["wanted_cell"], facts["target_cells"]) == ("cell2", ["cell2"])
+    assert (facts["wanted_cell_uuid"], facts["target_cell_uuids"]) == ("uuid-2", ["uuid-2"])
     assert facts["command"] == "cellmove resize web-1 m1.large --cell cell2"
     assert [asked["flavor"] for asked in world.asked] == ["m1.large"]
 
@@ -200,11 +202,11 @@ def test_facts_of_a_volume_backed_server(world: World) -> None:
 def test_summary(world: World) -> None:
     summary = plan(world, flavor="m1.large").summary
     assert summary.keys() == SUMMARY
-    assert summary["target_cell"] == ""
+    assert (summary["source_cell_uuid"], summary["target_cell"], summary["target_cell_uuid"]) == ("uuid-1", "", "")
     assert summary["target_hosts"] == [
-        {"host": "c2-host1", "cell": "cell2", "note": "east; 2 of 8 vCPU, 2 of 8 GiB in use"},
-        {"host": "c2-host2", "cell": "cell2", "note": "nova; 2 of 8 vCPU, 2 of 8 GiB in use"},
-        {"host": "c3-host1", "cell": "cell3", "note": "nova; 2 of 8 vCPU, 2 of 8 GiB in use"},
+        {"host": "c2-host1", "cell": "cell2", "cell_uuid": "uuid-2", "note": "east; 2 of 8 vCPU, 2 of 8 GiB in use"},
+        {"host": "c2-host2", "cell": "cell2", "cell_uuid": "uuid-2", "note": "nova; 2 of 8 vCPU, 2 of 8 GiB in use"},
+        {"host": "c3-host1", "cell": "cell3", "cell_uuid": "uuid-3", "note": "nova; 2 of 8 vCPU, 2 of 8 GiB in use"},
     ]
     assert (summary["status"], summary["flavor_to"], summary["ports"]) == ("ACTIVE", "m1.large", 1)
     assert (summary["copied"], summary["lost"]) == ({"instances": 1, "tags": 2}, [])
@@ -255,7 +257,7 @@ def test_no_mapping(world: World) -> None:
 
 
 def test_never_scheduled(world: World) -> None:
-    world.mapping = InstanceMapping("uuid-0", queued_for_delete=False)
+    world.mapping = InstanceMapping(CELL0_UUID, queued_for_delete=False)
     assert refusals(plan(world)) == ["cell0"]
 
 

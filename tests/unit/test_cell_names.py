@@ -1,0 +1,78 @@
+"""The names that people are shown of cells, and what a plan of an earlier version says of them."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cellmove.cell_names import CELL0_UUID, CellRef, allowed_cells, display_names, wanted_cell, with_display_names
+
+ONE, TWO = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
+NEAR = "11111111-0000-4000-8000-000000000003"
+
+NAMES = st.one_of(
+    st.none(),
+    st.sampled_from(
+        ["", " ", "cell1", "cell1 ", "cell0", ONE, ONE[:8], f"cell1 ({ONE[:8]})", f"cell1 ({TWO[:8]})", "a\nb"]
+    ),
+    st.text(max_size=12),
+)
+UUIDS = st.one_of(st.sampled_from([ONE, TWO, NEAR, CELL0_UUID]), st.uuids().map(str))
+
+
+@given(st.dictionaries(UUIDS, NAMES, max_size=8))
+@example({ONE: "cell1", TWO: "cell1", NEAR: f"cell1 ({ONE})"})
+@example({ONE: "a", TWO: "a", NEAR: "b", str(uuid.UUID(int=7)): f"a ({TWO[:8]})"})
+def test_display_names_tell_every_cell_from_the_others(cells: dict[str, str | None]) -> None:
+    names = display_names(cells.items())
+    assert names.keys() == cells.keys()
+    assert len(set(names.values())) == len(names)
+    assert display_names(reversed(cells.items())) == names
+    for cell, name in names.items():
+        assert name == name.strip() != ""
+        assert name.isprintable()
+        stored = cells[cell]
+        assert stored is None or not stored.isprintable() or " ".join(stored.split()) in name
+        assert cell[:8] in name or list(cells.values()).count(stored) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        ({ONE: "cell1", TWO: "cell2"}, ["cell1", "cell2"]),
+        ({ONE: None, TWO: " "}, ["11111111", "22222222"]),
+        ({ONE: None, NEAR: None}, [ONE, NEAR]),
+        ({ONE: "cell1", TWO: "cell1"}, ["cell1 (11111111)", "cell1 (22222222)"]),
+        ({ONE: "cell1 ", TWO: "cell1"}, ["cell1 (11111111)", "cell1 (22222222)"]),
+        ({ONE: "22222222", TWO: None}, ["22222222 (11111111)", "22222222"]),
+        ({ONE: TWO, TWO: "x"}, [f"{TWO} (11111111)", "x"]),
+        ({ONE: 'it\'s "new"', TWO: "a\tb\n"}, ['it\'s "new"', "a b"]),
+    ],
+)
+def test_a_name_is_shown_where_it_tells_a_cell_and_digits_where_it_does_not(
+    cells: dict[str, str | None], names: list[str]
+) -> None:
+    assert list(display_names(cells.items()).values()) == names
+
+
+def test_two_references_are_one_cell_by_the_uuid_alone() -> None:
+    assert CellRef(ONE, "before") == CellRef(ONE, "after")
+    assert CellRef(ONE, "cell") != CellRef(TWO, "cell")
+    assert f"in {CellRef(ONE, 'cell')}" == "in cell"
+
+
+def test_a_plan_is_read_by_uuids_and_one_of_an_earlier_version_by_names() -> None:
+    now = {"target_cells": ["a", "a"], "target_cell_uuids": [ONE, TWO], "wanted_cell": "a", "wanted_cell_uuid": ONE}
+    assert (allowed_cells(now), wanted_cell(now)) == ([ONE, TWO], ONE)
+    before = {"target_cells": ["a", "b"], "wanted_cell": "a"}
+    assert (allowed_cells(before), wanted_cell(before)) == (["a", "b"], "a")
+    assert wanted_cell({"target_cells": [], "wanted_cell": ""}) == ""
+
+
+def test_a_blank_name_that_an_earlier_version_recorded_is_shown_as_digits() -> None:
+    facts = {"source_cell": "", "source_cell_uuid": ONE, "target_cell": "b", "target_cell_uuid": TWO, "host": "h"}
+    assert with_display_names(facts) == facts | {"source_cell": "11111111"}
+    assert with_display_names({"source_cell": ""}) == {"source_cell": ""}
