@@ -296,18 +296,21 @@ def _announced(
     fence = runner.fence
     if fence is None:
         return None
-    return patiently(runner, lambda: fence.announce(context, entries, step, action, undoing=undoing))
+    return patiently(runner, lambda: fence.announce(context, entries, step, action, undoing=undoing), insists=undoing)
 
 
-def _raise(runner: Runner, context: Context, step: Step, announced: tuple[str, ...] | None) -> Context:
+def _raise(
+    runner: Runner, context: Context, step: Step, announced: tuple[str, ...] | None, *, undoing: bool = False
+) -> Context:
     """Raise the generation that was announced.
 
+    :param undoing: for an undo, which is tried again as its effect is
     :returns: the context for an action that writes the mark itself
     """
     fence = runner.fence
     if fence is None or announced is None:
         return context
-    patiently(runner, lambda: fence.raise_(context, step))
+    patiently(runner, lambda: fence.raise_(context, step), insists=undoing)
     return replace(context, generation=fence.wanted)
 
 
@@ -587,7 +590,7 @@ def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry, en
     try:
         announced = _announced(runner, context, entries, step, action, undoing=True)
         runner.journal.undoing(entry, announced)
-        _raise(runner, context, step, announced)
+        _raise(runner, context, step, announced, undoing=True)
         patiently(runner, lambda: take_back(context, entry.intent, entry.result), insists=True)
         if runner.fence is not None:
             runner.fence.settled(action, undoing=True)

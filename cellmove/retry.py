@@ -58,4 +58,7 @@ def _transient(error: BaseException) -> bool:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, CallFailed) and (error.kind.startswith("5") or error.kind in ("409", "conflict"))
+    # A duplicate is a row that another session, or an earlier try whose commit got no answer, wrote first: an undo looks
+    # again before it writes.
+    passing = ("409", "conflict", "duplicate")
+    return isinstance(error, CallFailed) and (error.kind.startswith("5") or error.kind in passing)

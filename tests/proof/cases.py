@@ -42,6 +42,7 @@ MAIN_SHAPE = "image-active-full"
 GOALS = {"confirm": State.CONFIRMED, "revert": State.REVERTED}
 KEPT = (
     "seed:123",
+    "seed:153",
     "seed:155",
     "restart:image-active-full:prep-source:prep_snapshot_based_resize_at_source:7:back",
     "restart:image-active-full:revert:finish_revert_snapshot_based_resize_at_source:7:on",

@@ -51,7 +51,7 @@ def test_what_wrote_nothing_or_may_be_repeated_is_tried_again(error: CallError) 
     assert runner.slept == [0.25, 0.5]
 
 
-@pytest.mark.parametrize("kind", ["500", "503", "409", "conflict"])
+@pytest.mark.parametrize("kind", ["500", "503", "409", "conflict", "duplicate"])
 def test_what_may_pass_is_tried_again_only_where_it_has_to_succeed(kind: str) -> None:
     runner, other = Runner(patience=60), Runner(patience=60)
     error = CallFailed("not now", kind=kind)
