@@ -43,6 +43,12 @@ def has_action(connection: Connection, database: CellDatabase, server_id: str, r
     return _action_id(connection, database, server_id, request_id) is not None
 
 
+def is_recorded(database: CellDatabase, server_id: str, request_id: str) -> bool:
+    """Return whether an action with this request id is recorded in a cell."""
+    with transaction(database.engine, database.name) as connection:
+        return has_action(connection, database, server_id, request_id)
+
+
 def start_event(
     database: CellDatabase, server_id: str, *, request_id: str, event: str, host: str, now: datetime.datetime,
     connection: Connection | None = None,

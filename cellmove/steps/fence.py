@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cellmove import mark
 from cellmove.action import Action, Context, Pivot
-from cellmove.db import generation, state
+from cellmove.db import generation, history, state
 from cellmove.errors import CallFailed, OlderJournal, Stopped
 from cellmove.move import Entry, Move, Phase, State, Step
 from cellmove.reconcile import BEFORE_THE_SWITCH
@@ -150,7 +150,23 @@ def require_current(
         if mapped is not None and mapped != places.source_cell(context).id:
             cells = {cell.id: cell.label for cell in context.gateway.cells}
             raise _older(context, database, f"the server is in {cells.get(mapped, 'another cell')} by now")
+        if _was_begun_elsewhere(context, entries, database):
+            raise _older(context, database, "it was begun with another journal, and rolled back or reverted since")
     return current
+
+
+def _was_begun_elsewhere(context: Context, entries: Sequence[Entry], database: CellDatabase) -> bool:
+    """Return whether the server's history names the request of a move that this journal never saw begin.
+
+    The action that writes the mark records the request too, and no undo removes it. Its id was chosen when the move was
+    planned, so every copy of the journal has it. A move that nova began has nova's own.
+    """
+    move = context.move
+    own = [entry for entry in entries if (entry.step, entry.action) in _setters() and entry.step == Step.PREP_DEST]
+    is_natives = "begun_by" in context.facts or any("begun_by" in entry.intent for entry in own)
+    if move.state is not State.PLANNED or is_natives or any(entry.phase is not Phase.INTENT for entry in own):
+        return False
+    return history.is_recorded(database, move.server_id, str(context.facts["request_id"]))
 
 
 def _new_holder(context: Context, metadata: Mapping[str, str]) -> str:
@@ -175,7 +191,7 @@ def _generation(context: Context, database: CellDatabase) -> str:
 
 def _known(move: Move, entries: Sequence[Entry], known: Sequence[str]) -> Sequence[str]:
     """What the mark may be. A journal that knows none is of an earlier version, or has a move that did not begin."""
-    setters = {(step.value, action.name) for step, actions in ACTIONS.items() for action in actions if action.sets_mark}
+    setters = _setters()
     own = [entry for entry in entries if (entry.step, entry.action) in setters]
     if known:
         # That there was no mark is over once the action is done that wrote it.
@@ -186,6 +202,11 @@ def _known(move: Move, entries: Sequence[Entry], known: Sequence[str]) -> Sequen
         return (mark.ABSENT,)
     is_there = own[-1].phase is Phase.DONE and not _has_cleared(entries) and move.state is not State.FINISHED
     return (mark.UNNUMBERED,) if is_there else (mark.UNNUMBERED, mark.ABSENT)
+
+
+def _setters() -> set[tuple[str, str]]:
+    """The actions that write the mark, by step and name."""
+    return {(step.value, action.name) for step, actions in ACTIONS.items() for action in actions if action.sets_mark}
 
 
 def _has_cleared(entries: Sequence[Entry]) -> bool:

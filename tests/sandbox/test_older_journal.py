@@ -92,6 +92,34 @@ def test_a_copy_from_every_other_boundary_of_a_step(sandbox: Sandbox, done: int)
     ) == []  # fmt: skip
 
 
+@pytest.mark.parametrize("ends", ["rollback", "revert"])
+def test_a_copy_of_a_plan_whose_move_is_over(sandbox: Sandbox, ends: str) -> None:
+    """The copy was made before the first effect. The server carries no mark and is back where the plan found it."""
+    server, move = begun(sandbox)
+    copy = copied(sandbox)
+    for step in ("prep-dest",) if ends == "rollback" else STEPS:
+        sandbox.cellmove(step, move)
+    sandbox.cellmove(ends, move)
+    refuses_everything(
+        sandbox, server, move, copy, "it was begun with another journal, and rolled back or reverted since"
+    )
+    assert REFUSED in copy("resize", server.id, "m1.small", "--cell", "cell2", expect=5).stderr
+    copy("adopt", server.id)
+    states = {each["move"]: each["state"] for each in copy("list", "--all", "-f", "json").json["moves"]}
+    assert states[move] == "superseded"
+    assert copy("resize", server.id, "m1.small", "--cell", "cell2", "--confirm").code == 0
+
+
+def test_of_two_copies_of_a_plan_the_first_one_in_use_stays_valid(sandbox: Sandbox) -> None:
+    server, move = begun(sandbox)
+    copy = copied(sandbox)
+    killed(sandbox, "prep-dest:take_server:after-intent", "prep-dest", move)  # nothing is in the cloud yet
+    copy("prep-dest", move)
+    refuses_everything(sandbox, server, move, sandbox.cellmove, "the server's mark says generation")
+    copy("rollback", move)
+    refuses_everything(sandbox, server, move, sandbox.cellmove)
+
+
 @pytest.mark.parametrize("step", ["confirm", "revert"])
 def test_a_copy_while_a_confirm_or_revert_is_half_done(sandbox: Sandbox, step: str) -> None:
     server, move = begun(sandbox, *STEPS)
