@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
@@ -17,10 +17,13 @@ from cellmove.db.tables import CellDatabase
 from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Select, Table, Update
+    from sqlalchemy import Connection, CursorResult, Row, Select, Table, Update
 
 SUCCESS = "Success"
 ERROR = "Error"
+
+ROWS_A_STATEMENT = 1000
+"""Ids that one statement names: a list of tens of thousands would exceed a server's limits."""
 
 
 def ensure_action(
@@ -160,42 +163,117 @@ def copy_news(source: CellDatabase, target: CellDatabase, server_id: str, *, but
     resized (nova/conductor/tasks/cross_cell_migrate.py, ``_update_instance_actions`` in RevertResizeTask),
     and its finish forgets what the owner did since the target's records were made.
 
+    A history may have tens of thousands of rows, of which most are in both cells: their keys are compared, and only what
+    is missing is read in full. The number of statements does not depend on the length of the history.
+
     :param but: a request whose actions are left as they are in either cell
     """
-    actions, events, faults = (
-        source[name] for name in ("instance_actions", "instance_actions_events", "instance_faults")
-    )
     mine = {"instance_uuid": server_id, "deleted": 0}
-    with transaction(source.engine, source.name) as connection:
-        done, happened, wrong = (
-            [dict(row._mapping) for row in connection.execute(query, mine)]
-            for query in (
-                statements.rows(actions, *mine, order=("id",)),
-                events_of_server(actions, events),
-                statements.rows(faults, *mine, order=("id",)),
-            )
-        )
     with transaction(target.engine, target.name) as connection:
-        for action in done:
-            if action["request_id"] == but:
-                continue
-            action_id = _action_id(connection, target, server_id, action["request_id"], action["action"])
-            if action_id is None:
-                table = target["instance_actions"]
-                action_id = inserted_id(connection.execute(statements.insertion(table), _fitting(action, table)))
-            table = target["instance_actions_events"]
-            query = statements.rows(table, "action_id", columns=("event",))
-            known = set(connection.execute(query, {"action_id": action_id}).scalars())
-            for event in happened:
-                if event["action_id"] == action["id"] and event["event"] not in known:
-                    values = _fitting(event, table) | {"action_id": action_id}
-                    connection.execute(statements.insertion(table), values)
-        table = target["instance_faults"]
-        query = statements.rows(table, "instance_uuid", columns=("created_at", "code", "message"))
-        told = {tuple(row) for row in connection.execute(query, {"instance_uuid": server_id})}
-        for fault in wrong:
-            if (fault["created_at"], fault["code"], fault["message"]) not in told:
-                connection.execute(statements.insertion(table), _fitting(fault, table))
+        new_ids = _copy_actions(source, connection, target, mine, but)
+        _copy_events(source, connection, target, mine, new_ids)
+        _copy_faults(source, connection, target, mine)
+
+
+def _copy_actions(
+    source: CellDatabase, connection: Connection, target: CellDatabase, mine: Mapping[str, Any], but: str
+) -> dict[int, int]:
+    """Copy the actions that the other cell lacks.
+
+    :returns: the id of each action in the other cell, by its id in this one
+    """
+    columns = ("id", "request_id", "action")
+    keys = statements.rows(source["instance_actions"], *mine, columns=columns, order=("id",))
+    wanted = {row.id: (row.request_id, row.action) for row in _read(source, keys, mine) if row.request_id != but}
+    known = _ids_by_key(connection, target, mine)
+    # Two actions of one request that have one name are one action in the other cell, as nova would find them.
+    first = {key: number for number, key in reversed(wanted.items())}
+    missing = [number for key, number in first.items() if key not in known]
+    if missing:
+        insert_rows(connection, target["instance_actions"], _rows_by_id(source, "instance_actions", missing))
+        known = _ids_by_key(connection, target, mine)
+    return {number: known[key] for number, key in wanted.items() if key in known}
+
+
+def _copy_events(
+    source: CellDatabase, connection: Connection, target: CellDatabase, mine: Mapping[str, Any],
+    new_ids: Mapping[int, int],
+) -> None:  # fmt: skip
+    """Copy the events that actions lack in the other cell.
+
+    :param new_ids: see :func:`_copy_actions`
+    """
+    query = _keys_of_events(target["instance_actions"], target["instance_actions_events"])
+    known = {(row.action_id, row.event) for row in connection.execute(query, {"instance_uuid": mine["instance_uuid"]})}
+    query = _keys_of_events(source["instance_actions"], source["instance_actions_events"], "deleted")
+    missing = [
+        row.id
+        for row in _read(source, query, mine)
+        if row.action_id in new_ids and (new_ids[row.action_id], row.event) not in known
+    ]
+    rows = _rows_by_id(source, "instance_actions_events", missing)
+    moved = [row | {"action_id": new_ids[row["action_id"]]} for row in rows]
+    insert_rows(connection, target["instance_actions_events"], moved)
+
+
+def _copy_faults(source: CellDatabase, connection: Connection, target: CellDatabase, mine: Mapping[str, Any]) -> None:
+    wrong = _read(source, statements.rows(source["instance_faults"], *mine, order=("id",)), mine)
+    table = target["instance_faults"]
+    query = statements.rows(table, "instance_uuid", columns=("created_at", "code", "message"))
+    told = {tuple(row) for row in connection.execute(query, {"instance_uuid": mine["instance_uuid"]})}
+    rows = [dict(row._mapping) for row in wrong if (row.created_at, row.code, row.message) not in told]
+    insert_rows(connection, table, rows)
+
+
+def _read(database: CellDatabase, query: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    """Rows in a transaction of its own, so that an error names this database."""
+    with transaction(database.engine, database.name) as connection:
+        return connection.execute(query, values).all()
+
+
+def _ids_by_key(connection: Connection, database: CellDatabase, mine: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """The live actions of a server by request and name; of several with one key the newest."""
+    query = _oldest_first(database["instance_actions"], *mine)
+    return {(row.request_id, row.action): row.id for row in connection.execute(query, mine)}
+
+
+def _rows_by_id(database: CellDatabase, table: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows with these ids, in the order of their ids."""
+    rows: list[dict[str, Any]] = []
+    for at in range(0, len(numbers), ROWS_A_STATEMENT):
+        part = _read(database, _with_ids(database[table]), {"numbers": numbers[at : at + ROWS_A_STATEMENT]})
+        rows += [dict(row._mapping) for row in part]
+    return sorted(rows, key=lambda row: int(row["id"]))
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of another cell with ids of this one; columns that this cell lacks are left out."""
+    if rows:
+        connection.execute(statements.insertion(table), [_fitting(row, table) for row in rows])
+
+
+@functools.cache
+def _with_ids(table: Table) -> Select[Any]:
+    from sqlalchemy import bindparam
+
+    return statements.rows(table).where(table.c.id.in_(bindparam("numbers", expanding=True)))
+
+
+@functools.cache
+def _oldest_first(actions: Table, *key: str) -> Select[Any]:
+    return statements.rows(actions, *key, columns=("id", "request_id", "action"), order=("created_at", "id"))
+
+
+@functools.cache
+def _keys_of_events(actions: Table, events: Table, *key: str) -> Select[Any]:
+    """What tells a live action's events apart, in the order of their ids."""
+    from sqlalchemy import bindparam
+
+    query = statements.rows(events, *key, columns=("id", "action_id", "event"), order=("id",))
+    owners = statements.rows(actions, "instance_uuid", columns=("id",)).where(
+        actions.c.deleted == bindparam("alive", 0)
+    )
+    return query.where(events.c.action_id.in_(owners))
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove import statements
-from cellmove.db.history import inserted_id
+from cellmove.db.history import ROWS_A_STATEMENT, events_of_server
 from cellmove.db.shapes import read_object
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
@@ -69,9 +69,8 @@ def read_rows(database: CellDatabase, server_id: str) -> Rows:
         for name, key in KEYS.items():
             if name in database.tables:
                 rows[name] = _live_rows(connection, database[name], key, server_id)
-        action_ids = [row["id"] for row in rows["instance_actions"]]
-        query = _events_of_actions(database["instance_actions_events"])
-        found = connection.execute(query, {"action_ids": action_ids}) if action_ids else ()
+        query = events_of_server(database["instance_actions"], database["instance_actions_events"])
+        found = connection.execute(query, {"instance_uuid": server_id, "deleted": 0})
         rows["instance_actions_events"] = [dict(row._mapping) for row in found]
     return rows
 
@@ -80,14 +79,6 @@ def _live_rows(connection: Connection, table: Table, key: str, server_id: str) -
     mine = {key: server_id, **({"deleted": 0} if "deleted" in table.c else {})}
     query = statements.rows(table, *mine, order=("id" if "id" in table.c else key,))
     return [dict(row._mapping) for row in connection.execute(query, mine)]
-
-
-@functools.cache
-def _events_of_actions(events: Table) -> Select[Any]:
-    from sqlalchemy import bindparam
-
-    mine = events.c.action_id.in_(bindparam("action_ids", expanding=True))
-    return statements.rows(events, order=("id",)).where(mine, events.c.deleted == 0)
 
 
 def removed_devices(database: CellDatabase, server_id: str) -> list[str]:
@@ -174,10 +165,16 @@ def _fit(database: CellDatabase, name: str, row: Mapping[str, Any]) -> dict[str,
 
 
 def _insert_actions(connection: Connection, database: CellDatabase, rows: Rows) -> None:
-    new_ids: dict[int, int] = {}
-    insertion = statements.insertion(database["instance_actions"])
-    for row in rows["instance_actions"]:
-        new_ids[row["id"]] = inserted_id(connection.execute(insertion, _fit(database, "instance_actions", row)))
+    """Insert the actions at once, then their events: one statement an action takes minutes for a long history."""
+    actions = rows["instance_actions"]
+    if not actions:
+        return
+    table = database["instance_actions"]
+    connection.execute(statements.insertion(table), [_fit(database, "instance_actions", row) for row in actions])
+    # The rows were inserted in their order, so their ids are in it as well (one statement each, or one for all).
+    query = statements.rows(table, "instance_uuid", columns=("id",), order=("id",))
+    found = connection.execute(query, {"instance_uuid": actions[0]["instance_uuid"]}).scalars().all()
+    new_ids = dict(zip((row["id"] for row in actions), found[-len(actions) :], strict=True))
     events = [row | {"action_id": new_ids[row["action_id"]]} for row in rows["instance_actions_events"]]
     if events:
         _insert(connection, database, "instance_actions_events", events)
@@ -233,7 +230,12 @@ def delete_server(database: CellDatabase, server_id: str) -> bool:
             if name in database.tables and key in database[name].c:
                 connection.execute(statements.removal(database[name], key), {key: server_id})
         actions, events = database["instance_actions"], database["instance_actions_events"]
-        connection.execute(_events_removal(actions, events), {"instance_uuid": server_id})
+        query = statements.rows(actions, "instance_uuid", columns=("id",))
+        numbers = connection.execute(query, {"instance_uuid": server_id}).scalars().all()
+        # By ids, not by a subquery: MariaDB before 11.1 reads and locks the events of all servers for that.
+        for at in range(0, len(numbers), ROWS_A_STATEMENT):
+            part = {"action_ids": numbers[at : at + ROWS_A_STATEMENT]}
+            connection.execute(_events_removal(events), part)
         connection.execute(statements.removal(actions, "instance_uuid"), {"instance_uuid": server_id})
         gone = connection.execute(_hidden_removal(instances), {"id": row.id}).rowcount
         if gone != 1:
@@ -247,9 +249,10 @@ def _locking(instances: Table) -> Select[Any]:
 
 
 @functools.cache
-def _events_removal(actions: Table, events: Table) -> Delete:
-    mine = statements.rows(actions, "instance_uuid", columns=("id",))
-    return statements.removal(events).where(events.c.action_id.in_(mine))
+def _events_removal(events: Table) -> Delete:
+    from sqlalchemy import bindparam
+
+    return statements.removal(events).where(events.c.action_id.in_(bindparam("action_ids", expanding=True)))
 
 
 @functools.cache
