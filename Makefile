@@ -113,11 +113,13 @@ clean:  ## Remove what was built here (the lab has its own lab-wipe)
 
 # The lab: a real two-cell OpenStack on this machine (see lab/README.md). Needs root and Debian 12.
 
-lab-up:  ## Start the lab, or what has died of it; installs what is missing. KVM=1: with real hypervisors, too
-	$(PYTHON) -m lab up $(if $(filter-out 0,$(KVM)),--kvm)
+PLAIN_LAB = $(if $(filter-out 0,$(PLAIN)),--plain)
+
+lab-up:  ## Start the lab, or what has died of it; installs what is missing. KVM=1: with real hypervisors; PLAIN=1: without TLS
+	$(PYTHON) -m lab up $(if $(filter-out 0,$(KVM)),--kvm) $(PLAIN_LAB)
 
 lab-kvm-up:  ## The same as lab-up KVM=1: after the ordinary tests, which need no such hosts
-	$(PYTHON) -m lab up --kvm
+	$(PYTHON) -m lab up --kvm $(PLAIN_LAB)
 
 lab-status:  ## Say of each daemon whether it answers
 	$(PYTHON) -m lab status

@@ -1,11 +1,12 @@
-"""python3 -m lab up [--kvm] | status | down | wipe [--all] | install-browser | install-ssh"""
+"""python3 -m lab up [--kvm] [--plain] | status | down | wipe [--all] | install-browser | install-ssh"""
 
 import argparse
+import dataclasses
 import shutil
 import signal
 import sys
 
-from lab import kvm_hosts, processes
+from lab import kvm_hosts, processes, services
 from lab.layout import LabError, load
 
 STORES = ("rabbitmq", "epmd", "mariadb")
@@ -17,6 +18,7 @@ def down(layout, number=signal.SIGTERM):
     ended = processes.end(layout, [name for name in names if name not in STORES], number=number)
     kvm_hosts.end(layout)
     ended += processes.end(layout, [name for name in names if name in STORES], number=number)
+    services.forget_queue_counters(layout)
     print(f"lab: ended {len(ended)} daemons" if ended else "lab: nothing was running", flush=True)
     return 0
 
@@ -24,7 +26,7 @@ def down(layout, number=signal.SIGTERM):
 def wipe(layout, everything):
     """End it and remove its databases, guests, images and logs; with `everything` also what is installed in .lab."""
     down(layout, signal.SIGKILL)
-    names = ["etc", "state", "log", "run", "faults", "env", "clouds.yaml", "port-base"]
+    names = ["etc", "state", "log", "run", "faults", "env", "clouds.yaml", "port-base", "kind"]
     for name in names + (["venv", "boot", "cache"] if everything else []):
         path = layout.home / name
         if path.is_dir():
@@ -64,6 +66,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
     parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser", "install-ssh"))
     parser.add_argument("--kvm", action="store_true", help="up: also the hosts with a real hypervisor")
+    parser.add_argument("--plain", action="store_true", help="up: without TLS and quorum queues, both cells named")
     parser.add_argument("--all", action="store_true", help="wipe: also the installed packages and the cache")
     chosen = parser.parse_args(arguments)
     try:
@@ -71,7 +74,7 @@ def main(arguments=None):
         if chosen.command == "up":
             from lab import up
 
-            return up.up(layout, chosen.kvm)
+            return up.up(dataclasses.replace(layout, plain=chosen.plain), chosen.kvm)
         if chosen.command == "wipe":
             return wipe(layout, chosen.all)
         commands = {"status": status, "down": down, "install-browser": install_browser, "install-ssh": install_ssh}

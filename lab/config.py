@@ -52,6 +52,27 @@ def service_user(layout, user):
     return "service_user", {"send_service_user_token": "true", **credentials(layout, user)}
 
 
+def message_bus(layout):
+    """[oslo_messaging_rabbit], as kolla-ansible writes it: TLS, quorum queues, streams. A plain lab has only defaults.
+
+    The queue manager's `hostname` and `processname` are set for each daemon, in its environment (lab/services.py).
+    """
+    if layout.plain:
+        return "oslo_messaging_rabbit", {}
+    return (
+        "oslo_messaging_rabbit",
+        {
+            "ssl": "true",
+            "ssl_ca_file": layout.ca,
+            "use_queue_manager": "true",
+            "rabbit_quorum_queue": "true",
+            "rabbit_transient_quorum_queue": "true",
+            "rabbit_stream_fanout": "true",
+            "rabbit_qos_prefetch_count": 1,
+        },
+    )
+
+
 def keystone(layout):
     """keystone.conf"""
     keys = layout.state / "keystone"
@@ -131,6 +152,7 @@ def cinder(layout):
         ),
         ("database", {"connection": layout.database_url("cinder")}),
         ("coordination", {"backend_url": f"file://{data}/coordination"}),
+        message_bus(layout),
         ("nova", credentials(layout, "cinder")),
         ("oslo_concurrency", {"lock_path": data / "lock"}),
         service_user(layout, "cinder"),
@@ -164,6 +186,7 @@ def neutron(layout):
         ("database", {"connection": layout.database_url("neutron")}),
         ("nova", credentials(layout, "nova")),
         ("oslo_concurrency", {"lock_path": data / "lock"}),
+        message_bus(layout),
         ("quotas", {"quota_port": -1, "quota_network": -1, "quota_subnet": -1}),
         (
             "ml2",
@@ -180,11 +203,20 @@ def neutron(layout):
     )
 
 
+def network_agent(layout):
+    """agent.conf of lab/inside/agent.py: how it reaches neutron's server"""
+    return sections(
+        ("oslo_concurrency", {"lock_path": layout.state / "neutron" / "lock"}),
+        message_bus(layout),
+    )
+
+
 def nova_common(layout, folder):
     """What nova's API level and its cells have in common: how to reach the other services."""
     nova = credentials(layout, "nova")
     return [
         ("oslo_concurrency", {"lock_path": folder / "lock"}),
+        message_bus(layout),
         service_user(layout, "nova"),
         ("placement", credentials(layout, "placement")),
         ("glance", nova),
@@ -348,6 +380,7 @@ def files(layout):
         etc / "glance" / "glance-api.conf": glance(layout),
         etc / "cinder" / "cinder.conf": cinder(layout),
         etc / "neutron" / "neutron.conf": neutron(layout),
+        etc / "neutron" / "agent.conf": network_agent(layout),
         layout.nova_conf: nova_api(layout),
         etc / "nova" / "policy.yaml": POLICY,
         etc / "hosts.json": json.dumps({address: host for host, address in HOSTS.items()}),

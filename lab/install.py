@@ -15,6 +15,7 @@ DEBIAN_PROGRAMS = {
     "mariadb-server": ("/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db"),
     "mariadb-client": ("/usr/bin/mariadb", "/usr/bin/mariadb-dump"),
     "rabbitmq-server": ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/bin/epmd"),
+    "openssl": ("/usr/bin/openssl",),
 }
 
 # What the hosts with a real hypervisor need: `up KVM=1`.

@@ -18,6 +18,7 @@ PORT_OFFSETS = {
     "rabbitmq": 1,
     "epmd": 2,
     "erlang": 3,
+    "rabbitmq-second": 4,  # the same broker: transport URLs name two
     "keystone": 10,
     "placement": 11,
     "glance": 12,
@@ -63,6 +64,10 @@ DATABASES = {
 VIRTUAL_HOSTS = ("/", "cell1", "cell2")
 
 
+# The kinds of lab: a cloud as kolla-ansible and openstack-ansible deploy it, and the plain one of `make lab-up PLAIN=1`.
+DEPLOYED, PLAIN = "deployed", "plain"
+
+
 class LabError(Exception):
     """Something the person at the keyboard has to know; its text is the whole message."""
 
@@ -93,12 +98,35 @@ def find_port_base(home):
     return int(wanted or made_with or DEFAULT_PORT_BASE)
 
 
+def find_kind(home):
+    """Which kind of cloud the lab in a folder is: the recorded one, PLAIN when it is older than the record, else None."""
+    recorded = home / "kind"
+    if recorded.exists():
+        return recorded.read_text().strip()
+    return PLAIN if (home / "port-base").exists() else None
+
+
+def check_kind(home, wanted):
+    """Refuse to bring a lab up as the other kind: its databases, certificates and mappings are of the first one.
+
+    :raises LabError: one line that says what to type
+    """
+    made_as = find_kind(home)
+    if made_as and made_as != wanted:
+        same = "make lab-up PLAIN=1" if made_as == PLAIN else "make lab-up"
+        raise LabError(f"the lab in {home} is {made_as}, not {wanted}: type `{same}`, or `make lab-wipe` first")
+
+
 @dataclass(frozen=True)
 class Layout:
-    """One lab: its folder and its ports."""
+    """One lab: its folder, its ports and its kind.
+
+    A plain lab has no TLS and no quorum queues, and both of its cells have names.
+    """
 
     home: Path
     port_base: int
+    plain: bool = False
 
     def port(self, name):
         """The TCP port of one of PORT_OFFSETS."""
@@ -120,10 +148,28 @@ class Layout:
             "?charset=utf8mb4"
         )
 
-    def transport_url(self, virtual_host="/"):
-        """The message bus of the API level (`/`) or of a cell (its name)."""
+    def transport_url(self, virtual_host="/", query=True):
+        """The message bus of the API level (`/`) or of a cell (its name).
+
+        :param query: whether the URL says itself how TLS is spoken, as openstack-ansible's do. Those of kolla-ansible
+            leave that to [oslo_messaging_rabbit]
+        """
         path = "" if virtual_host == "/" else virtual_host
-        return f"rabbit://lab:{PASSWORD}@{LOOPBACK}:{self.port('rabbitmq')}/{path}"
+        if self.plain:
+            return f"rabbit://lab:{PASSWORD}@{LOOPBACK}:{self.port('rabbitmq')}/{path}"
+        brokers = [f"lab:{PASSWORD}@{LOOPBACK}:{self.port(name)}" for name in ("rabbitmq", "rabbitmq-second")]
+        tls = f"?ssl=1&ssl_version=TLSv1_2&ssl_ca_file={self.ca}" if query else ""
+        return f"rabbit://{','.join(brokers)}/{path}{tls}"
+
+    @property
+    def certificates(self):
+        """The lab's own CA, and the certificate of everything that listens on the loopback."""
+        return self.etc / "tls"
+
+    @property
+    def ca(self):
+        """What a client has to trust."""
+        return self.certificates / "ca.pem"
 
     @property
     def venv(self):
@@ -202,4 +248,4 @@ class Layout:
 def load():
     """The layout of the lab of this checkout."""
     home = find_home()
-    return Layout(home=home, port_base=find_port_base(home))
+    return Layout(home=home, port_base=find_port_base(home), plain=find_kind(home) == PLAIN)

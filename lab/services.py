@@ -5,11 +5,13 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lab import config, kvm_config, kvm_hosts, processes, stores
 from lab.layout import CELLS, HOSTS, KVM_HOSTS, LOOPBACK, PASSWORD, REPOSITORY, LabError
@@ -124,6 +126,7 @@ def agent_settings(layout):
     """What the fake network agent has to know."""
     return {
         "transport_url": layout.transport_url(),
+        "config": str(layout.etc / "neutron" / "agent.conf"),
         "hosts": {host: str(layout.host_state(host) / "guests") for host in HOSTS},
         "switches": {},
         "addresses": HOSTS,
@@ -138,6 +141,27 @@ def compute_name(host):
     return f"nova-compute-{host}"
 
 
+def variables(layout, service):
+    """A daemon's environment: what its project reads, and under which names oslo.messaging's queue manager counts.
+
+    It counts in /dev/shm/<hostname>_<processname>_qmanager, so both have to be unique among all daemons of all labs here.
+    Its own default for the second is the name of the process that forks them all.
+    """
+    queues = {"HOSTNAME": queue_host(layout), "PROCESSNAME": service.name}
+    return service.variables | {f"OS_OSLO_MESSAGING_RABBIT__{name}": value for name, value in queues.items()}
+
+
+def queue_host(layout):
+    """What the lab's daemons call this machine in the names of their queues."""
+    return f"lab{layout.port_base}"
+
+
+def forget_queue_counters(layout):
+    """Remove the queue manager's files when no daemon of the lab is left."""
+    for path in Path("/dev/shm").glob(f"{queue_host(layout)}_*_qmanager"):
+        path.unlink(missing_ok=True)
+
+
 def plan(layout, services):
     """What `inside/starter.py` is told: JSON."""
     return {
@@ -150,7 +174,7 @@ def plan(layout, services):
                 "name": service.name,
                 "entry": service.entry,
                 "arguments": [str(word) for word in service.arguments],
-                "variables": {name: str(value) for name, value in service.variables.items()},
+                "variables": {name: str(value) for name, value in variables(layout, service).items()},
                 "address": LOOPBACK,
                 "port": layout.port(service.port) if service.port else None,
                 "log": str(layout.log / f"{service.name}.log"),
@@ -308,10 +332,22 @@ def can_place_volumes(layout):
     return None if pools else "it has not heard from the volume service yet"
 
 
+def broker_connection(layout):
+    """A connection to the broker, over TLS where it wants that. Raises OSError."""
+    connection = socket.create_connection((LOOPBACK, layout.port("rabbitmq")), timeout=3)
+    if layout.plain:
+        return connection
+    try:
+        return ssl.create_default_context(cafile=layout.ca).wrap_socket(connection, server_hostname=LOOPBACK)
+    except OSError:
+        connection.close()
+        raise
+
+
 def amqp_answers(layout):
     """None if RabbitMQ begins the AMQP handshake."""
     try:
-        with socket.create_connection((LOOPBACK, layout.port("rabbitmq")), timeout=3) as connection:
+        with broker_connection(layout) as connection:
             connection.sendall(b"AMQP\0\0\x09\x01")
             frame = connection.recv(11)
     except OSError as wrong:

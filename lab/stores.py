@@ -181,8 +181,8 @@ def prepare_rabbitmq(layout):
     }
     (folder / "definitions.json").write_text(json.dumps(definitions, indent=1))
     (folder / "rabbitmq.conf").write_text(
-        f"listeners.tcp.1 = {LOOPBACK}:{layout.port('rabbitmq')}\n"
-        f"load_definitions = {folder / 'definitions.json'}\n"
+        rabbitmq_listeners(layout)
+        + f"load_definitions = {folder / 'definitions.json'}\n"
         "vm_memory_high_watermark.absolute = 1GB\n"
         "disk_free_limit.absolute = 200MB\n"
         "log.console = true\nlog.console.level = warning\nlog.file = false\n"
@@ -190,6 +190,25 @@ def prepare_rabbitmq(layout):
     # Erlang's own network: loopback only; and no busy waiting on a machine with two cores.
     (folder / "advanced.config").write_text("[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}].\n")
     (folder / "enabled_plugins").write_text("[].\n")
+
+
+def rabbitmq_listeners(layout):
+    """Where the broker listens: on one port in a plain lab, else on two, with TLS."""
+    first = layout.port("rabbitmq")
+    if layout.plain:
+        return f"listeners.tcp.1 = {LOOPBACK}:{first}\n"
+    tls = layout.certificates
+    return (
+        "listeners.tcp = none\n"
+        f"listeners.ssl.1 = {LOOPBACK}:{first}\n"
+        f"listeners.ssl.2 = {LOOPBACK}:{layout.port('rabbitmq-second')}\n"
+        f"ssl_options.cacertfile = {tls / 'ca.pem'}\n"
+        f"ssl_options.certfile = {tls / 'server.pem'}\n"
+        f"ssl_options.keyfile = {tls / 'server.key'}\n"
+        "ssl_options.verify = verify_none\n"
+        # Quorum queues keep three of these in memory; the default is 512 MB.
+        "raft.wal_max_size_bytes = 32000000\n"
+    )
 
 
 def rabbitmq_command(layout):

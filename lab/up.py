@@ -8,19 +8,22 @@ import socket
 import subprocess
 import time
 
-from lab import config, install, kvm_up, processes, services, stores, tasks
+from lab import certificates, config, install, kvm_up, processes, services, stores, tasks
 from lab.layout import (
     CELL_UUIDS,
     CELLS,
     DATABASES,
+    DEPLOYED,
     HOSTS,
     KVM_CELLS,
     KVM_HOSTS,
     LOOPBACK,
     PASSWORD,
+    PLAIN,
     PORT_OFFSETS,
     REGION,
     LabError,
+    check_kind,
 )
 
 # How long something may take until it answers, on a machine with two busy cores.
@@ -119,7 +122,8 @@ class Up:
 
     def cache_path(self):
         """The dump for exactly these packages and ports (the catalog's first address is in it)."""
-        name = f"schema-{install.fingerprint(self.layout)}-{self.layout.port_base}.sql.gz"
+        kind = "-plain" if self.layout.plain else ""
+        name = f"schema-{install.fingerprint(self.layout)}-{self.layout.port_base}{kind}.sql.gz"
         return self.layout.cache / name
 
     def from_cache(self):
@@ -253,8 +257,9 @@ class Up:
         steps = {
             "Debian packages": ((), self.packages),
             "OpenStack packages": ((), self.environment),
-            "MariaDB": (("Debian packages",), self.mariadb),
-            "RabbitMQ": (("Debian packages",), self.rabbitmq),
+            "certificates": (("Debian packages",), lambda: certificates.make(self.layout)),
+            "MariaDB": (("certificates",), self.mariadb),
+            "RabbitMQ": (("certificates",), self.rabbitmq),
             "schemas kept from before": (("MariaDB", "OpenStack packages"), self.from_cache),
         }
         for project, arguments in schemas.items():
@@ -313,7 +318,10 @@ def check_ports(layout):
 def up(layout, kvm=False):
     """Bring the lab up, with `kvm` also its hosts with a real hypervisor; returns the exit code."""
     begun = time.monotonic()
+    kind = PLAIN if layout.plain else DEPLOYED
+    check_kind(layout.home, kind)
     layout.home.mkdir(parents=True, exist_ok=True)
+    (layout.home / "kind").write_text(f"{kind}\n")
     for folder in (layout.etc, layout.state, layout.log, layout.run, layout.cache):
         folder.mkdir(exist_ok=True)
     with exclusive(layout):

@@ -119,6 +119,7 @@ class Server:
         from oslo_config import cfg
 
         oslo_messaging.set_transport_defaults("neutron")
+        cfg.CONF(["--config-file", settings["config"]], project="neutron")
         transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=settings["transport_url"])
         self.reports = oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(topic="q-reports-plugin", version="1.4"), timeout=REPORT_TIMEOUT

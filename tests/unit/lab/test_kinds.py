@@ -1,0 +1,92 @@
+"""The two kinds of lab: one deployed as clouds are, and the plain one."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import config, services
+from lab.layout import DEPLOYED, PLAIN, LabError, Layout, check_kind, find_kind
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A lab as clouds are deployed."""
+    return Layout(home=tmp_path, port_base=23000)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A plain lab."""
+    return Layout(home=tmp_path, port_base=23000, plain=True)
+
+
+def test_a_new_lab_may_be_of_either_kind(tmp_path):
+    assert find_kind(tmp_path) is None
+    check_kind(tmp_path, DEPLOYED)
+    check_kind(tmp_path, PLAIN)
+
+
+def test_a_lab_older_than_the_record_is_plain(tmp_path):
+    (tmp_path / "port-base").write_text("23000\n")
+    assert find_kind(tmp_path) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("made_as", "wanted", "command"),
+    [(PLAIN, DEPLOYED, "make lab-up PLAIN=1"), (DEPLOYED, PLAIN, "make lab-up")],
+)
+def test_a_lab_comes_up_as_the_kind_that_it_was_made_as(tmp_path, made_as, wanted, command):
+    (tmp_path / "kind").write_text(f"{made_as}\n")
+    check_kind(tmp_path, made_as)
+    with pytest.raises(LabError) as refused:
+        check_kind(tmp_path, wanted)
+    assert "\n" not in str(refused.value)
+    assert f"`{command}`" in str(refused.value)
+    assert "`make lab-wipe`" in str(refused.value)
+
+
+def test_transport_urls_name_two_brokers_and_how_tls_is_spoken(layout):
+    assert layout.transport_url("cell1") == (
+        "rabbit://lab:lab-secret@127.0.0.1:23001,lab:lab-secret@127.0.0.1:23004/cell1"
+        f"?ssl=1&ssl_version=TLSv1_2&ssl_ca_file={layout.ca}"
+    )
+    assert layout.transport_url("cell1", query=False).endswith("@127.0.0.1:23004/cell1")
+
+
+def test_a_plain_lab_has_one_broker_without_tls(plain):
+    assert plain.transport_url("cell1") == "rabbit://lab:lab-secret@127.0.0.1:23001/cell1"
+
+
+def test_the_queue_manager_counts_for_each_daemon_of_each_lab_apart(tmp_path):
+    """It counts in a file of these two names in /dev/shm; daemons that share one take each other's replies."""
+    names = set()
+    for port_base in (23000, 23100):
+        lab = Layout(home=tmp_path, port_base=port_base)
+        daemons = services.plan(lab, services.ordinary_services(lab))["services"]
+        for daemon in daemons:
+            variables = daemon["variables"]
+            names.add(
+                (variables["OS_OSLO_MESSAGING_RABBIT__HOSTNAME"], variables["OS_OSLO_MESSAGING_RABBIT__PROCESSNAME"])
+            )
+    assert len(names) == 2 * len(daemons)
+
+
+def test_every_service_on_the_bus_uses_quorum_queues_and_streams(layout):
+    for text in (
+        config.nova_api(layout),
+        config.nova_cell(layout, "cell1"),
+        config.cinder(layout),
+        config.neutron(layout),
+    ):
+        for option in (
+            "use_queue_manager",
+            "rabbit_quorum_queue",
+            "rabbit_transient_quorum_queue",
+            "rabbit_stream_fanout",
+        ):
+            assert f"\n{option} = true\n" in text
+
+
+def test_a_plain_lab_leaves_the_bus_at_its_defaults(plain):
+    assert "rabbit_quorum_queue" not in config.nova_api(plain)
+    assert "ssl" not in config.nova_api(plain)
