@@ -70,6 +70,16 @@ def _service_action(move: Move, host: str) -> Action:
     return Action(f"disable/{host}"[:64], title, close, undo=reopen)
 
 
+def _another_drain(context: Context, move: Move) -> str:
+    """Return the reason in a service that another drain of the cell has disabled since; empty when there is none.
+
+    The cell's own flag does not say who set it. An older copy of a journal may still have a drain that is over.
+    """
+    found = services.compute_services(context.gateway.admin)
+    reasons = (each.reason for each in found if each.disabled and is_of_a_drain(each.reason, move.server_name))
+    return next((reason for reason in reasons if reason != reason_of(move)), "")
+
+
 def _cell_action(move: Move) -> Action:
     uuid = move.plan["cell_uuid"]
 
@@ -84,9 +94,14 @@ def _cell_action(move: Move) -> Action:
         return {CHANGED: True}
 
     def reopen(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-        if not intent["was_disabled"]:
-            cells.set_disabled(context.gateway.api_engine, uuid, disabled=False)
-            context.note(SCHEDULER)
+        if intent["was_disabled"]:
+            return
+        other = _another_drain(context, move)
+        if other:
+            context.note(f"{move.server_name} stays disabled for scheduling: another drain empties it ({other})")
+            return
+        cells.set_disabled(context.gateway.api_engine, uuid, disabled=False)
+        context.note(SCHEDULER)
 
     title = f"disable {move.server_name} for scheduling".replace("{", "{{").replace("}", "}}")
     return Action(CELL, title, close, intend=before, undo=reopen)

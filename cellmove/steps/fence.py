@@ -15,6 +15,7 @@ from cellmove.errors import CallFailed, OlderJournal, Stopped
 from cellmove.move import Entry, Move, Phase, State, Step
 from cellmove.reconcile import BEFORE_THE_SWITCH
 from cellmove.steps import ACTIONS, places
+from cellmove.steps.undo_checks import is_deleted
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -85,7 +86,7 @@ class Fence:
             except CallFailed as error:
                 if error.kind != "conflict":
                     raise
-                if _generation(context, database) == mark.ABSENT and _is_deleted(context):
+                if _generation(context, database) == mark.ABSENT and is_deleted(context):
                     self._current = mark.ABSENT  # what is to be done finds that out by itself
                     return
                 raise self._overtaken(context, database, error) from None
@@ -138,7 +139,7 @@ def require_current(
     database = _row(context, step)
     known_there = state.read_system_metadata(database, context.move.server_id) if metadata is None else metadata
     current = mark.generation_of(known_there, context.move.id)
-    if current not in _known(context.move, entries, known) and not (current == mark.ABSENT and _is_deleted(context)):
+    if current not in _known(context.move, entries, known) and not (current == mark.ABSENT and is_deleted(context)):
         raise _older(context, database, _difference(current, known))
     if context.move.state is State.FINISHED or current == mark.ABSENT:
         other = _other_row(context, step)
@@ -174,14 +175,6 @@ def _new_holder(context: Context, metadata: Mapping[str, str]) -> str:
     here, found = mark.holder_of(context.gateway.settings.journal), metadata.get(mark.KEY)
     ours = mark.rows_of(mark.Mark(context.move.id, here))[mark.KEY]
     return ours if found is not None and found != ours else ""
-
-
-def _is_deleted(context: Context) -> bool:
-    """Whether the server has no live row where its mapping points: its owner deleted it, and the mark with it."""
-    gateway, server = context.gateway, context.move.server_id
-    mapped = state.mapped_cell(gateway.api_engine, server)
-    home = next((cell for cell in gateway.cells if cell.id == mapped), None)
-    return home is None or state.read_instance(gateway.database(home), server) is None
 
 
 def _generation(context: Context, database: CellDatabase) -> str:

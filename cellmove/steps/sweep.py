@@ -2,6 +2,7 @@
 
 nova lets an owner delete a server in any task state, and then only looks after the cell that the
 mapping points at. Everything here may be done again, and asks the hosts to clean up after themselves.
+Each action first checks that the server is still deleted: a journal or a database may have been restored from a copy.
 """
 
 from __future__ import annotations
@@ -12,14 +13,31 @@ from typing import Any
 from cellmove.action import Action, Context
 from cellmove.cloud import image, placement
 from cellmove.db import records, state
+from cellmove.errors import Stopped
 from cellmove.hosts import compute
 from cellmove.steps import places
+from cellmove.steps.undo_checks import is_deleted
 
 NOTHING: Mapping[str, Any] = {}
 
 
+def _require_deleted(context: Context) -> None:
+    """Make sure that the server is deleted.
+
+    :raises Stopped: it has a live row where its mapping points
+    """
+    if not is_deleted(context):
+        move = context.move
+        raise Stopped(
+            f"{move.id} removes what is left of {move.server_name}, and the server is not deleted any more",
+            state="a database or this journal was restored from a copy; nothing of the server was changed by this action",
+            next_command=f"cellmove audit --server {move.server_id}",
+        )
+
+
 def _clear_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """The kept disk, bindings, attachments and records at the source, by the call that a confirm makes."""
+    _require_deleted(context)
     server, database = places.server_id(context), places.source(context)
     if state.read_instance(database, server) is None:
         return NOTHING
@@ -31,6 +49,7 @@ def _clear_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
 
 def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Guest, disk, bindings, attachments, claim and records at the target, by the call that a revert makes."""
+    _require_deleted(context)
     server, database = places.server_id(context), places.target(context)
     if state.read_instance(database, server) is None:
         return NOTHING
@@ -42,6 +61,7 @@ def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _clear_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    _require_deleted(context)
     admin = context.gateway.admin
     for consumer in (context.facts["migration_uuid"], places.server_id(context)):
         placement.delete_allocations(admin, consumer, sleep=context.clock.sleep)

@@ -20,6 +20,14 @@ GUEST_STOPPED = ("resize_migrated", "resize_finish", "resize_reverting")
 """Task states of the source's row while the guest is not known to run there again."""
 
 
+def is_deleted(context: Context) -> bool:
+    """Return whether the server has no live row where its mapping points: its owner deleted it, and the mark with it."""
+    gateway, server = context.gateway, context.move.server_id
+    mapped = state.mapped_cell(gateway.api_engine, server)
+    home = next((cell for cell in gateway.cells if cell.id == mapped), None)
+    return home is None or state.read_instance(gateway.database(home), server) is None
+
+
 def require_at_source(context: Context) -> dict[str, Any] | None:
     """Make sure that the server belongs to the source cell and its host there.
 

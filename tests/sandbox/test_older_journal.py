@@ -191,6 +191,21 @@ def test_a_drain_with_an_older_copy_leaves_the_server_alone(sandbox: Sandbox) ->
     assert sandbox.picture(server.id) == shot
 
 
+@pytest.mark.parametrize("action", ["clear_source", "clear_target", "clear_rest"])
+def test_what_is_left_of_a_deleted_server_stays_when_the_server_is_there_again(sandbox: Sandbox, action: str) -> None:
+    """A database was put back from a dump of before the deletion: its server must not be torn down."""
+    server, move = begun(sandbox, *STEPS)
+    cloud = sandbox.process.cloud()
+    cloud.update("cell2", "instances", {"deleted": 1}, uuid=server.id)
+    killed(sandbox, f"sweep:{action}:after-intent", "resume", move)
+    cloud.update("cell2", "instances", {"deleted": 0}, uuid=server.id)
+    before = sandbox.picture(server.id)
+    stopped = sandbox.cellmove("resume", move, expect=3)
+    assert "the server is not deleted any more" in stopped.stderr
+    assert f"next: cellmove audit --server {server.id}" in stopped.stderr
+    assert sandbox.picture(server.id) == before
+
+
 # what an older journal can do: be rebuilt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -84,6 +85,21 @@ def test_without_a_cordon_nothing_is_closed(cell: Drained) -> None:
     cell.drain("--no-cordon")
     assert everything(cell) == before
     assert cell.moved == {"one"}
+
+
+def test_an_older_journal_does_not_open_a_cell_that_another_drain_has_closed(cell: Drained) -> None:
+    cell.add("one", "two", "three")
+    cell.drain("--limit", "1", expect=9)
+    older = cell.folder / "older.db"
+    shutil.copy(cell.folder / "journal.db", older)
+    cell.cellmove("drain", "abort", "cell1")
+    cell.drain("--limit", "1", expect=9)
+    before = everything(cell)
+    aborted = cell.cellmove("drain", "abort", "cell1", env={"CELLMOVE_JOURNAL": str(older)})
+    assert "cell1 stays disabled for scheduling: another drain empties it" in aborted.stdout + aborted.stderr
+    assert everything(cell) == before
+    cell.cellmove("drain", "abort", "cell1")
+    assert everything(cell) == (dict.fromkeys(services(cell), (0, None)), False)
 
 
 def test_a_later_run_closes_what_an_earlier_one_left_open_and_abort_opens_it_again(cell: Drained) -> None:
