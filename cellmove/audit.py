@@ -112,7 +112,8 @@ def _ours(session: Session, patience: float) -> Ours:
         if move.is_repair:
             continue
         if not move.is_open:
-            moves[move.id] = Known(move.id, move.state.value, is_open=False)
+            generation = max(map(marks.number_of, move.generations), default=-1)
+            moves[move.id] = Known(move.id, move.state.value, is_open=False, generation=generation)
             continue
         commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
         known = Known(move.id, move.state.value, is_open=True, next_command=commands[0] if commands else "")

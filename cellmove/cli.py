@@ -441,7 +441,7 @@ def audit(
     For each leftover: what it is, how old, whose it is, and what mends it. What belongs to a move that is
     under way, or waits to be confirmed, is listed as owned and left alone. --repair mends what is safe
     and looks again before each; what is not safe is named with what a person can type. Exit code 10 says
-    that leftovers are still there.
+    that leftovers are still there, 4 that a cell could not be looked at.
 
     \b
     Example:

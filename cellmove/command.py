@@ -365,18 +365,29 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
 
     :param again: the same command with ``--repair``
     :raises LeftoversRemain: when anything of it is nobody's and still there
+    :raises Unreachable: when nothing was found, and a cell could not be looked at
     """
     from cellmove.console import draw_audit
     from cellmove.documents import audit_document, error_document
-    from cellmove.errors import LeftoversRemain
+    from cellmove.errors import CellmoveError, LeftoversRemain, Unreachable
 
     document = audit_document(report)
-    if not report.left:
+    if not report.left and not report.unseen:
         answer(options, document, draw_audit)
         return
+    error: CellmoveError
+    if not report.left:
+        error = Unreachable(
+            "this audit is not complete: " + "; ".join(report.unseen),
+            state="nothing was written; no leftovers were found, apart from those that may belong to servers of that cell",
+            next_command=options.again,
+        )
+        answer(options, document | error_document(error), draw_audit)
+        raise error
     count, mendable = len(report.left), sum(finding.safe for finding in report.left)
     error = LeftoversRemain(
-        f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair mends",
+        f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair mends"
+        + ("; the audit is not complete" if report.unseen else ""),
         next_command=again if mendable else "",
     )
     answer(options, document | error_document(error), draw_audit)

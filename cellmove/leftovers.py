@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellmove.db.survey import MOVE_TASKS, UNDER_WAY
-from cellmove.mark import Mark, is_same_holder
+from cellmove.mark import Mark, is_same_holder, number_of
 from cellmove.shell import resume_elsewhere
 
 ENDED = frozenset({"error", "reverted", "confirmed", "failed", "completed", "done", "cancelled"})
@@ -87,12 +87,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Known:
-    """A move that this journal has."""
+    """A move that this journal has.
+
+    :param generation: the highest one that the journal knows of its mark; -1 when it knows none
+    """
 
     id: str
     state: str
     is_open: bool
     next_command: str = ""
+    generation: int = -1
 
 
 @dataclass(frozen=True)
@@ -319,7 +323,7 @@ def owner_of(server: Server, cloud: Cloud) -> Owner | None:
         return Owner("move", text, server.move.id, server.move.next_command)
     for _row, mark in server.marks:
         move = cloud.moves.get(mark.move_id)
-        if move is None:
+        if move is None or (not move.is_open and number_of(mark.generation) > move.generation):
             where = mark.holder or "it is not said where"
             text = f"{mark.move_id}, recorded in {'a journal that was lost' if _is_here(mark, cloud) else where}"
             here = _is_here(mark, cloud)

@@ -38,6 +38,7 @@ def plan_of(findings: Sequence[Finding], ours: Ours) -> dict[str, Any]:
             for finding in findings
         ],
         "closed": {move_id: move.state for move_id, move in ours.moves.items() if move_id in marks},
+        "generations": {move_id: move.generation for move_id, move in ours.moves.items() if move_id in marks},
         "here": ours.here,
         "patience": ours.patience,
     }  # fmt: skip
@@ -78,7 +79,11 @@ def name_of(number: int, wanted: Mapping[str, str]) -> str:
 
 def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> tuple[Cloud, Finding | None]:
     """The cloud around a finding as it is now, and the finding if it is still there."""
-    closed = {move_id: Known(move_id, state, is_open=False) for move_id, state in plan["closed"].items()}
+    generations = plan.get("generations", {})  # not in a record of an earlier version
+    closed = {
+        move_id: Known(move_id, state, is_open=False, generation=generations.get(move_id, -1))
+        for move_id, state in plan["closed"].items()
+    }
     ours = Ours(moves=closed, here=plan["here"], patience=plan["patience"])
     cloud = look_again(context.gateway, context.clock, ours, wanted["server_id"], wanted["subject"], wanted["host"])
     key = tuple(wanted[name] for name in ("kind", "server_id", "subject", "cell", "host"))

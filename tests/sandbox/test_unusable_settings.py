@@ -158,8 +158,9 @@ def test_a_third_cell_that_cannot_be_used_is_a_warning(cloud: Sandbox, server: s
     said = THIRD[url]
     with third_cell(cloud, database_connection=url):
         planned = cloud.cellmove("plan", server, "--dry-run", "-f", "json").json
-        audited = cloud.cellmove("audit", "-f", "json").json
-        shown = cloud.cellmove("audit")
+        audited = cloud.cellmove("audit", "-f", "json", expect=4).json
+        shown = cloud.cellmove("audit", expect=4)
+        limited = cloud.cellmove("audit", "--cell", "cell1", expect=4)
         named = refused(cloud, 2 if "127.0.0.1" not in url else 4, "plan", server, "--cell", "cell3")
         repaired = refused(cloud, 4, "audit", "--repair", "--yes")
     (warning,) = [check for check in planned["checks"] if check["code"] == "target-unreachable"]
@@ -167,6 +168,10 @@ def test_a_third_cell_that_cannot_be_used_is_a_warning(cloud: Sandbox, server: s
     assert said in warning["text"]
     assert "the database of cell3" in warning["text"]
     assert audited["cells"] == ["cell1", "cell2"]
+    assert "this audit is not complete: the database of cell3" in " ".join(limited.stderr.split())
+    assert "next: cellmove audit --cell cell1" in limited.stderr
+    assert audited["error"]["exit_code"] == 4
+    assert audited["counts"] == {"owned": 0, "mended": 0, "left": 0}
     (unseen,) = audited["unseen"]
     assert "the database of cell3" in unseen
     assert said in " ".join(shown.stdout.split())

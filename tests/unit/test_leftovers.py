@@ -136,12 +136,19 @@ def test_whose_it_is() -> None:
     ("moves", "holder", "expected"),
     [
         ({"move-1": Known("move-1", "rolled-back", is_open=False)}, "me", ("stale-mark", True, "")),
+        ({"move-1": Known("move-1", "rolled-back", is_open=False, generation=4)}, "me", ("stale-mark", True, "")),
+        (
+            {"move-1": Known("move-1", "rolled-back", is_open=False, generation=2)},
+            "me",
+            ("stale-mark", False, "journal"),
+        ),
         ({}, "somebody", ("stale-mark", False, "journal")),
         ({}, "me", ("stale-mark", False, "journal")),
     ],
 )
 def test_marks(moves: dict[str, Known], holder: str, expected: tuple[str, bool, str]) -> None:
-    found = find(server(row(mark=Mark("move-1", holder))), moves=moves, here="me")
+    generation = "3 token" if any(move.generation >= 0 for move in moves.values()) else ""
+    found = find(server(row(mark=Mark("move-1", holder, generation=generation))), moves=moves, here="me")
     assert seen(found) == [expected]
     if not moves:
         assert ("adopt" if holder == "me" else "resume move-1") in found[0].mend

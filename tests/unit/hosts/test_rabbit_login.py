@@ -118,7 +118,9 @@ def broker(
                         try:
                             wrapped.do_handshake()
                         except ssl.SSLError:
-                            socket.socket.recv(wrapped, 4096)  # unread data would reset the connection: no alert arrives
+                            socket.socket.recv(
+                                wrapped, 4096
+                            )  # unread data would reset the connection: no alert arrives
                             return
                         then(wrapped)
 
