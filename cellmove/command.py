@@ -369,7 +369,7 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
     """
     from cellmove.console import draw_audit
     from cellmove.documents import audit_document, error_document
-    from cellmove.errors import CellmoveError, LeftoversRemain, Unreachable
+    from cellmove.errors import LeftoversRemain, Unreachable
 
     document = audit_document(report)
     if not report.left and not report.unseen:
