@@ -273,7 +273,7 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
         parsed = database_url.parse(url)
     except BadSetting as error:
         raise Misconfigured(f"{name}: the URL{f' in {setting}' if setting else ''} cannot be used: {error}") from None
-    options: dict[str, Any] = {"hide_parameters": True}
+    options: dict[str, Any] = {"hide_parameters": True, "execution_options": {NAME_OPTION: name}}
     if parsed.is_sqlite:
         arguments = {"timeout": connect_timeout} | parsed.options
         options |= {"pool_size": 0}
@@ -322,6 +322,15 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
 _WHILE_CONNECTING = "while connecting"
 
 
+NAME_OPTION = "cellmove_name"
+"""The execution option of an engine that holds the name of its database."""
+
+
+def name_of(engine: Engine) -> str:
+    """Return the name of a database in messages, as :func:`open_database` was given it."""
+    return str(engine.get_execution_options().get(NAME_OPTION, "the database"))
+
+
 class _Name(str):
     """A detail of an exception: the database that it came from."""
 
@@ -331,12 +340,12 @@ def probe_database(engine: Engine) -> None:
 
     :raises CannotConnect: no answer in time, or we are not let in
     """
-    with translate_errors(), engine.connect() as connection:
+    with translate_errors(engine), engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 
 @contextmanager
-def translate_errors(what: str = "") -> Iterator[None]:
+def translate_errors(source: Engine | str) -> Iterator[None]:
     """Turn SQLAlchemy's exceptions into ours. Messages hold neither URL nor password nor statement.
 
     A connection lost during a statement is a plain failure, because the server rolls back what was
@@ -344,27 +353,33 @@ def translate_errors(what: str = "") -> Iterator[None]:
     behind a proxy (MaxScale, ProxySQL) even "cannot connect" may mean that the server died while it
     committed, and of 1180, 1047 or 3024 nobody knows either.
 
-    :param what: which database, for the message, if its engine was not opened by :func:`open_database`; may be empty
+    :param source: an engine that :func:`open_database` opened, or the name of its database, for the message
     :raises CannotConnect: not reachable, not let in, or no connection free in the pool
     :raises CallUncertain: the connection was lost during a commit
     :raises CallFailed: the database said no. ``kind`` is ``deadlock`` (also for a lock wait timeout:
         try again), ``lost`` (connection lost, nothing written), ``duplicate``, ``foreign-key``,
-        ``data``, ``denied``, ``read-only``, ``no-table``, ``no-column``, or MySQL's error number
+        ``data``, ``denied``, ``read-only``, ``no-table``, ``no-column``, or MySQL's error number. ``database`` when it
+        is SQLAlchemy that failed
     """
     from sqlalchemy import exc
 
-    prefix = f"{what}: " if what else ""
+    name = source if isinstance(source, str) else name_of(source)
+    prefix = f"{name}: "
     try:
         yield
     except exc.DBAPIError as error:
-        name = next((detail for detail in error.detail if isinstance(detail, _Name)), what)
-        raise _translated(error, f"{name}: " if name else "") from None
+        own = next((detail for detail in error.detail if isinstance(detail, _Name)), name)
+        raise _translated(error, f"{own}: ") from None
     except exc.TimeoutError:
         raise CannotConnect(f"{prefix}no database connection became free in time") from None
     except exc.PendingRollbackError:
         raise CallFailed(f"{prefix}the transaction had failed before", kind="lost") from None
     except exc.NoSuchModuleError:
         raise CannotConnect(f"{prefix}this installation lacks the driver for the database") from None
+    except exc.NoSuchTableError as error:
+        raise CallFailed(f"{prefix}it has no table {error}", kind="no-table") from None
+    except exc.SQLAlchemyError as error:  # its words may hold a statement
+        raise CallFailed(f"{prefix}SQLAlchemy failed: {type(error).__name__}", kind="database") from None
 
 
 def _translated(error: DBAPIError, prefix: str) -> Exception:

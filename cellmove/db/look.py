@@ -59,7 +59,7 @@ CONDUCTOR = "nova-conductor"
 
 
 def _rows(engine: Engine, query: Executable, **bound: Any) -> list[Any]:
-    with translate_errors(), engine.connect() as connection:
+    with translate_errors(engine), engine.connect() as connection:
         return list(connection.execute(query, bound))
 
 

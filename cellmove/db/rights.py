@@ -101,7 +101,7 @@ def lacking_rights(engine: Engine, wants: Wants, tables: Mapping[str, Table]) ->
     """
     if engine.dialect.name == "sqlite":
         return None
-    with translate_errors(), engine.connect() as connection:
+    with translate_errors(engine), engine.connect() as connection:
         try:
             return _lacking(connection, wants, tables, engine.url.database or "")
         finally:
@@ -144,7 +144,7 @@ def _statement(connection: Connection, right: str, names: Sequence[str], tables:
 def _ask(connection: Connection, statement: str) -> str:
     """Execute a statement; how it failed, empty when it did not."""
     try:
-        with translate_errors():
+        with translate_errors("the database"):  # which one an error of the driver knows
             connection.exec_driver_sql(statement)
     except CallFailed as error:
         return error.kind or "error"

@@ -123,7 +123,7 @@ def unfit_columns(source: CellDatabase, target: CellDatabase, server_id: str) ->
     found: list[str] = []
     for name, limits in narrower_columns(source, target).items():
         query = _measuring(source, name, limits)
-        with translate_errors(), source.engine.connect() as connection:
+        with translate_errors(source.engine), source.engine.connect() as connection:
             row = connection.execute(query, {"server_id": server_id}).one()
         found += [f"{name}.{limit.name}" for at, limit in enumerate(limits) if row[at]]
     return tuple(found)

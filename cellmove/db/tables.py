@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellmove.db.cells import translate_errors
+from cellmove.db.cells import name_of, translate_errors
+from cellmove.errors import CallFailed, Misconfigured
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table
@@ -17,6 +18,12 @@ CELL_TABLES = (
     "console_auth_tokens", "share_mapping", "services", "compute_nodes", "pci_devices", "consoles",
 )  # fmt: skip
 """The tables that a move may read or write; those that a release does not have are simply not there."""
+
+REQUIRED = (
+    "instances", "instance_extra", "instance_info_caches", "instance_system_metadata", "block_device_mapping",
+    "instance_actions", "instance_actions_events", "migrations", "services", "compute_nodes",
+)  # fmt: skip
+"""Those of them that every release has and every command reads."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +39,29 @@ class CellDatabase:
     tables: dict[str, Table]
 
     def __getitem__(self, table: str) -> Table:
-        return self.tables[table]
+        found = self.tables.get(table)
+        if found is None:
+            raise CallFailed(f"the database of {self.name}: it has no table {table}", kind="no-table")
+        return found
 
 
 def open_cell_database(engine: Engine, name: str) -> CellDatabase:
-    """Reflect the tables of a cell database."""
+    """Reflect the tables of a cell database.
+
+    :param name: the cell's, for messages
+    :raises Misconfigured: it is no cell database of nova
+    :raises CallError: it cannot be read
+    """
     from sqlalchemy import MetaData, inspect
 
-    with translate_errors():
+    with translate_errors(engine):
         present = set(inspect(engine).get_table_names())
         metadata = MetaData()
+        missing = [table for table in REQUIRED if table not in present]
+        if missing:
+            raise Misconfigured(
+                f"{name_of(engine)}: it is no cell database of nova: it has no table {missing[0]}"
+                f" (cell_mappings.database_connection of {name}; a new one is filled by nova-manage db sync)"
+            )
         metadata.reflect(engine, only=[table for table in CELL_TABLES if table in present], resolve_fks=False)
     return CellDatabase(name, engine, dict(metadata.tables))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,21 @@ def test_a_third_cell_that_cannot_be_used_is_a_warning(cloud: Sandbox, server: s
     assert said in named
     assert said in repaired
     assert SECRET not in f"{planned}{audited}{shown.stdout}"
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE x (a)", "CREATE TABLE instances (a)", ""])
+def test_a_database_that_is_no_cell_of_nova_is_named(
+    cloud: Sandbox, server: str, tmp_path: Path, statement: str
+) -> None:
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statement)
+    lacks = "instance_extra" if "instances" in statement else "instances"
+    said = f"the database of cell2: it is no cell database of nova: it has no table {lacks}"
+    with mapped(cloud, "cell2", database_connection=f"sqlite:///{path}"):
+        assert said in refused(cloud, 2, "plan", server, "--cell", "cell2")
+        assert said in refused(cloud, 4, "audit")
+        assert said in refused(cloud, 2, "drain-cell", "cell1", "--to", "cell2", "--dry-run")
 
 
 def test_a_move_goes_on_beside_a_third_cell_that_cannot_be_used(cloud: Sandbox) -> None:

@@ -10,7 +10,7 @@ from urllib import parse
 import pymysql.err
 import pytest
 import sqlalchemy
-from sqlalchemy import exc, text
+from sqlalchemy import QueuePool, create_engine, exc, text
 
 from cellmove.db import cells
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
@@ -200,6 +200,9 @@ def wrapped(
         ),
         (wrapped(pymysql.err.ProgrammingError(1064, "Syntax"), kind=exc.ProgrammingError), CallFailed, "1064"),
         (exc.TimeoutError("QueuePool limit"), CannotConnect, None),
+        (exc.PendingRollbackError("UPDATE x"), CallFailed, "lost"),
+        (exc.NoSuchTableError("instances"), CallFailed, "no-table"),
+        (exc.StatementError("bad value", "UPDATE x", {}, ValueError("UPDATE x")), CallFailed, "database"),
     ],
 )
 def test_what_a_database_error_means(error: Exception, expected: type[Exception], kind: str | None) -> None:
@@ -210,8 +213,28 @@ def test_what_a_database_error_means(error: Exception, expected: type[Exception]
     assert getattr(caught.value, "kind", None) == kind
 
 
+def test_an_error_of_the_pool_names_the_database_of_its_engine(tmp_path: Path) -> None:
+    engine = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1, name="the database of cell7")
+    with (
+        pytest.raises(CannotConnect, match=r"^the database of cell7: no database connection"),
+        cells.translate_errors(engine),
+    ):
+        raise exc.TimeoutError("QueuePool limit")
+
+
+def test_a_pool_without_a_free_connection_is_told_with_its_database(tmp_path: Path) -> None:
+    name = "the database of cell7"
+    opened = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1, name=name)
+    options = opened.get_execution_options()
+    engine = create_engine(
+        opened.url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01, execution_options=dict(options)
+    )
+    with engine.connect(), pytest.raises(CannotConnect, match=f"^{name}: no database connection became free"):
+        cells.probe_database(engine)
+
+
 def test_other_exceptions_pass_as_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), cells.translate_errors():
+    with pytest.raises(ZeroDivisionError), cells.translate_errors("cell one"):
         raise ZeroDivisionError
 
 
@@ -239,6 +262,6 @@ def test_sqlite_keeps_foreign_keys_as_innodb_does(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
         connection.execute(text("CREATE TABLE child (parent INTEGER REFERENCES parent(id))"))
-    with pytest.raises(CallFailed) as caught, cells.translate_errors(), engine.begin() as connection:
+    with pytest.raises(CallFailed) as caught, cells.translate_errors(engine), engine.begin() as connection:
         connection.execute(text("INSERT INTO child VALUES (1)"))
     assert caught.value.kind == "foreign-key"
