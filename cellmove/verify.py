@@ -15,7 +15,7 @@ from cellmove.checks.arrival import Arrival, RootDisk, examine
 from cellmove.checks.finding import Check, Level, refusal
 from cellmove.cloud import network, volume
 from cellmove.db import look, records, state
-from cellmove.errors import CallError, NotFound, Refused, Unreachable, Usage, before_writing
+from cellmove.errors import CallError, Refused, Unreachable, Usage, before_writing
 from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 from cellmove.pipeline import facts_of
@@ -149,11 +149,7 @@ def _look(session: Session, move: Move) -> Arrival:
         after=after,
         detached=frozenset(records.removed_devices(database, server)),
         ports=tuple(network.ports_of(gateway.service, server)),
-        volumes={
-            device["volume_id"]: _volume_status(session, device["volume_id"])
-            for device in after["block_device_mapping"]
-            if device["destination_type"] == "volume"
-        },
+        volumes=_volume_states(session, after),
         attachments=tuple(volume.attachments_of(gateway.admin, server)),
         group=group,
         group_wanted=wanted,
@@ -161,17 +157,19 @@ def _look(session: Session, move: Move) -> Arrival:
     )
 
 
+def _volume_states(session: Session, after: records.Rows) -> dict[str, str]:
+    """The status of each volume by its id; empty where cinder knows none."""
+    devices = after["block_device_mapping"]
+    wanted = {device["volume_id"] for device in devices if device["destination_type"] == "volume"}
+    project_id = after["instances"][0]["project_id"] if after["instances"] else ""
+    found = volume.volumes_in_use(session.gateway.admin, wanted, project_id)
+    return {volume_id: found[volume_id].status if volume_id in found else "" for volume_id in wanted}
+
+
 def _version_of(database: CellDatabase, host: str) -> int:
     """The service version of a host's nova-compute; as of a recent one where it has no service."""
     service = state.read_service(database, host)
     return int(service["version"] or 0) if service is not None else STARTS_FROM_SNAPSHOT
-
-
-def _volume_status(session: Session, volume_id: str) -> str:
-    try:
-        return volume.get_volume(session.gateway.admin, volume_id).status
-    except NotFound:
-        return ""
 
 
 def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tuple[Check, ...]:

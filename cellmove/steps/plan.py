@@ -28,9 +28,8 @@ from cellmove.steps.reach import require_reachable, with_access
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
-    from cellmove.cloud.volume import Volume
     from cellmove.db.cells import Cell
-    from cellmove.db.shapes import BlockDevice, Flavor, Node
+    from cellmove.db.shapes import Flavor, Node
     from cellmove.db.tables import CellDatabase
     from cellmove.gateway import Gateway
     from cellmove.settings import Settings
@@ -293,11 +292,14 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
     extended = network.has_extended_binding(gateway.service)
     every, known = network.ports_of(gateway.service, picture.server_id), picture.interfaces
     ports = tuple(port for port in every if known is None or port.id in known)
-    others: dict[str, tuple[str, ...]] = {}
-    for port in ports if extended else ():
-        bound = network.bindings(gateway.service, port.id)
-        others[port.id] = tuple(each.host for each in bound if each.host not in ("", port.host, picture.instance.host))
-    volumes = _volumes(gateway, picture.volumes)
+    bound = network.bindings_of_ports(gateway.service, [port.id for port in ports] if extended else [])
+    others = {
+        port.id: tuple(b.host for b in bound[port.id] if b.host not in ("", port.host, picture.instance.host))
+        for port in ports
+        if port.id in bound
+    }
+    wanted_volumes = {device.volume_id for device in picture.volumes if device.volume_id}
+    volumes = volume.volumes_in_use(gateway.admin, wanted_volumes, picture.instance.project_id)
     states = {volume_id: found.status for volume_id, found in volumes.items()}
     held = placement.allocations_of(gateway.admin, picture.server_id).get("allocations") or {}
     wanted = picture.new_flavor or picture.flavor
@@ -379,17 +381,6 @@ def _with_policy(gateway: Gateway, picture: Picture, begun: int) -> Picture:
 def zones_that_bind(settings: Settings, zones: Iterable[str]) -> frozenset[str]:
     """The availability zones of volumes, if nova keeps servers to volumes of their own zone."""
     return frozenset() if settings.cross_az_attach else frozenset(zone for zone in zones if zone)
-
-
-def _volumes(gateway: Gateway, devices: Iterable[BlockDevice]) -> dict[str, Volume]:
-    """The volumes that cinder knows, by id."""
-    found: dict[str, Volume] = {}
-    for volume_id in sorted({device.volume_id for device in devices if device.volume_id}):
-        try:
-            found[volume_id] = volume.get_volume(gateway.admin, volume_id)
-        except NotFound:
-            continue
-    return found
 
 
 # --- what comes out ---

@@ -282,13 +282,11 @@ def _reserve_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str
     cinder chooses the id, so one whose answer was lost is recognised by being new and reserved.
     """
     cinder, server, database = context.gateway.admin, places.server_id(context), places.target(context)
-    for mapping in state.volume_mappings(database, server):
-        if mapping["attachment_id"] is not None:
-            continue
-        ours = [
-            a.id for a in volume.attachments_of(cinder, server, mapping["volume_id"]) if a.id not in intent["known"]
-        ]
-        attachment = ours[0] if ours else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
+    missing = [each for each in state.volume_mappings(database, server) if each["attachment_id"] is None]
+    lost = volume.lost_attachments(cinder, server, intent["known"]) if missing else {}
+    for mapping in missing:
+        volume_id = mapping["volume_id"]
+        attachment = lost.get(volume_id) or volume.create_empty_attachment(cinder, volume_id, server)
         state.set_attachment(database, mapping["id"], attachment, places.now(context))
     return NOTHING
 

@@ -267,11 +267,13 @@ def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
     server, database, cinder = places.server_id(context), places.source(context), context.gateway.admin
     before = intent["attachments"]
     reserved = {mapping["attachment_id"] for mapping in state.volume_mappings(places.target(context), server)}
-    for mapping in state.volume_mappings(database, server):
+    used = [
+        each for each in state.volume_mappings(database, server) if each["attachment_id"] == before.get(str(each["id"]))
+    ]
+    every = volume.attachments_of(cinder, server) if used else []
+    for mapping in used:
         old = mapping["attachment_id"]
-        if before.get(str(mapping["id"])) != old:
-            continue
-        present = volume.attachments_of(cinder, server, mapping["volume_id"])
+        present = [attachment for attachment in every if attachment.volume_id == mapping["volume_id"]]
         spare = [a.id for a in present if a.status == "reserved" and a.id not in reserved and a.id != old]
         fresh = spare[0] if spare else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
         state.set_attachment(database, mapping["id"], fresh, places.now(context))

@@ -186,6 +186,9 @@ def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, 
     source, target = places.source(context), places.target(context)
     here = {mapping["uuid"]: mapping for mapping in state.volume_mappings(source, server)}
     there = {mapping["uuid"]: mapping for mapping in state.volume_mappings(target, server)}
+    # A volume of which the source's records have no attachment yet is a new one, or one whose answer was lost.
+    known = {uuid for uuid, mapping in here.items() if mapping["attachment_id"] is not None}
+    lost = volume.lost_attachments(cinder, server, intent["known"]) if set(there) - known else {}
     for uuid, mapping in there.items():
         if uuid not in here:
             mappings.copy_mapping(target, source, uuid)
@@ -193,10 +196,8 @@ def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, 
         elif here[uuid]["delete_on_termination"] != mapping["delete_on_termination"]:
             mappings.set_delete_on_termination(source, here[uuid]["id"], mapping["delete_on_termination"], now)
         if here[uuid]["attachment_id"] is None:
-            ours = [
-                a.id for a in volume.attachments_of(cinder, server, mapping["volume_id"]) if a.id not in intent["known"]
-            ]
-            fresh = ours[0] if ours else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
+            volume_id = mapping["volume_id"]
+            fresh = lost.get(volume_id) or volume.create_empty_attachment(cinder, volume_id, server)
             state.set_attachment(source, here[uuid]["id"], fresh, now)
     for uuid, mapping in here.items():
         if uuid not in there:
