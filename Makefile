@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .PHONY: help test test-lab test-all test-long shard lint unit sandbox-test smoke browser-test ssh-test package-test lab-test lab-kvm-test proof mutants mutation \
-	browser ssh-server demo lab-demo bench bench-drain bench-scale bench-stream man clean lab-up lab-kvm-up lab-status lab-down lab-wipe
+	browser ssh-server demo lab-demo bench bench-drain bench-scale bench-journal bench-large bench-stream man clean lab-up lab-kvm-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -101,6 +101,12 @@ bench-drain: $(STAMP)  ## The census of 10,000 servers (needs mariadbd), and aga
 
 bench-scale: $(STAMP)  ## How much of a drain's time is its own: in the sandbox, 24 servers by 1 and 8 threads, 1,000 by 32 (long)
 	$(BIN)/python bench/drain_scale.py
+
+bench-journal: $(STAMP)  ## What 10,000 closed moves in the journal cost a command
+	$(BIN)/python bench/journal_scale.py
+
+bench-large: $(STAMP)  ## Against the lab: 20,000 actions in a history, 16 volumes and 8 ports, beside nova's own
+	$(BIN)/python bench/large_server_lab.py
 
 bench-stream: $(STAMP)  ## How long a real guest is down, streamed and by nova, after 0.2, 1 and 4 GiB (a lab with KVM=1; a quarter of an hour)
 	$(BIN)/python bench/stream_lab.py
