@@ -31,6 +31,7 @@ def credentials(layout, user):
         "user_domain_name": "Default",
         "project_domain_name": "Default",
         "region_name": REGION,
+        "cafile": layout.cafile,
     }
 
 
@@ -138,6 +139,7 @@ def cinder(layout):
                 "resource_query_filters_file": packaged / "resource_filters.json",
                 "enabled_backends": "fake",
                 "default_volume_type": "__DEFAULT__",
+                "glance_ca_certificates_file": layout.cafile,
                 "quota_volumes": -1,
                 "quota_gigabytes": -1,
                 "quota_snapshots": -1,
@@ -223,7 +225,7 @@ def nova_common(layout, folder):
         ("neutron", {**credentials(layout, "neutron"), "service_metadata_proxy": "false"}),
         ("cinder", {**nova, "os_region_name": REGION, "catalog_info": "block-storage::publicURL"}),
         ("keystone", nova),
-        ("barbican", {"auth_endpoint": layout.auth_url}),
+        ("barbican", {"auth_endpoint": layout.auth_url, "verify_ssl_path": layout.cafile}),
         ("vnc", {"enabled": "false"}),
         ("key_manager", {"backend": "nova.keymgr.conf_key_mgr.ConfKeyManager", "fixed_key": "0" * 64}),
         # A host that failed on purpose must be asked again by the very next test.
@@ -328,6 +330,7 @@ def clouds(layout):
             "      user_domain_name: Default",
             "      project_domain_name: Default",
             f"    region_name: {REGION}",
+            *([f"    cacert: {layout.cafile}"] if layout.cafile else []),
             "    identity_api_version: 3",
             '    compute_api_version: "2.95"',
             '    volume_api_version: "3.70"',

@@ -134,7 +134,7 @@ class Layout:
 
     def url(self, name):
         """The base URL of an HTTP service."""
-        return f"http://{LOOPBACK}:{self.port(name)}"
+        return f"{'http' if self.plain else 'https'}://{LOOPBACK}:{self.port(name)}"
 
     @property
     def auth_url(self):
@@ -143,9 +143,10 @@ class Layout:
 
     def database_url(self, database):
         """The SQLAlchemy URL of one database, with its owner's name and password."""
+        tls = "" if self.plain else f"&ssl_ca={self.ca}"
         return (
             f"mysql+pymysql://{DATABASES[database]}:{PASSWORD}@{LOOPBACK}:{self.port('mariadb')}/{database}"
-            "?charset=utf8mb4"
+            f"?charset=utf8mb4{tls}"
         )
 
     def transport_url(self, virtual_host="/", query=True):
@@ -170,6 +171,11 @@ class Layout:
     def ca(self):
         """What a client has to trust."""
         return self.certificates / "ca.pem"
+
+    @property
+    def cafile(self):
+        """The same, for an option that a plain lab leaves out."""
+        return None if self.plain else self.ca
 
     @property
     def venv(self):

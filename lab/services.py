@@ -132,7 +132,7 @@ def agent_settings(layout):
         "addresses": HOSTS,
         "faults": str(layout.faults),
         "database": {"host": LOOPBACK, "port": layout.port("mariadb"), "user": "neutron", "password": PASSWORD,
-                     "database": "neutron"},
+                     "database": "neutron", "ssl": None if layout.plain else {"ca": str(layout.ca)}},
     }  # fmt: skip
 
 
@@ -156,6 +156,11 @@ def queue_host(layout):
     return f"lab{layout.port_base}"
 
 
+def certificate(layout):
+    """The certificate that an API shows, and its key; None in a plain lab."""
+    return None if layout.plain else [str(layout.certificates / f"server.{end}") for end in ("pem", "key")]
+
+
 def forget_queue_counters(layout):
     """Remove the queue manager's files when no daemon of the lab is left."""
     for path in Path("/dev/shm").glob(f"{queue_host(layout)}_*_qmanager"):
@@ -177,6 +182,7 @@ def plan(layout, services):
                 "variables": {name: str(value) for name, value in variables(layout, service).items()},
                 "address": LOOPBACK,
                 "port": layout.port(service.port) if service.port else None,
+                "certificate": certificate(layout),
                 "log": str(layout.log / f"{service.name}.log"),
                 "machine": processes.running_pid(layout, service.machine) if service.machine else None,
             }
@@ -258,10 +264,20 @@ def start_starter(layout, path):
         time.sleep(0.05)
 
 
+def tls_context(layout):
+    """What the lab's own requests trust; None in a plain lab."""
+    return None if layout.plain else ssl.create_default_context(cafile=layout.ca)
+
+
+def open_url(layout, request, timeout):
+    """Send a request to one of the lab's APIs. Raises OSError."""
+    return urllib.request.urlopen(request, timeout=timeout, context=tls_context(layout))
+
+
 def http_answers(layout, service):
     """None if an HTTP service answers with anything but a server error, else what it did."""
     try:
-        with urllib.request.urlopen(layout.url(service.port) + "/", timeout=5) as response:
+        with open_url(layout, layout.url(service.port) + "/", timeout=5) as response:
             response.read()
         return None
     except urllib.error.HTTPError as wrong:
@@ -285,7 +301,7 @@ def get_token(layout):
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with open_url(layout, request, timeout=30) as response:
         return response.headers["X-Subject-Token"], json.load(response)["token"]["project"]["id"]
 
 
@@ -304,7 +320,7 @@ def ask(layout, port, path):
     """What an API says to a question of the administrator's, as JSON text. Raises OSError."""
     token, project = get_token(layout)
     request = urllib.request.Request(layout.url(port) + path.format(project=project), headers={"X-Auth-Token": token})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with open_url(layout, request, timeout=30) as response:
         return response.read()
 
 
@@ -335,10 +351,11 @@ def can_place_volumes(layout):
 def broker_connection(layout):
     """A connection to the broker, over TLS where it wants that. Raises OSError."""
     connection = socket.create_connection((LOOPBACK, layout.port("rabbitmq")), timeout=3)
-    if layout.plain:
+    context = tls_context(layout)
+    if context is None:
         return connection
     try:
-        return ssl.create_default_context(cafile=layout.ca).wrap_socket(connection, server_hostname=LOOPBACK)
+        return context.wrap_socket(connection, server_hostname=LOOPBACK)
     except OSError:
         connection.close()
         raise

@@ -122,8 +122,8 @@ class Up:
 
     def cache_path(self):
         """The dump for exactly these packages and ports (the catalog's first address is in it)."""
-        kind = "-plain" if self.layout.plain else ""
-        name = f"schema-{install.fingerprint(self.layout)}-{self.layout.port_base}{kind}.sql.gz"
+        lab = f"{self.layout.port_base}-{kind_of(self.layout)}"
+        name = f"schema-{install.fingerprint(self.layout)}-{lab}.sql.gz"
         return self.layout.cache / name
 
     def from_cache(self):
@@ -315,13 +315,16 @@ def check_ports(layout):
                 ) from None
 
 
+def kind_of(layout):
+    """What `.lab/kind` says of a lab."""
+    return PLAIN if layout.plain else DEPLOYED
+
+
 def up(layout, kvm=False):
     """Bring the lab up, with `kvm` also its hosts with a real hypervisor; returns the exit code."""
     begun = time.monotonic()
-    kind = PLAIN if layout.plain else DEPLOYED
-    check_kind(layout.home, kind)
+    check_kind(layout.home, kind_of(layout))
     layout.home.mkdir(parents=True, exist_ok=True)
-    (layout.home / "kind").write_text(f"{kind}\n")
     for folder in (layout.etc, layout.state, layout.log, layout.run, layout.cache):
         folder.mkdir(exist_ok=True)
     with exclusive(layout):
@@ -342,6 +345,7 @@ def up_alone(layout, begun, kvm):
     if kvm:
         layout.kvm_marker.touch()
     (layout.home / "port-base").write_text(f"{layout.port_base}\n")
+    (layout.home / "kind").write_text(f"{kind_of(layout)}\n")
     quiet = 0.5  # steps that had nothing to do are not worth a line
 
     def report(name, seconds):

@@ -29,12 +29,19 @@ def kept_open(application):
     return call
 
 
-def serve(module, address, port):
-    """Import the module, whose `application` is then complete, and serve it for ever."""
+def serve(module, address, port, certificate=None):
+    """Import the module, whose `application` is then complete, and serve it for ever.
+
+    With a certificate (its file and that of its key) over TLS: no other process is needed for that.
+    """
     application = importlib.import_module(module).application
     from cheroot import wsgi
 
     # Many clients keep connections open (nova's services do): each needs no thread while it is idle.
     server = wsgi.Server((address, port), kept_open(application), numthreads=10, request_queue_size=128, timeout=60)
+    if certificate:
+        from cheroot.ssl.builtin import BuiltinSSLAdapter
+
+        server.ssl_adapter = BuiltinSSLAdapter(*certificate)
     server.prepare()
     server.serve()

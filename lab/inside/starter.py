@@ -54,7 +54,7 @@ def run(service):
     if kind == "wsgi":
         import serve
 
-        serve.serve(target, service["address"], service["port"])
+        serve.serve(target, service["address"], service["port"], service["certificate"])
         return
     module, _, function = target.partition(":")
     if module.startswith("nova.cmd."):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab import config, services
+from lab import config, services, stores
 from lab.layout import DEPLOYED, PLAIN, LabError, Layout, check_kind, find_kind
 
 
@@ -90,3 +90,33 @@ def test_every_service_on_the_bus_uses_quorum_queues_and_streams(layout):
 def test_a_plain_lab_leaves_the_bus_at_its_defaults(plain):
     assert "rabbit_quorum_queue" not in config.nova_api(plain)
     assert "ssl" not in config.nova_api(plain)
+
+
+def test_every_login_at_keystone_trusts_the_labs_ca(layout, plain):
+    """A section with `auth_url` and without `cafile` would be refused by the first API that it calls."""
+    for lab, expected in ((layout, True), (plain, False)):
+        for path, text in config.files(lab).items():
+            for section in text.split("\n["):
+                if "\nauth_url = " in section:
+                    assert (f"\ncafile = {lab.ca}\n" in section) is expected, f"{path}: {section.splitlines()[0]}"
+
+
+def test_databases_and_apis_are_reached_over_tls(layout, plain):
+    assert layout.database_url("nova_api").endswith(f"?charset=utf8mb4&ssl_ca={layout.ca}")
+    assert layout.url("nova").startswith("https://")
+    assert f"cacert: {layout.ca}" in config.clouds(layout)
+    assert "ssl" not in plain.database_url("nova_api")
+    assert plain.url("nova").startswith("http://")
+    assert "cacert" not in config.clouds(plain)
+
+
+def test_only_the_labs_administrator_may_reach_mariadb_without_tls(layout, plain):
+    for lab, expected in ((layout, True), (plain, False)):
+        (lab.state / "mariadb").mkdir(parents=True, exist_ok=True)
+        lab.etc.mkdir(exist_ok=True)
+        stores.prepare_mariadb(lab)
+        logins = [line for line in (lab.etc / "mariadb.sql").read_text().splitlines() if line.startswith("ALTER USER")]
+        assert {line.endswith("REQUIRE SSL;") for line in logins if "'root'" not in line and "'lab'" not in line} == {
+            expected
+        }
+        assert [line for line in logins if "'lab'@" in line and "SSL" in line] == []
