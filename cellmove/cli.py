@@ -38,6 +38,7 @@ from cellmove.options import (
     yes_option,
 )
 from cellmove.request import AuditRequest
+from cellmove.schema_cli import schema
 
 if TYPE_CHECKING:
     from cellmove.request import MoveRequest
@@ -499,6 +500,7 @@ def show(options: Options, reference: str) -> None:
 cli.add_command(drain_cell)
 cli.add_command(drain)
 cli.add_command(journal)
+cli.add_command(schema)
 
 
 @cli.command(short_help="Show what cellmove does, in an embedded cloud.")

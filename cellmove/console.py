@@ -180,6 +180,8 @@ def _values(document: Document) -> Iterable[list[str]]:
         return map(_finding_values, document["findings"])
     if "servers" in document:
         return map(_server_values, document["servers"])
+    if "schemas" in document:
+        return [[each["name"], ", ".join(each["commands"])] for each in document["schemas"]]
     if "checked" in document:
         return [[name, str(number)] for name, number in document["checked"].items()]
     if "counts" in document:

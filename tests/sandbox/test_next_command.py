@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from cellmove import pipeline
-from cellmove.cli import cli
 from cellmove.journal import Journal
 from lab import oracle
+from tests.support import commands
 from tests.support.sandbox.environment import Sandbox
 from tests.support.sandbox.running import begin, begin_held, slow, wait_for
 
@@ -164,7 +164,7 @@ def typed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, *words: str) -> Res
     """A command in this process, which can be broken."""
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
-    return CliRunner().invoke(cli, list(words))
+    return commands.typed(*words)
 
 
 @pytest.mark.parametrize(

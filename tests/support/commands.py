@@ -13,10 +13,14 @@ import os
 import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.support import kill_at
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 Environment = dict[str, str]
 
@@ -33,8 +37,27 @@ def run_command(arguments: list[str], environment: Environment, out: Path, err: 
     random.seed()  # otherwise all forks draw the same
     sys.argv = ["cellmove", *arguments]
     from cellmove.cli import main
+    from tests.support.documents import check_output
 
-    main()
+    try:
+        main()
+    finally:
+        # What is wrong shows as a traceback on stderr, which no test tolerates.
+        if sys.stdout is not None and out.is_file():
+            sys.stdout.flush()
+            check_output(arguments, out.read_text())
+
+
+def typed(*words: str, env: Mapping[str, str | None] | None = None) -> Result:
+    """Run `cellmove` in this process, and check the JSON that it prints."""
+    from click.testing import CliRunner
+
+    from cellmove.cli import cli
+    from tests.support.documents import check_output
+
+    result = CliRunner().invoke(cli, list(words), env=env)
+    check_output(words, result.stdout)
+    return result
 
 
 def run_killed(where: str, arguments: list[str], environment: Environment, out: Path, err: Path) -> None:

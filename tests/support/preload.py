@@ -12,6 +12,7 @@ for name in (
     "cellmove.gateway",
     "cellmove.progress",
     "cellmove.sandbox.__main__",
+    "cellmove.schemas",
     "cellmove.session",
     "cellmove.steps",
     "openstack.connection",
@@ -23,6 +24,7 @@ for name in (
     "sqlite3",
     "tenacity",
     "tests.support.commands",
+    "tests.support.documents",
 ):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -64,7 +64,7 @@ def a_story(
         lanes[lane] = began + took
         tales.append(_moved(number, host, began, took, chance, kind))
     told = max(lanes) if count else BEGUN
-    return Story("drain-7c01f2", "cell1", ("cell2", "cell3"), "done", BEGUN - 60, told + 30, tuple(tales))
+    return Story("drain-7c01f2", "cell1", ("cell2", "cell3"), "drained", BEGUN - 60, told + 30, tuple(tales))
 
 
 def a_tale(number: int, host: str, stage: Stage, **more: object) -> Tale:

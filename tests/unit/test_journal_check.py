@@ -8,11 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from cellmove.cli import cli
 from cellmove.journal import open_journal
 from cellmove.move import Move, State
+from tests.support.commands import typed
 
 OPEN, CLOSED = "move-aaaaaa", "move-bbbbbb"
 
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(path: Path, *words: str) -> Result:
-    return CliRunner().invoke(cli, ["--journal", str(path), *words])
+    return typed("--journal", str(path), *words)
 
 
 def change(path: Path, statement: str) -> None:

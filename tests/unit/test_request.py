@@ -32,6 +32,7 @@ from cellmove.request import (
 )
 from cellmove.shell import VERBS, GlobalOptions, command_line, quote, resume_elsewhere
 from cellmove.transfer import TRANSFERS
+from tests.support.commands import typed
 
 UUID = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11"
 AWKWARD = (
@@ -137,6 +138,8 @@ def values_of(parameter: click.Parameter) -> st.SearchStrategy[list[str]]:
         texts = st.floats(float(kind.min or 0), float(kind.max or 99), allow_nan=False).map(repr)
     elif parameter.name == "bwlimit":
         texts = st.sampled_from(("1", "50M", "1.5G", "800k/s"))
+    elif isinstance(kind, click.Path):
+        texts = names.filter(lambda text: not Path(text).is_dir())
     else:
         texts = names
     if isinstance(parameter, click.Argument):
@@ -294,10 +297,8 @@ def test_a_drain_names_the_first_of_its_cells() -> None:
     ],
 )
 def test_a_value_that_a_script_left_empty_is_refused(words: tuple[str, ...], why: str, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
     env: dict[str, Any] = {"CELLMOVE_JOURNAL": str(tmp_path / "j.db"), "HOME": str(tmp_path)}
-    result = CliRunner().invoke(cli, list(words), env=env)
+    result = typed(*words, env=env)
     assert result.exit_code == 2
     assert why in result.stderr
     assert not (tmp_path / "j.db").exists()

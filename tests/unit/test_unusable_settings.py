@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from openstack.config import loader
 from oslo_config import cfg
 
 from cellmove import database_url, settings
-from cellmove.cli import cli
 from cellmove.cloud import identity
 from cellmove.db import cells
 from cellmove.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
@@ -28,6 +26,7 @@ from cellmove.fault import consequence
 from cellmove.hosts import bus, bus_url, rabbit
 from cellmove.journal import open_journal
 from cellmove.settings import ServiceCredential, Settings
+from tests.support.commands import typed
 
 SECRET = "s3cr3t"
 QUICK = Settings(connect_timeout=1)
@@ -812,7 +811,7 @@ def test_an_argument_that_cannot_be_used_ends_with_2(
 ) -> None:
     monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
     monkeypatch.setenv("HOME", str(tmp_path))
-    result = CliRunner().invoke(cli, line.split(" "))
+    result = typed(*line.split(" "))
     assert result.exit_code == 2, result.output
     assert "fault in cellmove" not in result.output
     assert line.split(" ")[2].lstrip("-") in result.output or "is no probe" in result.output or "wants" in result.output
