@@ -32,13 +32,17 @@ class Kind(enum.StrEnum):
     MARK = "stale-mark"
     KEYPAIRS = "lost-keypairs"
     STASH = "stale-context"
+    OLD_MIGRATION = "old-migration"
     RESERVED = "reserved-volume"
     UNATTACHED = "unattached-volume"
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One record of a migration, as one cell has it. ``changed`` is UTC."""
+    """One record of a migration, as one cell has it. ``changed`` is UTC.
+
+    :param number: its id in that cell: records of before Ocata have no UUID
+    """
 
     uuid: str
     status: str
@@ -50,6 +54,12 @@ class Migration:
     target_host: str = ""
     created: datetime.datetime | None = None
     changed: datetime.datetime | None = None
+    number: int = 0
+
+    @property
+    def subject(self) -> str:
+        """Its UUID, or its number where it has none."""
+        return self.uuid or str(self.number)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Row:
     :param keypairs: as nova's JSON; empty when none are recorded
     :param stashed: whether a migration context is recorded
     :param changed: when the row, its migrations or its history last changed
+    :param open_event: the part of an action that began within the last day and has not ended; empty: none
     """
 
     cell: str
@@ -83,6 +94,7 @@ class Row:
     attachments: frozenset[str] = frozenset()
     volumes: tuple[tuple[str, str], ...] = ()
     changed: datetime.datetime | None = None
+    open_event: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,7 @@ class Server:
         best: dict[str, Migration] = {}
         for row in sorted(self.live, key=lambda row: row.cell != self.mapped):
             for migration in row.migrations:
-                best.setdefault(migration.uuid, migration)
+                best.setdefault(migration.uuid or f"{row.cell} {migration.number}", migration)
         return tuple(best.values())
 
 

@@ -17,6 +17,7 @@ from cellmove.leftovers import (
     Finding,
     Image,
     Kind,
+    Migration,
     Owner,
     Row,
     Server,
@@ -42,6 +43,7 @@ def classify(cloud: Cloud) -> list[Finding]:
         *(one for each in cloud.allocations for one in _allocation(each, cloud)),
         *(one for each in cloud.images for one in _image(each, cloud)),
         *(one for server in servers for one in (*_hidden(server, cloud), *_deleted(server))),
+        *(one for server in servers for one in _old_migrations(server, cloud)),
         *(one for server in servers for one in (*_marks(server, cloud), *_keypairs(server, cloud), *_stash(server))),
     ]
     return [_owned(finding, cloud) for finding in found]
@@ -193,6 +195,55 @@ def _stash(server: Server) -> Iterable[Finding]:
     yield Finding(
         Kind.STASH, server.id, server.id, text, home.cell, home.host, since=_ended_move(server), safe=True, mend=mend
     )
+
+
+def _old_migrations(server: Server, cloud: Cloud) -> Iterable[Finding]:
+    """Records of migrations that have not ended, of a server on which nothing works: nova never ends them.
+
+    nova-compute sets the end. One that died before leaves the record, and ``nova-manage`` has no command for it. The
+    status error is an end that says nothing of the server: nova/compute/resource_tracker.py
+    (``_update_usage_from_migrations``) then leaves out a server that is neither resized nor migrated.
+    """
+    home = server.at_rest
+    if home is None or is_busy(server):
+        return
+    for migration in home.migrations:
+        if migration.status in ENDED:
+            continue
+        kind = migration.kind or "migration"
+        source, target = (
+            host or "a host that is not recorded" for host in (migration.source_host, migration.target_host)
+        )
+        text = f"the record of its {kind} from {source} to {target} never ended: its status is {migration.status}"
+        why = _why_not_settled(server, home, migration, cloud)
+        mend = why or "set its status to error: the server is at rest, and nothing works on it"
+        yield Finding(
+            Kind.OLD_MIGRATION, server.id, migration.subject, text, home.cell, home.host, since=migration.changed,
+            safe=not why, mend=mend, facts={"number": migration.number, "status": migration.status},
+        )  # fmt: skip
+
+
+def _why_not_settled(server: Server, home: Row, migration: Migration, cloud: Cloud) -> str:
+    """What a person is to do about the record of a migration that is not to be settled; empty when it is."""
+    if migration.kind == "evacuation":
+        return (
+            f"start nova-compute on {migration.source_host or 'the host that was evacuated'}: it removes the guest that it "
+            "may still have, and ends the record"
+        )
+    if len(server.live) > 1:
+        return "first mend what else is found of this server, then cellmove audit again"
+    if home.open_event:
+        return f"wait until {home.open_event} of it has ended, then cellmove audit again"
+    if cloud.hosts.get(home.host) != home.cell:
+        return f"{home.host or 'no host'} is no host of {home.cell}: find out where its guest runs (virsh list) first"
+    later = (m for m in home.migrations if m.status in ENDED and m.number > migration.number)
+    ends = {migration.source_host, migration.target_host, *(m.target_host for m in later)}
+    if home.host not in ends:
+        return (
+            f"it is on {home.host}, which is neither end of that record: find out where its guest runs (virsh list) first, "
+            f"then openstack server show {server.id}"
+        )
+    return ""
 
 
 def _same_key(key: Mapping[str, Any], row: Row) -> bool:

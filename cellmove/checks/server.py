@@ -148,12 +148,16 @@ def check_migrations(picture: Picture) -> Findings:
     """An earlier migration that did not end."""
     for migration in picture.migrations:
         if migration.status in UNFINISHED:
-            where = f"{migration.source_compute or '?'} to {migration.dest_compute or '?'}"
+            source, target = (
+                host or "a host that is not recorded" for host in (migration.source_compute, migration.dest_compute)
+            )
             yield refusal(
                 "unfinished-migration",
-                f"its {migration.migration_type or 'migration'} from {where} is still {migration.status} "
-                f"({migration.uuid})",
-                f"let it end or settle it first (openstack server migration list --server {picture.server_id})",
+                f"nova has not ended its {migration.migration_type or 'migration'} from {source} to {target}: "
+                f"the record {migration.uuid or 'without a UUID'} has the status {migration.status}"
+                + (", which is neither confirmed nor reverted" if migration.status == "finished" else ""),
+                f"cellmove audit --repair --server {picture.server_id}"
+                "  # settles an old record while nothing works on the server; else wait until it has ended",
             )
 
 

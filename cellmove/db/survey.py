@@ -6,12 +6,14 @@ batches of ids. No column that may hold a secret is named.
 
 from __future__ import annotations
 
+import datetime
 import heapq
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove import mark as marks
+from cellmove import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.state import transaction
 
@@ -34,6 +36,9 @@ MOVE_TASKS = (
 )  # fmt: skip
 UNDER_WAY = ("pre-migrating", "migrating", "post-migrating", "confirming", "reverting")
 """Statuses of a migration on which somebody has to be at work (but for the source's copy of a finished one)."""
+
+UNSETTLED = (*UNDER_WAY, "finished", "accepted", "queued", "preparing", "running")
+"""Statuses of a migration that has not ended, or waits to be confirmed."""
 
 EMPTY_KEYPAIRS = '%"objects": []%'
 
@@ -148,6 +153,21 @@ def marked(database: CellDatabase) -> Iterator[str]:
             yield from connection.execute(query).scalars()
 
 
+def unsettled(database: CellDatabase) -> list[str]:
+    """The live servers of this cell that have the record of a migration which has not ended."""
+    from sqlalchemy import select
+
+    table, migrations = database["instances"], database["migrations"]
+    query = (
+        select(table.c.uuid)
+        .distinct()
+        .join_from(migrations, table, table.c.uuid == migrations.c.instance_uuid)
+        .where(table.c.deleted == 0, migrations.c.deleted == 0, migrations.c.status.in_(UNSETTLED))
+    )
+    with transaction(database.engine, database.name) as connection:
+        return list(connection.execute(query).scalars())
+
+
 def moving(database: CellDatabase) -> list[str]:
     """The servers of this cell that are being moved: by task state, migration context or cross-cell migration."""
     from sqlalchemy import select, true, union
@@ -174,7 +194,7 @@ INSTANCE = (
     "image_ref", "key_name", "key_data", "created_at", "updated_at",
 )  # fmt: skip
 MIGRATION = (
-    "uuid", "instance_uuid", "status", "migration_type", "cross_cell_move", "source_compute", "dest_compute",
+    "id", "uuid", "instance_uuid", "status", "migration_type", "cross_cell_move", "source_compute", "dest_compute",
     "created_at", "updated_at", "deleted",
 )  # fmt: skip
 
@@ -292,6 +312,23 @@ def last_events(database: CellDatabase, ids: Collection[str]) -> dict[str, Any]:
     }
 
 
+def open_events(database: CellDatabase, ids: Collection[str], since: datetime.datetime) -> dict[str, str]:
+    """The parts of servers' actions in this cell that have not ended, one a server.
+
+    :param since: parts that began earlier are left out: whoever began them is dead
+    """
+    from sqlalchemy import func, select
+
+    actions, events = database["instance_actions"], database["instance_actions_events"]
+    query = (
+        select(actions.c.instance_uuid, func.max(events.c.event).label("event"))
+        .select_from(actions.join(events, events.c.action_id == actions.c.id))
+        .where(events.c.finish_time.is_(None), events.c.start_time >= since, events.c.deleted == 0)
+        .group_by(actions.c.instance_uuid)
+    )
+    return {row["instance_uuid"]: row["event"] for row in _each(database, ids, query, actions.c.instance_uuid)}
+
+
 def keypairs(database: CellDatabase, ids: Collection[str]) -> dict[str, str]:
     """The keypairs recorded with servers in this cell, as nova's JSON; those without any are left out."""
     from sqlalchemy import not_, select
@@ -373,6 +410,31 @@ def set_keypairs(database: CellDatabase, server_id: str, keypairs: str, now: Any
             )
             .values(keypairs=keypairs, updated_at=now)
         )  # fmt: skip
+        return bool(changed.rowcount == 1)
+
+
+def settle_migration(
+    database: CellDatabase, server_id: str, at_rest: Mapping[str, Any], number: int, status: str
+) -> bool:
+    """Set the status of a migration's record to error, while its server stays as it was seen.
+
+    The record's times stay: they tell when nova touched it last.
+
+    :param at_rest: columns of the server's row, which is locked meanwhile, and their values
+    :param number: the record's id
+    :param status: that it has to have now
+    :returns: False when the server or the record has changed
+    """
+    instances, migrations = database["instances"], database["migrations"]
+    query = statements.rows(instances, "uuid", "deleted", columns=tuple(at_rest)).with_for_update()
+    mine = {"id": number, "instance_uuid": server_id, "status": status, "deleted": 0}
+    with transaction(database.engine, database.name) as connection:
+        row = connection.execute(query, {"uuid": server_id, "deleted": 0}).one_or_none()
+        if row is None or dict(row._mapping) != dict(at_rest):
+            return False
+        changed = connection.execute(
+            statements.change(migrations, *mine), {"status": "error", **statements.keyed(**mine)}
+        )
         return bool(changed.rowcount == 1)
 
 

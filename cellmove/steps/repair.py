@@ -140,6 +140,17 @@ def _stash(context: Context, cloud: Cloud, finding: Finding) -> bool:
     return True
 
 
+def _old_migration(context: Context, cloud: Cloud, finding: Finding) -> bool:
+    """Settles the record while the server stays at rest on its host, and the record keeps its status."""
+    gateway, home = context.gateway, cloud.servers[finding.server_id].home
+    if home is None:
+        return False
+    at_rest = {"vm_state": home.vm_state, "task_state": None, "host": home.host, "hidden": 0}
+    database = gateway.database(gateway.cell(finding.cell))
+    facts = finding.facts
+    return survey.settle_migration(database, finding.server_id, at_rest, facts["number"], facts["status"])
+
+
 def _keypairs(context: Context, cloud: Cloud, finding: Finding) -> bool:
     gateway, server = context.gateway, cloud.servers[finding.server_id]
     home = server.home
@@ -185,5 +196,6 @@ MENDERS: Mapping[Kind, Callable[[Context, Cloud, Finding], bool]] = {
     Kind.MARK: _mark,
     Kind.KEYPAIRS: _keypairs,
     Kind.STASH: _stash,
+    Kind.OLD_MIGRATION: _old_migration,
 }
 """Every kind that is ever safe to mend."""

@@ -29,6 +29,10 @@ RESERVED = "reserved"
 """How cinder calls an attachment that no host uses."""
 
 
+A_DAY = datetime.timedelta(days=1)
+"""No call to a compute takes longer; a part of an action that began earlier was left by a process that died."""
+
+
 @dataclass(frozen=True)
 class Ours:
     """What this journal knows, and how patient the audit is.
@@ -86,6 +90,7 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     for cell in chosen:
         database = gateway.database(cell)
         suspicious.update(survey.marked(database), survey.moving(database), survey.keyless(database))
+        suspicious.update(survey.unsettled(database))
     for server_id in sorted(_unattached(gateway, chosen, known)):
         # Asked again: it may have been attached since the list was read.
         objects.attached[server_id] = _attached(gateway, server_id)
@@ -208,6 +213,7 @@ def _migration(row: Mapping[str, Any], cell: str) -> Migration:
         target_host=row["dest_compute"] or "",
         created=row["created_at"],
         changed=row["updated_at"] or row["created_at"],
+        number=row["id"],
     )
 
 
@@ -217,7 +223,7 @@ def _look(
     """The databases' view of these servers, and everything together."""
     rows: dict[str, list[Row]] = {}
     for cell in cells:
-        for server_id, row in _rows(gateway, cell, ids):
+        for server_id, row in _rows(gateway, cell, ids, clock.database_time() - A_DAY):
             rows.setdefault(server_id, []).append(row)
     mapped = survey.mapped_cells(gateway.api_engine, ids)
     names = {cell.id: cell.label for cell in gateway.cells}
@@ -261,13 +267,17 @@ def _ask_for_users(gateway: Gateway, servers: Mapping[str, Server], objects: _Ob
     objects.attachments = [replace(each, users=users.get(each.id, ())) for each in objects.attachments]
 
 
-def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[str, Row]]:
+def _rows(gateway: Gateway, cell: Cell, ids: Collection[str], since: datetime.datetime) -> Iterable[tuple[str, Row]]:
+    """The rows of servers in one cell.
+
+    :param since: parts of actions that began earlier and have not ended never will
+    """
     database = gateway.database(cell)
     migrations: dict[str, list[Migration]] = {}
     for values in survey.migrations_of(database, ids):
         migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.label))
     metadata, events = survey.mark_rows(database, ids), survey.last_events(database, ids)
-    stashed = survey.stashed(database, ids)
+    stashed, open_events = survey.stashed(database, ids), survey.open_events(database, ids, since)
     volumes, keypairs = survey.volumes(database, ids), survey.keypairs(database, ids)
     for values in survey.instances(database, ids):
         server_id = values["uuid"]
@@ -294,6 +304,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str]) -> Iterable[tuple[
                 migrations=tuple(own),
                 attachments=frozenset(attachment for _volume, attachment in volumes.get(server_id, ()) if attachment),
                 volumes=tuple(volumes.get(server_id, ())),
+                open_event=open_events.get(server_id, ""),
                 changed=max((moment for moment in moments if moment is not None), default=None),
             ),
         )

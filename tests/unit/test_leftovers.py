@@ -98,7 +98,8 @@ def test_the_record_where_the_server_counts_goes_before_a_copy() -> None:
 
 
 def test_a_same_cell_migration_under_way_is_not_stuck() -> None:
-    assert find(server(row(migrations=(migration("migrating", cross_cell=False),)))) == []
+    busy = server(row(task_state="migrating", migrations=(migration("migrating", cross_cell=False),)))
+    assert find(busy) == []
 
 
 def test_a_same_cell_resize_that_is_stuck_is_none_of_ours() -> None:
@@ -241,10 +242,63 @@ def test_keypairs() -> None:
 
 def test_contexts() -> None:
     assert seen(find(server(row(stashed=True)))) == [("stale-context", True, "")]
-    assert find(server(row(stashed=True, migrations=(migration("running", cross_cell=False),)))) == []
+    running = server(row(stashed=True, migrations=(migration("running", cross_cell=False),)))
+    assert [each.kind for each in find(running)] == [Kind.OLD_MIGRATION]
     assert find(server(row(stashed=True, task_state="migrating"))) == []
     busy = server(row(stashed=True, migrations=(migration("pre-migrating"),)))
     assert seen(find(busy)) == [("stuck-migration", False, "")]
+
+
+def resize(status: str = "finished", **more: Any) -> Migration:
+    values = {"kind": "resize", "cross_cell": False, "source_host": "h0", "target_host": "h1", "number": 7} | more
+    return migration(status, **values)
+
+
+@pytest.mark.parametrize("status", ["finished", "post-migrating", "migrating", "reverting", "running", "accepted"])
+@pytest.mark.parametrize("kind", ["resize", "migration", "live-migration", ""])
+def test_the_record_of_a_migration_that_never_ended_is_settled_when_nothing_works(status: str, kind: str) -> None:
+    (found,) = find(server(row(migrations=(resize(status, kind=kind),))))
+    assert (found.kind, found.subject, found.safe, found.owner) == (Kind.OLD_MIGRATION, "m", True, None)
+    assert found.text == (f"the record of its {kind or 'migration'} from h0 to h1 never ended: its status is {status}")
+    assert found.facts == {"number": 7, "status": status}
+
+
+def test_each_record_without_a_uuid_is_one_of_its_own() -> None:
+    records = (resize(uuid="", number=7), resize("post-migrating", uuid="", number=8, target_host=""))
+    found = find(server(row(migrations=records)))
+    assert [(each.subject, each.safe) for each in found] == [("7", True), ("8", False)]
+    assert "from h0 to a host that is not recorded" in found[1].text
+    later = resize("confirmed", number=9, target_host="h1")
+    assert [each.safe for each in find(server(row(migrations=(*records, later))))] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (server(row(migrations=(resize(kind="evacuation"),))), "start nova-compute on h0"),
+        (server(row(migrations=(resize(),), open_event="compute_reboot")), "wait until compute_reboot"),
+        (server(row(migrations=(resize(target_host="h5"),))), "neither end of that record"),
+        (server(row(migrations=(resize(target_host="h9"),), host="h9")), "h9 is no host of cell1"),
+    ],
+)
+def test_the_record_of_a_migration_is_a_persons_decision(one: Server, words: str) -> None:
+    (found,) = find(one)
+    assert (found.kind, found.safe) == (Kind.OLD_MIGRATION, False)
+    assert words in found.mend
+
+
+def test_the_record_of_a_migration_is_left_while_something_may_work() -> None:
+    assert find(server(row(migrations=(resize(),), task_state="migrating"))) == []
+    assert find(server(row(migrations=(resize(),), vm_state="resized"))) == []
+    assert find(server(row(migrations=(resize("confirmed"),)))) == []
+    (recent,) = find(server(row(migrations=(resize(),), changed=NOW)))
+    assert (recent.safe, recent.owner is not None) == (False, True)
+    assert seen(find(server(row(migrations=(resize("migrating", cross_cell=True),))))) == [
+        ("stuck-migration", False, "")
+    ]
+    copy = row("cell2", hidden=True, host="h2")
+    of_record = [each for each in find(server(row(migrations=(resize(),)), copy)) if each.kind is Kind.OLD_MIGRATION]
+    assert [each.safe for each in of_record] == [False]
 
 
 def test_the_streams_are_merged() -> None:
