@@ -60,6 +60,34 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
 
+@dataclass(frozen=True)
+class DatabaseLogin:
+    """cellmove's own user at the databases of nova, which then needs no rights but its own (docs/database-grants.sql)."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+def with_login(text: str, login: DatabaseLogin | None) -> str:
+    """Return a database URL with another login.
+
+    :param text: a URL of nova's; one that cannot be parsed is returned as it is, for :func:`parse` to refuse
+    :param login: None leaves the URL as it is
+    """
+    if not text or login is None:
+        return text
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        return text
+    if url.get_backend_name() == "sqlite":
+        return text
+    return url.set(username=login.user, password=login.password).render_as_string(hide_password=False)
+
+
 def parse(text: str) -> Database:
     """Read a database URL.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from cellmove.database_url import DatabaseLogin, with_login
 from cellmove.errors import BadSetting, Usage
 from cellmove.policy import Policy, read_policy
 from cellmove.reference import is_uuid
@@ -32,6 +33,8 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "nova_conf": (str, list),
     "api_database": str,
     "main_database": str,
+    "database_user": str,
+    "database_password": str,
     "transport_url": str,
     "control_exchange": str,
     "os_cloud": str,
@@ -54,6 +57,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "nova_conf": "CELLMOVE_NOVA_CONF",
     "api_database": "CELLMOVE_API_DATABASE",
     "main_database": "CELLMOVE_MAIN_DATABASE",
+    "database_user": "CELLMOVE_DATABASE_USER",
+    "database_password": "CELLMOVE_DATABASE_PASSWORD",
     "transport_url": "CELLMOVE_TRANSPORT_URL",
     "os_cloud": "OS_CLOUD",
     "service_cloud": "CELLMOVE_SERVICE_CLOUD",
@@ -141,6 +146,7 @@ class Settings:
     nova_conf: tuple[Path, ...] = ()
     api_database_url: str = field(default="", repr=False)
     main_database_url: str = field(default="", repr=False)
+    database_login: DatabaseLogin | None = None  # None: the login of each URL
     transport_url: str = field(default="", repr=False)
     control_exchange: str = "nova"
     rpc_response_timeout: float = 60.0  # seconds
@@ -201,11 +207,13 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         return number
 
     service_cloud = choose("service_cloud")
+    login = _database_login(choose("database_user"), choose("database_password"))
     file = config_path(environ)
     disk_stores, between = _disk_stores(choose("disk_stores"), file)
     return Settings(
         nova_conf=paths,
-        api_database_url=text("api_database", "api_database", "connection"),
+        api_database_url=_api_database(choose("api_database"), conf, login),
+        database_login=login,
         main_database_url=text("main_database", "database", "connection"),
         transport_url=text("transport_url", "DEFAULT", "transport_url"),
         control_exchange=text("control_exchange", "DEFAULT", "control_exchange", "nova"),
@@ -232,6 +240,21 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         notifications=_notifications(conf),
         unreadable=unreadable,
     )
+
+
+def _database_login(user: str | None, password: str | None) -> DatabaseLogin | None:
+    """Return cellmove's own login at nova's databases, if one is set.
+
+    :raises Usage: only one half of it is set
+    """
+    if bool(user) != bool(password):
+        raise Usage("set both database_user and database_password, or neither (CELLMOVE_DATABASE_USER, _PASSWORD)")
+    return DatabaseLogin(user, password) if user and password else None
+
+
+def _api_database(chosen: str | None, conf: NovaConf, login: DatabaseLogin | None) -> str:
+    """Return the API database's URL: the operator's as it is, or that of nova.conf with cellmove's own login."""
+    return str(chosen) if chosen is not None else with_login(conf.get("api_database", "connection"), login)
 
 
 def require(settings: Settings, name: str) -> Any:

@@ -175,7 +175,9 @@ def _cell(row: Any, settings: Settings, display_name: str) -> Cell:
         nova_name=row.name,
         disabled=bool(row.disabled),
         transport_url=resolve_url(transport, settings.transport_url),
-        database_url=resolve_url(database, settings.main_database_url),
+        database_url=database_url.with_login(
+            resolve_url(database, settings.main_database_url), settings.database_login
+        ),
         transport_problem=problem_of(transport, settings.transport_url, "[DEFAULT]transport_url"),
         database_problem=problem_of(database, settings.main_database_url, "[database]connection"),
         display_name=display_name,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellmove import settings
+from cellmove.database_url import DatabaseLogin
 from cellmove.errors import Usage
 
 SECRET = "s3cret-pw"
@@ -249,3 +250,24 @@ def test_the_policy_knows_its_file(home: Path) -> None:
     assert (found.unattended, found.moves_a_day) == (True, 7)
     assert found.deny == {"tags": ("x",), "hosts": ("a*", "b")}
     assert found.file == str(home / ".config/cellmove/config.toml")
+
+
+def test_its_own_database_user_replaces_that_of_novas_urls(home: Path) -> None:
+    conf = write(
+        home / "nova.conf", "[api_database]\nconnection = mysql+pymysql://nova:pw@h:3306/nova_api?ssl_ca=/ca\n"
+    )
+    own = {"CELLMOVE_DATABASE_USER": "cellmove", "CELLMOVE_DATABASE_PASSWORD": f"/@:{SECRET}"}
+    found = load(home, {"nova_conf": conf}, **own)
+    assert found.api_database_url == f"mysql+pymysql://cellmove:%2F%40%3A{SECRET}@h:3306/nova_api?ssl_ca=%2Fca"
+    assert found.database_login == DatabaseLogin("cellmove", f"/@:{SECRET}")
+    assert SECRET not in repr(found)
+    given = "mysql://other:pw@h/nova_api"
+    assert load(home, {"nova_conf": conf}, CELLMOVE_API_DATABASE=given, **own).api_database_url == given
+    assert load(home, {"nova_conf": conf}).database_login is None
+
+
+def test_half_a_database_login_is_refused(home: Path) -> None:
+    for half in ({"CELLMOVE_DATABASE_USER": "cellmove"}, {"CELLMOVE_DATABASE_PASSWORD": SECRET}):
+        with pytest.raises(Usage, match="set both database_user and database_password") as refused:
+            load(home, **half)
+        assert SECRET not in str(refused.value)

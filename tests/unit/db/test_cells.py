@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import QueuePool, create_engine, exc, text
 
+from cellmove.database_url import DatabaseLogin
 from cellmove.db import cells
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
 from cellmove.settings import Settings
@@ -97,6 +98,16 @@ def test_cells_are_read_without_cell0_and_with_their_urls_filled_in(api_engine: 
     assert (two.transport_url, two.database_url) == ("rabbit://bus/2", "mysql://nova@h/c")
     assert (three.nova_name, three.label, three.disabled) == (None, "33333333", True)
     assert "mysql" not in repr(two)
+
+
+def test_its_own_database_user_replaces_that_of_every_cells_url(api_engine: sqlalchemy.Engine) -> None:
+    login = DatabaseLogin("cellmove", "own")
+    settings = Settings(
+        main_database_url="mysql://nova:pw@h/cell0", transport_url="rabbit://bus/", database_login=login
+    )
+    assert {cell.database_url for cell in cells.read_cells(api_engine, settings)} == {"mysql://cellmove:own@h/c"}
+    unfilled = Settings(transport_url="rabbit://bus/", database_login=login)
+    assert cells.read_cells(api_engine, unfilled)[0].database_problem.startswith("it is a template")
 
 
 def test_a_template_without_the_url_to_fill_it_in_is_a_problem_of_that_cell_alone(
