@@ -7,7 +7,8 @@ stopped nova-compute is seen as down after 15 seconds and not after a minute.
 import json
 import shutil
 
-from lab.layout import CELLS, HOSTS, LOOPBACK, PASSWORD, REGION, cell_of
+from lab import stores
+from lab.layout import CELLS, HOSTS, LOOPBACK, NAMELESS_CELL, PASSWORD, REGION, cell_of
 
 
 def sections(*pairs):
@@ -53,18 +54,18 @@ def service_user(layout, user):
     return "service_user", {"send_service_user_token": "true", **credentials(layout, user)}
 
 
-def message_bus(layout):
+def message_bus(layout, tls=True):
     """[oslo_messaging_rabbit], as kolla-ansible writes it: TLS, quorum queues, streams. A plain lab has only defaults.
 
-    The queue manager's `hostname` and `processname` are set for each daemon, in its environment (lab/services.py).
+    Without `tls` that is left to the transport URL, as openstack-ansible does. The queue manager's `hostname` and `processname` are set for each daemon, in its environment (lab/services.py).
     """
     if layout.plain:
         return "oslo_messaging_rabbit", {}
     return (
         "oslo_messaging_rabbit",
         {
-            "ssl": "true",
-            "ssl_ca_file": layout.ca,
+            "ssl": "true" if tls else None,
+            "ssl_ca_file": layout.ca if tls else None,
             "use_queue_manager": "true",
             "rabbit_quorum_queue": "true",
             "rabbit_transient_quorum_queue": "true",
@@ -213,12 +214,12 @@ def network_agent(layout):
     )
 
 
-def nova_common(layout, folder):
+def nova_common(layout, folder, bus_tls=True):
     """What nova's API level and its cells have in common: how to reach the other services."""
     nova = credentials(layout, "nova")
     return [
         ("oslo_concurrency", {"lock_path": folder / "lock"}),
-        message_bus(layout),
+        message_bus(layout, bus_tls),
         service_user(layout, "nova"),
         ("placement", credentials(layout, "placement")),
         ("glance", nova),
@@ -292,14 +293,18 @@ def nova_api(layout):
 
 
 def nova_cell(layout, cell):
-    """nova-<cell>.conf: conductor and computes of one cell.  No [api_database]: nothing in a cell makes up-calls."""
+    """nova-<cell>.conf: conductor and computes of one cell.  No [api_database]: nothing in a cell makes up-calls.
+
+    How TLS is spoken on the bus stands in the file of the cell without a name, and in the URL of the other.
+    """
     folder = layout.state / "nova" / cell
+    in_url = cell != NAMELESS_CELL
     return sections(
-        ("DEFAULT", nova_default(layout, layout.transport_url(cell), folder)),
+        ("DEFAULT", nova_default(layout, layout.transport_url(cell, query=in_url), folder)),
         ("database", {"connection": layout.database_url(f"nova_{cell}")}),
         # A compute looks at a server group's other hosts once more before it builds: that, too, is an up-call.
         ("workarounds", {"disable_group_policy_check_upcall": "true"}),
-        *nova_common(layout, folder),
+        *nova_common(layout, folder, bus_tls=not in_url),
     )
 
 
@@ -359,6 +364,9 @@ def environment_file(layout):
         "CELLMOVE_LAB_CELL1_BUS": layout.transport_url("cell1"),
         "CELLMOVE_LAB_CELL2_BUS": layout.transport_url("cell2"),
     }
+    if not layout.plain:
+        variables["CELLMOVE_DATABASE_USER"] = stores.OPERATOR
+        variables["CELLMOVE_DATABASE_PASSWORD"] = PASSWORD
     if layout.kvm:
         variables["CELLMOVE_LAB_SSH_CONFIG"] = layout.ssh / "config"
     return "".join(f"export {name}='{value}'\n" for name, value in variables.items())

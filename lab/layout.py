@@ -61,7 +61,13 @@ DATABASES = {
     "nova_cell1": "nova",
     "nova_cell2": "nova",
 }
-VIRTUAL_HOSTS = ("/", "cell1", "cell2")
+# The bus of the API level and those of the cells: label -> virtual host. kolla-ansible names them after cells,
+# openstack-ansible begins their names with a slash.
+VIRTUAL_HOSTS = {"/": "/nova", "cell1": "cell1", "cell2": "/nova-cell2"}
+PLAIN_VIRTUAL_HOSTS = {"/": "/", "cell1": "cell1", "cell2": "cell2"}
+
+# The cell that has no name in nova's database, as kolla-ansible creates its cells.
+NAMELESS_CELL = "cell1"
 
 
 # The kinds of lab: a cloud as kolla-ansible and openstack-ansible deploy it, and the plain one of `make lab-up PLAIN=1`.
@@ -70,6 +76,11 @@ DEPLOYED, PLAIN = "deployed", "plain"
 
 class LabError(Exception):
     """Something the person at the keyboard has to know; its text is the whole message."""
+
+
+def cell_labelled(uuid):
+    """The label of the cell with a UUID; None if it is none of the lab's."""
+    return next((cell for cell, known in CELL_UUIDS.items() if known == uuid), None)
 
 
 def cell_of(host):
@@ -150,17 +161,35 @@ class Layout:
         )
 
     def transport_url(self, virtual_host="/", query=True):
-        """The message bus of the API level (`/`) or of a cell (its name).
+        """The message bus of the API level (`/`) or of a cell (its label).
 
         :param query: whether the URL says itself how TLS is spoken, as openstack-ansible's do. Those of kolla-ansible
             leave that to [oslo_messaging_rabbit]
         """
-        path = "" if virtual_host == "/" else virtual_host
+        path = self.virtual_hosts[virtual_host]
         if self.plain:
+            path = "" if path == "/" else path
             return f"rabbit://lab:{PASSWORD}@{LOOPBACK}:{self.port('rabbitmq')}/{path}"
         brokers = [f"lab:{PASSWORD}@{LOOPBACK}:{self.port(name)}" for name in ("rabbitmq", "rabbitmq-second")]
         tls = f"?ssl=1&ssl_version=TLSv1_2&ssl_ca_file={self.ca}" if query else ""
         return f"rabbit://{','.join(brokers)}/{path}{tls}"
+
+    @property
+    def virtual_hosts(self):
+        """label -> virtual host of the broker."""
+        return PLAIN_VIRTUAL_HOSTS if self.plain else VIRTUAL_HOSTS
+
+    def cell_name(self, cell):
+        """The name that nova's database has of a cell; None for the one without a name."""
+        return None if cell == NAMELESS_CELL and not self.plain else cell
+
+    def operator_name(self, cell):
+        """What an operator types for a cell: its name, or its UUID if it has none."""
+        return self.cell_name(cell) or CELL_UUIDS[cell]
+
+    def display_name(self, cell):
+        """What cellmove calls a cell: its name, or the first eight digits of its UUID if it has none."""
+        return self.cell_name(cell) or CELL_UUIDS[cell][:8]
 
     @property
     def certificates(self):

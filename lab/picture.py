@@ -7,7 +7,7 @@ shows what no API shows: soft-deleted rows, rows in the wrong cell, leftovers.
 import time
 
 from lab import cloud
-from lab.layout import CELLS
+from lab.layout import CELLS, cell_labelled
 from lab.rows import connect_database, rows
 
 CELL_DATABASES = {"cell0": "nova_cell0", **{cell: f"nova_{cell}" for cell in CELLS}}
@@ -49,10 +49,12 @@ def api_rows(connection, server_id):
     """What the API database knows: the cell, the request spec, an unfinished build."""
     mapping = rows(
         connection,
-        "SELECT m.*, c.name AS cell FROM nova_api.instance_mappings m LEFT JOIN nova_api.cell_mappings c "
+        "SELECT m.*, c.uuid AS cell FROM nova_api.instance_mappings m LEFT JOIN nova_api.cell_mappings c "
         "ON c.id = m.cell_id WHERE m.instance_uuid = %s",
         server_id,
     )
+    for row in mapping:
+        row["cell"] = cell_labelled(row["cell"]) or row["cell"]
     specs = rows(connection, "SELECT * FROM nova_api.request_specs WHERE instance_uuid = %s", server_id)
     builds = rows(connection, "SELECT id, created_at FROM nova_api.build_requests WHERE instance_uuid = %s", server_id)
     return {

@@ -5,7 +5,7 @@ import decimal
 import json
 
 from lab.client import layout
-from lab.layout import CELLS, LOOPBACK, PASSWORD
+from lab.layout import CELLS, LOOPBACK, PASSWORD, cell_labelled
 
 # Columns that hold JSON; they are shown parsed.
 JSON_COLUMNS = {
@@ -79,7 +79,7 @@ def is_in_task(server_id):
     try:
         found = rows(
             connection,
-            "SELECT c.name FROM nova_api.instance_mappings m JOIN nova_api.cell_mappings c ON c.id = m.cell_id "
+            "SELECT c.uuid FROM nova_api.instance_mappings m JOIN nova_api.cell_mappings c ON c.id = m.cell_id "
             "WHERE m.instance_uuid = %s",
             server_id,
         )
@@ -88,7 +88,7 @@ def is_in_task(server_id):
             for cell in found
             for row in rows(
                 connection,
-                f"SELECT task_state, vm_state FROM nova_{cell['name']}.instances WHERE uuid = %s AND deleted = 0",
+                f"SELECT task_state, vm_state FROM nova_{cell_labelled(cell['uuid'])}.instances WHERE uuid = %s AND deleted = 0",
                 server_id,
             )
         )

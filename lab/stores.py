@@ -9,7 +9,10 @@ import pwd
 import shutil
 import subprocess
 
-from lab.layout import DATABASES, LOOPBACK, PASSWORD, VIRTUAL_HOSTS, LabError
+from lab.layout import CELLS, DATABASES, LOOPBACK, PASSWORD, REPOSITORY, LabError
+
+GRANTS = REPOSITORY / "docs" / "database-grants.sql"
+OPERATOR = "cellmove"
 
 # The lab's data is worth nothing after a power cut, so nothing waits for a disk.
 MARIADB_OPTIONS = (
@@ -68,6 +71,22 @@ def prepare_mariadb(layout):
         statements.append(f"CREATE DATABASE IF NOT EXISTS {database} CHARACTER SET utf8mb4;")
         statements.append(f"GRANT ALL ON {database}.* TO '{user}'@'{LOOPBACK}';")
     (layout.etc / "mariadb.sql").write_text("\n".join(statements) + "\n")
+
+
+def operator_rights(layout):
+    """The statements that make cellmove's own database user, with the rights that its documentation names and no more."""
+    lines = GRANTS.read_text().splitlines()
+    grants = [line for line in lines if line and not line.startswith("--")]
+    of_a_cell = [line for line in grants if "nova_cell1." in line]
+    others = [line.replace("nova_cell1.", f"nova_{cell}.") for cell in CELLS for line in of_a_cell if cell != "cell1"]
+    account = f"'{OPERATOR}'@'%'"
+    tls = "" if layout.plain else " REQUIRE SSL"
+    return [
+        f"DROP USER IF EXISTS {account};",
+        f"CREATE USER {account} IDENTIFIED BY '{PASSWORD}'{tls};",
+        *grants,
+        *others,
+    ]
 
 
 def mariadb_command(layout):
@@ -166,6 +185,7 @@ def prepare_rabbitmq(layout):
     folder.mkdir(parents=True, exist_ok=True)
     (layout.state / "rabbitmq").mkdir(parents=True, exist_ok=True)
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    virtual_hosts = layout.virtual_hosts.values()
     definitions = {
         "users": [
             {
@@ -175,8 +195,8 @@ def prepare_rabbitmq(layout):
                 "tags": "administrator",
             }
         ],
-        "vhosts": [{"name": name} for name in VIRTUAL_HOSTS],
-        "permissions": [{"user": "lab", "vhost": name, **everything} for name in VIRTUAL_HOSTS],
+        "vhosts": [{"name": name} for name in virtual_hosts],
+        "permissions": [{"user": "lab", "vhost": name, **everything} for name in virtual_hosts],
         # Notifications that nobody takes push the oldest ones out.
         "policies": [
             {
@@ -187,7 +207,7 @@ def prepare_rabbitmq(layout):
                 "priority": 0,
                 "definition": {"max-length": 500},
             }
-            for name in VIRTUAL_HOSTS
+            for name in virtual_hosts
         ],
     }
     (folder / "definitions.json").write_text(json.dumps(definitions, indent=1))

@@ -165,20 +165,33 @@ class Up:
         if not self.cached:
             stores.save_cache(self.layout, self.cache_path())
 
+    def operator(self):
+        """cellmove's own database user. Rights are given on tables, so this comes after the schemas."""
+        if not self.layout.plain:
+            stores.query(self.layout, "\n".join(stores.operator_rights(self.layout)))
+
     def cells(self):
-        """The cell mappings: cell1 with plain URLs, cell2 with nova's templates, so that both forms are met."""
+        """The cell mappings, in the two forms that clouds have.
+
+        kolla-ansible maps cells by full URLs and gives them no names; openstack-ansible names them and maps them by
+        nova's templates. With two brokers nova's {password} is everything from the first password to the last.
+        """
         template = "{scheme}://{username}:{password}@{hostname}:{port}/"
+        cell2 = "cell2" if self.layout.plain else "/{path}-cell2?{query}"
         mappings = {
             "cell0": ("none:///", template + "nova_cell0?{query}"),
-            "cell1": (self.layout.transport_url("cell1"), self.layout.database_url("nova_cell1")),
-            "cell2": (template + "cell2", template + "nova_cell2?{query}"),
+            "cell1": (self.layout.transport_url("cell1", query=False), self.layout.database_url("nova_cell1")),
+            "cell2": (template + cell2, template + "nova_cell2?{query}"),
         }
-        for name, (transport, database) in mappings.items():
+        for cell, (transport, database) in mappings.items():
+            name = self.layout.cell_name(cell)
+            stored = f"'{name}'" if name else "NULL"
             stores.query(
                 self.layout,
                 "INSERT INTO cell_mappings (created_at, uuid, name, transport_url, database_connection, disabled) "
-                f"SELECT UTC_TIMESTAMP(), '{CELL_UUIDS[name]}', '{name}', '{transport}', '{database}', 0 FROM DUAL "
-                f"WHERE NOT EXISTS (SELECT 1 FROM cell_mappings WHERE uuid = '{CELL_UUIDS[name]}')",
+                f"SELECT UTC_TIMESTAMP(), '{CELL_UUIDS[cell]}', {stored}, '{transport}', "
+                f"'{database}', 0 FROM DUAL "
+                f"WHERE NOT EXISTS (SELECT 1 FROM cell_mappings WHERE uuid = '{CELL_UUIDS[cell]}')",
                 "nova_api",
             )
 
@@ -268,6 +281,7 @@ class Up:
         kept = "keep the schemas"
         steps |= {
             "cells": ((kept,), self.cells),
+            "cellmove's database user": ((kept,), self.operator),
             "keystone": ((kept,), lambda: self.start("keystone")),
             "users and catalog": (("keystone",), lambda: (self.ask("keystone"), self.furnish("identity"))),
             "placement": ((kept,), lambda: self.start("placement")),

@@ -76,6 +76,14 @@ class Started:
 Cellmove = Callable[..., Outcome]
 
 
+def typed(word: str) -> str:
+    """Return what an operator types for a word of a test: for the lab's label of a cell its name, or its UUID."""
+    from lab import cloud
+    from lab.layout import CELLS
+
+    return str(cloud.layout().operator_name(word)) if word in CELLS else word
+
+
 @pytest.fixture(scope="session")
 def lab_environment() -> dict[str, str]:
     """The environment that `. .lab/env` gives; fails when the lab is not up."""
@@ -104,7 +112,7 @@ def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..
 
     def start(*arguments: str, env: dict[str, str] | None = None, kill_at: str = "") -> Started:
         out, err = (tmp_path / f"{len(made)}.{name}" for name in ("out", "err"))
-        command = (list(arguments), {**environment, **(env or {})}, out, err)
+        command = ([typed(word) for word in arguments], {**environment, **(env or {})}, out, err)
         process = fork_server.start(*((run_killed, kill_at) if kill_at else (run_command,)), *command)
         made.append(Started(process, out, err))
         return made[-1]

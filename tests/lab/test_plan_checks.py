@@ -6,6 +6,7 @@ import contextlib
 import time
 import uuid
 
+import certifi
 import pytest
 import sqlalchemy
 
@@ -98,13 +99,20 @@ def api(lab_environment):
             cursor.execute(f"DROP DATABASE IF EXISTS {copy.name}")
 
 
+def with_other_tls(url):
+    """The bus's URL with TLS where its broker speaks none, or with a CA that did not sign the broker's certificate."""
+    base, _, tls = url.partition("?")
+    return f"{base}?{tls.replace(str(cloud.layout().ca), certifi.where())}" if tls else f"{base}?ssl=1"
+
+
 def test_a_bus_that_does_not_let_us_in_is_found_before_anything_is_written(cellmove, boot, api, environment):
     server = boot("bus")
     before, real = oracle.picture(server.id), environment["CELLMOVE_LAB_CELL2_BUS"]
+    host = cloud.layout().virtual_hosts["cell2"]
     for wrong, words in (
         (real.replace(PASSWORD, "wrong"), "the user name or password is refused"),
-        (f"{real}-none", "no access to the virtual host cell2-none"),
-        (f"{real}?ssl=1", "TLS"),
+        (real.replace(f"/{host}", f"/{host}-none"), f"no access to the virtual host {host}-none"),
+        (with_other_tls(real), "TLS"),
     ):
         api.change_cell(transport_url=wrong)
         begun = time.monotonic()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cellmove.db.cells import resolve_url
 from lab import config, services, stores
-from lab.layout import DEPLOYED, PLAIN, LabError, Layout, check_kind, find_kind
+from lab.layout import CELL_UUIDS, DEPLOYED, PLAIN, LabError, Layout, cell_labelled, check_kind, find_kind
 
 
 @pytest.fixture
@@ -120,3 +121,42 @@ def test_only_the_labs_administrator_may_reach_mariadb_without_tls(layout, plain
             expected
         }
         assert [line for line in logins if "'lab'@" in line and "SSL" in line] == []
+
+
+def test_one_cell_has_no_name_and_is_typed_as_its_uuid(layout, plain):
+    assert layout.cell_name("cell1") is None
+    assert layout.operator_name("cell1") == CELL_UUIDS["cell1"]
+    assert layout.display_name("cell1") == "11111111"
+    assert {layout.cell_name("cell2"), layout.operator_name("cell2"), layout.display_name("cell2")} == {"cell2"}
+    assert {plain.cell_name("cell1"), plain.operator_name("cell1"), plain.display_name("cell1")} == {"cell1"}
+
+
+def test_the_labels_of_cells_are_found_by_their_uuids():
+    assert [cell_labelled(uuid) for uuid in CELL_UUIDS.values()] == list(CELL_UUIDS)
+    assert cell_labelled("33333333-3333-4333-8333-333333333333") is None
+
+
+def test_tls_of_the_bus_stands_in_the_file_of_one_cell_and_in_the_url_of_the_other(layout):
+    kolla, ansible = config.nova_cell(layout, "cell1"), config.nova_cell(layout, "cell2")
+    assert "\nssl_ca_file = " in kolla
+    assert "?ssl=1" not in kolla
+    assert "\nssl_ca_file = " not in ansible
+    assert "/nova-cell2?ssl=1&ssl_version=TLSv1_2&ssl_ca_file=" in ansible
+
+
+def test_a_cells_template_is_filled_in_from_the_api_levels_url(layout):
+    """As nova does it: with two brokers {password} is everything from the first password to the last."""
+    filled = resolve_url(
+        "{scheme}://{username}:{password}@{hostname}:{port}//{path}-cell2?{query}", layout.transport_url()
+    )
+    assert filled == layout.transport_url("cell2")
+
+
+def test_cellmoves_user_is_given_what_its_documentation_names_in_every_cell(layout, plain):
+    statements = stores.operator_rights(layout)
+    for cell in ("cell1", "cell2"):
+        assert f"GRANT INSERT, UPDATE, DELETE ON nova_{cell}.instances TO 'cellmove'@'%';" in statements
+    assert "CREATE USER 'cellmove'@'%' IDENTIFIED BY 'lab-secret' REQUIRE SSL;" in statements
+    assert not any("nova_cell2" in line for line in stores.GRANTS.read_text().splitlines())
+    assert "CELLMOVE_DATABASE_USER='cellmove'" in config.environment_file(layout)
+    assert "CELLMOVE_DATABASE_USER" not in config.environment_file(plain)
