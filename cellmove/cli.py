@@ -24,6 +24,7 @@ from cellmove.command import (
 from cellmove.drain_cli import drain, drain_cell, dry_plan
 from cellmove.events import Event, EventKind
 from cellmove.journal_cli import journal
+from cellmove.metrics_cli import metrics
 from cellmove.options import (
     FiniteRange,
     confirm_option,
@@ -500,6 +501,7 @@ def show(options: Options, reference: str) -> None:
 cli.add_command(drain_cell)
 cli.add_command(drain)
 cli.add_command(journal)
+cli.add_command(metrics)
 cli.add_command(schema)
 
 

@@ -1,7 +1,8 @@
-"""Files and directories that are this user's alone, whatever the umask."""
+"""Files and directories with a mode of their own, whatever the umask: this user's alone, but for :func:`publish`."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -43,3 +44,24 @@ def make_file(path: Path) -> int:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Replace a file by another one that every user may read; a reader sees the old one or the new one as a whole.
+
+    :raises OSError: it cannot be written, or is no regular file. The old file is unchanged then
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")  # node_exporter reads only names that end in .prom
+    descriptor = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise

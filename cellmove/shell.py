@@ -17,7 +17,7 @@ from cellmove.errors import scrub
 
 VERBS = (
     "plan", "prep-dest", "prep-source", "finish", "verify", "confirm", "revert", "resize", "migrate", "resume",
-    "rollback", "adopt", "audit", "list", "show", "drain-cell", "drain", "journal", "schema", "demo",
+    "rollback", "adopt", "audit", "list", "show", "drain-cell", "drain", "journal", "metrics", "schema", "demo",
 )  # fmt: skip
 """Every command. A test holds this equal to the table of click."""
 

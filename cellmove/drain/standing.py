@@ -26,8 +26,8 @@ def status(session: Session, record: Move) -> dict[str, Any]:
     """Where a drain stands, as plain JSON. Only reads the journal."""
     queue = queue_of(session, record)
     now = session.clock.utc_now().timestamp()
-    runs = [each for each in queue.others(now) if not _is_dead(each)]
-    stuck = {task.server_id: task for task in ([] if runs else halfway(session, record))}
+    at_work = runs(session, record)
+    stuck = {task.server_id: task for task in ([] if at_work else halfway(session, record))}
     tasks = [stuck.get(task.server_id, task) for task in queue.tasks()]
     return {
         "schema_version": 1,
@@ -35,8 +35,8 @@ def status(session: Session, record: Move) -> dict[str, Any]:
         "cell": record.server_name,
         "state": record.state.value,
         "control": (queue.control() or None) if record.is_open else None,
-        "runs": runs,
-        "next": _next(record, queue, runs, list(stuck.values())),
+        "runs": at_work,
+        "next": _next(record, queue, at_work, list(stuck.values())),
         "wish": {name: value for name, value in queue.wish().items() if name != COMMAND},
         "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
         "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
@@ -48,6 +48,12 @@ def status(session: Session, record: Move) -> dict[str, Any]:
         ],
         "unconfirmed": [_task_document(task, now) for task in unconfirmed(session, tasks)],
     }
+
+
+def runs(session: Session, record: Move) -> list[str]:
+    """Return the runs that are at work on a drain: machine, process and a token of each."""
+    queue = queue_of(session, record)
+    return [each for each in queue.others(session.clock.utc_now().timestamp()) if not _is_dead(each)]
 
 
 def halfway(session: Session, record: Move) -> list[Task]:

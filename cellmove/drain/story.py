@@ -73,15 +73,29 @@ def downtime(entries: Iterable[Entry], *, active: bool = True) -> float | None:
     """
     if not active:
         return None
+    known = [seconds for direction in outages(entries) for seconds in direction]
+    return None if not known or None in known else sum(seconds for seconds in known if seconds is not None)
+
+
+def outages(entries: Iterable[Entry]) -> tuple[list[float | None], list[float | None]]:
+    """Return the times in seconds for which the guest did not run: those on its way there, and those on its way back.
+
+    A time is None while the guest is down, and when ``adopt`` wrote the lines. See :func:`downtime`.
+
+    :param entries: of one move of a guest that ran before
+    """
     lines = sorted(entries, key=lambda entry: entry.sequence)
-    total, seen = 0.0, False
-    for stops, starts in STOPS_AND_STARTS:
-        for stop in (entry for entry in lines if entry.action == stops):
-            start = stop if stop.phase is Phase.UNDONE else _start(lines, stop, starts)
-            if start is None or _is_told_later(stop) or _is_told_later(start):
-                return None
-            total, seen = total + max(seconds_of(start.finished_at) - seconds_of(stop.started_at), 0.0), True
-    return total if seen else None
+    there, back = (
+        [_outage(lines, stop, starts) for stop in lines if stop.action == stops] for stops, starts in STOPS_AND_STARTS
+    )
+    return there, back
+
+
+def _outage(lines: Sequence[Entry], stop: Entry, starts: str) -> float | None:
+    start = stop if stop.phase is Phase.UNDONE else _start(lines, stop, starts)
+    if start is None or _is_told_later(stop) or _is_told_later(start):
+        return None
+    return max(seconds_of(start.finished_at) - seconds_of(stop.started_at), 0.0)
 
 
 def _start(lines: Sequence[Entry], stop: Entry, action: str) -> Entry | None:
