@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import difflib
 import os
-import string
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cellmove.database_url import DatabaseLogin, with_login
 from cellmove.errors import BadSetting, Usage
+from cellmove.nova_conf import Notifications, NovaOptions, read_options
 from cellmove.policy import Policy, read_policy
 from cellmove.reference import is_uuid
 from cellmove.tls_files import check_readable
 from cellmove.transfer import AUTO, Ssh, read_bwlimit, read_ssh, read_transfer
-
-Sections = dict[str, dict[str, str]]
 
 LONGEST = 31536000.0  # seconds that anything may be set to wait
 
@@ -69,74 +67,13 @@ ENVIRONMENT: Mapping[str, str] = {
     "bwlimit": "CELLMOVE_BWLIMIT",
 }
 
-OLD_AUTH_NAMES: Mapping[str, tuple[str, ...]] = {
-    "auth_type": ("auth_plugin",),
-    "username": ("user_name",),
-    "project_name": ("tenant_name",),
-    "project_id": ("tenant_id",),
-}
-"""Names that keystoneauth still accepts in nova.conf."""
-
 HOW_TO_SET: Mapping[str, str] = {
     "api_database_url": "[api_database]connection in nova.conf (--nova-conf), or CELLMOVE_API_DATABASE",
     "main_database_url": "[database]connection in nova.conf (--nova-conf), or CELLMOVE_MAIN_DATABASE",
     "transport_url": "[DEFAULT]transport_url in nova.conf (--nova-conf), or CELLMOVE_TRANSPORT_URL",
-    "service_credential": "the section [neutron] of nova.conf (--nova-conf: auth_url, username, password), "
+    "service_login": "the section [neutron] of nova.conf (--nova-conf: auth_type, auth_url, username, password), "
     "or service_cloud in config.toml",
 }
-
-
-@dataclass(frozen=True)
-class ServiceCredential:
-    """A credential with role ``service``, which neutron's port binding calls insist on.
-
-    Either ``cloud`` names an entry of clouds.yaml and the rest is empty, or the rest is what
-    keystoneauth's options in ``[neutron]`` say, under their own names.
-    """
-
-    cloud: str = ""
-    auth_type: str = ""
-    auth_url: str = ""
-    username: str = ""
-    user_id: str = ""
-    password: str = field(default="", repr=False)
-    project_name: str = ""
-    project_id: str = ""
-    user_domain_name: str = ""
-    user_domain_id: str = ""
-    project_domain_name: str = ""
-    project_domain_id: str = ""
-    default_domain_name: str = ""
-    default_domain_id: str = ""
-    system_scope: str = ""
-    application_credential_id: str = ""
-    application_credential_name: str = ""
-    application_credential_secret: str = field(default="", repr=False)
-    region_name: str = ""
-    interfaces: tuple[str, ...] = ("internal", "public")
-    endpoint_override: str = ""
-    cafile: str = ""
-    certfile: str = ""
-    keyfile: str = ""
-    insecure: bool = False
-
-
-@dataclass(frozen=True)
-class Notifications:
-    """What nova is told to send: nothing, as long as no driver is set.
-
-    Defaults are those of nova/conf/notifications.py and oslo_messaging/notify/notifier.py.
-
-    :param driver: one that uses the bus, or empty
-    :param form: ``unversioned``, ``versioned`` or ``both``
-    :param url: of a bus of their own; empty: the API-level one
-    """
-
-    driver: str = ""
-    form: str = "unversioned"
-    topics: tuple[str, ...] = ("notifications",)
-    versioned_topics: tuple[str, ...] = ("versioned_notifications",)
-    url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -156,7 +93,7 @@ class Settings:
     cross_az_attach: bool = True  # whether a server may use volumes of another availability zone than its own
     non_inheritable_image_properties: tuple[str, ...] = ("cache_in_nova", "bittorrent")
     os_cloud: str = ""
-    service_credential: ServiceCredential | None = None
+    service_cloud: str = ""  # the entry of clouds.yaml with role service; empty: the section [neutron] of nova.conf
     journal: str = field(default="", repr=False)  # a path, or an SQLAlchemy URL
     connect_timeout: float = 5.0  # seconds, for every database, bus and API
     patience: float = 30.0  # seconds that a call which may be repeated is tried again while nothing answers
@@ -167,7 +104,7 @@ class Settings:
     bwlimit: int = 0  # bytes a second that are sent at most while a guest runs; 0: as fast as it goes
     ssh: Ssh | None = None  # None: hosts are never reached by ssh
     policy: Policy = field(default_factory=Policy)
-    notifications: Notifications = field(default_factory=lambda: Notifications())
+    notifications: Notifications = field(default_factory=Notifications)
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
 
@@ -190,14 +127,14 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         return config.get(name)
 
     paths, unreadable = _nova_conf_paths(choose("nova_conf"), environ)
-    conf = read_nova_conf(paths, environ)
+    nova = read_options(paths, environ)
 
-    def text(name: str, section: str, key: str, default: str = "") -> str:
+    def text(name: str, default: str) -> str:
         chosen = choose(name)
-        return str(chosen) if chosen is not None else conf.get(section, key) or default
+        return str(chosen) if chosen is not None else default
 
-    def seconds(name: str, section: str, key: str, default: float) -> float:
-        value = text(name, section, key, str(default))
+    def seconds(name: str, default: float) -> float:
+        value = text(name, str(default))
         try:
             number = float(value)
         except ValueError:
@@ -206,38 +143,33 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
             raise Usage(f"{name} has to be a number of seconds above 0 and of at most a year, not {value!r}")
         return number
 
-    service_cloud = choose("service_cloud")
     login = _database_login(choose("database_user"), choose("database_password"))
     file = config_path(environ)
     disk_stores, between = _disk_stores(choose("disk_stores"), file)
     return Settings(
         nova_conf=paths,
-        api_database_url=_api_database(choose("api_database"), conf, login),
+        api_database_url=_api_database(choose("api_database"), nova, login),
         database_login=login,
-        main_database_url=text("main_database", "database", "connection"),
-        transport_url=text("transport_url", "DEFAULT", "transport_url"),
-        control_exchange=text("control_exchange", "DEFAULT", "control_exchange", "nova"),
-        rpc_response_timeout=seconds("rpc_response_timeout", "DEFAULT", "rpc_response_timeout", 60),
-        long_rpc_timeout=seconds("long_rpc_timeout", "DEFAULT", "long_rpc_timeout", 1800),
-        service_down_time=seconds("service_down_time", "DEFAULT", "service_down_time", 60),
-        default_availability_zone=text("default_availability_zone", "DEFAULT", "default_availability_zone", "nova"),
-        cross_az_attach=_boolean(conf, "cinder", "cross_az_attach", default=True),
-        non_inheritable_image_properties=conf.get_list(
-            "DEFAULT",
-            "non_inheritable_image_properties",
-            ("cache_in_nova", "bittorrent"),
-        ),
+        main_database_url=text("main_database", nova.main_database_url),
+        transport_url=text("transport_url", nova.transport_url),
+        control_exchange=text("control_exchange", nova.control_exchange),
+        rpc_response_timeout=seconds("rpc_response_timeout", nova.rpc_response_timeout),
+        long_rpc_timeout=seconds("long_rpc_timeout", nova.long_rpc_timeout),
+        service_down_time=seconds("service_down_time", nova.service_down_time),
+        default_availability_zone=text("default_availability_zone", nova.default_availability_zone),
+        cross_az_attach=nova.cross_az_attach,
+        non_inheritable_image_properties=nova.non_inheritable_image_properties,
         os_cloud=str(choose("os_cloud") or ""),
-        service_credential=ServiceCredential(cloud=str(service_cloud)) if service_cloud else _credential_of(conf),
+        service_cloud=str(choose("service_cloud") or ""),
         journal=_journal(choose("journal"), environ),
-        connect_timeout=seconds("connect_timeout", "", "", 5),
+        connect_timeout=seconds("connect_timeout", 5),
         disk_stores=disk_stores,
         disk_stores_between=between,
         transfer=read_transfer(choose("transfer")),
         bwlimit=read_bwlimit(choose("bwlimit")),
         ssh=_ssh(config.get("ssh"), str(file)),
         policy=read_policy(config.get("policy", {}), str(file)),
-        notifications=_notifications(conf),
+        notifications=nova.notifications,
         unreadable=unreadable,
     )
 
@@ -252,9 +184,9 @@ def _database_login(user: str | None, password: str | None) -> DatabaseLogin | N
     return DatabaseLogin(user, password) if user and password else None
 
 
-def _api_database(chosen: str | None, conf: NovaConf, login: DatabaseLogin | None) -> str:
+def _api_database(chosen: str | None, nova: NovaOptions, login: DatabaseLogin | None) -> str:
     """Return the API database's URL: the operator's as it is, or that of nova.conf with cellmove's own login."""
-    return str(chosen) if chosen is not None else with_login(conf.get("api_database", "connection"), login)
+    return str(chosen) if chosen is not None else with_login(nova.api_database_url, login)
 
 
 def require(settings: Settings, name: str) -> Any:
@@ -265,11 +197,19 @@ def require(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if value:
         return value
+    raise not_configured(settings, name)
+
+
+def not_configured(settings: Settings, name: str) -> Usage:
+    """The error that says how to set what is missing.
+
+    :param name: one of :data:`HOW_TO_SET`, or of a setting
+    """
     looked = ", ".join(str(path) for path in settings.nova_conf) or "no nova.conf was found"
     message = f"{name.replace('_', ' ')} is not configured. Set {HOW_TO_SET.get(name, name)}. Read: {looked}."
     if settings.unreadable:
         message += f" Not readable by this user: {', '.join(settings.unreadable)}."
-    raise Usage(message)
+    return Usage(message)
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -398,58 +338,6 @@ def _expand(paths: list[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _credential_of(conf: NovaConf) -> ServiceCredential | None:
-    """nova's credential for neutron, as keystoneauth's conf loading reads it (``auth_section`` too)."""
-    section = conf.get("neutron", "auth_section") or "neutron"
-
-    def text(*keys: str) -> str:
-        return next((value for key in keys if (value := conf.get(section, key))), "")
-
-    if not text("auth_url"):
-        return None
-    options: dict[str, Any] = {
-        option.name: text(option.name, *OLD_AUTH_NAMES.get(option.name, ()))
-        for option in fields(ServiceCredential)
-        if option.type == "str" and option.name != "cloud"
-    }
-    # What follows belongs to the adapter, which stays in [neutron] even with auth_section.
-    for name in ("region_name", "endpoint_override", "cafile", "certfile", "keyfile"):
-        options[name] = conf.get("neutron", name)
-    return ServiceCredential(
-        **{**options, "auth_type": options["auth_type"] or "password"},
-        interfaces=conf.get_list("neutron", "valid_interfaces", ("internal", "public")),
-        insecure=_boolean(conf, "neutron", "insecure"),
-    )
-
-
-def _boolean(conf: NovaConf, section: str, key: str, *, default: bool = False) -> bool:
-    value = conf.get(section, key).lower()
-    if not value:
-        return default
-    if value not in ("true", "1", "on", "yes", "false", "0", "off", "no"):  # oslo_config/types.py, Boolean
-        raise Usage(f"nova.conf: [{section}]{key} is neither true nor false: {value!r}")
-    return value in ("true", "1", "on", "yes")
-
-
-FORMS = ("unversioned", "versioned", "both")
-
-
-def _notifications(conf: NovaConf) -> Notifications:
-    """[notifications] and [oslo_messaging_notifications] of nova.conf; drivers that use no bus count as none."""
-    section, default = "oslo_messaging_notifications", Notifications()
-    driver = conf.get(section, "driver")
-    form = conf.get("notifications", "notification_format") or default.form
-    if form not in FORMS:
-        raise Usage(f"nova.conf: [notifications]notification_format is one of {', '.join(FORMS)}, not {form!r}")
-    return Notifications(
-        driver=driver if driver in ("messaging", "messagingv2") else "",
-        form=form,
-        topics=conf.get_list(section, "topics", default.topics),
-        versioned_topics=conf.get_list("notifications", "versioned_notifications_topics", default.versioned_topics),
-        url=conf.get(section, "transport_url"),
-    )
-
-
 def _ssh(table: Mapping[str, Any] | None, file: str) -> Ssh | None:
     """The table ``[ssh]``; its file has to be there."""
     ssh = read_ssh(table, file)
@@ -470,105 +358,3 @@ def _journal(chosen: str | None, environ: Mapping[str, str]) -> str:
     base = environ.get("XDG_STATE_HOME")
     state = Path(base) if base else _home(environ) / ".local" / "state"
     return str(state / "cellmove" / "journal.db")
-
-
-class _Template(string.Template):
-    idpattern = r"[_a-z][\._a-z0-9]*"  # oslo_config.cfg.ConfigOpts.Template
-
-
-class NovaConf:
-    """The options of nova.conf by section and key, by oslo.config's rules without nova's definitions.
-
-    The line syntax is oslo.config's own parser; the rest follows ``oslo_config/cfg.py``: later files
-    and lines win, section names but ``DEFAULT`` ignore case, ``$name``, ``${name}`` and
-    ``$group.name`` are replaced by other options (same group first, then ``DEFAULT``), ``$$`` and
-    ``\\$`` are a dollar sign, and a variable ``OS_<GROUP>__<OPTION>`` beats the files.
-    """
-
-    def __init__(self, sections: Sections, environ: Mapping[str, str]) -> None:
-        self._sections = sections
-        self._environ = environ
-
-    def get(self, section: str, key: str) -> str:
-        """The value with its references replaced; an empty string when it is not set.
-
-        :raises Usage: it refers to an option that is not in the files (nova may have a default for
-            that; we do not), or to itself
-        """
-        value = self._raw(section, key)
-        return "" if value is None else self._replace(value, section, ((section, key),))
-
-    def get_list(self, section: str, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        """The comma-separated value; ``default`` when it is not set."""
-        if self._raw(section, key) is None:
-            return default
-        return tuple(item.strip() for item in self.get(section, key).split(",") if item.strip())
-
-    def _raw(self, section: str, key: str) -> str | None:
-        variable = f"OS_{section}__{key}".upper()  # oslo_config/sources/_environment.py
-        if variable in self._environ:
-            return self._environ[variable]
-        return self._sections.get(_normal(section), {}).get(key)
-
-    def _replace(self, value: str, section: str, seen: tuple[tuple[str, str], ...]) -> str:
-        lookup = _References(self, section, seen)
-        return _Template(value.replace(r"\$", "$$")).safe_substitute(cast(Mapping[str, object], lookup))
-
-
-class _References:
-    """What ``safe_substitute`` looks names up in."""
-
-    def __init__(self, conf: NovaConf, section: str, seen: tuple[tuple[str, str], ...]) -> None:
-        self._conf, self._section, self._seen = conf, section, seen
-
-    def __getitem__(self, name: str) -> str:
-        group, dot, option = name.partition(".")
-        candidates = [(group, option)] if dot else [(self._section, name), ("DEFAULT", name)]
-        for candidate in candidates:
-            value = self._conf._raw(*candidate)
-            if value is None:
-                continue
-            if candidate in self._seen:
-                break
-            return self._conf._replace(value, candidate[0], (*self._seen, candidate))
-        where = "[{}]{}".format(*self._seen[0])
-        raise Usage(f"nova.conf: {where} refers to ${name}, which is not set in the files that were read")
-
-
-def read_nova_conf(paths: Sequence[Path], environ: Mapping[str, str]) -> NovaConf:
-    """Read the files in order, later ones winning.
-
-    :raises Usage: a file cannot be read or does not parse
-    """
-    from oslo_config import iniparser
-
-    sections: Sections = {}
-
-    class Parser(iniparser.BaseParser):  # type: ignore[misc]  # has no types
-        section = ""
-
-        def new_section(self, section: str) -> None:
-            self.section = section
-            sections.setdefault(_normal(section), {})
-
-        def assignment(self, key: str, value: list[str]) -> None:
-            if not self.section:
-                raise iniparser.ParseError("Section must be started before assignment", self.lineno, key)
-            sections[_normal(self.section)][key.replace("-", "_")] = "\n".join(value)
-
-    for path in paths:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            Parser().parse(lines)
-        except OSError as error:
-            raise Usage(f"{path} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise Usage(f"{path} is not UTF-8 text") from None
-        except iniparser.ParseError as error:
-            # Not str(error): it quotes the line, which may hold a password.
-            raise Usage(f"{path}, line {error.lineno}: {error.msg}") from None
-    return NovaConf(sections, environ)
-
-
-def _normal(section: str) -> str:
-    return section if section == "DEFAULT" else section.lower()

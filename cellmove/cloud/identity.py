@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cellmove import nova_conf
 from cellmove.cloud import login_settings
 from cellmove.cloud.failures import (
     API,
@@ -23,8 +24,8 @@ from cellmove.cloud.failures import (
     parsed,
     translate_errors,
 )
-from cellmove.errors import BadSetting, CallError, CallUncertain, CannotConnect, Misconfigured
-from cellmove.settings import ServiceCredential, Settings, require
+from cellmove.errors import BadSetting, CallError, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.settings import Settings, not_configured
 
 if TYPE_CHECKING:
     from keystoneauth1.access import AccessInfo
@@ -66,41 +67,29 @@ def connect_service(settings: Settings) -> Connection:
     :raises Misconfigured: the one that is configured is not complete
     """
     openstack = _openstack()
-    credential: ServiceCredential = require(settings, "service_credential")
-    with _configuring(SERVICE, credential.cloud, from_clouds_yaml=bool(credential.cloud)):
-        if credential.cloud:
-            connection: Connection = openstack.connect(cloud=credential.cloud, app_name="cellmove")
+    cloud = settings.service_cloud
+    with _configuring(SERVICE, cloud, from_clouds_yaml=bool(cloud)):
+        if cloud:
+            connection: Connection = openstack.connect(cloud=cloud, app_name="cellmove")
         else:
-            connection = _from_nova_conf(openstack, credential)
+            login = nova_conf.service_login(settings.nova_conf)
+            if login is None:
+                raise not_configured(settings, "service_login")
+            connection = _from_nova_conf(openstack, login)
         _set_up(connection, SERVICE, settings.connect_timeout)
-        names = login_settings.IN_CLOUDS_YAML if credential.cloud else login_settings.IN_NOVA_CONF
+        names = login_settings.IN_CLOUDS_YAML if cloud else login_settings.IN_NOVA_CONF
         login_settings.check(connection.session, names)
         return connection
 
 
-def _from_nova_conf(openstack: Any, credential: ServiceCredential) -> Connection:
-    from keystoneauth1.loading import get_plugin_loader
-    from keystoneauth1.session import Session
-
-    loader: Any = get_plugin_loader(credential.auth_type)
-    known = {option.dest for option in loader.get_options()}
-    options = {name: value for name, value in vars(credential).items() if name in known and value}
-    session = Session(
-        auth=loader.load_from_options(**options),
-        verify=False if credential.insecure else credential.cafile or True,
-        cert=(credential.certfile, credential.keyfile) if credential.keyfile else credential.certfile or None,
-        app_name="cellmove",
-    )
+def _from_nova_conf(openstack: Any, login: nova_conf.ServiceLogin) -> Connection:
     extra = {}
-    if credential.endpoint_override:
+    if login.endpoint_override:
         # nova may give it with and without the version, which openstacksdk expects to find in it.
-        login_settings.check_url("[neutron]endpoint_override", credential.endpoint_override)
-        extra["network_endpoint_override"] = f"{unversioned(credential.endpoint_override)}/v2.0"
+        login_settings.check_url("[neutron]endpoint_override", login.endpoint_override)
+        extra["network_endpoint_override"] = f"{unversioned(login.endpoint_override)}/v2.0"
     connection: Connection = openstack.connection.Connection(
-        session=session,
-        region_name=credential.region_name or None,
-        interface=list(credential.interfaces),
-        **extra,
+        session=login.session, region_name=login.region_name or None, interface=list(login.interfaces), **extra
     )
     return connection
 
@@ -125,6 +114,8 @@ def _configuring(credential: str, cloud: str, *, from_clouds_yaml: bool) -> Iter
 
     try:
         yield
+    except Usage:
+        raise
     except Exception as error:  # noqa: BLE001
         said = clouds_yaml.fault(cloud, os.environ) if from_clouds_yaml else ""
         how = "" if cloud or not from_clouds_yaml else "; name a cloud of clouds.yaml, or set the OS_* variables"

@@ -12,11 +12,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cellmove.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured
+from cellmove import nova_conf
+from cellmove.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 from cellmove.hosts import bus_url, rabbit_login
 
 if TYPE_CHECKING:
@@ -189,13 +190,17 @@ def _configure(conf: Any, settings: Settings) -> None:
         return
     import oslo_messaging
     from oslo_config import cfg
+    from oslo_messaging import opts
 
-    files = [str(path) for path in settings.nova_conf if path.exists()]
-    try:
-        conf([], project="cellmove", default_config_files=files)
-    except (cfg.Error, OSError, ValueError) as error:  # its words may quote a line, which may hold a password
-        raise Misconfigured(f"oslo.config cannot read {', '.join(files)}: {type(error).__name__}") from None
     oslo_messaging.set_transport_defaults(settings.control_exchange)
+    for group, options in opts.list_opts():
+        with suppress(cfg.DuplicateOptError):  # where the library has done so itself
+            conf.register_opts(options, group=group)
+    try:
+        assignments = nova_conf.load(conf, [path for path in settings.nova_conf if path.exists()])
+    except Usage as error:
+        raise Misconfigured(str(error)) from None
+    nova_conf.register_references(conf, assignments)
     _configured.append(True)
 
 

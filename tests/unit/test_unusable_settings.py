@@ -25,7 +25,7 @@ from cellmove.errors import BadSetting, CellmoveError, JournalUnreachable, Unrea
 from cellmove.fault import consequence
 from cellmove.hosts import bus, bus_url, rabbit
 from cellmove.journal import open_journal
-from cellmove.settings import ServiceCredential, Settings
+from cellmove.settings import Settings
 from tests.support.commands import typed
 
 SECRET = "s3cr3t"
@@ -340,7 +340,7 @@ def test_a_nova_conf_that_oslo_config_refuses_is_named(tmp_path: Path, monkeypat
     path = tmp_path / "nova.conf"
     path.write_text(f"[DEFAULT]\nno assignment {SECRET}\n")
     broken = Settings(nova_conf=(path,), connect_timeout=1)
-    ended(lambda: bus.open_bus(AT, "cell7", broken), Usage, "oslo.config cannot read", str(path))
+    ended(lambda: bus.open_bus(AT, "cell7", broken), Usage, str(path), "line 2")
 
 
 # --- fuzz: templates as nova has them, several brokers, IPv6, any password ---
@@ -540,12 +540,10 @@ UNUSABLE_NOVA_CONF = {
     b"[DEFAULT]\nrpc_response_timeout=1800 # x": "rpc_response_timeout",
     b"[DEFAULT]\nlong_rpc_timeout=-1": "long_rpc_timeout",
     b"[DEFAULT]\nservice_down_time=inf": "service_down_time",
-    b"[DEFAULT]\ntransport_url=$nosuch": "[DEFAULT]transport_url refers to $nosuch",
-    b"[DEFAULT]\ntransport_url=$transport_url": "[DEFAULT]transport_url refers to $transport_url",
+    b"[DEFAULT]\ntransport_url=$nosuch": "[DEFAULT]transport_url refers to an option that is not set",
+    b"[DEFAULT]\ntransport_url=$transport_url": "[DEFAULT]transport_url refers to an option that is not set",
     b"[DEFAULT]\nrpc_response_timeout=$a\na=$b\nb=$a": "[DEFAULT]rpc_response_timeout",
-    b"[DEFAULT]\ntransport_url=${a.b.c}": "[DEFAULT]transport_url refers to $a.b.c",
-    b"[neutron]\nauth_url=$x": "[neutron]auth_url refers to $x",
-    b"[neutron]\nauth_url=http://x\ninsecure=maybe": "[neutron]insecure",
+    b"[DEFAULT]\ntransport_url=${a.b.c}": "[DEFAULT]transport_url refers to an option that is not set",
     b"[notifications]\nnotification_format=short": "[notifications]notification_format",
 }  # fmt: skip
 
@@ -732,10 +730,10 @@ def test_variables_that_cannot_be_used_to_log_in(
     assert lonely.is_dir()
 
 
-SERVICE = ServiceCredential(
-    auth_type="password", auth_url="http://127.0.0.1:1/v3", username="nova", password=SECRET, project_name="service",
-    user_domain_id="default", project_domain_id="default",
-)  # fmt: skip
+SERVICE = {
+    "auth_type": "password", "auth_url": "http://127.0.0.1:1/v3", "username": "nova", "password": SECRET,
+    "project_name": "service", "user_domain_id": "default", "project_domain_id": "default",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -751,14 +749,14 @@ SERVICE = ServiceCredential(
         ({"endpoint_override": "nonsense"}, Usage, "[neutron]endpoint_override has to begin with http"),
         ({"endpoint_override": f"http://u:{SECRET}@h:x"}, Usage, "the port of [neutron]endpoint_override has to be a number"),
         ({"auth_type": "nosuch"}, Usage, "nosuch"),
-        ({"auth_type": "token"}, Usage, "token"),
+        ({"auth_type": "token"}, Unreachable, "cannot be reached"),
         ({"auth_type": "none"}, Usage, "its auth_type does not log in to keystone"),
         ({"auth_type": "http_basic"}, Usage, "its auth_type does not log in to keystone"),
-        ({"auth_type": "admin_token"}, Usage, "token"),
+        ({"auth_type": "admin_token"}, Usage, "its auth_type does not log in to keystone"),
         ({"auth_type": "v3applicationcredential"}, Usage, "an application credential ID"),
         ({"auth_type": "v3applicationcredential", "application_credential_id": "x"}, Usage, "an auth secret"),
-        ({"auth_type": "v3totp"}, Usage, "passcode"),
-        ({"auth_type": "v3multifactor"}, Usage, "methods is a required option"),
+        ({"auth_type": "v3totp"}, Unreachable, "cannot be reached"),
+        ({"auth_type": "v3multifactor"}, Usage, "auth_methods"),
         ({"auth_type": "v3oauth1"}, Usage, "consumer_key"),
         ({"password": ""}, Usage, "password"),
         ({"system_scope": "all"}, Usage, "Authentication cannot be scoped to multiple targets"),
@@ -769,21 +767,23 @@ SERVICE = ServiceCredential(
         ({"auth_url": HTTPS, "certfile": "FOLDER/cert.pem", "keyfile": "/nowhere/k.pem"}, Usage, "[neutron]keyfile=/nowhere/k.pem"),
         ({"auth_url": HTTPS, "certfile": "FOLDER/cert.pem", "keyfile": "FOLDER/key.pem"}, Usage, "the key needs a password"),
         ({"auth_url": HTTPS, "keyfile": "FOLDER/key.pem"}, Usage, "[neutron]keyfile is set, and [neutron]certfile is not"),
+        ({"auth_type": ""}, Usage, "Set the section [neutron] of nova.conf"),
+        ({"insecure": "perhaps"}, Usage, "[neutron]insecure has a value that cannot be used: Unexpected boolean value"),
+        ({"password": f"{SECRET}$nowhere"}, Usage, "[neutron]password refers to an option that is not set"),
         ({"cloud": "lab"}, Usage, "clouds.yaml, named by OS_CLIENT_CONFIG_FILE, does not exist"),
     ],
 )  # fmt: skip
 def test_a_service_credential_that_cannot_be_used(
-    lonely: Path, folder: Path, changes: dict[str, str], kind: type[CellmoveError], said: str
+    lonely: Path, tmp_path: Path, folder: Path, changes: dict[str, str], kind: type[CellmoveError], said: str
 ) -> None:
     placed = {name: value.replace("FOLDER", str(folder)) for name, value in changes.items()}
-    credential = ServiceCredential(**{**vars(SERVICE), **placed})
-    found = Settings(service_credential=credential, connect_timeout=1)
-    ended(
-        lambda: identity.probe(identity.connect_service(found)),
-        kind,
-        "the service credential ([neutron] of nova.conf, or service_cloud)",
-        said,
+    cloud = placed.pop("cloud", "")
+    path = tmp_path / "nova.conf"
+    path.write_text(
+        "\n".join(["[neutron]", *(f"{name} = {value}" for name, value in (SERVICE | placed).items() if value)])
     )
+    found = Settings(nova_conf=(path,), service_cloud=cloud, connect_timeout=1)
+    ended(lambda: identity.probe(identity.connect_service(found)), kind, "service", said)
     assert lonely.is_dir()
 
 

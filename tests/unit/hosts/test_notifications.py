@@ -15,7 +15,8 @@ from cellmove.errors import CannotConnect
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import notifications, rabbit
 from cellmove.hosts.bus import Bus, Notice
-from cellmove.settings import Notifications, load
+from cellmove.nova_conf import Notifications
+from cellmove.settings import load
 
 BOTH = Notifications("messagingv2", "both", ("notifications", "billing"), ("versioned_notifications",))
 CONTEXT = {
@@ -149,6 +150,18 @@ def test_what_nova_conf_says(tmp_path: Any) -> None:
     )
     file.write_text("[oslo_messaging_notifications]\ndriver = noop\n")
     assert load(flags, {"HOME": str(tmp_path)}).notifications.driver == ""
+    file.write_text("[oslo_messaging_notifications]\ndriver = messagingv2\ndriver = log\n")
+    assert load(flags, {"HOME": str(tmp_path)}).notifications.driver == "messagingv2"
+
+
+def test_notification_options_under_default_are_read_as_well(tmp_path: Any) -> None:
+    file = tmp_path / "nova.conf"
+    file.write_text(
+        "[DEFAULT]\nnotification_driver = messagingv2\nnotification_topics = a,b\nnotification_transport_url = rabbit://x\n"
+        "notification_format = versioned\n"
+    )
+    found = load({"nova_conf": str(file), "journal": str(tmp_path / "j")}, {"HOME": str(tmp_path)}).notifications
+    assert found == Notifications("messagingv2", "versioned", ("a", "b"), url="rabbit://x")
 
 
 def test_notifications_share_a_connection_and_one_that_broke_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
