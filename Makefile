@@ -7,8 +7,8 @@ PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import ensurepip, sys; sys.exit(sys.versi
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help test test-lab test-all test-long shard lint unit sandbox-test smoke browser-test ssh-test package-test lab-test lab-kvm-test proof mutants mutation \
-	browser ssh-server demo lab-demo bench bench-drain bench-scale bench-journal bench-large bench-stream man clean lab-up lab-kvm-up lab-status lab-down lab-wipe
+.PHONY: help test test-lab test-all test-long shard lint unit sandbox-test smoke browser-test ssh-test prometheus-test package-test lab-test lab-kvm-test proof mutants mutation \
+	browser ssh-server promtool demo lab-demo bench bench-drain bench-scale bench-journal bench-large bench-stream man clean lab-up lab-kvm-up lab-status lab-down lab-wipe
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -32,7 +32,7 @@ test-lab: $(STAMP)  ## A real nova on this machine, with real guests at the end 
 	@$(SUITES) make $(LAB_PARTS)
 
 test-all: $(STAMP)  ## What CI runs: both, a browser, disks over ssh, and the one shard of the rest that belongs to the commit
-	@$(SUITES) make $(PARTS) $(LAB_PARTS) browser-test ssh-test package-test bench shard
+	@$(SUITES) make $(PARTS) $(LAB_PARTS) browser-test ssh-test prometheus-test package-test bench shard
 
 test-long: $(STAMP)  ## The rest, in shards: all of them in order, or one of them with SHARD=K/N
 	@$(SUITES) $(if $(SHARD),shard $(SHARD),all-shards)
@@ -58,6 +58,9 @@ ssh-test: $(STAMP) ssh-server  ## Disks that travel: over a real sshd, and in th
 	$(BIN)/pytest -q tests/ssh -m 'not long' -n 3
 	$(BIN)/python -m tests.proof --smoke --disks
 
+prometheus-test: $(STAMP) promtool  ## The alerts and the figures for Prometheus, as promtool sees them
+	$(BIN)/pytest -q tests/prometheus
+
 package-test: $(STAMP)  ## The wheel, installed by pipx into an empty environment: man pages, completions, types
 	$(BIN)/pytest -q tests/packaging
 
@@ -82,6 +85,9 @@ mutation: $(STAMP)  ## Mutants of what writes, deletes or locks; SINCE=main: onl
 
 browser:  ## Install chromium for browser-test, unless it is there (root, Debian)
 	-@$(PYTHON) -m lab install-browser
+
+promtool:  ## Install Prometheus' promtool for prometheus-test, unless it is there (root, Debian)
+	-@$(PYTHON) -m lab install-promtool
 
 ssh-server:  ## Install sshd and qemu-img for ssh-test, unless they are there (root, Debian)
 	-@$(PYTHON) -m lab install-ssh

@@ -1,4 +1,4 @@
-"""python3 -m lab up [--kvm] [--plain] | status | down | wipe [--all] | install-browser | install-ssh"""
+"""python3 -m lab up [--kvm] [--plain] | status | down | wipe [--all] | install-browser | install-ssh | install-promtool"""
 
 import argparse
 import dataclasses
@@ -54,6 +54,15 @@ def install_ssh(layout):
     return 0
 
 
+def install_promtool(layout):
+    """Install what the tests check the figures for Prometheus with, unless it is there; the lab itself has no use for it."""
+    from lab import install
+
+    if install.promtool(layout):
+        print("lab: prometheus installed", flush=True)
+    return 0
+
+
 def status(layout):
     """One line for each daemon; exit code 0 only if all answer."""
     from lab import status as module
@@ -61,10 +70,19 @@ def status(layout):
     return module.show(layout)
 
 
+COMMANDS = {
+    "status": status,
+    "down": down,
+    "install-browser": install_browser,
+    "install-ssh": install_ssh,
+    "install-promtool": install_promtool,
+}
+
+
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
-    parser.add_argument("command", choices=("up", "status", "down", "wipe", "install-browser", "install-ssh"))
+    parser.add_argument("command", choices=("up", "wipe", *COMMANDS))
     parser.add_argument("--kvm", action="store_true", help="up: also the hosts with a real hypervisor")
     parser.add_argument("--plain", action="store_true", help="up: without TLS and quorum queues, both cells named")
     parser.add_argument("--all", action="store_true", help="wipe: also the installed packages and the cache")
@@ -77,8 +95,7 @@ def main(arguments=None):
             return up.up(dataclasses.replace(layout, plain=chosen.plain), chosen.kvm)
         if chosen.command == "wipe":
             return wipe(layout, chosen.all)
-        commands = {"status": status, "down": down, "install-browser": install_browser, "install-ssh": install_ssh}
-        return commands[chosen.command](layout)
+        return COMMANDS[chosen.command](layout)
     except LabError as problem:
         print(f"lab: {problem}", file=sys.stderr)
         return 1

@@ -125,6 +125,16 @@ def ssh_server(layout):
     return bool(missing)
 
 
+def promtool(layout):
+    """Install promtool unless it is there; no part of the lab itself. Prometheus is not started."""
+    if shutil.which("promtool"):
+        return False
+    if shutil.which("apt-get") is None:
+        raise LabError("install promtool, which comes with Prometheus")
+    packages(layout, ["prometheus"])
+    return True
+
+
 @functools.cache
 def update_lists(layout):
     """Ask Debian's servers which packages there are, once a run: an old list names some that are no longer there."""
