@@ -271,9 +271,9 @@ def nova_default(layout, transport_url, folder):
 
 
 def nova_api(layout):
-    """nova.conf of the API, the scheduler and the superconductor: the only one that knows the API database."""
+    """The sections of the API, the scheduler and the superconductor: the only ones that know the API database."""
     folder = layout.state / "nova" / "api"
-    return sections(
+    return [
         ("DEFAULT", nova_default(layout, layout.transport_url(), folder)),
         ("api_database", {"connection": layout.database_url("nova_api")}),
         ("database", {"connection": layout.database_url("nova_cell0")}),
@@ -289,7 +289,49 @@ def nova_api(layout):
         ),
         ("oslo_policy", {"policy_file": layout.etc / "nova" / "policy.yaml"}),
         *nova_common(layout, folder),
-    )
+    ]
+
+
+# The sections that clouds often keep in files of their own, in nova.conf.d. The rest stays in nova.conf.
+NOVA_CONF_PARTS = {
+    "10-databases.conf": ("api_database", "database"),
+    "20-services.conf": (
+        "service_user",
+        "placement",
+        "glance",
+        "neutron",
+        "cinder",
+        "keystone",
+        "barbican",
+        "keystone_authtoken",
+    ),
+}
+# Options that refer to those of [keystone]: nova registers both, so it finds what they mean.
+REFERRING = ("placement", "glance", "neutron", "cinder")
+
+
+def nova_api_files(layout):
+    """path -> text of nova.conf, which is split and refers to `$my_ip` and `${section.option}`; a plain lab has one file."""
+    found = nova_api(layout)
+    if layout.plain:
+        return {layout.nova_conf: sections(*found)}
+    found = [(name, with_references(name, options)) for name, options in found]
+    placed = {name for names in NOVA_CONF_PARTS.values() for name in names}
+    texts = {layout.nova_conf: sections(*(part for part in found if part[0] not in placed))}
+    for file, names in NOVA_CONF_PARTS.items():
+        texts[layout.nova_conf_folder / file] = sections(*(part for part in found if part[0] in names))
+    return texts
+
+
+def with_references(section, options):
+    """The options of a section with references to other options in place of their values."""
+    changed = dict(options)
+    for name in ("transport_url", "connection"):
+        if name in changed:
+            changed[name] = changed[name].replace(f"@{LOOPBACK}:", "@$my_ip:")
+    if section in REFERRING:
+        changed |= {name: f"${{keystone.{name}}}" for name in ("cafile", "region_name") if name in changed}
+    return changed
 
 
 def nova_cell(layout, cell):
@@ -348,7 +390,7 @@ def environment_file(layout):
     variables = {
         "OS_CLIENT_CONFIG_FILE": layout.home / "clouds.yaml",
         "OS_CLOUD": "lab",
-        "CELLMOVE_NOVA_CONF": layout.nova_conf,
+        "CELLMOVE_NOVA_CONF": ":".join(map(str, layout.nova_conf_paths)),
         "CELLMOVE_CONFIG": layout.home / "config.toml",
         "CELLMOVE_DISK_STORES": "separate",  # every host of the lab keeps its disks in a folder of its own
         "CELLMOVE_LAB_HOME": layout.home,
@@ -392,7 +434,7 @@ def files(layout):
         etc / "cinder" / "cinder.conf": cinder(layout),
         etc / "neutron" / "neutron.conf": neutron(layout),
         etc / "neutron" / "agent.conf": network_agent(layout),
-        layout.nova_conf: nova_api(layout),
+        **nova_api_files(layout),
         etc / "nova" / "policy.yaml": POLICY,
         etc / "hosts.json": json.dumps({address: host for host, address in HOSTS.items()}),
         layout.home / "clouds.yaml": clouds(layout),

@@ -251,6 +251,22 @@ class Layout:
         """The configuration of nova's API level, the one with an [api_database]."""
         return self.etc / "nova" / "nova.conf"
 
+    @property
+    def nova_conf_folder(self):
+        """The folder with the rest of it, which a plain lab has not."""
+        return self.etc / "nova" / "nova.conf.d"
+
+    @property
+    def nova_conf_paths(self):
+        """Both, for those that are told to read them."""
+        return [self.nova_conf] if self.plain else [self.nova_conf, self.nova_conf_folder]
+
+    @property
+    def nova_conf_arguments(self):
+        """Both, as arguments of nova's commands."""
+        words = [["--config-dir" if path == self.nova_conf_folder else "--config-file", path] for path in self.nova_conf_paths]
+        return tuple(word for pair in words for word in pair)
+
     def host_state(self, host):
         """The state folder of one compute host: its guests and their disks."""
         return self.state / "nova" / host

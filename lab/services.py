@@ -59,7 +59,9 @@ def all_services(layout):
 def ordinary_services(layout):
     """Those of every lab."""
     etc = layout.etc
-    nova = {"OS_NOVA_CONFIG_DIR": etc / "nova", "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf"}
+    # The API takes no folder: the files in it are named one by one.
+    files = [str(path.relative_to(etc / "nova")) for path in config.nova_api_files(layout)]
+    nova = {"OS_NOVA_CONFIG_DIR": etc / "nova", "OS_NOVA_CONFIG_FILES": ";".join(["api-paste.ini", *files])}
     neutron = {"OS_NEUTRON_CONFIG_DIR": etc / "neutron", "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
     cinder = ("--config-file", etc / "cinder" / "cinder.conf")
     found = [
@@ -92,7 +94,7 @@ def ordinary_services(layout):
         Service("network-agent", "agent", "main:agent:main", (json.dumps(agent_settings(layout)),)),
         Service("nova-api", "nova", "wsgi:nova.wsgi.osapi_compute", variables=nova, port="nova"),
     ]
-    level = ("--config-file", layout.nova_conf)
+    level = layout.nova_conf_arguments
     found.append(Service("nova-scheduler", "nova", "main:nova.cmd.scheduler:main", level))
     found.append(Service("nova-superconductor", "nova", "main:nova.cmd.conductor:main", level))
     for cell in CELLS:

@@ -73,19 +73,25 @@ def prepare_mariadb(layout):
     (layout.etc / "mariadb.sql").write_text("\n".join(statements) + "\n")
 
 
+def documented_rights():
+    """The statements of cellmove's documentation that say what its own database user may do."""
+    return [line for line in GRANTS.read_text().splitlines() if line and not line.startswith("--")]
+
+
+def cell_rights(cell):
+    """Those about one cell."""
+    return [line.replace("nova_cell1.", f"nova_{cell}.") for line in documented_rights() if "nova_cell1." in line]
+
+
 def operator_rights(layout):
     """The statements that make cellmove's own database user, with the rights that its documentation names and no more."""
-    lines = GRANTS.read_text().splitlines()
-    grants = [line for line in lines if line and not line.startswith("--")]
-    of_a_cell = [line for line in grants if "nova_cell1." in line]
-    others = [line.replace("nova_cell1.", f"nova_{cell}.") for cell in CELLS for line in of_a_cell if cell != "cell1"]
     account = f"'{OPERATOR}'@'%'"
     tls = "" if layout.plain else " REQUIRE SSL"
     return [
         f"DROP USER IF EXISTS {account};",
         f"CREATE USER {account} IDENTIFIED BY '{PASSWORD}'{tls};",
-        *grants,
-        *others,
+        *documented_rights(),
+        *(line for cell in CELLS for line in cell_rights(cell)),
     ]
 
 

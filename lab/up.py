@@ -262,7 +262,7 @@ class Up:
         schemas = {
             "keystone": (etc / "keystone" / "keystone.conf",),
             "neutron": (etc / "neutron" / "neutron.conf",),
-            "nova": (self.layout.nova_conf,),
+            "nova": self.layout.nova_conf_arguments,
             "cinder": (etc / "cinder" / "cinder.conf",),
             "glance": (etc / "glance" / "glance-api.conf",),
             "placement": (etc / "placement" / "placement.conf",),

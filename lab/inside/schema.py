@@ -1,6 +1,7 @@
 """Runs inside the lab's environment: bring one project's database to its newest schema.
 
 python schema.py <project> <configuration file> [more of the project's own]
+python schema.py nova --config-file <file> [--config-dir <folder>]
 """
 
 import base64
@@ -37,7 +38,7 @@ def bootstrap(file, password, region, url):
     cli.main(["keystone-manage", "--config-file", file, "bootstrap", *options])
 
 
-def nova(file):
+def nova(*files):
     """The API database, and cell0 (the other cells are copies of it)."""
     from nova import monkey_patch
 
@@ -45,7 +46,7 @@ def nova(file):
     from nova import config
     from nova.db import migration
 
-    config.parse_args(["nova-manage", "--config-file", file])
+    config.parse_args(["nova-manage", *files])
     migration.db_sync(database="api")
     migration.db_sync(database="main")
 

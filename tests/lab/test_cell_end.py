@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab import cloud, layout
+from lab import cloud, layout, stores
 from lab.rows import connect_database, rows
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
@@ -40,6 +40,8 @@ def make_cell(connection: Any) -> None:
     rows(connection, "GRANT ALL ON nova_cell3.* TO 'nova'@'127.0.0.1'")
     for (table,) in (each.values() for each in rows(connection, "SHOW TABLES FROM nova_cell2")):
         rows(connection, f"CREATE TABLE nova_cell3.`{table}` LIKE nova_cell2.`{table}`")
+    for statement in () if layout.load().plain else stores.cell_rights("cell3"):
+        rows(connection, statement)
     rows(connection, "INSERT INTO nova_cell3.alembic_version SELECT * FROM nova_cell2.alembic_version")
     service = f"host = '{LIKE_HOST}' AND `binary` = 'nova-compute' AND deleted = 0"
     copy_row(connection, "nova_cell3.services", "nova_cell2.services", service, host=HOST, uuid=str(uuid.uuid4()))
@@ -107,7 +109,7 @@ def type_it(command: str) -> None:
         return
     place = layout.load()
     if words[0] == "nova-manage":
-        words[1:1] = ["--config-file", str(place.home / "etc" / "nova" / "nova.conf")]
+        words[1:1] = map(str, place.nova_conf_arguments)
     done = subprocess.run(
         words, capture_output=True, text=True, check=False,
         env={**os.environ, "PATH": f"{place.venv / 'bin'}:{os.environ['PATH']}"},

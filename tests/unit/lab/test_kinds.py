@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cellmove import nova_conf, settings
 from cellmove.db.cells import resolve_url
 from lab import config, services, stores
 from lab.layout import CELL_UUIDS, DEPLOYED, PLAIN, LabError, Layout, cell_labelled, check_kind, find_kind
@@ -74,7 +75,7 @@ def test_the_queue_manager_counts_for_each_daemon_of_each_lab_apart(tmp_path):
 
 def test_every_service_on_the_bus_uses_quorum_queues_and_streams(layout):
     for text in (
-        config.nova_api(layout),
+        config.nova_api_files(layout)[layout.nova_conf],
         config.nova_cell(layout, "cell1"),
         config.cinder(layout),
         config.neutron(layout),
@@ -89,17 +90,19 @@ def test_every_service_on_the_bus_uses_quorum_queues_and_streams(layout):
 
 
 def test_a_plain_lab_leaves_the_bus_at_its_defaults(plain):
-    assert "rabbit_quorum_queue" not in config.nova_api(plain)
-    assert "ssl" not in config.nova_api(plain)
+    (text,) = config.nova_api_files(plain).values()
+    assert "rabbit_quorum_queue" not in text
+    assert "ssl" not in text
 
 
 def test_every_login_at_keystone_trusts_the_labs_ca(layout, plain):
     """A section with `auth_url` and without `cafile` would be refused by the first API that it calls."""
-    for lab, expected in ((layout, True), (plain, False)):
+    for lab, tls in ((layout, True), (plain, False)):
         for path, text in config.files(lab).items():
             for section in text.split("\n["):
                 if "\nauth_url = " in section:
-                    assert (f"\ncafile = {lab.ca}\n" in section) is expected, f"{path}: {section.splitlines()[0]}"
+                    named = [line for line in section.splitlines() if line.startswith("cafile = ")]
+                    assert named in ([[f"cafile = {lab.ca}"], ["cafile = ${keystone.cafile}"]] if tls else [[]]), path
 
 
 def test_databases_and_apis_are_reached_over_tls(layout, plain):
@@ -160,3 +163,25 @@ def test_cellmoves_user_is_given_what_its_documentation_names_in_every_cell(layo
     assert not any("nova_cell2" in line for line in stores.GRANTS.read_text().splitlines())
     assert "CELLMOVE_DATABASE_USER='cellmove'" in config.environment_file(layout)
     assert "CELLMOVE_DATABASE_USER" not in config.environment_file(plain)
+
+
+def test_nova_conf_is_split_and_refers_to_other_options(layout):
+    for path, text in config.nova_api_files(layout).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    main, folder = layout.nova_conf_paths
+    assert "transport_url = rabbit://lab:lab-secret@$my_ip:23001,lab:lab-secret@$my_ip:23004//nova?" in main.read_text()
+    assert "[neutron]" not in main.read_text()
+    assert "cafile = ${keystone.cafile}" in (folder / "20-services.conf").read_text()
+    found = settings.load({"nova_conf": ":".join(map(str, layout.nova_conf_paths))}, {"HOME": str(layout.home)})
+    assert found.transport_url == layout.transport_url()
+    assert found.api_database_url == layout.database_url("nova_api")
+    assert found.main_database_url == layout.database_url("nova_cell0")
+    login = nova_conf.service_login(found.nova_conf)
+    assert login is not None
+    assert (login.session.verify, login.region_name) == (str(layout.ca), "RegionOne")
+
+
+def test_a_plain_lab_has_one_nova_conf(plain):
+    assert plain.nova_conf_paths == list(config.nova_api_files(plain)) == [plain.nova_conf]
+    assert "$" not in config.nova_api_files(plain)[plain.nova_conf]
