@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--nova-conf", metavar="FILE", help="nova's configuration of a superconductor.")
 @click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml with the operator's admin rights.")
+@click.option("--os-region-name", metavar="NAME", help="The region of nova's APIs, where keystone has several.")
 @click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
 @click.option("--config", metavar="FILE", help="cellmove's own configuration: settings, [policy], disk_stores.")
 @output_options

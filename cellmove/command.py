@@ -60,6 +60,7 @@ class Options:
 
     nova_conf: str | None = None
     os_cloud: str | None = None
+    os_region_name: str | None = None
     journal: str | None = None
     config: str | None = None
     form: str = "table"
@@ -83,7 +84,7 @@ class Options:
     @property
     def in_front(self) -> GlobalOptions:
         """The options in front of the verb, for every command that is shown."""
-        return GlobalOptions(self.nova_conf, self.os_cloud, self.journal, self.config)
+        return GlobalOptions(self.nova_conf, self.os_cloud, self.os_region_name, self.journal, self.config)
 
     def hear(self, event: Event) -> Event:
         """Learn from an event which move is under way.
@@ -95,7 +96,7 @@ class Options:
 
     def flags(self) -> dict[str, str | None]:
         """The options that settings.py knows."""
-        names = ("nova_conf", "os_cloud", "journal", "config")
+        names = ("nova_conf", "os_cloud", "os_region_name", "journal", "config")
         return {name: getattr(self, name) for name in names}
 
 

@@ -21,7 +21,7 @@ FILES = (
         "cellmove's own settings, what may be moved and whether unattended ([policy]), and which cells keep their disks "
         "apart (disk_stores); see --config. By default ~/.config/cellmove/config.toml",
     ),
-    ("clouds.yaml", "the operator's admin rights; see --os-cloud and OS_CLOUD"),
+    ("clouds.yaml", "the operator's admin rights; see --os-cloud, --os-region-name and OS_CLOUD"),
 )
 RELATED = {"cellmove-drain-cell": ("cellmove-drain",), "cellmove-drain": ("cellmove-drain-cell",)}
 """Pages that belong together although neither is above the other."""

@@ -36,6 +36,9 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "transport_url": str,
     "control_exchange": str,
     "os_cloud": str,
+    "os_region_name": str,
+    "os_interface": str,
+    "os_cacert": str,
     "service_cloud": str,
     "journal": str,
     "connect_timeout": (int, float),
@@ -59,6 +62,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "database_password": "CELLMOVE_DATABASE_PASSWORD",
     "transport_url": "CELLMOVE_TRANSPORT_URL",
     "os_cloud": "OS_CLOUD",
+    "os_region_name": "OS_REGION_NAME",
+    "os_interface": "OS_INTERFACE",
+    "os_cacert": "OS_CACERT",
     "service_cloud": "CELLMOVE_SERVICE_CLOUD",
     "journal": "CELLMOVE_JOURNAL",
     "connect_timeout": "CELLMOVE_CONNECT_TIMEOUT",
@@ -93,6 +99,11 @@ class Settings:
     cross_az_attach: bool = True  # whether a server may use volumes of another availability zone than its own
     non_inheritable_image_properties: tuple[str, ...] = ("cache_in_nova", "bittorrent")
     os_cloud: str = ""
+    # As with openstackclient these go before what clouds.yaml says of a cloud.
+    os_region_name: str = ""
+    os_interface: str = ""  # public, internal or admin
+    os_cacert: str = ""
+    os_system_scope: str = ""
     service_cloud: str = ""  # the entry of clouds.yaml with role service; empty: the section [neutron] of nova.conf
     journal: str = field(default="", repr=False)  # a path, or an SQLAlchemy URL
     connect_timeout: float = 5.0  # seconds, for every database, bus and API
@@ -160,6 +171,10 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         cross_az_attach=nova.cross_az_attach,
         non_inheritable_image_properties=nova.non_inheritable_image_properties,
         os_cloud=str(choose("os_cloud") or ""),
+        os_region_name=str(choose("os_region_name") or ""),
+        os_interface=str(choose("os_interface") or ""),
+        os_cacert=str(choose("os_cacert") or ""),
+        os_system_scope=environ.get("OS_SYSTEM_SCOPE", ""),
         service_cloud=str(choose("service_cloud") or ""),
         journal=_journal(choose("journal"), environ),
         connect_timeout=seconds("connect_timeout", 5),

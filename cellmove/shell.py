@@ -89,6 +89,7 @@ class GlobalOptions:
 
     nova_conf: str | None = None
     os_cloud: str | None = None
+    os_region_name: str | None = None
     journal: str | None = None
     config: str | None = None
 
@@ -98,7 +99,7 @@ class GlobalOptions:
         A password in the URL of a journal is not shown: the operator types it again.
         """
         given = {
-            "--nova-conf": self.nova_conf, "--os-cloud": self.os_cloud,
+            "--nova-conf": self.nova_conf, "--os-cloud": self.os_cloud, "--os-region-name": self.os_region_name,
             "--journal": scrub(self.journal or "") if with_journal else "", "--config": self.config,
         }  # fmt: skip
         return "".join(f"{quote(word)} " for option, value in given.items() for word in _option(option, value))
@@ -108,7 +109,7 @@ class GlobalOptions:
 
         A command that names another journal keeps that one.
         """
-        if "cellmove " not in text or not any((self.nova_conf, self.os_cloud, self.journal, self.config)):
+        if "cellmove " not in text or not any(vars(self).values()):
             return text
 
         def insert(found: re.Match[str]) -> str:

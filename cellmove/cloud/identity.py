@@ -7,7 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +37,7 @@ T = TypeVar("T")
 READ_TIMEOUT = 120.0  # seconds; cinder and neutron answer some calls only after their own RPC
 PROBE_TIMEOUT = 10.0  # seconds for an answer while probing
 POOL = 64  # connections kept to one service: requests keeps ten, and a drain's threads would open the others anew each time
+CHECK_AGE = 30.0  # seconds after which a token is shown to keystone before a long RPC
 TOKEN_AGE = 300.0  # seconds after which a token is too old to begin a long RPC with
 
 RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "placement", "key-manager", "compute"})
@@ -52,12 +53,33 @@ def connect(settings: Settings) -> Connection:
 
     :raises Misconfigured: no such cloud, or its entry is not complete
     """
+    if settings.os_system_scope:
+        why = "OS_SYSTEM_SCOPE asks for a token of the system, and cellmove needs one of a project; unset it"
+        raise Misconfigured(f"{OPERATOR}: {why}")
     openstack = _openstack()
     with _configuring(OPERATOR, settings.os_cloud, from_clouds_yaml=True):
-        connection: Connection = openstack.connect(cloud=settings.os_cloud or None, app_name="cellmove")
+        connection = _from_clouds_yaml(openstack, settings.os_cloud, settings)
         _set_up(connection, OPERATOR, settings.connect_timeout)
-        login_settings.check(connection.session, login_settings.IN_CLOUDS_YAML)
+        login_settings.check(connection.session, _file_names(settings))
         return connection
+
+
+def _from_clouds_yaml(openstack: Any, cloud: str, settings: Settings) -> Connection:
+    """Open a cloud of clouds.yaml, with the variables that openstackclient lets go before its entry (osc_lib/shell.py)."""
+    given = {
+        "region_name": settings.os_region_name,
+        "interface": settings.os_interface,
+        "cacert": settings.os_cacert,
+    }
+    options = {name: value for name, value in given.items() if value}
+    connection: Connection = openstack.connect(cloud=cloud or None, app_name="cellmove", **options)
+    return connection
+
+
+def _file_names(settings: Settings) -> tuple[str, str, str]:
+    """What the settings of the CA bundle, the client certificate and its key are called."""
+    cacert, cert, key = login_settings.IN_CLOUDS_YAML
+    return ("OS_CACERT" if settings.os_cacert else cacert, cert, key)
 
 
 def connect_service(settings: Settings) -> Connection:
@@ -70,14 +92,14 @@ def connect_service(settings: Settings) -> Connection:
     cloud = settings.service_cloud
     with _configuring(SERVICE, cloud, from_clouds_yaml=bool(cloud)):
         if cloud:
-            connection: Connection = openstack.connect(cloud=cloud, app_name="cellmove")
+            connection = _from_clouds_yaml(openstack, cloud, settings)
         else:
             login = nova_conf.service_login(settings.nova_conf)
             if login is None:
                 raise not_configured(settings, "service_login")
             connection = _from_nova_conf(openstack, login)
         _set_up(connection, SERVICE, settings.connect_timeout)
-        names = login_settings.IN_CLOUDS_YAML if cloud else login_settings.IN_NOVA_CONF
+        names = _file_names(settings) if cloud else login_settings.IN_NOVA_CONF
         login_settings.check(connection.session, names)
         return connection
 
@@ -181,9 +203,18 @@ def probe(connection: Connection, services: Sequence[str] = ()) -> None:
             adapter = getattr(connection, service)
             endpoint = adapter.get_endpoint()
             if not endpoint:
-                raise CannotConnect(f"the catalog has no {API.get(service, service)} for this region")
+                raise CannotConnect(f"the catalog has no {API.get(service, service)} for {_place(connection)}")
             with translate_errors(API.get(service, service)):
                 quick.get(endpoint, authenticated=False, raise_exc=False)  # any answer will do
+
+
+def _place(connection: Connection) -> str:
+    """The region and interface that a connection looks for in the catalog."""
+    config = getattr(connection, "config", None)
+    region = getattr(config, "region_name", None)
+    interface = config.get_interface() if config is not None and hasattr(config, "get_interface") else None
+    words = f"the region {region}" if region else "this region"
+    return f"{words}, interface {interface}" if isinstance(interface, str) else words
 
 
 def rpc_credentials(connection: Connection) -> tuple[str, list[dict[str, Any]]]:
@@ -232,10 +263,24 @@ def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
         if not hasattr(auth, "get_access"):
             raise CannotConnect(f"a credential of type {type(auth).__name__} cannot give a token and a catalog")
         access: AccessInfo = auth.get_access(session)
-        if fresh and is_old(access.issued, access.expires, datetime.now(UTC)):
+        if not fresh:
+            return access
+        now = datetime.now(UTC)
+        if is_old(access.issued, access.expires, now):
             auth.invalidate()
-            access = auth.get_access(session)
-        return access
+        elif access.issued is None or abs((now - access.issued).total_seconds()) > CHECK_AGE:
+            _check_token(connection, access.auth_token)
+        fresh_access: AccessInfo = auth.get_access(session)
+        return fresh_access
+
+
+def _check_token(connection: Connection, token: str) -> None:
+    """Ask keystone for a token, so that the session logs in anew if it was revoked.
+
+    A call over the bus cannot do so: the other side would fail with it. Other faults are left to that call.
+    """
+    with suppress(CallError):
+        request(connection, "identity", "GET", "/auth/tokens", headers={"X-Subject-Token": token}, accept={404})
 
 
 def is_old(issued: datetime | None, expires: datetime | None, now: datetime) -> bool:

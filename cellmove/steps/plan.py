@@ -20,7 +20,7 @@ from cellmove.policy import Subject
 from cellmove.reference import is_uuid
 from cellmove.request import Destination, MoveRequest, plan_values
 from cellmove.settings import disk_store_between
-from cellmove.steps import rules
+from cellmove.steps import region, rules
 from cellmove.steps.attachments import users_of
 from cellmove.steps.forecast import with_scheduler
 from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
@@ -68,6 +68,7 @@ def gather(
     :param server_id: of the server that the request names, where that is known already
     :param begun_today: how many moves were begun in the last 24 hours
     :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
+    :raises Refused: the APIs and the databases are those of different regions
     :raises CallError: something cannot be looked at
     """
     # The databases first: that is the quickest way to find out that nothing can be reached.
@@ -76,6 +77,7 @@ def gather(
     found = _find_server(gateway, request.server, server_id)
     server_id = str(found["id"])
     mapping = look.mapping_of(gateway.api_engine, server_id)
+    region.refuse_other_region(gateway, server_id, mapping)
     source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
     allowed = _allowed(gateway, source, mapped_hosts, request.destination)
     picture = Picture(
@@ -185,7 +187,7 @@ def _find_server(gateway: Gateway, server: str, server_id: str) -> Mapping[str, 
         named = [found for found in servers.servers_named(gateway.admin, server) if found["id"] == server_id]
         if named:
             return named[0]
-    return servers.find_server(gateway.admin, server_id or server)
+    return region.find_server(gateway, server_id or server)
 
 
 def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:

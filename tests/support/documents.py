@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from cellmove import schemas
 
-GLOBAL_OPTIONS = ("--nova-conf", "--os-cloud", "--journal", "--config")
+GLOBAL_OPTIONS = ("--nova-conf", "--os-cloud", "--os-region-name", "--journal", "--config")
 """Options in front of the verb that take a value, besides ``--format``."""
 
 

@@ -201,8 +201,10 @@ def test_the_options_in_front_of_the_verb_are_in_every_command(options: GlobalOp
     assert options.inserted(shown) == shown
     assert request_that(shown) == request
     group, _context = parsed(words_of(shown))
-    wanted = (options.nova_conf, options.os_cloud, options.journal, options.config)
-    assert tuple(group.params[name] for name in ("nova_conf", "os_cloud", "journal", "config")) == wanted
+    wanted = (options.nova_conf, options.os_cloud, options.os_region_name, options.journal, options.config)
+    assert (
+        tuple(group.params[name] for name in ("nova_conf", "os_cloud", "os_region_name", "journal", "config")) == wanted
+    )
 
 
 def test_options_are_inserted_into_all_that_names_a_command() -> None:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from keystoneauth1.session import Session
 
 from cellmove.cloud import failures, identity
 from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound, Usage
-from cellmove.settings import Settings
+from cellmove.settings import Settings, load
 
 
 def endpoint(region: str, interface: str) -> dict[str, str]:
@@ -244,3 +246,75 @@ def test_as_many_connections_are_kept_as_a_drain_has_threads(monkeypatch: pytest
     for scheme in ("http://", "https://"):
         pool = connection.session.session.get_adapter(scheme).poolmanager.connection_from_url(f"{scheme}127.0.0.1:9")
         assert pool.pool.maxsize == identity.POOL
+
+
+CLOUDS = """\
+clouds:
+  lab:
+    auth: {auth_url: "http://127.0.0.1:9/v3", username: admin, password: no, project_name: admin, user_domain_id: default, project_domain_id: default}
+    regions: [One, Two]
+    interface: public
+    cacert: /from/clouds.yaml
+"""
+
+
+@pytest.fixture
+def clouds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A clouds.yaml with one cloud, and none of the OS_* variables."""
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    (tmp_path / "clouds.yaml").write_text(CLOUDS)
+
+
+@pytest.mark.usefixtures("clouds")
+@pytest.mark.parametrize("opening", ["operator", "service"])
+def test_variables_beside_a_cloud_go_before_its_entry(monkeypatch: pytest.MonkeyPatch, opening: str) -> None:
+    def opened(**variables: str) -> Any:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        found = load({}, {"HOME": os.getcwd(), "OS_CLOUD": "lab", "CELLMOVE_SERVICE_CLOUD": "lab", **variables})
+        return identity.connect(found) if opening == "operator" else identity.connect_service(found)
+
+    plain = opened()
+    assert (plain.config.region_name, plain.config.get_interface()) == ("One", "public")
+    assert plain.session.verify == "/from/clouds.yaml"
+    other = opened(OS_REGION_NAME="Two", OS_INTERFACE="internal", OS_CACERT="/from/variable")
+    assert (other.config.region_name, other.config.get_interface()) == ("Two", "internal")
+    assert other.session.verify == "/from/variable"
+
+
+@pytest.mark.usefixtures("clouds")
+def test_a_token_of_the_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load({}, {"HOME": os.getcwd(), "OS_CLOUD": "lab", "OS_SYSTEM_SCOPE": "all"})
+    with pytest.raises(CannotConnect, match="OS_SYSTEM_SCOPE asks for a token of the system"):
+        identity.connect(found)
+
+
+def test_the_flag_goes_before_the_variable(tmp_path: Path) -> None:
+    found = load({"os_region_name": "Two"}, {"HOME": str(tmp_path), "OS_REGION_NAME": "One"})
+    assert found.os_region_name == "Two"
+
+
+class RevokedKeystone:
+    """A session whose token keystone has revoked."""
+
+    def __init__(self, issued: datetime) -> None:
+        self.session, self.auth, self.identity = self, self, self
+        self.token, self.issued, self.shown = "old", issued, ""
+
+    def get_access(self, _session: Any) -> Any:
+        expires = self.issued + timedelta(hours=8)
+        catalog = SimpleNamespace(catalog=[])
+        return SimpleNamespace(auth_token=self.token, issued=self.issued, expires=expires, service_catalog=catalog)
+
+    def request(self, path: str, method: str, headers: dict[str, str], **_options: Any) -> requests.Response:
+        self.shown, self.token = headers["X-Subject-Token"], "new"  # keystoneauth logs in anew after a 401
+        return response(404, {}, method=method)
+
+
+@pytest.mark.parametrize(("age", "expected", "shown"), [(5, "old", ""), (60, "new", "old")])
+def test_a_token_is_shown_to_keystone_before_it_goes_over_a_bus(age: int, expected: str, shown: str) -> None:
+    keystone_: Any = RevokedKeystone(datetime.now(UTC) - timedelta(seconds=age))
+    assert identity.rpc_credentials(keystone_) == (expected, [])
+    assert keystone_.shown == shown
