@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0  # seconds in which a guest that has just been started has to answer
 ONE_TRY = 5.0  # seconds
+SHELL = "/bin/sh"  # runs the operator's command, so that pipes, variables and quotes mean what they mean in a script
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,22 @@ def parse(text: str) -> Probe:
     if kind == "ping" and not detail:
         return Probe(kind)
     if kind == "cmd" and detail.strip():
-        try:
-            shlex.split(detail)
-        except ValueError as error:
-            raise Usage(f"the command of the probe {text!r} cannot be read: {error}") from None
+        _require_syntax(text, detail)
         return Probe(kind, detail)
     raise Usage(f"{text!r} is no probe; there are tcp:PORT, ping and cmd:COMMAND")
+
+
+def _require_syntax(text: str, command: str) -> None:
+    """Refuse a command that the shell cannot read; nothing of it is run.
+
+    :raises Usage: with the shell's own words
+    """
+    read = subprocess.run(  # noqa: S603 - read only (-n)
+        [SHELL, "-n", "-c", command], capture_output=True, text=True, check=False, errors="replace"
+    )
+    if read.returncode:
+        words = (read.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise Usage(f"the command of the probe {text!r} cannot be read: {words}")
 
 
 def wait_for(probe: Probe, guest: Guest, clock: Clock) -> str:
@@ -84,7 +94,7 @@ def _ask(probe: Probe, guest: Guest) -> str:
     :returns: why not; empty when it answers
     """
     if probe.kind == "cmd":
-        return _run(shlex.split(probe.detail), guest)
+        return _run([SHELL, "-c", probe.detail], probe.detail, guest)
     why = ""
     for address in guest.addresses:
         why = _connect(address, int(probe.detail)) if probe.kind == "tcp" else _ping(address, guest)
@@ -102,12 +112,16 @@ def _connect(address: str, port: int) -> str:
 
 
 def _ping(address: str, guest: Guest) -> str:
-    why = _run(["ping", "-c", "1", "-W", str(round(ONE_TRY)), address], guest)
+    why = _run(["ping", "-c", "1", "-W", str(round(ONE_TRY)), address], "ping", guest)
     return f"{address} does not answer ({why})" if why else ""
 
 
-def _run(words: list[str], guest: Guest) -> str:
-    """Run the operator's own command; it learns of the guest through its environment."""
+def _run(words: list[str], name: str, guest: Guest) -> str:
+    """Run a command, which learns of the guest through its environment.
+
+    :param name: the command as messages name it
+    :returns: why it failed; empty when it did not
+    """
     told = {
         "CELLMOVE_SERVER_ID": guest.server_id,
         "CELLMOVE_SERVER_NAME": guest.name,
@@ -123,7 +137,7 @@ def _run(words: list[str], guest: Guest) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"{words[0]} did not end within {PATIENCE:.0f} s"
+        return f"{name} did not end within {PATIENCE:.0f} s"
     except OSError as error:
         return f"{words[0]}: {error.strerror}"
-    return f"{words[0]} ended with {ended.returncode}" if ended.returncode else ""
+    return f"{name} ended with {ended.returncode}" if ended.returncode else ""

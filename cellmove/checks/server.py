@@ -127,10 +127,22 @@ def check_state(picture: Picture) -> Findings:
         )
 
 
+def _is_closed(picture: Picture) -> bool:
+    """Whether the source cell takes no server: nova can unshelve an offloaded server only in its own cell."""
+    computes = [service for service in picture.source_services if service.binary == "nova-compute" and service.up]
+    return all(service.disabled for service in computes)
+
+
 def _check_vm_state(picture: Picture) -> Findings:
     server = picture.instance
     if server.vm_state not in ("active", "stopped"):
         remedy = BACK_TO_WORK.get(server.vm_state, "wait until it is active or stopped").format(id=server.uuid)
+        if server.vm_state == "shelved_offloaded" and _is_closed(picture):
+            remedy = (
+                f"leave it, or decide with its owner: {picture.source_cell} takes no server, so nova cannot unshelve it "
+                "there. With a host of that cell open (openstack compute service set --enable HOST nova-compute) it can "
+                f"be unshelved (openstack server unshelve {server.uuid}) and moved"
+            )
         yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
 
 
@@ -177,7 +189,12 @@ def check_group(picture: Picture) -> Findings:
     elif picture.group_hosts:
         yield warning(
             "server-group",
-            f"it is in the server group {group.name} ({group.policy}); not chosen, if possible: {elsewhere}",
+            f"it is in the server group {group.name} ({group.policy}); "
+            + (
+                f"the scheduler refuses the hosts of its other members: {elsewhere}"
+                if group.policy == "anti-affinity"
+                else f"the scheduler avoids the hosts of its other members if it can: {elsewhere}"
+            ),
         )
 
 

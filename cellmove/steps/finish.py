@@ -160,9 +160,13 @@ def _is_resize(context: Context) -> bool:
 
 
 def _save_request_spec(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The stored spec gets the new flavor; what belongs to one request only is never stored."""
+    """The stored spec gets the new flavor, and keeps the server to no host; see :func:`store_flavor`."""
     store_flavor(context, context.facts["new_flavor"])
     return NOTHING
+
+
+def _changes_spec(context: Context) -> bool:
+    return _is_resize(context) or bool(context.facts.get("forced"))
 
 
 def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
@@ -170,11 +174,14 @@ def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
 
     As nova's API and conductor do when they save one (nova/objects/request_spec.py, ``_get_update_primitives``):
     the PCI requests get to know whose they are (from Zed on), and resources that were asked for once are not kept.
+    A host that the server was built on by force is forgotten (``reset_forced_destinations``): the conductor saves
+    the whole spec after a migration as well (nova/conductor/manager.py, ``_cold_migrate``).
     """
     engine, server = context.gateway.api_engine, places.server_id(context)
     spec = state.read_request_spec(engine, server)
     fields = spec["nova_object.data"]
     fields["flavor"] = dict(flavor)
+    fields.update({name: None for name in ("force_hosts", "force_nodes") if fields.get(name)})
     requests = object_fields(fields.get("pci_requests"))
     if requests and superconductor_version(context) >= PCI_REQUESTS_NAME_THE_SERVER:
         requests["instance_uuid"] = server
@@ -221,6 +228,11 @@ ACTIONS = (
         joined=True,
     ),
     Action("hide_source", "hide the server in {source_cell}", _hide_source),
-    Action("save_request_spec", "store the new flavor in the request spec", _save_request_spec, applies=_is_resize),
+    Action(
+        "save_request_spec",
+        "store flavor and destination in the request spec",
+        _save_request_spec,
+        applies=_changes_spec,
+    ),
     Action("close", "close the events in both cells", _close, clears_mark=True),
 )

@@ -13,6 +13,7 @@ from cellmove import preflight
 from cellmove.checks import baggage, target
 from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.db import look, schemas, state
+from cellmove.db.shapes import object_fields
 from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
@@ -424,8 +425,15 @@ def plan_facts(picture: Picture, source: Cell, request: MoveRequest) -> dict[str
         "flavor_from": old.name,
         "image_ref": server.image_ref,
         "accepted_losses": list(picture.accepted_losses),
+        "forced": _is_forced(picture.request_spec),
         **plan_values(request),
     }
+
+
+def _is_forced(spec: Mapping[str, Any]) -> bool:
+    """Whether the stored request spec keeps a server to the host that it was built on."""
+    fields = object_fields(spec)
+    return bool(fields.get("force_hosts") or fields.get("force_nodes"))
 
 
 def allowed_cells_facts(targets: Iterable[Target]) -> dict[str, list[str]]:
