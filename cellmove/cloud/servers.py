@@ -46,6 +46,9 @@ def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
     if len(found) == 1 and not is_uuid(name_or_id):
         return found[0]
     if not found:
+        deleted = _deleted_name(connection, name_or_id.lower()) if is_uuid(name_or_id) else ""
+        if deleted:
+            raise Usage(f"the server {deleted} ({name_or_id.lower()}) was deleted", state="nothing was written")
         raise Usage(f"there is no server {name_or_id} in any project")
     lines = "\n".join(
         f"  {server['id']}  project {server['tenant_id']}  {server['status']}  "
@@ -55,6 +58,13 @@ def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
     if is_uuid(name_or_id):
         raise Usage(f"no server has the id {name_or_id}; a server is called so, use its UUID:\n{lines}")
     raise Usage(f"{len(found)} servers are called {name_or_id}; use the UUID of one:\n{lines}")
+
+
+def _deleted_name(connection: Connection, server_id: str) -> str:
+    """The name of a server whose record nova keeps as deleted; empty when it has none (any more)."""
+    params = {"all_tenants": "1", "deleted": "true", "uuid": server_id}
+    found = _listed(connection, "servers", params, SERVER_MICROVERSION, _server)
+    return next((str(server.get("name") or "without a name") for server in found if server["id"] == server_id), "")
 
 
 def get_server(connection: Connection, server_id: str) -> dict[str, Any]:

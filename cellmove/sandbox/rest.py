@@ -170,10 +170,12 @@ def _nova(app: Any, cloud: Cloud, base: str) -> None:
 
     @_route(app, cloud, "GET", "/compute/v2.1/servers/detail")
     def servers() -> Any:
-        found = []
+        found, query = [], bottle.request.query
+        wants_deleted = query.get("deleted") == "true"
         for cell in CELLS:
-            for row in cloud.rows(cell, "instances", deleted=0, hidden=0):
-                if bottle.request.query.get("name", "") in row["display_name"]:
+            for row in cloud.rows(cell, "instances", hidden=0):
+                wanted = query.get("name", "") in row["display_name"] and query.get("uuid", "") in row["uuid"]
+                if wanted and bool(row["deleted"]) is wants_deleted:
                     found.append(show_server(cloud, row, cell))
         return {"servers": found}
 
