@@ -135,10 +135,14 @@ class Action:
 
 
 def describe(action: Action, facts: Mapping[str, Any]) -> str:
-    """The action's title with the facts filled in; a fact not known yet reads as "…"."""
+    """The action's title with the facts filled in; what follows its colon is left out while a fact of it is not known."""
 
     class _Missing(dict[str, Any]):
         def __missing__(self, key: str) -> str:
-            return "…"
+            return UNKNOWN
 
-    return action.title.format_map(_Missing(facts))
+    before, colon, after = action.title.format_map(_Missing(facts)).partition(": ")
+    return before if UNKNOWN in after else f"{before}{colon}{after}"
+
+
+UNKNOWN = "…"

@@ -16,7 +16,7 @@ import click
 
 from cellmove.errors import CellmoveError, Refused, Stopped
 from cellmove.events import Event, EventKind
-from cellmove.fault import Left, consequence
+from cellmove.fault import Left, consequence, with_standing
 from cellmove.shell import GlobalOptions, command_line
 from cellmove.streams import open_closed_streams
 
@@ -216,6 +216,7 @@ def _asks_for_json(words: Sequence[str]) -> bool:
 def _report(options: Options, error: CellmoveError, exit_code: int) -> int:
     from cellmove.console import render_error
 
+    error.state = with_standing(options, error.state)
     error.message, error.state, error.next_command = (
         options.in_front.inserted(text) for text in (error.message, error.state, error.next_command)
     )

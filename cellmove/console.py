@@ -244,7 +244,7 @@ def draw_list(page: Page, document: Document) -> None:
             one["move"],
             one["server"]["name"] or one["server"]["id"],
             one["kind"],
-            one["state"],
+            _standing(one),
             _place(one["source"]),
             _place(one["target"]),
             _moment(one["updated_at"]),
@@ -383,13 +383,20 @@ def _move_fields(document: Document) -> list[tuple[str, str]]:
     accepted = ", ".join(document.get("accepted_losses") or ())
     return [
         *move,
-        ("state", document["state"]),
+        ("state", _standing(document)),
         ("server", identity),
         ("kind", document["kind"]),
         ("from", _place(document["source"])),
         ("to", _place(document["target"]) or "the scheduler chooses"),
         *([("accepts", f"the loss of {accepted}")] if accepted else []),
     ]
+
+
+def _standing(document: Document) -> str:
+    """The state, and the step that was begun and not completed."""
+    busy = document.get("busy_step")
+    state = str(document["state"])
+    return f"{state}, in {busy}" if busy and state != "rolling-back" else state
 
 
 def _summary_fields(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -528,7 +535,7 @@ def _lines(text: str) -> str:
 
 
 def _style(cell: str) -> str:
-    return WORD_STYLES.get(cell.strip(), "")
+    return WORD_STYLES.get(cell.strip().partition(", in ")[0], "")
 
 
 def styled(words: str, style: str) -> Text:

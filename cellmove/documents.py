@@ -25,11 +25,12 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
     :param entries: its lines in the journal
     :param with_steps: False leaves the steps out, as in a list
     """
-    facts = facts_of(move, entries)
+    facts, busy = facts_of(move, entries), busy_step(entries, move)
     document: Document = {
         "schema_version": SCHEMA_VERSION,
         "move": move.id,
         "state": move.state.value,
+        "busy_step": busy.value if busy is not None and move.is_open else None,
         "server": {"id": move.server_id, "name": move.server_name},
         "kind": move.kind,
         "source": _place(facts, "source"),
@@ -37,7 +38,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "created_at": move.created_at,
         "updated_at": move.updated_at,
         "accepted_losses": list(facts.get("accepted_losses", ())),
-        "next": list(next_commands(move, busy_step(entries, move))),
+        "next": list(next_commands(move, busy)),
     }
     if with_steps:
         document["tried"] = _tried(entries)

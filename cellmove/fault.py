@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cellmove.move import Move
 
 
+NOTHING = "nothing was written"
+
+
 class Left(BaseException):
     """The first signal came while nothing was under way: there is nothing to wait for."""
 
@@ -71,12 +74,37 @@ def where_it_stands(options: Options) -> tuple[str, str]:
     try:
         move = _move(options)
         if move is not None:
-            return f"{move.id} of {move.server_name} is {move.state}", _next_command(options, move)
+            return f"{move.id} of {move.server_name} is {_standing(options, move)}", _next_command(options, move)
     except Exception:  # noqa: BLE001 - this reports an error; a second one must not hide the first
         return "", options.again
     if options.session is not None and options.reference and not options.is_about_many:
         return f"the journal has no move of {options.reference}", options.again
     return "", options.again
+
+
+def _standing(options: Options, move: Move) -> str:
+    from cellmove.move import standing
+    from cellmove.pipeline import busy_step
+
+    return standing(move, busy_step(options.session.journal.entries_of(move.id), move) if move.is_open else None)
+
+
+def with_standing(options: Options, state: str) -> str:
+    """What is said of the state when a command wrote nothing, of a server that an earlier command has begun to move.
+
+    "Nothing was written" would be taken for a word about the server, whose records are half moved then.
+    """
+    if NOTHING not in state:
+        return state
+    try:
+        move = _move(options)
+        words = _standing(options, move) if move is not None and move.is_open else ""
+    except Exception:  # noqa: BLE001 - this reports an error; a second one must not hide the first
+        return state
+    if move is None or words in ("", "planned", "repairing"):
+        return state
+    own = state.replace(f"{NOTHING} by this run", NOTHING).replace(NOTHING, f"{NOTHING} by this run")
+    return own if words in own else f"{own}; {move.id} is {words}"
 
 
 def _move(options: Options) -> Move | None:

@@ -84,7 +84,7 @@ class Journal:
                 raise journal_file.damaged(self.location, journal_file.words_of(error)) from None
             raise JournalUnreachable(
                 f"the journal {self.location} cannot be written or read: {journal_file.words_of(error)}",
-                state="nothing was sent to the cloud after the last action shown",
+                state="without the journal no further action is started",
                 next_command="cellmove resume --all  # when the journal is well again",
             ) from None
 

@@ -155,6 +155,14 @@ class Entry:
     finished_at: str
 
 
+def standing(move: Move, busy: Step | None) -> str:
+    """Where a move stands, for a person.
+
+    :param busy: the step that was begun and not completed, if any: what it has done so far is in the cloud
+    """
+    return f"{move.state}, in {busy}" if busy is not None and move.state is not State.ROLLING_BACK else move.state.value
+
+
 def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> tuple[str, ...]:
     """What an operator can type next, the natural one first.
 

@@ -568,7 +568,8 @@ def _journal_needed(move: Move) -> Iterator[None]:
     except Unreachable as error:
         raise JournalLost(
             error.message,
-            state=f"the cloud is as the last line of {move.id} in the journal says, or one action further",
+            state=f"every action of {move.id} that the journal has recorded is done; one more may be done, which "
+            "resume finds out when the journal can be used again",
             next_command=f"cellmove resume {move.id}",
         ) from None
 

@@ -11,8 +11,8 @@ from cellmove import permission
 from cellmove.cell_names import wanted_cell
 from cellmove.db import state
 from cellmove.errors import Refused
-from cellmove.move import Move, State
-from cellmove.pipeline import facts_of
+from cellmove.move import Move, State, standing
+from cellmove.pipeline import busy_step, facts_of
 from cellmove.reference import is_uuid
 from cellmove.request import MoveRequest, command_of
 from cellmove.session import Session, before_anything_is_written, lock, reconcile_server
@@ -56,7 +56,7 @@ def plan(
     if there is not None:
         if _fits(session, there, request, exactly=True):
             return PlanReport(there, {}, (), request)
-        raise _has_another_aim(there)
+        raise _has_another_aim(session, there)
     with before_anything_is_written():
         planned = gather(
             session.gateway, session.clock, request, server_id=server_id, begun_today=permission.begun_today(session)
@@ -103,7 +103,7 @@ def move_for(session: Session, request: MoveRequest) -> PlanReport:
         runs_to = State.CONFIRMED if request.confirm else State.FINISHED
         return plan(session, request, open_move=True, runs_to=runs_to, server_id=server_id)
     if not _fits(session, move, request, exactly=False):
-        raise _has_another_aim(move)
+        raise _has_another_aim(session, move)
     return PlanReport(move, {}, (), request)
 
 
@@ -157,10 +157,11 @@ def _wanted_uuid(session: Session, move: Move) -> str:
         return session.gateway.cell(word).uuid
 
 
-def _has_another_aim(move: Move) -> Refused:
+def _has_another_aim(session: Session, move: Move) -> Refused:
+    busy = busy_step(session.journal.entries_of(move.id), move)
     return Refused(
         f"{move.server_name} already has an open move, {move.id}, with another aim: {command_of(move)}",
-        state=f"that move is {move.state}; nothing was written",
+        state=f"that move is {standing(move, busy)}; nothing was written by this run",
         next_command=f"cellmove show {move.id}",
     )
 

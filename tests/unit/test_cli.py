@@ -310,7 +310,7 @@ def test_show(fake: Fake) -> None:
 def test_the_format_may_stand_before_and_after_the_verb(fake: Fake, arguments: tuple[str, ...]) -> None:
     document = json.loads(run(*arguments).stdout)
     assert set(document) == {
-        "schema_version", "move", "state", "server", "kind", "source", "target", "created_at", "updated_at", "accepted_losses", "next", "tried",
+        "schema_version", "move", "state", "server", "kind", "source", "target", "created_at", "updated_at", "accepted_losses", "busy_step", "next", "tried",
         "steps",
     }  # fmt: skip
     assert document["target"]["cell"] == "cell2"
@@ -387,7 +387,7 @@ def test_a_fault_of_ours_is_no_traceback_and_shows_no_foreign_text(fake: Fake) -
     assert result.exit_code == 3
     assert "secret" not in result.output
     assert "this is a fault in cellmove: ValueError at " in result.stderr
-    assert result.stderr.endswith("state: m1 of web-1 is planned\nnext: cellmove resume m1\n")
+    assert result.stderr.endswith("state: m1 of web-1 is planned, in prep-dest\nnext: cellmove resume m1\n")
 
 
 def test_somebody_looking_for_a_fault_sees_it_without_secrets(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cellmove import probe
+from cellmove.action import Action, describe
 from cellmove.checks import server as checks
+from cellmove.command import Options
+from cellmove.console import Page, draw_list, draw_move
 from cellmove.db.shapes import Group, MigrationRow
+from cellmove.documents import move_document
 from cellmove.errors import Usage
+from cellmove.fault import with_standing
+from cellmove.journal import open_journal
+from cellmove.move import Entry, Move, Phase, State, Step
 from tests.unit.test_preflight import compute, conductor, instance, picture
 
 GUEST = probe.Guest("uuid-1", "web 1", ("192.0.2.1",))
@@ -93,3 +102,61 @@ def test_a_command_that_the_shell_cannot_read_is_refused_and_nothing_of_it_is_ru
         probe.parse(f"cmd:touch {tmp_path / 'done'}; if true")
     assert list(tmp_path.iterdir()) == []
     assert dataclasses.astuple(probe.parse("cmd:a && b")) == ("cmd", "a && b")
+
+
+# where a move stands
+
+
+def a_move(state: State = State.PLANNED, **more: Any) -> Move:
+    values = {"kind": "resize", "created_at": "t", "updated_at": "t", "plan": {}} | more
+    return Move("move-aaaaaa", "uuid-1", "web-1", state=state, **values)
+
+
+def an_entry(step: Step = Step.PREP_DEST, phase: Phase = Phase.DONE) -> Entry:
+    return Entry("move-aaaaaa", 1, step.value, "take_server", phase, {}, {}, "", "t", "t")
+
+
+def test_a_move_in_the_middle_of_a_step_says_so() -> None:
+    document = move_document(a_move(), [an_entry()])
+    assert (document["state"], document["busy_step"]) == ("planned", "prep-dest")
+    page = Page(None)
+    draw_list(page, {"moves": [document]})
+    assert "  planned, in prep-dest  " in page.text
+    page = Page(None)
+    draw_move(page, document)
+    assert "state   planned, in prep-dest\n" in page.text
+    for state, entries in ((State.PLANNED, []), (State.ROLLED_BACK, [an_entry(phase=Phase.UNDONE)])):
+        document = move_document(a_move(state), entries)
+        assert document["busy_step"] is None
+        page = Page(None)
+        draw_move(page, document)
+        assert f"state   {state}\n" in page.text
+
+
+@pytest.mark.parametrize(
+    ("entries", "state", "words"),
+    [
+        ([an_entry()], "nothing was written", "nothing was written by this run; move-aaaaaa is planned, in prep-dest"),
+        (
+            [an_entry()], "nothing was written by this run; it waits",
+            "nothing was written by this run; it waits; move-aaaaaa is planned, in prep-dest",
+        ),
+        ([], "nothing was written", "nothing was written"),
+        ([an_entry()], "the cell is open", "the cell is open"),
+    ],
+)  # fmt: skip
+def test_a_command_that_wrote_nothing_does_not_say_so_of_a_server_that_is_half_moved(
+    tmp_path: Path, entries: list[Entry], state: str, words: str
+) -> None:
+    journal = open_journal(str(tmp_path / "journal.db"), lambda: "t")
+    journal.adopt(a_move(), entries)
+    options = Options(session=SimpleNamespace(journal=journal), reference="web-1", verb="migrate")
+    assert with_standing(options, state) == words
+
+
+def test_a_title_leaves_out_what_is_not_known_yet() -> None:
+    action = Action("schedule", "ask the scheduler: {host} in {cell}", lambda *_all: {})
+    assert describe(action, {}) == "ask the scheduler"
+    assert describe(action, {"host": "c2-host1"}) == "ask the scheduler"
+    assert describe(action, {"host": "c2-host1", "cell": "cell2"}) == "ask the scheduler: c2-host1 in cell2"
+    assert describe(Action("a", "bind the ports to {host}", lambda *_all: {}), {}) == "bind the ports to …"

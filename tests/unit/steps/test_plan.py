@@ -39,7 +39,7 @@ FACTS = {
     "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
     "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "wanted_cell_uuid", "target_cell_uuids", "flavor_name",
     "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
-    "transfer", "transfer_wish", "only_streamed", "bwlimit", "volume_zones", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "command", "request",
+    "transfer", "transfer_wish", "only_streamed", "bwlimit", "volume_zones", "architecture", "ports", "volumes", "flavor_from", "image_ref", "accepted_losses", "forced", "command", "request",
 }  # fmt: skip
 SUMMARY = {
     "server_id", "server_name", "status", "kind", "source_cell", "source_cell_uuid", "source_host", "target_cell", "target_cell_uuid", "target_hosts",
@@ -169,7 +169,7 @@ def test_facts_of_a_migration(world: World) -> None:
         "target_cells": ["cell2", "cell3"], "target_cell_uuids": ["uuid-2", "uuid-3"], "flavor_name": "m1.small", "new_flavor_id": "one",
         "old_instance_type_id": 1, "new_instance_type_id": 1, "volume_backed": False, "vm_state": "active",
         "active": True, "transfer": "image", "transfer_wish": "auto", "only_streamed": [], "bwlimit": 0, "volume_zones": [], "architecture": ["", False], "ports": ["port-1"], "volumes": [], "flavor_from": "m1.small",
-        "image_ref": "image-1", "accepted_losses": [], "command": "cellmove migrate web-1",
+        "image_ref": "image-1", "accepted_losses": [], "forced": False, "command": "cellmove migrate web-1",
         "request": to_document(MoveRequest("web-1")),
     }  # fmt: skip
 
