@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cellmove import mark as marks
@@ -20,6 +20,7 @@ from cellmove.pipeline import Runner, busy_step, run_step
 from cellmove.reference import means
 
 if TYPE_CHECKING:
+    from cellmove.cell_names import CellRef
     from cellmove.leftovers import Finding
     from cellmove.request import AuditRequest
     from cellmove.session import Session
@@ -47,13 +48,15 @@ class Report:
 
     :param mode: "no", "dry-run" or "yes": whether it was to mend
     :param unseen: why cells could not be looked at, a line each
+    :param command: the command line that repairs what was found
     """
 
     now: datetime.datetime
-    cells: tuple[str, ...]
+    cells: tuple[CellRef, ...]
     results: tuple[Result, ...]
     mode: str = "no"
     unseen: tuple[str, ...] = ()
+    command: str = ""
 
     @property
     def left(self) -> tuple[Finding, ...]:
@@ -84,6 +87,8 @@ def audit(session: Session, request: AuditRequest) -> Report:
         if unseen and (mends or not reachable):  # a server that has rows there must not lose others
             raise CannotConnect("; ".join(unseen))
         chosen = [session.gateway.cell(name) for name in dict.fromkeys(request.cells)] or list(reachable)
+        if request.cells:
+            request = replace(request, cells=tuple(cell.uuid for cell in chosen))
         cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen, reachable)
     findings = [each for each in classify(cloud) if _is_meant(request.servers, each.server_id, each.server_name)]
     _require_one_each(request.servers, {(each.server_id, each.server_name) for each in findings})
@@ -91,7 +96,7 @@ def audit(session: Session, request: AuditRequest) -> Report:
         _mend(session, findings, patience, request.command) if mends else [Result(finding) for finding in findings]
     )
     mode = "yes" if mends else "dry-run" if request.repair else "no"
-    return Report(cloud.now, tuple(cell.label for cell in chosen), tuple(results), mode, unseen)
+    return Report(cloud.now, tuple(cell.ref for cell in chosen), tuple(results), mode, unseen, request.command)
 
 
 @contextmanager

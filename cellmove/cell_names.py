@@ -64,6 +64,22 @@ def _one_line(name: str | None) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in name or "").split())
 
 
+def recorded_ref(uuid: str, name: str) -> CellRef:
+    """A cell as a journal has it.
+
+    :param name: its display name when it was recorded; blank in a journal of an earlier version
+    """
+    return CellRef(uuid, name if name.strip() else uuid[:DIGITS])
+
+
+def is_called(cell: CellRef, word: str) -> bool:
+    """Whether an operator's word can mean a cell of which only a record is at hand: all or the first digits of its UUID,
+    its display name, or the part of it that is a name."""
+    if is_uuid(word):
+        return word.lower() == cell.uuid.lower()
+    return word in (cell.uuid[:DIGITS], cell.label) or cell.label == f"{word} ({cell.uuid[:DIGITS]})"
+
+
 def allowed_cells(facts: Mapping[str, Any]) -> list[str]:
     """The cells that a plan allows, in order: UUIDs, or the names that a journal of an earlier version holds."""
     return list(facts.get("target_cell_uuids") or facts["target_cells"])

@@ -460,7 +460,7 @@ def audit(
         from cellmove import audit as auditing
 
         report = auditing.audit(run.session, request)
-    answer_audit(options, report, request.command)
+    answer_audit(options, report, report.command)
 
 
 @cli.command("list", short_help="List the open moves and what to type next.")

@@ -103,7 +103,8 @@ def audit_document(report: Report) -> Document:
             {
                 "kind": finding.kind.value,
                 "server": {"id": finding.server_id, "name": finding.server_name, "project": finding.project_id},
-                "cell": finding.cell,
+                "cell": str(finding.cell or ""),
+                "cell_uuid": finding.cell_uuid,
                 "host": finding.host,
                 "subject": finding.subject,
                 "text": finding.text,
@@ -119,7 +120,8 @@ def audit_document(report: Report) -> Document:
         )
     return {
         "schema_version": SCHEMA_VERSION,
-        "cells": list(report.cells),
+        "cells": [cell.label for cell in report.cells],
+        "cell_uuids": [cell.uuid for cell in report.cells],
         "unseen": list(report.unseen),
         "repair": report.mode,
         "counts": {

@@ -156,11 +156,12 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
       cellmove drain-cell cell1 --include 'host=c1-old*' --limit 10 --soak 10m --probe tcp:22
       cellmove drain-cell cell1 --abort
     """
-    command = typed_command(click.get_current_context(), without=("dry_run", "aborts"))
+    context, outputs = click.get_current_context(), ("dry_run", "aborts")
+    command = typed_command(context, without=outputs)
     if dry_run and aborts:
         raise click.UsageError("--dry-run and --abort exclude each other")
     if dry_run:
-        dry_plan(options, cell, _wish(given), command)
+        dry_plan(options, cell, _wish(given), context)
         return
     if aborts:
         _abort(options, cell)
@@ -170,7 +171,9 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
         with _drawn(options, command) as (run, show):
             from cellmove.drain import drains
 
-            ended = drains.drain(run.session, cell, wish, show, cordons=not given["no_cordon"], again=command)
+            uuid, wish = drains.with_uuids(run.session, cell, wish)
+            command = typed_command(context, without=outputs, instead={"cell": uuid, "to": wish.to})
+            ended = drains.drain(run.session, uuid, wish, show, cordons=not given["no_cordon"], again=command)
     if not ended.is_new and not sys.stdout.isatty():
         return  # cron has nothing to mail; a person is told how to delete the cell
     from cellmove.console import is_one_place
@@ -185,15 +188,22 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
         raise error
 
 
-def dry_plan(options: Options, cell: str, wish: Wish | None = None, again: str = "") -> None:
-    """Show what a drain would do; ``plan --cell CELL`` as well."""
+def dry_plan(options: Options, cell: str, wish: Wish | None = None, context: click.Context | None = None) -> None:
+    """Show what a drain would do; ``plan --cell CELL`` as well.
+
+    :param context: of ``drain-cell``, whose options the printed command has
+    """
     from cellmove.drain import wish as wishes
 
     with running(options, activity="looking at every server of the cell", only_reads=True) as run:
         from cellmove.drain import drains, plan
 
-        found = drains.look(run.session, cell, wish or wishes.Wish())
-    answer(options, plan.document(found, again or command_line("drain-cell", cell)), plan.draw)
+        uuid, wish = drains.with_uuids(run.session, cell, wish or wishes.Wish())
+        found = drains.look(run.session, uuid, wish)
+    again = command_line("drain-cell", uuid)
+    if context is not None:
+        again = typed_command(context, without=("dry_run", "aborts"), instead={"cell": uuid, "to": wish.to})
+    answer(options, plan.document(found, again), plan.draw)
 
 
 @contextmanager
@@ -204,13 +214,16 @@ def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
     except (Exception, Left) as failure:
         if options.form == "json":
             error = consequence(failure, options)
+            from cellmove.cell_names import CellRef
             from cellmove.clock import Clock
             from cellmove.drain.happening import Happening, Kind
             from cellmove.drain.show import Lines
+            from cellmove.reference import is_uuid
 
+            typed = CellRef(cell if is_uuid(cell) else "", cell)
             text = "; ".join(part for part in (error.message, error.state) if part)
             happening = _shown(
-                options, Happening(Kind.ERROR, Clock().text(), cell, reason=text, next_command=error.next_command)
+                options, Happening(Kind.ERROR, Clock().text(), typed, reason=text, next_command=error.next_command)
             )
             options.answered = True
             Lines(sys.stdout, sys.stderr).watch(happening)
@@ -355,6 +368,7 @@ def abort(options: Options, cell: str | None) -> None:
 def _abort(options: Options, cell: str | None) -> None:
     with running(options) as run:
         from cellmove.drain import drains, standing
+        from cellmove.steps import cordon
 
         record = drains.find(run.session, cell)
         record = drains.abort(run.session, record, drains.Show(lambda _happening: None, run.observe))
@@ -366,7 +380,7 @@ def _abort(options: Options, cell: str | None) -> None:
     if stuck:
         names = ", ".join(task.name for task in stuck)
         raise Stopped(
-            f"{record.server_name} is open again, but the move{'s' if len(stuck) > 1 else ''} of {names} stopped half-way",
+            f"{cordon.cell_of(record)} is open again, but the move{'s' if len(stuck) > 1 else ''} of {names} stopped half-way",
             state="their guests may be off", next_command=stuck[0].next_command,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellmove.cell_names import CellRef
 from cellmove.db.survey import MOVE_TASKS, UNDER_WAY
 from cellmove.mark import Mark, is_same_holder, number_of
 from cellmove.shell import resume_elsewhere
@@ -46,7 +47,7 @@ class Migration:
 
     uuid: str
     status: str
-    cell: str
+    cell: CellRef
     kind: str = "migration"
     cross_cell: bool = True
     server_id: str = ""
@@ -75,7 +76,7 @@ class Row:
     :param open_event: the part of an action that began within the last day and has not ended; empty: none
     """
 
-    cell: str
+    cell: CellRef
     host: str = ""
     vm_state: str = "active"
     task_state: str | None = None
@@ -115,14 +116,13 @@ class Known:
 class Server:
     """All that the databases say about a server that is looked at.
 
-    :param mapped: name of the cell that its mapping points at; empty when it is mapped to none of the
-        cells (not yet, to cell0, or there is no mapping)
+    :param mapped: the cell that its mapping points at; None when it is mapped to none of the cells (not yet, to cell0, or there is no mapping)
     :param is_mapped: whether there is a mapping at all
     :param move: its open move in this journal
     """
 
     id: str
-    mapped: str = ""
+    mapped: CellRef | None = None
     is_mapped: bool = True
     rows: tuple[Row, ...] = ()
     move: Known | None = None
@@ -244,7 +244,7 @@ class Cloud:
     now: datetime.datetime
     patience: float
     servers: Mapping[str, Server] = field(default_factory=dict)
-    hosts: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, CellRef] = field(default_factory=dict)
     providers: Mapping[str, str] = field(default_factory=dict)
     bindings: Sequence[Binding] = ()
     attachments: Sequence[Attachment] = ()
@@ -286,7 +286,7 @@ class Finding:
     server_id: str
     subject: str
     text: str
-    cell: str = ""
+    cell: CellRef | None = None
     host: str = ""
     server_name: str = ""
     project_id: str = ""
@@ -299,7 +299,12 @@ class Finding:
     @property
     def key(self) -> tuple[str, str, str, str, str]:
         """What makes it the same finding when it is looked for again."""
-        return (self.kind.value, self.server_id, self.subject, self.cell, self.host)
+        return (self.kind.value, self.server_id, self.subject, self.cell_uuid, self.host)
+
+    @property
+    def cell_uuid(self) -> str:
+        """The cell in which it was found; empty where it is in none."""
+        return self.cell.uuid if self.cell else ""
 
 
 # whose a server is

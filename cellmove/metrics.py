@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cellmove.cell_names import recorded_ref
 from cellmove.clock import seconds_of
 from cellmove.console import clean
 from cellmove.drain import figures, standing
@@ -152,7 +153,7 @@ def _drains(session: Session, now: float) -> Iterator[DrainFigures]:
             pace = figures.pace(story)
             stages = figures.by_stage(story.tales)
             yield DrainFigures(
-                record.server_name,
+                recorded_ref(record.server_id, record.server_name).label,
                 record.server_id,
                 record.is_open,
                 len(standing.runs(session, record)),

@@ -171,8 +171,8 @@ def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> 
         to confirm it
     """
     if move.is_drain:
-        again = () if not move.is_open else (command_line("drain-cell", move.server_name),)
-        return (command_line("drain abort", move.server_name),) if move.state is State.ROLLING_BACK else again
+        again = () if not move.is_open else (command_line("drain-cell", move.server_id),)
+        return (command_line("drain abort", move.server_id),) if move.state is State.ROLLING_BACK else again
     if move.state is State.ROLLING_BACK:
         return (f"cellmove rollback {move.id}",)
     if busy in (Step.CONFIRM, Step.REVERT) or move.state in (State.SWEEPING, State.REPAIRING):

@@ -205,10 +205,13 @@ def pass_options(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
-def typed_command(context: click.Context, *, without: tuple[str, ...] = ()) -> str:
+def typed_command(
+    context: click.Context, *, without: tuple[str, ...] = (), instead: Mapping[str, OptionValue] | None = None
+) -> str:
     """The command line of the command at hand, without the options in front of the verb and those about its output.
 
     :param without: names of parameters that are left out
+    :param instead: other values than those that were typed, by the names of parameters: UUIDs of cells
     """
     given = [
         parameter
@@ -218,6 +221,7 @@ def typed_command(context: click.Context, *, without: tuple[str, ...] = ()) -> s
         and context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
     ]
     values = {str(parameter.name): context.params[str(parameter.name)] for parameter in given}
+    values |= {name: value for name, value in (instead or {}).items() if name in values}
     arguments = [str(values[str(each.name)]) for each in given if isinstance(each, click.Argument)]
     options: dict[str, OptionValue] = {
         each.opts[-1].removeprefix("--"): values[str(each.name)] for each in given if isinstance(each, click.Option)

@@ -82,6 +82,9 @@ _COMMAND = re.compile(
     rf"\bcellmove (?P<own>--journal (?:'[^']*'|\S+) )?(?=(?:{'|'.join(map(re.escape, VERBS))})(?![\w-]))"
 )
 
+NAMES = ("name", "cell")
+"""Keys of documents whose values are names."""
+
 
 @dataclass(frozen=True)
 class GlobalOptions:
@@ -121,11 +124,11 @@ class GlobalOptions:
         return _COMMAND.sub(insert, text)
 
     def inserted_everywhere(self, value: Any) -> Any:
-        """Plain values with :meth:`inserted` for every text but names."""
+        """Plain values with :meth:`inserted` for every text but names, which other people choose."""
         if isinstance(value, str):
             return self.inserted(value)
         if isinstance(value, Mapping):
-            return {name: each if name == "name" else self.inserted_everywhere(each) for name, each in value.items()}
+            return {name: each if name in NAMES else self.inserted_everywhere(each) for name, each in value.items()}
         if isinstance(value, Sequence):
             return [self.inserted_everywhere(each) for each in value]
         return value

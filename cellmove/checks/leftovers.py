@@ -100,7 +100,7 @@ def _misplaced(server: Server) -> Iterable[Finding]:
     home, visible = server.home, server.visible
     look = "find out on which host the guest runs (virsh list); "
     if len(visible) > 1:
-        cells = " and ".join(row.cell for row in visible)
+        cells = " and ".join(row.cell.label for row in visible)
         mend = f"{look}hide the row of the other cell, as docs/audit.md says"
         text = f"visible in {cells}; its mapping points at {server.mapped or 'no cell'}"
         yield Finding(Kind.TWO_VISIBLE, server.id, server.id, text, visible[0].cell, since=server.changed, mend=mend)
@@ -174,7 +174,7 @@ def _keypairs(server: Server, cloud: Cloud) -> Iterable[Finding]:
         f"nobody has the keypair {home.key_name} any more, only its owner; the guest's own keys are untouched",
     )
     if other is not None:
-        source, mend = other.cell, f"take it from the hidden row in {other.cell}"
+        source, mend = other.cell.uuid, f"take it from the hidden row in {other.cell}"
     elif key is not None and _same_key(key, home):
         source, mend = "api", "take it from its owner's keypairs, which have the very same key"
     if home.task_state is not None:
@@ -261,7 +261,7 @@ def _binding(binding: Binding, cloud: Cloud) -> Iterable[Finding]:
     )
     safe = home is not None and home.host == binding.active_host
     yield Finding(
-        Kind.BINDING, binding.server_id, binding.port_id, text, cloud.hosts.get(binding.host, ""), binding.host,
+        Kind.BINDING, binding.server_id, binding.port_id, text, cloud.hosts.get(binding.host), binding.host,
         since=_ended_move(server), safe=safe, mend="delete the binding" if safe else mend,
     )  # fmt: skip
 
@@ -297,7 +297,7 @@ def _attachment(attachment: Attachment, cloud: Cloud) -> Iterable[Finding]:
     else:
         mend = "first settle the server, then cellmove audit again"
     yield Finding(
-        Kind.ATTACHMENT, attachment.server_id, attachment.id, text, using.cell if using else "",
+        Kind.ATTACHMENT, attachment.server_id, attachment.id, text, using.cell if using else None,
         since=_ended_move(server), safe=safe, mend=mend, facts={"volume_id": attachment.volume_id},
     )  # fmt: skip
 
@@ -349,9 +349,7 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
             "find out whose it is: another service may keep room here (blazar, zun, cyborg), or another nova. "
             "nova-manage placement audit --verbose lists what this nova does not know"
         )
-        yield Finding(
-            Kind.ALLOCATION, "", allocation.consumer, text, cloud.hosts.get(hosts[0], ""), hosts[0], mend=mend
-        )
+        yield Finding(Kind.ALLOCATION, "", allocation.consumer, text, cloud.hosts.get(hosts[0]), hosts[0], mend=mend)
         return
     if migration.status not in ENDED:
         return
@@ -374,7 +372,7 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Finding]:
     recent = is_recent(migration.changed, cloud)
     owner = Owner("nova", f"it ended {ago(migration.changed, cloud)} ago; look again later") if recent else None
     yield Finding(
-        Kind.ALLOCATION, migration.server_id, allocation.consumer, text, cloud.hosts.get(hosts[0], ""), hosts[0],
+        Kind.ALLOCATION, migration.server_id, allocation.consumer, text, cloud.hosts.get(hosts[0]), hosts[0],
         since=migration.changed, owner=owner, safe=bool(how) and owner is None, mend="" if owner else mend,
         facts={"how": how},
     )  # fmt: skip

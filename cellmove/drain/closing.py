@@ -14,6 +14,7 @@ from cellmove.move import Move, Phase, State, Step
 from cellmove.pipeline import Runner, run_step, undo
 from cellmove.shell import command_line
 from cellmove.steps import cordon
+from cellmove.steps.cordon import cell_of
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
@@ -38,7 +39,7 @@ def open_hosts(session: Session, source: Cell) -> list[str]:
     return [
         each.host
         for each in compute_services(gateway.admin)
-        if each.host in own and (not each.disabled or cordon.is_of_a_drain(each.reason, source.label))
+        if each.host in own and (not each.disabled or cordon.is_of_a_drain(each.reason, source.ref))
     ]
 
 
@@ -90,7 +91,7 @@ def is_to_be_closed(session: Session, record: Move, source: Cell) -> Move:
 
 def reopen(session: Session, record: Move, hear: Observer) -> Move:
     """Open the cell again, as far as it was this drain that closed it."""
-    with _alone(session, record) as record, _about_the_cell(record, command_line("drain abort", record.server_name)):
+    with _alone(session, record) as record, _about_the_cell(record, command_line("drain abort", record.server_id)):
         return undo(_runner(session, record, hear), record, None) if record.is_open else record
 
 
@@ -104,7 +105,7 @@ def _alone(session: Session, record: Move) -> Iterator[Move]:
                 stack.enter_context(sessions.lock(session, f"{record.server_id}-cordon", record.server_name))
                 break
             except Locked as error:
-                error.next_command = command_line("drain status", record.server_name)
+                error.next_command = command_line("drain status", record.server_id)
                 if session.interrupted() or session.clock.monotonic() > deadline:
                     raise
             session.clock.sleep(next(waits))
@@ -118,14 +119,14 @@ def _about_the_cell(record: Move, again: str) -> Iterator[None]:
         yield
     except RolledBack as error:
         error.state = (
-            f"what this run did to the services of {record.server_name} was taken back; they were not looked at since"
+            f"what this run did to the services of {cell_of(record)} was taken back; they were not looked at since"
         )
         error.next_command = again
         raise
     except (Stopped, RollbackFailed, Interrupted) as error:
-        error.state = f"{record.server_name} is half closed; what of it stands in the journal"
+        error.state = f"{cell_of(record)} is half closed; what of it stands in the journal"
         is_back = isinstance(error, RollbackFailed)
-        error.next_command = command_line("drain abort", record.server_name) if is_back else again
+        error.next_command = command_line("drain abort", record.server_id) if is_back else again
         raise
 
 

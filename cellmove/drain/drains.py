@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import permission, probe
 from cellmove import session as sessions
+from cellmove.cell_names import is_called
 from cellmove.clock import seconds_of
 from cellmove.drain import closing, room, run, window
 from cellmove.drain import ending as endings
@@ -38,9 +39,9 @@ from cellmove.events import Event, EventKind
 from cellmove.locks import server_lock
 from cellmove.move import DRAIN, Move, State
 from cellmove.pipeline import facts_of
-from cellmove.reference import means
 from cellmove.shell import command_line
 from cellmove.steps import census
+from cellmove.steps.cordon import cell_of
 from cellmove.steps.plan import find_flavor
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 
 COMMAND = "command"
 """Key beside the wish under which the queue keeps the last run's command."""
+
+TARGET_NAMES = "target_names"
+"""Key beside the wish: the display names of the cells that it names by UUID."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,16 @@ def look(session: Session, cell: str, wish: Wish) -> DrainPlan:
     with sessions.before_anything_is_written():
         source = session.gateway.cell(cell)
         return _plan(session, source, wish)
+
+
+def with_uuids(session: Session, cell: str, wish: Wish) -> tuple[str, Wish]:
+    """A cell and a wish as they were typed, with the UUIDs of all cells.
+
+    :raises Usage: there is no such cell, or there are several of that name
+    """
+    with sessions.before_anything_is_written():
+        find = session.gateway.cell
+        return find(cell).uuid, replace(wish, to=tuple(find(word).uuid for word in wish.to))
 
 
 def _probes_and_hours(session: Session, wish: Wish) -> tuple[list[probe.Probe], window.Hours]:
@@ -153,6 +167,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
     """
     with sessions.before_anything_is_written():
         source = session.gateway.cell(cell)
+        _uuid, wish = with_uuids(session, cell, wish)
         targets = _targets(session, source, wish)
     probes, hours = _probes_and_hours(session, wish)
     with _only_run(session, source):
@@ -160,7 +175,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         if record is not None and record.state is State.ROLLING_BACK:
             raise Refused(
                 f"{record.id} is being taken back", state="the cell is half open again; nothing was written",
-                next_command=command_line("drain abort", source.label),
+                next_command=command_line("drain abort", source.uuid),
             )  # fmt: skip
         with sessions.before_anything_is_written():
             plan = _plan(session, source, wish)
@@ -172,9 +187,9 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         elif closed and not unfinished:
             if plan.movable:
                 permission.require_somebody(session, again)  # or a line in a crontab would be refused only at night
-            ended = Ended(record, source.label, closed, tuple(_earlier(session, record, plan)), None)
+            ended = Ended(record, source.ref, closed, tuple(_earlier(session, record, plan)), None)
         elif record is None and not plan.movable:
-            ended = endings.looked_at(session, source, Ended(None, source.label, "", tuple(plans.tasks(plan)), None))
+            ended = endings.looked_at(session, source, Ended(None, source.ref, "", tuple(plans.tasks(plan)), None))
         else:
             if plan.movable or unfinished or (record is not None and record.state is State.CORDONING):
                 permission.ask(session, _question(plan, source, wish), again)
@@ -188,7 +203,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
                 hosts = tuple(host for each in plan.rooms for host in each.hosts)
                 ask = partial(room.rooms, session.gateway, session.clock, targets)
                 job = run.job_of(queue, wish, source, probes)
-                given = run.Plan(source.label, wish, job, hours, ask, hosts, began, failed_before)
+                given = run.Plan(source.ref, wish, job, hours, ask, hosts, began, failed_before)
                 return run.Shift(session, queue, given, show.watch, show.hear)
 
             with _to_be_gone_on_with(again):
@@ -204,7 +219,8 @@ def _run(
 ) -> Ended:  # fmt: skip
     """Close the cell if that is not done yet, and work until nothing may be begun."""
     queue = queue_of(session, record)
-    queue.prepare(to_document(plan.wish) | {COMMAND: again})
+    names = {uuid: session.gateway.cell(uuid).label for uuid in plan.wish.to}
+    queue.prepare(to_document(plan.wish) | {COMMAND: again, TARGET_NAMES: names})
     if not _is_shared(session):
         queue.bury()
     began = queue.beat(session.clock.utc_now().timestamp())
@@ -280,7 +296,7 @@ def _with_open_moves(session: Session) -> set[str]:
 
 def _question(plan: DrainPlan, source: Cell, wish: Wish) -> str:
     """One line: what will happen."""
-    where = ", ".join(each.cell for each in plan.rooms) or "no other cell"
+    where = ", ".join(each.cell.label for each in plan.rooms) or "no other cell"
     then = {
         "never": "; none is confirmed",
         "verified": "; each that is what it was is confirmed, which destroys what is left of it at its source",
@@ -305,7 +321,7 @@ def _only_run(session: Session, source: Cell) -> Iterator[None]:
     except Locked as error:
         if source.label in error.message:
             error.message = f"another run is emptying {source.label}"
-            error.next_command = command_line("drain status", source.label)
+            error.next_command = command_line("drain status", source.uuid)
         raise
 
 
@@ -323,7 +339,7 @@ def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
     with sessions.before_anything_is_written():
         plan = closing.plan_of(session, source, closes_cell=cordons)
-    plan |= {"command": again, "source_cell": source.label}
+    plan |= {"command": again, "source_cell": source.label, "source_cell_uuid": source.uuid}
     now = session.clock.text()
     record = Move(
         f"drain-{session.clock.new_token()}", source.uuid, source.label, DRAIN, State.CORDONING, now, now, plan
@@ -343,7 +359,7 @@ def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     if record is None:
         past = [each for each in session.journal.drains() if each.server_id == source.uuid][-1:]
         left = [task for each in past for task in unconfirmed(session, queue_of(session, each).tasks())]
-        ended = Ended(None, source.label, "", (), None, unconfirmed=tuple(left), is_new=False)
+        ended = Ended(None, source.ref, "", (), None, unconfirmed=tuple(left), is_new=False)
         return endings.looked_at(session, source, ended)
     queue = queue_of(session, record)
     queue.prepare()  # the run that opened it may have died before that
@@ -351,7 +367,7 @@ def _nothing_left(session: Session, source: Cell, record: Move | None) -> Ended:
     session.journal.set_state(record.id, State.DRAINED)
     tasks = tuple(queue.tasks())
     left = unconfirmed(session, tasks)
-    return endings.looked_at(session, source, Ended(record, source.label, "", tasks, None, unconfirmed=tuple(left)))
+    return endings.looked_at(session, source, Ended(record, source.ref, "", tasks, None, unconfirmed=tuple(left)))
 
 
 def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
@@ -361,7 +377,7 @@ def _end(session: Session, source: Cell, record: Move, stopped: str) -> Ended:
     queue = queue_of(session, record)
     tasks, halfway = tuple(queue.tasks()), tuple(queue.halfway(Stage.FAILED))
     left_open = tuple(unconfirmed(session, tasks))
-    ended = Ended(record, source.label, stopped, tasks, None, unconfirmed=left_open, halfway=halfway)
+    ended = Ended(record, source.ref, stopped, tasks, None, unconfirmed=left_open, halfway=halfway)
     try:
         left = [queued for queued in rows.mapped(session.gateway.api_engine, source.id).values() if not queued]
     except CallError as error:
@@ -390,7 +406,7 @@ def find(session: Session, cell: str | None) -> Move:
     :raises Usage: there is none, or several
     """
     records = session.journal.drains()
-    found = [each for each in records if cell in (None, each.id) or means(str(cell), each.server_id, each.server_name)]
+    found = [each for each in records if cell in (None, each.id) or is_called(cell_of(each), str(cell))]
     if not found:
         raise Usage(
             f"{f'{cell} was never' if cell else 'nothing was ever'} drained with this journal",
@@ -398,7 +414,7 @@ def find(session: Session, cell: str | None) -> Move:
         )
     candidates = [each for each in found if each.is_open] or (found if cell else found[-1:])
     if len({each.server_id for each in candidates}) > 1:
-        listed = ", ".join(f"{each.server_name} ({each.server_id})" for each in candidates)
+        listed = ", ".join(f"{cell_of(each)} ({each.server_id})" for each in candidates)
         raise Usage(f"several cells are meant; name one by its UUID: {listed}")
     return candidates[-1]
 
@@ -417,8 +433,8 @@ def _control(session: Session, record: Move, word: str) -> None:
     _require_open(record)
     if not queue_of(session, record).set_control(word):
         raise Refused(
-            f"the drain of {record.server_name} is being aborted", state="nothing was written",
-            next_command=command_line("drain status", record.server_name),
+            f"the drain of {cell_of(record)} is being aborted", state="nothing was written",
+            next_command=command_line("drain status", record.server_id),
         )  # fmt: skip
 
 
@@ -451,7 +467,9 @@ def _closed_for_good(record: Move) -> Refused:
     """What to type when somebody wants a cell back that was emptied."""
     commands = [f"openstack compute service set --enable {host} nova-compute" for host in record.plan["hosts"]]
     commands.append(f"nova-manage cell_v2 update_cell --cell_uuid {record.server_id} --enable")
-    words = f"{record.server_name} was emptied, and stays closed to new servers so that it can be deleted; to open it again:"
+    words = (
+        f"{cell_of(record)} was emptied, and stays closed to new servers so that it can be deleted; to open it again:"
+    )
     return Refused("\n".join([words, *commands]), state="nothing was written")
 
 
@@ -470,8 +488,8 @@ def _unsoaked(session: Session, queue: Queue) -> list[Task]:
 def _require_open(record: Move) -> None:
     if not record.is_open:
         raise Refused(
-            f"{record.server_name} is not being drained: {record.id} is {said(record.state)}",
-            state="nothing was written", next_command=command_line("drain-cell", record.server_name, dry_run=True),
+            f"{cell_of(record)} is not being drained: {record.id} is {said(record.state)}",
+            state="nothing was written", next_command=command_line("drain-cell", record.server_id, dry_run=True),
         )  # fmt: skip
 
 
@@ -489,4 +507,4 @@ def _counts(queue: Queue) -> dict[str, int]:
 
 
 def _tell(session: Session, show: Show, source: Cell, kind: Kind, **values: Any) -> None:
-    show.watch(Happening(kind, session.clock.text(), source.label, **values))
+    show.watch(Happening(kind, session.clock.text(), source.ref, **values))

@@ -16,6 +16,7 @@ from cellmove.request import AuditRequest
 from cellmove.shell import command_line
 
 if TYPE_CHECKING:
+    from cellmove.cell_names import CellRef
     from cellmove.db.cells import Cell
     from cellmove.drain.item import Task
     from cellmove.gateway import Gateway
@@ -56,7 +57,7 @@ class Ended:
     """
 
     record: Move | None
-    cell: str
+    cell: CellRef
     stopped: str
     tasks: tuple[Task, ...]
     ending: Ending | None
@@ -116,7 +117,7 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     :param told: whoever reads it has read already what became of each server
     """
     if ended.record is not None and ended.record.state is State.ROLLED_BACK:
-        again = command_line("drain status", ended.cell)  # the command would begin another drain
+        again = command_line("drain status", ended.cell.uuid)  # the command would begin another drain
     waiting, soaking = ended.named(Stage.WAITING, *UNDER_WAY), ended.named(Stage.SOAKING)
     bad, kept = ended.named(*TROUBLED), ended.named(Stage.SKIPPED, Stage.REFUSED)
     if waiting or (ended.stopped and soaking):
@@ -135,7 +136,7 @@ def verdict(ended: Ended, again: str, *, told: bool = False) -> CellmoveError | 
     parts += [f"{_servers(kept)} {'was' if len(kept) == 1 else 'were'} left in {ended.cell}"] if kept else []
     said = [] if told else [f"{task.name}: {task.stage}: {task.reason}" for task in (*bad, *kept)[:NAMED]]
     more = 0 if told else len(bad) + len(kept) - len(said)
-    said += [f"and {more} more: {command_line('drain status', ended.cell)}"] if more else []
+    said += [f"and {more} more: {command_line('drain status', ended.cell.uuid)}"] if more else []
     commands = [task.next_command for task in (*bad, *kept) if task.next_command]
     return SomeFailed(
         "\n".join([", ".join(parts), *said]), state=ended.state, next_command=commands[0] if commands else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellmove.cell_names import CellRef
     from cellmove.drain.item import Task
 
 SCHEMA_VERSION = 1
@@ -52,7 +53,7 @@ class Happening:
 
     kind: Kind
     at: str
-    cell: str
+    cell: CellRef
     server_id: str = ""
     server_name: str = ""
     move_id: str = ""
@@ -84,7 +85,8 @@ def document(happening: Happening) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "event": happening.kind.value,
         "at": happening.at,
-        "cell": happening.cell,
+        "cell": happening.cell.label,
+        "cell_uuid": happening.cell.uuid or None,
         "server": {"id": happening.server_id, "name": happening.server_name} if happening.server_id else None,
         "move": happening.move_id or None,
         "step": happening.step or None,

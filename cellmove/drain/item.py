@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from cellmove.cell_names import CellRef
+
 
 class Verdict(enum.StrEnum):
     """What a look at a server comes to."""
@@ -58,7 +60,7 @@ class Census:
     :param deleting: servers that are queued for delete and still have a live row in it
     """
 
-    cell: str
+    cell: CellRef
     items: tuple[Item, ...]
     mapped: int
     missing: tuple[str, ...] = ()
@@ -175,8 +177,8 @@ class Story:
     """
 
     drain_id: str
-    cell: str
-    to: tuple[str, ...]
+    cell: CellRef
+    to: tuple[CellRef, ...]
     state: str
     begun: float
     told: float

@@ -123,8 +123,10 @@ def document(plan: DrainPlan, again: str) -> dict[str, Any]:
     census = plan.census
     return {
         "schema_version": SCHEMA_VERSION,
-        "cell": census.cell,
-        "to": [room.cell for room in plan.rooms],
+        "cell": census.cell.label,
+        "cell_uuid": census.cell.uuid,
+        "to": [room.cell.label for room in plan.rooms],
+        "to_uuids": [room.cell.uuid for room in plan.rooms],
         "order": plan.wish.order,
         "parallel": plan.wish.parallel,
         "totals": {
@@ -140,7 +142,7 @@ def document(plan: DrainPlan, again: str) -> dict[str, Any]:
         },
         "room": [
             {
-                "cell": room.cell, "hosts": len(room.hosts),
+                "cell": room.cell.label, "cell_uuid": room.cell.uuid, "hosts": len(room.hosts),
                 **{name: {"total": room.capacity[name], "used": room.used.get(name, 0)} for name in sorted(room.capacity)},
             }
             for room in plan.rooms

@@ -40,7 +40,7 @@ def html(story: Story) -> str:
     style = f"{_asset('report.css')}.time ol svg,.axis svg{{background-image:{timeline.background(story)}}}\n"
     script = _asset("report.js")
     policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'"
-    title = f"{text(story.cell)}: drain {text(story.drain_id)}"
+    title = f"{text(story.cell.label)}: drain {text(story.drain_id)}"
     pieces = [
         "<!doctype html>\n<html lang=en><meta charset=utf-8>",
         f'<meta http-equiv=Content-Security-Policy content="{policy}">',
@@ -76,9 +76,9 @@ HATCH = (
 
 def _head(story: Story) -> Iterable[str]:
     shares, total = figures.by_share(story.tales), len(story.tales)
-    to = ", ".join(f"<bdi>{text(name)}</bdi>" for name in story.to) or "any other cell"
+    to = ", ".join(f"<bdi>{text(cell.label)}</bdi>" for cell in story.to) or "any other cell"
     yield "<header><div class=title>"
-    yield f"<h1><bdi>{text(story.cell)}</bdi> <span>→</span> {to}</h1><p class=state>{text(story.state)}</p></div>"
+    yield f"<h1><bdi>{text(story.cell.label)}</bdi> <span>→</span> {to}</h1><p class=state>{text(story.state)}</p></div>"
     yield f"<p class=when>{_span(story)} · drain <code>{text(story.drain_id)}</code></p>"
     yield f"<dl class=figures>{''.join(_figures(story, shares, total))}</dl>"
     yield from _stages(story, total)

@@ -13,6 +13,7 @@ from cellmove.db import look
 from cellmove.gateway import Choice
 
 if TYPE_CHECKING:
+    from cellmove.cell_names import CellRef
     from cellmove.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.drain.queue import Queue
@@ -28,11 +29,12 @@ CLASSES = ("VCPU", "MEMORY_MB", "DISK_GB")
 class Room:
     """A cell that takes servers.
 
+    :param cell: which
     :param hosts: those of its computes that are up and enabled
     :param capacity: of all of them together, by resource class; ``used`` likewise
     """
 
-    cell: str
+    cell: CellRef
     hosts: tuple[str, ...]
     capacity: Mapping[str, float] = field(default_factory=dict)
     used: Mapping[str, float] = field(default_factory=dict)
@@ -67,7 +69,7 @@ def rooms(gateway: Gateway, clock: Clock, cells: Iterable[Cell]) -> tuple[Room, 
                 for name, (most, taken) in placement.room_of(gateway.admin, node.uuid).items():
                     capacity[name] = capacity.get(name, 0) + most
                     used[name] = used.get(name, 0) + taken
-        found.append(Room(cell.label, tuple(sorted(able)), capacity, used))
+        found.append(Room(cell.ref, tuple(sorted(able)), capacity, used))
     return tuple(found)
 
 
@@ -89,7 +91,7 @@ class Doorkeeper:
         self._turn = threading.Lock()
         self._known: Sequence[Room] = ()
         self._asked: float | None = None
-        self._since: dict[str, dict[str, float]] = {}
+        self._since: dict[CellRef, dict[str, float]] = {}
 
     def rooms(self) -> Sequence[Room]:
         """What is known of the target cells, asked anew from time to time."""
@@ -133,8 +135,8 @@ class Doorkeeper:
                     self.turned_away[server_id] = "per-target-host" if crowded else "min-free"
             if choice.chosen:
                 self.queue.note(server_id, target_host=choice.chosen)
-                cell = next((each.cell for each in self._known if choice.chosen in each.hosts), "")
-                sums = self._since.setdefault(cell, {})
+                cell = next((each.cell for each in self._known if choice.chosen in each.hosts), None)
+                sums = self._since.setdefault(cell, {}) if cell is not None else {}
                 for name, amount in needs.items():
                     sums[name] = sums.get(name, 0) + amount
 

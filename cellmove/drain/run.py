@@ -30,6 +30,7 @@ from cellmove.errors import CallError, CellmoveError, Interrupted
 from cellmove.events import Event, EventKind
 
 if TYPE_CHECKING:
+    from cellmove.cell_names import CellRef
     from cellmove.drain.happening import Watcher
     from cellmove.move import Move
     from cellmove.session import Session
@@ -84,7 +85,7 @@ class Plan:
     :param failed_before: servers with which earlier runs did not get on: that they fail again is no news
     """
 
-    cell: str
+    cell: CellRef
     wish: Wish
     job: Job
     hours: Hours

@@ -281,7 +281,7 @@ class Lively:
     def watch(self, happening: Happening) -> None:
         """Count it; what went wrong scrolls up for good."""
         with self._lock:
-            self.cell = happening.cell
+            self.cell = happening.cell.label
             self.tally.take(happening, self.monotonic())
             words = sentence(happening, self.tally)
         if happening.kind in (*TROUBLE, Kind.SERVER_GONE, Kind.SERVER_REFUSED):
@@ -360,7 +360,8 @@ def ended_document(ended: Any) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "drain": ended.record.id if ended.record is not None else None,
-        "cell": ended.cell,
+        "cell": ended.cell.label,
+        "cell_uuid": ended.cell.uuid,
         "stopped": ended.stopped or None,
         "counts": {stage.value: len(ended.named(stage)) for stage in Stage if ended.named(stage)},
         "left": [
@@ -404,7 +405,7 @@ def draw_ended(page: Any, found: Mapping[str, Any]) -> None:
     more = draw_servers(page, rows, SHOWN_LEFT)
     if more:
         page.gap()
-        page.fields([("", f"and {more} more: {command_line('drain status', found['cell'])}")])
+        page.fields([("", f"and {more} more: {command_line('drain status', found['cell_uuid'])}")])
     if found["ending"] is not None:
         page.gap()
         page.fields(_ending(found["ending"]))

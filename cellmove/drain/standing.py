@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cellmove.cell_names import CellRef
 from cellmove.clock import seconds_of
-from cellmove.drain.drains import COMMAND, queue_of, unconfirmed
+from cellmove.drain.drains import COMMAND, TARGET_NAMES, queue_of, unconfirmed
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import downtime, tale_bars
 from cellmove.drain.wish import from_document
 from cellmove.move import Move, State, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.reference import is_uuid
 from cellmove.shell import command_line
+from cellmove.steps.cordon import cell_of
 
 if TYPE_CHECKING:
     from cellmove.session import Session
@@ -32,12 +35,13 @@ def status(session: Session, record: Move) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "drain": record.id,
-        "cell": record.server_name,
+        "cell": cell_of(record).label,
+        "cell_uuid": record.server_id,
         "state": record.state.value,
         "control": (queue.control() or None) if record.is_open else None,
         "runs": at_work,
         "next": _next(record, queue, at_work, list(stuck.values())),
-        "wish": {name: value for name, value in queue.wish().items() if name != COMMAND},
+        "wish": _wish_document(queue.wish()),
         "counts": {stage.value: sum(task.stage is stage for task in tasks) for stage in Stage},
         "under_way": [_task_document(task, now) for task in tasks if task.stage in UNDER_WAY],
         "soaking": [_task_document(task, now) for task in tasks if task.stage is Stage.SOAKING],
@@ -56,6 +60,19 @@ def runs(session: Session, record: Move) -> list[str]:
     return [each for each in queue.others(session.clock.utc_now().timestamp()) if not _is_dead(each)]
 
 
+def _wish_document(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for: the target cells as people read them, and their UUIDs."""
+    targets = _targets(stored, stored.get("to", ()))
+    told = {name: value for name, value in stored.items() if name not in (COMMAND, TARGET_NAMES)}
+    return told | {"to": [cell.label for cell in targets], "to_uuids": [cell.uuid for cell in targets]}
+
+
+def _targets(stored: Mapping[str, Any], to: Sequence[str]) -> tuple[CellRef, ...]:
+    """The target cells of a drain. An earlier version recorded what was typed, mostly names."""
+    names = stored.get(TARGET_NAMES, {})
+    return tuple(CellRef(word if is_uuid(word) else "", names.get(word, word)) for word in to)
+
+
 def halfway(session: Session, record: Move) -> list[Task]:
     """The servers whose moves stopped half-way, each with what to type; of a drain that has no run at work."""
     found = []
@@ -72,9 +89,9 @@ def _next(record: Move, queue: Queue, runs: Sequence[str], stuck: Sequence[Task]
     if not record.is_open:
         return stuck[0].next_command if stuck else None
     if record.state is State.ROLLING_BACK or queue.control() == "abort":
-        return None if runs else command_line("drain abort", record.server_name)
+        return None if runs else command_line("drain abort", record.server_id)
     if queue.control() == "pause":
-        return command_line("drain resume", record.server_name)
+        return command_line("drain resume", record.server_id)
     return None if runs else str(queue.wish().get(COMMAND) or record.plan["command"])
 
 
@@ -109,7 +126,7 @@ def story(session: Session, record: Move) -> Story:
     began = seconds_of(record.created_at)
     told = session.clock.utc_now().timestamp() if record.is_open else seconds_of(record.updated_at)
     return Story(
-        record.id, record.server_name, wish.to, record.state.value, began, told, tuple(tales),
+        record.id, cell_of(record), _targets(queue.wish(), wish.to), record.state.value, began, told, tuple(tales),
     )  # fmt: skip
 
 

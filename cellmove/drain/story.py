@@ -116,13 +116,14 @@ def document(story: Story) -> Document:
     ============== ====================================================================================================
     schema_version of all documents
     drain, state   its id, and where it stands
-    cell, to       what is emptied, and the cells that take it; an empty list: every other one
+    cell, to       what is emptied, and the cells that take it, as people read them; an empty list: every other one.
+                   ``cell_uuid`` and ``to_uuids`` say which cells these are
     begun_at       ISO 8601, UTC, as all times; ``told_at`` is when this was told
     counts         ``servers``, ``stages`` (by stage) and ``shares`` (moved, left, failed, staying, gone; their sum is all)
     pace           ``seconds`` at work (nights left out), ``gib_moved``, ``servers_an_hour``, ``gib_an_hour`` (or null)
     downtime       null, or seconds: ``median``, ``ninety_percent``, ``longest``, and ``longest_server``
     source_hosts   of each: host, servers, the shares, gib, median_downtime; so ``target_hosts``, of those chosen
-    servers        of each: server (id, name, project), source and target (cell, host), disk_gib, stage, reason, next, move,
+    servers        of each: server (id, name, project), source and target (cell, cell_uuid, host), disk_gib, stage, reason, next, move,
                    downtime, and steps (step, state, started_at, finished_at), in the order of the story
     ============== ====================================================================================================
     """
@@ -131,8 +132,10 @@ def document(story: Story) -> Document:
         "schema_version": SCHEMA_VERSION,
         "drain": story.drain_id,
         "state": story.state,
-        "cell": story.cell,
-        "to": list(story.to),
+        "cell": story.cell.label,
+        "cell_uuid": story.cell.uuid,
+        "to": [cell.label for cell in story.to],
+        "to_uuids": [cell.uuid for cell in story.to],
         "begun_at": iso(story.begun),
         "told_at": iso(story.told),
         "counts": {
@@ -170,11 +173,15 @@ def _host_document(sums: figures.HostSums) -> Document:
 
 
 def _tale_document(story: Story, tale: Tale) -> Document:
-    cell = story.to[0] if len(story.to) == 1 and tale.target_host else ""
+    target = story.to[0] if len(story.to) == 1 and tale.target_host else None
     return {
         "server": {"id": tale.server_id, "name": tale.name, "project": tale.project_id},
-        "source": {"cell": story.cell, "host": tale.source_host},
-        "target": {"cell": cell, "host": tale.target_host},
+        "source": {"cell": story.cell.label, "cell_uuid": story.cell.uuid, "host": tale.source_host},
+        "target": {
+            "cell": target.label if target else "",
+            "cell_uuid": target.uuid if target else "",
+            "host": tale.target_host,
+        },
         "disk_gib": tale.disk_gb,
         "stage": tale.stage.value,
         "reason": tale.reason or None,

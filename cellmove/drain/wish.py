@@ -42,7 +42,7 @@ class Filter:
 class Wish:
     """How a drain is to be done. Limits that are 0 are none; seconds are seconds.
 
-    :param to: names of the cells that take the servers; none: every other one
+    :param to: the cells that take the servers, by UUID once they were looked up; none: every other one
     :param confirm: ``never``, ``verified`` or ``after``
     :param confirm_after: how long after its move a server is confirmed, with ``after``
     :param soak: how long a server runs at the target before it is verified once more and confirmed

@@ -145,7 +145,7 @@ def _count(view: _View, mapped: dict[str, bool]) -> Census:
     lost = {server_id for server_id, queued in mapped.items() if not queued} - items.keys()
     items |= _lost(view, lost)
     return Census(
-        cell=source.label,
+        cell=source.ref,
         items=tuple(items[server_id] for server_id in sorted(items)),
         mapped=sum(not queued for queued in mapped.values()),
         missing=tuple(sorted(lost | hidden)),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove.action import Action, Context
+from cellmove.cell_names import CellRef, recorded_ref
 from cellmove.cloud import services
 from cellmove.db import cells
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 CHANGED = "changed"
 """Key of an action's result: whether it was this action that closed it."""
+
+NAME_LENGTH = 100
+"""Letters of a cell's name in the reason that nova keeps, which has room for 255 letters (services.disabled_reason)."""
 
 CELL = "disable-cell"
 """The action that disables the cell."""
@@ -42,12 +46,27 @@ def actions_for(move: Move) -> tuple[Action, ...]:
 
 def reason_of(move: Move) -> str:
     """What stands in a service that this drain has disabled."""
-    return f"cellmove {move.id}: {move.server_name} is being emptied"
+    cell = cell_of(move)
+    return f"cellmove {move.id}: {cell.label[:NAME_LENGTH]} ({cell.uuid}) is being emptied"
 
 
-def is_of_a_drain(reason: str | None, cell: str) -> bool:
-    """Whether a service was disabled by a drain of this cell, whichever it was."""
-    return re.fullmatch(rf"cellmove drain-\w+: {re.escape(cell)} is being emptied", reason or "") is not None
+def cell_of(move: Move) -> CellRef:
+    """The cell that a drain's record is about."""
+    return recorded_ref(move.server_id, move.server_name)
+
+
+def is_of_a_drain(reason: str | None, cell: CellRef) -> bool:
+    """Whether a service was disabled by a drain of this cell, whichever it was.
+
+    Earlier versions wrote only the cell's name.
+    """
+    known = rf".* \({re.escape(cell.uuid)}\)|{re.escape(cell.label)}"
+    return re.fullmatch(rf"cellmove drain-\w+: (?:{known}) is being emptied", reason or "", re.DOTALL) is not None
+
+
+def _is_of_this(reason: str | None, move: Move) -> bool:
+    """Whether it was this drain that disabled a service, in whichever version's words."""
+    return is_of_a_drain(reason, cell_of(move)) and (reason or "").startswith(f"cellmove {move.id}: ")
 
 
 def _service_action(move: Move, host: str) -> Action:
@@ -55,7 +74,7 @@ def _service_action(move: Move, host: str) -> Action:
 
     def close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         service = services.compute_service(context.gateway.admin, host)
-        if service is None or (service.disabled and not is_of_a_drain(service.reason, move.server_name)):
+        if service is None or (service.disabled and not is_of_a_drain(service.reason, cell_of(move))):
             return {CHANGED: False}
         if not service.disabled or service.reason != reason:
             services.disable(context.gateway.admin, service, reason)
@@ -63,7 +82,7 @@ def _service_action(move: Move, host: str) -> Action:
 
     def reopen(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
         service = services.compute_service(context.gateway.admin, host)
-        if service is not None and service.disabled and service.reason == reason:
+        if service is not None and service.disabled and _is_of_this(service.reason, move):
             services.enable(context.gateway.admin, service)
 
     title = f"disable nova-compute on {host}".replace("{", "{{").replace("}", "}}")
@@ -76,7 +95,7 @@ def _another_drain(context: Context, move: Move) -> str:
     The cell's own flag does not say who set it. An older copy of a journal may still have a drain that is over.
     """
     found = services.compute_services(context.gateway.admin)
-    reasons = (each.reason for each in found if each.disabled and is_of_a_drain(each.reason, move.server_name))
+    reasons = (each.reason for each in found if each.disabled and is_of_a_drain(each.reason, cell_of(move)))
     return next((reason for reason in reasons if reason != reason_of(move)), "")
 
 
@@ -103,5 +122,5 @@ def _cell_action(move: Move) -> Action:
         cells.set_disabled(context.gateway.api_engine, uuid, disabled=False)
         context.note(SCHEDULER)
 
-    title = f"disable {move.server_name} for scheduling".replace("{", "{{").replace("}", "}}")
+    title = f"disable {cell_of(move)} for scheduling".replace("{", "{{").replace("}", "}}")
     return Action(CELL, title, close, intend=before, undo=reopen)

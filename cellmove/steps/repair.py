@@ -17,6 +17,7 @@ from cellmove.cloud import image, network, placement, volume
 from cellmove.db import records, state, survey
 from cellmove.errors import CallFailed
 from cellmove.leftovers import Cloud, Finding, Kind, Known
+from cellmove.reference import is_uuid
 from cellmove.steps.survey import Ours, look_again
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def plan_of(findings: Sequence[Finding], ours: Ours) -> dict[str, Any]:
         "findings": [
             {
                 "kind": finding.kind.value, "server_id": finding.server_id, "subject": finding.subject,
-                "cell": finding.cell, "host": finding.host,
+                "cell": finding.cell_uuid, "cell_name": str(finding.cell or ""), "host": finding.host,
             }
             for finding in findings
         ],
@@ -66,7 +67,7 @@ def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> 
             return {LEFT: str(error)}
         return {MENDED: finding.mend} if done else {LEFT: "it was changed by somebody else just now"}
 
-    where = f" in {wanted['cell']}" if wanted["cell"] else ""
+    where = f" in {wanted.get('cell_name') or wanted['cell']}" if wanted["cell"] else ""
     title = f"mend {kind}{where}: {wanted['subject']}".replace("{", "{{").replace("}", "}}")
     # A failure takes nothing back: what is mended stays mended.
     return Action(name_of(number, wanted), title, do, pivot=Pivot.WHEN_BEGUN)
@@ -86,7 +87,10 @@ def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any])
     }
     ours = Ours(moves=closed, here=plan["here"], patience=plan["patience"])
     cloud = look_again(context.gateway, context.clock, ours, wanted["server_id"], wanted["subject"], wanted["host"])
-    key = tuple(wanted[name] for name in ("kind", "server_id", "subject", "cell", "host"))
+    # An earlier version recorded the name of the cell.
+    word = wanted["cell"]
+    cell = context.gateway.cell(word).uuid if word and not is_uuid(word) else word
+    key = (wanted["kind"], wanted["server_id"], wanted["subject"], cell, wanted["host"])
     return cloud, next((each for each in leftovers.classify(cloud) if each.key == key), None)
 
 
@@ -118,17 +122,17 @@ def _image(context: Context, _cloud: Cloud, finding: Finding) -> bool:
 def _hidden(context: Context, _cloud: Cloud, finding: Finding) -> bool:
     """Deletes a row only while it is hidden."""
     gateway = context.gateway
-    return records.delete_server(gateway.database(gateway.cell(finding.cell)), finding.server_id)
+    return records.delete_server(gateway.database(gateway.cell(finding.cell_uuid)), finding.server_id)
 
 
 def _mark(context: Context, _cloud: Cloud, finding: Finding) -> bool:
     gateway = context.gateway
-    return survey.drop_mark(gateway.database(gateway.cell(finding.cell)), finding.server_id, finding.subject)
+    return survey.drop_mark(gateway.database(gateway.cell(finding.cell_uuid)), finding.server_id, finding.subject)
 
 
 def _stash(context: Context, cloud: Cloud, finding: Finding) -> bool:
     gateway, server, now = context.gateway, finding.server_id, context.clock.database_time()
-    database, home = gateway.database(gateway.cell(finding.cell)), cloud.servers[finding.server_id].home
+    database, home = gateway.database(gateway.cell(finding.cell_uuid)), cloud.servers[finding.server_id].home
     if home is None:
         return False
     with state.transaction(database.engine, database.name) as connection:
@@ -146,7 +150,7 @@ def _old_migration(context: Context, cloud: Cloud, finding: Finding) -> bool:
     if home is None:
         return False
     at_rest = {"vm_state": home.vm_state, "task_state": None, "host": home.host, "hidden": 0}
-    database = gateway.database(gateway.cell(finding.cell))
+    database = gateway.database(gateway.cell(finding.cell_uuid))
     facts = finding.facts
     return survey.settle_migration(database, finding.server_id, at_rest, facts["number"], facts["status"])
 
@@ -157,9 +161,9 @@ def _keypairs(context: Context, cloud: Cloud, finding: Finding) -> bool:
     if home is None:
         return False
     source = finding.facts["from"]
-    kept = next((row.keypairs for row in server.live if row.cell == source), "")
+    kept = next((row.keypairs for row in server.live if row.cell.uuid == source), "")
     keypairs = kept or keypairs_of(cloud.keys[home.user_id, home.key_name])
-    database = gateway.database(gateway.cell(finding.cell))
+    database = gateway.database(gateway.cell(finding.cell_uuid))
     return survey.set_keypairs(database, server.id, keypairs, context.clock.database_time())
 
 

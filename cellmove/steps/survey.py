@@ -20,6 +20,7 @@ from cellmove.reference import is_uuid
 from cellmove.steps.attachments import users_of
 
 if TYPE_CHECKING:
+    from cellmove.cell_names import CellRef
     from cellmove.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.gateway import Gateway
@@ -75,7 +76,7 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     objects = _Objects()
     # The APIs first: what somebody is just making there is in the databases by the time they are read.
     hosts, providers = _hosts(gateway, reachable)
-    for host in sorted(name for name, cell in hosts.items() if cell in {each.label for each in chosen}):
+    for host in sorted(name for name, cell in hosts.items() if cell in {each.ref for each in chosen}):
         for port_id, server_id, active in network.ports_also_bound(gateway.service, host):
             objects.bindings.append(Binding(port_id, server_id, host, active))
     known = {each.id: each for each in volume.all_attachments(gateway.admin)}
@@ -83,7 +84,7 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
         Attachment(each.id, each.volume_id, each.server_id) for each in known.values() if each.status == RESERVED
     ]
     objects.images = [_image(each) for each in image.all_temporary_images(gateway.admin)]
-    wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.label for each in chosen}]
+    wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.ref for each in chosen}]
     objects.allocations = _allocations(gateway, reachable, _consumers(gateway, wanted))
     cells = {cell.id: survey.rows(gateway.database(cell), cell.id) for cell in chosen}
     suspicious = set(survey.misplaced(survey.mappings(gateway.api_engine), cells))
@@ -97,8 +98,8 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     suspicious.update(objects.attached)
     cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects, reachable)
     if len(reachable) < len(gateway.cells):
-        cloud = _known_whole(cloud, {each.label for each in gateway.cells} - {each.label for each in reachable})
-    return _only(cloud, {each.label for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
+        cloud = _known_whole(cloud, {each.ref for each in gateway.cells} - {each.ref for each in reachable})
+    return _only(cloud, {each.ref for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
 
 
 def _unattached(gateway: Gateway, chosen: Sequence[Cell], known: Mapping[str, volume.Attachment]) -> set[str]:
@@ -144,12 +145,13 @@ def _held(gateway: Gateway, consumer: str) -> set[str]:
     return set(placement.allocations_of(gateway.admin, consumer)["allocations"]) if is_uuid(consumer) else set()
 
 
-def _hosts(gateway: Gateway, cells: Iterable[Cell]) -> tuple[dict[str, str], dict[str, str]]:
+def _hosts(gateway: Gateway, cells: Iterable[Cell]) -> tuple[dict[str, CellRef], dict[str, str]]:
     """Compute hosts and their cells; resource providers and their hosts."""
-    hosts, providers = {}, {}
+    hosts: dict[str, CellRef] = {}
+    providers: dict[str, str] = {}
     for cell in cells:
         for uuid, host in survey.hosts(gateway.database(cell)).items():
-            hosts[host], providers[uuid] = cell.label, host
+            hosts[host], providers[uuid] = cell.ref, host
     return hosts, providers
 
 
@@ -168,7 +170,7 @@ def _allocations(gateway: Gateway, cells: Iterable[Cell], consumers: Mapping[str
     named: dict[str, dict[int, Migration]] = {}
     for cell in cells:
         for row in survey.migrations_named(gateway.database(cell), others):
-            named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.label)
+            named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.ref)
     homes = survey.mapped_cells(
         gateway.api_engine, {each.server_id for many in named.values() for each in many.values()}
     )
@@ -201,7 +203,7 @@ def _image(body: Mapping[str, Any]) -> Image:
     return Image(body["id"], str(body["name"]), str(body["instance_uuid"]), str(body.get("status") or ""), moment)
 
 
-def _migration(row: Mapping[str, Any], cell: str) -> Migration:
+def _migration(row: Mapping[str, Any], cell: CellRef) -> Migration:
     return Migration(
         uuid=row["uuid"] or "",
         status=row["status"] or "",
@@ -226,10 +228,10 @@ def _look(
         for server_id, row in _rows(gateway, cell, ids, clock.database_time() - A_DAY):
             rows.setdefault(server_id, []).append(row)
     mapped = survey.mapped_cells(gateway.api_engine, ids)
-    names = {cell.id: cell.label for cell in gateway.cells}
+    refs = {cell.id: cell.ref for cell in gateway.cells}
     servers = {
         server_id: Server(
-            server_id, names.get(mapped.get(server_id) or 0, ""), server_id in mapped,
+            server_id, refs.get(mapped.get(server_id) or 0), server_id in mapped,
             tuple(rows.get(server_id, ())), ours.open_moves.get(server_id),
         )
         for server_id in sorted(ids)
@@ -275,7 +277,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str], since: datetime.da
     database = gateway.database(cell)
     migrations: dict[str, list[Migration]] = {}
     for values in survey.migrations_of(database, ids):
-        migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.label))
+        migrations.setdefault(values["instance_uuid"], []).append(_migration(values, cell.ref))
     metadata, events = survey.mark_rows(database, ids), survey.last_events(database, ids)
     stashed, open_events = survey.stashed(database, ids), survey.open_events(database, ids, since)
     volumes, keypairs = survey.volumes(database, ids), survey.keypairs(database, ids)
@@ -286,7 +288,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str], since: datetime.da
         yield (
             server_id,
             Row(
-                cell=cell.label,
+                cell=cell.ref,
                 host=values["host"] or "",
                 vm_state=values["vm_state"] or "",
                 task_state=values["task_state"],
@@ -310,12 +312,12 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str], since: datetime.da
         )
 
 
-def _known_whole(cloud: Cloud, unseen: Collection[str]) -> Cloud:
+def _known_whole(cloud: Cloud, unseen: Collection[CellRef]) -> Cloud:
     """What belongs to servers of which nothing can be in a cell that was not looked at.
 
     An allocation of a migration that no cell has may be of one there.
 
-    :param unseen: names of the cells that could not be looked at
+    :param unseen: the cells that could not be looked at
     """
     servers = {each.id: each for each in cloud.servers.values() if each.is_mapped and each.mapped not in unseen}
     return replace(
@@ -328,7 +330,7 @@ def _known_whole(cloud: Cloud, unseen: Collection[str]) -> Cloud:
     )
 
 
-def _only(cloud: Cloud, cells: Collection[str]) -> Cloud:
+def _only(cloud: Cloud, cells: Collection[CellRef]) -> Cloud:
     """What concerns these cells: objects of no host count when their server has a row there."""
     here = {server.id for server in cloud.servers.values() if any(row.cell in cells for row in server.rows)}
     return replace(

@@ -14,7 +14,8 @@ from cellmove.drain.story import downtime, tale_bars
 from cellmove.journal import open_journal
 from tests.support import browser, sample_drains
 from tests.support.browser import DARK, Browser, contrast
-from tests.support.sandbox.drained_cell import Drained
+from tests.support.cell_refs import ref
+from tests.support.sandbox.drained_cell import TARGET, Drained
 from tests.support.sandbox.environment import Sandbox
 
 WIDTHS = """(page, window) => ({
@@ -162,7 +163,7 @@ def test_search_and_sorting(chromium: Browser) -> None:
 
 def test_a_drain_that_is_under_way(chromium: Browser) -> None:
     tale = sample_drains.a_tale(1, "h1", Stage.MOVING, bars=(Bar("prep-dest", sample_drains.BEGUN, None),))
-    story = Story("d", "cell1", (), "running", sample_drains.BEGUN, sample_drains.BEGUN + 5, (tale,))
+    story = Story("d", ref("cell1"), (), "running", sample_drains.BEGUN, sample_drains.BEGUN + 5, (tale,))
     seen, _ = chromium.look(html(story), "(page) => page.querySelector('.time ol li').textContent")
     assert "prep-dest 5.0 s (runs)" in seen
     assert "→ moving" in seen
@@ -198,7 +199,7 @@ def test_the_page_of_a_drain_that_was_run_is_written_to_a_file(chromium: Browser
     cell.cellmove("drain", "report", "--html", str(page))
     seen, _ = chromium.look(page.read_text(), ROWS)
     assert sorted(name for _, name in seen["rows"]) == ["bad", *names]
-    assert f"cellmove migrate {bad.id} --cell cell2" in seen["commands"]
+    assert f"cellmove migrate {bad.id} --cell {TARGET}" in seen["commands"]
     shown, _ = chromium.look(page.read_text(), REAL)
     assert shown["down"] == len(names), "of each server that was moved it is known how long it was down"
     assert shown["bars"]["bad"] > 0

@@ -16,6 +16,7 @@ from tests.scenarios.environment import Server
 from tests.support import fork_server
 from tests.support.commands import run_killed
 from tests.support.sandbox.cloud_process import start
+from tests.support.sandbox.drained_cell import Drained, parsed
 from tests.support.sandbox.environment import Sandbox
 
 SOURCE, TARGET = CELL_UUIDS["cell1"], CELL_UUIDS["cell2"]
@@ -172,6 +173,54 @@ def test_a_move_whose_journal_was_lost_is_adopted(cloud: Sandbox, case: str, whe
     assert (shown["source"]["cell_uuid"], shown["target"]["cell_uuid"]) == (SOURCE, TARGET)
     cloud.cellmove(*typed(shown["next"][0]))
     assert mapped(cloud, server) == TARGET
+
+
+def test_an_audit_finds_names_and_repairs(cloud: Sandbox, case: str) -> None:
+    server = cloud.boot("audit")
+    view = cloud.process.cloud()
+    (row,) = view.rows("cell1", "instances", uuid=server.id)
+    view.insert("cell2", "instances", {**row, "id": None, "hidden": 1, "host": None, "node": None})
+    found = cloud.cellmove("audit", "--cell", TARGET, "--older-than", "0", "-f", "json", expect=10).json
+    assert (found["cells"], found["cell_uuids"]) == ([SHOWN[case][1]], [TARGET])
+    (finding,) = [each for each in found["findings"] if each["server"]["id"] == server.id]
+    assert (finding["kind"], finding["cell"], finding["cell_uuid"]) == ("hidden-row", SHOWN[case][1], TARGET)
+    mended = cloud.cellmove(
+        "audit", "--cell", TARGET, "--server", server.id, "--older-than", "0", "--repair", "-f", "json", expect=None
+    ).json
+    assert [each["outcome"] for each in mended["findings"]] == ["mended"]
+    assert view.rows("cell2", "instances", uuid=server.id) == []
+
+
+def test_a_cell_is_drained_and_every_command_about_that_takes_its_uuid(cell: Drained, case: str) -> None:
+    name(cell.process, *NAMES[case])
+    cell.add("one", "two")
+    source, target = SHOWN[case]
+    looked = cell.cellmove("drain-cell", SOURCE, "--to", TARGET, "--dry-run", "-f", "json").json
+    assert (looked["cell"], looked["cell_uuid"], looked["to"], looked["to_uuids"]) == (
+        source,
+        SOURCE,
+        [target],
+        [TARGET],
+    )
+    assert [(room["cell"], room["cell_uuid"]) for room in looked["room"]] == [(target, TARGET)]
+    assert typed(looked["next"]) == ["drain-cell", SOURCE, "--to", TARGET]
+    run = cell.cellmove(*typed(looked["next"]), "--limit", "1", "-f", "json", expect=9)
+    lines = parsed(run.stdout)
+    assert {(line["cell"], line["cell_uuid"]) for line in lines} == {(source, SOURCE)}
+    assert typed(lines[-1]["next"]) == ["drain-cell", SOURCE, "--limit", "1", "--to", TARGET]
+    for verb in ("status", "pause", "resume"):
+        found = cell.cellmove("drain", verb, SOURCE, "-f", "json").json
+        assert (found["cell"], found["cell_uuid"]) == (source, SOURCE)
+        assert (found["wish"]["to"], found["wish"]["to_uuids"]) == ([target], [TARGET])
+        assert SOURCE in typed(found["next"])
+    assert cell.cellmove("drain", "status", source, "-f", "json").json["cell_uuid"] == SOURCE
+    told = cell.cellmove("drain", "report", SOURCE, "-f", "json").json
+    assert (told["cell"], told["cell_uuid"], told["to"], told["to_uuids"]) == (source, SOURCE, [target], [TARGET])
+    assert cell.cellmove("drain", "abort", SOURCE, "-f", "json").json["state"] == "rolled-back"
+    assert not any(row["disabled"] for row in cell.process.cloud().rows("cell1", "services"))
+    cell.cellmove("drain-cell", SOURCE, "--to", target if "(" not in target else TARGET)
+    assert cell.moved == {"one", "two"}
+    assert cell.cellmove("drain", "status", "-f", "json").json["state"] == "drained"
 
 
 def test_a_name_that_several_cells_have_is_refused_with_their_uuids(process: Process, tmp_path: Path) -> None:

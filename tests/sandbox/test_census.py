@@ -27,6 +27,7 @@ from cellmove.request import Destination, MoveRequest
 from cellmove.sandbox import seed, services
 from cellmove.sandbox.store import Cloud
 from cellmove.steps import census, plan
+from tests.support.cell_refs import ref
 from tests.support.sandbox.harness import Harness, Snapshot
 from tests.support.sandbox.refusals import CASES, CELLS, Case
 
@@ -211,7 +212,7 @@ def test_a_server_as_it_is(place: Place) -> None:
 
 
 def test_an_empty_cell(place: Place) -> None:
-    assert place.take() == Census("cell1", (), 0)
+    assert place.take() == Census(ref("cell1"), (), 0)
     assert place.take().is_whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from cellmove.drain.item import Bar, Stage, Story, Tale
+from tests.support.cell_refs import ref
 
 BEGUN = 1773349200.0
 """Thursday, 12 March 2026, 21:00 UTC."""
@@ -64,7 +65,9 @@ def a_story(
         lanes[lane] = began + took
         tales.append(_moved(number, host, began, took, chance, kind))
     told = max(lanes) if count else BEGUN
-    return Story("drain-7c01f2", "cell1", ("cell2", "cell3"), "drained", BEGUN - 60, told + 30, tuple(tales))
+    return Story(
+        "drain-7c01f2", ref("cell1"), (ref("cell2"), ref("cell3")), "drained", BEGUN - 60, told + 30, tuple(tales)
+    )
 
 
 def a_tale(number: int, host: str, stage: Stage, **more: object) -> Tale:
@@ -91,7 +94,9 @@ def hostile_story() -> Story:
             more = {"bars": bars, "downtime": float(place)} if number % 3 else {}
             words = dict.fromkeys(("name", "project_id", "target_host", "reason", "next_command", "move_id"), name)
             tales.append(a_tale(place, name, stage, **words, **more))
-    return Story(HOSTILE[0], HOSTILE[1], HOSTILE[2:4], HOSTILE[0], BEGUN, BEGUN + 900, tuple(tales))
+    return Story(
+        HOSTILE[0], ref(HOSTILE[1]), tuple(map(ref, HOSTILE[2:4])), HOSTILE[0], BEGUN, BEGUN + 900, tuple(tales)
+    )
 
 
 def _moved(number: int, host: str, began: float, took: float, chance: random.Random, kind: float) -> Tale:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cellmove.cell_names import CELL0_UUID, CellRef, allowed_cells, display_names, wanted_cell, with_display_names
@@ -18,11 +18,12 @@ NAMES = st.one_of(
     st.sampled_from(
         ["", " ", "cell1", "cell1 ", "cell0", ONE, ONE[:8], f"cell1 ({ONE[:8]})", f"cell1 ({TWO[:8]})", "a\nb"]
     ),
-    st.text(max_size=12),
+    st.text("ab1 \"'\n\té", max_size=6),
 )
 UUIDS = st.one_of(st.sampled_from([ONE, TWO, NEAR, CELL0_UUID]), st.uuids().map(str))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(UUIDS, NAMES, max_size=8))
 @example({ONE: "cell1", TWO: "cell1", NEAR: f"cell1 ({ONE})"})
 @example({ONE: "a", TWO: "a", NEAR: "b", str(uuid.UUID(int=7)): f"a ({TWO[:8]})"})

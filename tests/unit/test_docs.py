@@ -26,6 +26,7 @@ from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
 from cellmove.journal import open_journal
 from cellmove.move import DRAIN, Move, State
+from tests.support.cell_refs import ref
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [" ".join(words) for words, _command in docs.commands()]
@@ -150,15 +151,15 @@ def test_the_story_has_every_event() -> None:
 
 
 def test_the_story_has_every_key_of_a_line() -> None:
-    ending = {"unseen": "", **endings.document(Ended(None, "cell1", "", (), Ending((), ())))}
-    line = document(Happening(Kind.STEP, "", "cell1", server_id="id", server_name="name", ending=ending))
+    ending = {"unseen": "", **endings.document(Ended(None, ref("cell1"), "", (), Ending((), ())))}
+    line = document(Happening(Kind.STEP, "", ref("cell1"), server_id="id", server_name="name", ending=ending))
     assert named("Keys of a line") == ["schema_version", *keys_of(line)[1:]]
 
 
 def test_the_story_has_every_key_of_a_plan() -> None:
     item = Item("id", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
-    room = Room("cell2", ("c2-host1",), dict.fromkeys(("DISK_GB", "MEMORY_MB", "VCPU"), 1.0))
-    found = plan.document(plan.make(Census("cell1", (item,), 1), Wish(), [room], []), "")
+    room = Room(ref("cell2"), ("c2-host1",), dict.fromkeys(("DISK_GB", "MEMORY_MB", "VCPU"), 1.0))
+    found = plan.document(plan.make(Census(ref("cell1"), (item,), 1), Wish(), [room], []), "")
     known = [key.replace(".DISK_GB", ".CLASS") for key in keys_of(found) if not re.search(r"\.(MEMORY_MB|VCPU)\b", key)]
     assert named("Keys of a plan") == known
 
@@ -179,7 +180,7 @@ def test_the_story_has_every_key_of_the_status(tmp_path: Path) -> None:
 def test_the_story_has_every_key_of_the_report() -> None:
     bar = Bar("finish", 1.0, 2.0)
     tale = Tale("id", "web-1", "p", "c1-host1", "c2-host1", 1, Stage.MOVED, bars=(bar,), downtime=1.0)
-    found = stories.document(Story("drain-1", "cell1", (), "drained", 0.0, 3.0, (tale,)))
+    found = stories.document(Story("drain-1", ref("cell1"), (), "drained", 0.0, 3.0, (tale,)))
     known = [key for key in keys_of(found) if not re.match(r"(counts\.stages|target_hosts)\.", key)]
     assert named("Keys of the report") == known
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cellmove.cell_names import CellRef
 from cellmove.checks.leftovers import classify
 from cellmove.db.survey import misplaced
 from cellmove.leftovers import (
@@ -29,20 +30,20 @@ from cellmove.steps.repair import MENDERS
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC).replace(tzinfo=None)
 LONG_AGO = NOW - datetime.timedelta(hours=5)
-HOSTS = {"h1": "cell1", "h2": "cell2"}
+HOSTS = {"h1": CellRef("cell1", "cell1"), "h2": CellRef("cell2", "cell2")}
 PROVIDERS = {"p1": "h1", "p2": "h2"}
 
 
 def migration(status: str = "error", cell: str = "cell1", uuid: str = "m", **more: Any) -> Migration:
-    return Migration(uuid, status, cell, server_id="s", created=LONG_AGO, changed=LONG_AGO, **more)
+    return Migration(uuid, status, CellRef(cell, cell), server_id="s", created=LONG_AGO, changed=LONG_AGO, **more)
 
 
 def row(cell: str = "cell1", **more: Any) -> Row:
-    return Row(cell, **{"host": "h1", "name": "web", "project_id": "p", "changed": LONG_AGO} | more)
+    return Row(CellRef(cell, cell), **{"host": "h1", "name": "web", "project_id": "p", "changed": LONG_AGO} | more)
 
 
 def server(*rows: Row, mapped: str = "cell1", **more: Any) -> Server:
-    return Server("s", mapped, rows=rows or (row(),), **more)
+    return Server("s", CellRef(mapped, mapped) if mapped else None, rows=rows or (row(),), **more)
 
 
 def find(one: Server | None = None, **more: Any) -> list[Finding]:

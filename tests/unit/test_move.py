@@ -31,8 +31,8 @@ def test_every_state_but_the_closed_ones_leads_somewhere() -> None:
 
 def test_a_drain_goes_on_until_it_is_over() -> None:
     for state in (State.CORDONING, State.DRAINING):
-        assert next_commands(a_move(state, "drain"), None) == ("cellmove drain-cell web-1",)
-    assert next_commands(a_move(State.ROLLING_BACK, "drain"), None) == ("cellmove drain abort web-1",)
+        assert next_commands(a_move(state, "drain"), None) == ("cellmove drain-cell uuid-1",)
+    assert next_commands(a_move(State.ROLLING_BACK, "drain"), None) == ("cellmove drain abort uuid-1",)
     assert next_commands(a_move(State.DRAINED, "drain"), None) == ()
 
 

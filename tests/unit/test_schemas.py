@@ -21,6 +21,7 @@ from cellmove.drain.item import Stage, Verdict
 from cellmove.errors import Stopped
 from cellmove.move import LOSSES, Phase, State, Step
 from tests.support import sample_drains
+from tests.support.cell_refs import ref
 from tests.support.commands import typed
 from tests.support.documents import check_document, check_output, documents_of, strict_validator
 
@@ -119,9 +120,9 @@ def test_the_report_of_a_sample_drain() -> None:
 
 @pytest.mark.parametrize("kind", happening.Kind)
 def test_a_line_of_each_kind(kind: happening.Kind) -> None:
-    whole = ending.document(Ended(None, "cell1", "", (), Ending(("a",), ("b",))))
+    whole = ending.document(Ended(None, ref("cell1"), "", (), Ending(("a",), ("b",))))
     for more in (whole, {"unseen": "no answer"}, {}):
-        line = Happening(kind, "2026-03-12T21:00:00Z", "cell1", "id", "web-1", counts={"moved": 1}, ending=more)
+        line = Happening(kind, "2026-03-12T21:00:00Z", ref("cell1"), "id", "web-1", counts={"moved": 1}, ending=more)
         check_document(happening.document(line), "drain-event")
 
 

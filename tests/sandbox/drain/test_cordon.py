@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cellmove.move import State
-from tests.support.sandbox.drained_cell import Drained, wait_until
+from tests.support.sandbox.drained_cell import SOURCE, Drained, wait_until
 
 ACTIONS = ("disable/c1-host1", "disable/c1-host2", "disable-cell")
 THEIRS = {"disabled": 1, "disabled_reason": "broken fan"}
@@ -35,7 +35,7 @@ def test_services_and_cell_are_closed_with_our_reason_and_stay_so_when_it_is_emp
     cell.add("one")
     cell.drain()
     (record,) = cell.journal.drains()
-    reason = f"cellmove {record.id}: cell1 is being emptied"
+    reason = f"cellmove {record.id}: cell1 ({SOURCE}) is being emptied"
     assert services(cell) == {
         "c1-host1": (1, reason), "c1-host2": (1, reason), "c2-host1": (0, None), "c2-host2": (0, None),
     }  # fmt: skip
@@ -146,7 +146,7 @@ def test_killed_anywhere_in_it_the_same_command_goes_on_and_abort_takes_it_back(
     assert is_closed(cell)
     first, second, third = cell.journal.drains()
     assert [first.state, second.state, third.state] == [State.ROLLED_BACK, State.ROLLED_BACK, State.DRAINED]
-    assert services(cell)["c1-host1"] == (1, f"cellmove {third.id}: cell1 is being emptied")
+    assert services(cell)["c1-host1"] == (1, f"cellmove {third.id}: cell1 ({SOURCE}) is being emptied")
     assert services(cell)["c1-host2"] == (1, "broken fan")
 
 
@@ -159,7 +159,7 @@ def test_a_drain_that_is_being_taken_back_does_not_go_on(cell: Drained) -> None:
     journal.set_state(record.id, State.ROLLING_BACK)
     refused = cell.drain(expect=5)
     assert f"{record.id} is being taken back" in refused.stderr
-    assert "next: cellmove drain abort cell1" in refused.stderr
+    assert f"next: cellmove drain abort {SOURCE}" in refused.stderr
     assert cell.moved == set()
     assert cell.cellmove("drain", "abort", "-f", "json").json["state"] == "rolled-back"
     assert everything(cell) == before
@@ -195,7 +195,7 @@ def test_a_run_that_was_killed_does_not_keep_an_abort_waiting(cell: Drained) -> 
     before = everything(cell)
     cell.killed("prep-dest:claim:after-intent")
     found = cell.status()
-    assert (found["runs"], found["next"]) == ([], "cellmove drain-cell cell1"), (
+    assert (found["runs"], found["next"]) == ([], f"cellmove drain-cell {SOURCE}"), (
         "its lease has a minute to go, but it is gone"
     )
     move = cell.move("one")
@@ -237,7 +237,7 @@ def test_an_abort_that_a_run_has_not_heard_yet_is_not_taken_back(cell: Drained) 
     for verb in ("pause", "resume"):
         assert "cell1 is being aborted" in cell.cellmove("drain", verb, expect=5).stderr
     assert run.end(60) == 9
-    assert "next: cellmove drain status cell1" in run.err.read_text()
+    assert f"next: cellmove drain status {SOURCE}" in run.err.read_text()
     assert not is_closed(cell)
 
 
@@ -247,7 +247,7 @@ def test_a_cordon_that_fails_is_taken_back(cell: Drained) -> None:
     cell.process.cloud().update("cell1", "services", THEIRS, host="c1-host1")
     cell.broken(**{"PUT /compute/v2.1/os-services": 403})
     failed = cell.drain("--parallel", "2", expect=1)
-    assert "next: cellmove drain-cell cell1 --parallel 2" in failed.stderr
+    assert f"next: cellmove drain-cell {SOURCE} --parallel 2" in failed.stderr
     assert "what this run did to the services of cell1 was taken back" in failed.stderr
     cell.broken()
     assert everything(cell)[1] == before[1]
@@ -262,9 +262,9 @@ def test_a_cordon_that_cannot_be_taken_back_says_how_to_go_on(cell: Drained) -> 
     cell.drain("--limit", "1", expect=9)
     cell.broken(**{"PUT /compute/v2.1/os-services": 403})
     stuck = cell.drain("--abort", expect=7)
-    assert "next: cellmove drain abort cell1" in stuck.stderr
+    assert f"next: cellmove drain abort {SOURCE}" in stuck.stderr
     cell.broken(**{"PUT /compute/v2.1/os-services": 504})
-    assert "next: cellmove drain abort cell1" in cell.drain("--abort", expect=3).stderr
+    assert f"next: cellmove drain abort {SOURCE}" in cell.drain("--abort", expect=3).stderr
     cell.broken()
     cell.drain("--abort")
     assert everything(cell) == before

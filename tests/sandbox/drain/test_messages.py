@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.support.sandbox.drained_cell import Drained, wait_until
+from tests.support.sandbox.drained_cell import SOURCE, TARGET, Drained, wait_until
 from tests.support.sandbox.running import files_of
 
 
@@ -32,12 +32,12 @@ def test_each_line_says_what_begins_and_where_to(cell: Drained) -> None:
 def test_what_to_type_next_is_said_by_status(cell: Drained) -> None:
     cell.add("one", "two", "three")
     cell.drain("--limit", "1", expect=9)
-    assert cell.status()["next"] == "cellmove drain-cell cell1 --limit 1"
+    assert cell.status()["next"] == f"cellmove drain-cell {SOURCE} --limit 1"
     cell.drain("--limit", "1", "--parallel", "2", expect=9)
-    assert cell.status()["next"] == "cellmove drain-cell cell1 --limit 1 --parallel 2"
+    assert cell.status()["next"] == f"cellmove drain-cell {SOURCE} --limit 1 --parallel 2"
     shown = cell.cellmove("drain", "pause").stdout
     assert "asked to pause" in shown
-    assert "next     cellmove drain resume cell1" in shown
+    assert f"next     cellmove drain resume {SOURCE}" in shown
     cell.cellmove("drain", "resume")
     cell.drain()
     assert cell.status()["next"] is None
@@ -72,7 +72,7 @@ def test_an_aborted_drain_is_called_so(cell: Drained) -> None:
     assert "state    aborted\n" in cell.cellmove("drain", "report").stdout
     refused = cell.cellmove("drain", "pause", expect=5).stderr
     assert "is aborted" in refused
-    assert "next: cellmove drain-cell cell1 --dry-run" in refused
+    assert f"next: cellmove drain-cell {SOURCE} --dry-run" in refused
 
 
 def test_a_run_that_is_aborted_says_when_the_cell_is_open_again(cell: Drained) -> None:
@@ -101,8 +101,8 @@ def test_what_failed_is_tried_again_with_the_cells_of_the_drain(cell: Drained) -
     cell.drain("--to", "cell2", expect=8)
     found = {each["server"]["name"]: each["next"] for each in cell.status()["trouble"]}
     assert found == {
-        "bad": f"cellmove migrate {bad.id} --cell cell2",
-        "locked": f"cellmove plan {locked.id} --cell cell2 --dry-run",
+        "bad": f"cellmove migrate {bad.id} --cell {TARGET}",
+        "locked": f"cellmove plan {locked.id} --cell {TARGET} --dry-run",
     }
     cell.process.control("world", faults={})
     cell.cellmove(*found["bad"].split()[1:])

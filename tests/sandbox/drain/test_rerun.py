@@ -6,7 +6,7 @@ import pytest
 
 from cellmove.drain.wish import SKIP_TAG
 from cellmove.move import State
-from tests.support.sandbox.drained_cell import Drained, said, today, until_called
+from tests.support.sandbox.drained_cell import SOURCE, Drained, said, today, until_called
 from tests.support.sandbox.running import begin, files_of
 
 IN_A_MOVE = (
@@ -181,10 +181,10 @@ def test_another_run_of_the_same_drain_is_turned_away_in_one_line(cell: Drained)
     other = cell.drain("--parallel", "2", expect=6)
     assert other.stdout == ""
     assert other.stderr.splitlines() == [
-        "another run is emptying cell1; this run touched nothing; next: cellmove drain status cell1"
+        f"another run is emptying cell1; this run touched nothing; next: cellmove drain status {SOURCE}"
     ]
     (line,) = cell.lines(expect=6)
-    assert (line["event"], line["next"]) == ("error", "cellmove drain status cell1")
+    assert (line["event"], line["next"]) == ("error", f"cellmove drain status {SOURCE}")
     cell.pace(0)
     assert run.end() == 0
     cell.judge("a", "b")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.sandbox.drained_cell import Drained, err, parsed, until_called, wait_until
+from tests.support.sandbox.drained_cell import SOURCE, Drained, err, parsed, until_called, wait_until
 from tests.support.sandbox.running import Begun
 from tests.support.sandbox.terminal import END, at_a_terminal
 
@@ -37,7 +37,7 @@ def interrupt(cell: Drained, run: Begun, number: int) -> str:
         assert cell.where(name)
     shown = err(run)
     assert "finishing the action in hand" in shown
-    assert shown.splitlines()[-1].startswith("next: cellmove drain-cell cell1")
+    assert shown.splitlines()[-1].startswith(f"next: cellmove drain-cell {SOURCE}")
     return shown
 
 
@@ -46,7 +46,7 @@ def test_a_guest_that_is_down_is_started_at_the_target_first(slow: Drained, numb
     run = slow.begin(*AGAIN)
     until_called(slow, "call begun", "prep_snapshot_based_resize_at_source", 2)
     shown = interrupt(slow, run, number)
-    assert shown.splitlines()[-1] == "next: cellmove drain-cell cell1 --parallel 2"
+    assert shown.splitlines()[-1] == f"next: cellmove drain-cell {SOURCE} --parallel 2"
     assert "interrupted; no server was left in the middle of its downtime" in shown
     assert slow.moved == {"a", "b"}
     assert "c" not in slow.moves(), "nothing new is begun"
@@ -125,7 +125,7 @@ def test_json_has_a_line_about_it(slow: Drained) -> None:
     run.signal(signal.SIGINT)
     assert run.end() == 130
     last = parsed(run.out.read_text())[-1]
-    assert (last["event"], last["next"]) == ("error", "cellmove drain-cell cell1")
+    assert (last["event"], last["next"]) == ("error", f"cellmove drain-cell {SOURCE}")
 
 
 # consent
@@ -139,7 +139,7 @@ def test_nothing_moves_unattended_before_it_is_switched_on(cell: Drained) -> Non
     for more in ((), ("--yes",)):
         refused = cell.drain("--parallel", "2", *more, expect=5, env=off)
         assert "unattended = true" in refused.stderr
-        assert refused.stderr.splitlines()[-1] == "next: cellmove drain-cell cell1 --parallel 2"
+        assert refused.stderr.splitlines()[-1] == f"next: cellmove drain-cell {SOURCE} --parallel 2"
         assert cell.journal.drains() == []
     assert not [each for each in cell.history if each["what"].startswith("call")]
     assert cell.drain("--dry-run", env=off).stdout

@@ -8,6 +8,7 @@ import pytest
 
 from cellmove.move import State
 from tests.support.sandbox.drained_cell import (
+    SOURCE,
     Drained,
     clock,
     err,
@@ -90,7 +91,7 @@ def test_when_the_hour_comes_what_runs_is_finished(slow: Drained, option: str) -
     assert "cell1: nothing new is begun: " in shown
     assert "; what runs is finished" in shown
     assert "2 servers remain in cell1: " in shown
-    assert f"next: cellmove drain-cell cell1 {option}" in shown
+    assert f"next: cellmove drain-cell {SOURCE} {option}" in shown
 
 
 # failures
@@ -238,7 +239,7 @@ def test_json_says_why_nothing_is_begun(slow: Drained) -> None:
     assert line["reason"] == "--limit 1: so many were begun"
     (end,) = said(lines, "ended")
     assert end["reason"] == "2 servers remain in cell1: --limit 1: so many were begun"
-    assert end["next"] == "cellmove drain-cell cell1 --limit 1"
+    assert end["next"] == f"cellmove drain-cell {SOURCE} --limit 1"
     assert end["counts"] == {"moved": 1, "waiting": 2}
     assert end["ending"] is None
     (closed,) = slow.lines("--days", today(1), expect=9)

@@ -14,6 +14,7 @@ import pytest
 
 from cellmove.journal import Journal, open_journal
 from cellmove.move import Entry, Move
+from cellmove.sandbox.buses import CELL_UUIDS
 from cellmove.sandbox.store import HOSTS
 from lab import oracle
 from tests.scenarios.environment import Server
@@ -23,8 +24,10 @@ from tests.support.kill_at import POINTS
 from tests.support.sandbox.environment import Sandbox
 from tests.support.sandbox.running import Begun, begin
 
+SOURCE, TARGET = CELL_UUIDS["cell1"], CELL_UUIDS["cell2"]
+
 KEYS = {
-    "schema_version", "event", "at", "cell", "server", "move", "step", "source_host", "target_host", "disk_gib", "seconds",
+    "schema_version", "event", "at", "cell", "cell_uuid", "server", "move", "step", "source_host", "target_host", "disk_gib", "seconds",
     "reason", "next", "counts", "ending",
 }  # fmt: skip
 """What every line of ``--format json`` has."""

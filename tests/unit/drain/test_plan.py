@@ -12,14 +12,15 @@ from cellmove.drain import plan
 from cellmove.drain.item import Census, Item, Verdict
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish
+from tests.support.cell_refs import ref
 
 ONE = Item("id-1", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
 LOCKED = {"verdict": Verdict.REFUSED, "codes": ("locked",), "reasons": ("it is locked by its owner " * 6,)}
-ROOM = Room("cell2", ("c2-host1",), {"VCPU": 64.0}, {"VCPU": 1.0})
+ROOM = Room(ref("cell2"), ("c2-host1",), {"VCPU": 64.0}, {"VCPU": 1.0})
 
 
 def shown(*items: Item, width: int | None = None) -> str:
-    found = plan.make(Census("cell1", items, len(items)), Wish(), [ROOM], [])
+    found = plan.make(Census(ref("cell1"), items, len(items)), Wish(), [ROOM], [])
     page = Page(width)
     plan.draw(page, plan.document(found, "cellmove drain-cell cell1"))
     return page.text
@@ -43,7 +44,7 @@ def test_the_command_that_moves_them_comes_last() -> None:
 
 def test_a_command_is_never_broken_however_narrow_the_terminal() -> None:
     command = "cellmove drain-cell cell1 --to cell2 --parallel 4 --window 22:00-06:00 --include name='web-*'"
-    found = plan.make(Census("cell1", (ONE,), 1), Wish(), [ROOM], [])
+    found = plan.make(Census(ref("cell1"), (ONE,), 1), Wish(), [ROOM], [])
     page = Page(40)
     plan.draw(page, plan.document(found, command))
     (line,) = [line for line in page.text.splitlines() if "cellmove" in line]

@@ -20,6 +20,7 @@ from cellmove.drain.figures import Stretch
 from cellmove.drain.item import Bar, Stage, Story
 from cellmove.drain.report import html as page_of
 from tests.support import sample_drains
+from tests.support.cell_refs import ref
 
 T0 = sample_drains.BEGUN
 WITHOUT_END = {"meta", "br", "img", "link", "input"}
@@ -54,7 +55,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def a_drain(*tales: object, told: float = T0 + 7200) -> Story:
-    return Story("d1", "cell1", ("cell2",), "done", T0, told, tales)  # type: ignore[arg-type]
+    return Story("d1", ref("cell1"), (ref("cell2"),), "done", T0, told, tales)  # type: ignore[arg-type]
 
 
 def moved(number: int, *bars: Bar, stage: Stage = Stage.MOVED, **more: object) -> object:

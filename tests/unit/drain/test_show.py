@@ -11,11 +11,12 @@ from cellmove.drain import show
 from cellmove.drain.happening import Happening, Kind
 from cellmove.drain.item import Stage
 from cellmove.events import Event, EventKind
+from tests.support.cell_refs import ref
 
 
 def told(kind: Kind, name: str = "", **more: Any) -> Happening:
     values = {"server_id": name, "server_name": name, "host": "c1-host1", "target_host": "c2-host1", "disk_gb": 10}
-    return Happening(kind, "2026-01-01T10:00:00.000Z", "cell1", **{**(values if name else {}), **more})
+    return Happening(kind, "2026-01-01T10:00:00.000Z", ref("cell1"), **{**(values if name else {}), **more})
 
 
 def tally(*happenings: Happening, **counts: int) -> show.Tally:

@@ -16,6 +16,7 @@ from cellmove.drain.story import document, downtime, draw, tale_bars
 from cellmove.move import SCHEMA_VERSION, Entry, Phase, Step
 from cellmove.steps import confirm, finish, prep_dest, prep_source, revert
 from tests.support import sample_drains
+from tests.support.cell_refs import ref
 
 T0 = 1773349200.0  # 2026-03-12T21:00:00Z
 
@@ -170,7 +171,7 @@ def test_the_document_of_one_server():
     tale = sample_drains.a_tale(
         1, "h1", Stage.FAILED, bars=(Bar("prep-dest", T0, T0 + 2, failed=True), bar), move_id="m1"
     )
-    (found,) = document(Story("d", "cell1", ("cell2",), "running", T0, T0, (tale,)))["servers"]
+    (found,) = document(Story("d", ref("cell1"), (ref("cell2"),), "running", T0, T0, (tale,)))["servers"]
     assert found["steps"] == [
         {"step": "prep-dest", "state": "failed", "started_at": text(0), "finished_at": text(2)},
         {"step": "prep-source", "state": "running", "started_at": text(0), "finished_at": None},
