@@ -64,11 +64,14 @@ def loop_in_one_process(servers: list[str]) -> None:
 
 def drain(parallel: int) -> None:
     """What this is about."""
+    from lab import cloud
+
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
         config.write_text("[policy]\nunattended = true\n")
         environment = {**os.environ, "CELLMOVE_JOURNAL": f"{folder}/journal.db", "CELLMOVE_CONFIG": str(config)}
-        command = [sys.executable, "-m", "cellmove", "drain-cell", "cell1", "--to", "cell2", "--no-cordon"]
+        source, to = (cloud.layout().operator_name(cell) for cell in ("cell1", "cell2"))
+        command = [sys.executable, "-m", "cellmove", "drain-cell", source, "--to", to, "--no-cordon"]
         subprocess.run([*command, "--parallel", str(parallel)], check=True, cwd=ROOT, env=environment)
 
 

@@ -166,9 +166,19 @@ class Up:
             stores.save_cache(self.layout, self.cache_path())
 
     def operator(self):
-        """cellmove's own database user. Rights are given on tables, so this comes after the schemas."""
-        if not self.layout.plain:
-            stores.query(self.layout, "\n".join(stores.operator_rights(self.layout)))
+        """cellmove's own database user. Rights are given on tables, so this comes after the schemas.
+
+        A user whose rights are as documented stays: to make it anew would take its rights away for a moment.
+        """
+        if self.layout.plain:
+            return
+        statements = "\n".join(stores.operator_rights(self.layout))
+        marker = self.layout.state / "furnished" / "database-user.sql"
+        if marker.exists() and marker.read_text() == statements:
+            return
+        stores.query(self.layout, statements)
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(statements)
 
     def cells(self):
         """The cell mappings, in the two forms that clouds have.
