@@ -107,6 +107,9 @@ class Action:
     :param has_another: asked of the action that chose: whether doing it again would choose something else
     :param sets_mark: it writes the server's mark, with the context's generation; to undo it removes the mark
     :param clears_mark: it removes the server's mark
+    :param reach_for_undo: makes sure that what its undo calls can be reached; asked of what is done, before the first
+        undo of a run. It raises CannotConnect
+    :param undo_restores_guest: until its undo the guest is down. What only later undos call is therefore asked after it
     """
 
     name: str
@@ -123,6 +126,8 @@ class Action:
     has_another: Callable[[Context], bool] = _never
     sets_mark: bool = False
     clears_mark: bool = False
+    reach_for_undo: Callable[[Context], None] | None = None
+    undo_restores_guest: bool = False
 
     @property
     def is_fenced(self) -> bool:

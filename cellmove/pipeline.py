@@ -13,6 +13,7 @@ The rules (kept here and nowhere else):
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -468,7 +469,8 @@ def _take_back(
 ) -> Move:
     """Undo after a failure; when that fails as well, both are told of."""
     try:
-        return _undo(runner, move, step, back_to)
+        with _as_stop(move, f"taking back {move.server_name}", "nothing was taken back"):
+            return _undo(runner, move, step, back_to)
     except CellmoveError as failure:
         named = step or next((s for s, actions in runner.actions.items() if action in actions), "")
         failure.message = f"{named} of {move.server_name} failed at {action.name}: {error}\n{failure.message}"
@@ -531,13 +533,15 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
     """See :func:`undo`.
 
     :param back_to: leave what the journal has before this line
+    :raises CannotConnect: what the undos call cannot be reached; nothing was taken back
     """
     _begin_fence(runner)
-    if step is None and move.state is not State.ROLLING_BACK:
-        move = runner.journal.set_state(move.id, State.ROLLING_BACK)
     by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
     entries = runner.journal.entries_of(move.id)
     live = [e for e in entries if e.phase is not Phase.UNDONE and step in (None, e.step) and e.sequence >= back_to]
+    _reach_for_undo(runner, move, entries, live)
+    if step is None and move.state is not State.ROLLING_BACK:
+        move = runner.journal.set_state(move.id, State.ROLLING_BACK)
     before_it = runner.interrupted()  # a failure is taken back although the signal came before it
     for entry in reversed(live):
         if runner.interrupted() and not before_it:
@@ -548,16 +552,49 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
                 next_command=_again(move),
             )
         action = by_name[entry.step, entry.action]
-        # The entry's own result is added: once its taking back was begun it is no longer among the facts.
-        before = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
-        context = replace(before, facts={**before.facts, **entry.result})
         if action.undo is None:
             runner.journal.undone(entry)
             continue
-        _undo_one(runner, context, action, entry, entries)
+        _undo_one(runner, _undo_context(runner, move, entries, entry), action, entry, entries)
+        if action.undo_restores_guest:
+            with _as_stop(move, f"taking back {move.server_name}", "its guest was started at the source again"):
+                _reach_for_undo(runner, move, entries, [e for e in live if e.sequence < entry.sequence])
     if step is None:
         move = runner.journal.set_state(move.id, State.ROLLED_BACK)
     return move
+
+
+def _undo_context(runner: Runner, move: Move, entries: Sequence[Entry], entry: Entry) -> Context:
+    """What an undo looks at: the entry's own result is added, which is no fact any more once its undo was begun."""
+    before = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
+    return replace(before, facts={**before.facts, **entry.result})
+
+
+def _reach_for_undo(runner: Runner, move: Move, entries: Sequence[Entry], live: Sequence[Entry]) -> None:
+    """Make sure that what these undos call can be reached, up to the one that restores the guest.
+
+    :raises CannotConnect: it cannot
+    """
+    by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
+    for entry in reversed(live):
+        action = by_name[entry.step, entry.action]
+        if action.reach_for_undo is not None and entry.phase is Phase.DONE:
+            context = _undo_context(runner, move, entries, entry)
+            patiently(runner, functools.partial(action.reach_for_undo, context))
+        if action.undo_restores_guest:
+            return
+
+
+@contextmanager
+def _as_stop(move: Move, what: str, state: str) -> Iterator[None]:
+    """What cannot be reached before an undo, as the end of a run that has written something.
+
+    :param what: was about to be done
+    """
+    try:
+        yield
+    except CallError as error:
+        raise Stopped(f"{what} stopped before its next undo: {error}", state=state, next_command=_again(move)) from None
 
 
 @contextmanager

@@ -439,7 +439,8 @@ def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> 
 
 
 def _undo(session: Session, move: Move, step: Step | None) -> Move:
-    with _calls_to_consequences(session, move):
+    again = f"cellmove rollback {move.id}" if step is None else ""
+    with _calls_to_consequences(session, move, again=again):
         return undo(_runner(session, move), move, step)
 
 
@@ -471,10 +472,13 @@ def before_anything_is_written() -> Iterator[None]:
 
 
 @contextmanager
-def _calls_to_consequences(session: Session, move: Move, step: Step | None = None) -> Iterator[None]:
+def _calls_to_consequences(
+    session: Session, move: Move, step: Step | None = None, *, again: str = ""
+) -> Iterator[None]:
     """What a call came to outside any action: the cloud was not reached, so nothing changed.
 
     :param step: which one could not begin; None for taking back
+    :param again: what to type next; empty: what goes on with the move
     """
     try:
         yield
@@ -484,7 +488,7 @@ def _calls_to_consequences(session: Session, move: Move, step: Step | None = Non
         commands = next_commands(move, busy, step)
         # A whole run may have done steps before this one.
         part_way = busy or move.state is State.ROLLING_BACK or (move.is_on_the_way and move.state is not State.PLANNED)
-        command = commands[0] if commands else ""
+        command = again or (commands[0] if commands else "")
         if not part_way:
             raise before_writing(error, next_command=command) from None
         raise Stopped(str(error), state="the move stands where it stood", next_command=command) from None

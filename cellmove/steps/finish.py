@@ -216,6 +216,7 @@ ACTIONS = (
         _start_target,
         probe=_probe_target,
         undo=_release,
+        reach_for_undo=recover.reach_target,
         takes_all_back=True,
     ),
     Action("show_target", "show the server in {target_cell}", _show_target, undo=_hide_target, joined=True),

@@ -439,6 +439,7 @@ ACTIONS = (
         _claim,
         probe=_probe_claim,
         undo=_release,
+        reach_for_undo=recover.reach_target,
         again_from="schedule",
     ),
     Action("note_target", "note state and availability zone in {target_cell}", _note_target),

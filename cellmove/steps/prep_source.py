@@ -130,6 +130,8 @@ ACTIONS = (
         probe=_probe_source,
         undo=_restart_source,
         takes_all_back=True,
+        reach_for_undo=recover.reach_source,
+        undo_restores_guest=True,
     ),
     *stream_off.WHILE_IT_IS_OFF,
 )

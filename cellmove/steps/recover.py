@@ -53,6 +53,28 @@ def release_target(context: Context) -> None:
     places.call_target(context, compute.REVERT_AT_DEST, request_id)
 
 
+def reach_target(context: Context) -> None:
+    """Make sure that the target's message bus can be used, if :func:`release_target` is going to call the host.
+
+    :raises CannotConnect: it cannot
+    """
+    facts, database = context.facts, places.target(context)
+    if state.read_instance(database, places.server_id(context)) is None:
+        return
+    claimed = places.how_it_stands(context, database, compute.PREP_AT_DEST, facts["request_id"])
+    if claimed not in ("", history.ERROR) and places.is_up(context, database, facts["target_host"]):
+        context.gateway.reach_cell(places.target_cell(context))
+
+
+def reach_source(context: Context) -> None:
+    """Make sure that the source's message bus can be used, by which :func:`restart_source` starts the guest.
+
+    :raises CannotConnect: it cannot
+    """
+    if state.read_instance(places.source(context), places.server_id(context)) is not None:
+        context.gateway.reach_cell(places.source_cell(context))
+
+
 def _fence_target(context: Context) -> None:
     """Take the task state that finish_at_dest needs to begin, before anything is looked at.
 

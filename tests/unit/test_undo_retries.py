@@ -1,4 +1,4 @@
-"""An undo is tried again after an answer that may pass: its effect, and the generation that is raised for it."""
+"""An undo is tried again after an answer that may pass; what it calls is reached before the first undo of a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cellmove.action import Action, Context
-from cellmove.errors import CallFailed, RollbackFailed
+from cellmove.errors import CallFailed, CannotConnect, RollbackFailed, RolledBack, Stopped
 from cellmove.move import Entry, State, Step
-from tests.support.pipeline_harness import World, a_bench
+from tests.support.pipeline_harness import World, a_bench, make_bench
 
 DUPLICATE = CallFailed("database of cell1: Duplicate entry (error 1062)", kind="duplicate")
 
@@ -73,3 +73,56 @@ def test_one_that_stays_ends_the_rollback(tmp_path: Path) -> None:
     with pytest.raises(RollbackFailed, match="Duplicate entry"):
         bench.undo()
     assert world.effects == {"a", "b", "c"}
+
+
+# what undos call
+
+
+def unreachable(_context: Context) -> None:
+    """Refuse as a bus does that cannot be used."""
+    raise CannotConnect("message bus of cell2 cannot be reached")
+
+
+def test_nothing_is_undone_before_what_the_undos_call_is_reached(tmp_path: Path) -> None:
+    world = World()
+    bench = a_bench(tmp_path, world, reach_for_undo=unreachable)
+    bench.run()
+    with pytest.raises(CannotConnect, match="cell2"):
+        bench.undo()
+    assert world.effects == {"a", "b", "c"}
+    assert bench.phases() == {"a": "done", "b": "done", "c": "done"}
+    assert bench.fresh().state is not State.ROLLING_BACK
+
+
+def test_a_failure_that_cannot_be_undone_now_stops_and_undoes_nothing(tmp_path: Path) -> None:
+    world = World(faults={"do c": [CallFailed("no")]})
+    bench = a_bench(tmp_path, world, reach_for_undo=unreachable)
+    with pytest.raises(Stopped) as caught:
+        bench.run(whole=True)
+    assert "failed at c: no" in caught.value.message
+    assert "message bus of cell2 cannot be reached" in caught.value.message
+    assert (caught.value.state, caught.value.next_command) == ("nothing was taken back", "cellmove resume m1")
+    assert world.effects == {"a", "b"}
+
+
+def test_what_did_not_happen_needs_no_call(tmp_path: Path) -> None:
+    world = World(faults={"do b": [CallFailed("no")]})
+    bench = a_bench(tmp_path, world, reach_for_undo=unreachable)
+    with pytest.raises(RolledBack):
+        bench.run(whole=True)
+    assert world.effects == set()
+
+
+def test_a_guest_is_restored_before_what_later_undos_call_is_reached(tmp_path: Path) -> None:
+    world = World()
+    actions = [
+        world.action("a"), world.action("b", reach_for_undo=unreachable), world.action("c"),
+        world.action("d", undo_restores_guest=True), world.action("e"),
+    ]  # fmt: skip
+    bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
+    bench.run()
+    with pytest.raises(Stopped) as caught:
+        bench.undo()
+    assert world.effects == {"a", "b", "c"}
+    assert caught.value.state == "its guest was started at the source again"
+    assert caught.value.next_command == "cellmove rollback m1"
