@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove import probe
-from cellmove.checks.arrival import Arrival, RootDisk, examine
+from cellmove.checks.arrival import Arrival, examine
 from cellmove.checks.finding import Check, Level, refusal
+from cellmove.checks.root_disk import RootDisk
 from cellmove.cloud import network, volume
 from cellmove.db import look, records, state
 from cellmove.errors import CallError, Refused, Unreachable, Usage, before_writing

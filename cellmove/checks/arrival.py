@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks.finding import Check, Findings, Level, refusal, warning
+from cellmove.checks.root_disk import RootDisk, check_disk, disk_words
 from cellmove.db.shapes import object_fields, parse_json
-from cellmove.suitability import STARTS_FROM_SNAPSHOT, too_old
-from cellmove.transfer import STREAM, VOLUMES
+from cellmove.suitability import STARTS_FROM_SNAPSHOT
+from cellmove.transfer import VOLUMES
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
@@ -79,27 +80,6 @@ MOVES_OWN = ("old_vm_state",)
 """System metadata that the move itself wrote; ours (``cellmove*``) besides."""
 
 
-LEAST_SAMPLES = 4
-"""Fewer places say nothing of a disk."""
-
-
-@dataclass(frozen=True)
-class RootDisk:
-    """How a root disk compares with the one that the source keeps.
-
-    :param samples: at how many places they were compared; 0: they were not
-    :param same: at how many of them the guest reads the same
-    :param source_size: bytes; ``target_size`` likewise
-    :param why: why they were not compared
-    """
-
-    samples: int = 0
-    same: int = 0
-    source_size: int = 0
-    target_size: int = 0
-    why: str = ""
-
-
 @dataclass(frozen=True)
 class Arrival:
     """A moved server as it stands, and as it was.
@@ -148,7 +128,7 @@ def examine(arrival: Arrival) -> tuple[Check, ...]:
         ("guest", _guest_words, check_guest),
         ("records", _counted, check_records),
         ("flavor", lambda it: f"its flavor is {_flavor_name(it)}", check_flavor),
-        ("disk", _disk_words, check_disk),
+        ("disk", disk_words, check_disk),
         ("network", lambda it: f"{_count(len(it.ports), 'port')} bound to {it.target_host}", check_ports),
         ("volumes", lambda it: f"{_count(len(it.volumes), 'volume')} attached to it there", check_volumes),
         ("group", lambda it: f"it is in its server group {it.group.name}" if it.group else "", check_group),
@@ -175,67 +155,6 @@ def _counted(arrival: Arrival) -> str:
     rows = sum(len(arrival.before.get(table, ())) for table in IDENTITY)
     tables = sum(1 for table in IDENTITY if arrival.before.get(table))
     return f"{_count(rows, 'row')} of {_count(tables, 'table')} as they were"
-
-
-def _is_compared(arrival: Arrival) -> bool:
-    return arrival.disk is not None and arrival.disk.samples >= LEAST_SAMPLES
-
-
-def _disk_words(arrival: Arrival) -> str:
-    disk = arrival.disk
-    if disk is not None and _is_compared(arrival):
-        since = " (its guest has been running since)" if disk.same < disk.samples else ""
-        return f"{disk.same} of {disk.samples} samples of its root disk are as at the source{since}"
-    return "its disks were streamed, and read back before the guest started" if arrival.transfer == STREAM else ""
-
-
-def check_disk(arrival: Arrival) -> Findings:
-    """The root disk of an image-backed server: whether it is its own, as far as that can be seen."""
-    disk, old = arrival.disk or RootDisk(), arrival.target_version < STARTS_FROM_SNAPSHOT
-    if arrival.transfer == VOLUMES:
-        return
-    if _is_compared(arrival):
-        yield from _compare_disk(arrival, disk)
-    elif arrival.transfer == STREAM:
-        return
-    elif old:
-        yield refusal(
-            "root-disk-lost",
-            f"nova-compute on {arrival.target_host} {too_old(arrival.target_version)}; "
-            f"the disks were not compared: {_why_not(disk)}",
-            "cellmove revert: the source still has its disk. If it was streamed and you know its disk to be right: --force",
-        )
-    else:
-        yield warning(
-            "disk-not-compared",
-            f"its root disk came through an image, and was not compared with the source's: {_why_not(disk)}",
-        )
-
-
-def _why_not(disk: RootDisk) -> str:
-    return disk.why or "its guest had written too little to tell"
-
-
-def _compare_disk(arrival: Arrival, disk: RootDisk) -> Findings:
-    """A guest that runs overwrites a little within minutes; a disk that was made anew shares next to nothing."""
-    found = f"{disk.same} of {disk.samples} samples of its root disk are as at the source"
-    if disk.same * 2 < disk.samples:
-        bug = " (nova bug 1906428)" if arrival.target_version < STARTS_FROM_SNAPSHOT else ""
-        yield refusal(
-            "root-disk-lost",
-            f"only {found}: it is not the disk that it had{bug}",
-            "cellmove revert: the source still has its disk",
-        )
-    elif not arrival.active and disk.same < disk.samples:
-        yield refusal(
-            "disk-differs", f"the guest is off, and only {found}", "cellmove revert, or find out who wrote to it"
-        )
-    if disk.target_size < disk.source_size:
-        yield refusal(
-            "disk-smaller",
-            f"its root disk has {disk.target_size} bytes, and had {disk.source_size}",
-            "cellmove revert: the source still has its disk",
-        )
 
 
 def check_guest(arrival: Arrival) -> Findings:

@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.checks.arrival import RootDisk
+from cellmove.checks.root_disk import RootDisk
 from cellmove.errors import CallError, CallFailed
 from cellmove.steps.disk_survey import ROOT
 from cellmove.steps.plan_disks import NOT_CONFIGURED

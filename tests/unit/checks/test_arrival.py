@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from cellmove.checks import arrival as checks
-from cellmove.checks.arrival import Arrival, RootDisk, examine
+from cellmove.checks import root_disk
+from cellmove.checks.arrival import Arrival, examine
 from cellmove.checks.finding import Level
+from cellmove.checks.root_disk import RootDisk
 from cellmove.cloud.network import Port
 from cellmove.cloud.volume import Attachment
 from cellmove.db.records import Rows
@@ -315,6 +317,41 @@ def test_a_migrated_server_keeps_the_disk_sizes_of_its_row() -> None:
     assert [check.code for check in examine(other) if check.level is Level.REFUSAL] == ["flavor"]
 
 
+def through_image(arrival: Arrival) -> Arrival:
+    """The same with an image, a base image, and hosts that are not reached by ssh."""
+    changed = copy.deepcopy(dataclasses.replace(arrival, transfer="image", disk=RootDisk(why="no ssh")))
+    for rows_ in (changed.before, changed.after):
+        rows_["instances"][0]["image_ref"] = "image-1"
+        rows_["instance_system_metadata"].append({"key": "image_base_image_ref", "value": "base-1"})
+    return changed
+
+
+def test_a_disk_that_was_not_compared_names_what_was() -> None:
+    found = examine(through_image(WELL))
+    (check,) = [check for check in found if check.level is not Level.OK]
+    assert check.code == "disk-not-compared"
+    assert "Compared: the image and its base image in its record; its recorded size (5 GB, now 10 GB)" in check.text
+    assert "nova-compute on c2-host1" in check.text
+    assert "Not compared: its content, its backing file and its size in bytes (no ssh)" in check.text
+
+
+def test_a_disk_that_is_smaller_by_its_record_is_found_without_ssh() -> None:
+    arrival = through_image(MIGRATED)
+    arrival.before["instances"][0]["root_gb"] = 9
+    found = {check.code: check for check in examine(arrival) if check.level is Level.REFUSAL}
+    assert found["disk-smaller"].text == "its root disk has 5 GB by its record, and had 9 GB"
+
+
+@pytest.mark.parametrize("image", ["snapshot-1", ""])
+def test_the_image_that_a_failed_finish_leaves_in_the_record_is_found_without_ssh(image: str) -> None:
+    """nova-compute notes the temporary image while it starts the guest, and puts it back."""
+    arrival = through_image(WELL)
+    arrival.after["instances"][0]["image_ref"] = image
+    found = [check for check in examine(arrival) if check.level is Level.REFUSAL]
+    assert len(found) == 1
+    assert "image_ref" in found[0].text
+
+
 @pytest.mark.parametrize(
     ("disk", "version", "words"),
     [
@@ -349,7 +386,8 @@ def test_what_is_not_well_has_no_line_that_says_so() -> None:
 
 def test_no_code_is_forgotten() -> None:
     found = set()
-    for node in ast.walk(ast.parse(Path(checks.__file__).read_text())):
+    sources = [Path(str(module.__file__)).read_text() for module in (checks, root_disk)]
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("refusal", "warning"):
             (code, *_) = node.args
             assert isinstance(code, ast.Constant), f"a code that cannot be read: {ast.unparse(code)}"
