@@ -18,6 +18,7 @@ from cellmove.request import MoveRequest, command_of
 from cellmove.session import Session, before_anything_is_written, lock, reconcile_server
 
 if TYPE_CHECKING:
+    from cellmove.cloud.servers import ShownServer
     from cellmove.preflight import Check
 
 
@@ -41,17 +42,22 @@ class PlanReport:
 
 
 def plan(
-    session: Session, request: MoveRequest, *, open_move: bool, runs_to: State | None = None, server_id: str = ""
+    session: Session,
+    request: MoveRequest,
+    *,
+    open_move: bool,
+    runs_to: State | None = None,
+    server: ShownServer | None = None,
 ) -> PlanReport:
     """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
 
     :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
-    :param server_id: of the server that the request names, where that is known already
+    :param server: that the request names, where nova was asked for it already
     """
     from cellmove.steps.plan import gather
 
-    server_id = server_id or _server_id(session, request.server)
-    there = _open_move(session, server_id)
+    server = server or _find_server(session, request.server)
+    there = _open_move(session, server.id)
     request = with_uuids(session, request)
     if there is not None:
         if _fits(session, there, request, exactly=True):
@@ -59,8 +65,9 @@ def plan(
         raise _has_another_aim(session, there)
     with before_anything_is_written():
         planned = gather(
-            session.gateway, session.clock, request, server_id=server_id, begun_today=permission.begun_today(session)
-        )
+            session.gateway, session.clock, request,
+            shown=None if is_uuid(request.server) else server, begun_today=permission.begun_today(session),
+        )  # fmt: skip
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)), request)
         if not report.refused:
             gateway = session.gateway
@@ -93,15 +100,15 @@ def move_for(session: Session, request: MoveRequest) -> PlanReport:
 
     :raises Refused: the server has an open move of another kind
     """
-    server_id = _server_id(session, request.server)
-    move = _open_move(session, server_id)
+    server = _find_server(session, request.server)
+    move = _open_move(session, server.id)
     request = with_uuids(session, request)
     if move is None:
-        move = _done_already(session, server_id, request)
+        move = _done_already(session, server.id, request)
         if move is not None:
             return PlanReport(move, {}, (), request)
         runs_to = State.CONFIRMED if request.confirm else State.FINISHED
-        return plan(session, request, open_move=True, runs_to=runs_to, server_id=server_id)
+        return plan(session, request, open_move=True, runs_to=runs_to, server=server)
     if not _fits(session, move, request, exactly=False):
         raise _has_another_aim(session, move)
     return PlanReport(move, {}, (), request)
@@ -120,15 +127,19 @@ def _open_move(session: Session, server_id: str) -> Move | None:
     return move
 
 
-def _server_id(session: Session, server: str) -> str:
-    """The id of the server that an operator names. Whether a UUID is that of a server the plan finds out."""
-    from cellmove.cloud.servers import find_server
+def _find_server(session: Session, server: str) -> ShownServer:
+    """Find the server that an operator names. Whether a UUID is that of a server the plan finds out.
+
+    :raises Usage: no server has this name, or several have
+    :raises Unreachable: nova cannot be asked
+    """
+    from cellmove.cloud.servers import ShownServer, show_server
 
     if is_uuid(server):
-        return server.lower()
+        return ShownServer(server.lower())
     session.journal.require_no_move_id(server)
     with before_anything_is_written():
-        return str(find_server(session.gateway.admin, server)["id"])
+        return show_server(session.gateway.admin, server)
 
 
 def with_uuids(session: Session, request: MoveRequest) -> MoveRequest:

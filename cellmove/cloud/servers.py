@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.identity import read, request
@@ -29,6 +30,28 @@ BUSY = (
     ("resize_reverting", "REVERT_RESIZE"), ("resize_confirming", "VERIFY_RESIZE"), ("resize_", "RESIZE"),
 )  # fmt: skip
 """Beginnings of task states that have a word of their own there, and the word."""
+
+
+@dataclass(frozen=True)
+class ShownServer:
+    """A server as nova's API shows it, as far as a plan needs it.
+
+    :param name: empty where its cell is down
+    :param status: empty where its cell is down
+    """
+
+    id: str
+    name: str = ""
+    status: str = ""
+
+
+def show_server(connection: Connection, name_or_id: str) -> ShownServer:
+    """Return a server of any project, by its UUID, or by its exact name where that is no UUID.
+
+    :raises Usage: there is none, or several of that name; the message lists them
+    """
+    found = find_server(connection, name_or_id)
+    return ShownServer(str(found["id"]), str(found.get("name") or ""), str(found.get("status") or ""))
 
 
 def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:

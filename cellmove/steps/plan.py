@@ -18,7 +18,6 @@ from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.move import LOSSES
 from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Subject
-from cellmove.reference import is_uuid
 from cellmove.request import Destination, MoveRequest, plan_values
 from cellmove.settings import disk_store_between
 from cellmove.steps import region, rules
@@ -29,6 +28,7 @@ from cellmove.steps.reach import require_reachable, with_access
 
 if TYPE_CHECKING:
     from cellmove.clock import Clock
+    from cellmove.cloud.servers import ShownServer
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import Flavor, Node
     from cellmove.db.tables import CellDatabase
@@ -62,11 +62,13 @@ class _Allowed:
 
 
 def gather(
-    gateway: Gateway, clock: Clock, request: MoveRequest, *, server_id: str = "", begun_today: int = 0
+    gateway: Gateway, clock: Clock, request: MoveRequest, *, shown: ShownServer | None = None, begun_today: int = 0
 ) -> Planned:
     """Look at a server and at where it may go.
 
-    :param server_id: of the server that the request names, where that is known already
+    :param shown: the server that the request names, where nova was asked for it already. nova finds the servers of its list
+        in the cells, so one whose mapping or record is broken is in it, while its own page is not there
+        (nova/compute/api.py, ``get_all`` and ``get``)
     :param begun_today: how many moves were begun in the last 24 hours
     :raises Usage: there is no such server, flavor, host or cell, or several servers of that name
     :raises Refused: the APIs and the databases are those of different regions
@@ -75,15 +77,15 @@ def gather(
     # The databases first: that is the quickest way to find out that nothing can be reached.
     mapped_hosts = look.host_cells(gateway.api_engine) if request.destination.host else {}
     new_flavor = find_flavor(gateway, request.flavor) if request.flavor else None
-    found = _find_server(gateway, request.server, server_id)
-    server_id = str(found["id"])
+    found = shown or region.find_server(gateway, request.server)
+    server_id = found.id
     mapping = look.mapping_of(gateway.api_engine, server_id)
     region.refuse_other_region(gateway, server_id, mapping)
     source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
     allowed = _allowed(gateway, source, mapped_hosts, request.destination)
     picture = Picture(
         server_id=server_id,
-        server_name=str(found.get("name") or server_id),
+        server_name=found.name or server_id,
         kind="resize" if new_flavor else "migration",
         mapping=mapping,
         build_request=look.has_build_request(gateway.api_engine, server_id),
@@ -110,7 +112,7 @@ def gather(
     facts = plan_facts(picture, source, request) if source else {}
     checks = preflight.examine(picture)
     require_reachable(checks)
-    return Planned(facts, _summary(picture, str(found.get("status") or "")), checks)
+    return Planned(facts, _summary(picture, found.status), checks)
 
 
 # --- what the operator named ---
@@ -173,22 +175,6 @@ def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
 
 
 # --- looking ---
-
-
-def _find_server(gateway: Gateway, server: str, server_id: str) -> Mapping[str, Any]:
-    """The server as nova's API shows it.
-
-    A name is looked up by the list: nova finds the servers in it in the cells, so that one whose mapping or record is
-    broken is in it, while its own page is not there (nova/compute/api.py, ``get_all`` and ``get``).
-
-    :param server_id: which of that name it is; empty where that is not known
-    :raises Usage: there is none, or there are several of that name and ``server_id`` is empty
-    """
-    if server_id and not is_uuid(server):
-        named = [found for found in servers.servers_named(gateway.admin, server) if found["id"] == server_id]
-        if named:
-            return named[0]
-    return region.find_server(gateway, server_id or server)
 
 
 def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud import servers
 from cellmove.db import look
@@ -12,6 +11,7 @@ from cellmove.errors import CannotConnect, Refused, Usage
 from cellmove.reference import is_uuid
 
 if TYPE_CHECKING:
+    from cellmove.cloud.servers import ShownServer
     from cellmove.gateway import Gateway
 
 REMEDY = (
@@ -20,14 +20,14 @@ REMEDY = (
 )
 
 
-def find_server(gateway: Gateway, server: str) -> Mapping[str, Any]:
-    """The server as nova's API shows it; see :func:`cellmove.cloud.servers.find_server`.
+def find_server(gateway: Gateway, server: str) -> ShownServer:
+    """The server as nova's API shows it; see :func:`cellmove.cloud.servers.show_server`.
 
     :raises Usage: there is none, or there are several of that name
     :raises Refused: the databases have a server of this UUID, and nova's API has not
     """
     try:
-        return servers.find_server(gateway.admin, server)
+        return servers.show_server(gateway.admin, server)
     except Usage:
         if is_uuid(server):
             _refuse_if_recorded(gateway, server.lower())

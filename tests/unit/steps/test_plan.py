@@ -148,9 +148,24 @@ def plan(world: World, **options: Any) -> Planned:
         cell=lambda name: find_cell(CELLS, name),
         settings=Settings(disk_stores="separate"),
     )  # fmt: skip
+    shown = options.pop("shown", None)
     destination = Destination(options.pop("cell", ""), options.pop("host", ""))
     request = MoveRequest(options.pop("server", "web-1"), destination=destination, **options)
-    return gather(cast(Gateway, gateway), Clock(), request)
+    return gather(cast(Gateway, gateway), Clock(), request, shown=shown)
+
+
+def test_a_server_that_nova_was_asked_for_is_not_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def find_server(_connection: object, name: str) -> dict[str, Any]:
+        calls.append(name)
+        return {"id": SERVER, "name": "web-1", "status": "ACTIVE"}
+
+    monkeypatch.setattr(servers, "find_server", find_server)
+    assert plan(world).facts["server_id"] == SERVER
+    assert calls == ["web-1"]
+    shown = plan(world, shown=servers.ShownServer(SERVER, "web-1", "SHUTOFF"))
+    assert (shown.facts["server_id"], calls) == (SERVER, ["web-1"])
 
 
 def refusals(planned: Planned) -> list[str]:
