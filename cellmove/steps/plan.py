@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove import preflight
 from cellmove.checks import baggage, target
-from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
+from cellmove.cloud import candidates, network, placement, quota, stores, volume
 from cellmove.db import look, schemas, state
 from cellmove.db.shapes import object_fields
 from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
