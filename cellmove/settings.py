@@ -10,10 +10,12 @@ import difflib
 import os
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cellmove import bus_login
+from cellmove.bus_login import BusLogin
 from cellmove.database_url import DatabaseLogin, with_login
 from cellmove.errors import BadSetting, Usage
 from cellmove.nova_conf import Notifications, NovaOptions, read_options
@@ -34,6 +36,8 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "database_user": str,
     "database_password": str,
     "transport_url": str,
+    "bus_user": str,
+    "bus_password": str,
     "control_exchange": str,
     "os_cloud": str,
     "os_region_name": str,
@@ -61,6 +65,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "database_user": "CELLMOVE_DATABASE_USER",
     "database_password": "CELLMOVE_DATABASE_PASSWORD",
     "transport_url": "CELLMOVE_TRANSPORT_URL",
+    "bus_user": "CELLMOVE_BUS_USER",
+    "bus_password": "CELLMOVE_BUS_PASSWORD",
     "os_cloud": "OS_CLOUD",
     "os_region_name": "OS_REGION_NAME",
     "os_interface": "OS_INTERFACE",
@@ -91,6 +97,7 @@ class Settings:
     main_database_url: str = field(default="", repr=False)
     database_login: DatabaseLogin | None = None  # None: the login of each URL
     transport_url: str = field(default="", repr=False)
+    bus_login: BusLogin | None = None  # None: the login of each URL
     control_exchange: str = "nova"
     rpc_response_timeout: float = 60.0  # seconds
     long_rpc_timeout: float = 1800.0  # seconds
@@ -155,6 +162,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         return number
 
     login = _database_login(choose("database_user"), choose("database_password"))
+    own = _bus_login(choose("bus_user"), choose("bus_password"))
+    notification_url = bus_login.with_login(nova.notifications.url, own)
     file = config_path(environ)
     disk_stores, between = _disk_stores(choose("disk_stores"), file)
     return Settings(
@@ -162,7 +171,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         api_database_url=_api_database(choose("api_database"), nova, login),
         database_login=login,
         main_database_url=text("main_database", nova.main_database_url),
-        transport_url=text("transport_url", nova.transport_url),
+        transport_url=text("transport_url", bus_login.with_login(nova.transport_url, own)),
+        bus_login=own,
         control_exchange=text("control_exchange", nova.control_exchange),
         rpc_response_timeout=seconds("rpc_response_timeout", nova.rpc_response_timeout),
         long_rpc_timeout=seconds("long_rpc_timeout", nova.long_rpc_timeout),
@@ -184,7 +194,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         bwlimit=read_bwlimit(choose("bwlimit")),
         ssh=_ssh(config.get("ssh"), str(file)),
         policy=read_policy(config.get("policy", {}), str(file)),
-        notifications=nova.notifications,
+        notifications=replace(nova.notifications, url=notification_url),
         unreadable=unreadable,
     )
 
@@ -197,6 +207,16 @@ def _database_login(user: str | None, password: str | None) -> DatabaseLogin | N
     if bool(user) != bool(password):
         raise Usage("set both database_user and database_password, or neither (CELLMOVE_DATABASE_USER, _PASSWORD)")
     return DatabaseLogin(user, password) if user and password else None
+
+
+def _bus_login(user: str | None, password: str | None) -> BusLogin | None:
+    """Return cellmove's own login at nova's message buses, if one is set.
+
+    :raises Usage: only one half of it is set
+    """
+    if bool(user) != bool(password):
+        raise Usage("set both bus_user and bus_password, or neither (CELLMOVE_BUS_USER, _PASSWORD)")
+    return BusLogin(user, password) if user and password else None
 
 
 def _api_database(chosen: str | None, nova: NovaOptions, login: DatabaseLogin | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib import parse
 
-from cellmove import database_url
+from cellmove import bus_login, database_url
 from cellmove.cell_names import CELL0_UUID, CellRef, display_names
 from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 from cellmove.reference import means
@@ -174,7 +174,7 @@ def _cell(row: Any, settings: Settings, display_name: str) -> Cell:
         uuid=row.uuid,
         nova_name=row.name,
         disabled=bool(row.disabled),
-        transport_url=resolve_url(transport, settings.transport_url),
+        transport_url=bus_login.with_login(resolve_url(transport, settings.transport_url), settings.bus_login),
         database_url=database_url.with_login(
             resolve_url(database, settings.main_database_url), settings.database_login
         ),

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import QueuePool, create_engine, exc, text
 
+from cellmove.bus_login import BusLogin
 from cellmove.database_url import DatabaseLogin
 from cellmove.db import cells
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
@@ -108,6 +109,12 @@ def test_its_own_database_user_replaces_that_of_every_cells_url(api_engine: sqla
     assert {cell.database_url for cell in cells.read_cells(api_engine, settings)} == {"mysql://cellmove:own@h/c"}
     unfilled = Settings(transport_url="rabbit://bus/", database_login=login)
     assert cells.read_cells(api_engine, unfilled)[0].database_problem.startswith("it is a template")
+
+
+def test_its_own_bus_user_replaces_that_of_every_cells_url(api_engine: sqlalchemy.Engine) -> None:
+    settings = Settings(transport_url="rabbit://u:p@bus/", bus_login=BusLogin("cellmove", "own"))
+    urls = {cell.transport_url for cell in cells.read_cells(api_engine, settings)}
+    assert all(url.startswith("rabbit://cellmove:own@") for url in urls)
 
 
 def test_a_template_without_the_url_to_fill_it_in_is_a_problem_of_that_cell_alone(
