@@ -56,7 +56,9 @@ if TYPE_CHECKING:
 @click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml with the operator's admin rights.")
 @click.option("--os-region-name", metavar="NAME", help="The region of nova's APIs, where keystone has several.")
 @click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
-@click.option("--config", metavar="FILE", help="cellmove's own configuration: settings, [policy], disk_stores.")
+@click.option(
+    "--config", metavar="FILE", help="cellmove's own configuration: settings, [policy], [hooks], disk_stores."
+)
 @output_options
 @click.version_option(package_name="cellmove", prog_name="cellmove", message="%(prog)s %(version)s")
 @pass_options

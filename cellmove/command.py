@@ -296,7 +296,7 @@ def running(
         found = settings.load(options.flags(), environ)
         consent = Consent(options.yes, watching.ask if at_a_terminal() else None)
         options.session = session.open_session(
-            found, observe, interrupted=signals, consent=consent, only_reads=only_reads
+            found, observe, interrupted=signals, consent=consent, only_reads=only_reads, in_front=options.in_front
         )
         yield Run(session, options.session, observe)
 

@@ -18,8 +18,8 @@ FILES = (
     ("nova.conf", "databases, message buses and neutron's credential; see --nova-conf"),
     (
         "config.toml",
-        "cellmove's own settings, what may be moved and whether unattended ([policy]), and which cells keep their disks "
-        "apart (disk_stores); see --config. By default ~/.config/cellmove/config.toml",
+        "cellmove's own settings, what may be moved and whether unattended ([policy]), which cells keep their disks "
+        "apart (disk_stores), and commands that are told what became of a move ([hooks]); see --config. By default ~/.config/cellmove/config.toml",
     ),
     ("clouds.yaml", "the operator's admin rights; see --os-cloud, --os-region-name and OS_CLOUD"),
 )

@@ -93,6 +93,10 @@ class OlderJournal(Refused):
     """The journal is older than the move: another copy of it has gone on."""
 
 
+class Unverified(Refused):
+    """A moved server differs from its state before the move."""
+
+
 class Locked(CellmoveError):
     """Another run holds the lock of this server."""
 

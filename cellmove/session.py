@@ -36,9 +36,10 @@ from cellmove.policy import Consent
 from cellmove.probe import parse as parse_probe
 from cellmove.reconcile import BEFORE_THE_SWITCH, moved_by_others, owners_deed
 from cellmove.reference import Kind, kind_of
+from cellmove.reporting import reported
 from cellmove.request import command_of, continued_by, plan_values, request_of
 from cellmove.retry import patiently
-from cellmove.shell import command_line
+from cellmove.shell import GlobalOptions, command_line
 from cellmove.verify import require as require_as_before
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Session:
     :param lock_directory: where the servers' locks lie
     :param host_restarted: the operator's word that a call of an earlier run died with its host
     :param consent: of whoever typed the command; by default nobody can be asked
+    :param in_front: the options in front of the verb, for the commands that hooks are told
     """
 
     settings: Settings
@@ -67,11 +69,12 @@ class Session:
     lock_directory: Path
     host_restarted: bool = False
     consent: Consent = field(default_factory=Consent)
+    in_front: GlobalOptions = field(default_factory=GlobalOptions)
 
 
 def open_session(
     settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0,
-    consent: Consent | None = None, only_reads: bool = False,
+    consent: Consent | None = None, only_reads: bool = False, in_front: GlobalOptions | None = None,
 ) -> Session:  # fmt: skip
     """Open the journal; the cloud is reached only when something is asked of it.
 
@@ -91,6 +94,7 @@ def open_session(
         interrupted,
         where / "locks",
         consent=consent or Consent(),
+        in_front=in_front or GlobalOptions(),
     )
 
 
@@ -411,9 +415,10 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
 def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
     """One run per server: on this machine, and on every machine that shares the journal.
 
-    Connections to its disks end with it.
+    Connections to its disks end with it. Afterwards the operator's hooks hear what became of the server's move.
     """
     with (
+        reported(session, server_id),
         server_lock(session.lock_directory, server_id, server_name),
         session.journal.server_lock(server_id, server_name),
     ):

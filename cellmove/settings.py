@@ -18,6 +18,7 @@ from cellmove import bus_login
 from cellmove.bus_login import BusLogin
 from cellmove.database_url import DatabaseLogin, with_login
 from cellmove.errors import BadSetting, Usage
+from cellmove.hooks import Hooks, read_hooks
 from cellmove.nova_conf import Notifications, NovaOptions, read_options
 from cellmove.policy import Policy, read_policy
 from cellmove.reference import is_uuid
@@ -55,6 +56,7 @@ CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "bwlimit": str,
     "ssh": dict,
     "policy": dict,
+    "hooks": dict,
 }
 """Every key that ``config.toml`` may hold."""
 
@@ -122,6 +124,7 @@ class Settings:
     bwlimit: int = 0  # bytes a second that are sent at most while a guest runs; 0: as fast as it goes
     ssh: Ssh | None = None  # None: hosts are never reached by ssh
     policy: Policy = field(default_factory=Policy)
+    hooks: Hooks = field(default_factory=Hooks)
     notifications: Notifications = field(default_factory=Notifications)
     unreadable: tuple[str, ...] = ()  # default configuration files that exist but cannot be read
 
@@ -194,6 +197,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         bwlimit=read_bwlimit(choose("bwlimit")),
         ssh=_ssh(config.get("ssh"), str(file)),
         policy=read_policy(config.get("policy", {}), str(file)),
+        hooks=read_hooks(config.get("hooks", {}), str(file)),
         notifications=replace(nova.notifications, url=notification_url),
         unreadable=unreadable,
     )

@@ -16,7 +16,7 @@ from cellmove.checks.finding import Check, Level, refusal
 from cellmove.checks.root_disk import RootDisk
 from cellmove.cloud import network, volume
 from cellmove.db import look, records, state
-from cellmove.errors import CallError, Refused, Unreachable, Usage, before_writing
+from cellmove.errors import CallError, Refused, Unreachable, Unverified, Usage, before_writing
 from cellmove.events import Event, EventKind
 from cellmove.move import Move, State
 from cellmove.pipeline import facts_of
@@ -84,7 +84,7 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: s
     """See to it that a move may be confirmed.
 
     :param again: the command that confirms it, with its options
-    :raises Refused: the server is not what it was; every difference is named
+    :raises Unverified: the server is not what it was; every difference is named
     :raises Unreachable: something cannot be looked at
     """
     try:
@@ -93,7 +93,7 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: s
         error.next_command = again or f"cellmove confirm {move.id}"
         raise
     if found:
-        raise Refused(
+        raise Unverified(
             "\n".join(
                 [f"{move.server_name} is not what it was before the move:", *(f"  {each.text}" for each in found)]
             ),

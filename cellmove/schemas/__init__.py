@@ -13,6 +13,7 @@ from typing import cast
 Schema = dict[str, object]
 
 ALL = "every command"
+HOOKS = "hooks of config.toml"
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "move": (
@@ -28,9 +29,11 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "drain-report": ("drain report",),
     "journal-check": ("journal check",),
     "schemas": ("schema",),
+    "hook": (HOOKS,),
     "error": (ALL,),
 }  # fmt: skip
-"""The commands that print a document of each schema. ``error`` is printed by a command that has no other document."""
+"""The commands that print a document of each schema. ``error`` is printed by a command that has no other document; a hook
+gets its document on standard input."""
 
 
 def schema(name: str) -> Schema:
