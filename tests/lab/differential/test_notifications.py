@@ -6,8 +6,8 @@ The context of a message is not compared: nova puts the caller's token and catal
 from __future__ import annotations
 
 import json
-import os
 import re
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from lab import cloud
+from lab.layout import LOOPBACK, PASSWORD
 
 TARGET = "c2-host1"
 TOPICS = ("notifications.info", "versioned_notifications.info", "notifications.error", "versioned_notifications.error")
-BUSES = ("CELLMOVE_LAB_API_BUS", "CELLMOVE_LAB_CELL1_BUS", "CELLMOVE_LAB_CELL2_BUS")
+BUSES = ("/", "cell1", "cell2")
 
 CONDUCTED = r"resize[._](confirm|revert)\."
 
@@ -32,16 +33,26 @@ OTHER = re.compile(
 """Identifiers, addresses and times: alike in kind, not in value."""
 
 
+def connect(bus: str) -> Any:
+    """Open a connection to a bus of the lab, by its label."""
+    import kombu
+
+    place = cloud.layout()
+    tls = False if place.plain else {"ca_certs": str(place.ca), "cert_reqs": ssl.CERT_REQUIRED}
+    return kombu.Connection(
+        hostname=LOOPBACK, port=place.port("rabbitmq"), userid="lab", password=PASSWORD,
+        virtual_host=place.virtual_hosts[bus], ssl=tls,
+    )  # fmt: skip
+
+
 class Listener:
     """Hears every notification on all buses, through queues of its own that go with the connection."""
 
     def __init__(self) -> None:
-        import kombu
-
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self.connections, self.consumers = [], []
         for bus in BUSES:
-            connection = kombu.Connection(os.environ[bus].replace("rabbit://", "amqp://", 1))
+            connection = connect(bus)
             channel = connection.channel()
             name = channel.queue_declare("", exclusive=True, auto_delete=True).queue
             for topic in TOPICS:
