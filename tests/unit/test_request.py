@@ -306,6 +306,6 @@ def test_a_value_that_a_script_left_empty_is_refused(words: tuple[str, ...], why
     assert not (tmp_path / "j.db").exists()
 
 
-def test_the_next_command_of_a_cell_is_quoted() -> None:
+def test_the_next_command_of_a_drain_names_its_cell_by_uuid() -> None:
     record = Move("drain-ab12cd", UUID, "old cell", "drain", State.DRAINING, "", "")
-    assert next_commands(record, None) == ("cellmove drain-cell 'old cell'",)
+    assert next_commands(record, None) == (f"cellmove drain-cell {UUID}",)
