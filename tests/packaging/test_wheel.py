@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import docs
+from cellmove import docs, schemas
+from tests.support.documents import check_document
 
 ROOT = Path(__file__).parents[2]
 COMMAND_NAMES = {words[0] for words, _command in docs.commands()}
@@ -71,7 +72,15 @@ def test_every_command_is_there(installed: Installation) -> None:
 
 
 def test_the_journal_needs_no_cloud(installed: Installation) -> None:
-    assert json.loads(installed.run("cellmove", "-f", "json", "list"))["moves"] == []
+    document = json.loads(installed.run("cellmove", "-f", "json", "list"))
+    check_document(document, "moves")
+    assert document["moves"] == []
+
+
+def test_the_schemas_and_the_library_for_metrics_are_there(installed: Installation) -> None:
+    for name in schemas.COMMANDS:
+        assert json.loads(installed.run("cellmove", "schema", name)) == schemas.schema(name)
+    assert installed.run("cellmove", "metrics").endswith("# EOF\n")
 
 
 def test_man_finds_every_page(installed: Installation) -> None:

@@ -27,6 +27,7 @@ from cellmove.drain.wish import Wish, to_document
 from cellmove.journal import open_journal
 from cellmove.move import DRAIN, Move, State
 from tests.support.cell_refs import ref
+from tests.support.documents import check_document
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [" ".join(words) for words, _command in docs.commands()]
@@ -152,7 +153,8 @@ def test_the_story_has_every_event() -> None:
 
 def test_the_story_has_every_key_of_a_line() -> None:
     ending = {"unseen": "", **endings.document(Ended(None, ref("cell1"), "", (), Ending((), ())))}
-    line = document(Happening(Kind.STEP, "", ref("cell1"), server_id="id", server_name="name", ending=ending))
+    line = document(Happening(Kind.STEP, "2026-03-12T21:00:00Z", ref("cell1"), server_id="id", server_name="name", ending=ending))
+    check_document(line, "drain-event")
     assert named("Keys of a line") == ["schema_version", *keys_of(line)[1:]]
 
 
@@ -160,6 +162,7 @@ def test_the_story_has_every_key_of_a_plan() -> None:
     item = Item("id", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
     room = Room(ref("cell2"), ("c2-host1",), dict.fromkeys(("DISK_GB", "MEMORY_MB", "VCPU"), 1.0))
     found = plan.document(plan.make(Census(ref("cell1"), (item,), 1), Wish(), [room], []), "")
+    check_document(found, "drain-plan")
     known = [key.replace(".DISK_GB", ".CLASS") for key in keys_of(found) if not re.search(r"\.(MEMORY_MB|VCPU)\b", key)]
     assert named("Keys of a plan") == known
 
@@ -173,6 +176,7 @@ def test_the_story_has_every_key_of_the_status(tmp_path: Path) -> None:
     queue.prepare(to_document(Wish()))
     queue.sync([Task("id", "web-1", stage=Stage.MOVING)], again=True, ended=0.0, open_moves=set())
     found = standing.status(session, move)
+    check_document(found, "drain-status")
     known = [key.replace("under_way.", "SERVERS.") for key in keys_of(found) if not re.match(r"(wish|counts)\.", key)]
     assert named("Keys of the status") == known
 
@@ -181,6 +185,7 @@ def test_the_story_has_every_key_of_the_report() -> None:
     bar = Bar("finish", 1.0, 2.0)
     tale = Tale("id", "web-1", "p", "c1-host1", "c2-host1", 1, Stage.MOVED, bars=(bar,), downtime=1.0)
     found = stories.document(Story("drain-1", ref("cell1"), (), "drained", 0.0, 3.0, (tale,)))
+    check_document(found, "drain-report")
     known = [key for key in keys_of(found) if not re.match(r"(counts\.stages|target_hosts)\.", key)]
     assert named("Keys of the report") == known
 
