@@ -300,6 +300,17 @@ def _draw_checks(page: Page, checks: Sequence[Document]) -> None:
             page.fields(rows + ([("", Command(f"do: {check['remedy']}"))] if check["remedy"] else []))
 
 
+IN_USE = {
+    "stuck-migration": "migration", "two-visible-rows": "second visible row", "mapping-hidden": "hidden mapped row",
+    "mapping-elsewhere": "wrong mapping", "hidden-row": "hidden row", "deleted-row": "deleted row",
+    "inactive-binding": "port binding", "empty-attachment": "volume attachment", "dead-allocation": "allocation",
+    "temporary-image": "temporary image", "stale-mark": "mark", "lost-keypairs": "lost keypair",
+    "stale-context": "migration context", "old-migration": "migration record", "reserved-volume": "reserved volume",
+    "unattached-volume": "unattached volume",
+}  # fmt: skip
+"""What each kind of finding is while a move uses it: nothing of a healthy move is stuck, stale or dead."""
+
+
 def draw_audit(page: Page, document: Document) -> None:
     """Leftovers, each with what would mend it; then, shortly, what somebody owns."""
     found = [each for each in document["findings"] if each["owner"] is None]
@@ -322,10 +333,10 @@ def draw_audit(page: Page, document: Document) -> None:
             owned.setdefault((who, each["owner"]["text"]), []).append(each["kind"])
     if owned:
         listed = [
-            (who, ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)), text)
+            (who, ", ".join(_count(kinds.count(kind), IN_USE[kind]) for kind in dict.fromkeys(kinds)), text)
             for (who, text), kinds in owned.items()
         ]
-        page.table(("server", "not left over", "whose it is"), listed)
+        page.table(("server", "in use, no leftover", "by"), listed)
         page.gap()
     counts = document["counts"]
     cells = ", ".join(document["cells"])

@@ -170,6 +170,13 @@ class Unexpected(CallFailed):
         super().__init__(message, kind="unexpected")
 
 
+class MovedElsewhere(CallFailed):
+    """Another journal's move has the server: trying again is of no use before that move is over."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="moved-elsewhere")
+
+
 class CallUncertain(CallError):
     """The call may or may not have had its effect: a timeout, a connection lost after sending."""
 

@@ -29,6 +29,7 @@ from cellmove.errors import (
     CellmoveError,
     Interrupted,
     JournalLost,
+    MovedElsewhere,
     RollbackFailed,
     RolledBack,
     Stopped,
@@ -457,6 +458,8 @@ def _after_failure(
     failed = f"{step} of {move.server_name} failed at {action.name}: {error}{earlier}"
     at_home = _looked_at_home(runner, move, failed) if move.state is State.ROLLED_BACK else ""
     commands = next_commands(move, None, step)
+    if isinstance(error, MovedElsewhere):
+        commands = (f"cellmove {'rollback' if move.is_open else 'show'} {move.id}",)
     raise RolledBack(
         failed,
         state=at_home or f"{step} was taken back; the move stays {move.state}",

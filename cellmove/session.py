@@ -373,7 +373,7 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
     session = replace(session, host_restarted=host_restarted)
     with lock(session, move.server_id, move.server_name):
         move = _fresh(session, move)
-        if move.state in (State.ROLLED_BACK, State.REVERTED):
+        if move.state in (State.ROLLED_BACK, State.REVERTED, State.SERVER_GONE):
             return move
         if move.is_repair:
             raise Refused(

@@ -265,7 +265,7 @@ def _to_be_gone_on_with(again: str) -> Iterator[None]:
         raise
     except (Unreachable, Usage) as error:
         raise Stopped(
-            error.message, state="what was begun stands in the journal, as far as it could be written", next_command=again
+            error.message, state="no further server is started; one that was started is in the journal", next_command=again
         ) from None  # fmt: skip
 
 

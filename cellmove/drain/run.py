@@ -163,7 +163,7 @@ class Shift:
             raise Interrupted(
                 f"interrupted; {left}",
                 signal_number=self.session.interrupted(),
-                state="what was begun stands in the journal",
+                state="the journal has every server that was started, and where it stands",
             )
         return self.stopping if self.queue.counts().get(Stage.WAITING) else ""
 

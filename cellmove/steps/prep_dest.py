@@ -6,7 +6,8 @@ Follows nova-api's resize, the conductor's MigrationTask, TargetDBSetupTask and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cellmove import mark
@@ -16,8 +17,10 @@ from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
 from cellmove.db import history, look, records, state
 from cellmove.db.shapes import read_object, unreadable
-from cellmove.errors import CallFailed, Unexpected
+from cellmove.db.tables import CellDatabase
+from cellmove.errors import CallFailed, MovedElsewhere, Unexpected
 from cellmove.hosts import compute
+from cellmove.shell import resume_elsewhere
 from cellmove.steps import choose_host, places, recover, stream, takeover, undo_checks
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
@@ -54,7 +57,7 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     if places.is_marked(context, database):
         return NOTHING
     us = caller(context.gateway.admin)
-    with state.transaction(database.engine, database.name) as connection:
+    with _told_who_has_it(database, server), state.transaction(database.engine, database.name) as connection:
         state.swap_instance(
             database,
             server,
@@ -84,6 +87,24 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
                 connection=connection,
             )  # fmt: skip
     return NOTHING
+
+
+@contextmanager
+def _told_who_has_it(database: CellDatabase, server: str) -> Iterator[None]:
+    """Name the other move when the server cannot be taken because that has it.
+
+    :raises MovedElsewhere: another journal's move was quicker
+    """
+    try:
+        yield
+    except CallFailed as error:
+        other = mark.mark_of(state.read_system_metadata(database, server)) if error.kind == "conflict" else None
+        if other is None:
+            raise
+        raise MovedElsewhere(
+            f"cellmove is moving it already: {other.move_id}, recorded in {other.holder or 'a journal unknown here'} "
+            f"(go on there with {resume_elsewhere(other.holder, other.move_id)})"
+        ) from None
 
 
 def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:

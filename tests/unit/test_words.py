@@ -13,12 +13,13 @@ from cellmove import probe
 from cellmove.action import Action, describe
 from cellmove.checks import server as checks
 from cellmove.command import Options
-from cellmove.console import Page, draw_list, draw_move
+from cellmove.console import IN_USE, Page, draw_list, draw_move
 from cellmove.db.shapes import Group, MigrationRow
 from cellmove.documents import move_document
 from cellmove.errors import Usage
 from cellmove.fault import with_standing
 from cellmove.journal import open_journal
+from cellmove.leftovers import Kind
 from cellmove.move import Entry, Move, Phase, State, Step
 from tests.unit.test_preflight import compute, conductor, instance, picture
 
@@ -160,3 +161,8 @@ def test_a_title_leaves_out_what_is_not_known_yet() -> None:
     assert describe(action, {"host": "c2-host1"}) == "ask the scheduler"
     assert describe(action, {"host": "c2-host1", "cell": "cell2"}) == "ask the scheduler: c2-host1 in cell2"
     assert describe(Action("a", "bind the ports to {host}", lambda *_all: {}), {}) == "bind the ports to …"
+
+
+def test_nothing_that_a_healthy_move_uses_is_called_left_over() -> None:
+    assert set(IN_USE) == {kind.value for kind in Kind}
+    assert not [words for words in IN_USE.values() if "stuck" in words or "stale" in words or "dead" in words]
