@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cellmove import hooks
+from cellmove import hooks, reporting
 from cellmove.errors import (
     CallFailed,
     CellmoveError,
@@ -257,3 +258,11 @@ def test_a_repair_and_a_server_without_a_move_are_not_told(scene: Scene) -> None
 def test_the_names_are_those_of_the_schema() -> None:
     assert (hooks.AFTER_MOVE, hooks.ON_FAILURE) == ("after_move", "on_failure")
     assert {hooks.AFTER_MOVE, hooks.ON_FAILURE} < set(Hooks.__dataclass_fields__)
+
+
+def test_the_documentation_names_every_state_and_exit_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")
+    (row,) = (line for line in text.splitlines() if line.startswith("| `after_move` |"))
+    assert set(re.findall(r"`([a-z-]+)`", row)) == {state.value for state in reporting.RESTING} | {"state"}
+    (row,) = (line for line in text.splitlines() if line.startswith("| `on_failure` |"))
+    assert {int(code) for code in re.findall(r"\d+", row)} == {kind.exit_code for kind in reporting.FAILURES}

@@ -519,6 +519,11 @@ UNUSABLE_TOML = {
     "policy = {unattended = 'x'}": "policy.unattended",
     "policy = {moves_a_day = -1}": "policy.moves_a_day",
     "policy = {allow = {projects = [1]}}": "policy.allow.projects",
+    "hooks = 'x'": "hooks",
+    "hooks = {before_move = 'x'}": "hooks.before_move",
+    "hooks = {after_move = ['']}": "hooks.after_move",
+    "hooks = {on_failure = 1}": "hooks.on_failure",
+    "hooks = {timeout = nan}": "hooks.timeout",
 }  # fmt: skip
 
 
