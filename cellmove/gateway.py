@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -157,10 +157,12 @@ class Gateway:
         return self._bus(url, "notifications", "[oslo_messaging_notifications]transport_url")
 
     def _bus(self, url: str, name: str, setting: str) -> Bus:
+        """A bus; two cells that share one share its connections, and each names it as its own."""
         with self._opening:
             if url not in self._buses:
                 self._buses[url] = bus_module.open_bus(url, name, self.settings, setting=setting)
-            return self._buses[url]
+            bus = self._buses[url]
+        return bus if bus.name == name else replace(bus, name=name, transport=bus.transport.named(name))
 
     @cached_property
     def admin(self) -> Any:

@@ -44,6 +44,9 @@ class Target:
 class Transport(Protocol):
     """What carries the calls of a bus."""
 
+    def named(self, name: str) -> Transport:
+        """The same connections under the name of another cell that shares them."""
+
     def probe(self) -> None:
         """Check within seconds that the broker answers and accepts us.
 

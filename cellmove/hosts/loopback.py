@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect
@@ -40,6 +40,10 @@ class LoopbackTransport:
     name: str
     connect_timeout: float
     session: Session = field(default_factory=_session, repr=False, compare=False)
+
+    def named(self, name: str) -> LoopbackTransport:
+        """The same connections under the name of another cell that shares them."""
+        return replace(self, name=name)
 
     def probe(self) -> None:
         """See :func:`cellmove.hosts.bus.probe_broker`."""

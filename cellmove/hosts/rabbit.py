@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove import nova_conf
@@ -49,6 +49,10 @@ class RabbitTransport:
     response_timeout: float
     control_exchange: str = "nova"
     last_broker: LastBroker = field(default_factory=LastBroker, repr=False, compare=False)
+
+    def named(self, name: str) -> RabbitTransport:
+        """The same connections under the name of another cell that shares them."""
+        return replace(self, name=name)
 
     def probe(self) -> None:
         """See :func:`cellmove.hosts.bus.probe_broker`."""

@@ -153,7 +153,9 @@ def test_the_story_has_every_event() -> None:
 
 def test_the_story_has_every_key_of_a_line() -> None:
     ending = {"unseen": "", **endings.document(Ended(None, ref("cell1"), "", (), Ending((), ())))}
-    line = document(Happening(Kind.STEP, "2026-03-12T21:00:00Z", ref("cell1"), server_id="id", server_name="name", ending=ending))
+    line = document(
+        Happening(Kind.STEP, "2026-03-12T21:00:00Z", ref("cell1"), server_id="id", server_name="name", ending=ending)
+    )
     check_document(line, "drain-event")
     assert named("Keys of a line") == ["schema_version", *keys_of(line)[1:]]
 
