@@ -16,6 +16,7 @@ from cellmove import natively, pipeline
 from cellmove.action import Context
 from cellmove.cloud import servers
 from cellmove.db import look, state, traces
+from cellmove.duplicates import distinct
 from cellmove.errors import CallError, CannotConnect, Refused, Usage, before_writing
 from cellmove.evidence import (
     ENDED,
@@ -146,7 +147,9 @@ def _find(session: Session, server_id: str, name: str) -> Found:
     gateway = session.gateway
     rows, found = {}, {}
     reachable, why = gateway.reachable(gateway.cells)
-    for cell in reachable:
+    mapped = state.mapped_cell(gateway.api_engine, server_id)
+    home = next((cell for cell in gateway.cells if cell.id == mapped), None)
+    for cell in distinct(gateway, reachable, home):
         database = gateway.database(cell)
         row = state.read_instance(database, server_id)
         if row is None:
@@ -158,8 +161,6 @@ def _find(session: Session, server_id: str, name: str) -> Found:
             found[cell] = mark
     if why and len(rows) < 2:  # the other end of its move may be there
         raise CannotConnect("; ".join(why))
-    mapped = state.mapped_cell(gateway.api_engine, server_id)
-    home = next((cell for cell in gateway.cells if cell.id == mapped), None)
     if home is None or not rows:
         raise Refused(f"{name} is in no cell: there is nothing to adopt", state="nothing was written")
     if len({mark.move_id for mark in found.values()}) > 1:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.cloud import image, network, placement, volume
 from cellmove.db import history, look, state, traces
 from cellmove.db.shapes import make_flavor
+from cellmove.duplicates import distinct
 from cellmove.errors import Refused
 from cellmove.hosts import compute
 from cellmove.mark import Mark
@@ -254,7 +255,8 @@ def _wish_of_nova(
     host, cell = str(arrival.get("target_host", "")), str(arrival.get("target_cell_uuid", ""))
     if not host and migration is not None and migration["cross_cell_move"]:
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
-        for other in session.gateway.reachable(each for each in session.gateway.cells if each is not ends.source)[0]:
+        others = session.gateway.reachable(each for each in session.gateway.cells if each is not ends.source)[0]
+        for other in distinct(session.gateway, others):
             claimed = traces.node_of(session.gateway.database(other), list(held))
             if claimed is not None:
                 host, cell = claimed[0], other.uuid

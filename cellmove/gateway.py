@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.cloud import identity
 from cellmove.db import cells as cells_module
 from cellmove.db import rights
+from cellmove.db.identity import DatabaseIdentity, identity_of
 from cellmove.db.tables import CellDatabase, open_cell_database
 from cellmove.errors import CannotConnect, Misconfigured
 from cellmove.hosts import bus as bus_module
@@ -60,6 +61,7 @@ class Gateway:
         self.settings = settings
         self._databases: dict[str, CellDatabase] = {}
         self._buses: dict[str, Bus] = {}
+        self._identities: dict[str, DatabaseIdentity] = {}
         self._rights: dict[str, Rights | None] = {}
         self._opening = threading.RLock()
         self.links = DiskLinks(settings.ssh)
@@ -118,6 +120,12 @@ class Gateway:
         cells_module.probe_database(engine)
         self._databases[cell.uuid] = opened = open_cell_database(engine, cell.label)
         return opened
+
+    def identity(self, cell: Cell) -> DatabaseIdentity:
+        """What the database of a cell says about itself. Each is asked once."""
+        if cell.uuid not in self._identities:
+            self._identities[cell.uuid] = identity_of(self.database(cell))
+        return self._identities[cell.uuid]
 
     def lacking_rights(self, cell: Cell | None) -> Rights | None:
         """What a move writes to a database and we may not; None: nothing. Each is asked once.

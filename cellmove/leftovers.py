@@ -10,6 +10,7 @@ from typing import Any
 
 from cellmove.cell_names import CellRef
 from cellmove.db.survey import MOVE_TASKS, UNDER_WAY
+from cellmove.duplicates import Duplicate
 from cellmove.mark import Mark, is_same_holder, number_of
 from cellmove.shell import resume_elsewhere
 
@@ -36,6 +37,7 @@ class Kind(enum.StrEnum):
     OLD_MIGRATION = "old-migration"
     RESERVED = "reserved-volume"
     UNATTACHED = "unattached-volume"
+    DUPLICATE_CELL = "duplicate-cell"
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ class Cloud:
     :param hosts: compute host to its cell
     :param providers: resource provider of a compute node to its host
     :param moves: moves of this journal by id
+    :param duplicates: cell mappings that lead to a database that another mapping leads to
     :param here: who holds this journal, as marks say it
     :param keys: keypairs of nova's API by user and name
     :param patience: seconds after which whoever was at work would have shown a sign of it
@@ -254,6 +257,7 @@ class Cloud:
     keys: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     moves: Mapping[str, Known] = field(default_factory=dict)
     here: str = ""
+    duplicates: Sequence[Duplicate] = ()
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Node,
         Service,
     )
+    from cellmove.duplicates import Duplicate
     from cellmove.steps.disk_survey import Survey
 
 OLDEST_COMPUTE = 47
@@ -41,6 +42,8 @@ class Target:
 
     :param cell: its display name
     :param unreachable: why its database cannot be read; everything below is empty then
+    :param duplicate: set where the cell is one of several mappings of one database, and does not count
+    :param is_source_database: its database is that of the cell where the server is
     :param bus_error: why its message bus cannot be used; empty when it was logged in to, or was not asked
     :param rights: what a move writes there and our database user may not; None: nothing
     :param leftovers: rows there that the server's own would meet, by table
@@ -55,6 +58,8 @@ class Target:
     uuid: str
     disabled: bool = False
     unreachable: str = ""
+    duplicate: Duplicate | None = None
+    is_source_database: bool = False
     bus_error: str = ""
     rights: Rights | None = None
     services: tuple[Service, ...] = ()

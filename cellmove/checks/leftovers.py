@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cellmove.db.survey import UNDER_WAY
+from cellmove.duplicates import Duplicate
 from cellmove.leftovers import (
     ENDED,
     Allocation,
@@ -36,6 +37,7 @@ def classify(cloud: Cloud) -> list[Finding]:
     """All findings, in the order in which they are best mended: what hangs on a row goes before the row."""
     servers = cloud.servers.values()
     found = [
+        *(_duplicate(each) for each in cloud.duplicates),
         *(one for server in servers for one in (*_stuck(server), *_misplaced(server))),
         *(one for each in cloud.bindings for one in _binding(each, cloud)),
         *(one for each in cloud.attachments for one in _attachment(each, cloud)),
@@ -47,6 +49,12 @@ def classify(cloud: Cloud) -> list[Finding]:
         *(one for server in servers for one in (*_marks(server, cloud), *_keypairs(server, cloud), *_stash(server))),
     ]
     return [_owned(finding, cloud) for finding in found]
+
+
+def _duplicate(duplicate: Duplicate) -> Finding:
+    """A second mapping of one database: nova lists each of its servers twice, and there is only one row of each."""
+    uuid = duplicate.cell.uuid
+    return Finding(Kind.DUPLICATE_CELL, "", uuid, duplicate.text, duplicate.cell, mend=duplicate.remedy)
 
 
 def _owned(finding: Finding, cloud: Cloud) -> Finding:

@@ -18,6 +18,9 @@ from cellmove.picture import (
 )
 from cellmove.transfer import IMAGE
 
+DUPLICATE = "duplicate-cell"
+"""Code of a cell that is a second mapping of one database."""
+
 UNSUITABLE = (
     ("target-hypervisor", "cannot serve a move", "name a cell or a host with libvirt and QEMU"),
     ("target-architecture", "has other CPUs", "name a cell or a host with CPUs of the same architecture"),
@@ -37,6 +40,8 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
     cell = target.cell
     if target.unreachable:
         return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
+    if target.duplicate and target.is_source_database:
+        return [(DUPLICATE, f"{target.duplicate.text}; the server is in it already", target.duplicate.remedy)]
     if target.disabled and not picture.wanted_cell:
         enable = f"nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}"
         return [
@@ -47,6 +52,8 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             )
         ]
     found: list[tuple[str, str, str]] = []
+    if target.duplicate and not picture.wanted_cell:
+        found.append((DUPLICATE, target.duplicate.text, target.duplicate.remedy))
     if target.bus_error:
         found.append(("target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)))
     if target.rights is not None:
@@ -243,6 +250,8 @@ def check_targets(picture: Picture) -> Findings:
                 yield refusal(code, text, remedy)
             elif code != "target-disabled":
                 yield warning(code, f"{target.cell} is left out: {text}", remedy)
+        if target.duplicate and picture.wanted_cell and not target.is_source_database:
+            yield warning(DUPLICATE, f"{target.duplicate.text}; you named it, so it is used", target.duplicate.remedy)
         if target.disabled and picture.wanted_cell:
             yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
 

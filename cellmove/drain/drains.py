@@ -23,6 +23,7 @@ from cellmove.drain.item import TROUBLED, UNDER_WAY, Item, Stage, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import said
 from cellmove.drain.wish import Wish, to_document
+from cellmove.duplicates import described, distinct, duplicates
 from cellmove.errors import (
     CallError,
     CannotConnect,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.drain.happening import Watcher
     from cellmove.drain.plan import DrainPlan
+    from cellmove.gateway import Gateway
     from cellmove.session import Session
 
 COMMAND = "command"
@@ -103,7 +105,10 @@ def _plan(session: Session, source: Cell, wish: Wish) -> DrainPlan:
     found = census.take(gateway, session.clock, source, wish, ours=ours)
     _check_old_flavors(session, source, wish, found.items)
     rooms = room.rooms(gateway, session.clock, _targets(session, source, wish))
-    return plans.make(found, wish, rooms, _past(session, moves), permission.left_today(session))
+    reachable = gateway.reachable(gateway.cells)[0] if not wish.to else [source, *map(gateway.cell, wish.to)]
+    twice = described(reachable, duplicates(gateway, reachable))
+    made = plans.make(found, wish, rooms, _past(session, moves), permission.left_today(session))
+    return replace(made, duplicates=tuple(each.text for each in twice))
 
 
 def _check_old_flavors(session: Session, source: Cell, wish: Wish, items: Sequence[Item]) -> None:
@@ -133,11 +138,25 @@ def _targets(session: Session, source: Cell, wish: Wish) -> list[Cell]:
     if any(each.uuid == source.uuid for each in named):
         raise Usage(f"--to {source.label} is the cell that is to be emptied")
     if named:
-        return named
+        return _other_databases(gateway, source, named)
     reachable, why = gateway.reachable(each for each in gateway.cells if each.uuid != source.uuid and not each.disabled)
     if why and not reachable:
         raise CannotConnect("; ".join(why))
-    return list(reachable)
+    return _other_databases(gateway, source, reachable)
+
+
+def _other_databases(gateway: Gateway, source: Cell, cells: Sequence[Cell]) -> list[Cell]:
+    """Those of some cells that are not in the source's database, one a database.
+
+    :raises Usage: they are all second mappings of the source's
+    """
+    every = distinct(gateway, [source, *(cell for cell in cells if cell.uuid != source.uuid)], source)
+    left = [cell for cell in cells if cell in every and cell.uuid != source.uuid]
+    if cells and not left:
+        raise Usage(
+            f"{', '.join(cell.label for cell in cells)}: mapped to the database of {source.label}, where the servers are already"
+        )
+    return left
 
 
 def _past(session: Session, moves: Sequence[Move]) -> Iterator[tuple[int, float]]:
@@ -229,6 +248,8 @@ def _run(
         failed_before = frozenset(task.server_id for task in queue.tasks(*TROUBLED))
         gone = queue.sync(plans.tasks(plan), again=alone, ended=began, open_moves=open_moves)
         _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
+        for text in plan.duplicates:
+            show.hear(Event(EventKind.NOTE, record.id, source.label, text=f"warning: {text}"))
         for task in gone:
             _tell(session, show, source, Kind.SERVER_GONE, **about(task), reason=task.reason)
         if record.state is State.CORDONING:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cellmove.db import look
+from cellmove.duplicates import distinct
 from cellmove.errors import CannotConnect
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def users_of(gateway: Gateway, attachments: Sequence[Attachment]) -> dict[str, t
     found: dict[str, list[str]] = {each.id: [] for each in attachments}
     if not found:
         return {}
-    for cell in gateway.cells:
+    for cell in distinct(gateway, gateway.cells):
         try:
             database = gateway.database(cell)
         except CannotConnect:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellmove import preflight
+from cellmove import duplicates, preflight
 from cellmove.checks import baggage, target
 from cellmove.cloud import candidates, network, placement, quota, stores, volume
 from cellmove.db import look, schemas, state
@@ -231,9 +231,36 @@ def targets_of(gateway: Gateway, clock: Clock, source: Cell, cells: Sequence[Cel
     :raises CannotConnect: none of them can be reached
     """
     targets = tuple(_target(gateway, clock, source, cell, alone=len(cells) == 1) for cell in cells)
+    targets = with_duplicates(gateway, source, cells, targets)
     if len(targets) > 1 and all(each.unreachable for each in targets):
         raise CannotConnect("; ".join(each.unreachable for each in targets))
     return targets
+
+
+def with_duplicates(
+    gateway: Gateway, source: Cell, cells: Sequence[Cell], targets: tuple[Target, ...]
+) -> tuple[Target, ...]:
+    """Mark the targets that are a second mapping of a database.
+
+    A cell that the operator named alone is compared with all others only if no compute host is mapped to it, as is
+    usual for a duplicate: that a cell is not needed and slow to answer then costs no time.
+    """
+    every = [source, *cells]
+    if len(cells) == 1 and cells[0].uuid not in look.host_cells(gateway.api_engine).values():
+        every += [cell for cell in gateway.cells if cell not in every]
+    twice = duplicates.duplicates(gateway, every)
+    if not twice:
+        return targets
+    described = {each.cell.uuid: each for each in duplicates.described(every, twice)}
+    home = twice.get(source.uuid, source)
+    return tuple(
+        dataclasses.replace(
+            each,
+            duplicate=described.get(each.uuid) or (described.get(source.uuid) if each.uuid == home.uuid else None),
+            is_source_database=each.uuid == home.uuid or twice.get(each.uuid) == home,
+        )
+        for each in targets
+    )
 
 
 def zones_of(gateway: Gateway, targets: Iterable[Target]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove import mark as marks
 from cellmove.cloud import image, network, placement, volume
 from cellmove.db import survey
+from cellmove.duplicates import Duplicate, described, duplicates
 from cellmove.leftovers import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
 from cellmove.reference import is_uuid
 from cellmove.steps.attachments import users_of
@@ -73,9 +74,10 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     :param reachable: the cells whose databases can be read; nothing is said of what may belong to servers of the others
     :raises CallError: something cannot be looked at
     """
-    objects = _Objects()
+    objects, cells = _Objects(), _read_once(gateway, reachable)
+    chosen = tuple({each.uuid: each for each in (cells.twice.get(each.uuid, each) for each in chosen)}.values())
     # The APIs first: what somebody is just making there is in the databases by the time they are read.
-    hosts, providers = _hosts(gateway, reachable)
+    hosts, providers = _hosts(gateway, cells.read)
     for host in sorted(name for name, cell in hosts.items() if cell in {each.ref for each in chosen}):
         for port_id, server_id, active in network.ports_also_bound(gateway.service, host):
             objects.bindings.append(Binding(port_id, server_id, host, active))
@@ -85,9 +87,10 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
     ]
     objects.images = [_image(each) for each in image.all_temporary_images(gateway.admin)]
     wanted = [uuid for uuid, host in sorted(providers.items()) if hosts[host] in {each.ref for each in chosen}]
-    objects.allocations = _allocations(gateway, reachable, _consumers(gateway, wanted))
-    cells = {cell.id: survey.rows(gateway.database(cell), cell.id) for cell in chosen}
-    suspicious = set(survey.misplaced(survey.mappings(gateway.api_engine), cells))
+    objects.allocations = _allocations(gateway, cells, _consumers(gateway, wanted))
+    rows = {cell.id: survey.rows(gateway.database(cell), cell.id) for cell in chosen}
+    mapped = ((server, mark, cells.counting(number)) for server, mark, number in survey.mappings(gateway.api_engine))
+    suspicious = set(survey.misplaced(mapped, rows))
     for cell in chosen:
         database = gateway.database(cell)
         suspicious.update(survey.marked(database), survey.moving(database), survey.keyless(database))
@@ -96,10 +99,39 @@ def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], r
         # Asked again: it may have been attached since the list was read.
         objects.attached[server_id] = _attached(gateway, server_id)
     suspicious.update(objects.attached)
-    cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects, reachable)
+    cloud = _look(gateway, clock, ours, suspicious | objects.servers(), objects, cells)
     if len(reachable) < len(gateway.cells):
         cloud = _known_whole(cloud, {each.ref for each in gateway.cells} - {each.ref for each in reachable})
-    return _only(cloud, {each.ref for each in chosen}) if len(chosen) < len(gateway.cells) else cloud
+    is_whole = len(chosen) == len(gateway.cells) - len(cells.twice)
+    return cloud if is_whole else _only(cloud, {each.ref for each in chosen})
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells that are read: one a database.
+
+    :param twice: by the UUID of each mapping of a database that is read by another mapping: that one
+    :param numbers: the same by the mapping's id
+    """
+
+    read: tuple[Cell, ...]
+    twice: Mapping[str, Cell]
+    numbers: Mapping[int, int]
+    duplicates: tuple[Duplicate, ...]
+
+    def counting(self, number: int | None) -> int | None:
+        """The id of the mapping that is read instead of one."""
+        return self.numbers.get(number, number) if number is not None else None
+
+
+def _read_once(gateway: Gateway, reachable: Sequence[Cell]) -> _Cells:
+    twice = duplicates(gateway, reachable)
+    return _Cells(
+        read=tuple(cell for cell in reachable if cell.uuid not in twice),
+        twice=twice,
+        numbers={cell.id: twice[cell.uuid].id for cell in reachable if cell.uuid in twice},
+        duplicates=described(reachable, twice),
+    )
 
 
 def _unattached(gateway: Gateway, chosen: Sequence[Cell], known: Mapping[str, volume.Attachment]) -> set[str]:
@@ -122,7 +154,7 @@ def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subje
     :param subject: the finding's; whatever it may be the id of is looked at
     :param host: the finding's
     """
-    objects = _Objects()
+    objects, cells = _Objects(), _read_once(gateway, gateway.cells)
     if server_id:
         for port in network.ports_of(gateway.service, server_id):
             if port.id == subject and port.host != host:
@@ -136,9 +168,9 @@ def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subje
         objects.images = [
             _image(each) for each in image.temporary_images(gateway.admin, server_id) if each["id"] == subject
         ]
-    objects.allocations = _allocations(gateway, gateway.cells, {subject: _held(gateway, subject)})
+    objects.allocations = _allocations(gateway, cells, {subject: _held(gateway, subject)})
     ids = objects.servers() | ({server_id} if server_id else set())
-    return _look(gateway, clock, ours, ids, objects, gateway.cells)
+    return _look(gateway, clock, ours, ids, objects, cells)
 
 
 def _held(gateway: Gateway, consumer: str) -> set[str]:
@@ -163,12 +195,12 @@ def _consumers(gateway: Gateway, providers: Iterable[str]) -> dict[str, set[str]
     return found
 
 
-def _allocations(gateway: Gateway, cells: Iterable[Cell], consumers: Mapping[str, Collection[str]]) -> list[Allocation]:
+def _allocations(gateway: Gateway, cells: _Cells, consumers: Mapping[str, Collection[str]]) -> list[Allocation]:
     """Those that are no servers'; what the servers of dead migrations hold themselves is asked for, one call each."""
     servers = survey.mapped_cells(gateway.api_engine, consumers)
     others = [consumer for consumer, held in consumers.items() if consumer not in servers and held]
     named: dict[str, dict[int, Migration]] = {}
-    for cell in cells:
+    for cell in cells.read:
         for row in survey.migrations_named(gateway.database(cell), others):
             named.setdefault(row["uuid"], {})[cell.id] = _migration(row, cell.ref)
     homes = survey.mapped_cells(
@@ -177,7 +209,7 @@ def _allocations(gateway: Gateway, cells: Iterable[Cell], consumers: Mapping[str
     # Where copies disagree that of the cell where the server is counts, or else one with something to come.
     migrations = {
         uuid: next(
-            (each for cell_id, each in copies.items() if homes.get(each.server_id) == cell_id),
+            (each for cell_id, each in copies.items() if cells.counting(homes.get(each.server_id)) == cell_id),
             min(copies.values(), key=lambda each: each.status in ENDED),
         )
         for uuid, copies in named.items()
@@ -219,19 +251,17 @@ def _migration(row: Mapping[str, Any], cell: CellRef) -> Migration:
     )
 
 
-def _look(
-    gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects, cells: Sequence[Cell]
-) -> Cloud:
+def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects, cells: _Cells) -> Cloud:
     """The databases' view of these servers, and everything together."""
     rows: dict[str, list[Row]] = {}
-    for cell in cells:
+    for cell in cells.read:
         for server_id, row in _rows(gateway, cell, ids, clock.database_time() - A_DAY):
             rows.setdefault(server_id, []).append(row)
     mapped = survey.mapped_cells(gateway.api_engine, ids)
     refs = {cell.id: cell.ref for cell in gateway.cells}
     servers = {
         server_id: Server(
-            server_id, refs.get(mapped.get(server_id) or 0), server_id in mapped,
+            server_id, refs.get(cells.counting(mapped.get(server_id)) or 0), server_id in mapped,
             tuple(rows.get(server_id, ())), ours.open_moves.get(server_id),
         )
         for server_id in sorted(ids)
@@ -244,12 +274,13 @@ def _look(
         if row.key_name and not row.keypairs
     ]
     _ask_for_users(gateway, servers, objects)
-    hosts, providers = _hosts(gateway, cells)
+    hosts, providers = _hosts(gateway, cells.read)
     return Cloud(
         now=clock.database_time(), patience=ours.patience, servers=servers, hosts=hosts, providers=providers,
         bindings=objects.bindings, attachments=objects.attachments, allocations=objects.allocations,
         attached=objects.attached,
         images=objects.images, keys=survey.api_keypairs(gateway.api_engine, owners), moves=ours.moves, here=ours.here,
+        duplicates=cells.duplicates,
     )  # fmt: skip
 
 

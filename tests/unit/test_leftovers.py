@@ -12,6 +12,7 @@ import pytest
 from cellmove.cell_names import CellRef
 from cellmove.checks.leftovers import classify
 from cellmove.db.survey import misplaced
+from cellmove.duplicates import Duplicate
 from cellmove.leftovers import (
     Allocation,
     Attachment,
@@ -312,8 +313,16 @@ def test_the_streams_are_merged() -> None:
 def test_every_kind_that_is_ever_safe_has_a_mender() -> None:
     assert set(MENDERS) == set(Kind) - {
         Kind.STUCK, Kind.TWO_VISIBLE, Kind.MAPPING_HIDDEN, Kind.MAPPING_ELSEWHERE, Kind.DELETED_ROW, Kind.RESERVED,
-        Kind.UNATTACHED,
+        Kind.UNATTACHED, Kind.DUPLICATE_CELL,
     }  # fmt: skip
+
+
+def test_a_second_mapping_of_one_database_is_for_a_person() -> None:
+    twice = Duplicate(CellRef("u3", "cell3"), CellRef("u1", "cell1"))
+    (found,) = find(server(), duplicates=(twice,))
+    assert (found.kind, found.cell_uuid, found.subject, found.safe) == (Kind.DUPLICATE_CELL, "u3", "u3", False)
+    assert found.text == "cell3 is a second mapping of the database of cell1 (nova bug 1923899)"
+    assert found.mend.endswith("nova-manage cell_v2 delete_cell --cell_uuid u3")
 
 
 def test_every_kind_is_in_the_documentation() -> None:

@@ -24,10 +24,12 @@ from cellmove.db.shapes import (
     Node,
     Service,
 )
+from cellmove.duplicates import Duplicate
 from cellmove.picture import Picture, Target, likely_nodes
 from cellmove.policy import Policy, Subject
 from cellmove.preflight import CHECKS, Level, examine
 from cellmove.steps.disk_survey import Survey
+from tests.support.cell_refs import ref
 
 SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)
 LARGE = Flavor(id=2, flavorid="two", name="m1.large", vcpus=4, memory_mb=2048, root_gb=10)
@@ -179,6 +181,8 @@ def test_ok_texts_are_whole_sentences() -> None:
     }
 
 
+TWICE = Duplicate(ref("cell2"), ref("cell1"))
+
 REFUSALS: dict[str, list[Picture]] = {
     # records
     "build-request": [picture(build_request=True)],
@@ -210,6 +214,10 @@ REFUSALS: dict[str, list[Picture]] = {
     "same-cell": [picture(target_is_source=True, targets=())],
     "no-target-cell": [picture(targets=())],
     "target-unreachable": [picture(targets=(Target("cell2", "u", unreachable="database of cell2: no route"),))],
+    "duplicate-cell": [
+        picture(targets=(cell(duplicate=TWICE),)),
+        picture(targets=(cell(duplicate=TWICE, is_source_database=True),), wanted_cell="cell2"),
+    ],
     "target-disabled": [picture(targets=(cell(disabled=True),))],
     "target-conductor-down": [picture(targets=(cell(services=(conductor(up=False), compute("c2-host1"))),))],
     "no-live-compute": [
@@ -339,6 +347,10 @@ WARNINGS: dict[str, list[Picture]] = {
         for policy in ("affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity")
     ],
     "config-drive": [picture(server=instance(config_drive=True))],
+    "duplicate-cell": [
+        picture(targets=(cell(duplicate=TWICE),), wanted_cell="cell2"),
+        picture(targets=(cell(duplicate=TWICE), cell("cell3", hosts=("c3-host1",))), candidates=None),
+    ],
     "target-disabled": [picture(targets=(cell(disabled=True),), wanted_cell="cell2")],
     "schema": [picture(targets=(cell(), cell("cell3", ("c3-host1",), missing=("tags",))), candidates=None)],
     "target-unreachable": [picture(targets=(cell(), Target("cell3", "u", unreachable="no route")))],

@@ -14,6 +14,8 @@ from cellmove.sandbox.store import Cloud, Record
 
 STORE = "60000000-0000-4000-8000-000000000001"
 CELLS = {"cell1": 2, "cell2": 3}  # by their ids in the API database
+SECOND = "22222222-2222-4222-8222-333333333333"
+"""The UUID of a second mapping of a database."""
 LONG_AGO = datetime.datetime(2020, 1, 1)  # noqa: DTZ001 - as nova's tables hold it
 
 Change = Callable[[Cloud, str], Any]
@@ -269,6 +271,11 @@ def _third_cell(cloud: Cloud, _server: str) -> None:
     cloud.insert("api", "cell_mappings", values | {"database_connection": "mysql+pymysql://nobody:x@127.0.0.1:9/nova"})
 
 
+def twice(cell: str) -> Change:
+    """A second mapping of a cell's database."""
+    return lambda cloud, _server: seed.map_again(cloud, cell, SECOND, "second")
+
+
 def bus(cell: str, *, third: bool = False) -> Change:
     """Nobody listens on a cell's bus; with ``third``, of a third cell whose database is cell2's."""
 
@@ -460,7 +467,13 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "bus": (refusal(bus("cell1"), also=frozenset({"locked"})),),
     "target-bus": (
         refusal(bus("cell2"), also=frozenset({"locked"})),
-        warning(bus("cell3", third=True), where=ANYWHERE),
+        warning(bus("cell3", third=True), where=ANYWHERE, also=frozenset({"duplicate-cell"})),
+    ),
+    "duplicate-cell": (
+        refusal(twice("cell1"), where=("--cell", SECOND)),
+        warning(twice("cell2"), where=("--cell", SECOND)),
+        warning(twice("cell2"), where=ANYWHERE),
+        warning(twice("cell1"), where=ANYWHERE),
     ),
     "target-disabled": (
         refusal(lambda cloud, _server: cloud.update("api", "cell_mappings", {"disabled": 1}, name="cell2"), where=ANYWHERE),

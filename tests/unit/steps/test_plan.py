@@ -17,6 +17,7 @@ from cellmove.cloud.network import Binding, Port
 from cellmove.cloud.volume import Attachment
 from cellmove.db import look, schemas, state
 from cellmove.db.cells import Cell, find_cell
+from cellmove.db.identity import DatabaseIdentity
 from cellmove.db.shapes import BlockDevice, Flavor, Instance, InstanceMapping, Node, Service
 from cellmove.errors import CannotConnect, NotFound, Usage
 from cellmove.gateway import Gateway
@@ -68,6 +69,11 @@ class World:
     )
     spec: dict[str, Any] | None = dataclasses.field(default_factory=lambda: {"nova_object.data": {"is_bfv": False}})
     asked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    services: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+
+    def identity(self, cell: Cell) -> DatabaseIdentity:
+        self.database(cell)
+        return DatabaseIdentity(cell.uuid, self.services.get(cell.uuid, frozenset()))
 
     def database(self, cell: Cell) -> Any:
         if cell.label in self.unreachable:
@@ -146,7 +152,7 @@ def plan(world: World, **options: Any) -> Planned:
     gateway = SimpleNamespace(
         api_engine=None, admin=None, service=None, cells=CELLS, database=world.database,
         cell=lambda name: find_cell(CELLS, name),
-        settings=Settings(disk_stores="separate"),
+        settings=Settings(disk_stores="separate"), identity=world.identity,
     )  # fmt: skip
     shown = options.pop("shown", None)
     destination = Destination(options.pop("cell", ""), options.pop("host", ""))
@@ -318,3 +324,23 @@ def test_a_volume_that_cinder_does_not_know(world: World) -> None:
         BlockDevice("bdm-2", "volume", "volume", None, volume_id="volume-9", attachment_id="attachment-1")
     )
     assert refusals(plan(world)) == ["volume-missing"]
+
+
+def codes(planned: Planned) -> list[tuple[str, str]]:
+    return [(check.level.value, check.code) for check in planned.checks if check.code == "duplicate-cell"]
+
+
+def test_of_two_mappings_of_one_database_the_one_with_more_hosts_is_a_target(world: World) -> None:
+    world.services = dict.fromkeys(("uuid-2", "uuid-3"), frozenset({"service"}))
+    planned = plan(world)
+    assert codes(planned) == [("warning", "duplicate-cell")]
+    assert planned.facts["target_cell_uuids"] == ["uuid-2"]
+    assert codes(plan(world, cell="cell3")) == []  # hosts are mapped to it, so it is compared with the source alone
+
+
+def test_a_second_mapping_of_the_database_where_the_server_is_is_no_target(world: World) -> None:
+    world.services = dict.fromkeys(("uuid-1", "uuid-3"), frozenset({"service"}))
+    planned = plan(world)
+    assert codes(planned) == [("warning", "duplicate-cell")]
+    assert planned.facts["target_cell_uuids"] == ["uuid-2"]
+    assert codes(plan(world, cell="cell3")) == [("refusal", "duplicate-cell")]
