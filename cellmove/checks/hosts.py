@@ -11,7 +11,7 @@ from cellmove.db.shapes import object_fields
 from cellmove.picture import likely_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cellmove.db.shapes import Aggregate, Node
     from cellmove.picture import Picture, Target
@@ -42,9 +42,9 @@ def explanation(target: Target, picture: Picture) -> tuple[str, str]:
 def reasons(node: Node, picture: Picture) -> Iterator[str]:
     """What the scheduler's filters have against a host."""
     required, properties = required_traits(picture), image_properties(picture)
-    for aggregate in picture.aggregates:
-        if node.host in aggregate.hosts:
-            yield from _of_aggregate(aggregate, picture, required, properties)
+    own = [aggregate for aggregate in picture.aggregates if node.host in aggregate.hosts]
+    yield from _of_traits(own, required)
+    yield from _of_metadata(own, picture, properties)
     for what, able in sorted(picture.narrowed.items()):
         if node.uuid not in able:
             yield f"the flavor asks for {what}"
@@ -60,29 +60,38 @@ def reasons(node: Node, picture: Picture) -> Iterator[str]:
         yield f"another member of the server group {group.name} (anti-affinity) is there"
 
 
-def _of_aggregate(
-    aggregate: Aggregate, picture: Picture, required: frozenset[str], properties: Mapping[str, str]
-) -> Iterator[str]:
-    """What the metadata of one of the host's aggregates has against the server.
+def _of_traits(aggregates: Sequence[Aggregate], required: frozenset[str]) -> Iterator[str]:
+    """Which of the host's aggregates are only for other servers: ``isolate_aggregates`` of nova/scheduler/request_filter.py."""
+    for aggregate in aggregates:
+        for key, value in sorted(aggregate.metadata.items()):
+            trait = key.removeprefix("trait:")
+            if trait != key and value == "required" and trait not in required:
+                yield f"its aggregate {aggregate.name} is only for servers whose flavor or image requires the trait {trait}"
 
-    ``isolate_aggregates`` of nova/scheduler/request_filter.py, and in nova/scheduler/filters
-    ``aggregate_image_properties_isolation.py``, ``aggregate_multitenancy_isolation.py`` and ``type_filter.py``.
+
+def _of_metadata(aggregates: Sequence[Aggregate], picture: Picture, properties: Mapping[str, str]) -> Iterator[str]:
+    """What the metadata of the host's aggregates has against the server. The values of all of them count together.
+
+    In nova/scheduler/filters ``aggregate_image_properties_isolation.py``, ``aggregate_multitenancy_isolation.py`` and
+    ``type_filter.py``, which read them with ``utils.aggregate_metadata_get_by_host``.
     """
     wanted = picture.new_flavor or picture.flavor
-    tenants: set[str] = set()
-    for key, value in sorted(aggregate.metadata.items()):
-        options = {option.strip() for option in value.split(",")}
-        trait = key.removeprefix("trait:")
-        if trait != key and value == "required" and trait not in required:
-            yield f"its aggregate {aggregate.name} is only for servers whose flavor or image requires the trait {trait}"
-        if properties.get(key) and properties[key] not in options:
-            yield f"its aggregate {aggregate.name} is for images with {key}={value}, and this one has {properties[key]}"
-        if key == "instance_type" and wanted.name not in options:
-            yield f"its aggregate {aggregate.name} is for the flavor {value}"
-        if key.startswith(TENANT):
-            tenants |= options
+    options: dict[str, set[str]] = {}
+    names: dict[str, list[str]] = {}
+    for aggregate in aggregates:
+        for key, value in aggregate.metadata.items():
+            options.setdefault(key, set()).update(option.strip() for option in value.split(","))
+            names.setdefault(key, []).append(aggregate.name)
+    for key, allowed in sorted(options.items()):
+        where, listed = " and ".join(names[key]), " or ".join(sorted(allowed))
+        if properties.get(key) and properties[key] not in allowed:
+            yield f"its aggregate {where} is for images with {key}={listed}, and this one has {properties[key]}"
+        if key == "instance_type" and wanted.name not in allowed:
+            yield f"its aggregate {where} is for the flavor {listed}"
+    tenants = {tenant for key, allowed in options.items() if key.startswith(TENANT) for tenant in allowed}
     if tenants and picture.instance.project_id not in tenants:
-        yield f"its aggregate {aggregate.name} belongs to other projects ({TENANT})"
+        where = " and ".join(name for key, found in sorted(names.items()) if key.startswith(TENANT) for name in found)
+        yield f"its aggregate {where} belongs to other projects ({TENANT})"
 
 
 def required_traits(picture: Picture) -> frozenset[str]:

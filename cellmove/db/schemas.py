@@ -51,13 +51,33 @@ def needed_columns(source: CellDatabase, target: CellDatabase) -> tuple[str, ...
     """The columns that take no NULL at the target, have no default there, and are not in the source's schema.
 
     :returns: ``table.column``
+    :raises CallError: the database cannot be asked
     """
-    return tuple(
-        f"{name}.{column.name}"
+    found = tuple(
+        (name, column.name)
         for name, columns in _tables(source, target)
         for column in columns
         if column.name not in source[name].c and _wants_a_value(column)
     )
+    if found and target.engine.dialect.name != "sqlite":
+        without = _without_default(target)
+        found = tuple(each for each in found if each in without)
+    return tuple(f"{table}.{column}" for table, column in found)
+
+
+def _without_default(database: CellDatabase) -> set[tuple[str, str]]:
+    """Ask the server which columns have no default, by table.
+
+    SQLAlchemy does not reflect a default that is an expression. An ENUM that takes no NULL has one: its first value.
+    """
+    from sqlalchemy import text
+
+    query = text(
+        "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE()"
+        " AND COLUMN_DEFAULT IS NULL AND DATA_TYPE <> 'enum'"
+    )
+    with translate_errors(database.engine), database.engine.connect() as connection:
+        return {(str(table), str(column)) for table, column in connection.execute(query)}
 
 
 def _tables(source: CellDatabase, target: CellDatabase) -> Iterator[tuple[str, list[Column[Any]]]]:

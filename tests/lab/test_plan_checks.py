@@ -30,6 +30,11 @@ class Copy:
             sqlalchemy.make_url(url).set(username="lab", database=self.name).render_as_string(hide_password=False)
         )
 
+    @property
+    def environment(self):
+        """Lead cellmove to it, by the logins that stand in the URLs: the user of cellmove's own knows nova's databases only."""
+        return {"CELLMOVE_API_DATABASE": self.url, "CELLMOVE_DATABASE_USER": "", "CELLMOVE_DATABASE_PASSWORD": ""}
+
     def make(self, copied):
         """Create it."""
         self.execute(f"CREATE DATABASE {self.name}")
@@ -116,7 +121,7 @@ def test_a_bus_that_does_not_let_us_in_is_found_before_anything_is_written(cellm
     ):
         api.change_cell(transport_url=wrong)
         begun = time.monotonic()
-        ended = cellmove("migrate", server.id, "--cell", "cell2", expect=4, env={"CELLMOVE_API_DATABASE": api.url})
+        ended = cellmove("migrate", server.id, "--cell", "cell2", expect=4, env=api.environment)
         assert time.monotonic() - begun < SECONDS
         assert "cell2" in ended.stderr
         assert words in ended.stderr
@@ -131,7 +136,7 @@ def test_a_database_user_who_may_not_write_is_told_what_to_grant(cellmove, boot,
     before, account = oracle.picture(server.id), "'cellmove_limited'@'%'"
     url = sqlalchemy.make_url(lab_environment["CELLMOVE_LAB_CELL2_DB"]).set(username="cellmove_limited")
     api.change_cell(database_connection=url.render_as_string(hide_password=False))
-    own = {"CELLMOVE_API_DATABASE": api.url}
+    own = api.environment
     api.execute("DROP USER IF EXISTS cellmove_limited")
     api.execute(f"CREATE USER cellmove_limited IDENTIFIED BY '{PASSWORD}'")
     try:
@@ -178,7 +183,7 @@ def test_a_volume_of_another_zone(cellmove, boot, api, environment, tmp_path):
     conf = f"{environment['CELLMOVE_NOVA_CONF']}:{tmp_path / 'apart.conf'}"
     api.zone("c2-host2", "east")
     plan = ("plan", server.id, "--dry-run", "-f", "json")
-    apart = {"CELLMOVE_API_DATABASE": api.url, "CELLMOVE_NOVA_CONF": conf}
+    apart = {**api.environment, "CELLMOVE_NOVA_CONF": conf}
     (found,) = refusals(cellmove(*plan, "--host", "c2-host2", expect=5, env=apart))
     assert found["code"] == "volume-zone"
     assert "c2-host2 in cell2 is in the availability zone east, and the server has volumes in nova" in found["text"]

@@ -63,6 +63,21 @@ def test_an_aggregate_that_is_for_the_server_explains_nothing(metadata: dict[str
     assert why(of) == ""
 
 
+def test_the_values_of_all_aggregates_of_a_host_count_together() -> None:
+    """nova joins them (nova/scheduler/filters/utils.py, aggregate_metadata_get_by_host)."""
+    fast, slow = {"instance_type": "m1.huge", "os_type": "windows"}, {"instance_type": "m1.large, m1.small"}
+    both = (Aggregate("fast", BOTH, fast), Aggregate("slow", BOTH, slow))
+    linux = instance(image={"os_type": "linux"})
+    assert "os_type=windows" in why(refused(aggregates=both, server=linux))
+    assert "flavor" not in why(refused(aggregates=both, server=linux))
+    tenants = (
+        Aggregate("a", BOTH, {"filter_tenant_id": "other"}),
+        Aggregate("b", BOTH, {"filter_tenant_id": "project"}),
+    )
+    assert why(refused(aggregates=tenants)) == ""
+    assert "its aggregate a belongs to other projects" in why(refused(aggregates=tenants[:1]))
+
+
 def test_a_trait_that_flavor_or_image_requires_is_not_missing() -> None:
     isolated = (Aggregate("fast", BOTH, {"trait:CUSTOM_GPU": "required"}),)
     by_flavor = LARGE.__class__(**{**vars(LARGE), "extra_specs": {"trait_group:CUSTOM_GPU": "required"}})
