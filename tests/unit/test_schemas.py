@@ -25,6 +25,7 @@ from tests.support.cell_refs import ref
 from tests.support.commands import typed
 from tests.support.documents import check_document, check_output, documents_of, strict_validator
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(schemas.__file__).parent
 COMMANDS = {" ".join(words) for words, _command in docs.commands()}
 
@@ -205,3 +206,16 @@ def test_no_test_runs_commands_past_the_check() -> None:
         if re.search(r"CliRunner\(|from click.testing import .*CliRunner", path.read_text(encoding="utf-8"))
     }
     assert direct == {"support/commands.py", "unit/test_schemas.py"}
+
+
+def examples() -> list[str]:
+    """Every line of JSON in the documentation that claims to be a document."""
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    lines = [line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line.startswith('{"schema_version"') and line.endswith("}")]
+
+
+@pytest.mark.parametrize("line", examples(), ids=lambda line: str(line)[:60])
+def test_an_example_of_the_documentation_is_a_document(line: str) -> None:
+    document = json.loads(line)
+    check_document(document, "drain-event" if "event" in document else "move")
