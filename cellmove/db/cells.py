@@ -15,7 +15,7 @@ from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect
 from cellmove.reference import means
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.exc import DBAPIError
 
@@ -254,6 +254,7 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
     - ``READ COMMITTED``: we watch rows that nova changes meanwhile, which a REPEATABLE READ
       transaction would never show; and the gap locks of that level, taken by deletes by
       ``instance_uuid``, would hold up nova's inserts.
+    - explicit transactions (:func:`begin_at_writer`), reads included, so that no proxy sends a read to a replica;
     - ``sql_mode=TRADITIONAL``, as oslo.db does for nova: a value that does not fit is an error and
       is never cut off silently.
 
@@ -299,6 +300,8 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
     engine = sqlalchemy.create_engine(parsed.url, connect_args=arguments, **options)
 
     database_url.guard(engine, lambda words: CannotConnect(f"{name}: {words}"))
+    if not parsed.is_sqlite:
+        event.listen(engine, "begin", begin_at_writer)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -319,6 +322,17 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
             context.sqlalchemy_exception.add_detail(_WHILE_CONNECTING)
 
     return engine
+
+
+def begin_at_writer(connection: Connection) -> None:
+    """Begin a transaction on the server, so that a proxy that splits reads from writes sends all of it to the writer.
+
+    A read decides what is written next, and a replica may answer with what was true seconds ago. MaxScale
+    (readwritesplit) and ProxySQL (``transaction_persistent``, its default) keep an open transaction on the writer.
+    With ``autocommit=0`` alone, as drivers set it, ProxySQL still sends a SELECT to a replica.
+    """
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN")
 
 
 _WHILE_CONNECTING = "while connecting"

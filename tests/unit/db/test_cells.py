@@ -275,6 +275,27 @@ def test_mysql_is_always_reached_with_pymysql(url: str) -> None:
     assert dict(engine.url.query) == {}
 
 
+def test_every_transaction_of_a_mysql_server_begins_with_a_statement_that_proxies_send_to_the_writer(
+    tmp_path: Path,
+) -> None:
+    nova = cells.open_database("mysql://u:p@h/d", connect_timeout=1)
+    assert sqlalchemy.event.contains(nova, "begin", cells.begin_at_writer)
+    # SQLite takes the same statement, so that the order can be seen without a server.
+    engine = create_engine(f"sqlite:///{tmp_path}/cell.db")
+    sqlalchemy.event.listen(engine, "begin", cells.begin_at_writer)
+    said: list[str] = []
+    sqlalchemy.event.listen(
+        engine, "before_cursor_execute", lambda _connection, _cursor, statement, *_: said.append(statement)
+    )
+    for _number in range(2):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            connection.execute(text("SELECT 2"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SELECT 3"))
+    assert said == [*["BEGIN", "SELECT 1", "SELECT 2"] * 2, "SELECT 3"]
+
+
 def test_sqlite_keeps_foreign_keys_as_innodb_does(tmp_path: Path) -> None:
     engine = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1)
     with engine.begin() as connection:
