@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,7 +38,8 @@ T = TypeVar("T")
 READ_TIMEOUT = 120.0  # seconds; cinder and neutron answer some calls only after their own RPC
 PROBE_TIMEOUT = 10.0  # seconds for an answer while probing
 POOL = 64  # connections kept to one service: requests keeps ten, and a drain's threads would open the others anew each time
-CHECK_AGE = 30.0  # seconds after which a token is shown to keystone before a long RPC
+CHECK_AGE = 1.0  # seconds after which keystone is asked again whether a token is valid, before an RPC carries it
+REVOCATION_SECONDS = 1.0  # how exact keystone is about when a token was issued
 TOKEN_AGE = 300.0  # seconds after which a token is too old to begin a long RPC with
 
 RPC_SERVICES = frozenset({"image", "block-storage", "volumev3", "network", "placement", "key-manager", "compute"})
@@ -268,19 +270,39 @@ def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
         now = datetime.now(UTC)
         if is_old(access.issued, access.expires, now):
             auth.invalidate()
-        elif access.issued is None or abs((now - access.issued).total_seconds()) > CHECK_AGE:
-            _check_token(connection, access.auth_token)
+        else:
+            _check_token(connection, access, now)
         fresh_access: AccessInfo = auth.get_access(session)
         return fresh_access
 
 
-def _check_token(connection: Connection, token: str) -> None:
+def _check_token(connection: Connection, access: AccessInfo, now: datetime) -> None:
     """Ask keystone for a token, so that the session logs in anew if it was revoked.
 
     A call over the bus cannot do so: the other side would fail with it. Other faults are left to that call.
     """
+    checked: datetime | None = getattr(connection, "cellmove_token_checked", None) or access.issued
+    if checked is not None and abs((now - checked).total_seconds()) <= CHECK_AGE:
+        return
+    connection.cellmove_token_checked = now
+    headers = {"X-Subject-Token": str(access.auth_token)}
     with suppress(CallError):
-        request(connection, "identity", "GET", "/auth/tokens", headers={"X-Subject-Token": token}, accept={404})
+        request(connection, "identity", "GET", "/auth/tokens", headers=headers, accept={404})
+
+
+def _log_in_later(connection: Connection) -> bool:
+    """Log in anew after a 401 that a new token got as well. keystoneauth itself has logged in anew once, at once.
+
+    keystone revokes what was issued up to the second of a revocation, so a token of that same second is not valid either.
+
+    :returns: False when the connection has no login
+    """
+    auth = getattr(getattr(connection, "session", None), "auth", None)
+    if auth is None:
+        return False
+    time.sleep(REVOCATION_SECONDS)
+    auth.invalidate()
+    return True
 
 
 def is_old(issued: datetime | None, expires: datetime | None, now: datetime) -> bool:
@@ -390,6 +412,8 @@ def _request(
     what = call_name(service, method, path)
     with translate_errors(what, library=True):
         response: Response = getattr(connection, service).request(path, method, **options)
+        if response.status_code == 401 and _log_in_later(connection):
+            response = getattr(connection, service).request(path, method, **options)
     if response.status_code >= 400 and response.status_code not in accept:
         raise failure_of(response, what, getattr(connection, "cellmove_credential", ""))
     return response

@@ -16,7 +16,7 @@ import pytest
 
 from tests.scenarios.environment import Outcome, Server
 from tests.support import fork_server
-from tests.support.commands import run_command, run_killed
+from tests.support.commands import run_command, run_killed, run_paused
 
 if TYPE_CHECKING:
     from tests.support.lab.shared_server import Traveller
@@ -110,10 +110,15 @@ def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..
     """Starts `cellmove` processes and does not wait for them; one still there at the end is killed."""
     made: list[Started] = []
 
-    def start(*arguments: str, env: dict[str, str] | None = None, kill_at: str = "") -> Started:
+    def start(
+        *arguments: str, env: dict[str, str] | None = None, kill_at: str = "", pause_at: tuple[str, ...] = ()
+    ) -> Started:
         out, err = (tmp_path / f"{len(made)}.{name}" for name in ("out", "err"))
         command = ([typed(word) for word in arguments], {**environment, **(env or {})}, out, err)
-        process = fork_server.start(*((run_killed, kill_at) if kill_at else (run_command,)), *command)
+        how: tuple[Any, ...] = (run_command,)
+        if kill_at or pause_at:
+            how = (run_killed, kill_at) if kill_at else (run_paused, pause_at)
+        process = fork_server.start(*how, *command)
         made.append(Started(process, out, err))
         return made[-1]
 

@@ -69,6 +69,16 @@ def run_killed(where: str, arguments: list[str], environment: Environment, out: 
     run_command(arguments, environment, out, err)
 
 
+def run_paused(where: tuple[str, ...], arguments: list[str], environment: Environment, out: Path, err: Path) -> None:
+    """Run `cellmove`, which stops at points of actions until somebody sends SIGCONT.
+
+    :param where: each STEP:ACTION:POINT as in :mod:`tests.support.kill_at`
+    """
+    for place in where:
+        kill_at.arm(*place.split(":"), act=kill_at.pause)
+    run_command(arguments, environment, out, err)
+
+
 def run_killed_in(where: str, arguments: list[str], environment: Environment, out: Path, err: Path) -> None:
     """Run `cellmove`, which ends with SIGKILL on one side of a method's first call.
 

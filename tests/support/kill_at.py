@@ -35,8 +35,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(step: str, action: str, point: str) -> None:
-    """Wrap the journal's method so that it kills at this point."""
+def pause() -> None:
+    """Stop until somebody sends SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def arm(step: str, action: str, point: str, act: Callable[[], None] = die) -> None:
+    """Wrap the journal's method so that it kills, or does something else, at this point."""
     from cellmove.journal import Journal
 
     method, side = POINTS[point]
@@ -45,10 +50,10 @@ def arm(step: str, action: str, point: str) -> None:
     def wrapped(journal: Journal, *arguments: Any) -> Any:
         here = whose(method, arguments) == (step, action)
         if here and side == "before":
-            die()
+            act()
         result = original(journal, *arguments)
         if here and side == "after":
-            die()
+            act()
         return result
 
     setattr(Journal, method, wrapped)
