@@ -44,6 +44,14 @@ def reported(session: Session, server_id: str) -> Iterator[None]:
         _run(session, hooks.AFTER_MOVE, before, None)
 
 
+def report_failure(session: Session, move: Move, error: CellmoveError) -> None:
+    """Run ``on_failure`` for a failure that ends no command: of one server of a drain.
+
+    :param error: what a command about this move alone would end with
+    """
+    _run(session, hooks.ON_FAILURE, move, error)
+
+
 def _consequence(error: Exception) -> CellmoveError:
     if isinstance(error, (CellmoveError, CallError)):
         return consequence(error)

@@ -23,12 +23,14 @@ from cellmove.errors import (
     Refused,
     RolledBack,
     Stopped,
+    Unverified,
     Usage,
 )
 from cellmove.events import EventKind
 from cellmove.hold import HELD, Hold, is_held
 from cellmove.move import Move, Phase, State, Step, next_commands
 from cellmove.pipeline import busy_step
+from cellmove.reporting import report_failure
 from cellmove.request import Destination, MoveRequest, command_of
 from cellmove.shell import command_line
 from cellmove.steps import census
@@ -250,7 +252,10 @@ def _verified(session: Session, job: Job, move: Move) -> Outcome | None:
     """What a server comes to that is not what it was, or is not to be confirmed; None for all others."""
     found = verify(session, move, job.probes).differences
     if found:
-        return _unverified(session, job, move, "; ".join(check.text for check in found))
+        reason = "; ".join(check.text for check in found)
+        state = "the move is finished, and was not confirmed"
+        report_failure(session, move, Unverified(reason, state=state, next_command=_look_again(job, move)))
+        return _unverified(session, job, move, reason)
     if job.wish.confirm == "never":
         return Outcome(Stage.MOVED, "in VERIFY_RESIZE", "", f"cellmove confirm {move.id}")
     return None
@@ -292,7 +297,11 @@ def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
         if move.state is State.REVERTED:
             return Outcome(Stage.REVERTED, reason, "unverified", command_of(move))
         return _closed(move)
-    return Outcome(Stage.UNVERIFIED, reason, "unverified", command_line("verify", move.id, probe=job.wish.probes))
+    return Outcome(Stage.UNVERIFIED, reason, "unverified", _look_again(job, move))
+
+
+def _look_again(job: Job, move: Move) -> str:
+    return command_line("verify", move.id, probe=job.wish.probes)
 
 
 class Downtime:

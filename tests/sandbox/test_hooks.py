@@ -100,3 +100,13 @@ def test_a_drain_tells_of_each_server(cell: Drained) -> None:
         "b",
     ]
     assert sorted(told(documents)) == [("after_move", "confirmed")] * 2 + [("after_move", "finished")] * 2
+
+
+def test_a_drain_tells_of_a_server_that_is_not_what_it_was(cell: Drained) -> None:
+    env = with_hooks(cell)
+    cell.add("a")
+    cell.drain("--to", "cell2", "--soak", "1s", "--probe", "cmd:false", expect=8, env=env)
+    documents = heard(cell)
+    assert told(documents) == [("after_move", "finished"), ("on_failure", "finished")]
+    error, move = documents[1]["error"], documents[1]["move"]
+    assert (error["exit_code"], error["next"]) == (5, f"cellmove verify {move} --probe cmd:false")
