@@ -33,6 +33,9 @@ LINES = 28
 SHOWN = "move-000000"
 """The closed move that ``show`` and ``resume`` name; it is in both journals."""
 
+BEFORE = {"list": 4.37, "show": 4.35, "resume": 4.27}
+"""What 10,000 closed moves added at commit dd7b10c, measured in one run with the digests of moves: 0.00, 0.04, 0.04."""
+
 COMMANDS = (("list",), ("show", SHOWN), ("resume", SHOWN))
 
 FILL = """
@@ -127,6 +130,8 @@ def main() -> int:
                     f" which adds {added:.2f} s",
                     flush=True,
                 )
+        for command, seconds in BEFORE.items():
+            print(f"recorded of dd7b10c: {command} took {seconds:.2f} s more with 10,000 closed moves")
         print(f"now     journal check {versions[0].run('--journal', long, 'journal', 'check'):.1f} s")
         if chosen.keep:
             shutil.copy(long, chosen.keep)

@@ -32,6 +32,13 @@ MOVE_WANTED_SECONDS, DOWN_WANTED_SECONDS = 3.0, 1.0
 """What 20,000 actions may add to a whole move, and to the time for which the guest is down."""
 
 
+RECORDED = """\
+recorded of dd7b10c, seconds              plan     move   down   revert
+dd7b10c: plain                            2.3      6.2    2.0      4.6
+dd7b10c: volumes and ports                3.1     17.3   10.3     17.6
+dd7b10c: 20,000 actions add                      258.5   -0.2    564.9"""
+
+
 @dataclass(frozen=True)
 class Times:
     """Seconds of one server's plan, move and revert.
@@ -145,6 +152,7 @@ def main() -> int:
             word = f"bench-{name.partition(' ')[0]}-{token}"
             servers[name] = cloud.boot(word, host="c1-host1", volume_backed=True, volumes=volumes, ports=ports)
         add_history(servers["history"])
+        print(RECORDED)
         print(f"{'seconds':36}{'plan':>7}{'move':>9}{'down':>7}{'revert':>9}")
         versions = [("cellmove", ROOT), *([("before", chosen.before)] if chosen.before else [])]
         for version, directory in reversed(versions):

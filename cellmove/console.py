@@ -306,7 +306,7 @@ IN_USE = {
     "inactive-binding": "port binding", "empty-attachment": "volume attachment", "dead-allocation": "allocation",
     "temporary-image": "temporary image", "stale-mark": "mark", "lost-keypairs": "lost keypair",
     "stale-context": "migration context", "old-migration": "migration record", "reserved-volume": "reserved volume",
-    "unattached-volume": "unattached volume",
+    "unattached-volume": "unattached volume", "duplicate-cell": "cell mapping",
 }  # fmt: skip
 """What each kind of finding is while a move uses it: nothing of a healthy move is stuck, stale or dead."""
 

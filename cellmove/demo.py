@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from cellmove.console import draws_over
 from cellmove.errors import RolledBack
 from cellmove.sandbox import services
 from cellmove.sandbox.process import Process, start
@@ -93,7 +94,7 @@ def _play(process: Process, environment: Mapping[str, str], pace: float) -> None
 
 
 def _started(environment: Mapping[str, str], *words: str) -> subprocess.Popen[bytes]:
-    click.echo(click.style(f"\n$ cellmove {shlex.join(words)}", bold=True))
+    click.echo(_styled(f"\n$ cellmove {shlex.join(words)}", bold=True))
     sys.stdout.flush()
     command = [sys.executable, "-m", "cellmove", *words]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
@@ -110,11 +111,16 @@ def _killed(process: Process, environment: Mapping[str, str], server: str, pace:
     time.sleep(2 * pace)
     command.kill()
     ended = command.wait()
-    if sys.stdout.isatty():
+    if draws_over(sys.stdout):
         click.echo("\x1b[?25h", nl=False)  # the killed one could not give the cursor back
     if ended != -signal.SIGKILL or _told(process.control("state"), "call done", server):
         raise RolledBack("the kill came too late: try a larger --pace")
-    click.echo(click.style(f"\n$ kill -9 {command.pid}", bold=True))
+    click.echo(_styled(f"\n$ kill -9 {command.pid}", bold=True))
+
+
+def _styled(words: str, **style: Any) -> str:
+    """Words in bold or colour, without an escape sequence where NO_COLOR asks for none."""
+    return click.style(words, **style) if draws_over(sys.stdout) else words
 
 
 def _told(state: Mapping[str, Any], what: str, server: str) -> bool:
@@ -125,7 +131,7 @@ def _told(state: Mapping[str, Any], what: str, server: str) -> bool:
 
 
 def _say(words: str) -> None:
-    click.echo(click.style(f"\n# {words}", fg="cyan"))
+    click.echo(_styled(f"\n# {words}", fg="cyan"))
 
 
 def _list(cloud: Cloud, servers: Mapping[str, str]) -> None:
@@ -167,7 +173,7 @@ def _judge(cloud: Cloud, servers: Mapping[str, str]) -> None:
             wrong.append(f"the guest of {name} was never moved: {lives}")
     if wrong:
         raise RolledBack("the show did not end as it should:\n" + "\n".join(wrong))
-    click.echo(click.style("\n  all is as it should be", fg="green"))
+    click.echo(_styled("\n  all is as it should be", fg="green"))
 
 
 def misplaced(cloud: Cloud, server: str, wanted: Wanted) -> Iterable[str]:

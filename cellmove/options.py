@@ -171,7 +171,7 @@ def probe_option(function: F) -> F:
     """What a moved guest has to answer."""
     return click.option(
         "--probe", "probes", multiple=True, metavar="PROBE",
-        help="What the guest has to answer within a minute: tcp:PORT, ping, or cmd:COMMAND. May be given more than once.",
+        help="What the guest has to answer within a minute: tcp:PORT, ping, or cmd:COMMAND, which /bin/sh runs. May be given more than once.",
     )(function)  # fmt: skip
 
 

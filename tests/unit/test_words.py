@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cellmove import probe
+from cellmove import demo, probe
 from cellmove.action import Action, describe
 from cellmove.checks import server as checks
 from cellmove.command import Options
-from cellmove.console import IN_USE, Page, draw_list, draw_move
+from cellmove.console import IN_USE, Page, draw_list, draw_move, draws_over
 from cellmove.db.shapes import Group, MigrationRow
 from cellmove.documents import move_document
 from cellmove.errors import Usage
@@ -161,6 +161,15 @@ def test_a_title_leaves_out_what_is_not_known_yet() -> None:
     assert describe(action, {"host": "c2-host1"}) == "ask the scheduler"
     assert describe(action, {"host": "c2-host1", "cell": "cell2"}) == "ask the scheduler: c2-host1 in cell2"
     assert describe(Action("a", "bind the ports to {host}", lambda *_all: {}), {}) == "bind the ports to …"
+
+
+@pytest.mark.parametrize(("no_color", "words"), [("1", "all is well"), ("", "\x1b[32mall is well\x1b[0m")])
+def test_the_demo_writes_no_escape_sequence_when_asked_for_none(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, words: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(demo, "draws_over", lambda stream: draws_over(SimpleNamespace(isatty=lambda: True)))
+    assert demo._styled("all is well", fg="green") == words
 
 
 def test_nothing_that_a_healthy_move_uses_is_called_left_over() -> None:
