@@ -105,10 +105,11 @@ def _plan(session: Session, source: Cell, wish: Wish) -> DrainPlan:
     found = census.take(gateway, session.clock, source, wish, ours=ours)
     _check_old_flavors(session, source, wish, found.items)
     rooms = room.rooms(gateway, session.clock, _targets(session, source, wish))
-    reachable = gateway.reachable(gateway.cells)[0] if not wish.to else [source, *map(gateway.cell, wish.to)]
+    compared = [source, *map(gateway.cell, wish.to)] if wish.to else gateway.cells
+    reachable, why = gateway.reachable(compared)
     twice = described(reachable, duplicates(gateway, reachable))
     made = plans.make(found, wish, rooms, _past(session, moves), permission.left_today(session))
-    return replace(made, duplicates=tuple(each.text for each in twice))
+    return replace(made, left_out=(*why, *(each.text for each in twice)))
 
 
 def _check_old_flavors(session: Session, source: Cell, wish: Wish, items: Sequence[Item]) -> None:
@@ -248,7 +249,7 @@ def _run(
         failed_before = frozenset(task.server_id for task in queue.tasks(*TROUBLED))
         gone = queue.sync(plans.tasks(plan), again=alone, ended=began, open_moves=open_moves)
         _tell(session, show, source, Kind.BEGUN, counts=_counts(queue))
-        for text in plan.duplicates:
+        for text in plan.left_out:
             show.hear(Event(EventKind.NOTE, record.id, source.label, text=f"warning: {text}"))
         for task in gone:
             _tell(session, show, source, Kind.SERVER_GONE, **about(task), reason=task.reason)

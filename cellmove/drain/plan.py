@@ -30,7 +30,7 @@ class DrainPlan:
     :param pace: seconds for a server, and for each GiB of it that travels
     :param is_guess: whether no moves of the past say so
     :param left_today: how many moves the operator's rules let begin now; None: as many as there are
-    :param duplicates: cell mappings that lead to a database that another mapping leads to, in words
+    :param left_out: cells that take no servers, and why: their database cannot be read, or is that of another cell
     """
 
     census: Census
@@ -40,7 +40,7 @@ class DrainPlan:
     pace: tuple[float, float]
     is_guess: bool
     left_today: int | None = None
-    duplicates: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def movable(self) -> tuple[Item, ...]:
@@ -149,7 +149,7 @@ def document(plan: DrainPlan, again: str) -> dict[str, Any]:
             }
             for room in plan.rooms
         ],
-        "duplicates": list(plan.duplicates),
+        "left_out": list(plan.left_out),
         "min_free": plan.wish.min_free,
         "enough_room": _enough(plan),
         "left_today": plan.left_today,
@@ -197,7 +197,7 @@ def draw(page: Any, found: Mapping[str, Any]) -> None:
         ("to", ", ".join(found["to"]) or "no other cell"),
         ("servers", f"{totals['servers']}: {totals['movable']} movable, {totals['skipped']} skipped, {totals['refused']} refused"),
         ("seen", _seen(found["seen"])),
-        *(("duplicate", text) for text in found["duplicates"]),
+        *(("left out", text) for text in found["left_out"]),
     ]  # fmt: skip
     if totals["movable"]:
         kept = f", and {found['min_free']:g} % stay free" if found["min_free"] else ""

@@ -27,8 +27,8 @@ def test_a_second_mapping_of_the_target_takes_no_server_and_is_no_capacity(cell:
     assert {host["cell_uuid"] for host in planned["summary"]["target_hosts"]} == {TARGET}
     looked = cell.cellmove("drain-cell", SOURCE, "--dry-run", "-f", "json").json
     assert looked["to_uuids"] == [TARGET]
-    assert [text.partition(" (")[0] for text in looked["duplicates"]] == ["cell2"]
-    assert "duplicate" in cell.cellmove("drain-cell", SOURCE, "--dry-run").stdout
+    assert [text.partition(" (")[0] for text in looked["left_out"]] == ["cell2"]
+    assert "left out" in cell.cellmove("drain-cell", SOURCE, "--dry-run").stdout
     cell.cellmove("drain-cell", SOURCE, "--to", TARGET, "--to", SECOND, "--limit", "1", expect=9)
     assert len(cell.moved) == 1
 
