@@ -49,7 +49,7 @@ def test_every_server_is_classified_and_nothing_is_written(cell: Drained) -> Non
     assert found["seen"] == {"mapped": 5, "whole": True, "missing": [], "deleting": [], "strays": []}
     assert found["room"] == [
         {
-            "cell": "cell2", "hosts": 2, "VCPU": {"total": 64, "used": 0}, "MEMORY_MB": {"total": 32768, "used": 0},
+            "cell": "cell2", "cell_uuid": "22222222-2222-4222-8222-222222222222", "hosts": 2, "VCPU": {"total": 64, "used": 0}, "MEMORY_MB": {"total": 32768, "used": 0},
             "DISK_GB": {"total": 400, "used": 0},
         }
     ]  # fmt: skip
