@@ -41,7 +41,7 @@ def make_cell(connection: Any) -> None:
     for (table,) in (each.values() for each in rows(connection, "SHOW TABLES FROM nova_cell2")):
         rows(connection, f"CREATE TABLE nova_cell3.`{table}` LIKE nova_cell2.`{table}`")
     for statement in () if layout.load().plain else stores.cell_rights("cell3"):
-        rows(connection, statement)
+        rows(connection, statement.replace("%", "%%"))
     rows(connection, "INSERT INTO nova_cell3.alembic_version SELECT * FROM nova_cell2.alembic_version")
     service = f"host = '{LIKE_HOST}' AND `binary` = 'nova-compute' AND deleted = 0"
     copy_row(connection, "nova_cell3.services", "nova_cell2.services", service, host=HOST, uuid=str(uuid.uuid4()))
