@@ -38,6 +38,7 @@ BEFORE = {
 
 READS = {
     ("verify",), ("audit",), ("list",), ("show",), ("drain-cell",), ("drain", "status"), ("drain", "report"), ("demo",),
+    ("journal", "check"), ("metrics",), ("schema",),
 }  # fmt: skip
 """What only reads the journal, as it is typed here. Every other command writes it: a new one is in one of both."""
 
@@ -139,6 +140,9 @@ def test_on_a_narrow_terminal_commands_are_whole_and_without_colour_nothing_is_e
         ("rollback",),
         ("list",),
         ("drain-cell",),
+        ("journal", "check"),
+        ("metrics",),
+        ("schema",),
     }
 
 
@@ -169,6 +173,11 @@ def read_only(folder: Path) -> Iterator[None]:
         each.chmod(mode)
 
 
+def without_ages(text: str) -> str:
+    """The figures of metrics without the ages of open moves, which grow."""
+    return re.sub(r'^(cellmove_open_move_\w+\{state="[\w-]+"\}) \S+$', r"\1", text, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_what_only_reads_works_with_a_journal_that_can_only_be_read(sandbox: Sandbox, path: tuple[str, ...]) -> None:
     folder = sandbox.folder / "journals"
@@ -188,7 +197,7 @@ def test_what_only_reads_works_with_a_journal_that_can_only_be_read(sandbox: San
         assert ended.code == 4
         assert "cannot be opened for writing" in ended.stderr
     else:
-        assert (ended.code, ended.stdout) == (wanted.code, wanted.stdout), ended.stderr
+        assert (ended.code, without_ages(ended.stdout)) == (wanted.code, without_ages(wanted.stdout)), ended.stderr
 
 
 @pytest.mark.parametrize("path", sorted(READS), ids=" ".join)
