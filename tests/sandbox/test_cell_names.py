@@ -250,3 +250,20 @@ def test_a_server_that_was_never_built_is_known_by_the_uuid_of_cell0(process: Pr
     view.update("api", "instance_mappings", {"cell_id": here["cell_id"]}, instance_uuid=server.id)
     assert "cell0" in codes
     cloud.clear()
+
+
+def test_a_plan_of_an_earlier_version_holds_names_which_are_read_while_they_are_unique(cell: Drained) -> None:
+    cell.add("one")
+    cell.cellmove("plan", "one", "--cell", "cell2")
+    (move,) = cell.journal.open_moves()
+    older = {key: value for key, value in move.plan.items() if key not in ("wanted_cell_uuid", "target_cell_uuids")}
+    request = {**move.plan["request"], "destination": {"cell": "cell2", "host": "", "cells": []}}
+    cell.journal.set_plan(move.id, {**older, "request": request}, move.state)
+    name(cell.process, "cell2", "cell2")
+    for words in (("prep-dest", "one"), ("migrate", "one", "--cell", TARGET)):
+        refused = cell.cellmove(*words, expect=2).stderr
+        assert "several cells are called cell2; use the UUID" in refused
+    name(cell.process, "cell1", "cell2")
+    moved = cell.cellmove("migrate", "one", "--cell", TARGET, "-f", "json").json
+    assert (moved["move"], moved["target"]["cell_uuid"]) == (move.id, TARGET)
+    cell.judge("one", status="VERIFY_RESIZE")
