@@ -281,7 +281,7 @@ def test_a_person_and_a_script_see_it(sandbox: Sandbox) -> None:
     assert "empty-attachment" in ended.stdout
     assert server.name in ended.stdout
     assert "delete the attachment" in ended.stdout
-    assert "next: cellmove audit --cell cell1 --older-than 0 --repair" in ended.stderr
+    assert "next: cellmove audit --cell 11111111-1111-4111-8111-111111111111 --older-than 0 --repair" in ended.stderr
     lines = sandbox.cellmove("audit", "--older-than", "0", "-f", "value", expect=10).stdout.splitlines()
     assert f"empty-attachment\t{server.id}\t{volume}\tsafe" in lines
     assert audit(sandbox, server.id, "--cell", "cell2") == []
