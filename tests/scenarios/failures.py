@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from lab import oracle
+from lab.layout import CELL_UUIDS
 from tests.scenarios.environment import Agrees, Place, disks, guests
 
 TARGET = "c2-host1"
@@ -119,7 +120,8 @@ def the_next_host_is_tried(place: Place, name: str = "the-claim-fails") -> None:
     with place.fault(first, call, "fail"):
         one = place.cellmove(*command, "--max-hosts", "1", expect=1)
         assert "before that" not in one.stderr
-        assert f"{server.name} m1.small --cell cell2 --max-hosts 1" in one.stderr, "the command to try again"
+        again = f"{server.name} m1.small --cell {CELL_UUIDS['cell2']} --max-hosts 1"
+        assert again in one.stderr, "the command to try again"
         assert oracle.compare(before, place.picture(server.id)) == []
         place.cellmove(*command)
     shown = place.cellmove("show", server.name, "-f", "json").json
