@@ -34,7 +34,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "cellmove/db/history.py": ("tests/unit/db/test_history.py",),
     "cellmove/db/mappings.py": ("tests/unit/db/test_mappings.py",),
     "cellmove/journal.py": JOURNAL,
-    "cellmove/seal.py": (*JOURNAL, "tests/unit/test_seal.py"),
+    "cellmove/seal.py": (*JOURNAL, "tests/unit/test_seal.py", "tests/unit/test_journal_check.py"),
     "cellmove/locks.py": ("tests/unit/test_locks.py",),
     "cellmove/retry.py": ("tests/unit/test_retry.py",),
 }
