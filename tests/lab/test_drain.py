@@ -176,7 +176,7 @@ def assert_shared(watch: Watch) -> None:
     """Servers share connections: there are no more than those at work at once need, and none is opened for the next."""
     shared = {"mariadb": ("mariadb",), "rabbitmq": ("rabbitmq", "rabbitmq-second")}
     ports = {name: [layout.load().port(each) for each in both] for name, both in shared.items()}
-    seen = {name: sum(len(watch.seen[port]) for port in both) for name, both in ports.items()}
+    seen = {name: sum(watch.lasting(port) for port in both) for name, both in ports.items()}
     most = {name: sum(watch.most[port] for port in both) for name, both in ports.items()}
     assert all(0 < most[name] <= 3 * PARALLEL for name in shared), most  # three databases, three buses
     assert all(seen[name] <= most[name] + 1 for name in shared), (seen, most)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 ESTABLISHED = "01"
 BETWEEN_LOOKS = 0.05  # seconds: what lives shorter may go unseen
+LASTING_SECONDS = 2.0
+"""How long a connection lives that is used for calls. A login that only asks whether a broker answers is over before that."""
 
 
 def connections(pid: int) -> dict[int, set[int]]:
@@ -36,14 +38,20 @@ class Watch:
     """What was seen of a process's connections, by the other end's port."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, set[int]] = defaultdict(set)
         self.most: dict[int, int] = defaultdict(int)
+        self._times: dict[tuple[int, int], tuple[float, float]] = {}
 
     def look(self, pid: int) -> None:
         """Once."""
+        now = time.monotonic()
         for port, own in connections(pid).items():
-            self.seen[port] |= own
+            self._times |= {(port, each): (self._times.get((port, each), (now, now))[0], now) for each in own}
             self.most[port] = max(self.most[port], len(own))
+
+    def lasting(self, port: int) -> int:
+        """How many connections to a port were seen for at least ``LASTING_SECONDS``."""
+        spans = [last - first for (other, _), (first, last) in self._times.items() if other == port]
+        return sum(span >= LASTING_SECONDS for span in spans)
 
 
 @contextlib.contextmanager
