@@ -125,7 +125,7 @@ def the_next_host_is_tried(place: Place, name: str = "the-claim-fails") -> None:
         assert oracle.compare(before, place.picture(server.id)) == []
         place.cellmove(*command)
     shown = place.cellmove("show", server.name, "-f", "json").json
-    assert shown["target"] == {"cell": "cell2", "host": second}
+    assert shown["target"] == {"cell": "cell2", "cell_uuid": CELL_UUIDS["cell2"], "host": second}
     assert [(each["host"], each["action"]) for each in shown["tried"]] == [(first, action)]
     assert f"cell2 / {first}: {action}: " in place.cellmove("show", server.name).stdout
     place.cellmove("confirm", server.name)
