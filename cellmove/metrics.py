@@ -8,7 +8,7 @@ metric.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -131,17 +131,24 @@ def _count_states(found: Figures, moves: Sequence[Move], now: float) -> None:
 
 def _count_lines(found: Figures, move: Move, entries: Sequence[Entry]) -> None:
     done = {entry.action for entry in entries if entry.phase is Phase.DONE}
-    # adopt writes lines whose begin and end are the moment of writing: they tell no duration.
+    # adopt writes lines whose start and end are the moment of writing: they tell no duration.
     is_told = any(entry.started_at != entry.finished_at for entry in entries)
     for bar in tale_bars(entries) if is_told else ():
         if LAST_ACTIONS[Step(bar.step)] in done and bar.ended is not None and not bar.failed:
             found.steps[bar.step,].append(bar.ended - bar.began)
-    transfer = str(move.plan.get("transfer") or ("volumes" if move.plan.get("volume_backed") else "image"))
     if move.plan.get("active"):
-        for direction, known in zip(DIRECTIONS, outages(entries), strict=True):
-            found.downtimes.setdefault((direction, transfer), []).extend(each for each in known if each is not None)
+        _count_downtimes(found, move, entries, done)
     failed = {(entry.step, entry.action) for entry in entries if entry.error}
     found.failures.update(failed)
+
+
+def _count_downtimes(found: Figures, move: Move, entries: Sequence[Entry], done: Collection[str]) -> None:
+    """Count the downtimes that do not change any more, because a histogram must not shrink."""
+    transfer = str(move.plan.get("transfer") or ("volumes" if move.plan.get("volume_backed") else "image"))
+    last_steps = (Step.FINISH, Step.REVERT)
+    for direction, last_step, known in zip(DIRECTIONS, last_steps, outages(entries), strict=True):
+        if LAST_ACTIONS[last_step] in done or not move.is_open:
+            found.downtimes.setdefault((direction, transfer), []).extend(each for each in known if each is not None)
 
 
 def _drains(session: Session, now: float) -> Iterator[DrainFigures]:

@@ -174,6 +174,31 @@ def test_a_step_that_may_be_rolled_back_yet_does_not_count(journal: Journal, pat
     assert [of(found, "step_duration_seconds_count", step=step) for step in ("prep-dest", "prep-source")] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("state", "lines"),
+    [(State.SOURCE_PREPARED, 4), (State.ROLLING_BACK, 4), (State.FINISHED, 7)],
+    ids=["finish", "rollback", "revert"],
+)
+def test_a_downtime_that_may_change_yet_does_not_count(journal: Journal, path: Path, state: State, lines: int) -> None:
+    move = a_move("1", state)
+    back = line(move, 6, "revert", "clean_target", 50, 53), line(move, 7, "revert", "start_source", 55, 61)
+    journal.adopt(move, whole(move, *back)[:lines])
+    found = read(path)
+    counts = [of(found, "guest_downtime_seconds_count", direction=d, transfer="stream") for d in ("there", "back")]
+    assert counts == [1.0 if state is State.FINISHED else 0.0, 0.0]
+
+
+def test_the_downtime_of_a_move_that_was_rolled_back_counts_once(journal: Journal, path: Path) -> None:
+    move = a_move("1", State.ROLLED_BACK)
+    undone = {"phase": Phase.UNDONE}
+    start = line(move, 4, "finish", "start_target", 26, 40, **undone)
+    journal.adopt(move, [line(move, 3, "prep-source", "stop_source", 10, 50, **undone), start])
+    found = read(path)
+    down = {"direction": "there", "transfer": "stream"}
+    assert of(found, "guest_downtime_seconds_count", **down) == 1
+    assert of(found, "guest_downtime_seconds_sum", **down) == pytest.approx(40)
+
+
 def test_what_adopt_wrote_has_no_duration(journal: Journal, path: Path) -> None:
     move = a_move("1", State.FINISHED)
     journal.adopt(move, [line(move, n, each.step, each.action, 5, 5) for n, each in enumerate(whole(move), start=1)])
