@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cellmove import tls_files
+from cellmove.bus_login import is_cut
 from cellmove.errors import BadSetting
 from cellmove.host_names import is_host_name
 
@@ -30,7 +31,7 @@ def check(conf: Any, url: str) -> None:
     import oslo_messaging
 
     try:
-        parsed = oslo_messaging.TransportURL.parse(conf, url) if url and not _is_cut(url) else None
+        parsed = oslo_messaging.TransportURL.parse(conf, url) if url and not is_cut(url) else None
     except Exception:  # noqa: BLE001 - ValueError, InvalidTransportURL and more; their words quote the URL
         parsed = None
     if parsed is None:
@@ -52,12 +53,6 @@ def check(conf: Any, url: str) -> None:
         )
     if chosen["ssl"]:
         _check_tls(chosen, parsed.query)
-
-
-def _is_cut(url: str) -> bool:
-    """Whether a character of the password may have ended the part that it belongs to: the rest must not be shown."""
-    authority, slash, path = url.partition("://")[2].partition("/")
-    return "#" in url or "@" in url.partition("?")[2] or (bool(slash) and "@" in path and "@" not in authority)
 
 
 def _check_hosts(hosts: list[Any]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
 from cellmove.bus_login import BusLogin, with_login
-from cellmove.errors import Usage
+from cellmove.errors import BadSetting, Usage
+from cellmove.hosts.bus_url import check
 from cellmove.settings import load
 from tests.support.deployed_conf import write_openstack_ansible
 
@@ -21,6 +23,7 @@ WORDS = "cell%20move:s3cret%2F%40%3A%2C"
         ("rabbit://nova:p%2F@h1:5671,nova:p@h2//nova?ssl=1", f"rabbit://{WORDS}@h1:5671,{WORDS}@h2//nova?ssl=1"),
         ("rabbit://h1", f"rabbit://{WORDS}@h1"),
         ("rabbit://u:p@[::1]:1?ssl=1", f"rabbit://{WORDS}@[::1]:1?ssl=1"),
+        ("RABBIT://nova:p@h1/", f"RABBIT://{WORDS}@h1/"),
         ("sandbox://u:p@h:1/", "sandbox://u:p@h:1/"),
         ("", ""),
     ],
@@ -29,6 +32,24 @@ def test_each_broker_gets_the_login(url: str, expected: str) -> None:
     assert with_login(url, LOGIN) == expected
     assert with_login(url, None) == url
     assert "s3cret" not in repr(LOGIN)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rabbit://nova:12/secret@h1/nova",
+        "rabbit://nova:12/secret@h1,nova:12/secret@h2/nova",
+        "rabbit://nova:p@h1,nova:12/secret@h2/nova",
+        "rabbit://nova:12,secret@h1/nova",
+        "rabbit://nova:12?secret@h1/nova",
+        "rabbit://nova:12#secret@h1/nova",
+    ],
+)
+def test_a_url_whose_password_is_not_encoded_is_refused_with_the_login_as_without(url: str) -> None:
+    for login in (LOGIN, None):
+        with pytest.raises(BadSetting, match="it cannot be parsed") as refused:
+            check(cfg.ConfigOpts(), with_login(url, login))
+        assert "secret" not in str(refused.value)
 
 
 def test_it_is_used_for_the_urls_of_nova_conf_and_not_for_the_operator_s(tmp_path: Path) -> None:
