@@ -148,7 +148,18 @@ def tls_options(url: Any, conf: Any, hostname: str | None) -> Mapping[str, Any] 
 
 
 def _refusal(login: Login) -> str | None:
-    """Try to log in to one broker; None when it accepts, else what it answered."""
+    """Try to log in to one broker; return None when it accepts, else what it answered.
+
+    It raises nothing: with several brokers, :func:`_first_accepted` waits for an answer from the thread of each.
+    """
+    try:
+        return _login_problem(login)
+    except Exception as error:  # noqa: BLE001 - amqp raises struct.error and others for frames that are no AMQP
+        return f"it does not speak AMQP ({type(error).__name__})"
+
+
+def _login_problem(login: Login) -> str | None:
+    """Log in to one broker and out again; return None when it accepts, else why it refuses."""
     import amqp
 
     connection = amqp.Connection(
@@ -172,6 +183,9 @@ def _refusal(login: Login) -> str | None:
         return f"no access to the virtual host {login.virtual_host}"
     except (amqp.exceptions.AMQPError, OSError, ValueError) as error:
         return _words(error, login.tls)
+    except Exception:
+        connection.collect()
+        raise
     return _exchange_problem(connection, login.exchange)
 
 

@@ -206,6 +206,24 @@ def test_a_client_certificate_that_is_missing_or_not_accepted(
     assert "TLS" in words
 
 
+def garble(connection: socket.socket) -> None:
+    """Answer with a Connection.Start that ends too early."""
+    connection.recv(8)
+    connection.sendall(frame(10, 10, b"\0"))
+    connection.recv(4096)
+
+
+def test_a_broker_that_does_not_speak_amqp_is_refused_alone_and_beside_others(conf: Any) -> None:
+    with broker(garble) as port:
+        words = error_of(conf, f"rabbit://nova:secret@localhost:{port}/")
+    assert words == f"localhost:{port}: it does not speak AMQP (error)"
+    with broker(garble) as one, broker(garble) as two:
+        words = error_of(conf, f"rabbit://nova:secret@localhost:{one},nova:secret@localhost:{two}/")
+    assert words.count("it does not speak AMQP") == 2
+    with broker(garble) as one, broker(accept) as two:
+        assert log_in(conf, f"rabbit://nova:secret@localhost:{one},nova:secret@localhost:{two}/") == f"localhost:{two}"
+
+
 def test_a_client_certificate_that_is_accepted(conf: Any, certificate: tuple[Path, Path]) -> None:
     query = f"?ssl=1&ssl_ca_file={certificate[0]}&ssl_cert_file={certificate[0]}&ssl_key_file={certificate[1]}"
     with broker(accept, certificate, client_ca=certificate[0]) as port:
