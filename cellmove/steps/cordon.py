@@ -96,7 +96,7 @@ def _another_drain(context: Context, move: Move) -> str:
     """
     found = services.compute_services(context.gateway.admin)
     reasons = (each.reason for each in found if each.disabled and is_of_a_drain(each.reason, cell_of(move)))
-    return next((reason for reason in reasons if reason != reason_of(move)), "")
+    return next((reason for reason in reasons if reason is not None and not _is_of_this(reason, move)), "")
 
 
 def _cell_action(move: Move) -> Action:
@@ -117,7 +117,7 @@ def _cell_action(move: Move) -> Action:
             return
         other = _another_drain(context, move)
         if other:
-            context.note(f"{move.server_name} stays disabled for scheduling: another drain empties it ({other})")
+            context.note(f"{cell_of(move)} stays disabled for scheduling: another drain empties it ({other})")
             return
         cells.set_disabled(context.gateway.api_engine, uuid, disabled=False)
         context.note(SCHEDULER)
