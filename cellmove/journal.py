@@ -541,7 +541,7 @@ def _version(journal: Journal, *, only_reads: bool) -> int:
     :param only_reads: then an empty journal stands for one without tables
     :raises Damaged: there are tables, but not the one that says the version
     """
-    from sqlalchemy import inspect, select, text
+    from sqlalchemy import inspect, select
 
     about = journal.metadata.tables["about"]
 
@@ -560,14 +560,13 @@ def _version(journal: Journal, *, only_reads: bool) -> int:
     if only_reads:
         journal.engine, journal.is_read_only = journal_file.open_empty(), True
         return seal.VERSION
-    with journal.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # Tables are made outside any transaction there: two first runs at once, one makes them, one waits.
-        connection.execute(text("SELECT GET_LOCK('cellmove-tables', 30)"))
+    # Tables are made outside any transaction there: two first runs at once, one makes them, one waits.
+    outside = journal.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    with outside as connection, journal_upgrade.tables_lock(connection):
         known = version(connection)
         if known is None:
             journal.metadata.create_all(connection)
             seal.make_about(connection, about, seal.EMPTY, seal.EMPTY)
-        connection.execute(text("SELECT RELEASE_LOCK('cellmove-tables')"))
     return known or seal.VERSION
 
 

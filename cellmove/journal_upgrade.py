@@ -6,13 +6,19 @@ no digest of each move: ``about`` had one digest, of all moves and lines.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cellmove import seal, statements
+from cellmove.errors import Stopped
 from cellmove.seal import EMPTY, VERSION, Damaged
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Row, Table
+
+TABLES_LOCK = "cellmove-tables"
+TABLES_LOCK_SECONDS = 300
 
 WITHOUT_CHECKSUMS = 1
 LACKED_COLUMNS = {1: ("checksum", "generations", "digest"), 2: ("generations", "digest"), 3: ("digest",)}
@@ -29,6 +35,7 @@ def upgrade(engine: Engine, metadata: MetaData) -> None:
     """Add what an earlier version lacked: columns, indexes, checksums and digests.
 
     :raises Damaged: the journal is damaged; nothing is changed then
+    :raises Stopped: another run is upgrading it
     """
     is_file = engine.dialect.name == "sqlite"
     if is_file:
@@ -37,19 +44,39 @@ def upgrade(engine: Engine, metadata: MetaData) -> None:
                 seal.require_sound_pages(connection)
             except Damaged as error:
                 raise Damaged(f"{error}; an earlier version wrote it") from None
-    with engine.begin() as connection:
-        if is_file:
+        with engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # two runs at once: one upgrades, one finds it done
-        else:
-            connection.exec_driver_sql("SELECT GET_LOCK('cellmove-tables', 30)")
-        try:
             _upgrade(connection, metadata)
-        finally:
-            if not is_file:
-                connection.exec_driver_sql("SELECT RELEASE_LOCK('cellmove-tables')")
-    if is_file:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=TRUNCATE")  # the first version kept it in WAL mode
+        return
+    with engine.connect() as connection, tables_lock(connection), connection.begin():
+        _upgrade(connection, metadata)
+
+
+@contextmanager
+def tables_lock(connection: Connection) -> Iterator[None]:
+    """Hold the lock under which the tables of a shared journal are made and upgraded.
+
+    It is released after the transactions of its body: a run that waits reads what was committed.
+
+    :param connection: of MySQL, without a transaction; it may begin some within the lock, and ends them there
+    :raises Stopped: another run has held the lock for :data:`TABLES_LOCK_SECONDS`
+    """
+    statement = f"SELECT GET_LOCK('{TABLES_LOCK}', {TABLES_LOCK_SECONDS})"
+    is_held = connection.exec_driver_sql(statement).scalar() == 1
+    connection.commit()
+    if not is_held:
+        raise Stopped(
+            "another run is making or upgrading the tables of the journal",
+            state="this run touched nothing",
+            next_command="cellmove list  # when the other run has ended",
+        )
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{TABLES_LOCK}')")
+        connection.commit()
 
 
 def _upgrade(connection: Connection, metadata: MetaData) -> None:

@@ -39,7 +39,10 @@ class Terminal(io.StringIO):
 class Gone(io.StringIO):
     """A stream whose reader has gone away."""
 
+    writes = 0
+
     def write(self, text: str) -> int:
+        self.writes += 1
         raise BrokenPipeError
 
 
@@ -270,11 +273,13 @@ def test_an_error_is_three_lines() -> None:
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
-    console.render(documents.move_document(a_move(), []), "json", Gone(), console.draw_move)
-    console.render_error(Stopped("nobody reads this"), Gone())
-    with progress.observer_for(Gone(), quiet=False) as observer:
+    drawn, refused, followed = Gone(), Gone(), Gone()
+    console.render(documents.move_document(a_move(), []), "json", drawn, console.draw_move)
+    console.render_error(Stopped("nobody reads this"), refused)
+    with progress.observer_for(followed, quiet=False) as observer:
         observer(Event(EventKind.NOTE, "m1", "web-1", text="nobody reads this"))
         observer.announce("nor this")
+    assert all(stream.writes for stream in (drawn, refused, followed))
 
 
 @pytest.mark.parametrize(

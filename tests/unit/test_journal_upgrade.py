@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event
 
 from cellmove import seal
+from cellmove.errors import Stopped
 from cellmove.journal import open_journal
 from cellmove.journal_upgrade import LACKED_COLUMNS, upgrade
 from tests.unit.test_journal import OLD, a_move
@@ -133,24 +134,53 @@ def test_nobody_else_writes_while_a_journal_is_upgraded(tmp_path: Path) -> None:
     assert refused[:1] == ["database is locked"]
 
 
-def test_a_shared_journal_is_upgraded_by_one_machine_at_a_time(tmp_path: Path) -> None:
-    engine, log = earlier(tmp_path / "earlier.db", 2), []
+def shared_earlier(path: Path, log: list[tuple[str, ...]], *, is_locked: bool) -> Engine:
+    """A journal of version 2 with the locks of MySQL.
+
+    :param log: filled with what is locked, released, executed and committed
+    :param is_locked: another machine holds the lock
+    """
+    engine = earlier(path, 2)
     engine.dispose()
 
     def add_locks(connection: Any, _record: Any) -> None:
-        connection.create_function("GET_LOCK", 2, lambda name, seconds: log.append(("get", name, seconds)) or 1)
+        def get_lock(name: str, seconds: int) -> int:
+            log.append(("get", name, str(seconds)))
+            return 0 if is_locked else 1
+
+        connection.create_function("GET_LOCK", 2, get_lock)
         connection.create_function("RELEASE_LOCK", 1, lambda name: log.append(("release", name)) or 1)
 
     event.listen(engine, "connect", add_locks)
-    event.listen(engine, "before_cursor_execute", lambda *all_: log.append(("sql", all_[2][:6])))
+    event.listen(engine, "before_cursor_execute", lambda *all_: log.append(("sql", all_[2])))
+    event.listen(engine, "commit", lambda _connection: log.append(("commit",)))
     engine.dialect.name = "mysql"
-    statements: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *all_: statements.append(all_[2]))
+    return engine
+
+
+def test_a_shared_journal_is_upgraded_by_one_machine_at_a_time(tmp_path: Path) -> None:
+    log: list[tuple[str, ...]] = []
+    engine = shared_earlier(tmp_path / "earlier.db", log, is_locked=False)
     upgrade(engine, seal.make_metadata())
-    locks = [entry for entry in log if entry[0] != "sql"]
-    assert locks == [("get", "cellmove-tables", 30), ("release", "cellmove-tables")]
-    assert not [words for words in statements if "quick_check" in words or "journal_mode" in words]
-    assert log.index(locks[0]) < log.index(("sql", "UPDATE")) < log.index(locks[1])
+    locks = [entry for entry in log if entry[0] in ("get", "release")]
+    assert locks == [("get", "cellmove-tables", "300"), ("release", "cellmove-tables")]
+    assert not [entry for entry in log if "quick_check" in entry[-1] or "journal_mode" in entry[-1]]
+    start, end = (log.index(lock) for lock in locks)
+    changes = [at for at, entry in enumerate(log) if entry[0] == "sql" and not entry[1].startswith("SELECT")]
+    assert changes
+    assert all(start < at < end for at in changes)
+    assert ("commit",) in log[max(changes) : end], "another machine that waits must not read what was there before"
+
+
+def test_a_shared_journal_that_another_machine_is_upgrading_stays_as_it_is(tmp_path: Path) -> None:
+    log: list[tuple[str, ...]] = []
+    engine = shared_earlier(tmp_path / "earlier.db", log, is_locked=True)
+    with pytest.raises(Stopped, match="another run is making or upgrading the tables of the journal") as stopped:
+        upgrade(engine, seal.make_metadata())
+    assert stopped.value.next_command.startswith("cellmove list")
+    statements = [entry[1] for entry in log if entry[0] == "sql"]
+    assert statements == ["SELECT GET_LOCK('cellmove-tables', 300)"]
+    assert ("release", "cellmove-tables") not in log
 
 
 def test_a_first_version_is_read_as_it_was_written(tmp_path: Path) -> None:
