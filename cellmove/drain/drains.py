@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -337,14 +337,14 @@ def _only_run(session: Session, source: Cell) -> Iterator[None]:
     if _is_shared(session):
         yield
         return
-    try:
-        with server_lock(session.lock_directory, source.uuid, source.label):
-            yield
-    except Locked as error:
-        if source.label in error.message:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(server_lock(session.lock_directory, source.uuid, source.label))
+        except Locked as error:
             error.message = f"another run is emptying {source.label}"
             error.next_command = command_line("drain status", source.uuid)
-        raise
+            raise
+        yield  # outside the try: a server of the drain can be locked as well
 
 
 def _is_shared(session: Session) -> bool:
