@@ -65,7 +65,7 @@ def _one_line(name: str | None) -> str:
 
 
 def recorded_ref(uuid: str, name: str) -> CellRef:
-    """A cell as a journal has it.
+    """Return a cell as a journal has it.
 
     :param name: its display name when it was recorded; blank in a journal of an earlier version
     """
@@ -73,11 +73,14 @@ def recorded_ref(uuid: str, name: str) -> CellRef:
 
 
 def is_called(cell: CellRef, word: str) -> bool:
-    """Whether an operator's word can mean a cell of which only a record is at hand: all or the first digits of its UUID,
-    its display name, or the part of it that is a name."""
+    """Tell whether an operator's word can mean a cell that only a record describes.
+
+    :param word: all or the first digits of the UUID, the display name, or the part of the display name that is a name
+    """
     if is_uuid(word):
         return word.lower() == cell.uuid.lower()
-    return word in (cell.uuid[:DIGITS], cell.label) or cell.label == f"{word} ({cell.uuid[:DIGITS]})"
+    with_digits = (f"{word} ({cell.uuid[:DIGITS]})", f"{word} ({cell.uuid})")  # all digits where two UUIDs begin alike
+    return word in (cell.uuid[:DIGITS], cell.label) or cell.label in with_digits
 
 
 def allowed_cells(facts: Mapping[str, Any]) -> list[str]:

@@ -177,7 +177,7 @@ class Server:
         best: dict[str, Migration] = {}
         for row in sorted(self.live, key=lambda row: row.cell != self.mapped):
             for migration in row.migrations:
-                best.setdefault(migration.uuid or f"{row.cell} {migration.number}", migration)
+                best.setdefault(migration.uuid or f"{row.cell.uuid} {migration.number}", migration)
         return tuple(best.values())
 
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cellmove.cell_names import CELL0_UUID, CellRef, allowed_cells, display_names, wanted_cell, with_display_names
+from cellmove.cell_names import (
+    CELL0_UUID,
+    CellRef,
+    allowed_cells,
+    display_names,
+    is_called,
+    wanted_cell,
+    with_display_names,
+)
 
 ONE, TWO = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
 NEAR = "11111111-0000-4000-8000-000000000003"
@@ -63,6 +71,15 @@ def test_two_references_are_one_cell_by_the_uuid_alone() -> None:
     assert CellRef(ONE, "before") == CellRef(ONE, "after")
     assert CellRef(ONE, "cell") != CellRef(TWO, "cell")
     assert f"in {CellRef(ONE, 'cell')}" == "in cell"
+
+
+@pytest.mark.parametrize("cells", [{ONE: "cell1", NEAR: "cell1"}, {ONE: "cell1", TWO: "cell1"}, {ONE: "cell1"}])
+def test_a_recorded_cell_is_called_by_its_name_whatever_digits_its_label_has(cells: dict[str, str | None]) -> None:
+    cell = CellRef(ONE, display_names(cells.items())[ONE])
+    for word in ("cell1", ONE, ONE.upper(), ONE[:8], cell.label):
+        assert is_called(cell, word)
+    for word in ("cell", TWO, NEAR, TWO[:8], ""):
+        assert not is_called(cell, word)
 
 
 def test_a_plan_is_read_by_uuids_and_one_of_an_earlier_version_by_names() -> None:

@@ -57,6 +57,14 @@ def seen(found: list[Finding]) -> list[tuple[str, bool, str]]:
     return [(each.kind.value, each.safe, each.owner.by if each.owner else "") for each in found]
 
 
+def test_migrations_without_a_uuid_are_told_apart_by_the_cell_and_not_by_its_label() -> None:
+    first, second = (CellRef(uuid, "cell1") for uuid in ("one", "two"))
+    old = replace(migration(uuid=""), number=7)
+    rows = tuple(Row(cell, migrations=(replace(old, cell=cell),)) for cell in (first, second))
+    found = Server("s", first, rows=rows).migrations()
+    assert [each.cell.uuid for each in found] == ["one", "two"]
+
+
 BINDING = Binding("port", "s", "h2", "h1")
 ATTACHMENT = Attachment("a", "v", "s")
 IMAGE = Image("i", "web-resize-temp", "s", "active", LONG_AGO)
