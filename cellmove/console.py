@@ -404,7 +404,7 @@ def _move_fields(document: Document) -> list[tuple[str, str]]:
 
 
 def _standing(document: Document) -> str:
-    """The state, and the step that was begun and not completed."""
+    """Return the state, and the step that started and is not complete."""
     busy = document.get("busy_step")
     state = str(document["state"])
     return f"{state}, in {busy}" if busy and state != "rolling-back" else state

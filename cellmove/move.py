@@ -158,7 +158,7 @@ class Entry:
 def standing(move: Move, busy: Step | None) -> str:
     """Where a move stands, for a person.
 
-    :param busy: the step that was begun and not completed, if any: what it has done so far is in the cloud
+    :param busy: the step that started and is not complete, if any: what it has done so far is in the cloud
     """
     return f"{move.state}, in {busy}" if busy is not None and move.state is not State.ROLLING_BACK else move.state.value
 
@@ -166,7 +166,7 @@ def standing(move: Move, busy: Step | None) -> str:
 def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> tuple[str, ...]:
     """What an operator can type next, the natural one first.
 
-    :param busy: the step that was begun and not completed, if any
+    :param busy: the step that started and is not complete, if any
     :param wanted: the step that somebody asked for and that could not begin: who wants a server back is never told
         to confirm it
     """

@@ -70,17 +70,17 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What people read: see :func:`cellmove.cell_names.display_names`."""
+        """Return what people read: see :func:`cellmove.cell_names.display_names`."""
         return self.display_name or display_names([(self.uuid, self.nova_name)])[self.uuid]
 
     @property
     def words(self) -> tuple[str, str]:
-        """What a setting may call it."""
+        """Return what a setting may call it."""
         return self.uuid, self.label
 
     @property
     def ref(self) -> CellRef:
-        """The cell as data that travels holds it."""
+        """Return the cell as data that travels holds it."""
         return CellRef(self.uuid, self.label)
 
 

@@ -315,7 +315,7 @@ def last_events(database: CellDatabase, ids: Collection[str]) -> dict[str, Any]:
 def open_events(database: CellDatabase, ids: Collection[str], since: datetime.datetime) -> dict[str, str]:
     """The parts of servers' actions in this cell that have not ended, one a server.
 
-    :param since: parts that began earlier are left out: whoever began them is dead
+    :param since: parts that started earlier are left out: the process that started them has ended
     """
     from sqlalchemy import func, select
 

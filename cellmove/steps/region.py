@@ -21,7 +21,7 @@ REMEDY = (
 
 
 def find_server(gateway: Gateway, server: str) -> ShownServer:
-    """The server as nova's API shows it; see :func:`cellmove.cloud.servers.show_server`.
+    """Find a server in nova's API; see :func:`cellmove.cloud.servers.show_server`.
 
     :raises Usage: there is none, or there are several of that name
     :raises Refused: the databases have a server of this UUID, and nova's API has not
