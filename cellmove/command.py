@@ -388,7 +388,7 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
         raise error
     count, mendable = len(report.left), sum(finding.safe for finding in report.left)
     error = LeftoversRemain(
-        f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair mends"
+        f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair can repair"
         + ("; the audit is not complete" if report.unseen else ""),
         next_command=again if mendable else "",
     )

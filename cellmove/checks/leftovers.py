@@ -142,7 +142,7 @@ def _hidden(server: Server, cloud: Cloud) -> Iterable[Finding]:
         if empty and server.at_rest is not None:
             mend = f"delete the copy's records in {row.cell}; no host of that cell ever took it"
         elif empty:
-            mend = "first mend what else is found of this server"
+            mend = "first repair the other findings of this server, then cellmove audit again"
         else:
             mend = f"see that {row.host} has neither guest nor disk of it, then delete the copy as docs/audit.md says"
         yield Finding(
@@ -239,7 +239,7 @@ def _why_not_settled(server: Server, home: Row, migration: Migration, cloud: Clo
             "may still have, and ends the record"
         )
     if len(server.live) > 1:
-        return "first mend what else is found of this server, then cellmove audit again"
+        return "first repair the other findings of this server, then cellmove audit again"
     if home.open_event:
         return f"wait until {home.open_event} of it has ended, then cellmove audit again"
     if cloud.hosts.get(home.host) != home.cell:
