@@ -449,7 +449,7 @@ def _after_failure(
         _honour_interrupt(runner, move, step)
         raise Stopped(
             f"{step} of {move.server_name} stopped at {action.name}: {error}",
-            state="it is not known whether that call had its effect, so nothing was taken back",
+            state="it is not known whether that call had its effect, so nothing was rolled back",
             next_command=f"cellmove resume {move.id}",
         ) from None
     whole = undo_whole_move or _gives_all_up(runner, entries, step)
@@ -472,7 +472,7 @@ def _take_back(
 ) -> Move:
     """Undo after a failure; when that fails as well, both are told of."""
     try:
-        with _as_stop(move, f"taking back {move.server_name}", "nothing was taken back"):
+        with _as_stop(move, f"rolling back {move.server_name}", "nothing was rolled back"):
             return _undo(runner, move, step, back_to)
     except CellmoveError as failure:
         named = step or next((s for s, actions in runner.actions.items() if action in actions), "")
@@ -536,7 +536,7 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
     """See :func:`undo`.
 
     :param back_to: leave what the journal has before this line
-    :raises CannotConnect: what the undos call cannot be reached; nothing was taken back
+    :raises CannotConnect: what the undos call cannot be reached; nothing was rolled back
     """
     _begin_fence(runner)
     by_name = {(s.value, a.name): a for s, actions in runner.actions.items() for a in actions}
@@ -560,7 +560,7 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
             continue
         _undo_one(runner, _undo_context(runner, move, entries, entry), action, entry, entries)
         if action.undo_restores_guest:
-            with _as_stop(move, f"taking back {move.server_name}", "its guest was started at the source again"):
+            with _as_stop(move, f"rolling back {move.server_name}", "its guest was started at the source again"):
                 _reach_for_undo(runner, move, entries, [e for e in live if e.sequence < entry.sequence])
     if step is None:
         move = runner.journal.set_state(move.id, State.ROLLED_BACK)

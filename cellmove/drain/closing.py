@@ -119,7 +119,7 @@ def _about_the_cell(record: Move, again: str) -> Iterator[None]:
         yield
     except RolledBack as error:
         error.state = (
-            f"what this run did to the services of {cell_of(record)} was taken back; they were not looked at since"
+            f"what this run did to the services of {cell_of(record)} was rolled back; they were not looked at since"
         )
         error.next_command = again
         raise

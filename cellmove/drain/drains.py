@@ -258,7 +258,7 @@ def _run(
             if not record.is_open:
                 raise RolledBack(
                     f"another run could not close {source.label}",
-                    state=f"that run took back what it did to the services of {source.label}, or says why it could not",
+                    state=f"that run rolled back what it did to the services of {source.label}, or says why it could not",
                     next_command=again,
                 )  # fmt: skip
             if record.plan["closes_cell"]:

@@ -152,7 +152,7 @@ def require_current(
             cells = {cell.id: cell.label for cell in context.gateway.cells}
             raise _older(context, database, f"the server is in {cells.get(mapped, 'another cell')} by now")
         if _was_begun_elsewhere(context, entries, database):
-            raise _older(context, database, "it was begun with another journal, and rolled back or reverted since")
+            raise _older(context, database, "another journal started it, and it was rolled back or reverted since")
     return current
 
 

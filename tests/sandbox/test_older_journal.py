@@ -101,7 +101,7 @@ def test_a_copy_of_a_plan_whose_move_is_over(sandbox: Sandbox, ends: str) -> Non
         sandbox.cellmove(step, move)
     sandbox.cellmove(ends, move)
     refuses_everything(
-        sandbox, server, move, copy, "it was begun with another journal, and rolled back or reverted since"
+        sandbox, server, move, copy, "another journal started it, and it was rolled back or reverted since"
     )
     assert REFUSED in copy("resize", server.id, "m1.small", "--cell", "cell2", expect=5).stderr
     copy("adopt", server.id)

@@ -101,7 +101,7 @@ def test_a_failure_that_cannot_be_undone_now_stops_and_undoes_nothing(tmp_path: 
         bench.run(whole=True)
     assert "failed at c: no" in caught.value.message
     assert "message bus of cell2 cannot be reached" in caught.value.message
-    assert (caught.value.state, caught.value.next_command) == ("nothing was taken back", "cellmove resume m1")
+    assert (caught.value.state, caught.value.next_command) == ("nothing was rolled back", "cellmove resume m1")
     assert world.effects == {"a", "b"}
 
 
