@@ -54,7 +54,9 @@ def publish(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file")
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")  # node_exporter reads only names that end in .prom
-    descriptor = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    # In a directory that others may write to, the name could be a link of theirs.
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -345,6 +345,14 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_link_at_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "cellmove.prom"
+    victim.write_text("precious")
+    (tmp_path / f".cellmove.prom.{os.getpid()}.new").symlink_to(victim)
+    publish(target, b"text")
+    assert (victim.read_text(), target.read_bytes(), target.is_symlink()) == ("precious", b"text", False)
+
+
 def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
