@@ -34,6 +34,14 @@ class Probe:
         """As it was typed."""
         return f"{self.kind}:{self.detail}" if self.detail else self.kind
 
+    @property
+    def name(self) -> str:
+        """As messages name it: without the arguments of a command, which may hold a password."""
+        if self.kind != "cmd":
+            return self.text
+        program = self.detail.split()[0]
+        return self.kind if "=" in program else f"{self.kind}:{program}"
+
 
 @dataclass(frozen=True)
 class Guest:
@@ -49,28 +57,31 @@ def parse(text: str) -> Probe:
 
     :raises Usage: it is none of these
     """
+    if "\0" in text:
+        raise Usage("a probe has a NUL character in it")
     kind, _, detail = text.partition(":")
     if kind == "tcp" and detail.isdecimal() and 0 < int(detail) < 65536:
         return Probe(kind, detail)
     if kind == "ping" and not detail:
         return Probe(kind)
     if kind == "cmd" and detail.strip():
-        _require_syntax(text, detail)
-        return Probe(kind, detail)
-    raise Usage(f"{text!r} is no probe; there are tcp:PORT, ping and cmd:COMMAND")
+        probe = Probe(kind, detail)
+        _require_syntax(probe)
+        return probe
+    raise Usage(f"{' '.join(text.split()[:1])!r} is no probe; there are tcp:PORT, ping and cmd:COMMAND")
 
 
-def _require_syntax(text: str, command: str) -> None:
+def _require_syntax(probe: Probe) -> None:
     """Refuse a command that the shell cannot read; nothing of it is run.
 
     :raises Usage: with the shell's own words
     """
     read = subprocess.run(  # noqa: S603 - read only (-n)
-        [SHELL, "-n", "-c", command], capture_output=True, text=True, check=False, errors="replace"
+        [SHELL, "-n", "-c", probe.detail], capture_output=True, text=True, check=False, errors="replace"
     )
     if read.returncode:
         words = (read.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise Usage(f"the command of the probe {text!r} cannot be read: {words}")
+        raise Usage(f"the command of the probe {probe.name!r} cannot be read: {words}")
 
 
 def wait_for(probe: Probe, guest: Guest, clock: Clock) -> str:
@@ -94,7 +105,7 @@ def _ask(probe: Probe, guest: Guest) -> str:
     :returns: why not; empty when it answers
     """
     if probe.kind == "cmd":
-        return _run([SHELL, "-c", probe.detail], probe.detail, guest)
+        return _run([SHELL, "-c", probe.detail], "the command", guest)
     why = ""
     for address in guest.addresses:
         why = _connect(address, int(probe.detail)) if probe.kind == "tcp" else _ping(address, guest)

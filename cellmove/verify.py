@@ -183,6 +183,6 @@ def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tupl
         why = probe.wait_for(
             each, probe.Guest(arrival.row("instances")["uuid"], arrival.name, addresses), session.clock
         )
-        passed = Check("probe", Level.OK, f"{each.text} answers")
-        found.append(refusal("probe", f"{each.text}: {why}", "look at the guest's console") if why else passed)
+        passed = Check("probe", Level.OK, f"{each.name} answers")
+        found.append(refusal("probe", f"{each.name}: {why}", "look at the guest's console") if why else passed)
     return tuple(found)

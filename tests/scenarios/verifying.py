@@ -35,7 +35,7 @@ def a_guest_that_does_not_answer_is_not_confirmed(place: Place) -> None:
     for wrong in ("tcp:0", "ping:2", "telepathy", "cmd:", "cmd:'"):
         assert "probe" in place.cellmove("confirm", server.name, "--probe", wrong, expect=2).stderr
     refused = place.cellmove("confirm", server.name, "--probe", "cmd:false", expect=5)
-    assert "cmd:false: false ended with 1" in refused.stderr
+    assert "cmd:false: the command ended with 1" in refused.stderr
     assert "next: cellmove verify" in refused.stderr
     assert place.picture(server.id) == before
     place.cellmove("confirm", server.name, "--probe", "cmd:false", "--force")

@@ -94,8 +94,8 @@ def test_a_command_is_run_by_the_shell(command: str) -> None:
 
 
 def test_a_command_that_fails_is_named_as_it_was_typed() -> None:
-    assert probe._ask(probe.parse("cmd:true | false"), GUEST) == "true | false ended with 1"
-    assert probe._ask(probe.parse("cmd:/no/such/command"), GUEST) == "/no/such/command ended with 127"
+    assert probe._ask(probe.parse("cmd:true | false"), GUEST) == "the command ended with 1"
+    assert probe._ask(probe.parse("cmd:/no/such/command"), GUEST) == "the command ended with 127"
 
 
 def test_a_command_that_the_shell_cannot_read_is_refused_and_nothing_of_it_is_run(tmp_path: Any) -> None:
@@ -103,6 +103,26 @@ def test_a_command_that_the_shell_cannot_read_is_refused_and_nothing_of_it_is_ru
         probe.parse(f"cmd:touch {tmp_path / 'done'}; if true")
     assert list(tmp_path.iterdir()) == []
     assert dataclasses.astuple(probe.parse("cmd:a && b")) == ("cmd", "a && b")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("cmd:curl -u admin:hunter2 https://web", "cmd:curl"),
+        ("cmd: TOKEN=hunter2 check", "cmd"),
+        ("tcp:22", "tcp:22"),
+        ("ping", "ping"),
+    ],
+)
+def test_the_name_of_a_probe_holds_no_arguments(text: str, name: str) -> None:
+    assert probe.parse(text).name == name
+
+
+@pytest.mark.parametrize("text", ["cmd:curl -u admin:hunter2 'x", "CMD:curl -u admin:hunter2", "cmd:true\0hunter2"])
+def test_a_probe_that_is_refused_is_not_quoted_whole(text: str) -> None:
+    with pytest.raises(Usage) as refused:
+        probe.parse(text)
+    assert "hunter2" not in str(refused.value)
 
 
 # where a move stands
