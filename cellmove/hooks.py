@@ -19,10 +19,13 @@ AFTER_MOVE, ON_FAILURE = "after_move", "on_failure"
 LONGEST_TIMEOUT_SECONDS = 3600.0
 
 HIDDEN_VARIABLES = ("OS_", "CELLMOVE_")
-"""Variables that begin so may hold passwords. No hook gets them."""
+"""Prefixes of variables that may hold passwords. No hook gets these variables."""
 
 SHOWN_CHARACTERS = 200
 """Of a hook's standard error."""
+
+READ_BYTES = 1 << 16
+"""Of the end of a hook's standard error."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,11 @@ def call(arguments: tuple[str, ...], document: Mapping[str, Any], timeout: float
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return f"did not end within {timeout:g} s and was killed"
-            complaints.seek(0)
-            said = complaints.read(1 << 16).decode(errors="replace").strip().splitlines()
+            complaints.seek(max(os.fstat(complaints.fileno()).st_size - READ_BYTES, 0))
+            said = complaints.read(READ_BYTES).decode(errors="replace").strip().splitlines()
     except OSError as error:
-        return f"cannot be started: {error.strerror}"
+        return f"cannot be started: {error.strerror or type(error).__name__}"
+    if not code:
+        return ""
     words = f": {scrub(said[-1])[:SHOWN_CHARACTERS]}" if said else ""
-    return f"ended with {code}{words}" if code else ""
+    return f"{f'ended with {code}' if code > 0 else f'was killed by signal {-code}'}{words}"

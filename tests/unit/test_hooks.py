@@ -85,7 +85,20 @@ def test_its_code_and_its_last_words_are_told_without_secrets() -> None:
     code = "import sys; sys.exit('first\\nhttps://user:hunter2@host is down, password=hunter2')"
     assert call(python(code), {}, 30) == "ended with 1: https://user:***@host is down, password=***"
     assert call(("/bin/false",), {}, 30) == "ended with 1"
-    assert call(("/bin/sh", "-c", "kill -9 $$"), {}, 30) == "ended with -9"
+    assert call(("/bin/sh", "-c", "kill -9 $$"), {}, 30) == "was killed by signal 9"
+
+
+def test_the_last_line_is_that_of_a_long_output() -> None:
+    code = "import sys; sys.stderr.write('progress\\n' * 20_000); sys.exit('no route')"
+    assert call(python(code), {}, 30) == "ended with 1: no route"
+
+
+def test_an_error_of_the_system_without_words_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_words: object, **_options: object) -> None:
+        raise OSError("no words")
+
+    monkeypatch.setattr("subprocess.Popen", fail)
+    assert call(("/bin/true",), {}, 30) == "cannot be started: OSError"
 
 
 def test_a_program_that_is_not_there() -> None:
