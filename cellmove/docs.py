@@ -19,7 +19,7 @@ FILES = (
     (
         "config.toml",
         "cellmove's own settings, what may be moved and whether unattended ([policy]), which cells keep their disks "
-        "apart (disk_stores), and commands that are told what became of a move ([hooks]); see --config. By default ~/.config/cellmove/config.toml",
+        "apart (disk_stores), and commands that run after a move ([hooks]); see --config. By default ~/.config/cellmove/config.toml",
     ),
     ("clouds.yaml", "the operator's admin rights; see --os-cloud, --os-region-name and OS_CLOUD"),
 )

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from cellmove.session import Session
 
 RESTING = frozenset({State.FINISHED, State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE})
-"""States in which a move may stay: ``after_move`` hears of a move that came to one."""
+"""States in which a move may stay: ``after_move`` runs for a move that came to one."""
 
 FAILURES = (RolledBack, Stopped, RollbackFailed, Unverified)
-"""Consequences of which ``on_failure`` hears. A refusal or an unreachable API changes nothing about a move."""
+"""Consequences for which ``on_failure`` runs. A refusal or an unreachable API changes nothing about a move."""
 
 
 @contextmanager
