@@ -252,10 +252,7 @@ def _verified(session: Session, job: Job, move: Move) -> Outcome | None:
     """What a server comes to that is not what it was, or is not to be confirmed; None for all others."""
     found = verify(session, move, job.probes).differences
     if found:
-        reason = "; ".join(check.text for check in found)
-        state = "the move is finished, and was not confirmed"
-        report_failure(session, move, Unverified(reason, state=state, next_command=_look_again(job, move)))
-        return _unverified(session, job, move, reason)
+        return _unverified(session, job, move, "; ".join(check.text for check in found), is_reported=False)
     if job.wish.confirm == "never":
         return Outcome(Stage.MOVED, "in VERIFY_RESIZE", "", f"cellmove confirm {move.id}")
     return None
@@ -282,17 +279,25 @@ def _confirm(session: Session, job: Job, move: Move) -> Outcome:
         move = session.journal.move(move.id) or move
         if move.state is not State.FINISHED:
             raise
-        return _unverified(session, job, move, error.message)
+        return _unverified(session, job, move, error.message, is_reported=True)
     return _closed(move)
 
 
-def _unverified(session: Session, job: Job, move: Move, reason: str) -> Outcome:
-    """What a server comes to that is not what it was; unless its owner ended the move while it was looked at."""
+def _unverified(session: Session, job: Job, move: Move, reason: str, *, is_reported: bool) -> Outcome:
+    """Revert or leave a server that failed verification, unless its owner ended the move meanwhile.
+
+    :param is_reported: whether the run that verified it has run ``on_failure`` already
+    """
     move = sessions.find_move(session, move.id)
     if not move.is_open:
         return _closed(move)
+    reverts = job.wish.on_unverified == "revert"
+    if not is_reported:
+        state = f"the move is finished, and {'is being reverted' if reverts else 'was not confirmed'}"
+        command = f"cellmove revert {move.id}" if reverts else _look_again(job, move)
+        report_failure(session, move, Unverified(reason, state=state, next_command=command))
     reason = " ".join(line.strip() for line in reason.splitlines())
-    if job.wish.on_unverified == "revert":
+    if reverts:
         move = sessions.run_step(session, move, Step.REVERT)
         if move.state is State.REVERTED:
             return Outcome(Stage.REVERTED, reason, "unverified", command_of(move))
