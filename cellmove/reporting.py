@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from cellmove import hooks
@@ -24,17 +24,23 @@ FAILURES = (RolledBack, Stopped, RollbackFailed, Unverified)
 
 
 @contextmanager
-def reported(session: Session, server_id: str) -> Iterator[None]:
-    """Run the hooks for what becomes of a server's move within the block.
+def reported(session: Session, server_id: str, lock: AbstractContextManager[None]) -> Iterator[None]:
+    """Run the block under the server's lock, then the hooks for what became of the server's move.
 
-    Enter it before the server's lock: a hook runs when the lock is free again, so it can run cellmove itself.
+    A hook runs when the lock is free again, so it can run cellmove itself.
+
+    :param lock: the server's; it is entered here. The move is read once it is held: the run that held it before may
+        have ended the move, and has told the hooks so
     """
     if session.settings.hooks == hooks.Hooks() or session.journal.is_read_only:
-        yield
+        with lock:
+            yield
         return
-    before = session.journal.open_move_of(server_id)
+    before = None
     try:
-        yield
+        with lock:
+            before = session.journal.open_move_of(server_id)
+            yield
     except Exception as error:
         known = _consequence(error)
         if before is not None and isinstance(known, FAILURES):

@@ -415,17 +415,22 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
 def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
     """One run per server: on this machine, and on every machine that shares the journal.
 
-    Connections to its disks end with it. Afterwards the operator's hooks hear what became of the server's move.
+    Connections to its disks end with it. Afterwards the operator's hooks run for what became of the server's move.
     """
-    with (
-        reported(session, server_id),
-        server_lock(session.lock_directory, server_id, server_name),
-        session.journal.server_lock(server_id, server_name),
-    ):
+    with reported(session, server_id, _locks(session, server_id, server_name)):
         try:
             yield
         finally:
             session.gateway.links.close(server_id)
+
+
+@contextmanager
+def _locks(session: Session, server_id: str, server_name: str) -> Iterator[None]:
+    with (
+        server_lock(session.lock_directory, server_id, server_name),
+        session.journal.server_lock(server_id, server_name),
+    ):
+        yield
 
 
 def _run(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:

@@ -7,6 +7,8 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,7 +164,7 @@ class Scene:
 
     def run(self, state: State | None = None, error: Exception | None = None) -> None:
         """Work on the server under its lock: set a state, and fail."""
-        with reported(self.session, SERVER):
+        with reported(self.session, SERVER, nullcontext()):
             if state is not None:
                 self.journal.set_state(self.move.id, state)
             if error is not None:
@@ -253,17 +255,28 @@ def test_a_hook_that_fails_is_a_note(scene: Scene, broken: tuple[str, ...]) -> N
 
 
 def test_a_journal_that_is_lost_meanwhile_is_a_note(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    with reported(scene.session, SERVER):
+    with reported(scene.session, SERVER, nullcontext()):
         scene.journal.set_state(scene.move.id, State.FINISHED)
         monkeypatch.setattr(scene.journal, "move", lambda _id: (_ for _ in ()).throw(Unreachable("gone")))
     assert [event.text.partition(";")[0] for event in scene.notes] == ["the hook after_move was not run: gone"]
+
+
+def test_a_move_that_another_run_ended_before_the_lock_was_free_is_not_told_again(scene: Scene) -> None:
+    @contextmanager
+    def lock() -> Iterator[None]:
+        scene.journal.set_state(scene.move.id, State.CONFIRMED)  # by the run that held the lock until now
+        yield
+
+    with reported(scene.session, SERVER, lock()):
+        pass
+    assert scene.heard("after_move") == []
 
 
 def test_a_repair_and_a_server_without_a_move_are_not_told(scene: Scene) -> None:
     scene.journal.set_state(scene.move.id, State.CONFIRMED)
     scene.run()
     scene.journal.open_move(Move(**{**vars(scene.move), "id": "audit-1", "kind": "audit", "state": State.REPAIRING}))
-    with reported(scene.session, SERVER):
+    with reported(scene.session, SERVER, nullcontext()):
         scene.journal.set_state("audit-1", State.REPAIRED)
     assert scene.heard("after_move") == []
 
