@@ -18,7 +18,7 @@ from cellmove.console import clean
 from cellmove.drain import figures, standing
 from cellmove.drain.drains import queue_of
 from cellmove.drain.item import TROUBLED, Stage, Story
-from cellmove.drain.story import DRAWN, outages, tale_bars
+from cellmove.drain.story import DRAWN, down_since, outages, tale_bars
 from cellmove.move import CLOSED, Entry, Move, Phase, State, Step
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Figures:
     :param oldest: age of the oldest open move, by state; likewise ``longest``: the longest time without a new state
     :param steps: the duration of each complete step, by step
     :param downtimes: each time for which a guest was down, by direction and transfer
+    :param guest_down: the longest time for which a guest has been down because of its open move; 0 without any
     :param failures: number of moves in which an action failed, by step and action
     """
 
@@ -93,6 +94,7 @@ class Figures:
         default_factory=lambda: {(direction, transfer): [] for direction in DIRECTIONS for transfer in TRANSFERS}
     )
     failures: Counter[Labels] = field(default_factory=Counter)
+    guest_down: dict[Labels, float] = field(default_factory=lambda: {(): 0.0})
     drains: tuple[DrainFigures, ...] = ()
 
 
@@ -111,6 +113,7 @@ def gather(session: Session) -> Figures:
         lines = journal.entries_of_moves([move.id for move in page])
         for move in page:
             _count_lines(found, move, lines.get(move.id, []))
+            _count_guest_down(found, move, lines.get(move.id, []), now)
     return found
 
 
@@ -140,6 +143,12 @@ def _count_lines(found: Figures, move: Move, entries: Sequence[Entry]) -> None:
         _count_downtimes(found, move, entries, done)
     failed = {(entry.step, entry.action) for entry in entries if entry.error}
     found.failures.update(failed)
+
+
+def _count_guest_down(found: Figures, move: Move, entries: Sequence[Entry], now: float) -> None:
+    since = down_since(entries) if move.is_open and move.plan.get("active") else None
+    if since is not None:
+        found.guest_down[()] = max(found.guest_down[()], now - since)
 
 
 def _count_downtimes(found: Figures, move: Move, entries: Sequence[Entry], done: Collection[str]) -> None:
@@ -225,6 +234,11 @@ def families(found: Figures, version: str) -> list[Metric]:
         _gauge(
             "cellmove_open_move_longest_in_state_seconds",
             "Longest time since the last change of state of an open move; 0 without any.", ("state",), found.longest,
+        ),
+        _gauge(
+            "cellmove_guest_down_seconds",
+            "Longest time for which a guest has been down because of its open move; 0 without any.",
+            (), found.guest_down,
         ),
         _histogram(
             "cellmove_step_duration_seconds", "Duration of complete steps, from their first action to their last.",

@@ -91,6 +91,26 @@ def outages(entries: Iterable[Entry]) -> tuple[list[float | None], list[float | 
     return there, back
 
 
+def down_since(entries: Iterable[Entry]) -> float | None:
+    """Return when the guest was stopped, in seconds since 1970; None while it runs.
+
+    A stop counts from its intent, and until its undo is complete: what became of a call that failed is not known. See
+    :func:`downtime`.
+
+    :param entries: of one open move of a guest that ran before
+    """
+    lines = sorted(entries, key=lambda entry: entry.sequence)
+    return min(
+        (
+            seconds_of(stop.started_at)
+            for stops, starts in STOPS_AND_STARTS
+            for stop in lines
+            if stop.action == stops and stop.phase is not Phase.UNDONE and _start(lines, stop, starts) is None
+        ),
+        default=None,
+    )
+
+
 def _outage(lines: Sequence[Entry], stop: Entry, starts: str) -> float | None:
     start = stop if stop.phase is Phase.UNDONE else _start(lines, stop, starts)
     if start is None or _is_told_later(stop) or _is_told_later(start):

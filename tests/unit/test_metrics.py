@@ -6,6 +6,7 @@ import datetime
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,39 @@ def test_the_downtime_of_a_move_that_was_rolled_back_counts_once(journal: Journa
     down = {"direction": "there", "transfer": "stream"}
     assert of(found, "guest_downtime_seconds_count", **down) == 1
     assert of(found, "guest_downtime_seconds_sum", **down) == pytest.approx(40)
+
+
+@pytest.mark.parametrize(
+    ("state", "count", "phase", "seconds"),
+    [
+        (State.DEST_PREPARED, 2, Phase.DONE, 0),
+        (State.DEST_PREPARED, 3, Phase.INTENT, 3590),
+        (State.DEST_PREPARED, 3, Phase.DONE, 3590),
+        (State.ROLLING_BACK, 3, Phase.UNDOING, 3590),
+        (State.ROLLING_BACK, 3, Phase.UNDONE, 0),
+        (State.SOURCE_PREPARED, 4, Phase.INTENT, 3590),
+        (State.SOURCE_PREPARED, 4, Phase.DONE, 0),
+        (State.FINISHED, 6, Phase.INTENT, 3550),
+        (State.FINISHED, 7, Phase.DONE, 0),
+    ],
+)
+def test_for_how_long_a_guest_is_down(
+    journal: Journal, path: Path, state: State, count: int, phase: Phase, seconds: int
+) -> None:
+    move = a_move("1", state)
+    back = line(move, 6, "revert", "clean_target", 50, 53), line(move, 7, "revert", "start_source", 55, 61)
+    lines = whole(move, *back)[:count]
+    journal.adopt(move, [*lines[:-1], replace(lines[-1], phase=phase)])
+    assert seconds <= of(read(path), "guest_down_seconds") < seconds + (600 if seconds else 1)
+
+
+@pytest.mark.parametrize(("state", "active"), [(State.SERVER_GONE, True), (State.DEST_PREPARED, False)])
+def test_a_guest_without_an_open_move_or_off_before_is_not_down(
+    journal: Journal, path: Path, state: State, *, active: bool
+) -> None:
+    move = a_move("1", state, active=active)
+    journal.adopt(move, whole(move)[:3])
+    assert of(read(path), "guest_down_seconds") == 0
 
 
 def test_what_adopt_wrote_has_no_duration(journal: Journal, path: Path) -> None:
