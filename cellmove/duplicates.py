@@ -83,8 +83,9 @@ class Duplicate:
     def remedy(self) -> str:
         """What an operator does about it."""
         return (
-            f"map what is mapped to {self.cell} to {self.counts}, then remove the mapping, which deletes no record of a "
-            f"server: nova-manage cell_v2 delete_cell --cell_uuid {self.cell.uuid}"
+            f"in the API database, give the rows of instance_mappings and host_mappings that have the cell_id of "
+            f"{self.cell} the one of {self.counts} (nova has no command for it), then remove the mapping, which deletes "
+            f"no record of a server: nova-manage cell_v2 delete_cell --cell_uuid {self.cell.uuid}"
         )
 
 

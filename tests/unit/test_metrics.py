@@ -272,7 +272,7 @@ def test_where_a_drain_stands(journal: Journal, path: Path) -> None:
     tasks += [Task("id-7", "x", stage=Stage.REFUSED, code="locked,ephemeral")]
     _record, queue = a_drain(journal, State.DRAINING)
     queue.sync(tasks, again=True, ended=0.0)
-    queue.beat(NOW)
+    queue.beat(datetime.datetime.now(datetime.UTC).timestamp())  # leases end by the real clock
     found, cell = read(path), {"cell": "cell1", "cell_uuid": "uuid-cell1"}
     assert [of(found, f"drain_{name}", **cell) for name in ("open", "runs", "moved_bytes")] == [1, 1, 6 << 30]
     counts = {stage: of(found, "drain_servers", stage=stage.value, **cell) for stage in Stage}
