@@ -18,9 +18,6 @@ from cellmove.picture import (
 )
 from cellmove.transfer import IMAGE
 
-DUPLICATE = "duplicate-cell"
-"""Code of a cell that is a second mapping of one database."""
-
 UNSUITABLE = (
     ("target-hypervisor", "cannot serve a move", "name a cell or a host with libvirt and QEMU"),
     ("target-architecture", "has other CPUs", "name a cell or a host with CPUs of the same architecture"),
@@ -41,7 +38,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
     if target.unreachable:
         return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
     if target.duplicate and target.is_source_database:
-        return [(DUPLICATE, f"{target.duplicate.text}; the server is in it already", target.duplicate.remedy)]
+        return [("duplicate-cell", f"{target.duplicate.text}; the server is in it already", target.duplicate.remedy)]
     if target.disabled and not picture.wanted_cell:
         enable = f"nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}"
         return [
@@ -53,7 +50,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
         ]
     found: list[tuple[str, str, str]] = []
     if target.duplicate and not picture.wanted_cell:
-        found.append((DUPLICATE, target.duplicate.text, target.duplicate.remedy))
+        found.append(("duplicate-cell", target.duplicate.text, target.duplicate.remedy))
     if target.bus_error:
         found.append(("target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)))
     if target.rights is not None:
@@ -251,7 +248,9 @@ def check_targets(picture: Picture) -> Findings:
             elif code != "target-disabled":
                 yield warning(code, f"{target.cell} is left out: {text}", remedy)
         if target.duplicate and picture.wanted_cell and not target.is_source_database:
-            yield warning(DUPLICATE, f"{target.duplicate.text}; you named it, so it is used", target.duplicate.remedy)
+            yield warning(
+                "duplicate-cell", f"{target.duplicate.text}; you named it, so it is used", target.duplicate.remedy
+            )
         if target.disabled and picture.wanted_cell:
             yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
 

@@ -15,6 +15,7 @@ from sqlalchemy import event, text
 
 from cellmove import preflight
 from cellmove import settings as settings_module
+from cellmove.cell_names import CellRef
 from cellmove.checks.server import UNFINISHED
 from cellmove.db import census as sql
 from cellmove.db import look
@@ -25,9 +26,9 @@ from cellmove.gateway import Gateway
 from cellmove.picture import Picture
 from cellmove.request import Destination, MoveRequest
 from cellmove.sandbox import seed, services
+from cellmove.sandbox.buses import CELL_UUIDS
 from cellmove.sandbox.store import Cloud
 from cellmove.steps import census, plan
-from tests.support.cell_refs import ref
 from tests.support.sandbox.harness import Harness, Snapshot
 from tests.support.sandbox.refusals import CASES, CELLS, Case
 
@@ -151,8 +152,10 @@ def ids() -> list[Any]:
 
 @pytest.mark.parametrize(("code", "case"), ids())
 def test_it_says_what_the_plan_says(
-    place: Place, pictures: list[Picture], tmp_path: Path, code: str, case: Case
+    place: Place, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, case: Case
 ) -> None:
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, value)  # oslo.config looks at the environment of the process
     server = seed.boot(place.cloud, "bad", **case.boot)
     other = seed.boot(place.cloud, "other", host="c1-host2", volume_backed=True, volumes=1, active=False)
     case.change(place.cloud, server)
@@ -207,12 +210,13 @@ def test_a_server_as_it_is(place: Place) -> None:
     assert item(found, stopped).volume_backed
     assert (item(found, stopped).disk_gb, item(found, stopped).new_flavor) == (0, "")
     assert [each.server_id for each in found.items] == sorted([server, stopped])
-    assert (found.cell, found.mapped, found.missing, found.deleting, found.strays) == ("cell1", 2, (), (), ())
+    assert (found.cell.uuid, found.cell.label) == (CELL_UUIDS["cell1"], "cell1")
+    assert (found.mapped, found.missing, found.deleting, found.strays) == (2, (), (), ())
     assert found.is_whole
 
 
 def test_an_empty_cell(place: Place) -> None:
-    assert place.take() == Census(ref("cell1"), (), 0)
+    assert place.take() == Census(CellRef(CELL_UUIDS["cell1"], "cell1"), (), 0)
     assert place.take().is_whole
 
 

@@ -12,6 +12,7 @@ from click.testing import Result
 from cellmove import pipeline
 from cellmove.journal import Journal
 from lab import oracle
+from lab.layout import CELL_UUIDS
 from tests.support import commands
 from tests.support.sandbox.environment import Sandbox
 from tests.support.sandbox.running import begin, begin_held, slow, wait_for
@@ -114,7 +115,17 @@ def test_a_run_that_continues_a_plan_prints_both(sandbox: Sandbox) -> None:
     sandbox.cellmove("plan", server.name, "--cell", "cell2", "--max-hosts", "1", "--accept-loss", "swap")
     with sandbox.fault("c2-host1", "spawn", "fail", server.id), sandbox.fault("c2-host2", "spawn", "fail", server.id):
         failed = sandbox.cellmove("migrate", server.id, "--confirm", expect=1)
-    wanted = ["migrate", server.id, "--cell", "cell2", "--max-hosts", "1", "--accept-loss", "swap", "--confirm"]
+    wanted = [
+        "migrate",
+        server.id,
+        "--cell",
+        CELL_UUIDS["cell2"],
+        "--max-hosts",
+        "1",
+        "--accept-loss",
+        "swap",
+        "--confirm",
+    ]
     assert asked(next_of(failed.stderr)) == asked(wanted)
 
 
@@ -201,7 +212,8 @@ def test_a_fault_prints_what_goes_on_with_the_move(
     (move,) = sandbox.cellmove("list", "-f", "json").json["moves"]
     assert "this is a fault in cellmove: TypeError at " in result.stderr
     assert next_of(result.stderr) == [command, move["move"]]
-    assert f"state: {move['move']} of {server.name} is {move['state']}\n" in result.stderr
+    where = f"{move['state']}, in {move['busy_step']}" if move["busy_step"] else move["state"]
+    assert f"state: {move['move']} of {server.name} is {where}\n" in result.stderr
     sandbox.cellmove(command, move["move"])
 
 
