@@ -277,9 +277,12 @@ def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
 
 
 def _check_token(connection: Connection, access: AccessInfo, now: datetime) -> None:
-    """Ask keystone for a token, so that the session logs in anew if it was revoked.
+    """Show keystone a token, so that the session logs in anew if it was revoked.
 
     A call over the bus cannot do so: the other side would fail with it. Other faults are left to that call.
+    keystone mostly answers 401 to a revoked token, and keystoneauth logs in anew. Its cache may still accept the token as
+    the caller's, though (keystone/token/provider.py, ``check_revocation_v3``), while keystone no longer finds it: that is a
+    404, and nobody has logged in anew.
     """
     checked: datetime | None = getattr(connection, "cellmove_token_checked", None) or access.issued
     if checked is not None and abs((now - checked).total_seconds()) <= CHECK_AGE:
@@ -287,11 +290,15 @@ def _check_token(connection: Connection, access: AccessInfo, now: datetime) -> N
     connection.cellmove_token_checked = now
     headers = {"X-Subject-Token": str(access.auth_token)}
     with suppress(CallError):
-        request(connection, "identity", "GET", "/auth/tokens", headers=headers, accept={404})
+        response = request(connection, "identity", "GET", "/auth/tokens", headers=headers, accept={404})
+        session = connection.session
+        auth: Any = session.auth
+        if response.status_code == 404 and auth.get_access(session).auth_token == access.auth_token:
+            _log_in_later(connection)
 
 
 def _log_in_later(connection: Connection) -> bool:
-    """Log in anew after a 401 that a new token got as well. keystoneauth itself has logged in anew once, at once.
+    """Log in anew after a 401 that a new token got as well, or a 404. After a 401 keystoneauth has logged in once, at once.
 
     keystone revokes what was issued up to the second of a revocation, so a token of that same second is not valid either.
 

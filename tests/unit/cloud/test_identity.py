@@ -320,6 +320,26 @@ def test_a_token_is_shown_to_keystone_before_it_goes_over_a_bus(age: int, expect
     assert keystone_.shown == shown
 
 
+class CachingKeystone(RevokedKeystone):
+    """One that takes a revoked token as the caller's, from its cache, and does not find it."""
+
+    def request(self, path: str, method: str, headers: dict[str, str], **_options: Any) -> requests.Response:
+        self.shown = headers["X-Subject-Token"]
+        return response(404, {}, method=method)
+
+    def invalidate(self) -> None:
+        self.token = "new"
+
+
+def test_a_token_that_keystone_takes_and_does_not_find_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(identity.time, "sleep", slept.append)
+    keystone_: Any = CachingKeystone(datetime.now(UTC) - timedelta(seconds=5))
+    assert identity.rpc_credentials(keystone_) == ("new", [])
+    assert keystone_.shown == "old"
+    assert slept == [identity.REVOCATION_SECONDS]  # a token of the revocation's second would not be valid either
+
+
 class LateKeystone:
     """A service that refuses the first tokens, as one does in the second of a revocation."""
 
