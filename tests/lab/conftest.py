@@ -56,6 +56,12 @@ class Started:
         assert self.process.pid is not None
         return self.process.pid
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has stopped itself, at a point where it was told to pause; fails when it has ended."""
+        assert self.process.exitcode is None, self.err.read_text()
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def kill(self) -> None:
         """SIGKILL; one that has ended is no error."""
         if self.process.exitcode is None:

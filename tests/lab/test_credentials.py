@@ -6,7 +6,6 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ BEFORE_LONG_CALLS = (
     "prep-dest:claim:before-intent", "prep-source:stop_source:before-intent", "finish:start_target:before-intent",
     "confirm:clean_source:before-intent",
 )  # fmt: skip
-
-
-def is_stopped(move: Started) -> bool:
-    """Whether a process has stopped itself; fails when it has ended."""
-    assert move.process.exitcode is None, move.err.read_text()
-    return Path(f"/proc/{move.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.fixture
@@ -109,7 +102,7 @@ def test_a_move_goes_on_after_its_token_was_revoked(
         "migrate", server.id, "--cell", "cell2", "--confirm", "-f", "json", env=variables, pause_at=BEFORE_LONG_CALLS
     )
     for _place in BEFORE_LONG_CALLS:
-        cloud.wait_for("the move to stop before a call", partial(is_stopped, move))
+        cloud.wait_for("the move to stop before a call", lambda: move.is_stopped)
         identity.update_user(operator.id, password=f"pw-{operator.name}")  # keystone revokes all tokens of the user
         os.kill(move.pid, signal.SIGCONT)
     outcome = move.end()
