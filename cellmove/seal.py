@@ -148,11 +148,10 @@ def remove_move(connection: Connection, moves: Table, move_id: str) -> None:
     :raises Damaged: a row is not what was written
     """
     entries = moves.metadata.tables["entries"]
-    lines(connection, moves.metadata, move_id)
+    lines(connection, moves.metadata, move_id)  # verifies them, and the move's row
     row = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one_or_none()
     connection.execute(statements.removal(entries, "move_id"), {"move_id": move_id})
     if row is not None:
-        verified(moves.name, row._mapping)
         connection.execute(statements.removal(moves, "id"), {"id": move_id})
         _turn(connection, moves, _Change(before=dict(row._mapping)))
 
@@ -167,10 +166,10 @@ def insert_lines(
     :returns: whether there is such a move; if not, the caller gives the transaction up
     :raises Damaged: the move's row is not what was written
     """
-    sums = [checksum(entries.name, row) for row in rows]
-    for row, sum_ in zip(rows, sums, strict=True):
-        connection.execute(statements.insertion(entries), {**row, "checksum": sum_})
-    return _turn_lines(connection, entries, move_id, sums, more)
+    summed = [{**row, "checksum": checksum(entries.name, row)} for row in rows]
+    for row in summed:
+        connection.execute(statements.insertion(entries), row)
+    return _turn_lines(connection, entries, move_id, [row["checksum"] for row in summed], more)
 
 
 def change_line(
@@ -304,7 +303,7 @@ def verify(connection: Connection, metadata: MetaData) -> tuple[int, int]:
     require_sound_pages(connection)
     verify_open(connection, metadata)
     moves = metadata.tables["moves"]
-    rows = [row._mapping for row in connection.execute(statements.rows(moves, order=("id",)))]
+    rows = [row._mapping for row in connection.execute(statements.rows(moves))]
     digests = {row["id"]: verified(moves.name, row)["digest"] for row in rows}
     verify_moves(connection, metadata, rows)
     count = 0
@@ -359,9 +358,10 @@ class _Change:
 
 def _digests(connection: Connection, about: Table) -> _Digests:
     rows = connection.execute(statements.rows(about)).all()
-    if len(rows) != 1 or rows[0].seal != seal_of(rows[0].schema_version, rows[0].digest, rows[0].open_digest):
+    (row,) = rows if len(rows) == 1 else (None,)
+    if row is None or row.seal != seal_of(row.schema_version, row.digest, row.open_digest):
         raise Damaged("the row of about is not what was written")
-    return _Digests(rows[0].digest, rows[0].open_digest)
+    return _Digests(row.digest, row.open_digest)
 
 
 def _turn_lines(

@@ -42,6 +42,16 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     "a key of two columns is never counted up by the database": (
         'cellmove/seal.py make_metadata: Column("sequence", Integer, primary_key=True, autoincrement=False), → Column("sequence", Integer, primary_key=True),',
     ),
+    "SQLite reads the lines of a move in the order of their key, move and sequence; MariaDB need not": (
+        'cellmove/seal.py lines: rows = connection.execute(statements.rows(entries, "move_id", order=("sequence",)), {"move_id": move_id}).all() → rows = connection.execute(statements.rows(entries, "move_id"), {"move_id": move_id}).all()',
+        'cellmove/seal.py _by_move: query = statements.rows(entries, order=("move_id", "sequence")) → query = statements.rows(entries)',
+    ),
+    "how many rows are in memory at a time": (
+        "cellmove/seal.py _by_move: rows = (row._mapping for row in connection.execution_options(yield_per=PAGE_ROWS).execute(query)) → rows = (row._mapping for row in connection.execution_options().execute(query))",
+    ),
+    "open_server is the id of a server or NULL, and never empty": (
+        'cellmove/seal.py _open_rows: return statements.rows(moves).where(moves.c.open_server > "") # uses the index, which IS NOT NULL does not → return statements.rows(moves).where(moves.c.open_server >= "") # uses the index, which IS NOT NULL does not',
+    ),
     "which line of SQLite's words is shown": (
         'cellmove/seal.py require_sound_pages: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 2]}")',
         'cellmove/seal.py require_sound_pages: raise Damaged(f"its pages are damaged: {str(said).splitlines()[-1]}") → raise Damaged(f"its pages are damaged: {str(said).splitlines()[- 0]}")',
