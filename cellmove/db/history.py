@@ -266,10 +266,10 @@ def _oldest_first(actions: Table, *key: str) -> Select[Any]:
 
 @functools.cache
 def _keys_of_events(actions: Table, events: Table, *key: str) -> Select[Any]:
-    """What tells a live action's events apart, in the order of their ids."""
+    """What tells a live action's events apart."""
     from sqlalchemy import bindparam
 
-    query = statements.rows(events, *key, columns=("id", "action_id", "event"), order=("id",))
+    query = statements.rows(events, *key, columns=("id", "action_id", "event"))
     owners = statements.rows(actions, "instance_uuid", columns=("id",)).where(
         actions.c.deleted == bindparam("alive", 0)
     )
@@ -295,10 +295,8 @@ def _fitting(row: Mapping[str, Any], table: Any) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name in table.c and name != "id"}
 
 
-def _action_id(
-    connection: Connection, database: CellDatabase, server_id: str, request_id: str, action: str = ""
-) -> int | None:
-    key = {"instance_uuid": server_id, "request_id": request_id, "deleted": 0, **({"action": action} if action else {})}
+def _action_id(connection: Connection, database: CellDatabase, server_id: str, request_id: str) -> int | None:
+    key = {"instance_uuid": server_id, "request_id": request_id, "deleted": 0}
     found: int | None = connection.execute(_newest_first(database["instance_actions"], *key), key).scalar()
     return found
 

@@ -92,3 +92,11 @@ def test_an_open_move_that_vanished_is_found_by_every_command(path: Path) -> Non
         result = run(path, *words)
         assert result.exit_code == 4, words
         assert "open moves are missing, or old ones came back" in result.stderr
+
+
+def test_a_closed_move_that_vanished_is_found_when_all_are_listed(path: Path) -> None:
+    change(path, "DELETE FROM moves WHERE id = CLOSED")
+    assert run(path, "list").exit_code == 0
+    result = run(path, "list", "--all")
+    assert result.exit_code == 4
+    assert "moves are missing, or old ones came back" in result.stderr

@@ -64,6 +64,11 @@ def test_an_action_is_recorded_once_as_nova_writes_it() -> None:
     ]  # fmt: skip
 
 
+def test_whether_an_action_is_recorded(database: CellDatabase) -> None:
+    assert history.is_recorded(database, SERVER, "req-1")
+    assert not history.is_recorded(database, SERVER, "req-9")
+
+
 def test_an_event_is_recorded_once_with_the_newest_action(database: CellDatabase) -> None:
     start(database)
     before = content(database)
@@ -249,6 +254,15 @@ def test_what_the_other_cell_lacks_is_copied_once(database: CellDatabase, target
     before = content(target)
     history.copy_news(database, target, SERVER)
     assert content(target) == before
+
+
+def test_of_two_actions_of_one_key_the_newest_gets_the_events(database: CellDatabase, target: CellDatabase) -> None:
+    alike = {"instance_uuid": SERVER, "action": "resize", "request_id": "req-1"}
+    newest = put(target, "instance_actions", **alike, created_at=LATER)
+    put(target, "instance_actions", **alike, created_at=NOW)
+    history.copy_news(database, target, SERVER)
+    events = rows(target, "instance_actions_events")
+    assert [row["event"] for row in events if row["action_id"] == newest] == ["one"]
 
 
 def test_the_actions_of_one_request_are_left_as_they_are(database: CellDatabase, target: CellDatabase) -> None:

@@ -83,6 +83,30 @@ def test_events_stay_with_their_actions(source: CellDatabase) -> None:
     assert events == {"event of req-1": "req-1", "event of req-2": "req-2"}
 
 
+def test_events_stay_with_their_actions_while_another_server_acts(source: CellDatabase) -> None:
+    target = make_cell("cell2")
+    with target.engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TRIGGER theirs AFTER INSERT ON instance_actions WHEN NEW.instance_uuid <> 'other' BEGIN "
+                "INSERT INTO instance_actions (instance_uuid, action, request_id, deleted) VALUES ('other', 'y', 'r', 0); END"
+            )
+        )
+    copy(source, target)
+    actions = {row["id"]: row["request_id"] for row in rows(target, "instance_actions")}
+    events = {row["event"]: actions[row["action_id"]] for row in rows(target, "instance_actions_events")}
+    assert events == {"event of req-1": "req-1", "event of req-2": "req-2"}
+
+
+def test_a_server_without_a_history_is_copied_without_one(source: CellDatabase) -> None:
+    with source.engine.begin() as connection:
+        connection.execute(source["instance_actions_events"].delete())
+        connection.execute(source["instance_actions"].delete())
+    target = make_cell("cell2")
+    assert "instance_actions" not in copy(source, target)
+    assert rows(target, "instance_actions") == []
+
+
 def test_copying_again_changes_nothing(source: CellDatabase) -> None:
     target = make_cell("cell2")
     copy(source, target)
