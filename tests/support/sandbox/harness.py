@@ -313,7 +313,7 @@ class Harness:
     def _unannounced(self, journal: Any, name: str, *arguments: Any) -> Any:
         """The mutant: an intent that is written only when the action is done."""
         if name == "intend":
-            move_id, step, action, intent = arguments
+            move_id, step, action, intent, *_generations = arguments
             return Entry(move_id, 0, step, action, Phase.INTENT, intent, {}, "", self.clock.text(), "")
         entry, result = arguments
         late = type(journal).intend(journal, entry.move_id, entry.step, entry.action, entry.intent)
