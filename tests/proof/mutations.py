@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from cellmove import steps
 from cellmove.action import Action
 from cellmove.move import Step
-from cellmove.steps import stream_off
+from cellmove.steps import passes
 from tests.proof import cases, rehearsal, streamed_cases
 from tests.proof.cases import MAIN_SHAPE, RECOVERIES
 from tests.support.sandbox.fixtures import STEPS, Fixtures
@@ -33,11 +34,14 @@ HARMLESS: dict[str, str] = {
 
 OPEN: dict[str, str] = dict.fromkeys(
     (
-        "finish:switch_mapping:undo", "revert:begin_revert:undo", "revert:prepare_source:undo", "revert:show_source:undo",
+        "finish:switch_mapping:undo",
+        "revert:begin_revert:undo",
+        "revert:prepare_source:undo",
+        "revert:show_source:undo",
         "revert:switch_back:undo",
     ),
     "no case undoes these actions: a rollback after them goes forward. A case, or a proof that they are dead, is missing",
-) | {"prep-source:copy_rest:comparison": "the name that the mutant replaces is no longer the one that compares"}  # fmt: skip
+)
 """Mutants that no case notices, although one should. Each run prints them. A test belongs in the place of each."""
 
 AFTER = {step: STEPS[position + 1] for position, step in enumerate(STEPS[:-1])} | {"finish": "revert"}
@@ -103,7 +107,8 @@ def leave_out(fixtures: Fixtures, step: str, action: str, part: str) -> None:
         fixtures.harness.without_intent = action
         return
     if part == "comparison":
-        stream_off._damaged = lambda _context, _result: []
+        # A patch fails where the name is gone; an assignment would make a mutant that changes nothing.
+        mock.patch.object(passes, "read_back", return_value=[]).start()
         return
     field: dict[str, Any] = {part: (lambda _context, _intent: {}) if part == "do" else None}
     mutated: dict[Step, tuple[Action, ...]] = dict(steps.ACTIONS)  # type: ignore[arg-type]
