@@ -1,22 +1,15 @@
-"""cellmove's own user at the message buses of nova, which then needs no permissions but its own (docs/deployments.md)."""
+"""Puts cellmove's own login into the URLs of nova's message buses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from urllib.parse import quote
+
+from cellmove.login import Login
 
 DRIVERS = ("rabbit://", "kombu://")
 
 
-@dataclass(frozen=True)
-class BusLogin:
-    """A user and its password."""
-
-    user: str
-    password: str = field(repr=False)
-
-
-def with_login(url: str, login: BusLogin | None) -> str:
+def with_login(url: str, login: Login | None) -> str:
     """Return the URL of a bus with another login for each of its brokers.
 
     :param url: a URL of nova's; one of another kind, and one that :func:`is_cut`, is returned as it is

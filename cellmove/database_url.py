@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove import tls_files
 from cellmove.errors import BadSetting
 from cellmove.host_names import is_host_name
+from cellmove.login import Login
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -60,15 +61,7 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
 
-@dataclass(frozen=True)
-class DatabaseLogin:
-    """cellmove's own user at the databases of nova, which then needs no rights but its own (docs/database-grants.sql)."""
-
-    user: str
-    password: str = field(repr=False)
-
-
-def with_login(text: str, login: DatabaseLogin | None) -> str:
+def with_login(text: str, login: Login | None) -> str:
     """Return a database URL with another login.
 
     :param text: a URL of nova's; one that cannot be parsed is returned as it is, for :func:`parse` to refuse

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cellmove import bus_login
-from cellmove.bus_login import BusLogin
-from cellmove.database_url import DatabaseLogin, with_login
+from cellmove.database_url import with_login
 from cellmove.errors import BadSetting, Usage
 from cellmove.hooks import Hooks, read_hooks
+from cellmove.login import Login, own_login
 from cellmove.nova_conf import Notifications, NovaOptions, read_options
 from cellmove.policy import Policy, read_policy
 from cellmove.reference import is_uuid
@@ -97,9 +97,9 @@ class Settings:
     nova_conf: tuple[Path, ...] = ()
     api_database_url: str = field(default="", repr=False)
     main_database_url: str = field(default="", repr=False)
-    database_login: DatabaseLogin | None = None  # None: the login of each URL
+    database_login: Login | None = None  # None: the login of each URL
     transport_url: str = field(default="", repr=False)
-    bus_login: BusLogin | None = None  # None: the login of each URL
+    bus_login: Login | None = None  # None: the login of each URL
     control_exchange: str = "nova"
     rpc_response_timeout: float = 60.0  # seconds
     long_rpc_timeout: float = 1800.0  # seconds
@@ -164,8 +164,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
             raise Usage(f"{name} has to be a number of seconds above 0 and of at most a year, not {value!r}")
         return number
 
-    login = _database_login(choose("database_user"), choose("database_password"))
-    own = _bus_login(choose("bus_user"), choose("bus_password"))
+    login = own_login("database", choose("database_user"), choose("database_password"))
+    own = own_login("bus", choose("bus_user"), choose("bus_password"))
     notification_url = bus_login.with_login(nova.notifications.url, own)
     file = config_path(environ)
     disk_stores, between = _disk_stores(choose("disk_stores"), file)
@@ -203,27 +203,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
     )
 
 
-def _database_login(user: str | None, password: str | None) -> DatabaseLogin | None:
-    """Return cellmove's own login at nova's databases, if one is set.
-
-    :raises Usage: only one half of it is set
-    """
-    if bool(user) != bool(password):
-        raise Usage("set both database_user and database_password, or neither (CELLMOVE_DATABASE_USER, _PASSWORD)")
-    return DatabaseLogin(user, password) if user and password else None
-
-
-def _bus_login(user: str | None, password: str | None) -> BusLogin | None:
-    """Return cellmove's own login at nova's message buses, if one is set.
-
-    :raises Usage: only one half of it is set
-    """
-    if bool(user) != bool(password):
-        raise Usage("set both bus_user and bus_password, or neither (CELLMOVE_BUS_USER, _PASSWORD)")
-    return BusLogin(user, password) if user and password else None
-
-
-def _api_database(chosen: str | None, nova: NovaOptions, login: DatabaseLogin | None) -> str:
+def _api_database(chosen: str | None, nova: NovaOptions, login: Login | None) -> str:
     """Return the API database's URL: the operator's as it is, or that of nova.conf with cellmove's own login."""
     return str(chosen) if chosen is not None else with_login(nova.api_database_url, login)
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from cellmove.bus_login import BusLogin, with_login
+from cellmove.bus_login import with_login
 from cellmove.errors import BadSetting, Usage
 from cellmove.hosts.bus_url import check
+from cellmove.login import Login
 from cellmove.settings import load
 from tests.support.deployed_conf import write_openstack_ansible
 
-LOGIN = BusLogin("cell move", "s3cret/@:,")
+LOGIN = Login("cell move", "s3cret/@:,")
 WORDS = "cell%20move:s3cret%2F%40%3A%2C"
 
 
@@ -58,7 +59,7 @@ def test_it_is_used_for_the_urls_of_nova_conf_and_not_for_the_operator_s(tmp_pat
     found = load(flags, login)
     assert found.transport_url.startswith("rabbit://cellmove:own@192.0.2.21:5671,cellmove:own@192.0.2.22:5671/nova?")
     assert found.notifications.url.startswith("rabbit://cellmove:own@192.0.2.31:5671/")
-    assert found.bus_login == BusLogin("cellmove", "own")
+    assert found.bus_login == Login("cellmove", "own")
     given = load(flags, login | {"CELLMOVE_TRANSPORT_URL": "rabbit://u:p@h/"})
     assert given.transport_url == "rabbit://u:p@h/"
     with pytest.raises(Usage, match="set both bus_user and bus_password"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cellmove import settings
-from cellmove.database_url import DatabaseLogin
 from cellmove.errors import Usage
+from cellmove.login import Login
 
 SECRET = "s3cret-pw"
 
@@ -236,7 +236,7 @@ def test_its_own_database_user_replaces_that_of_novas_urls(home: Path) -> None:
     own = {"CELLMOVE_DATABASE_USER": "cellmove", "CELLMOVE_DATABASE_PASSWORD": f"/@:{SECRET}"}
     found = load(home, {"nova_conf": conf}, **own)
     assert found.api_database_url == f"mysql+pymysql://cellmove:%2F%40%3A{SECRET}@h:3306/nova_api?ssl_ca=%2Fca"
-    assert found.database_login == DatabaseLogin("cellmove", f"/@:{SECRET}")
+    assert found.database_login == Login("cellmove", f"/@:{SECRET}")
     assert SECRET not in repr(found)
     given = "mysql://other:pw@h/nova_api"
     assert load(home, {"nova_conf": conf}, CELLMOVE_API_DATABASE=given, **own).api_database_url == given

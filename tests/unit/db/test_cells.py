@@ -12,10 +12,9 @@ import pytest
 import sqlalchemy
 from sqlalchemy import QueuePool, create_engine, exc, text
 
-from cellmove.bus_login import BusLogin
-from cellmove.database_url import DatabaseLogin
 from cellmove.db import cells
 from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
+from cellmove.login import Login
 from cellmove.settings import Settings
 
 DATABASE = "mysql+pymysql://nova:p%40ss@DB.Example:3307/nova_api?charset=utf8mb4&a=b#f"
@@ -102,7 +101,7 @@ def test_cells_are_read_without_cell0_and_with_their_urls_filled_in(api_engine: 
 
 
 def test_its_own_database_user_replaces_that_of_every_cells_url(api_engine: sqlalchemy.Engine) -> None:
-    login = DatabaseLogin("cellmove", "own")
+    login = Login("cellmove", "own")
     settings = Settings(
         main_database_url="mysql://nova:pw@h/cell0", transport_url="rabbit://bus/", database_login=login
     )
@@ -112,7 +111,7 @@ def test_its_own_database_user_replaces_that_of_every_cells_url(api_engine: sqla
 
 
 def test_its_own_bus_user_replaces_that_of_every_cells_url(api_engine: sqlalchemy.Engine) -> None:
-    settings = Settings(transport_url="rabbit://u:p@bus/", bus_login=BusLogin("cellmove", "own"))
+    settings = Settings(transport_url="rabbit://u:p@bus/", bus_login=Login("cellmove", "own"))
     urls = {cell.transport_url for cell in cells.read_cells(api_engine, settings)}
     assert all(url.startswith("rabbit://cellmove:own@") for url in urls)
 
