@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cellmove.sandbox.process import Process
 from tests.scenarios.environment import Server
 from tests.support import fork_server
 from tests.support.commands import run_killed
-from tests.support.sandbox.cloud_process import start
+from tests.support.sandbox.cloud_process import served_cloud
 from tests.support.sandbox.drained_cell import Drained, parsed
 from tests.support.sandbox.environment import Sandbox
 
@@ -46,10 +45,8 @@ SHOWN = {
 @pytest.fixture(scope="module")
 def process() -> Iterator[Process]:
     """A cloud of this module's own, whose cells it renames."""
-    with tempfile.TemporaryDirectory(prefix="cellmove-names-") as folder:
-        process = start(Path(folder))
+    with served_cloud() as (process, _folder):
         yield process
-        process.end()
 
 
 FEW = ("no names", "one name", "spaces and quotes")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cellmove.sandbox.process import start
 from lab import oracle
 from tests.sandbox.test_unusable_settings import mapped
 from tests.scenarios.environment import Server
+from tests.support.sandbox.cloud_process import served_cloud
 from tests.support.sandbox.environment import Sandbox
 
 UNUSABLE = "none:///"
@@ -20,10 +18,8 @@ UNUSABLE = "none:///"
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Sandbox]:
     """A cloud of this module's own, whose cell mappings it breaks."""
-    with tempfile.TemporaryDirectory(prefix="cellmove-undo-") as folder:
-        process = start(Path(folder))
-        yield Sandbox(process, Path(folder))
-        process.end()
+    with served_cloud() as (process, folder):
+        yield Sandbox(process, folder)
 
 
 def begun(cloud: Sandbox, *steps: str) -> tuple[Server, str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cellmove.sandbox.process import start
+from tests.support.sandbox.cloud_process import served_cloud
 from tests.support.sandbox.environment import Sandbox
 
 SECRET = "s3cr3t"
@@ -21,10 +20,8 @@ CELL3 = "33333333-3333-4333-8333-333333333333"
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Sandbox]:
     """A cloud of this module's own, whose cell mappings it breaks."""
-    with tempfile.TemporaryDirectory(prefix="cellmove-settings-") as folder:
-        process = start(Path(folder))
-        yield Sandbox(process, Path(folder))
-        process.end()
+    with served_cloud() as (process, folder):
+        yield Sandbox(process, folder)
 
 
 @contextlib.contextmanager

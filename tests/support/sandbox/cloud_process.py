@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -64,6 +67,16 @@ def start(folder: Path, *, disks: bool = False) -> Process:
     known = _line(child, said)
     instances = Instances(folder.absolute() / "disks") if disks else None
     return Process(cast(Any, Forked(child)), known["url"], known["environment"], known["databases"], instances)
+
+
+@contextlib.contextmanager
+def served_cloud() -> Iterator[tuple[Process, Path]]:
+    """A cloud of its own and the directory of its databases, which need not wait for a disk where there is shared memory."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    with tempfile.TemporaryDirectory(prefix="cellmove-test-", dir=memory if memory.is_dir() else None) as folder:
+        process = start(Path(folder))
+        yield process, Path(folder)
+        process.end()
 
 
 def _line(child: BaseProcess, said: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cellmove.hosts.disk_link import Link
 from cellmove.sandbox import seed
 from cellmove.sandbox.process import Process
 from cellmove.sandbox.store import Cloud, files
-from tests.support.sandbox.cloud_process import start
+from tests.support.sandbox.cloud_process import served_cloud
 from tests.support.sandbox.drained_cell import Drained
 from tests.support.sandbox.environment import Sandbox
 
@@ -33,12 +32,9 @@ def unhooked() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sandbox_process() -> Iterator[Process]:
-    """The embedded cloud, served; where there is shared memory its databases need not wait for a disk."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
-    with tempfile.TemporaryDirectory(prefix="cellmove-test-", dir=memory if memory.is_dir() else None) as folder:
-        process = start(Path(folder))
+    """The embedded cloud, served."""
+    with served_cloud() as (process, _folder):
         yield process
-        process.end()
 
 
 @pytest.fixture
@@ -52,11 +48,8 @@ def sandbox(sandbox_process: Process, tmp_path: Path) -> Iterator[Sandbox]:
 @pytest.fixture
 def cell(tmp_path: Path) -> Iterator[Drained]:
     """A cloud of this test's own, which empties a cell of it."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
-    with tempfile.TemporaryDirectory(prefix="cellmove-drain-", dir=memory if memory.is_dir() else None) as folder:
-        process = start(Path(folder))
+    with served_cloud() as (process, _folder):
         yield Drained(process, tmp_path)
-        process.end()
 
 
 @pytest.fixture
