@@ -28,14 +28,14 @@ import requests
 import sqlalchemy
 from sqlalchemy import event, insert, text
 
-from cellmove import settings as settings_module
-from cellmove.clock import Clock
+from cellmove.core import settings as settings_module
+from cellmove.core.clock import Clock
+from cellmove.drain import census
 from cellmove.drain.item import Verdict
 from cellmove.drain.wish import Wish
 from cellmove.gateway import Gateway
 from cellmove.sandbox.process import Process, start
 from cellmove.sandbox.store import Cloud
-from cellmove.steps import census
 
 SECONDS = 10.0
 MEGABYTES = 200

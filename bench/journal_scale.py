@@ -40,8 +40,8 @@ COMMANDS = (("list",), ("show", SHOWN), ("resume", SHOWN))
 
 FILL = """
 import sys
-from cellmove.journal import open_journal
-from cellmove.move import Entry, Move, Phase, State
+from cellmove.engine.journal import open_journal
+from cellmove.core.move import Entry, Move, Phase, State
 where, count, lines = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 when = "2026-01-01T00:00:00.000Z"
 journal = open_journal(where, lambda: when)

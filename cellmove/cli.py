@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove.command import (
+from cellmove.core.request import AuditRequest
+from cellmove.engine.events import Event, EventKind
+from cellmove.ui.command import (
     Commands,
     Options,
     answer_audit,
@@ -21,11 +23,11 @@ from cellmove.command import (
     install_signals,
     running,
 )
-from cellmove.drain_cli import drain, drain_cell, dry_plan
-from cellmove.events import Event, EventKind
-from cellmove.journal_cli import journal
-from cellmove.metrics_cli import metrics
-from cellmove.options import (
+from cellmove.ui.commands.drain import drain, drain_cell, dry_plan
+from cellmove.ui.commands.journal import journal
+from cellmove.ui.commands.metrics import metrics
+from cellmove.ui.commands.schema import schema
+from cellmove.ui.options import (
     FiniteRange,
     confirm_option,
     hold_options,
@@ -38,11 +40,9 @@ from cellmove.options import (
     target_options,
     yes_option,
 )
-from cellmove.request import AuditRequest
-from cellmove.schema_cli import schema
 
 if TYPE_CHECKING:
-    from cellmove.request import MoveRequest
+    from cellmove.core.request import MoveRequest
 
 # the commands
 
@@ -109,7 +109,7 @@ def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: b
         return
     request = request_from(server, flavor, is_stepwise=True, **given)
     with running(options, only_reads=dry_run) as run:
-        from cellmove import planning
+        from cellmove.operations import planning
 
         report = planning.plan(run.session, request, open_move=not dry_run)
         request = report.request or request
@@ -117,7 +117,7 @@ def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: b
 
 
 def _run_step(options: Options, reference: str, verb: str, **more: Any) -> None:
-    from cellmove.move import Step
+    from cellmove.core.move import Step
 
     with running(options) as run:
         move = run.functions.find_move(run.session, reference)
@@ -201,7 +201,7 @@ def verify(options: Options, reference: str, probes: tuple[str, ...]) -> None:
     """
     asked = _probes(probes)
     with running(options, only_reads=True) as run:
-        from cellmove import verify as verifying
+        from cellmove.operations import verify as verifying
 
         move = run.functions.find_move(run.session, reference)
         found = verifying.verify(run.session, move, asked)
@@ -230,7 +230,7 @@ def confirm(options: Options, reference: str, force: bool, probes: tuple[str, ..
 
 
 def _probes(texts: tuple[str, ...]) -> list[Any]:
-    from cellmove.probe import parse
+    from cellmove.operations.probe import parse
 
     return [parse(text) for text in texts]
 
@@ -260,7 +260,7 @@ def _holding(session: Any, hold: bool, cutover_at: str) -> Any:
     if not hold and not cutover_at:
         return None
     from cellmove.drain.window import next_time
-    from cellmove.hold import Hold
+    from cellmove.operations.hold import Hold
 
     now = session.clock.utc_now().astimezone()
     return Hold(next_time(cutover_at, "--cutover-at", now) if cutover_at else None)
@@ -269,7 +269,7 @@ def _holding(session: Any, hold: bool, cutover_at: str) -> Any:
 def _run_to_finish(options: Options, request: MoveRequest) -> None:
     _probes(request.probes)  # one that is none is refused before anything is looked at
     with running(options) as run:
-        from cellmove import planning
+        from cellmove.operations import planning
 
         holding = _holding(run.session, request.hold, request.cutover_at)
         report = planning.move_for(run.session, request)
@@ -417,7 +417,7 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
       cellmove adopt web-1 --nova-is-dead
     """
     with running(options) as run:
-        from cellmove import adopt as adopting
+        from cellmove.operations import adopt as adopting
 
         move = adopting.adopt(
             run.session, server, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead
@@ -459,7 +459,7 @@ def audit(
         raise click.UsageError("--dry-run goes with --repair; without it nothing is mended anyway")
     request = AuditRequest(cells, servers, repair, dry_run, older_than)
     with running(options, only_reads=dry_run or not repair) as run:
-        from cellmove import audit as auditing
+        from cellmove.operations import audit as auditing
 
         report = auditing.audit(run.session, request)
     answer_audit(options, report, report.command)
@@ -523,7 +523,7 @@ def demo(pace: float) -> None:
     Example:
       cellmove demo
     """
-    from cellmove import demo as demonstration
+    from cellmove.ui import demo as demonstration
 
     with install_signals("cellmove demo"):
         demonstration.show(pace)

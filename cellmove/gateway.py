@@ -13,22 +13,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud import identity
+from cellmove.core.errors import CannotConnect, Misconfigured
+from cellmove.core.settings import require
 from cellmove.db import cells as cells_module
 from cellmove.db import rights
 from cellmove.db.identity import DatabaseIdentity, identity_of
 from cellmove.db.tables import CellDatabase, open_cell_database
-from cellmove.errors import CannotConnect, Misconfigured
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts.disk_links import DiskLinks
-from cellmove.settings import require
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from cellmove.core.settings import Settings
     from cellmove.db.cells import Cell
     from cellmove.db.rights import Rights
     from cellmove.hosts.bus import Bus
-    from cellmove.settings import Settings
 
 
 @dataclass

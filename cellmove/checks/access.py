@@ -8,8 +8,8 @@ from cellmove.checks.finding import refusal
 
 if TYPE_CHECKING:
     from cellmove.checks.finding import Findings
+    from cellmove.checks.snapshot import Picture
     from cellmove.db.rights import Rights
-    from cellmove.picture import Picture
 
 UNREACHABLE = frozenset({"bus", "target-bus"})
 """Codes of what cannot be reached or does not let us in: alone they end a command with exit code 4."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.checks.finding import Check, Findings, Level, refusal, warning
 from cellmove.checks.root_disk import RootDisk, check_disk, disk_words
+from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
+from cellmove.core.transfer import VOLUMES
 from cellmove.db.shapes import object_fields, parse_json
-from cellmove.suitability import STARTS_FROM_SNAPSHOT
-from cellmove.transfer import VOLUMES
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port

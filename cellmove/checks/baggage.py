@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.checks.finding import Check, Findings, refusal, warning
-from cellmove.picture import Picture, guest_architecture
-from cellmove.transfer import CARRIED, STREAM
+from cellmove.checks.snapshot import Picture, guest_architecture
+from cellmove.core.transfer import CARRIED, STREAM
 
 if TYPE_CHECKING:
     from cellmove.cloud.volume import Attachment

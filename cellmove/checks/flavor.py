@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal
+from cellmove.checks.snapshot import Picture
 from cellmove.db.shapes import Flavor
-from cellmove.picture import Picture
 
 TOPOLOGY_SPECS = (
     "hw:numa", "hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:cpu_realtime",

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellmove.checks.snapshot import likely_nodes
 from cellmove.db.shapes import object_fields
-from cellmove.picture import likely_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cellmove.checks.snapshot import Picture, Target
     from cellmove.db.shapes import Aggregate, Node
-    from cellmove.picture import Picture, Target
 
 SHOWN = 3
 """How many hosts of a cell are explained."""

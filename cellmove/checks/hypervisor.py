@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.picture import Picture
-from cellmove.suitability import BARE_METAL, is_unknown, why_unable
+from cellmove.checks.snapshot import Picture
+from cellmove.checks.suitability import BARE_METAL, is_unknown, why_unable
 
 
 def check_hypervisor(picture: Picture) -> Findings:

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cellmove.db.survey import UNDER_WAY
-from cellmove.duplicates import Duplicate
-from cellmove.leftovers import (
+from cellmove.checks.leftover import (
     ENDED,
     Allocation,
     Attachment,
@@ -28,6 +26,8 @@ from cellmove.leftovers import (
     owner_of,
     waits,
 )
+from cellmove.db.survey import UNDER_WAY
+from cellmove.steps.duplicates import Duplicate
 
 RESERVED = "reserved"
 """How cinder calls an attachment that no host uses."""

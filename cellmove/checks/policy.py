@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal
-from cellmove.picture import Picture
-from cellmove.policy import broken
+from cellmove.checks.snapshot import Picture
+from cellmove.core.policy import broken
 
 
 def check_policy(picture: Picture) -> Findings:

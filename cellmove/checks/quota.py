@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from cellmove.checks.finding import Findings, refusal
+from cellmove.checks.snapshot import Picture
 from cellmove.cloud.quota import Quota, upsize
-from cellmove.picture import Picture
 
 UNITS = {"cores": "vCPUs", "ram": "MiB of memory"}
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.suitability import STARTS_FROM_SNAPSHOT, too_old
-from cellmove.transfer import STREAM, VOLUMES
+from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT, too_old
+from cellmove.core.transfer import STREAM, VOLUMES
 
 if TYPE_CHECKING:
     from cellmove.checks.arrival import Arrival

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cellmove.cell_names import CELL0_UUID
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.mark import KEY, mark_of
-from cellmove.picture import OLDEST_COMPUTE, Picture, conductors_up
-from cellmove.shell import resume_elsewhere
-from cellmove.transfer import STREAM
+from cellmove.checks.snapshot import OLDEST_COMPUTE, Picture, conductors_up
+from cellmove.core.cell_names import CELL0_UUID
+from cellmove.core.ownership import KEY, mark_of
+from cellmove.core.shell import resume_elsewhere
+from cellmove.core.transfer import STREAM
 
 UNFINISHED = frozenset({
     "accepted", "queued", "preparing", "running",  # live migration and evacuation

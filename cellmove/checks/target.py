@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from cellmove.checks import access, hosts
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.picture import (
+from cellmove.checks.snapshot import (
     OLDEST_COMPUTE,
     Picture,
     Target,
@@ -16,7 +16,7 @@ from cellmove.picture import (
     unsuitable,
     zone_wanted,
 )
-from cellmove.transfer import IMAGE
+from cellmove.core.transfer import IMAGE
 
 UNSUITABLE = (
     ("target-hypervisor", "cannot serve a move", "name a cell or a host with libvirt and QEMU"),
@@ -29,7 +29,7 @@ UNSUITABLE = (
         "if hosts of all zones reach the storage, set [cinder]cross_az_attach in nova.conf",
     ),
 )
-"""Codes of hosts that are ruled out: in short, and what to do. See :mod:`cellmove.suitability`."""
+"""Codes of hosts that are ruled out: in short, and what to do. See :mod:`cellmove.checks.suitability`."""
 
 
 def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, NotFound
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, NotFound
 
 if TYPE_CHECKING:
     from requests import Response

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellmove import nova_conf
 from cellmove.cloud import login_settings
 from cellmove.cloud.failures import (
     API,
@@ -25,8 +24,9 @@ from cellmove.cloud.failures import (
     parsed,
     translate_errors,
 )
-from cellmove.errors import BadSetting, CallError, CallUncertain, CannotConnect, Misconfigured, Usage
-from cellmove.settings import Settings, not_configured
+from cellmove.core import nova_conf
+from cellmove.core.errors import BadSetting, CallError, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.core.settings import Settings, not_configured
 
 if TYPE_CHECKING:
     from keystoneauth1.access import AccessInfo

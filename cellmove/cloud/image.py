@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.identity import caller, read, request
-from cellmove.errors import CallFailed, NotFound
+from cellmove.core.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cellmove import tls_files
-from cellmove.errors import BadSetting
-from cellmove.host_names import is_host_name
+from cellmove.core import tls_files
+from cellmove.core.errors import BadSetting
+from cellmove.core.host_names import is_host_name
 
 if TYPE_CHECKING:
     from keystoneauth1.session import Session

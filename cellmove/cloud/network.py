@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.failures import parsed
 from cellmove.cloud.identity import read, request
-from cellmove.errors import CallFailed, NotFound
+from cellmove.core.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

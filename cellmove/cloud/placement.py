@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.failures import NOT_UNDERSTOOD, call_name, failure_of, parsed
 from cellmove.cloud.identity import read, request
-from cellmove.errors import CallFailed
+from cellmove.core.errors import CallFailed
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud.identity import read, request
-from cellmove.errors import NotFound, Usage
-from cellmove.reference import is_uuid
+from cellmove.core.errors import NotFound, Usage
+from cellmove.core.reference import is_uuid
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

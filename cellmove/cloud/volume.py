@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.cloud.failures import parsed
 from cellmove.cloud.identity import read, request, rpc_credentials
-from cellmove.errors import NotFound
+from cellmove.core.errors import NotFound
 
 if TYPE_CHECKING:
     from openstack.connection import Connection

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib import parse
 
-from cellmove import bus_login, database_url
-from cellmove.cell_names import CELL0_UUID, CellRef, display_names
-from cellmove.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
-from cellmove.reference import means
+from cellmove.core import bus_login, database_url
+from cellmove.core.cell_names import CELL0_UUID, CellRef, display_names
+from cellmove.core.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.core.reference import means
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.exc import DBAPIError
 
-    from cellmove.settings import Settings
+    from cellmove.core.settings import Settings
 
 API_DATABASE = "the API database"
 
@@ -70,7 +70,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Return what people read: see :func:`cellmove.cell_names.display_names`."""
+        """Return what people read: see :func:`cellmove.core.cell_names.display_names`."""
         return self.display_name or display_names([(self.uuid, self.nova_name)])[self.uuid]
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark
+from cellmove.core import ownership as mark
 from cellmove.db import look, queries, records, survey
 from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, object_fields, parse_json
 from cellmove.db.state import transaction

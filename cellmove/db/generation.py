@@ -1,13 +1,13 @@
-"""The generation of a server's mark (:mod:`cellmove.mark`): read, and raised by compare-and-swap."""
+"""The generation of a server's mark (:mod:`cellmove.core.ownership`): read, and raised by compare-and-swap."""
 
 from __future__ import annotations
 
 import datetime
 from typing import TYPE_CHECKING
 
-from cellmove import mark, statements
-from cellmove.db import state
-from cellmove.errors import CallFailed
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed
+from cellmove.db import state, statements
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,7 +20,7 @@ def raise_generation(
 ) -> None:
     """Give a server's mark another generation, if it has the expected one or already the wanted one.
 
-    :param expected: :data:`cellmove.mark.UNNUMBERED` of a mark that has none yet
+    :param expected: :data:`cellmove.core.ownership.UNNUMBERED` of a mark that has none yet
     :param holder: the mark's first value, if it has to name another journal from now on
     :raises CallFailed: ``kind`` conflict when it has another one, or the mark is gone
     """

@@ -11,10 +11,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove import statements
+from cellmove.core.errors import CallFailed
+from cellmove.db import statements
 from cellmove.db.state import present, transaction
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Row, Select, Table, Update

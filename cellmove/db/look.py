@@ -10,8 +10,8 @@ import datetime
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove import statements
-from cellmove.db import queries, records
+from cellmove.core.errors import CannotConnect
+from cellmove.db import queries, records, statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import (
     Aggregate,
@@ -31,7 +31,6 @@ from cellmove.db.shapes import (
     make_node,
     parse_json,
 )
-from cellmove.errors import CannotConnect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 
+from cellmove.core.errors import CallFailed
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed
 
 
 def copy_mapping(source: CellDatabase, target: CellDatabase, mapping_uuid: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark
+from cellmove.core import ownership as mark
 from cellmove.db.shapes import IMAGE, VTPM_SECRET
 
 if TYPE_CHECKING:

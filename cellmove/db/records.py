@@ -12,12 +12,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove import statements
+from cellmove.core.errors import CallFailed
+from cellmove.db import statements
 from cellmove.db.history import ROWS_A_STATEMENT, events_of_server
 from cellmove.db.shapes import read_object
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Delete, Select, Table

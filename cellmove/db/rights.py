@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cellmove.core.errors import CallFailed
 from cellmove.db.cells import translate_errors
 from cellmove.db.look import EVENTS
 from cellmove.db.records import DELETED_FIRST, KEYS
-from cellmove.errors import CallFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cellmove import mark
-from cellmove.errors import CallFailed
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed
 
 IMAGE, VTPM_SECRET = "image_", "vtpm_secret_uuid"
 """What system metadata begins the keys of the image's properties with, and the key of a virtual TPM's secret."""
@@ -55,7 +55,7 @@ class Instance:
 
     :param flavor: None when ``instance_extra`` holds none that can be read
     :param image: what system metadata keeps of the image, without the prefix ``image_``
-    :param mark: the value of ``cellmove.mark.KEY``: which move of ours is working on it, and who records that
+    :param mark: the value of ``cellmove.core.ownership.KEY``: which move of ours is working on it, and who records that
     """
 
     uuid: str

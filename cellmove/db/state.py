@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cellmove import statements
+from cellmove.core.errors import CallFailed, NotFound
+from cellmove.db import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import object_fields, read_object, unreadable
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Delete, Engine, Table, TableClause, Update

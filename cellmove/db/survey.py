@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark as marks
-from cellmove import statements
+from cellmove.core import ownership as marks
+from cellmove.db import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.state import transaction
 

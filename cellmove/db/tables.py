@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cellmove.core.errors import CallFailed, Misconfigured
 from cellmove.db.cells import name_of, translate_errors
-from cellmove.errors import CallFailed, Misconfigured
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table

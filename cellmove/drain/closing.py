@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cellmove import session as sessions
 from cellmove.cloud.services import compute_services
+from cellmove.core.errors import Interrupted, Locked, RollbackFailed, RolledBack, Stopped
+from cellmove.core.move import Move, Phase, State, Step
+from cellmove.core.shell import command_line
 from cellmove.db import look
-from cellmove.errors import Interrupted, Locked, RollbackFailed, RolledBack, Stopped
-from cellmove.move import Move, Phase, State, Step
-from cellmove.pipeline import Runner, run_step, undo
-from cellmove.shell import command_line
+from cellmove.engine.executor import Runner, run_step, undo
+from cellmove.operations import session as sessions
 from cellmove.steps import cordon
 from cellmove.steps.cordon import cell_of
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
-    from cellmove.events import Observer
-    from cellmove.session import Session
+    from cellmove.engine.events import Observer
+    from cellmove.operations.session import Session
 
 
 PATIENCE = 300.0

@@ -10,21 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cellmove import permission, probe
-from cellmove import session as sessions
-from cellmove.cell_names import is_called
-from cellmove.clock import seconds_of
-from cellmove.drain import closing, room, run, window
-from cellmove.drain import ending as endings
-from cellmove.drain import plan as plans
-from cellmove.drain.ending import Ended
-from cellmove.drain.happening import Happening, Kind, about
-from cellmove.drain.item import TROUBLED, UNDER_WAY, Item, Stage, Task
-from cellmove.drain.queue import Queue
-from cellmove.drain.story import said
-from cellmove.drain.wish import Wish, to_document
-from cellmove.duplicates import described, distinct, duplicates
-from cellmove.errors import (
+from cellmove.core.cell_names import is_called
+from cellmove.core.clock import seconds_of
+from cellmove.core.errors import (
     CallError,
     CannotConnect,
     Interrupted,
@@ -36,13 +24,24 @@ from cellmove.errors import (
     Unreachable,
     Usage,
 )
-from cellmove.events import Event, EventKind
-from cellmove.locks import server_lock
-from cellmove.move import DRAIN, Move, State
-from cellmove.pipeline import facts_of
-from cellmove.shell import command_line
-from cellmove.steps import census
+from cellmove.core.move import DRAIN, Move, State
+from cellmove.core.shell import command_line
+from cellmove.drain import census, closing, room, run, window
+from cellmove.drain import ending as endings
+from cellmove.drain import plan as plans
+from cellmove.drain.ending import Ended
+from cellmove.drain.happening import Happening, Kind, about
+from cellmove.drain.item import TROUBLED, UNDER_WAY, Item, Stage, Task
+from cellmove.drain.queue import Queue
+from cellmove.drain.story import said
+from cellmove.drain.wish import Wish, to_document
+from cellmove.engine.events import Event, EventKind
+from cellmove.engine.executor import facts_of
+from cellmove.engine.locks import server_lock
+from cellmove.operations import permission, probe
+from cellmove.operations import session as sessions
 from cellmove.steps.cordon import cell_of
+from cellmove.steps.duplicates import described, distinct, duplicates
 from cellmove.steps.plan import find_flavor
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from cellmove.drain.happening import Watcher
     from cellmove.drain.plan import DrainPlan
     from cellmove.gateway import Gateway
-    from cellmove.session import Session
+    from cellmove.operations.session import Session
 
 COMMAND = "command"
 """Key beside the wish under which the queue keeps the last run's command."""

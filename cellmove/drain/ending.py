@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud import placement
 from cellmove.cloud.services import compute_services
+from cellmove.core.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable, Usage
+from cellmove.core.move import State
+from cellmove.core.request import AuditRequest
+from cellmove.core.shell import command_line
 from cellmove.db import census, look, survey
 from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage
-from cellmove.errors import CallError, CellmoveError, ServersRemain, SomeFailed, Unreachable, Usage
-from cellmove.move import State
-from cellmove.request import AuditRequest
-from cellmove.shell import command_line
 
 if TYPE_CHECKING:
-    from cellmove.cell_names import CellRef
+    from cellmove.core.cell_names import CellRef
+    from cellmove.core.move import Move
     from cellmove.db.cells import Cell
     from cellmove.drain.item import Task
     from cellmove.gateway import Gateway
-    from cellmove.move import Move
-    from cellmove.session import Session
+    from cellmove.operations.session import Session
 
 NAMED = 20
 """Servers that an error names one by one."""
@@ -82,7 +82,7 @@ class Ended:
 
 def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
     """See what is left to be done about the cell, and what moves have left behind in it."""
-    from cellmove.audit import audit
+    from cellmove.operations.audit import audit
 
     try:
         ours = {

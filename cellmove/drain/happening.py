@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cellmove.cell_names import CellRef
+    from cellmove.core.cell_names import CellRef
     from cellmove.drain.item import Task
 
 SCHEMA_VERSION = 1

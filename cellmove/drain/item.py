@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from cellmove.cell_names import CellRef
+from cellmove.core.cell_names import CellRef
 
 
 class Verdict(enum.StrEnum):

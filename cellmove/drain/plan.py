@@ -189,7 +189,7 @@ SHOWN = 40
 
 def draw(page: Any, found: Mapping[str, Any]) -> None:
     """A plan as a person sees it."""
-    from cellmove.console import Command, duration
+    from cellmove.ui.console import Command, duration
 
     totals, estimate = found["totals"], found["estimate"]
     rows = [

@@ -17,14 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from cellmove import statements
+from cellmove.db import statements
 from cellmove.drain import tables
 from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage, Task
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
-    from cellmove.journal import Journal
+    from cellmove.engine.journal import Journal
 
 LEASE = 60.0
 """Seconds for which a run that died keeps its servers."""

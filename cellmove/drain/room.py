@@ -13,8 +13,8 @@ from cellmove.db import look
 from cellmove.gateway import Choice
 
 if TYPE_CHECKING:
-    from cellmove.cell_names import CellRef
-    from cellmove.clock import Clock
+    from cellmove.core.cell_names import CellRef
+    from cellmove.core.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.drain.queue import Queue
     from cellmove.gateway import Gateway

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellmove import permission
+from cellmove.core.errors import CallError, CellmoveError, Interrupted
 from cellmove.drain.happening import Happening, Kind, about
 from cellmove.drain.item import UNDER_WAY, Stage, Task
 from cellmove.drain.queue import LEASE, Limits, Queue
@@ -26,14 +26,14 @@ from cellmove.drain.turnstile import Turnstile
 from cellmove.drain.window import Hours, why_closed
 from cellmove.drain.wish import Wish
 from cellmove.drain.work import DAY_IS_USED_UP, LOCKED_BY_ANOTHER, Downtime, Job, Outcome, work
-from cellmove.errors import CallError, CellmoveError, Interrupted
-from cellmove.events import Event, EventKind
+from cellmove.engine.events import Event, EventKind
+from cellmove.operations import permission
 
 if TYPE_CHECKING:
-    from cellmove.cell_names import CellRef
+    from cellmove.core.cell_names import CellRef
+    from cellmove.core.move import Move
     from cellmove.drain.happening import Watcher
-    from cellmove.move import Move
-    from cellmove.session import Session
+    from cellmove.operations.session import Session
 
 LOOKS = 1.0
 """Seconds between two looks at what somebody at another terminal wants, and at the clock."""
@@ -304,7 +304,7 @@ class Shift:
         self._put(task, outcome, clock.monotonic() - started)
 
     def _gate(self, server_id: str) -> bool | None:
-        """Whether the guest of a server that is prepared may be stopped; see :class:`cellmove.hold.Hold`."""
+        """Whether the guest of a server that is prepared may be stopped; see :class:`cellmove.operations.hold.Hold`."""
         if self.turnstile.is_inside(server_id):
             return True
         if self.session.interrupted() or self._fatal is not None:

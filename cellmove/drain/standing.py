@@ -8,21 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cellmove.cell_names import CellRef
-from cellmove.clock import seconds_of
+from cellmove.core.cell_names import CellRef
+from cellmove.core.clock import seconds_of
+from cellmove.core.move import Move, State, next_commands
+from cellmove.core.reference import is_uuid
+from cellmove.core.shell import command_line
 from cellmove.drain.drains import COMMAND, TARGET_NAMES, queue_of, unconfirmed
 from cellmove.drain.item import UNDER_WAY, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.story import downtime, tale_bars
 from cellmove.drain.wish import from_document
-from cellmove.move import Move, State, next_commands
-from cellmove.pipeline import busy_step
-from cellmove.reference import is_uuid
-from cellmove.shell import command_line
+from cellmove.engine.executor import busy_step
 from cellmove.steps.cordon import cell_of
 
 if TYPE_CHECKING:
-    from cellmove.session import Session
+    from cellmove.operations.session import Session
 
 
 def status(session: Session, record: Move) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.clock import seconds_of, text_of
-from cellmove.console import Command, duration
+from cellmove.core.clock import seconds_of, text_of
+from cellmove.core.move import SCHEMA_VERSION, Entry, Phase, State, Step
 from cellmove.drain import figures
 from cellmove.drain.item import Bar, Stage, Story, Tale, place_of
-from cellmove.move import SCHEMA_VERSION, Entry, Phase, State, Step
+from cellmove.ui.console import Command, duration
 
 if TYPE_CHECKING:
-    from cellmove.console import Page
+    from cellmove.ui.console import Page
 
 Document = dict[str, Any]
 

@@ -6,7 +6,7 @@ import functools
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from cellmove import statements
+from cellmove.db import statements
 from cellmove.drain.item import TROUBLED, UNDER_WAY, Stage, Task
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import datetime
 import re
 from dataclasses import dataclass
 
-from cellmove.errors import Usage
+from cellmove.core.errors import Usage
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 

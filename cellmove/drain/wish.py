@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cellmove.errors import Usage
-from cellmove.shell import command_line
+from cellmove.core.errors import Usage
+from cellmove.core.shell import command_line
 
 ORDERS = ("smallest", "largest", "oldest", "host")
 KINDS = ("project", "flavor", "host", "tag", "name", "state")

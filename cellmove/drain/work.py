@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cellmove import planning
-from cellmove import session as sessions
-from cellmove.clock import seconds_of
-from cellmove.db import look
-from cellmove.drain.item import Stage
-from cellmove.drain.story import STOPS_AND_STARTS
-from cellmove.drain.wish import Wish, look_again, why_not
-from cellmove.errors import (
+from cellmove.core.clock import seconds_of
+from cellmove.core.errors import (
     CallError,
     CellmoveError,
     Interrupted,
@@ -26,25 +20,31 @@ from cellmove.errors import (
     Unverified,
     Usage,
 )
-from cellmove.events import EventKind
-from cellmove.hold import HELD, Hold, is_held
-from cellmove.move import Move, Phase, State, Step, next_commands
-from cellmove.pipeline import busy_step
-from cellmove.reporting import report_failure
-from cellmove.request import Destination, MoveRequest, command_of
-from cellmove.shell import command_line
-from cellmove.steps import census
-from cellmove.verify import verify
+from cellmove.core.move import Move, Phase, State, Step, next_commands
+from cellmove.core.request import Destination, MoveRequest, command_of
+from cellmove.core.shell import command_line
+from cellmove.db import look
+from cellmove.drain import census
+from cellmove.drain.item import Stage
+from cellmove.drain.story import STOPS_AND_STARTS
+from cellmove.drain.wish import Wish, look_again, why_not
+from cellmove.engine.events import EventKind
+from cellmove.engine.executor import busy_step
+from cellmove.operations import planning
+from cellmove.operations import session as sessions
+from cellmove.operations.hold import HELD, Hold, is_held
+from cellmove.operations.reporting import report_failure
+from cellmove.operations.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cellmove.core.move import Entry
     from cellmove.db.cells import Cell
     from cellmove.drain.item import Task
-    from cellmove.events import Event
-    from cellmove.move import Entry
-    from cellmove.probe import Probe
-    from cellmove.session import Session
+    from cellmove.engine.events import Event
+    from cellmove.operations.probe import Probe
+    from cellmove.operations.session import Session
 
 DAY_IS_USED_UP = "policy-day"
 """The code of the rule ``policy.moves_a_day``: it speaks against beginning anything more, not against a server."""
@@ -74,7 +74,7 @@ class Job:
     """What all servers of a run are moved with.
 
     :param begun: told which move a server has, as soon as it has one
-    :param gate: by server, whether its guest may be stopped (:class:`cellmove.hold.Hold`); None: all may at once
+    :param gate: by server, whether its guest may be stopped (:class:`cellmove.operations.hold.Hold`); None: all may at once
     """
 
     wish: Wish

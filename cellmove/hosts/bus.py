@@ -13,13 +13,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellmove.settings import Settings
+    from cellmove.core.settings import Settings
 
 NOTICE_TIMEOUT = 10.0
 """Seconds that a bus has to take a notification."""

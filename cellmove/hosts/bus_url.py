@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellmove import tls_files
-from cellmove.bus_login import is_cut
-from cellmove.errors import BadSetting
-from cellmove.host_names import is_host_name
+from cellmove.core import tls_files
+from cellmove.core.bus_login import is_cut
+from cellmove.core.errors import BadSetting
+from cellmove.core.host_names import is_host_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

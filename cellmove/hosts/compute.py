@@ -100,7 +100,7 @@ def invoke(
 
     :param more: flavor, nodename, limits (prep at dest) or snapshot_id (prep at source, finish)
     :returns: the MigrationContext primitive for prep at dest, None otherwise
-    :raises cellmove.errors.CallError: see :func:`cellmove.hosts.bus.call`
+    :raises cellmove.core.errors.CallError: see :func:`cellmove.hosts.bus.call`
     """
     modern = service_version >= 56
     arguments = {"instance": instance, "migration": migration, **more}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cellmove.errors import CallFailed
+from cellmove.core.errors import CallFailed
 from cellmove.hosts.bus import Bus, Target, call
 
 Primitive = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.cloud import identity
 
 if TYPE_CHECKING:
-    from cellmove.clock import Clock
+    from cellmove.core.clock import Clock
     from cellmove.gateway import Gateway
 
 

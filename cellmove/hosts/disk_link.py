@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound
 from cellmove.hosts.disk_frames import MAGIC, MOST_HEADER, MOST_PAYLOAD, PREFIX, VERSION
 from cellmove.hosts.disk_reading import BLOCK
 

@@ -9,8 +9,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cellmove.errors import CallFailed
-from cellmove.transfer import Ssh, destination
+from cellmove.core.errors import CallFailed
+from cellmove.core.transfer import Ssh, destination
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link

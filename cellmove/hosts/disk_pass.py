@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cellmove.clock import Clock
-from cellmove.errors import CallError, CallFailed
+from cellmove.core.clock import Clock
+from cellmove.core.errors import CallError, CallFailed
 from cellmove.hosts.disk_link import Answer, Link, expect
 from cellmove.hosts.disks import File, look, marked, prepare, sync
 

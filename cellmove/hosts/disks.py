@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from cellmove.errors import CallFailed, NotFound
+from cellmove.core.errors import CallFailed, NotFound
 from cellmove.hosts.disk_link import Link, expect
 
 T = TypeVar("T")

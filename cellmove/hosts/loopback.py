@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect
 
 if TYPE_CHECKING:
     from requests import Session

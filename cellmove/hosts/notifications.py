@@ -16,7 +16,7 @@ from cellmove.hosts.bus import Bus, Notice, notify
 from cellmove.hosts.conductor import data
 
 if TYPE_CHECKING:
-    from cellmove.nova_conf import Notifications
+    from cellmove.core.nova_conf import Notifications
 
 Payload = dict[str, Any]
 

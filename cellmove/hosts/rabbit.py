@@ -16,15 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cellmove import nova_conf
-from cellmove.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.core import nova_conf
+from cellmove.core.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 from cellmove.hosts import bus_url, rabbit_login
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cellmove.core.settings import Settings
     from cellmove.hosts.bus import Notice, Target
-    from cellmove.settings import Settings
 
 
 @dataclass

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellmove.errors import CannotConnect
+from cellmove.core.errors import CannotConnect
 
 PORT = 5672
 GROUP = "oslo_messaging_rabbit"

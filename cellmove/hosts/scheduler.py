@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cellmove.core.errors import CallFailed
 from cellmove.db.cells import Cell
-from cellmove.errors import CallFailed
 from cellmove.hosts.bus import Bus, Target, call
 from cellmove.hosts.conductor import Primitive, data
 

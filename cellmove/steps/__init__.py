@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cellmove.action import Action
-from cellmove.move import Step
+from cellmove.core.move import Step
+from cellmove.engine.action import Action
 from cellmove.steps import confirm, finish, prep_dest, prep_source, revert, sweep
 
 ACTIONS: Mapping[Step, Sequence[Action]] = {

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellmove.errors import Interrupted, scrub
+from cellmove.core.errors import Interrupted, scrub
 from cellmove.hosts import conductor, notifications
 from cellmove.hosts.context import request_context
 from cellmove.steps import places
 from cellmove.steps.releases import SHARES_IN_NOTIFICATIONS, superconductor_version
 
 if TYPE_CHECKING:
-    from cellmove.action import Context
     from cellmove.db.cells import Cell
+    from cellmove.engine.action import Context
 
 
 def announce(context: Context, cell: Cell, action: str, phase: str, request_id: str) -> None:

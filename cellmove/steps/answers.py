@@ -18,12 +18,12 @@ from cellmove.db.look import COMPUTE
 from cellmove.steps import plan
 
 if TYPE_CHECKING:
+    from cellmove.checks.snapshot import Target
     from cellmove.cloud.network import Port
     from cellmove.cloud.quota import Quota
     from cellmove.cloud.volume import Attachment
     from cellmove.db.shapes import Flavor
     from cellmove.gateway import Gateway
-    from cellmove.picture import Target
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cellmove.core.errors import CannotConnect
 from cellmove.db import look
-from cellmove.duplicates import distinct
-from cellmove.errors import CannotConnect
+from cellmove.steps.duplicates import distinct
 
 if TYPE_CHECKING:
     from cellmove.cloud.volume import Attachment

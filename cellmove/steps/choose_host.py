@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from cellmove.action import Context
-from cellmove.cell_names import allowed_cells
+from cellmove.checks.suitability import Needs, Unsuitable, unsuitable_hosts
 from cellmove.cloud import placement
+from cellmove.core.cell_names import allowed_cells
+from cellmove.core.errors import CallFailed
 from cellmove.db import look, state
 from cellmove.db.cells import Cell
-from cellmove.errors import CallFailed
+from cellmove.engine.action import Context
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
 from cellmove.steps import places, reach, stream
-from cellmove.suitability import Needs, Unsuitable, unsuitable_hosts
 
 
 def offered(context: Context) -> Mapping[str, Any]:

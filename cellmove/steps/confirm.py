@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmove import mark
-from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.checks.arrival import has_keypairs
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
 from cellmove.db import history, records, state, survey, traces
-from cellmove.errors import CallFailed, CannotConnect, Unexpected
+from cellmove.engine.action import Action, Context, Finding, Pivot, Seen
 from cellmove.hosts import compute
 from cellmove.steps import announce, places, undo_checks
 

@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.action import Action, Context
-from cellmove.cell_names import CellRef, recorded_ref
 from cellmove.cloud import services
+from cellmove.core.cell_names import CellRef, recorded_ref
 from cellmove.db import cells
+from cellmove.engine.action import Action, Context
 
 if TYPE_CHECKING:
-    from cellmove.move import Move
+    from cellmove.core.move import Move
 
 CHANGED = "changed"
 """Key of an action's result: whether it was this action that closed it."""

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks.root_disk import RootDisk
-from cellmove.errors import CallError, CallFailed
-from cellmove.steps.disk_survey import ROOT
+from cellmove.core.errors import CallError, CallFailed
+from cellmove.hosts.disk_survey import ROOT
 from cellmove.steps.plan_disks import NOT_CONFIGURED
 
 if TYPE_CHECKING:
+    from cellmove.core.move import Move
     from cellmove.gateway import Gateway
     from cellmove.hosts.disk_link import Link
     from cellmove.hosts.disks import Entry
-    from cellmove.move import Move
 
 
 def compare_root_disks(gateway: Gateway, move: Move, facts: Mapping[str, Any]) -> RootDisk:

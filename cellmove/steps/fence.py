@@ -1,4 +1,4 @@
-"""Keeps a journal that is older than the move from acting: by the generation of the server's mark (:mod:`cellmove.mark`).
+"""Keeps a journal that is older than the move from acting: by the generation of the server's mark (:mod:`cellmove.core.ownership`).
 
 Reads before anything is written, and raises the generation before effects that other journals have to know of.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cellmove import mark
-from cellmove.action import Action, Context, Pivot
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed, OlderJournal, Stopped
+from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db import generation, history, state
-from cellmove.errors import CallFailed, OlderJournal, Stopped
-from cellmove.move import Entry, Move, Phase, State, Step
-from cellmove.reconcile import BEFORE_THE_SWITCH
+from cellmove.engine.action import Action, Context, Pivot
 from cellmove.steps import ACTIONS, places
+from cellmove.steps.reconcile import BEFORE_THE_SWITCH
 from cellmove.steps.undo_checks import is_deleted
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark
-from cellmove.action import Action, Context, Finding, Pivot
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed, Unexpected
 from cellmove.db import history, records, state
 from cellmove.db.shapes import object_fields
-from cellmove.errors import CallFailed, Unexpected
+from cellmove.engine.action import Action, Context, Finding, Pivot
 from cellmove.hosts import compute
 from cellmove.steps import places, prep_dest, recover, stream, stream_off, undo_checks
 from cellmove.steps.releases import PCI_REQUESTS_NAME_THE_SERVER, superconductor_version

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from cellmove.checks import target
 from cellmove.checks.access import API
+from cellmove.checks.snapshot import NoHost, unsuitable
+from cellmove.core.errors import CallFailed
 from cellmove.db import look, state
-from cellmove.errors import CallFailed
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
-from cellmove.picture import NoHost, unsuitable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from cellmove.clock import Clock
+    from cellmove.checks.snapshot import Picture
+    from cellmove.core.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.gateway import Gateway
     from cellmove.hosts.conductor import Primitive
-    from cellmove.picture import Picture
 
 
 def with_scheduler(gateway: Gateway, clock: Clock, picture: Picture) -> Picture:

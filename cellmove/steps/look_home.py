@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cellmove.action import Context, HomeReport
 from cellmove.cloud import network, servers, volume
+from cellmove.core.errors import CallError, NotFound
 from cellmove.db import state
-from cellmove.errors import CallError, NotFound
+from cellmove.engine.action import Context, HomeReport
 from cellmove.steps import places
 
 if TYPE_CHECKING:

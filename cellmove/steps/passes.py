@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellmove.action import Context
-from cellmove.errors import CallFailed, CallUncertain
+from cellmove.core.errors import CallFailed, CallUncertain
+from cellmove.engine.action import Context
 from cellmove.steps import places
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
     from cellmove.hosts.disk_pass import Cache, Observer, PassResult, Progress, Transfer
-    from cellmove.steps.disk_survey import Disk
+    from cellmove.hosts.disk_survey import Disk
 
 MIB = 1 << 20
 BROKEN = 3

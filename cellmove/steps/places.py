@@ -7,15 +7,15 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark
-from cellmove.action import Context, Finding, Seen
 from cellmove.cloud import network
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed, CannotConnect
+from cellmove.core.move import State
 from cellmove.db import history, look, state, traces
-from cellmove.errors import CallFailed, CannotConnect
+from cellmove.engine.action import Context, Finding, Seen
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
 from cellmove.hosts.context import request_context
-from cellmove.move import State
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port

@@ -9,31 +9,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellmove import duplicates, preflight
-from cellmove.checks import baggage, target
+from cellmove.checks import baggage, preflight, target
+from cellmove.checks.snapshot import Picture, Target, likely_nodes
 from cellmove.cloud import candidates, network, placement, quota, stores, volume
+from cellmove.core.errors import CallFailed, CannotConnect, NotFound, Usage
+from cellmove.core.move import LOSSES
+from cellmove.core.policy import Subject
+from cellmove.core.request import Destination, MoveRequest, plan_values
+from cellmove.core.settings import disk_store_between
 from cellmove.db import look, schemas, state
 from cellmove.db.shapes import object_fields
-from cellmove.errors import CallFailed, CannotConnect, NotFound, Usage
-from cellmove.move import LOSSES
-from cellmove.picture import Picture, Target, likely_nodes
-from cellmove.policy import Subject
-from cellmove.request import Destination, MoveRequest, plan_values
-from cellmove.settings import disk_store_between
-from cellmove.steps import region, rules
+from cellmove.steps import duplicates, region, rules
 from cellmove.steps.attachments import users_of
 from cellmove.steps.forecast import with_scheduler
 from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
 from cellmove.steps.reach import require_reachable, with_access
 
 if TYPE_CHECKING:
-    from cellmove.clock import Clock
     from cellmove.cloud.servers import ShownServer
+    from cellmove.core.clock import Clock
+    from cellmove.core.settings import Settings
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import Flavor, Node
     from cellmove.db.tables import CellDatabase
     from cellmove.gateway import Gateway
-    from cellmove.settings import Settings
 
 
 @dataclass(frozen=True)

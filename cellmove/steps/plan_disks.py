@@ -9,16 +9,16 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks import baggage
-from cellmove.errors import CallError
-from cellmove.steps.disk_survey import Survey, survey_source, survey_target
-from cellmove.transfer import IMAGE, STREAM, Ssh, destination
+from cellmove.core.errors import CallError
+from cellmove.core.transfer import IMAGE, STREAM, Ssh, destination
+from cellmove.hosts.disk_survey import Survey, survey_source, survey_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cellmove.checks.snapshot import Picture
+    from cellmove.core.settings import Settings
     from cellmove.gateway import Gateway
-    from cellmove.picture import Picture
-    from cellmove.settings import Settings
 
 FLOOR = 3.0
 """Seconds that a guest is down whatever its size: stopped here, started there."""
@@ -33,7 +33,7 @@ NO_WAY = Survey(hindrances=(NOT_CONFIGURED,))
 def with_disks(gateway: Gateway, picture: Picture, wish: str | None, bwlimit: int | None) -> Picture:
     """Add what the source host, and the target host if it was named, have to say.
 
-    :param wish: one of :data:`cellmove.transfer.TRANSFERS`; None: as the settings say
+    :param wish: one of :data:`cellmove.core.transfer.TRANSFERS`; None: as the settings say
     :param bwlimit: bytes a second; 0: none; None: as the settings say
     """
     ssh = gateway.settings.ssh

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from cellmove import mark
-from cellmove.action import Action, Context, Finding
-from cellmove.cell_names import wanted_cell
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
+from cellmove.core import ownership as mark
+from cellmove.core.cell_names import wanted_cell
+from cellmove.core.errors import CallFailed, MovedElsewhere, Unexpected
+from cellmove.core.shell import resume_elsewhere
 from cellmove.db import history, look, records, state
 from cellmove.db.shapes import read_object, unreadable
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed, MovedElsewhere, Unexpected
+from cellmove.engine.action import Action, Context, Finding
 from cellmove.hosts import compute
-from cellmove.shell import resume_elsewhere
 from cellmove.steps import choose_host, places, recover, stream, takeover, undo_checks
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmove import mark
-from cellmove.action import Action, Context, Finding
 from cellmove.cloud import image
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CannotConnect
 from cellmove.db import state
-from cellmove.errors import CannotConnect
+from cellmove.engine.action import Action, Context, Finding
 from cellmove.hosts import compute
 from cellmove.steps import places, recover, stream, stream_off, stream_stop, undo_checks
 

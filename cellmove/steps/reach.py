@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.checks.access import API, UNREACHABLE
-from cellmove.errors import CannotConnect
+from cellmove.core.errors import CannotConnect
 from cellmove.hosts import bus as bus_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cellmove.checks.finding import Check
+    from cellmove.checks.snapshot import Picture, Target
     from cellmove.db.cells import Cell
     from cellmove.db.rights import Rights
     from cellmove.gateway import Gateway
-    from cellmove.picture import Picture, Target
 
 
 @dataclass(frozen=True)

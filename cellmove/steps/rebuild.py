@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cellmove.core.move import TO_FINISH, Phase, State, Step
 from cellmove.db.history import SUCCESS
 from cellmove.db.shapes import read_object
 from cellmove.hosts import compute
-from cellmove.move import TO_FINISH, Phase, State, Step
 from cellmove.steps import ACTIONS, stream, stream_off
 from cellmove.steps.places import NOVA
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cellmove.core.move import Phase, Step
 from cellmove.hosts import compute
-from cellmove.move import Phase, Step
 from cellmove.steps.rebuild import Line, all_but_nameless
 
 if TYPE_CHECKING:

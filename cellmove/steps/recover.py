@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmove.action import Context, Finding, Seen
 from cellmove.cloud import network, servers, volume
+from cellmove.core.errors import CallFailed, CallUncertain
 from cellmove.db import history, state
-from cellmove.errors import CallFailed, CallUncertain
+from cellmove.engine.action import Context, Finding, Seen
 from cellmove.hosts import compute
 from cellmove.steps import places
 

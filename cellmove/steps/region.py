@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cellmove.cloud import servers
+from cellmove.core.errors import CannotConnect, Refused, Usage
+from cellmove.core.reference import is_uuid
 from cellmove.db import look
 from cellmove.db.shapes import InstanceMapping
-from cellmove.errors import CannotConnect, Refused, Usage
-from cellmove.reference import is_uuid
 
 if TYPE_CHECKING:
     from cellmove.cloud.servers import ShownServer

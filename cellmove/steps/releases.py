@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cellmove.core.errors import CallError, CellmoveError
 from cellmove.db import look
-from cellmove.errors import CallError, CellmoveError
 from cellmove.steps import places
 
 if TYPE_CHECKING:
-    from cellmove.action import Context
     from cellmove.db.tables import CellDatabase
+    from cellmove.engine.action import Context
 
 SHARES_IN_NOTIFICATIONS = 68
 """The service version (2025.1) from which ``InstanceActionPayload`` is 1.9 and names shares; before it is 1.8."""

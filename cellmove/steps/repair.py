@@ -11,17 +11,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.action import Action, Context, Pivot
 from cellmove.checks import leftovers
+from cellmove.checks.leftover import Cloud, Finding, Kind, Known
 from cellmove.cloud import image, network, placement, volume
+from cellmove.core.errors import CallFailed
+from cellmove.core.reference import is_uuid
 from cellmove.db import records, state, survey
-from cellmove.errors import CallFailed
-from cellmove.leftovers import Cloud, Finding, Kind, Known
-from cellmove.reference import is_uuid
+from cellmove.engine.action import Action, Context, Pivot
 from cellmove.steps.survey import Ours, look_again
 
 if TYPE_CHECKING:
-    from cellmove.move import Move
+    from cellmove.core.move import Move
 
 MENDED, LEFT = "mended", "left"
 """Keys of an action's result: what was done, or why it was not."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmove import mark
-from cellmove.action import Action, Context, Finding, Pivot, Seen
 from cellmove.cloud import volume
 from cellmove.cloud.identity import caller
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CannotConnect, Unexpected
 from cellmove.db import history, look, mappings, records, state
-from cellmove.errors import CannotConnect, Unexpected
+from cellmove.engine.action import Action, Context, Finding, Pivot, Seen
 from cellmove.hosts import compute
 from cellmove.steps import announce, finish, places, recover, undo_checks
 

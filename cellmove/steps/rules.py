@@ -8,8 +8,8 @@ from cellmove.cloud import identity
 from cellmove.db import look
 
 if TYPE_CHECKING:
+    from cellmove.core.policy import Policy
     from cellmove.gateway import Gateway
-    from cellmove.policy import Policy
 
 
 def values_of(

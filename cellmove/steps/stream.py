@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark
-from cellmove.action import Action, Context
+from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT, too_old
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallError, CallFailed, CannotConnect, NotFound
+from cellmove.core.transfer import AUTO, IMAGE, STREAM
 from cellmove.db import state
-from cellmove.errors import CallError, CallFailed, CannotConnect, NotFound
-from cellmove.steps import disk_survey, passes, places, undo_checks
-from cellmove.suitability import STARTS_FROM_SNAPSHOT, too_old
-from cellmove.transfer import AUTO, IMAGE, STREAM
+from cellmove.engine.action import Action, Context
+from cellmove.hosts import disk_survey
+from cellmove.steps import passes, places, undo_checks
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_pass import PassResult, Transfer
@@ -38,7 +39,7 @@ def is_imaged(context: Context) -> bool:
 
 
 def require_kept_disk(context: Context) -> None:
-    """Make sure that the target host will start the guest from its own disk: see :mod:`cellmove.suitability`.
+    """Make sure that the target host will start the guest from its own disk: see :mod:`cellmove.checks.suitability`.
 
     :raises CallFailed: nova-compute there would build the root disk from the original image
     """

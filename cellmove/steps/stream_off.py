@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.action import Action, Context
-from cellmove.errors import CallFailed, CannotConnect
-from cellmove.steps import disk_survey, passes, stream
+from cellmove.core.errors import CallFailed, CannotConnect
+from cellmove.engine.action import Action, Context
+from cellmove.hosts import disk_survey
+from cellmove.steps import passes, stream
 from cellmove.steps.stream_stop import still_holds
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
-    from cellmove.steps.disk_survey import Disk
+    from cellmove.hosts.disk_survey import Disk
 
 NOTHING: Mapping[str, Any] = {}
 

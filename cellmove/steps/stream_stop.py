@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from cellmove.action import Context
-from cellmove.errors import CallError
-from cellmove.steps import disk_survey, passes
+from cellmove.core.errors import CallError
+from cellmove.engine.action import Context
+from cellmove.hosts import disk_survey
+from cellmove.steps import passes
 
 if TYPE_CHECKING:
-    from cellmove.steps.disk_survey import Disk
+    from cellmove.hosts.disk_survey import Disk
 
 LOOKS = 0.1
 """Seconds between two looks at whether the disks are closed; the guest is down, so each counts."""

@@ -12,17 +12,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark as marks
+from cellmove.checks.leftover import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
 from cellmove.cloud import image, network, placement, volume
+from cellmove.core import ownership as marks
+from cellmove.core.reference import is_uuid
 from cellmove.db import survey
-from cellmove.duplicates import Duplicate, described, duplicates
-from cellmove.leftovers import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
-from cellmove.reference import is_uuid
 from cellmove.steps.attachments import users_of
+from cellmove.steps.duplicates import Duplicate, described, duplicates
 
 if TYPE_CHECKING:
-    from cellmove.cell_names import CellRef
-    from cellmove.clock import Clock
+    from cellmove.core.cell_names import CellRef
+    from cellmove.core.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.gateway import Gateway
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmove.action import Action, Context
 from cellmove.cloud import image, placement
+from cellmove.core.errors import Stopped
 from cellmove.db import records, state
-from cellmove.errors import Stopped
+from cellmove.engine.action import Action, Context
 from cellmove.hosts import compute
 from cellmove.steps import places
 from cellmove.steps.undo_checks import is_deleted

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove import mark
-from cellmove.action import Context
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed
 from cellmove.db import history, records, state
-from cellmove.errors import CallFailed
+from cellmove.engine.action import Context
 from cellmove.hosts import compute
 from cellmove.steps import places
 

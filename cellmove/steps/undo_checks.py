@@ -1,6 +1,6 @@
 """What an undo makes sure of before it changes anything: that the server is where the journal says.
 
-Each check only reads, and raises :class:`cellmove.errors.Unexpected`, which stops the run before the undo.
+Each check only reads, and raises :class:`cellmove.core.errors.Unexpected`, which stops the run before the undo.
 What each undo changes, and what it verifies first, stands in docs/journal.md.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellmove.action import Context
+from cellmove.core.errors import Unexpected
 from cellmove.db import state
-from cellmove.errors import Unexpected
+from cellmove.engine.action import Context
 from cellmove.steps import places
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.console import clean
 from cellmove.drain.item import Bar, Stage, Story
-from cellmove.drain.report import FEWEST, html
 from cellmove.drain.story import downtime, tale_bars
-from cellmove.journal import open_journal
+from cellmove.engine.journal import open_journal
+from cellmove.ui.console import clean
+from cellmove.ui.drain_report import FEWEST, html
 from tests.support import browser, sample_drains
 from tests.support.browser import DARK, Browser, contrast
 from tests.support.cell_refs import ref

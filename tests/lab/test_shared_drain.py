@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from cellmove.core.move import State
 from cellmove.drain.item import UNDER_WAY, Stage, Task
 from cellmove.drain.queue import Limits, Queue
 from cellmove.drain.tables import metadata
-from cellmove.journal import Journal, open_journal
-from cellmove.move import State
+from cellmove.engine.journal import Journal, open_journal
 from cellmove.sandbox.process import Process
 from tests.proof import faulty_drain
 from tests.support import fork_server

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cellmove.errors import Locked, Unreachable
-from cellmove.journal import open_journal
-from cellmove.mark import holder_of
-from cellmove.move import Move, Phase, State
+from cellmove.core.errors import Locked, Unreachable
+from cellmove.core.move import Move, Phase, State
+from cellmove.core.ownership import holder_of
+from cellmove.engine.journal import open_journal
 from lab import cloud, oracle
 
 TARGET = "c2-host1"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import docs, schemas
+from cellmove.ui import man_pages as docs
+from cellmove.ui import schemas
 from tests.support.documents import check_document
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from cellmove.move import TRANSITIONS, State
+from cellmove.core.move import TRANSITIONS, State
 from cellmove.sandbox import buses, seed
 from cellmove.sandbox.compute import Call, Work
 from cellmove.sandbox.store import Refusal

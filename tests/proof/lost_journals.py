@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cellmove import adopt as adopting
-from cellmove import mark
-from cellmove.errors import CellmoveError
-from cellmove.move import Move, State
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CellmoveError
+from cellmove.core.move import Move, State
+from cellmove.operations import adopt as adopting
 from lab import oracle
 from tests.proof import cases, rehearsal
 from tests.support.sandbox import cloud_oracle

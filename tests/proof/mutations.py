@@ -18,8 +18,8 @@ from typing import Any
 from unittest import mock
 
 from cellmove import steps
-from cellmove.action import Action
-from cellmove.move import Step
+from cellmove.core.move import Step
+from cellmove.engine.action import Action
 from cellmove.steps import passes
 from tests.proof import cases, rehearsal, streamed_cases
 from tests.proof.cases import MAIN_SHAPE, RECOVERIES

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cellmove.move import State
+from cellmove.core.move import State
 from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.picture import picture
 

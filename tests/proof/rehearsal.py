@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellmove.move import State
+from cellmove.core.move import State
 from cellmove.sandbox import seed
 from cellmove.sandbox.compute import Call, Work
 from tests.proof.cases import FIRST_HOST_FAILS, MAIN_SHAPE, MEDDLING, run_killed

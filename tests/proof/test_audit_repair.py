@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import requests
 
-from cellmove import audit as auditing
-from cellmove import session as sessions
-from cellmove.audit import Report
-from cellmove.errors import CellmoveError
-from cellmove.request import AuditRequest
+from cellmove.core.errors import CellmoveError
+from cellmove.core.request import AuditRequest
+from cellmove.operations import audit as auditing
+from cellmove.operations import session as sessions
+from cellmove.operations.audit import Report
 from cellmove.sandbox import seed
 from cellmove.sandbox.store import Cloud
 from lab import oracle

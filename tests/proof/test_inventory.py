@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from cellmove import steps
-from cellmove.move import Step
+from cellmove.core.move import Step
 from tests.proof import cases, inventory, streamed_cases
 from tests.proof.cases import POINTS, RECOVERIES
 from tests.proof.rehearsal import is_as_before

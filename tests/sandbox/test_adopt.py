@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 
-from cellmove import mark
-from cellmove.errors import CellmoveError
-from cellmove.move import State
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CellmoveError
+from cellmove.core.move import State
 from cellmove.sandbox import seed
 from lab import oracle
 from tests.proof import cases, lost_journals

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cellmove.locks import server_lock
+from cellmove.engine.locks import server_lock
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Record
 from lab import oracle

@@ -13,22 +13,23 @@ import pytest
 import requests
 from sqlalchemy import event, text
 
-from cellmove import preflight
-from cellmove import settings as settings_module
-from cellmove.cell_names import CellRef
+from cellmove.checks import preflight
 from cellmove.checks.server import UNFINISHED
+from cellmove.checks.snapshot import Picture
+from cellmove.core import settings as settings_module
+from cellmove.core.cell_names import CellRef
+from cellmove.core.errors import CallFailed, CannotConnect, Usage
+from cellmove.core.request import Destination, MoveRequest
 from cellmove.db import census as sql
 from cellmove.db import look
+from cellmove.drain import census
 from cellmove.drain.item import Census, Item, Verdict
 from cellmove.drain.wish import SKIP_TAG, Filter, Wish, parse_filter
-from cellmove.errors import CallFailed, CannotConnect, Usage
 from cellmove.gateway import Gateway
-from cellmove.picture import Picture
-from cellmove.request import Destination, MoveRequest
 from cellmove.sandbox import seed, services
 from cellmove.sandbox.buses import CELL_UUIDS
 from cellmove.sandbox.store import Cloud
-from cellmove.steps import census, plan
+from cellmove.steps import plan
 from tests.support.sandbox.harness import Harness, Snapshot
 from tests.support.sandbox.refusals import CASES, CELLS, Case
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from cellmove import demo
 from cellmove.sandbox.store import Cloud
+from cellmove.ui import demo
 
 
 def test_the_show_ends_well_and_leaves_nothing(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellmove.move import State
+from cellmove.core.move import State
 from lab import oracle
 from tests.support.sandbox.environment import Sandbox
 from tests.support.sandbox.fixtures import Fixtures

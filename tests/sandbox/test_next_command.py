@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cellmove import pipeline
-from cellmove.journal import Journal
+from cellmove.engine import executor as pipeline
+from cellmove.engine.journal import Journal
 from lab import oracle
 from lab.layout import CELL_UUIDS
 from tests.support import commands

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import mark
+from cellmove.core import ownership as mark
 from lab import oracle
 from tests.scenarios.environment import Outcome, Server
 from tests.support import fork_server

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.request import Destination, MoveRequest
+from cellmove.core.request import Destination, MoveRequest
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
 from cellmove.steps.plan import gather

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.locks import server_lock
+from cellmove.engine.locks import server_lock
 from cellmove.sandbox.store import Cloud
 from tests.scenarios.environment import Server
 from tests.support import fork_server

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from cellmove.journal import open_journal
-from cellmove.move import Move, State
+from cellmove.core.move import Move, State
+from cellmove.engine.journal import open_journal
 from lab import oracle
 from tests.support import fork_server
 from tests.support.commands import run_with_full_disk

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cellmove import mark
+from cellmove.core import ownership as mark
 from cellmove.sandbox.store import Cloud
 from tests.support.sandbox.fixtures import Checkpoint, Fixtures
 from tests.support.sandbox.harness import Harness

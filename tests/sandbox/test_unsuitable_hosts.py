@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.move import State
+from cellmove.core.move import State
 from cellmove.sandbox import compute, seed, services
 from cellmove.sandbox.store import Cloud
 from lab import oracle

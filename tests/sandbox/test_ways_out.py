@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cellmove.preflight import Check
-from cellmove.request import Destination, MoveRequest
+from cellmove.checks.preflight import Check
+from cellmove.core.request import Destination, MoveRequest
 from cellmove.sandbox.store import Cloud
 from cellmove.steps.plan import gather
 from tests.sandbox.test_refusals import codes_in_the_source

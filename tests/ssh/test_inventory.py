@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cellmove import steps
-from cellmove.move import Step
+from cellmove.core.move import Step
 from tests.proof import cases, inventory, streamed_cases
 from tests.proof.cases import POINTS, RECOVERIES
 from tests.support.sandbox.fixtures import SHAPES, STEPS, STREAMED, Fixtures

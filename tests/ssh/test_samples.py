@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import CallFailed
+from cellmove.core.errors import CallFailed
 from cellmove.hosts.disks import sample
 from tests.support.disk_harness import MIB, host
 

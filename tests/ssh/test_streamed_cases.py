@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cellmove.move import State
+from cellmove.core.move import State
 from cellmove.sandbox import disks, seed
 from tests.proof import cases, streamed_cases
 from tests.proof.streamed_cases import SOURCE, TARGET, flip, when

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import mark
+from cellmove.core import ownership as mark
 from cellmove.hosts import disk_link
 from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process

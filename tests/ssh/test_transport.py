@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from cellmove.clock import Clock
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect
+from cellmove.core.clock import Clock
+from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_link import Destination, connect
 from cellmove.hosts.disk_pass import Progress, Transfer, compare, run_pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellmove.cell_names import CellRef
+from cellmove.core.cell_names import CellRef
 
 
 def ref(name: str) -> CellRef:

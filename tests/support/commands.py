@@ -116,8 +116,9 @@ def run_with_full_disk(pages: int, arguments: list[str], environment: Environmen
 
 def run_impatient(arguments: list[str], environment: Environment, out: Path, err: Path) -> None:
     """Run a `cellmove` that soon gives up on what does not answer, and whose hours are two later while there is a file."""
-    from cellmove import probe, settings
+    from cellmove.core import settings
     from cellmove.drain import run, window
+    from cellmove.operations import probe
 
     load = settings.load
     settings.load = lambda *given: dataclasses.replace(load(*given), patience=0.5)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jsonschema import Draft202012Validator
 
-from cellmove import schemas
+from cellmove.ui import schemas
 
 GLOBAL_OPTIONS = ("--nova-conf", "--os-cloud", "--os-region-name", "--journal", "--config")
 """Options in front of the verb that take a value, besides ``--format``."""

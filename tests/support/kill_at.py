@@ -42,7 +42,7 @@ def pause() -> None:
 
 def arm(step: str, action: str, point: str, act: Callable[[], None] = die) -> None:
     """Wrap the journal's method so that it kills, or does something else, at this point."""
-    from cellmove.journal import Journal
+    from cellmove.engine.journal import Journal
 
     method, side = POINTS[point]
     original: Callable[..., Any] = getattr(Journal, method)

@@ -10,7 +10,7 @@ import functools
 import pytest
 
 from cellmove import steps
-from cellmove.move import Step
+from cellmove.core.move import Step
 from tests.proof import cases, streamed_cases
 from tests.scenarios import failures, moves
 from tests.scenarios.environment import Album

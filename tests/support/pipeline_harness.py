@@ -9,13 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from cellmove.action import Action, Context, Finding, Seen
-from cellmove.clock import Clock
-from cellmove.events import Event
+from cellmove.core.clock import Clock
+from cellmove.core.move import Entry, Move, State, Step
+from cellmove.engine.action import Action, Context, Finding, Seen
+from cellmove.engine.events import Event
+from cellmove.engine.executor import Runner, run_step, undo
+from cellmove.engine.journal import Journal, open_journal
 from cellmove.gateway import Gateway
-from cellmove.journal import Journal, open_journal
-from cellmove.move import Entry, Move, State, Step
-from cellmove.pipeline import Runner, run_step, undo
 
 LONG = 100.0
 PATIENCE = 10.0

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from cellmove.bus_login import with_login
-from cellmove.errors import BadSetting, Usage
+from cellmove.core.bus_login import with_login
+from cellmove.core.errors import BadSetting, Usage
+from cellmove.core.login import Login
+from cellmove.core.settings import load
 from cellmove.hosts.bus_url import check
-from cellmove.login import Login
-from cellmove.settings import load
 from tests.support.deployed_conf import write_openstack_ansible
 
 LOGIN = Login("cell move", "s3cret/@:,")

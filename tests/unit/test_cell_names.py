@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cellmove.cell_names import (
+from cellmove.core.cell_names import (
     CELL0_UUID,
     CellRef,
     allowed_cells,

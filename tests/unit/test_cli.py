@@ -19,8 +19,8 @@ import pytest
 from click.testing import Result
 
 import cellmove
-from cellmove.command import EXIT_CODES
-from cellmove.errors import (
+from cellmove.checks.preflight import Check, Level
+from cellmove.core.errors import (
     CallFailed,
     CannotConnect,
     Interrupted,
@@ -32,10 +32,10 @@ from cellmove.errors import (
     Unreachable,
     Usage,
 )
-from cellmove.events import Event, EventKind
-from cellmove.move import Entry, Move, Phase, State, Step
-from cellmove.preflight import Check, Level
-from cellmove.request import Destination, MoveRequest
+from cellmove.core.move import Entry, Move, Phase, State, Step
+from cellmove.core.request import Destination, MoveRequest
+from cellmove.engine.events import Event, EventKind
+from cellmove.ui.command import EXIT_CODES
 from tests.support.commands import typed
 
 VERBS = ("prep-dest", "prep-source", "finish", "confirm", "revert")
@@ -71,7 +71,7 @@ def a_move(state: State = State.PLANNED, move_id: str = "m1") -> Move:
 
 @dataclass
 class Fake:
-    """Stands in for the modules cellmove.session and cellmove.planning and records what it was asked."""
+    """Stands in for the modules cellmove.operations.session and cellmove.operations.planning and records what it was asked."""
 
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     error: BaseException | None = None
@@ -472,10 +472,10 @@ def test_help_imports_nothing_heavy() -> None:
 SLOW = """
 import sys, time, types
 import cellmove
-from cellmove.errors import Interrupted
-from cellmove.events import Event, EventKind
-from cellmove.move import Move, State
-module = types.ModuleType("cellmove.session")
+from cellmove.core.errors import Interrupted
+from cellmove.engine.events import Event, EventKind
+from cellmove.core.move import Move, State
+module = types.ModuleType("cellmove.operations.session")
 move = Move("m1", "uuid-1", "web-1", "resize", State.PLANNED, "", "", {})
 def open_session(settings, observer, *, interrupted, **more):
     entries = types.SimpleNamespace(entries_of_moves=lambda _ids: {}, open_moves=lambda: [move] * 5000)
@@ -494,7 +494,7 @@ def run_step(session, move, step):
             time.sleep(STUBBORN)
             raise Interrupted("stopped here", signal_number=session.interrupted(), next_command="cellmove resume m1")
 module.open_session, module.find_move, module.run_step = open_session, find_move, run_step
-sys.modules["cellmove.session"] = cellmove.session = module
+sys.modules["cellmove.operations.session"] = cellmove.operations.session = module
 from cellmove.cli import main
 main()
 """

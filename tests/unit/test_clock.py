@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from cellmove.clock import Clock
+from cellmove.core.clock import Clock
 from cellmove.db.look import is_up
 
 MOMENT = datetime.datetime(2026, 5, 4, 3, 2, 40, 400_000, tzinfo=datetime.UTC)

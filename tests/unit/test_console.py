@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from cellmove import console, documents, progress
-from cellmove.errors import RolledBack, Stopped
-from cellmove.events import Event, EventKind
-from cellmove.move import Entry, Move, Phase, State, Step
-from cellmove.preflight import Check, Level
+from cellmove.checks.preflight import Check, Level
+from cellmove.core.errors import RolledBack, Stopped
+from cellmove.core.move import Entry, Move, Phase, State, Step
+from cellmove.engine.events import Event, EventKind
+from cellmove.operations import documents
+from cellmove.ui import console, progress
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

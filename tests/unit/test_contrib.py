@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cellmove.core.move import State
 from cellmove.drain.item import Stage
-from cellmove.metrics import DrainFigures, Figures, families
-from cellmove.move import State
+from cellmove.ui.metrics import DrainFigures, Figures, families
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "contrib/prometheus/cellmove.rules.yml").read_text())["groups"][0]["rules"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click import Context, Group
 
-from cellmove import settings
 from cellmove.cli import cli
+from cellmove.core import settings
 from cellmove.hosts import rabbit_connection
 
 ROOT = Path(__file__).parents[2]

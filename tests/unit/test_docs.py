@@ -11,10 +11,9 @@ from typing import Any
 import click
 import pytest
 
-from cellmove import docs
 from cellmove.cli import cli
-from cellmove.clock import Clock
-from cellmove.command import EXIT_CODES
+from cellmove.core.clock import Clock
+from cellmove.core.move import DRAIN, Move, State
 from cellmove.drain import ending as endings
 from cellmove.drain import plan, standing
 from cellmove.drain import story as stories
@@ -24,8 +23,9 @@ from cellmove.drain.item import Bar, Census, Item, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
-from cellmove.journal import open_journal
-from cellmove.move import DRAIN, Move, State
+from cellmove.engine.journal import open_journal
+from cellmove.ui import man_pages as docs
+from cellmove.ui.command import EXIT_CODES
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect, NotFound, scrub
-from cellmove.journal import open_journal
-from cellmove.move import Move, State
+from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, NotFound, scrub
+from cellmove.core.move import Move, State
+from cellmove.engine.journal import open_journal
 
 FERNET = "gAAAAABmXyz0123456789_-abcdefghijklmnopqrstuvwxyz=="
 SECRETS = (

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from cellmove.core.settings import load
 from cellmove.db.cells import Cell
 from cellmove.gateway import Gateway
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts.bus import Bus
 from cellmove.hosts.loopback import LoopbackTransport
-from cellmove.settings import load
 
 URL = "http://127.0.0.1:1/bus"
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from cellmove import journal as journals
-from cellmove import mark, seal
+from cellmove.core import ownership as mark
+from cellmove.core.errors import CallFailed
+from cellmove.core.move import Entry, Move, Phase, State
 from cellmove.db import state
 from cellmove.db.generation import raise_generation
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed
-from cellmove.move import Entry, Move, Phase, State
+from cellmove.engine import integrity as seal
+from cellmove.engine import journal as journals
 from cellmove.sandbox.store import metadata
 from cellmove.steps import fence
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from cellmove import hooks, reporting
-from cellmove.errors import (
+from cellmove.core.errors import (
     CallFailed,
     CellmoveError,
     Interrupted,
@@ -27,12 +26,13 @@ from cellmove.errors import (
     Unverified,
     Usage,
 )
-from cellmove.events import Event, EventKind
-from cellmove.hooks import Hooks, call, read_hooks
-from cellmove.journal import Journal, open_journal
-from cellmove.move import Move, State
-from cellmove.reporting import reported
-from cellmove.shell import GlobalOptions
+from cellmove.core.move import Move, State
+from cellmove.core.shell import GlobalOptions
+from cellmove.engine.events import Event, EventKind
+from cellmove.engine.journal import Journal, open_journal
+from cellmove.operations import hooks, reporting
+from cellmove.operations.hooks import Hooks, call, read_hooks
+from cellmove.operations.reporting import reported
 from tests.support.documents import check_document
 
 SERVER = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11"

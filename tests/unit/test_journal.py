@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import seal
-from cellmove.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
-from cellmove.journal import Journal, open_journal
-from cellmove.move import CLOSED, DRAIN, Move, Phase, State
+from cellmove.core.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
+from cellmove.core.move import CLOSED, DRAIN, Move, Phase, State
+from cellmove.engine import integrity as seal
+from cellmove.engine.journal import Journal, open_journal
 
 
 def ticking() -> Callable[[], str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cellmove.journal import open_journal
-from cellmove.move import Move, State
+from cellmove.core.move import Move, State
+from cellmove.engine.journal import open_journal
 from tests.support.commands import typed
 
 OPEN, CLOSED = "move-aaaaaa", "move-bbbbbb"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import CellmoveError, Refused, Stopped, Unreachable
-from cellmove.journal import Journal, open_journal
-from cellmove.move import Entry, Move, Phase, State
+from cellmove.core.errors import CellmoveError, Refused, Stopped, Unreachable
+from cellmove.core.move import Entry, Move, Phase, State
+from cellmove.engine.journal import Journal, open_journal
 
 Content = tuple[list[Move], list[list[Entry]]]
 
@@ -217,7 +217,7 @@ def test_a_full_disk_stops_before_the_effect(sound: Path, tmp_path: Path) -> Non
 
 WRITE = """
 import resource, signal, sys
-from cellmove.journal import open_journal
+from cellmove.engine.journal import open_journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = open_journal(sys.argv[1], lambda: "now")
 size = int(sys.argv[2])
@@ -233,7 +233,7 @@ def test_no_room_for_a_byte_more_is_no_traceback_of_sqlite(sound: Path, tmp_path
         ended = subprocess.run(
             [sys.executable, "-c", WRITE, str(path), str(room)], capture_output=True, text=True, check=False
         )
-        assert "cellmove.errors.JournalUnreachable" in ended.stderr, ended.stderr
+        assert "cellmove.core.errors.JournalUnreachable" in ended.stderr, ended.stderr
         assert content(path) == right
 
 

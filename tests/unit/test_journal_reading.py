@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import journal_file
-from cellmove.clock import Clock
-from cellmove.errors import Unreachable, Usage
-from cellmove.journal import Journal, open_journal
-from cellmove.move import Move, State
+from cellmove.core.clock import Clock
+from cellmove.core.errors import Unreachable, Usage
+from cellmove.core.move import Move, State
+from cellmove.engine import journal_file
+from cellmove.engine.journal import Journal, open_journal
 
 NOW = Clock().text
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event
 
-from cellmove import seal
-from cellmove.errors import Stopped
-from cellmove.journal import open_journal
-from cellmove.journal_upgrade import LACKED_COLUMNS, upgrade
+from cellmove.core.errors import Stopped
+from cellmove.engine import integrity as seal
+from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_upgrade import LACKED_COLUMNS, upgrade
 from tests.unit.test_journal import OLD, a_move
 from tests.unit.test_seal import CLOSED, MOVE, ROW, miscount
 

@@ -16,11 +16,11 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
-from cellmove import journal as journal_module
-from cellmove import seal
-from cellmove.errors import JournalUnreachable, Locked, Stopped, Unreachable, Usage
-from cellmove.journal import Journal, open_journal
-from cellmove.move import AUDIT, DRAIN, Move, Phase, State
+from cellmove.core.errors import JournalUnreachable, Locked, Stopped, Unreachable, Usage
+from cellmove.core.move import AUDIT, DRAIN, Move, Phase, State
+from cellmove.engine import integrity as seal
+from cellmove.engine import journal as journal_module
+from cellmove.engine.journal import Journal, open_journal
 
 
 def ticking() -> Callable[[], str]:

@@ -9,11 +9,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.cell_names import CellRef
-from cellmove.checks.leftovers import classify
-from cellmove.db.survey import misplaced
-from cellmove.duplicates import Duplicate
-from cellmove.leftovers import (
+from cellmove.checks.leftover import (
     Allocation,
     Attachment,
     Binding,
@@ -26,7 +22,11 @@ from cellmove.leftovers import (
     Row,
     Server,
 )
-from cellmove.mark import Mark
+from cellmove.checks.leftovers import classify
+from cellmove.core.cell_names import CellRef
+from cellmove.core.ownership import Mark
+from cellmove.db.survey import misplaced
+from cellmove.steps.duplicates import Duplicate
 from cellmove.steps.repair import MENDERS
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC).replace(tzinfo=None)

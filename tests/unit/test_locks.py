@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import Locked, Unreachable
-from cellmove.locks import server_lock
+from cellmove.core.errors import Locked, Unreachable
+from cellmove.engine.locks import server_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cellmove.locks import server_lock
+from cellmove.engine.locks import server_lock
 with server_lock(Path(sys.argv[1]), "uuid-1", "web-1"):
     sys.stdout.write("held\\n")
     sys.stdout.flush()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cellmove import mark
-from cellmove.mark import Mark
+from cellmove.core import ownership as mark
+from cellmove.core.ownership import Mark
 
 FULL = Mark(
     "move-1a2b3c", "root@controller:/root/.local/state/cellmove/journal.db", "req-1", "flavor-2", "cell2", "c2-host1",

@@ -13,15 +13,15 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from cellmove import metrics
-from cellmove.clock import text_of
+from cellmove.core.clock import text_of
+from cellmove.core.files import publish
+from cellmove.core.move import DRAIN, Entry, Move, Phase, State, Step
 from cellmove.drain.item import Stage, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.wish import Wish, to_document
-from cellmove.files import publish
-from cellmove.journal import Journal, open_journal
-from cellmove.move import DRAIN, Entry, Move, Phase, State, Step
+from cellmove.engine.journal import Journal, open_journal
 from cellmove.steps import confirm, finish, revert
+from cellmove.ui import metrics
 from tests.support.commands import typed
 
 NOW = datetime.datetime.now(datetime.UTC).timestamp()

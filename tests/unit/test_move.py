@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellmove.move import CLOSED, TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
+from cellmove.core.move import CLOSED, TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
 
 
 def a_move(state: State, kind: str = "migration") -> Move:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import nova_conf, settings
 from cellmove.cloud import identity
-from cellmove.errors import CannotConnect, Usage
+from cellmove.core import nova_conf, settings
+from cellmove.core.errors import CannotConnect, Usage
+from cellmove.core.nova_conf import Notifications
 from cellmove.hosts import bus_url, rabbit
-from cellmove.nova_conf import Notifications
 from tests.support.deployed_conf import PASSWORD, write_kolla, write_openstack_ansible
 
 CA = "/etc/ssl/certs/ca-certificates.crt"

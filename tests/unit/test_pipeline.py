@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.action import Action, Context, Finding, Pivot, Seen, describe
-from cellmove.errors import (
+from cellmove.core.errors import (
     CallFailed,
     CallUncertain,
     CannotConnect,
@@ -19,10 +18,11 @@ from cellmove.errors import (
     Stopped,
     Unreachable,
 )
-from cellmove.events import EventKind
-from cellmove.journal import Journal
-from cellmove.move import Entry, State, Step
-from cellmove.pipeline import busy_step, facts_of, is_undoing, past_pivot, run_step, undo
+from cellmove.core.move import Entry, State, Step
+from cellmove.engine.action import Action, Context, Finding, Pivot, Seen, describe
+from cellmove.engine.events import EventKind
+from cellmove.engine.executor import busy_step, facts_of, is_undoing, past_pivot, run_step, undo
+from cellmove.engine.journal import Journal
 from tests.support.pipeline_harness import LONG, PATIENCE, Bench, World, a_bench, make_bench, three
 
 

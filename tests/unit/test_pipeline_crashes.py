@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from cellmove.action import Action, Pivot
-from cellmove.errors import (
-    CallFailed,
-    RolledBack,
-)
-from cellmove.journal import Journal
-from cellmove.move import Phase, State, Step, next_commands
-from cellmove.pipeline import past_pivot
+from cellmove.core.errors import CallFailed, RolledBack
+from cellmove.core.move import Phase, State, Step, next_commands
+from cellmove.engine.action import Action, Pivot
+from cellmove.engine.executor import past_pivot
+from cellmove.engine.journal import Journal
 from tests.support.pipeline_harness import Bench, Crash, World, a_bench, make_bench
 
 

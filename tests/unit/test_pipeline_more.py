@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.action import Action, Context, Finding, Pivot, Seen
-from cellmove.errors import (
+from cellmove.core.errors import (
     CallFailed,
     CallUncertain,
     CannotConnect,
@@ -21,10 +20,11 @@ from cellmove.errors import (
     Stopped,
     Unreachable,
 )
-from cellmove.events import Event, EventKind
-from cellmove.journal import Journal
-from cellmove.move import Entry, Phase, State, Step
-from cellmove.pipeline import busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot
+from cellmove.core.move import Entry, Phase, State, Step
+from cellmove.engine.action import Action, Context, Finding, Pivot, Seen
+from cellmove.engine.events import Event, EventKind
+from cellmove.engine.executor import busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot
+from cellmove.engine.journal import Journal
 from tests.support.pipeline_harness import Bench, World, a_bench, make_bench
 
 

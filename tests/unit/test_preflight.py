@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from cellmove import preflight
-from cellmove.cell_names import CELL0_UUID
-from cellmove.checks import baggage, target
+from cellmove.checks import baggage, preflight, target
+from cellmove.checks.preflight import CHECKS, Level, examine
+from cellmove.checks.snapshot import Picture, Target, likely_nodes
 from cellmove.cloud.network import Port
 from cellmove.cloud.quota import Quota
 from cellmove.cloud.volume import Attachment
+from cellmove.core.cell_names import CELL0_UUID
+from cellmove.core.policy import Policy, Subject
 from cellmove.db.shapes import (
     BlockDevice,
     Flavor,
@@ -24,11 +26,8 @@ from cellmove.db.shapes import (
     Node,
     Service,
 )
-from cellmove.duplicates import Duplicate
-from cellmove.picture import Picture, Target, likely_nodes
-from cellmove.policy import Policy, Subject
-from cellmove.preflight import CHECKS, Level, examine
-from cellmove.steps.disk_survey import Survey
+from cellmove.hosts.disk_survey import Survey
+from cellmove.steps.duplicates import Duplicate
 from tests.support.cell_refs import ref
 
 SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)

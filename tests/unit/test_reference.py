@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellmove.reference import Kind, kind_of, means
+from cellmove.core.reference import Kind, kind_of, means
 
 ONE, TWO = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11", "0b8e6a52-1b7e-4d0e-9a53-0e8f5f0f6a22"
 

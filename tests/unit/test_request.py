@@ -14,13 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmove.cli import cli
-from cellmove.clock import Clock
-from cellmove.command import Options
-from cellmove.docs import commands
-from cellmove.journal import open_journal
-from cellmove.move import Move, State, next_commands
-from cellmove.options import request_from, typed_command
-from cellmove.request import (
+from cellmove.core.clock import Clock
+from cellmove.core.move import Move, State, next_commands
+from cellmove.core.request import (
     Destination,
     MoveRequest,
     command_of,
@@ -30,8 +26,12 @@ from cellmove.request import (
     request_of,
     to_document,
 )
-from cellmove.shell import VERBS, GlobalOptions, command_line, quote, resume_elsewhere
-from cellmove.transfer import TRANSFERS
+from cellmove.core.shell import VERBS, GlobalOptions, command_line, quote, resume_elsewhere
+from cellmove.core.transfer import TRANSFERS
+from cellmove.engine.journal import open_journal
+from cellmove.ui.command import Options
+from cellmove.ui.man_pages import commands
+from cellmove.ui.options import request_from, typed_command
 from tests.support.commands import typed
 
 UUID = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured
-from cellmove.retry import patiently
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured
+from cellmove.engine.retry import patiently
 
 WAITS = (0.25, 0.5, 1.0, 2.0)
 

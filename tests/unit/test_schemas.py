@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from cellmove import docs, leftovers, schemas
+from cellmove.checks import leftover as leftovers
 from cellmove.checks.finding import Level
-from cellmove.documents import error_document
+from cellmove.core.errors import Stopped
+from cellmove.core.move import LOSSES, Phase, State, Step
 from cellmove.drain import ending, happening, story
 from cellmove.drain.ending import Ended, Ending
 from cellmove.drain.happening import Happening
 from cellmove.drain.item import Stage, Verdict
-from cellmove.errors import Stopped
-from cellmove.move import LOSSES, Phase, State, Step
+from cellmove.operations.documents import error_document
+from cellmove.ui import man_pages as docs
+from cellmove.ui import schemas
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
 from tests.support.commands import typed

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateTable
 
-from cellmove import seal
+from cellmove.engine import integrity as seal
 
 TABLES = """
 CREATE TABLE about (schema_version INTEGER NOT NULL AUTO_INCREMENT, digest VARCHAR(32) NOT NULL DEFAULT '',

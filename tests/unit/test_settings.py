@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cellmove import settings
-from cellmove.errors import Usage
-from cellmove.login import Login
+from cellmove.core import settings
+from cellmove.core.errors import Usage
+from cellmove.core.login import Login
 
 SECRET = "s3cret-pw"
 

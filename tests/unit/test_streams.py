@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.clock import Clock
-from cellmove.files import make_directories, open_or_make
-from cellmove.journal import open_journal
-from cellmove.locks import server_lock
+from cellmove.core.clock import Clock
+from cellmove.core.files import make_directories, open_or_make
+from cellmove.engine.journal import open_journal
+from cellmove.engine.locks import server_lock
 
 PROBE = """
 import os, sys
-from cellmove.streams import open_closed_streams
+from cellmove.ui.streams import open_closed_streams
 open_closed_streams()
 own = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
 for stream in (sys.stdout, sys.stderr):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cellmove.errors import Usage
-from cellmove.transfer import Host, Ssh, destination, read_rate, read_ssh
+from cellmove.core.errors import Usage
+from cellmove.core.transfer import Host, Ssh, destination, read_rate, read_ssh
 
 
 def test_without_a_table_nothing_is_reached() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.action import Action, Context
-from cellmove.errors import CallFailed, CannotConnect, RollbackFailed, RolledBack, Stopped
-from cellmove.move import Entry, State, Step
+from cellmove.core.errors import CallFailed, CannotConnect, RollbackFailed, RolledBack, Stopped
+from cellmove.core.move import Entry, State, Step
+from cellmove.engine.action import Action, Context
 from tests.support.pipeline_harness import World, a_bench, make_bench
 
 DUPLICATE = CallFailed("database of cell1: Duplicate entry (error 1062)", kind="duplicate")

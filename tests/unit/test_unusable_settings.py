@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from openstack.config import loader
 from oslo_config import cfg
 
-from cellmove import database_url, settings
 from cellmove.cloud import identity
+from cellmove.core import database_url, settings
+from cellmove.core.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
+from cellmove.core.settings import Settings
 from cellmove.db import cells
-from cellmove.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
-from cellmove.fault import consequence
+from cellmove.engine.journal import open_journal
 from cellmove.hosts import bus, bus_url, rabbit
-from cellmove.journal import open_journal
-from cellmove.settings import Settings
+from cellmove.ui.fault import consequence
 from tests.support.commands import typed
 
 SECRET = "s3cr3t"

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from cellmove import demo, probe
-from cellmove.action import Action, describe
 from cellmove.checks import server as checks
-from cellmove.command import Options
-from cellmove.console import IN_USE, Page, draw_list, draw_move, draws_over
+from cellmove.checks.leftover import Kind
+from cellmove.core.errors import Usage
+from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db.shapes import Group, MigrationRow
-from cellmove.documents import move_document
-from cellmove.errors import Usage
-from cellmove.fault import with_standing
-from cellmove.journal import open_journal
-from cellmove.leftovers import Kind
-from cellmove.move import Entry, Move, Phase, State, Step
+from cellmove.engine.action import Action, describe
+from cellmove.engine.journal import open_journal
+from cellmove.operations import probe
+from cellmove.operations.documents import move_document
+from cellmove.ui import demo
+from cellmove.ui.command import Options
+from cellmove.ui.console import IN_USE, Page, draw_list, draw_move, draws_over
+from cellmove.ui.fault import with_standing
 from tests.unit.test_preflight import compute, conductor, instance, picture
 
 GUEST = probe.Guest("uuid-1", "web 1", ("192.0.2.1",))

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cellmove.clock import Clock
-from cellmove.journal import open_journal
+from cellmove.core.clock import Clock
+from cellmove.engine.journal import open_journal
 from lab import cloud, kvm, oracle
 from lab.client import connect
 

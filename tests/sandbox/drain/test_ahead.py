@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cellmove.hold import is_held
-from cellmove.move import State
+from cellmove.core.move import State
+from cellmove.operations.hold import is_held
 from tests.support.sandbox.drained_cell import (
     Drained,
     clock,

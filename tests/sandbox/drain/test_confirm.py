@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.move import State
+from cellmove.core.move import State
 from tests.support.sandbox.drained_cell import Drained, err, said, seconds, wait_until
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.move import State
+from cellmove.core.move import State
 from tests.support.sandbox.drained_cell import SOURCE, Drained, wait_until
 
 ACTIONS = ("disable/c1-host1", "disable/c1-host2", "disable-cell")

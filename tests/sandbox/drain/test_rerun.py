@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cellmove.core.move import State
 from cellmove.drain.wish import SKIP_TAG
-from cellmove.move import State
 from tests.support.sandbox.drained_cell import SOURCE, Drained, said, today, until_called
 from tests.support.sandbox.running import begin, files_of
 
@@ -23,14 +23,14 @@ IN_A_MOVE = (
 )
 
 IN_THE_DRAIN = (
-    "cellmove.journal:Journal.open_move:after",
+    "cellmove.engine.journal:Journal.open_move:after",
     "cellmove.drain.queue:Queue.prepare:before",
     "cellmove.drain.queue:Queue.prepare:after",
     "cellmove.drain.queue:Queue.sync:before",
     "cellmove.drain.queue:Queue.sync:after",
     "cellmove.drain.queue:Queue.take:after",
     "cellmove.drain.queue:Queue.note:before",
-    "cellmove.journal:Journal.set_aim:before",
+    "cellmove.engine.journal:Journal.set_aim:before",
     "cellmove.drain.queue:Queue.put:before",
     "cellmove.drain.queue:Queue.put:after",
     "cellmove.drain.queue:Queue.leave:before",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cellmove.move import State
+from cellmove.core.move import State
 from tests.support.sandbox.drained_cell import (
     SOURCE,
     Drained,

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from cellmove.move import State
+from cellmove.core.move import State
 from cellmove.sandbox import hosts
 from cellmove.sandbox.store import Cloud
 from lab import oracle

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from cellmove.errors import CallUncertain
+from cellmove.core.errors import CallUncertain
 from cellmove.hosts import disk_link
 from cellmove.hosts.disk_link import Answer, Destination, Link
 

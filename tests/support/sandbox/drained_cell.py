@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cellmove.journal import Journal, open_journal
-from cellmove.move import Entry, Move
+from cellmove.core.move import Entry, Move
+from cellmove.engine.journal import Journal, open_journal
 from cellmove.sandbox.buses import CELL_UUIDS
 from cellmove.sandbox.store import HOSTS
 from lab import oracle

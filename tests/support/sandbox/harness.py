@@ -25,17 +25,17 @@ import requests
 import sqlalchemy
 from sqlalchemy import event, exc
 
-from cellmove import planning
-from cellmove import session as sessions
-from cellmove import settings as settings_module
-from cellmove.clock import Clock
-from cellmove.errors import CellmoveError
+from cellmove.core import settings as settings_module
+from cellmove.core.clock import Clock
+from cellmove.core.errors import CellmoveError
+from cellmove.core.move import Entry, Move, Phase, State, Step
+from cellmove.core.request import Destination, MoveRequest
+from cellmove.engine.journal import open_journal
 from cellmove.gateway import Gateway
 from cellmove.hosts import bus as calls_over_buses
 from cellmove.hosts import compute as calls_to_computes
-from cellmove.journal import open_journal
-from cellmove.move import Entry, Move, Phase, State, Step
-from cellmove.request import Destination, MoveRequest
+from cellmove.operations import planning
+from cellmove.operations import session as sessions
 from cellmove.sandbox import __main__ as process
 from cellmove.sandbox import buses, disks, rest, seed
 from cellmove.sandbox.compute import Call, Work

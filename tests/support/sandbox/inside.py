@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from cellmove import planning
-from cellmove import session as sessions
-from cellmove.errors import CellmoveError
-from cellmove.move import Step
+from cellmove.core.errors import CellmoveError
+from cellmove.core.move import Step
+from cellmove.operations import planning
+from cellmove.operations import session as sessions
+from cellmove.operations.session import Session
 from cellmove.sandbox import seed
-from cellmove.session import Session
 from tests.scenarios.environment import Outcome, Picture, Server
 from tests.support.sandbox.harness import Harness
 from tests.support.sandbox.picture import picture

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from cellmove import mark
+from cellmove.core import ownership as mark
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
 from tests.scenarios.environment import Server

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from cellmove.move import Move
+from cellmove.core.move import Move
 from cellmove.sandbox.store import Cloud
 from tests.support import fork_server
 from tests.support.commands import run_command, run_killed

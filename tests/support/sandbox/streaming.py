@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellmove.clock import Clock
-from cellmove.journal import open_journal
+from cellmove.core.clock import Clock
+from cellmove.engine.journal import open_journal
 from cellmove.sandbox import disks
 from cellmove.sandbox.seed import IMAGE
 from lab import oracle

@@ -6,10 +6,10 @@ import pytest
 
 from cellmove.checks import target
 from cellmove.checks.finding import Check, Level, refusal, warning
+from cellmove.checks.preflight import examine
+from cellmove.checks.snapshot import Picture
+from cellmove.core.errors import CannotConnect
 from cellmove.db.rights import DELETE, UPDATE, Rights
-from cellmove.errors import CannotConnect
-from cellmove.picture import Picture
-from cellmove.preflight import examine
 from cellmove.steps.reach import require_reachable
 from tests.unit.test_preflight import cell, picture
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cellmove.checks import hosts, target
+from cellmove.checks.preflight import Level, examine
+from cellmove.checks.snapshot import NoHost, Picture, unsuitable
 from cellmove.db.shapes import Aggregate, Group
-from cellmove.picture import NoHost, Picture, unsuitable
-from cellmove.preflight import Level, examine
 from tests.unit.test_preflight import LARGE, cell, instance, picture
 
 REFUSED = {"uuid-of-cell2": NoHost("No valid host was found.", "req-1")}

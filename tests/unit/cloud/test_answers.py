@@ -23,10 +23,10 @@ from cellmove.cloud import (
     stores,
     volume,
 )
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, Unreachable
 from cellmove.db.shapes import Flavor
-from cellmove.errors import CallError, CallFailed, CallUncertain, Unreachable
-from cellmove.fault import consequence
-from cellmove.session import before_anything_is_written
+from cellmove.operations.session import before_anything_is_written
+from cellmove.ui.fault import consequence
 
 ID = "11111111-1111-1111-1111-111111111111"
 FLAVOR = Flavor(1, "1", "m1", 1, 512, 1)

@@ -21,8 +21,8 @@ from keystoneauth1.identity import V3Password
 from keystoneauth1.session import Session
 
 from cellmove.cloud import failures, identity
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound, Usage
-from cellmove.settings import Settings, load
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect, NotFound, Usage
+from cellmove.core.settings import Settings, load
 
 
 def endpoint(region: str, interface: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from cellmove.cloud import network
-from cellmove.errors import CallFailed, NotFound
+from cellmove.core.errors import CallFailed, NotFound
 
 
 class Neutron:

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from cellmove.cloud import placement
-from cellmove.errors import CallFailed
+from cellmove.core.errors import CallFailed
 
 INSTANCE, MIGRATION = "instance", "migration"
 SOURCE_HOST = {"host-1": {"resources": {"VCPU": 1, "MEMORY_MB": 512}}}

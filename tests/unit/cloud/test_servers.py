@@ -10,7 +10,7 @@ import requests
 
 from cellmove.cloud import failures
 from cellmove.cloud.servers import find_server, status_of
-from cellmove.errors import Usage
+from cellmove.core.errors import Usage
 
 ID = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11"
 

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy import QueuePool, create_engine, exc, text
 
+from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, Usage
+from cellmove.core.login import Login
+from cellmove.core.settings import Settings
 from cellmove.db import cells
-from cellmove.errors import CallFailed, CallUncertain, CannotConnect, Usage
-from cellmove.login import Login
-from cellmove.settings import Settings
 
 DATABASE = "mysql+pymysql://nova:p%40ss@DB.Example:3307/nova_api?charset=utf8mb4&a=b#f"
 TWO_HOSTS = "rabbit://u1:p1@H1:5671,u2:p2@H2:5672/"

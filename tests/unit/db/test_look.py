@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from cellmove.core.errors import CallFailed
 from cellmove.db import look
 from cellmove.db.shapes import (
     BlockDevice,
@@ -25,7 +26,6 @@ from cellmove.db.shapes import (
     parse_json,
 )
 from cellmove.db.tables import CellDatabase, open_cell_database
-from cellmove.errors import CallFailed
 from cellmove.gateway import Gateway
 
 NOW = datetime.datetime(2026, 8, 1, 12, 0, 0)  # noqa: DTZ001  (as nova's tables hold it)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cellmove.core.errors import CallFailed
 from cellmove.db import mappings
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed
 from tests.support.nova_tables import LATER, OTHER, SERVER, content, make_cell, put, rows
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, text
 
+from cellmove.core.errors import CallFailed, NotFound
 from cellmove.db import records, state
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed, NotFound
 from tests.support.nova_tables import NOW, OTHER, SERVER, another_writer, content, make_cell, put, rows
 
 

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import StaticPool
 
+from cellmove.core.errors import CallFailed, NotFound
 from cellmove.db import state
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed, NotFound
 from tests.support.nova_tables import (
     LATER,
     NOW,

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellmove.checks import arrival, flavor
+from cellmove.core.errors import CallFailed
 from cellmove.db import cells, shapes, state
 from cellmove.db.records import _adapted
 from cellmove.db.tables import CellDatabase
-from cellmove.errors import CallFailed
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.bus import Bus
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from cellmove.core.errors import Locked
 from cellmove.drain import drains
-from cellmove.errors import Locked
-from cellmove.locks import server_lock
+from cellmove.engine.locks import server_lock
 
 CELL = cast("Any", SimpleNamespace(uuid="11111111-0000-4000-8000-000000000001", label="web"))
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cellmove.console import Page
 from cellmove.drain import plan
 from cellmove.drain.item import Census, Item, Verdict
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish
+from cellmove.ui.console import Page
 from tests.support.cell_refs import ref
 
 ONE = Item("id-1", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")

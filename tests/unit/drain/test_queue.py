@@ -11,7 +11,7 @@ import pytest
 
 from cellmove.drain.item import Stage, Task
 from cellmove.drain.queue import LEASE, Limits, Queue, has_tables
-from cellmove.journal import Journal, open_journal
+from cellmove.engine.journal import Journal, open_journal
 
 ANY = Limits(parallel=100)
 

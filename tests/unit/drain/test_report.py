@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.console import clean
-from cellmove.drain import figures, markup, timeline
+from cellmove.drain import figures
 from cellmove.drain.figures import Stretch
 from cellmove.drain.item import Bar, Stage, Story
-from cellmove.drain.report import html as page_of
+from cellmove.ui import drain_markup as markup
+from cellmove.ui import drain_timeline as timeline
+from cellmove.ui.console import clean
+from cellmove.ui.drain_report import html as page_of
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
 
@@ -131,7 +133,7 @@ def test_ids_are_hostile_too():
 
 
 def test_the_same_story_gives_the_same_bytes_in_every_process():
-    program = "import hashlib; from tests.support import sample_drains; from cellmove.drain.report import html; "
+    program = "import hashlib; from tests.support import sample_drains; from cellmove.ui.drain_report import html; "
     program += "print(hashlib.sha256(html(sample_drains.a_story(300, nights=3)).encode()).hexdigest())"
     root = Path(__file__).resolve().parents[3]
     told = {

@@ -6,11 +6,11 @@ import io
 import re
 from typing import Any
 
-from cellmove.console import console
-from cellmove.drain import show
 from cellmove.drain.happening import Happening, Kind
 from cellmove.drain.item import Stage
-from cellmove.events import Event, EventKind
+from cellmove.engine.events import Event, EventKind
+from cellmove.ui import drain_show as show
+from cellmove.ui.console import console
 from tests.support.cell_refs import ref
 
 

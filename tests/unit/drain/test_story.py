@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cellmove.console import Page, render
+from cellmove.core.move import SCHEMA_VERSION, Entry, Phase, Step
 from cellmove.drain import story as module
 from cellmove.drain.item import Bar, Stage, Story
 from cellmove.drain.story import document, downtime, draw, tale_bars
-from cellmove.move import SCHEMA_VERSION, Entry, Phase, Step
 from cellmove.steps import confirm, finish, prep_dest, prep_source, revert
+from cellmove.ui.console import Page, render
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
 

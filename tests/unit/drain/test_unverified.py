@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from cellmove.core.errors import CellmoveError
+from cellmove.core.move import Move, State
 from cellmove.drain import work
 from cellmove.drain.item import Stage
 from cellmove.drain.wish import Wish
-from cellmove.errors import CellmoveError
-from cellmove.move import Move, State
 
 TIME = "2026-01-01T10:00:00Z"
 MOVE = Move("move-ab12cd", "id-1", "web-1", "migration", State.FINISHED, TIME, TIME, {"source_cell": "cell1"})

@@ -6,8 +6,8 @@ import datetime
 
 import pytest
 
+from cellmove.core.errors import Usage
 from cellmove.drain import window
-from cellmove.errors import Usage
 
 ZONE = datetime.timezone(datetime.timedelta(hours=2))
 MONDAY = datetime.datetime(2026, 3, 2, 12, 0, tzinfo=ZONE)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cellmove.core.errors import Usage
 from cellmove.drain.wish import (
     SKIP_TAG,
     Wish,
@@ -17,7 +18,6 @@ from cellmove.drain.wish import (
     to_document,
     why_not,
 )
-from cellmove.errors import Usage
 
 WEB = {
     "project": ("5a5a", "admin"), "flavor": ("m1.tiny",), "host": ("c1-host1",), "tag": ("blue", "web"), "name": ("web-1",),

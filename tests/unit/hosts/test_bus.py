@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import bus as buses
 from cellmove.hosts.bus import Bus, Notice, Target, call, notify, probe_broker
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.errors import CallFailed
+from cellmove.core.errors import CallFailed
 from cellmove.hosts import conductor
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import CallError, CallFailed, CallUncertain, CannotConnect
+from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_link import Destination, connect, ssh_command
 from tests.support.disk_harness import LOCAL, MOVE, host

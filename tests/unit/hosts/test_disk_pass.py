@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.clock import Clock
-from cellmove.errors import CallFailed, CallUncertain, NotFound
+from cellmove.core.clock import Clock
+from cellmove.core.errors import CallFailed, CallUncertain, NotFound
 from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_pass import (
     FileResult,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import CallFailed
+from cellmove.core.errors import CallFailed
 from cellmove.hosts.disk_pass import Progress, Transfer, compare, read_back, run_pass
 from tests.support.disk_harness import MIB, Ends, dirty, ends, host, sparse
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import CallFailed, NotFound
+from cellmove.core.errors import CallFailed, NotFound
 from cellmove.hosts.disks import sample
 from cellmove.sandbox import disks as sandbox
 from tests.support.disk_harness import host, sparse

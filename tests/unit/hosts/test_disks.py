@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.errors import CallFailed, CannotConnect, NotFound
+from cellmove.core.errors import CallFailed, CannotConnect, NotFound
 from cellmove.hosts import disk_link, disks
 from cellmove.hosts.disk_extents import file_system
 from cellmove.hosts.disk_link import Link

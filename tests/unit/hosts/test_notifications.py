@@ -11,12 +11,12 @@ from typing import Any
 import oslo_messaging
 import pytest
 
-from cellmove.errors import CannotConnect
+from cellmove.core.errors import CannotConnect
+from cellmove.core.nova_conf import Notifications
+from cellmove.core.settings import load
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import notifications, rabbit
 from cellmove.hosts.bus import Bus, Notice
-from cellmove.nova_conf import Notifications
-from cellmove.settings import load
 
 BOTH = Notifications("messagingv2", "both", ("notifications", "billing"), ("versioned_notifications",))
 CONTEXT = {

@@ -18,9 +18,9 @@ from kombu.utils.url import parse_url
 from oslo_config import cfg
 from oslo_messaging._drivers import common
 
-from cellmove.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect
+from cellmove.core.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect
+from cellmove.core.settings import Settings
 from cellmove.hosts import bus_url, rabbit, rabbit_connection
-from cellmove.settings import Settings
 
 AT = "rabbit://nova:secret@127.0.0.1:1//nova"
 

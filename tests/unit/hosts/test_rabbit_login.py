@@ -17,7 +17,7 @@ import pytest
 from oslo_config import cfg
 from oslo_messaging._drivers import impl_rabbit
 
-from cellmove.errors import CannotConnect
+from cellmove.core.errors import CannotConnect
 from cellmove.hosts import rabbit_login
 
 ACCESS_REFUSED, NOT_ALLOWED = 403, 530

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellmove import nova_conf, settings
+from cellmove.core import nova_conf, settings
 from cellmove.db.cells import resolve_url
 from lab import config, services, stores
 from lab.layout import CELL_UUIDS, DEPLOYED, PLAIN, LabError, Layout, cell_labelled, check_kind, find_kind

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from cellmove.action import Context
-from cellmove.clock import Clock
 from cellmove.cloud.services import ComputeService
-from cellmove.move import DRAIN, Move, State
+from cellmove.core.clock import Clock
+from cellmove.core.move import DRAIN, Move, State
+from cellmove.engine.action import Context
 from cellmove.steps import cordon
 
 CELL = "11111111-0000-4000-8000-000000000001"

@@ -8,11 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from cellmove.errors import NotFound
+from cellmove.core.errors import NotFound
 from cellmove.hosts import disks
 from cellmove.hosts.disk_link import Destination, Link
-from cellmove.hosts.disks import Entry, Facts, File, Image
-from cellmove.steps.disk_survey import (
+from cellmove.hosts.disk_survey import (
     SPARE,
     Disk,
     Survey,
@@ -23,6 +22,7 @@ from cellmove.steps.disk_survey import (
     survey_source,
     survey_target,
 )
+from cellmove.hosts.disks import Entry, Facts, File, Image
 
 PATH, SERVER, IMAGE = "/var/lib/nova/instances", "server-1", "image-1"
 BASE = base_of_image(IMAGE)

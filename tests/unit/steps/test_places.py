@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from cellmove.action import Context
-from cellmove.clock import Clock
+from cellmove.core.clock import Clock
+from cellmove.core.move import State
 from cellmove.db import history
 from cellmove.db.tables import CellDatabase
+from cellmove.engine.action import Context
 from cellmove.hosts import compute
-from cellmove.move import State
 from cellmove.steps import places
 
 BEGUN = datetime.datetime(2026, 1, 1, 12, 0, 0)  # noqa: DTZ001 - as nova's tables hold it

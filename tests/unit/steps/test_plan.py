@@ -10,20 +10,20 @@ from typing import Any, cast
 
 import pytest
 
-from cellmove.cell_names import CELL0_UUID
-from cellmove.clock import Clock
+from cellmove.checks.preflight import Level
 from cellmove.cloud import candidates, network, placement, quota, servers, stores, volume
 from cellmove.cloud.network import Binding, Port
 from cellmove.cloud.volume import Attachment
+from cellmove.core.cell_names import CELL0_UUID
+from cellmove.core.clock import Clock
+from cellmove.core.errors import CannotConnect, NotFound, Usage
+from cellmove.core.request import Destination, MoveRequest, to_document
+from cellmove.core.settings import Settings
 from cellmove.db import look, schemas, state
 from cellmove.db.cells import Cell, find_cell
 from cellmove.db.identity import DatabaseIdentity
 from cellmove.db.shapes import BlockDevice, Flavor, Instance, InstanceMapping, Node, Service
-from cellmove.errors import CannotConnect, NotFound, Usage
 from cellmove.gateway import Gateway
-from cellmove.preflight import Level
-from cellmove.request import Destination, MoveRequest, to_document
-from cellmove.settings import Settings
 from cellmove.steps import plan as planning
 from cellmove.steps.plan import Planned, gather
 

@@ -10,8 +10,8 @@ import pytest
 
 from cellmove.cloud.network import Port
 from cellmove.cloud.volume import Attachment
+from cellmove.core.move import Phase, State
 from cellmove.hosts import compute
-from cellmove.move import Phase, State
 from cellmove.steps import ACTIONS
 from cellmove.steps.rebuild import REPLACED, End, Traces, finished_lines, rebuild
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cellmove.cloud import servers
+from cellmove.core.errors import CannotConnect, Refused, Usage
 from cellmove.db import look
 from cellmove.db.shapes import InstanceMapping
-from cellmove.errors import CannotConnect, Refused, Usage
 from cellmove.steps import region
 
 SERVER = "0b25c1e8-0000-4000-8000-000000000001"

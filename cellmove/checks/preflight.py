@@ -1,0 +1,102 @@
+"""The checks before anything is written. Each finding is a value: ok, a warning, or a refusal with its remedy.
+
+They follow what nova-api refuses (nova/compute/api.py, ``resize``) and add what nova would lose or
+break without a word. All of them are shown at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cellmove.checks import access, baggage, flavor, hypervisor, policy, quota, server, target
+from cellmove.checks.finding import Check, Findings, Level
+from cellmove.checks.snapshot import Picture, Target
+
+__all__ = ["CHECKS", "Check", "Group", "Level", "Picture", "Target", "examine"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Checks about one thing.
+
+    :param ok: what to say when none of them finds anything; an empty text says nothing
+    """
+
+    code: str
+    ok: Callable[[Picture], str]
+    checks: tuple[Callable[[Picture], Findings], ...]
+
+
+def _nothing(_picture: Picture) -> str:
+    return ""
+
+
+RECORDS = Group("records", _nothing, (server.check_records,))
+"""Without these the others have nothing to look at."""
+
+MARKED = Group("state", _nothing, (server.check_mark,))
+"""A server that a move of ours is working on already: whatever else is odd about it is that move's doing."""
+
+BUSY = Group("state", _nothing, (server.check_busy, server.check_migrations))
+"""A server that is busy or moved by nova: what else seems odd about it belongs to that, and no remedy for it is right."""
+
+NOTES = Group(
+    "notes",
+    _nothing,
+    (
+        server.check_group,
+        server.check_config_drive,
+        target.check_few_hosts,
+        target.check_left_out,
+        target.check_scheduler,
+    ),
+)
+"""What is good to know and forbids nothing."""
+
+CHECKS: tuple[Group, ...] = (
+    RECORDS,
+    Group("state", server.state_ok, (server.check_state, server.check_migrations)),
+    Group("policy", _nothing, (policy.check_policy,)),
+    Group("source", server.source_ok, (hypervisor.check_hypervisor, server.check_source, server.check_allocations)),
+    Group("access", _nothing, (access.check_buses, access.check_rights)),
+    Group("target", target.targets_ok, (target.check_targets,)),
+    Group(
+        "flavor", flavor.flavor_ok, (flavor.check_flavor, flavor.check_disk, flavor.check_topology, quota.check_quota)
+    ),
+    Group("network", baggage.network_ok, (baggage.check_neutron, baggage.check_ports, baggage.check_interfaces)),
+    Group("volumes", baggage.volumes_ok, (baggage.check_volumes, baggage.check_shares)),
+    Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_transfer, baggage.check_encryption)),
+    NOTES,
+)
+"""All checks, in the order in which their findings are shown."""
+
+
+def examine(picture: Picture) -> tuple[Check, ...]:
+    """All findings at once, in the order of :data:`CHECKS`."""
+    found: list[Check] = []
+    for group in _groups(picture):
+        findings = [finding for check in group.checks for finding in check(picture)]
+        text = "" if findings or not picture.is_complete else group.ok(picture)
+        found += findings or ([Check(group.code, Level.OK, text)] if text else [])
+    return tuple(found)
+
+
+def refusals(picture: Picture) -> tuple[Check, ...]:
+    """Only what forbids the move, without the words about all that does not: for many servers."""
+    return tuple(
+        finding
+        for group in _groups(picture)
+        if group is not NOTES
+        for check in group.checks
+        for finding in check(picture)
+        if finding.level is Level.REFUSAL
+    )
+
+
+def _groups(picture: Picture) -> tuple[Group, ...]:
+    if picture.server is not None and picture.server.mark:
+        return (MARKED,)
+    if not picture.is_complete:
+        return (RECORDS,)
+    return (RECORDS, BUSY) if server.is_busy(picture) else CHECKS

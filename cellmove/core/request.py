@@ -1,0 +1,169 @@
+"""What an operator asked for, and the command lines that say it: plain data, kept in the journal.
+
+A :class:`MoveRequest` travels from the command line to the journal and into every command that is printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellmove.core.move import Move, State
+from cellmove.core.shell import command_line
+
+KEY = "request"
+"""The key of the request in a move's plan."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a server is to go. Without any of these: to any other cell.
+
+    :param cell: name or UUID of the cell
+    :param host: name of the compute host
+    :param cells: the cells that a drain allows, the preferred one first; instead of ``cell`` and ``host``
+    """
+
+    cell: str = ""
+    host: str = ""
+    cells: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MoveRequest:
+    """What ``plan``, ``resize`` or ``migrate`` was asked for. Empty, 0 and False mean: the option was not given.
+
+    :param server: name or UUID, as it was typed
+    :param flavor: name or id of the new flavor; empty for a migration
+    :param is_stepwise: it was ``plan``: the operator runs the steps one by one
+    :param confirm: go on to confirm when the guest runs at the target
+    :param hold: wait before the guest is stopped
+    :param cutover_at: HH:MM of the local clock, at which the wait ends
+    :param probes: what the guest has to answer before the move is confirmed
+    :param accept_loss: names of losses that are no reason against the move
+    :param max_hosts: how many of the scheduler's hosts are tried
+    :param transfer: how local disks travel (:data:`cellmove.core.transfer.TRANSFERS`)
+    :param bwlimit: bytes a second that are sent at most while the guest runs
+    """
+
+    server: str
+    flavor: str = ""
+    destination: Destination = field(default_factory=Destination)
+    is_stepwise: bool = False
+    confirm: bool = False
+    hold: bool = False
+    cutover_at: str = ""
+    probes: tuple[str, ...] = ()
+    force_locked: bool = False
+    accept_loss: tuple[str, ...] = ()
+    max_hosts: int = 0
+    transfer: str = ""
+    bwlimit: int = 0
+
+    @property
+    def verb(self) -> str:
+        """The command that asks for it."""
+        if self.is_stepwise:
+            return "plan"
+        return "resize" if self.flavor else "migrate"
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for it again."""
+        destination = self.destination
+        return command_line(
+            self.verb, self.server, self.flavor,
+            cell=destination.cell or next(iter(destination.cells), ""), host=destination.host,
+            force_locked=self.force_locked, accept_loss=",".join(self.accept_loss), max_hosts=self.max_hosts or None,
+            transfer=self.transfer, bwlimit=self.bwlimit or None, hold=self.hold, cutover_at=self.cutover_at,
+            confirm=self.confirm, probe=self.probes,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """What ``audit`` was asked for.
+
+    :param cells: names or UUIDs of the cells to look at; none for all
+    :param servers: names or UUIDs of the servers that are meant; none for all
+    :param repair: repair what is safe
+    :param dry_run: only say what ``repair`` would do
+    :param older_than: minutes; what changed within them may be somebody's at work. None: as long as one call to a
+        compute may take (``[DEFAULT]long_rpc_timeout``)
+    """
+
+    cells: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    repair: bool = False
+    dry_run: bool = False
+    older_than: float | None = None
+
+    @property
+    def command(self) -> str:
+        """The command line that repairs what this request finds."""
+        return command_line("audit", cell=self.cells, server=self.servers, older_than=self.older_than, repair=True)
+
+
+def to_document(request: MoveRequest) -> dict[str, Any]:
+    """A request as plain JSON values, for the journal."""
+    return _plain(dataclasses.asdict(request))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _plain(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
+
+
+def from_document(document: Mapping[str, Any]) -> MoveRequest:
+    """A request from the journal; keys of a newer cellmove are left out."""
+    values = _known(MoveRequest, document)
+    destination = _known(Destination, document.get("destination", {}))
+    return MoveRequest(**(values | {"destination": Destination(**destination)}))
+
+
+def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in dataclasses.fields(kind)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items() if name in names
+    }
+
+
+def continued_by(earlier: MoveRequest, later: MoveRequest) -> MoveRequest:
+    """What a move is asked for when a later command continues it.
+
+    The later command decides how far the move goes and where it waits; what shaped the plan stays.
+    """
+    return dataclasses.replace(
+        later,
+        destination=earlier.destination if later.destination == Destination() else later.destination,
+        force_locked=later.force_locked or earlier.force_locked,
+        accept_loss=later.accept_loss or earlier.accept_loss,
+        max_hosts=later.max_hosts or earlier.max_hosts,
+        transfer=later.transfer or earlier.transfer,
+        bwlimit=later.bwlimit or earlier.bwlimit,
+    )
+
+
+def plan_values(request: MoveRequest) -> dict[str, Any]:
+    """What a move's plan holds of the request. ``command`` is there for older versions that share the journal."""
+    return {KEY: to_document(request), "command": request.command}
+
+
+def request_of(move: Move) -> MoveRequest | None:
+    """The request that a move was made or continued with; None when its journal is older than requests."""
+    document = move.plan.get(KEY)
+    return from_document(document) if document else None
+
+
+def command_of(move: Move) -> str:
+    """The command line that asks for a move again; empty when the journal does not say it."""
+    request = request_of(move)
+    if request is not None:
+        return request.command
+    command = str(move.plan.get("command", ""))
+    confirms = command and move.aim == State.CONFIRMED and "--confirm" not in command
+    return f"{command} --confirm" if confirms else command

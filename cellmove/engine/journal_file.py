@@ -1,0 +1,265 @@
+"""The file that a journal lies in, and what is said of one that cannot be used. What is in it: :mod:`cellmove.engine.journal`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellmove.core import files
+from cellmove.core.errors import BadSetting, JournalUnreachable, Unreachable, Usage
+from cellmove.core.files import make_directories
+from cellmove.engine import integrity as seal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.exc import DBAPIError
+
+    from cellmove.core.database_url import Database
+
+DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA synchronous=FULL")
+
+
+def damaged(location: str, how: str) -> Unreachable:
+    """What is raised of a journal that is not what was written."""
+    return JournalUnreachable(
+        f"the journal {location} is damaged: {how}",
+        state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
+        next_command=(
+            "cellmove --journal ANOTHER adopt SERVER"
+            if "://" in location
+            else f"mv {shlex.quote(location)} {shlex.quote(location + '.damaged')} && cellmove adopt SERVER"
+        ),
+    )
+
+
+def is_corrupt(error: DBAPIError) -> bool:
+    """Whether SQLite cannot make sense of the file, rather than not get at it."""
+    import sqlite3
+
+    if not isinstance(error.orig, sqlite3.Error):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # text that is no text comes without a code
+    return code not in (
+        sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CONSTRAINT,
+    )  # fmt: skip
+
+
+def make_durable(connection: Any, _record: Any) -> None:
+    """Set a new connection to a file so that a commit that returned survives a power cut."""
+    for statement in DURABLE:
+        connection.execute(statement)
+    # A file of the first version (or of a newer one) may be in WAL mode, which setting a mode would end.
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode=TRUNCATE")
+
+
+def make_file(path: Path) -> None:
+    """Make an empty journal unless there is a file, in one stroke: one that is half made is never seen.
+
+    An empty file is therefore none of ours, but what is left of a journal that was cut off.
+
+    :raises Unreachable: it cannot be written, or is empty
+    """
+    try:
+        is_there = is_file(path)
+        make_directories(path.parent)
+        if is_there:
+            os.close(os.open(path, os.O_RDWR))
+            if path.stat().st_size == 0:
+                raise damaged(str(path), "it is empty, cut off at its beginning")
+            return
+        fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
+        os.close(files.make_file(fresh))
+        try:
+            _make_tables(fresh)
+            with suppress(FileExistsError):  # another first run was quicker
+                os.link(fresh, path)
+        finally:
+            fresh.unlink()
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # a power cut must not take the file's name away
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise Unreachable(
+            f"the journal {path} cannot be opened for writing: {error.strerror}",
+            state="nothing was written to the cloud",
+            next_command="cellmove --journal PATH …",
+        ) from None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file.
+
+    :raises OSError: something else is there, or it cannot be found out
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, f"it is a symbolic link to {path.readlink()}, which is not there") from None
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+    return True
+
+
+def _make_tables(path: Path) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DBAPIError
+
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    try:
+        _fill(engine)
+    except DBAPIError as error:
+        raise OSError(errno.EIO, words_of(error)) from None
+    finally:
+        engine.dispose()
+
+
+def _fill(engine: Engine) -> None:
+    metadata = seal.make_metadata()
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        seal.make_about(connection, metadata.tables["about"], seal.EMPTY, seal.EMPTY)
+
+
+# without writing
+
+
+def can_be_written(path: Path) -> bool:
+    """Whether this user may write a journal that is there, and the file that SQLite makes beside it meanwhile."""
+    return os.access(path, os.W_OK, effective_ids=True) and os.access(
+        path.parent, os.W_OK | os.X_OK, effective_ids=True
+    )
+
+
+def open_empty() -> Engine:
+    """A journal without moves, in memory: for a command that only reads where there is no journal."""
+    import sqlite3
+
+    engine = _kept_open(sqlite3.connect(":memory:", check_same_thread=False))
+    _fill(engine)
+    return engine
+
+
+def open_copy(path: Path) -> Engine:
+    """What a journal's file holds, for a command that only reads it; brought up to date in memory where it is older.
+
+    :raises Unreachable: it cannot be read, or not without writing
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    try:
+        source = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged(str(path), str(error)) from None
+        raise Unreachable(
+            f"the journal {path} cannot be read without being written: {error}",
+            state="nothing was written",
+            next_command="cellmove list  # as a user who may write the journal",
+        ) from None
+    if version_of(path) == seal.VERSION:
+        return _kept_open(source)
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with closing(source):
+        source.backup(memory)
+    return _kept_open(memory)
+
+
+def _kept_open(connection: Any) -> Engine:
+    """An engine whose only connection is this one; threads take turns."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import StaticPool
+
+    return create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+
+
+def require_known(location: str, version: int) -> None:
+    """Refuse what a newer cellmove has written.
+
+    :raises Usage: it is of one
+    """
+    if version > seal.VERSION:
+        raise Usage(
+            f"the journal {location} was written by a newer cellmove (schema {version}; this one "
+            f"knows {seal.VERSION}); use that version"
+        )
+
+
+def version_of(path: Path) -> int:
+    """The version of a journal's file, read without a lock or any write, since it may be a newer one's.
+
+    :returns: 0 when it cannot be told that way
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
+            (version,) = connection.execute("SELECT schema_version FROM about").fetchone()
+            with suppress(sqlite3.Error):
+                *digests, sealed = connection.execute("SELECT digest, open_digest, seal FROM about").fetchone()
+                if sealed == seal.seal_of(seal.VERSION, *digests):
+                    return seal.VERSION  # only the number is damaged, which is found out later
+            return int(version)
+    except (sqlite3.Error, TypeError, ValueError):
+        return 0
+
+
+def database_of(where: str) -> Database:
+    """How a journal is reached, of a path or a URL.
+
+    :raises Usage: the URL cannot be used
+    """
+    from sqlalchemy.engine import URL
+
+    from cellmove.core import database_url
+
+    if "://" not in where:
+        _check_path(where)
+        return database_url.Database(URL.create("sqlite", database=where), {})
+    try:
+        database = database_url.parse(where)
+    except BadSetting as error:
+        raise Usage(f"the journal's URL (--journal, CELLMOVE_JOURNAL, journal) cannot be used: {error}") from None
+    if database.is_sqlite and (database.url.database or ":memory:").startswith(":"):
+        raise Usage(
+            "the journal's URL (--journal, CELLMOVE_JOURNAL, journal) names no file; what is in memory is lost at the end"
+        )
+    return database
+
+
+def _check_path(text: str) -> None:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise Usage(
+            "the journal's path (--journal, CELLMOVE_JOURNAL, journal) has characters of no file name"
+        ) from None
+    if "\0" in text:
+        raise Usage("the journal's path has a NUL character in it")
+    if not text.strip() or text.startswith(":"):
+        raise Usage(f"the journal's path (--journal, CELLMOVE_JOURNAL, journal) names no file: {text!r}")
+
+
+def words_of(error: DBAPIError) -> str:
+    """What the database said, first line."""
+    arguments = getattr(error.orig, "args", ())
+    words = str(arguments[-1]) if arguments else ""  # PyMySQL puts a number before them
+    return next(iter(words.splitlines()), type(error).__name__)[:200]

@@ -1,0 +1,237 @@
+"""Finds what moves have left behind in the whole cloud, and mends what is safe.
+
+A repair is recorded like a move: one record a server, one action a leftover, so ``list``, ``show`` and
+``resume`` know it, and a run that dies goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cellmove.core import ownership as marks
+from cellmove.core.errors import CallError, CannotConnect, Interrupted, Locked, Refused, Usage, before_writing
+from cellmove.core.move import AUDIT, Move, State, Step, next_commands
+from cellmove.core.reference import means
+from cellmove.engine.executor import Runner, busy_step, run_step
+from cellmove.engine.locks import server_lock
+
+if TYPE_CHECKING:
+    from cellmove.checks.leftover import Finding
+    from cellmove.core.cell_names import CellRef
+    from cellmove.core.request import AuditRequest
+    from cellmove.operations.session import Session
+    from cellmove.steps.survey import Ours
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finding and what became of it.
+
+    :param outcome: "mended", "left" or empty when nothing was tried
+    :param why: what was done, or why nothing was
+    :param repair: the record of it in the journal
+    """
+
+    finding: Finding
+    outcome: str = ""
+    why: str = ""
+    repair: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit came to.
+
+    :param mode: "no", "dry-run" or "yes": whether it was to mend
+    :param unseen: why cells could not be looked at, a line each
+    :param command: the command line that repairs what was found
+    """
+
+    now: datetime.datetime
+    cells: tuple[CellRef, ...]
+    results: tuple[Result, ...]
+    mode: str = "no"
+    unseen: tuple[str, ...] = ()
+    command: str = ""
+
+    @property
+    def left(self) -> tuple[Finding, ...]:
+        """The leftovers that are still there; what somebody owns is none."""
+        return tuple(each.finding for each in self.results if each.finding.owner is None and each.outcome != "mended")
+
+
+def audit(session: Session, request: AuditRequest) -> Report:
+    """Look for leftovers, and mend them.
+
+    :raises Usage: there is no such cell, or a name that several servers have
+    :raises Unreachable: something cannot be looked at; nothing was written
+    :raises Refused: nobody has agreed that anything is mended
+    :raises Stopped: a repair stopped part-way
+    """
+    from cellmove.checks.leftovers import classify
+    from cellmove.steps.survey import gather
+
+    older_than = request.older_than
+    patience = session.settings.long_rpc_timeout if older_than is None else older_than * 60
+    mends = request.repair and not request.dry_run
+    for word in request.servers:
+        session.journal.require_no_move_id(word)
+    if mends:
+        _go_on(session, request.servers)
+    with _reading():
+        reachable, unseen = session.gateway.reachable(session.gateway.cells)
+        if unseen and (mends or not reachable):  # a server that has rows there must not lose others
+            raise CannotConnect("; ".join(unseen))
+        chosen = [session.gateway.cell(name) for name in dict.fromkeys(request.cells)] or list(reachable)
+        if request.cells:
+            request = replace(request, cells=tuple(cell.uuid for cell in chosen))
+        cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen, reachable)
+    findings = [each for each in classify(cloud) if _is_meant(request.servers, each.server_id, each.server_name)]
+    _require_one_each(request.servers, {(each.server_id, each.server_name) for each in findings})
+    results = (
+        _mend(session, findings, patience, request.command) if mends else [Result(finding) for finding in findings]
+    )
+    mode = "yes" if mends else "dry-run" if request.repair else "no"
+    return Report(cloud.now, tuple(cell.ref for cell in chosen), tuple(results), mode, unseen, request.command)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except CallError as error:
+        raise before_writing(error) from None
+
+
+def _ours(session: Session, patience: float) -> Ours:
+    """What this journal knows of moves; repairs are none."""
+    from cellmove.checks.leftover import Known
+    from cellmove.steps.survey import Ours
+
+    moves, open_moves = {}, {}
+    for move in session.journal.all_moves():
+        if move.is_repair:
+            continue
+        if not move.is_open:
+            generation = max(map(marks.number_of, move.generations), default=-1)
+            moves[move.id] = Known(move.id, move.state.value, is_open=False, generation=generation)
+            continue
+        commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
+        known = Known(move.id, move.state.value, is_open=True, next_command=commands[0] if commands else "")
+        moves[move.id] = open_moves[move.server_id] = known
+    return Ours(open_moves, moves, marks.holder_of(session.settings.journal), patience)
+
+
+def _is_meant(servers: Sequence[str], server_id: str, name: str) -> bool:
+    return not servers or any(means(word, server_id, name) for word in servers)
+
+
+def _require_one_each(words: Sequence[str], servers: Iterable[tuple[str, str]]) -> None:
+    """Refuse a name that several servers have.
+
+    :param servers: UUIDs and names
+    :raises Usage: naming them
+    """
+    found = sorted(servers)
+    for word in words:
+        named = [server_id for server_id, name in found if means(word, server_id, name)]
+        if len(named) > 1:
+            lines = "\n".join(f"  {server_id}" for server_id in named)
+            raise Usage(f"{len(named)} servers are called {word}; use the UUID of one:\n{lines}")
+
+
+# mending
+
+
+def _go_on(session: Session, servers: Sequence[str]) -> None:
+    """Finish the repairs that earlier runs began: nothing new is begun while something is half done."""
+    begun = [move for move in session.journal.open_moves() if move.is_repair]
+    meant = [move for move in begun if _is_meant(servers, move.server_id, move.server_name)]
+    _require_one_each(servers, {(move.server_id, move.server_name) for move in meant})
+    for move in meant:
+        with _lock(session, move.server_id, move.server_name):
+            run_repair(session, session.journal.move(move.id) or move)
+
+
+def _mend(session: Session, findings: Sequence[Finding], patience: float, again: str) -> list[Result]:
+    """Mend what is safe, server by server, in the order in which it was found.
+
+    :param again: the command, to be typed again
+    """
+    from cellmove.operations import permission
+
+    safe: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.safe and finding.owner is None:
+            safe.setdefault(finding.server_id, []).append(finding)
+    if safe:
+        permission.ask(session, _question(safe.values()), again)
+    done: dict[tuple[str, ...], Result] = {}
+    for number, own in enumerate(safe.values()):
+        if session.interrupted():
+            raise Interrupted(
+                f"interrupted; the leftovers of {number} of {len(safe)} servers were seen to",
+                signal_number=session.interrupted(),
+                state="no repair is half done",
+                next_command=again,
+            )
+        for result in _mend_server(session, own, patience):
+            done[result.finding.key] = result
+    return [done.get(finding.key, Result(finding)) for finding in findings]
+
+
+def _question(many: Iterable[list[Finding]]) -> str:
+    """One line: what will happen."""
+    every = [finding for own in many for finding in own]
+    kinds = [finding.kind.value for finding in every]
+    listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    servers = len({finding.server_id for finding in every})
+    return f"{listed}: mended, of {servers} server{'s' if servers != 1 else ''}."
+
+
+def _mend_server(session: Session, findings: Sequence[Finding], patience: float) -> list[Result]:
+    """Record and make the repairs of one server; somebody else's lock or move is a reason to leave it."""
+    from cellmove.steps.repair import LEFT, MENDED, name_of, plan_of
+
+    first = findings[0]
+    name, now = first.server_name or first.server_id, session.clock.text()
+    plan = plan_of(findings, _ours(session, patience))
+    move = Move(f"audit-{session.clock.new_token()}", first.server_id, name, AUDIT, State.REPAIRING, now, now, plan)
+    try:
+        with _lock(session, move.server_id, move.server_name):
+            session.journal.open_move(move)
+            run_repair(session, move)
+    except (Locked, Refused) as error:
+        return [Result(finding, LEFT, error.message) for finding in findings]
+    results = {entry.action: entry.result for entry in session.journal.entries_of(move.id)}
+    found = []
+    for number, (finding, wanted) in enumerate(zip(findings, plan["findings"], strict=True), 1):
+        result = results.get(name_of(number, wanted), {})
+        outcome = MENDED if MENDED in result else LEFT
+        found.append(Result(finding, outcome, str(result.get(outcome, "")), move.id))
+    return found
+
+
+def run_repair(session: Session, move: Move) -> Move:
+    """Make the repairs that a record names, going on where an earlier run stopped; the caller holds the lock.
+
+    :raises Stopped: the cloud does not answer; the journal knows where it stands
+    """
+    from cellmove.steps.repair import actions_for
+
+    actions = {Step.REPAIR: actions_for(move)}
+    runner = Runner(session.journal, session.gateway, session.clock, session.observer, actions, session.interrupted)
+    return run_step(runner, move, Step.REPAIR, undo_whole_move=False)
+
+
+@contextmanager
+def _lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
+    with (
+        server_lock(session.lock_directory, server_id, server_name),
+        session.journal.server_lock(server_id, server_name),
+    ):
+        yield

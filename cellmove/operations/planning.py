@@ -1,0 +1,213 @@
+"""What a move will be: the plan of a new one, or the open one that a command means."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cellmove.core.cell_names import wanted_cell
+from cellmove.core.errors import Refused
+from cellmove.core.move import Move, State, standing
+from cellmove.core.reference import is_uuid
+from cellmove.core.request import MoveRequest, command_of
+from cellmove.db import state
+from cellmove.engine.executor import busy_step, facts_of
+from cellmove.operations import permission
+from cellmove.operations.session import Session, before_anything_is_written, lock, reconcile_server
+
+if TYPE_CHECKING:
+    from cellmove.checks.preflight import Check
+    from cellmove.cloud.servers import ShownServer
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What ``plan`` found.
+
+    :param move: the move that was opened, or the open one that fits; None for a dry run or a refusal
+    :param request: what was asked for, with the UUIDs of cells; None where the report was made of nothing but a move
+    """
+
+    move: Move | None
+    summary: Mapping[str, Any]
+    checks: tuple[Check, ...]
+    request: MoveRequest | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether any check refuses the move."""
+        return any(check.level == "refusal" for check in self.checks)
+
+
+def plan(
+    session: Session,
+    request: MoveRequest,
+    *,
+    open_move: bool,
+    runs_to: State | None = None,
+    server: ShownServer | None = None,
+) -> PlanReport:
+    """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
+
+    :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
+    :param server: that the request names, where nova was asked for it already
+    """
+    from cellmove.steps.plan import gather
+
+    server = server or _find_server(session, request.server)
+    there = _open_move(session, server.id)
+    request = with_uuids(session, request)
+    if there is not None:
+        if _fits(session, there, request, exactly=True):
+            return PlanReport(there, {}, (), request)
+        raise _has_another_aim(session, there)
+    with before_anything_is_written():
+        planned = gather(
+            session.gateway, session.clock, request,
+            shown=None if is_uuid(request.server) else server, begun_today=permission.begun_today(session),
+        )  # fmt: skip
+        report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)), request)
+        if not report.refused:
+            gateway = session.gateway
+            targets = [gateway.cell(uuid) for uuid in planned.facts["target_cell_uuids"]]
+            gateway.reach([gateway.cell(planned.facts["source_cell_uuid"])], one_of=targets)
+    if report.refused or not open_move:
+        return report
+    facts = planned.facts
+    if runs_to is not None:
+        permission.for_plan(session, facts, runs_to, request.command)
+    reconcile_server(session, facts["server_id"])
+    with lock(session, facts["server_id"], facts["server_name"]):
+        now = session.clock.text()
+        move = Move(
+            id=f"move-{session.clock.new_token()}",
+            server_id=facts["server_id"],
+            server_name=facts["server_name"],
+            kind=facts["kind"],
+            state=State.PLANNED,
+            created_at=now,
+            updated_at=now,
+            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": request.max_hosts},
+        )
+        session.journal.open_move(move)
+    return PlanReport(move, planned.summary, planned.checks, request)
+
+
+def move_for(session: Session, request: MoveRequest) -> PlanReport:
+    """The move that ``resize`` or ``migrate`` means: the open one that fits, or a newly planned one.
+
+    :raises Refused: the server has an open move of another kind
+    """
+    server = _find_server(session, request.server)
+    move = _open_move(session, server.id)
+    request = with_uuids(session, request)
+    if move is None:
+        move = _done_already(session, server.id, request)
+        if move is not None:
+            return PlanReport(move, {}, (), request)
+        runs_to = State.CONFIRMED if request.confirm else State.FINISHED
+        return plan(session, request, open_move=True, runs_to=runs_to, server=server)
+    if not _fits(session, move, request, exactly=False):
+        raise _has_another_aim(session, move)
+    return PlanReport(move, {}, (), request)
+
+
+def _open_move(session: Session, server_id: str) -> Move | None:
+    """The open move of a server, if there is one and its owner has not ended it."""
+    reconcile_server(session, server_id)
+    move = session.journal.open_move_of(server_id)
+    if move is not None and move.is_repair:
+        raise Refused(
+            f"{move.id} was begun on {move.server_name} and not finished: it mends leftovers that an audit found",
+            state="nothing was written by this run",
+            next_command=f"cellmove resume {move.id}",
+        )
+    return move
+
+
+def _find_server(session: Session, server: str) -> ShownServer:
+    """Find the server that an operator names. Whether a UUID is that of a server the plan finds out.
+
+    :raises Usage: no server has this name, or several have
+    :raises Unreachable: nova cannot be asked
+    """
+    from cellmove.cloud.servers import ShownServer, show_server
+
+    if is_uuid(server):
+        return ShownServer(server.lower())
+    session.journal.require_no_move_id(server)
+    with before_anything_is_written():
+        return show_server(session.gateway.admin, server)
+
+
+def with_uuids(session: Session, request: MoveRequest) -> MoveRequest:
+    """Name the cells of a request by their UUIDs, as they are recorded and printed.
+
+    :raises Usage: there is no such cell, or there are several of that name
+    """
+    wanted = request.destination
+    if not wanted.cell and not wanted.cells:
+        return request
+    with before_anything_is_written():
+        cell = session.gateway.cell(wanted.cell).uuid if wanted.cell else ""
+        cells = tuple(session.gateway.cell(word).uuid for word in wanted.cells)
+    return dataclasses.replace(request, destination=dataclasses.replace(wanted, cell=cell, cells=cells))
+
+
+def _wanted_uuid(session: Session, move: Move) -> str:
+    """The UUID of the cell that a move's operator named; empty when none was.
+
+    :raises Usage: an earlier version recorded a name that no cell has now, or several have
+    """
+    word = wanted_cell(move.plan)
+    if not word or is_uuid(word):
+        return word
+    with before_anything_is_written():
+        return session.gateway.cell(word).uuid
+
+
+def _has_another_aim(session: Session, move: Move) -> Refused:
+    busy = busy_step(session.journal.entries_of(move.id), move)
+    return Refused(
+        f"{move.server_name} already has an open move, {move.id}, with another aim: {command_of(move)}",
+        state=f"that move is {standing(move, busy)}; nothing was written by this run",
+        next_command=f"cellmove show {move.id}",
+    )
+
+
+def _fits(session: Session, move: Move, request: MoveRequest, *, exactly: bool) -> bool:
+    """Whether a command means this move. An option that is not given fits whatever the move has.
+
+    :param request: with UUIDs of cells
+    :param exactly: a destination that is not given was not given then either
+    """
+    facts, host, cell, flavor = move.plan, request.destination.host, request.destination.cell, request.flavor
+    wanted = _wanted_uuid(session, move)
+    unsaid = ("",) if exactly else (facts["wanted_host"], wanted)
+    return (
+        (not flavor) == (move.kind == "migration")
+        and flavor in ("", facts["flavor_name"], facts["new_flavor_id"])
+        and facts["wanted_host"] in ((host,) if host else unsaid)
+        and wanted in ((cell,) if cell else (*unsaid, *([wanted] if host else [])))
+        and request.transfer in ("", facts.get("transfer_wish"))
+        and request.max_hosts in (0, facts.get("max_hosts", request.max_hosts))
+        and request.bwlimit in (0, facts.get("bwlimit", request.bwlimit))
+    )
+
+
+def _done_already(session: Session, server_id: str, request: MoveRequest) -> Move | None:
+    """The server's last move, if this very command made it and the server is still where it took it.
+
+    Run every night from cron, the same command must not move a server back and forth.
+    """
+    moves = [move for move in session.journal.moves_of(server_id) if not move.is_repair]
+    if not moves or moves[-1].state is not State.CONFIRMED or not _fits(session, moves[-1], request, exactly=True):
+        return None
+    facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
+    with before_anything_is_written():
+        instance = state.read_instance(
+            session.gateway.database(session.gateway.cell(facts["target_cell_uuid"])), server_id
+        )
+    return moves[-1] if instance is not None and instance["host"] == facts["target_host"] else None

@@ -1,0 +1,90 @@
+"""Tells the operator's hooks what became of a server's move while a run held the server's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from cellmove.core.errors import CallError, CellmoveError, RollbackFailed, RolledBack, Stopped, Unverified
+from cellmove.core.move import Move, State
+from cellmove.engine.events import Event, EventKind
+from cellmove.operations import hooks
+from cellmove.operations.documents import Document, error_document, move_document
+from cellmove.ui.fault import consequence
+
+if TYPE_CHECKING:
+    from cellmove.operations.session import Session
+
+RESTING = frozenset({State.FINISHED, State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE})
+"""States in which a move may stay: ``after_move`` runs for a move that came to one."""
+
+FAILURES = (RolledBack, Stopped, RollbackFailed, Unverified)
+"""Consequences for which ``on_failure`` runs. A refusal or an unreachable API changes nothing about a move."""
+
+
+@contextmanager
+def reported(session: Session, server_id: str, lock: AbstractContextManager[None]) -> Iterator[None]:
+    """Run the block under the server's lock, then the hooks for what became of the server's move.
+
+    A hook runs when the lock is free again, so it can run cellmove itself.
+
+    :param lock: the server's; it is entered here. The move is read once it is held: the run that held it before may
+        have ended the move, and has told the hooks so
+    """
+    if session.settings.hooks == hooks.Hooks() or session.journal.is_read_only:
+        with lock:
+            yield
+        return
+    before = None
+    try:
+        with lock:
+            before = session.journal.open_move_of(server_id)
+            yield
+    except Exception as error:
+        known = _consequence(error)
+        if before is not None and isinstance(known, FAILURES):
+            _run(session, hooks.ON_FAILURE, before, known)
+        raise
+    if before is not None:
+        _run(session, hooks.AFTER_MOVE, before, None)
+
+
+def report_failure(session: Session, move: Move, error: CellmoveError) -> None:
+    """Run ``on_failure`` for a failure that ends no command: of one server of a drain.
+
+    :param error: what a command about this move alone would end with
+    """
+    _run(session, hooks.ON_FAILURE, move, error)
+
+
+def _consequence(error: Exception) -> CellmoveError:
+    if isinstance(error, (CellmoveError, CallError)):
+        return consequence(error)
+    return Stopped(f"this is a fault in cellmove: {type(error).__name__}", next_command="cellmove list")
+
+
+def _run(session: Session, event: str, before: Move, error: CellmoveError | None) -> None:
+    """Run one hook. Whatever goes wrong with it is a note: the move is what it is."""
+    arguments = getattr(session.settings.hooks, event)
+    if not arguments or before.is_repair or before.is_drain:
+        return
+    try:
+        move = session.journal.move(before.id)
+        if move is None or (error is None and (move.state is before.state or move.state not in RESTING)):
+            return
+        document = _document(session, event, move, error)
+        reason = hooks.call(arguments, document, session.settings.hooks.timeout)
+    except Exception as failure:  # noqa: BLE001 - nothing about a hook may look like a failure of the move
+        reason = f"was not run: {failure.message if isinstance(failure, CellmoveError) else type(failure).__name__}"
+    if reason:
+        text = f"the hook {event} {reason}; this does not affect the move"
+        session.observer(Event(EventKind.NOTE, before.id, before.server_name, text=text))
+
+
+def _document(session: Session, event: str, move: Move, error: CellmoveError | None) -> Document:
+    document = {"event": event, **move_document(move, session.journal.entries_of(move.id))}
+    if error is not None:
+        document |= error_document(error)
+    inserted: Document = session.in_front.inserted_everywhere(document)
+    return inserted

@@ -1,0 +1,188 @@
+"""Whether a moved server is what it was, where it is to be: what ``verify`` shows and ``confirm`` relies on.
+
+Only looks. What it compares with is nova's own copy in the source cell, which is there until the move
+is confirmed or reverted (:mod:`cellmove.checks.arrival`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cellmove.checks.arrival import Arrival, examine
+from cellmove.checks.finding import Check, Level, refusal
+from cellmove.checks.root_disk import RootDisk
+from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
+from cellmove.cloud import network, volume
+from cellmove.core.errors import CallError, Refused, Unreachable, Unverified, Usage, before_writing
+from cellmove.core.move import Move, State
+from cellmove.core.shell import command_line
+from cellmove.core.transfer import IMAGE, STREAM, VOLUMES
+from cellmove.db import look, records, state
+from cellmove.engine.events import Event, EventKind
+from cellmove.engine.executor import facts_of
+from cellmove.engine.retry import patiently
+from cellmove.operations import probe
+
+if TYPE_CHECKING:
+    from cellmove.db.tables import CellDatabase
+    from cellmove.operations.probe import Probe
+    from cellmove.operations.session import Session
+
+SETTLES = frozenset({"port-down", "volume-state", "attachment"})
+"""Findings that a moment may mend: neutron and cinder hear of the guest's start later than nova."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a move came to.
+
+    :param checks: a line for each thing that is as it was, and each that is not
+    """
+
+    move: Move
+    checks: tuple[Check, ...]
+
+    @property
+    def differences(self) -> tuple[Check, ...]:
+        """What is not as it was."""
+        return tuple(check for check in self.checks if check.level is Level.REFUSAL)
+
+
+def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verification:
+    """Compare a moved server with what it was; wait a little for what only has to settle.
+
+    :param probes: what besides has to answer
+    :raises Refused: the move is not in the state that can be verified
+    :raises Unreachable: something cannot be looked at
+    """
+    if move.state is not State.FINISHED:
+        raise Refused(
+            f"{move.id} is {move.state}: a move can be verified between finish and confirm, "
+            "while nova keeps the server's old records to compare with",
+            state="nothing was written",
+            next_command=f"cellmove show {move.id}",
+        )
+    try:
+        disk = _compared_disk(session, move)
+        arrival = replace(patiently(session, lambda: _look(session, move)), disk=disk)
+        waits, deadline = session.clock.waits(), session.clock.monotonic() + session.settings.patience
+        while _only_settling(examine(arrival)) and session.clock.monotonic() < deadline:
+            session.observer(Event(EventKind.WAITING, move.id, move.server_name, text="waiting for ports and volumes"))
+            session.clock.sleep(next(waits))
+            arrival = replace(patiently(session, lambda: _look(session, move)), disk=disk)
+        checks = examine(arrival)
+        if probes and not any(check.level is Level.REFUSAL for check in checks):
+            checks += _probed(session, arrival, probes)
+    except CallError as error:
+        raise before_writing(error, next_command=_command(move, probes)) from None
+    return Verification(move, checks)
+
+
+def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: str = "") -> None:
+    """See to it that a move may be confirmed.
+
+    :param again: the command that confirms it, with its options
+    :raises Unverified: the server is not what it was; every difference is named
+    :raises Unreachable: something cannot be looked at
+    """
+    try:
+        found = verify(session, move, probes).differences
+    except (Unreachable, Usage) as error:
+        error.next_command = again or f"cellmove confirm {move.id}"
+        raise
+    if found:
+        raise Unverified(
+            "\n".join(
+                [f"{move.server_name} is not what it was before the move:", *(f"  {each.text}" for each in found)]
+            ),
+            state="nothing was written; the move is finished, and was not confirmed",
+            next_command=f"{_command(move, probes)}  # then cellmove revert {move.id}, or cellmove confirm {move.id} --force",
+        )
+
+
+def _command(move: Move, probes: Sequence[Probe]) -> str:
+    """What to type to verify a move again."""
+    return command_line("verify", move.id, probe=tuple(each.text for each in probes))
+
+
+def _only_settling(checks: Sequence[Check]) -> bool:
+    codes = {check.code for check in checks if check.level is Level.REFUSAL}
+    return bool(codes) and codes <= SETTLES
+
+
+def _compared_disk(session: Session, move: Move) -> RootDisk | None:
+    """Compare the root disk with the source's, unless it is a volume or was streamed: then it was read back already."""
+    from cellmove.steps.disk_comparison import compare_root_disks
+
+    facts = facts_of(move, session.journal.entries_of(move.id))
+    return compare_root_disks(session.gateway, move, facts) if _transfer(facts) == IMAGE else None
+
+
+def _transfer(facts: Mapping[str, Any]) -> str:
+    """How the root disk travelled. A move of nova's own goes through an image."""
+    if facts["volume_backed"]:
+        return VOLUMES
+    return STREAM if facts.get("transfer") == STREAM else IMAGE
+
+
+def _look(session: Session, move: Move) -> Arrival:
+    gateway = session.gateway
+    facts = facts_of(move, session.journal.entries_of(move.id))
+    source, target = (gateway.cell(facts[name]) for name in ("source_cell_uuid", "target_cell_uuid"))
+    server, database = move.server_id, gateway.database(target)
+    after = records.read_rows(database, server)
+    spec = state.read_request_spec(gateway.api_engine, server).get("nova_object.data") or {}
+    group = look.group_of(gateway.api_engine, server)
+    wanted = ((spec.get("instance_group") or {}).get("nova_object.data") or {}).get("uuid") or ""
+    return Arrival(
+        name=move.server_name,
+        kind=move.kind,
+        target_cell=target.label,
+        target_host=facts["target_host"],
+        transfer=_transfer(facts),
+        target_version=facts.get("target_compute_version") or _version_of(database, facts["target_host"]),
+        mapped=state.mapped_cell(gateway.api_engine, server) == target.id,
+        active=facts["active"],
+        flavor_id=facts["new_flavor_id"],
+        before=records.read_rows(gateway.database(source), server),
+        after=after,
+        detached=frozenset(records.removed_devices(database, server)),
+        ports=tuple(network.ports_of(gateway.service, server)),
+        volumes=_volume_states(session, after),
+        attachments=tuple(volume.attachments_of(gateway.admin, server)),
+        group=group,
+        group_wanted=wanted,
+        group_hosts=tuple(look.group_hosts(gateway, group.members, [server])) if group else (),
+    )
+
+
+def _volume_states(session: Session, after: records.Rows) -> dict[str, str]:
+    """The status of each volume by its id; empty where cinder knows none."""
+    devices = after["block_device_mapping"]
+    wanted = {device["volume_id"] for device in devices if device["destination_type"] == "volume"}
+    project_id = after["instances"][0]["project_id"] if after["instances"] else ""
+    found = volume.volumes_in_use(session.gateway.admin, wanted, project_id)
+    return {volume_id: found[volume_id].status if volume_id in found else "" for volume_id in wanted}
+
+
+def _version_of(database: CellDatabase, host: str) -> int:
+    """The service version of a host's nova-compute; as of a recent one where it has no service."""
+    service = state.read_service(database, host)
+    return int(service["version"] or 0) if service is not None else STARTS_FROM_SNAPSHOT
+
+
+def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tuple[Check, ...]:
+    """What the guest answers. A guest that was off before, and is off, is asked nothing."""
+    if not arrival.active:
+        return (Check("probe", Level.OK, "the guest is stopped, so nothing was asked of it"),)
+    addresses = tuple(dict.fromkeys(address for port in arrival.ports for address in port.addresses))
+    found = []
+    for each in probes:
+        why = probe.wait_for(
+            each, probe.Guest(arrival.row("instances")["uuid"], arrival.name, addresses), session.clock
+        )
+        passed = Check("probe", Level.OK, f"{each.name} answers")
+        found.append(refusal("probe", f"{each.name}: {why}", "look at the guest's console") if why else passed)
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""The command line: options, argument types, rendering (text, live table, JSON, HTML), exit codes."""
