@@ -118,7 +118,7 @@ bench-stream: $(STAMP)  ## How long a real guest is down, streamed and by nova, 
 	$(BIN)/python bench/stream_lab.py
 
 man: $(STAMP)  ## Write the man pages anew from the commands' own help
-	$(BIN)/python -m cellmove.ui.man_pages man
+	$(BIN)/python -m cellmove.man_pages man
 
 clean:  ## Remove what was built here (the lab has its own lab-wipe)
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache

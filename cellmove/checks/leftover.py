@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellmove.checks.duplicate import Duplicate
 from cellmove.core.cell_names import CellRef
 from cellmove.core.ownership import Mark, is_same_holder, number_of
 from cellmove.core.shell import resume_elsewhere
 from cellmove.db.survey import MOVE_TASKS, UNDER_WAY
-from cellmove.steps.duplicates import Duplicate
 
 ENDED = frozenset({"error", "reverted", "confirmed", "failed", "completed", "done", "cancelled"})
 """Statuses of a migration of which nothing more comes."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cellmove.checks.duplicate import Duplicate
 from cellmove.checks.leftover import (
     ENDED,
     Allocation,
@@ -27,7 +28,6 @@ from cellmove.checks.leftover import (
     waits,
 )
 from cellmove.db.survey import UNDER_WAY
-from cellmove.steps.duplicates import Duplicate
 
 RESERVED = "reserved"
 """How cinder calls an attachment that no host uses."""

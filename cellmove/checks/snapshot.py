@@ -14,6 +14,7 @@ from cellmove.db.look import COMPUTE, CONDUCTOR
 from cellmove.db.shapes import canonical
 
 if TYPE_CHECKING:
+    from cellmove.checks.duplicate import Duplicate
     from cellmove.cloud.network import Port
     from cellmove.cloud.quota import Quota
     from cellmove.cloud.volume import Attachment
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         Service,
     )
     from cellmove.hosts.disk_survey import Survey
-    from cellmove.steps.duplicates import Duplicate
 
 OLDEST_COMPUTE = 47
 """The service version from which nova-compute has all six snapshot-based resize calls (Ussuri)."""

@@ -193,6 +193,13 @@ class BadSetting(ValueError):
     """A value cannot be used; the text says why and holds no secret. Where it is set the caller adds."""
 
 
+def consequence_of_call(error: CallError, *, state: str = "", next_command: str = "cellmove list") -> CellmoveError:
+    """Return what ends a command whose call failed outside of every action."""
+    if isinstance(error, CannotConnect):
+        return before_writing(error, state="")
+    return Stopped(str(error), state=state, next_command=next_command)
+
+
 def before_writing(error: CallError, *, state: str = "nothing was written", next_command: str = "") -> CellmoveError:
     """Return what ends a command whose call failed before anything was written."""
     kind = Usage if isinstance(error, Misconfigured) else Unreachable

@@ -17,13 +17,13 @@ from typing import Any
 from cellmove.core import bus_login
 from cellmove.core.database_url import with_login
 from cellmove.core.errors import BadSetting, Usage
+from cellmove.core.hook_settings import Hooks, read_hooks
 from cellmove.core.login import Login, own_login
 from cellmove.core.nova_conf import Notifications, NovaOptions, read_options
 from cellmove.core.policy import Policy, read_policy
 from cellmove.core.reference import is_uuid
 from cellmove.core.tls_files import check_readable
 from cellmove.core.transfer import AUTO, Ssh, read_bwlimit, read_ssh, read_transfer
-from cellmove.operations.hooks import Hooks, read_hooks
 
 LONGEST = 31536000.0  # seconds that anything may be set to wait
 

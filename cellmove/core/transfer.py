@@ -10,12 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cellmove.core.errors import Usage
-
-if TYPE_CHECKING:
-    from cellmove.hosts.disk_link import Destination
 
 AUTO, STREAM, IMAGE, VOLUMES = "auto", "stream", "image", "volumes"
 TRANSFERS = (AUTO, STREAM, IMAGE)
@@ -109,25 +106,6 @@ def _check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> N
             raise Usage(f"{where}: unknown key {key}; known: {', '.join(kinds)}")
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise Usage(f"{where}.{key} has a value of the wrong type ({type(value).__name__})")
-
-
-def destination(ssh: Ssh, host: str) -> Destination:
-    """How a compute host is reached.
-
-    :param host: nova's name for it
-    """
-    from cellmove.hosts.disk_link import Destination
-
-    own = ssh.hosts.get(host, Host())
-    return Destination(
-        host=own.address or host,
-        instances_path=own.instances_path or ssh.instances_path,
-        user=own.user or ssh.user,
-        port=own.port,
-        ssh_config=ssh.config,
-        become=ssh.become,
-        python=ssh.python,
-    )
 
 
 def read_transfer(chosen: Any) -> str:

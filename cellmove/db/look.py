@@ -35,8 +35,7 @@ from cellmove.db.shapes import (
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable
 
-    from cellmove.db.tables import CellDatabase
-    from cellmove.gateway import Gateway
+    from cellmove.db.tables import CellDatabase, Databases
 
 EVENTS = "instance_actions_events"
 """Belongs to a server by way of instance_actions."""
@@ -181,7 +180,7 @@ def group_of(api_engine: Engine, server_id: str) -> Group | None:
     return Group(group.uuid, group.name or "", group.policy or "", tuple(sorted(row.instance_uuid for row in others)))
 
 
-def group_hosts(gateway: Gateway, member_uuids: Collection[str], excluding: Collection[str]) -> list[str]:
+def group_hosts(gateway: Databases, member_uuids: Collection[str], excluding: Collection[str]) -> list[str]:
     """The hosts of a server group's members in all cells, sorted.
 
     nova computes the same, but from one cell only (nova/objects/instance_group.py, get_hosts). Cells whose

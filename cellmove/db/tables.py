@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cellmove.core.errors import CallFailed, Misconfigured
 from cellmove.db.cells import name_of, translate_errors
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table
+
+    from cellmove.db.cells import Cell
 
 CELL_TABLES = (
     "instances", "instance_extra", "instance_info_caches", "instance_metadata", "instance_system_metadata",
@@ -43,6 +45,18 @@ class CellDatabase:
         if found is None:
             raise CallFailed(f"the database of {self.name}: it has no table {table}", kind="no-table")
         return found
+
+
+class Databases(Protocol):
+    """What has the databases of a whole cloud open: the gateway."""
+
+    @property
+    def api_engine(self) -> Engine: ...
+
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
+
+    def database(self, cell: Cell) -> CellDatabase: ...
 
 
 def open_cell_database(engine: Engine, name: str) -> CellDatabase:

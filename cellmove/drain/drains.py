@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cellmove.checks.duplicate import described
 from cellmove.core.cell_names import is_called
 from cellmove.core.clock import seconds_of
 from cellmove.core.errors import (
@@ -41,7 +42,7 @@ from cellmove.engine.locks import server_lock
 from cellmove.operations import permission, probe
 from cellmove.operations import session as sessions
 from cellmove.steps.cordon import cell_of
-from cellmove.steps.duplicates import described, distinct, duplicates
+from cellmove.steps.duplicates import distinct, duplicates
 from cellmove.steps.plan import find_flavor
 
 if TYPE_CHECKING:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cellmove.cloud import identity
 
 if TYPE_CHECKING:
     from cellmove.core.clock import Clock
-    from cellmove.gateway import Gateway
 
 
-def request_context(gateway: Gateway, clock: Clock, request_id: str) -> dict[str, Any]:
+class Administrator(Protocol):
+    """What holds a connection with an administrator's credential: the gateway."""
+
+    @property
+    def admin(self) -> Any: ...
+
+
+def request_context(gateway: Administrator, clock: Clock, request_id: str) -> dict[str, Any]:
     """An admin's request context with a fresh token and the service catalog, always both.
 
     A token without a catalog is worse than none: the compute then fails with EmptyCatalog after it

@@ -10,10 +10,29 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallFailed
-from cellmove.core.transfer import Ssh, destination
+from cellmove.core.transfer import Host, Ssh
 
 if TYPE_CHECKING:
-    from cellmove.hosts.disk_link import Link
+    from cellmove.hosts.disk_link import Destination, Link
+
+
+def destination(ssh: Ssh, host: str) -> Destination:
+    """Return how a compute host is reached.
+
+    :param host: nova's name for it
+    """
+    from cellmove.hosts.disk_link import Destination
+
+    own = ssh.hosts.get(host, Host())
+    return Destination(
+        host=own.address or host,
+        instances_path=own.instances_path or ssh.instances_path,
+        user=own.user or ssh.user,
+        port=own.port,
+        ssh_config=ssh.config,
+        become=ssh.become,
+        python=ssh.python,
+    )
 
 
 class DiskLinks:

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from cellmove.core.errors import CallError, CellmoveError, RollbackFailed, RolledBack, Stopped, Unverified
+from cellmove.core.errors import (
+    CallError,
+    CellmoveError,
+    RollbackFailed,
+    RolledBack,
+    Stopped,
+    Unverified,
+    consequence_of_call,
+)
+from cellmove.core.hook_settings import AFTER_MOVE, ON_FAILURE, Hooks
 from cellmove.core.move import Move, State
 from cellmove.engine.events import Event, EventKind
 from cellmove.operations import hooks
 from cellmove.operations.documents import Document, error_document, move_document
-from cellmove.ui.fault import consequence
 
 if TYPE_CHECKING:
     from cellmove.operations.session import Session
@@ -32,7 +40,7 @@ def reported(session: Session, server_id: str, lock: AbstractContextManager[None
     :param lock: the server's; it is entered here. The move is read once it is held: the run that held it before may
         have ended the move, and has told the hooks so
     """
-    if session.settings.hooks == hooks.Hooks() or session.journal.is_read_only:
+    if session.settings.hooks == Hooks() or session.journal.is_read_only:
         with lock:
             yield
         return
@@ -44,10 +52,10 @@ def reported(session: Session, server_id: str, lock: AbstractContextManager[None
     except Exception as error:
         known = _consequence(error)
         if before is not None and isinstance(known, FAILURES):
-            _run(session, hooks.ON_FAILURE, before, known)
+            _run(session, ON_FAILURE, before, known)
         raise
     if before is not None:
-        _run(session, hooks.AFTER_MOVE, before, None)
+        _run(session, AFTER_MOVE, before, None)
 
 
 def report_failure(session: Session, move: Move, error: CellmoveError) -> None:
@@ -55,12 +63,14 @@ def report_failure(session: Session, move: Move, error: CellmoveError) -> None:
 
     :param error: what a command about this move alone would end with
     """
-    _run(session, hooks.ON_FAILURE, move, error)
+    _run(session, ON_FAILURE, move, error)
 
 
 def _consequence(error: Exception) -> CellmoveError:
-    if isinstance(error, (CellmoveError, CallError)):
-        return consequence(error)
+    if isinstance(error, CellmoveError):
+        return error
+    if isinstance(error, CallError):
+        return consequence_of_call(error)
     return Stopped(f"this is a fault in cellmove: {type(error).__name__}", next_command="cellmove list")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks import baggage, preflight, target
+from cellmove.checks.duplicate import described as described_duplicates
 from cellmove.checks.snapshot import Picture, Target, likely_nodes
 from cellmove.cloud import candidates, network, placement, quota, stores, volume
 from cellmove.core.errors import CallFailed, CannotConnect, NotFound, Usage
@@ -250,7 +251,7 @@ def with_duplicates(
     twice = duplicates.duplicates(gateway, every)
     if not twice:
         return targets
-    described = {each.cell.uuid: each for each in duplicates.described(every, twice)}
+    described = {each.cell.uuid: each for each in described_duplicates(every, twice)}
     home = twice.get(source.uuid, source)
     return tuple(
         dataclasses.replace(

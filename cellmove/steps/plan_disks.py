@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.checks import baggage
 from cellmove.core.errors import CallError
-from cellmove.core.transfer import IMAGE, STREAM, Ssh, destination
+from cellmove.core.transfer import IMAGE, STREAM, Ssh
+from cellmove.hosts.disk_links import destination
 from cellmove.hosts.disk_survey import Survey, survey_source, survey_target
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cellmove.checks.duplicate import Duplicate, described
 from cellmove.checks.leftover import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
 from cellmove.cloud import image, network, placement, volume
 from cellmove.core import ownership as marks
 from cellmove.core.reference import is_uuid
 from cellmove.db import survey
 from cellmove.steps.attachments import users_of
-from cellmove.steps.duplicates import Duplicate, described, duplicates
+from cellmove.steps.duplicates import duplicates
 
 if TYPE_CHECKING:
     from cellmove.core.cell_names import CellRef

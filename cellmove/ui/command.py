@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -23,6 +24,7 @@ from cellmove.ui.streams import open_closed_streams
 if TYPE_CHECKING:
     from cellmove.core.move import Move
     from cellmove.operations.documents import Document
+    from cellmove.operations.session import Session
     from cellmove.ui.progress import Progress
 
 EXIT_CODES = {
@@ -163,6 +165,13 @@ def install_signals(again: str) -> Iterator[Signals]:
 # the group: options, and how errors end a command
 
 
+def subcommands(group: click.Group) -> dict[str, click.Command]:
+    """Return the commands of a group by name, in the order in which they are listed; a lazy group imports them."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
 class InOrder(click.Group):
     """A group whose commands are listed in the order in which they are needed."""
 
@@ -172,7 +181,28 @@ class InOrder(click.Group):
 
 
 class Commands(InOrder):
-    """The group of commands; the one place where errors become lines and exit codes."""
+    """The group of commands; the one place where errors become lines and exit codes.
+
+    :param commands_at: for each command, where it is: a module in :mod:`cellmove.ui.commands` and a function of it, as
+        ``moves:plan``. The module is imported when the command is asked for
+    """
+
+    def __init__(self, *arguments: Any, commands_at: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._commands_at = commands_at or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(self._commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; import its module if it was not used before."""
+        where = self._commands_at.get(cmd_name)
+        if where is None:
+            return None
+        module, _, function = where.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"cellmove.ui.commands.{module}"), function)
+        return command
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command line and exit with the code of its consequence."""
@@ -256,10 +286,9 @@ def answer(options: Options, document: Document, draw: Callable[[Any, Document],
 
 @dataclass(frozen=True)
 class Run:
-    """An open session and the functions that work on it."""
+    """An open session, and the observer that its events are told to."""
 
-    functions: Any  # the module cellmove.operations.session
-    session: Any
+    session: Session
     observe: Callable[[Event], None]
 
 
@@ -299,7 +328,7 @@ def running(
         options.session = session.open_session(
             found, observe, interrupted=signals, consent=consent, only_reads=only_reads, in_front=options.in_front
         )
-        yield Run(session, options.session, observe)
+        yield Run(options.session, observe)
 
 
 def at_a_terminal() -> bool:

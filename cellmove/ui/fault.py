@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellmove.core.errors import CallError, CannotConnect, CellmoveError, Stopped, before_writing, scrub
+from cellmove.core.errors import CallError, CannotConnect, CellmoveError, Stopped, consequence_of_call, scrub
 
 if TYPE_CHECKING:
     from cellmove.core.move import Move
@@ -44,10 +44,10 @@ def consequence(error: BaseException, options: Options | None = None) -> Cellmov
     if isinstance(error, Left):
         return CellmoveError(f"{signal.Signals(error.number).name} before anything was begun")
     if isinstance(error, CannotConnect):
-        return before_writing(error, state="")
+        return consequence_of_call(error)
     state, command = where_it_stands(options) if options is not None else ("", "cellmove list")
     if isinstance(error, CallError):
-        return Stopped(str(error), state=state, next_command=command)
+        return consequence_of_call(error, state=state, next_command=command)
     if os.environ.get("CELLMOVE_DEBUG"):
         sys.stderr.write(scrub("".join(traceback.format_exception(error))))
     message = f"this is a fault in cellmove: {type(error).__name__}{_place(error)}; CELLMOVE_DEBUG=1 shows more"

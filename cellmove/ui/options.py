@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,6 +13,9 @@ from cellmove.core.request import Destination, MoveRequest
 from cellmove.core.shell import OptionValue, command_line
 from cellmove.core.transfer import TRANSFERS, read_rate
 from cellmove.ui.command import FORMATS, Options
+
+if TYPE_CHECKING:
+    from cellmove.operations.probe import Probe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -246,3 +249,13 @@ def request_from(server: str, flavor: str | None, **given: Any) -> MoveRequest:
     destination = Destination(cell=given.pop("cell") or "", host=given.pop("host") or "")
     values = {name: value for name, value in given.items() if value is not None}
     return MoveRequest(server, flavor or "", destination, **values)
+
+
+def probes_of(texts: tuple[str, ...]) -> list[Probe]:
+    """Return the probes that ``--probe`` named.
+
+    :raises Usage: a text is no probe
+    """
+    from cellmove.operations.probe import parse
+
+    return [parse(text) for text in texts]

@@ -19,7 +19,7 @@ from typing import Any
 import click
 import pytest
 
-from cellmove.ui.man_pages import commands
+from cellmove.man_pages import commands
 from tests.scenarios.environment import Outcome, Server
 from tests.support.commands import run_at_a_terminal, run_with_closed_streams, run_without_override
 from tests.support.sandbox.environment import Sandbox

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from cellmove.ui.man_pages import commands
+from cellmove.man_pages import commands
 from tests.scenarios.environment import Server
 from tests.support.sandbox.environment import Sandbox
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-import cellmove
+from cellmove import operations
 from cellmove.checks.preflight import Check, Level
 from cellmove.core.errors import (
     CallFailed,
@@ -92,7 +92,7 @@ class Fake:
         }  # fmt: skip
         made = {}
         for module, names in functions.items():
-            made[module] = ModuleType(f"cellmove.{module}")
+            made[module] = ModuleType(f"cellmove.operations.{module}")
             for name in names:
                 setattr(made[module], name, getattr(self, name))
         return made
@@ -167,8 +167,8 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     fake = Fake()
     for name, module in fake.modules().items():
-        monkeypatch.setitem(sys.modules, f"cellmove.{name}", module)
-        monkeypatch.setattr(cellmove, name, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"cellmove.operations.{name}", module)
+        monkeypatch.setattr(operations, name, module, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("CELLMOVE_DEBUG", raising=False)
     for name in list(os.environ):
@@ -471,7 +471,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 SLOW = """
 import sys, time, types
-import cellmove
+import cellmove.operations
 from cellmove.core.errors import Interrupted
 from cellmove.engine.events import Event, EventKind
 from cellmove.core.move import Move, State

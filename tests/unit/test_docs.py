@@ -25,7 +25,7 @@ from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
 from cellmove.engine.journal import open_journal
 from cellmove.ui import man_pages as docs
-from cellmove.ui.command import EXIT_CODES
+from cellmove.ui.command import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document
 
@@ -38,7 +38,7 @@ def command_of(name: str) -> click.Command:
     found: click.Command = cli
     for word in name.split():
         assert isinstance(found, click.Group)
-        found = found.commands[word]
+        found = subcommands(found)[word]
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cellmove.core import hook_settings
 from cellmove.core.errors import (
     CallFailed,
     CellmoveError,
@@ -26,12 +27,13 @@ from cellmove.core.errors import (
     Unverified,
     Usage,
 )
+from cellmove.core.hook_settings import Hooks, read_hooks
 from cellmove.core.move import Move, State
 from cellmove.core.shell import GlobalOptions
 from cellmove.engine.events import Event, EventKind
 from cellmove.engine.journal import Journal, open_journal
-from cellmove.operations import hooks, reporting
-from cellmove.operations.hooks import Hooks, call, read_hooks
+from cellmove.operations import reporting
+from cellmove.operations.hooks import call
 from cellmove.operations.reporting import reported
 from tests.support.documents import check_document
 
@@ -282,8 +284,8 @@ def test_a_repair_and_a_server_without_a_move_are_not_told(scene: Scene) -> None
 
 
 def test_the_names_are_those_of_the_schema() -> None:
-    assert (hooks.AFTER_MOVE, hooks.ON_FAILURE) == ("after_move", "on_failure")
-    assert {hooks.AFTER_MOVE, hooks.ON_FAILURE} < set(Hooks.__dataclass_fields__)
+    assert (hook_settings.AFTER_MOVE, hook_settings.ON_FAILURE) == ("after_move", "on_failure")
+    assert {hook_settings.AFTER_MOVE, hook_settings.ON_FAILURE} < set(Hooks.__dataclass_fields__)
 
 
 def test_the_documentation_names_every_state_and_exit_code() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cellmove.checks.duplicate import Duplicate
 from cellmove.checks.leftover import (
     Allocation,
     Attachment,
@@ -26,7 +27,6 @@ from cellmove.checks.leftovers import classify
 from cellmove.core.cell_names import CellRef
 from cellmove.core.ownership import Mark
 from cellmove.db.survey import misplaced
-from cellmove.steps.duplicates import Duplicate
 from cellmove.steps.repair import MENDERS
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC).replace(tzinfo=None)

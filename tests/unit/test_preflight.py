@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cellmove.checks import baggage, preflight, target
+from cellmove.checks.duplicate import Duplicate
 from cellmove.checks.preflight import CHECKS, Level, examine
 from cellmove.checks.snapshot import Picture, Target, likely_nodes
 from cellmove.cloud.network import Port
@@ -27,7 +28,6 @@ from cellmove.db.shapes import (
     Service,
 )
 from cellmove.hosts.disk_survey import Survey
-from cellmove.steps.duplicates import Duplicate
 from tests.support.cell_refs import ref
 
 SMALL = Flavor(id=1, flavorid="one", name="m1.small", vcpus=1, memory_mb=512, root_gb=5)

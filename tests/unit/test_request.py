@@ -29,8 +29,8 @@ from cellmove.core.request import (
 from cellmove.core.shell import VERBS, GlobalOptions, command_line, quote, resume_elsewhere
 from cellmove.core.transfer import TRANSFERS
 from cellmove.engine.journal import open_journal
-from cellmove.ui.command import Options
-from cellmove.ui.man_pages import commands
+from cellmove.man_pages import commands
+from cellmove.ui.command import Options, subcommands
 from cellmove.ui.options import request_from, typed_command
 from tests.support.commands import typed
 
@@ -188,7 +188,7 @@ def test_only_what_is_about_the_output_is_not_repeated() -> None:
 
 
 def test_every_command_is_known_where_options_are_inserted() -> None:
-    assert set(VERBS) == set(cli.commands)
+    assert set(VERBS) == set(subcommands(cli))
 
 
 globals_ = st.builds(GlobalOptions, *[st.one_of(st.none(), names) for _ in range(4)])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cellmove.core.errors import Usage
-from cellmove.core.transfer import Host, Ssh, destination, read_rate, read_ssh
+from cellmove.core.transfer import Host, Ssh, read_rate, read_ssh
+from cellmove.hosts.disk_links import destination
 
 
 def test_without_a_table_nothing_is_reached() -> None:

@@ -1,4 +1,4 @@
-"""Write the man pages and the shell completions from the commands themselves: ``python -m cellmove.ui.man_pages man/``."""
+"""Write the man pages and the shell completions from the commands themselves: ``python -m cellmove.man_pages man/``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from cellmove.cli import cli
 from cellmove.core import settings
-from cellmove.ui.command import EXIT_CODES
+from cellmove.ui.command import EXIT_CODES, subcommands
 from cellmove.ui.options import option_groups
 
 FILES = (
@@ -66,7 +66,7 @@ def completions() -> Mapping[str, str]:
 
 def commands(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command, and those of groups after their group, each with the words that name it."""
-    for name, command in group.commands.items():
+    for name, command in subcommands(group).items():
         yield (*above, name), command
         if isinstance(command, click.Group):
             yield from commands(command, (*above, name))
@@ -96,7 +96,7 @@ def _page(command: click.Command, words: tuple[str, ...]) -> str:
     lines += [".SH SYNOPSIS", f".B {_roff(' '.join(words))}", _roff(pieces)]
     lines += [".SH DESCRIPTION", *_paragraphs(command.help or ""), *_options(command, context)]
     if isinstance(command, click.Group):
-        own = ((f"{title}-{name}(1)", one.short_help) for name, one in command.commands.items())
+        own = ((f"{title}-{name}(1)", one.short_help) for name, one in subcommands(command).items())
         lines += [".SH COMMANDS", *_listed(own)]
     if command is cli:
         lines += [".SH ENVIRONMENT", *_listed(ENVIRONMENT), ".SH FILES", *_listed(FILES)]
@@ -119,7 +119,7 @@ def _options(command: click.Command, context: click.Context) -> list[str]:
 def _related(command: click.Command, words: tuple[str, ...]) -> list[str]:
     """The pages that one page names: of a group its commands', of all but the first the one above."""
     title, above = "-".join(words), ["-".join(words[:-1])] if len(words) > 1 else []
-    others = [f"{title}-{name}" for name in command.commands] if isinstance(command, click.Group) else []
+    others = [f"{title}-{name}" for name in subcommands(command)] if isinstance(command, click.Group) else []
     return [*above, *others, *(each for each in RELATED.get(title, ()) if each not in above)]
 
 
