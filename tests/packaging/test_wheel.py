@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.ui import man_pages as docs
+from cellmove import man_pages as docs
 from cellmove.ui import schemas
 from tests.support.documents import check_document
 

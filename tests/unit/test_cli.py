@@ -485,7 +485,7 @@ def find_move(session, reference):
         print("ready", file=sys.stderr, flush=True)
         time.sleep(30)
     return move
-def run_step(session, move, step):
+def run_step(session, move, step, **more):
     session.observer(Event(EventKind.STEP_STARTED, "m1", "web-1", step=str(step)))
     print("ready", file=sys.stderr, flush=True)
     for _ in range(1000):

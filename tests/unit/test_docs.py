@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 
+from cellmove import man_pages as docs
 from cellmove.cli import cli
 from cellmove.core.clock import Clock
 from cellmove.core.move import DRAIN, Move, State
@@ -24,7 +25,6 @@ from cellmove.drain.queue import Queue
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
 from cellmove.engine.journal import open_journal
-from cellmove.ui import man_pages as docs
 from cellmove.ui.command import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document

@@ -176,5 +176,5 @@ def test_no_deprecation_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[
 
 
 def test_help_does_not_import_oslo_config() -> None:
-    program = "import sys; from cellmove import cli, settings; sys.exit('oslo_config.cfg' in sys.modules)"
+    program = "import sys; from cellmove import cli; from cellmove.core import settings; sys.exit('oslo_config.cfg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

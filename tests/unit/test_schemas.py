@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from cellmove import man_pages as docs
 from cellmove.checks import leftover as leftovers
 from cellmove.checks.finding import Level
 from cellmove.core.errors import Stopped
@@ -20,7 +21,6 @@ from cellmove.drain.ending import Ended, Ending
 from cellmove.drain.happening import Happening
 from cellmove.drain.item import Stage, Verdict
 from cellmove.operations.documents import error_document
-from cellmove.ui import man_pages as docs
 from cellmove.ui import schemas
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
