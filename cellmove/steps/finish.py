@@ -121,8 +121,14 @@ def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
 
 
 def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    """Only met when the switch was committed and its answer lost, and then nothing else got through."""
-    instance = state.read_instance(places.source(context), places.server_id(context))
+    """Point the mapping at the source again, where the switch had its effect and its answer was lost.
+
+    Where the owner deleted the server before the switch, the mapping never pointed at the target.
+    """
+    server = places.server_id(context)
+    instance = state.read_instance(places.source(context), server)
+    if instance is None and state.mapped_cell(context.gateway.api_engine, server) != places.target_cell(context).id:
+        return
     if instance is None or instance["hidden"] or instance["task_state"] != "resize_migrated":
         raise Unexpected(f"its row in {places.source_cell(context).label} is not the one that prep-source left")
     places.map_to_source(context)

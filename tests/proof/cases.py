@@ -49,6 +49,7 @@ KEPT = (
     "meddle:image-active-full:revert:switch_back:delete:back",
     "meddle:image-active-full:prep-source:stash:delete:on",
     "meddle:image-active-full:finish:switch_mapping:rename:on",
+    "meddle:image-active-full:finish:switch_mapping:delete:on",
 )
 """Cases that failed once, and would again if the reason came back."""
 
