@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cellmove.gateway import Gateway
 
 
-class Seen(enum.Enum):
+class ProbeOutcome(enum.Enum):
     """What a probe found."""
 
     HAPPENED = "happened"
@@ -32,10 +32,10 @@ class Pivot(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeResult:
     """A probe's answer: what was seen, the result if it happened, and words for a person."""
 
-    seen: Seen
+    outcome: ProbeOutcome
     result: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
 
@@ -57,7 +57,7 @@ class Context:
     """What an action may look at: the move, what is known so far, and the way to the cloud.
 
     ``facts`` is the plan overlaid with the results of every action done so far. ``tried`` are the
-    earlier choices of this attempt at the step that came to nothing, oldest first (see ``again_from``).
+    earlier choices of this attempt at the step that came to nothing, oldest first (see ``retry_from``).
     ``progress`` tells how far an action is, ``note`` what a person should know afterwards as well.
     ``leave_if_asked`` is for actions that take long and may be broken off: it raises Interrupted after a signal.
     """
@@ -98,13 +98,13 @@ class Action:
     :param undo: takes it back, given intent and result (empty when unknown); must be repeatable,
         also when the effect never happened. None: there is nothing to take back
     :param pivot: whether the move only goes forward after this one, and from when on
-    :param takes_all_back: taking this one back gives up what earlier steps reserved, so the whole
+    :param rolls_back_move: taking this one back gives up what earlier steps reserved, so the whole
         move goes back with it
-    :param joined: an interrupt is not honoured between this action and the next
+    :param uninterruptible_with_next: an interrupt is not honoured between this action and the next
     :param applies: whether this move needs it at all
-    :param again_from: the action that chose what this one failed with: on a definite failure all from
+    :param retry_from: the action that chose what this one failed with: on a definite failure all from
         that one on is taken back and done again with its next choice, while it has one
-    :param has_another: asked of the action that chose: whether doing it again would choose something else
+    :param has_alternative: asked of the action that chose: whether doing it again would choose something else
     :param sets_mark: it writes the server's mark, with the context's generation; to undo it removes the mark
     :param clears_mark: it removes the server's mark
     :param reach_for_undo: makes sure that what its undo calls can be reached; asked of what is done, before the first
@@ -116,14 +116,14 @@ class Action:
     title: str
     do: Callable[[Context, Mapping[str, Any]], Mapping[str, Any] | None]
     intend: Callable[[Context], Mapping[str, Any]] = _no_intent
-    probe: Callable[[Context, Mapping[str, Any]], Finding] | None = None
+    probe: Callable[[Context, Mapping[str, Any]], ProbeResult] | None = None
     undo: Callable[[Context, Mapping[str, Any], Mapping[str, Any]], None] | None = None
     pivot: Pivot = Pivot.NO
-    takes_all_back: bool = False
-    joined: bool = False
+    rolls_back_move: bool = False
+    uninterruptible_with_next: bool = False
     applies: Callable[[Context], bool] = _always
-    again_from: str = ""
-    has_another: Callable[[Context], bool] = _never
+    retry_from: str = ""
+    has_alternative: Callable[[Context], bool] = _never
     sets_mark: bool = False
     clears_mark: bool = False
     reach_for_undo: Callable[[Context], None] | None = None

@@ -37,7 +37,7 @@ from cellmove.core.errors import (
 )
 from cellmove.core.move import TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
 from cellmove.core.request import command_of
-from cellmove.engine.action import Action, Context, Finding, HomeReport, Pivot, Seen, describe
+from cellmove.engine.action import Action, Context, HomeReport, Pivot, ProbeOutcome, ProbeResult, describe
 from cellmove.engine.events import Event, EventKind, Observer
 from cellmove.engine.retry import patiently
 
@@ -176,8 +176,8 @@ def _walk(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> bool
             continue
         if not action.applies(context):
             continue
-        joined = position > 0 and actions[position - 1].joined
-        if not joined and not past_pivot(runner, entries, step):
+        uninterruptible = position > 0 and actions[position - 1].uninterruptible_with_next
+        if not uninterruptible and not past_pivot(runner, entries, step):
             _honour_interrupt(runner, move, step)
         try:
             done = _perform(runner, context, step, action, current, entries)
@@ -199,7 +199,7 @@ def next_choice(
     :param failed: the line of the action that failed with it; None: find the newest one that did
     :returns: the line of the action that chose; None when nothing failed so, or nothing is left to choose
     """
-    choosers = {action.name: action.again_from for action in runner.actions[step] if action.again_from}
+    choosers = {action.name: action.retry_from for action in runner.actions[step] if action.retry_from}
     own = [entry for entry in entries if entry.step == step]
     if failed is None:
         failed = next((entry for entry in reversed(own) if entry.error and entry.action in choosers), None)
@@ -211,7 +211,7 @@ def next_choice(
     chooser = next(action for action in runner.actions[step] if action.name == newest.action)
     known = _context(runner, move, [entry for entry in entries if entry.sequence < newest.sequence], step)
     context = replace(known, facts={**known.facts, **newest.result})
-    return newest if chooser.has_another(context) else None
+    return newest if chooser.has_alternative(context) else None
 
 
 def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error: CallError) -> bool:
@@ -221,7 +221,7 @@ def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error:
     """
     entries = runner.journal.entries_of(move.id)
     failed = _current(entries, step, action)
-    if not action.again_from or failed is None or not isinstance(error, (CallFailed, CannotConnect)):
+    if not action.retry_from or failed is None or not isinstance(error, (CallFailed, CannotConnect)):
         return False
     chose = next_choice(runner, move, entries, step, failed)
     if chose is None:
@@ -265,7 +265,7 @@ def context_before(runner: Runner, move: Move, step: Step) -> Context:
 
 def _tried(runner: Runner, entries: Sequence[Entry], step: Step) -> tuple[Entry, ...]:
     """The choices of this attempt at a step that were taken back; an attempt begins with its first live action."""
-    choosers = {action.again_from for action in runner.actions[step]} - {""}
+    choosers = {action.retry_from for action in runner.actions[step]} - {""}
     began = next((e.sequence for e in entries if e.step == step and e.phase is not Phase.UNDONE), None)
     if began is None:
         return ()
@@ -385,28 +385,32 @@ def _settle(runner: Runner, context: Context, action: Action, entry: Entry, *, a
     if action.probe is None:
         return _do(runner, context, action, entry)
     finding = _watch(runner, context, action, entry)
-    if finding.seen is Seen.HAPPENED:
+    if finding.outcome is ProbeOutcome.HAPPENED:
         return finding.result
-    if finding.seen is Seen.NOT_HAPPENED and not again:
-        finding = Finding(Seen.FAILED, text=f"{action.name} was tried twice, got no answer, and did not happen")
-    elif finding.seen is Seen.NOT_HAPPENED or (finding.seen is Seen.FAILED and _failed_before(runner, entry)):
+    if finding.outcome is ProbeOutcome.NOT_HAPPENED and not again:
+        finding = ProbeResult(
+            ProbeOutcome.FAILED, text=f"{action.name} was tried twice, got no answer, and did not happen"
+        )
+    elif finding.outcome is ProbeOutcome.NOT_HAPPENED or (
+        finding.outcome is ProbeOutcome.FAILED and _failed_before(runner, entry)
+    ):
         return _do(runner, context, action, entry, again=False)
-    if finding.seen is Seen.FAILED:
+    if finding.outcome is ProbeOutcome.FAILED:
         runner.journal.failed(entry, finding.text)
         raise CallFailed(finding.text)
     raise CallUncertain(finding.text or f"what became of {action.name} cannot be told yet")
 
 
-def _watch(runner: Runner, context: Context, action: Action, entry: Entry) -> Finding:
+def _watch(runner: Runner, context: Context, action: Action, entry: Entry) -> ProbeResult:
     """Look until it is known what became of an action, time is up, or an interrupt comes.
 
     :raises CallUncertain: looking itself failed, which says nothing about the action
     """
     probe = action.probe
     if probe is None:
-        return Finding(Seen.UNKNOWN)
+        return ProbeResult(ProbeOutcome.UNKNOWN)
 
-    def look() -> Finding:
+    def look() -> ProbeResult:
         try:
             return patiently(runner, lambda: probe(context, entry.intent))
         except CallError as error:
@@ -415,7 +419,7 @@ def _watch(runner: Runner, context: Context, action: Action, entry: Entry) -> Fi
     finding = look()
     deadline = runner.clock.monotonic() + runner.gateway.settings.long_rpc_timeout
     waits = runner.clock.waits()
-    while finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN) and runner.clock.monotonic() < deadline:
+    while finding.outcome in (ProbeOutcome.UNDER_WAY, ProbeOutcome.UNKNOWN) and runner.clock.monotonic() < deadline:
         if runner.interrupted():
             break
         runner.tell(EventKind.WAITING, context.move, step=entry.step, action=action.name, text=finding.text)
@@ -492,7 +496,7 @@ def _told(runner: Runner, entries: Sequence[Entry], step: Step) -> str:
 
 
 def _gives_all_up(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
-    heavy = {action.name for action in runner.actions[step] if action.takes_all_back}
+    heavy = {action.name for action in runner.actions[step] if action.rolls_back_move}
     return any(e.step == step and e.action in heavy and e.phase is not Phase.UNDONE for e in entries)
 
 

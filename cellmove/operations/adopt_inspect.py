@@ -24,7 +24,7 @@ from cellmove.db.shapes import make_flavor
 from cellmove.hosts import compute
 from cellmove.steps import plan, rebuild
 from cellmove.steps.duplicates import distinct
-from cellmove.steps.places import NOVA
+from cellmove.steps.endpoints import NOVA
 from cellmove.steps.rebuild import End, Line, Traces
 
 if TYPE_CHECKING:

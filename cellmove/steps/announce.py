@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cellmove.core.errors import Interrupted, scrub
 from cellmove.hosts import conductor, notifications
 from cellmove.hosts.context import request_context
-from cellmove.steps import places
+from cellmove.steps import endpoints
 from cellmove.steps.releases import SHARES_IN_NOTIFICATIONS, superconductor_version
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def announce(context: Context, cell: Cell, action: str, phase: str, request_id: 
         return
     try:
         rpc = request_context(gateway, context.clock, request_id)
-        instance = conductor.instance(gateway.bus(cell), rpc, places.server_id(context))
+        instance = conductor.instance(gateway.bus(cell), rpc, endpoints.server_id(context))
         notifications.send(
-            gateway.notification_bus, options, rpc, instance, action=action, phase=phase, host=places.here(),
+            gateway.notification_bus, options, rpc, instance, action=action, phase=phase, host=endpoints.here(),
             with_shares=superconductor_version(context) >= SHARES_IN_NOTIFICATIONS,
         )  # fmt: skip
     except Interrupted:

@@ -15,7 +15,7 @@ from cellmove.db.cells import Cell
 from cellmove.engine.action import Context
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
-from cellmove.steps import places, reach, stream
+from cellmove.steps import endpoints, reach, stream
 
 
 def offered(context: Context) -> Mapping[str, Any]:
@@ -27,14 +27,14 @@ def offered(context: Context) -> Mapping[str, Any]:
     return {"offered": context.tried[-1].result["alternates"]} if context.tried else {}
 
 
-def has_another(context: Context) -> bool:
+def has_alternative(context: Context) -> bool:
     most = context.facts.get("max_hosts") or len(context.tried) + 2
     return bool(context.facts["alternates"]) and len(context.tried) + 1 < most
 
 
 def choose(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Choose a host; while it is chosen, whoever counts the servers on their way to each host may rule some out."""
-    with context.gateway.choosing(places.server_id(context)) as choice:
+    with context.gateway.choosing(endpoints.server_id(context)) as choice:
         try:
             if "offered" in intent:
                 found = _next_host(context, [scheduler.Selection(**each) for each in intent["offered"]], choice.full)
@@ -52,11 +52,11 @@ def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
 
     :param full: hosts that may not be chosen
     """
-    facts, server, gateway = context.facts, places.server_id(context), context.gateway
+    facts, server, gateway = context.facts, endpoints.server_id(context), context.gateway
     # An earlier run may have got a claim without its answer: the scheduler would add to it.
     placement.delete_allocations(gateway.admin, server, sleep=context.clock.sleep)
     rpc = request_context(gateway, context.clock, facts["request_id"])
-    instance = conductor.instance(gateway.bus(places.source_cell(context)), rpc, server)
+    instance = conductor.instance(gateway.bus(endpoints.source_cell(context)), rpc, server)
     spec = conductor.request_spec(gateway.api_bus, rpc, server)
     flavor = _flavor(context, rpc)
     group = conductor.data(spec).get("instance_group")
@@ -146,7 +146,7 @@ def _flavor(context: Context, rpc: Mapping[str, Any]) -> dict[str, Any]:
     facts = context.facts
     if facts["kind"] == "resize":
         return conductor.flavor(context.gateway.api_bus, rpc, facts["new_flavor_id"])
-    return state.current_flavor(state.read_extra(places.source(context), places.server_id(context)))
+    return state.current_flavor(state.read_extra(endpoints.source(context), endpoints.server_id(context)))
 
 
 def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
@@ -155,7 +155,7 @@ def _hold_only(context: Context, chosen: scheduler.Selection) -> None:
     An earlier request whose answer was lost may have been served late; the scheduler adds its claim
     to what is held already (nova/scheduler/client/report.py, claim_resources).
     """
-    admin, server = context.gateway.admin, places.server_id(context)
+    admin, server = context.gateway.admin, endpoints.server_id(context)
     wanted = chosen.allocation_request.get("allocations") or {}
     held = placement.allocations_of(admin, server)["allocations"]
     if wanted and placement.resources_of(held) != placement.resources_of(wanted):

@@ -15,9 +15,9 @@ from cellmove.cloud.identity import caller
 from cellmove.core import ownership as mark
 from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
 from cellmove.db import history, records, state, survey, traces
-from cellmove.engine.action import Action, Context, Finding, Pivot, Seen
+from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
 from cellmove.hosts import compute
-from cellmove.steps import announce, places, undo_checks
+from cellmove.steps import announce, endpoints, undo_checks
 
 NOTHING: Mapping[str, Any] = {}
 GUEST_SHUT_DOWN = 4  # nova/compute/power_state.py
@@ -26,14 +26,14 @@ EVENT = "conductor_confirm_snapshot_based_resize"
 
 def _choose_request(context: Context) -> Mapping[str, Any]:
     """nova-api does the same check first: after "confirming" its own confirm finds no way back."""
-    if not places.is_up(context, places.source(context), context.facts["source_host"]):
+    if not endpoints.is_up(context, endpoints.source(context), context.facts["source_host"]):
         raise CannotConnect(f"nova-compute on {context.facts['source_host']} is down")
     return {"confirm_request_id": f"req-{context.clock.new_uuid()}"}
 
 
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    server, now = places.server_id(context), places.now(context)
-    database = places.target(context)
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.target(context)
     us = caller(context.gateway.admin)
     request_id = intent["confirm_request_id"]
     with state.transaction(database.engine, database.name) as connection:
@@ -48,15 +48,15 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             connection, database, server, action="confirmResize", request_id=request_id,
             user_id=us["user_id"], project_id=us["project_id"], now=now,
         )  # fmt: skip
-        for event, host in ((EVENT, places.here()), (compute.CONFIRM_AT_SOURCE.event, context.facts["source_host"])):
+        for event, host in ((EVENT, endpoints.here()), (compute.CONFIRM_AT_SOURCE.event, context.facts["source_host"])):
             history.start_event(
                 database, server, request_id=request_id, event=event, host=host, now=now, connection=connection
             )
         if context.generation:
-            for key, value in places.ending_mark(context).items():
+            for key, value in endpoints.ending_mark(context).items():
                 state.set_system_metadata(connection, database, server, key, value, now)
     _restore_keypairs(context)
-    database = places.source(context)
+    database = endpoints.source(context)
     with state.transaction(database.engine, database.name) as connection:
         history.ensure_action(
             connection, database, server, action="confirmResize", request_id=request_id,
@@ -67,14 +67,17 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _restore_keypairs(context: Context) -> None:
     """Record the server's keypair with it again where nova lost it on the way (bug 2108974): soon nobody has it any more."""
-    server, kept = places.server_id(context), state.read_extra(places.source(context), places.server_id(context))
+    server, kept = (
+        endpoints.server_id(context),
+        state.read_extra(endpoints.source(context), endpoints.server_id(context)),
+    )
     if has_keypairs(kept.get("keypairs")):
-        survey.set_keypairs(places.target(context), server, kept["keypairs"], places.now(context))
+        survey.set_keypairs(endpoints.target(context), server, kept["keypairs"], endpoints.now(context))
 
 
 def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    server, now = places.server_id(context), places.now(context)
-    database = places.target(context)
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.target(context)
     migration = state.read_migration(database, context.facts["migration_uuid"])
     if migration is None:
         return
@@ -100,19 +103,19 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
 def _clean_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Repeating this call is safe: nova's method finds nothing left to do."""
     request_id = context.facts["confirm_request_id"]
-    announce.announce(context, places.source_cell(context), "resize_confirm", "start", request_id)
-    places.call_source(context, compute.CONFIRM_AT_SOURCE, request_id)
+    announce.announce(context, endpoints.source_cell(context), "resize_confirm", "start", request_id)
+    endpoints.call_source(context, compute.CONFIRM_AT_SOURCE, request_id)
     return NOTHING
 
 
-def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
+def _probe_source(context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
     facts = context.facts
-    database = places.source(context)
-    if state.read_instance(database, places.server_id(context)) is None:
-        return Finding(Seen.HAPPENED)
-    return places.find_out(
+    database = endpoints.source(context)
+    if state.read_instance(database, endpoints.server_id(context)) is None:
+        return ProbeResult(ProbeOutcome.HAPPENED)
+    return endpoints.find_out(
         context,
-        places.source_cell(context),
+        endpoints.source_cell(context),
         facts["source_host"],
         compute.CONFIRM_AT_SOURCE,
         facts["confirm_request_id"],
@@ -126,23 +129,23 @@ def _check_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[
 
 
 def _delete_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    if state.mapped_cell(context.gateway.api_engine, places.server_id(context)) != places.target_cell(context).id:
+    if state.mapped_cell(context.gateway.api_engine, endpoints.server_id(context)) != endpoints.target_cell(context).id:
         raise CallFailed("the server's mapping does not point at the target cell; its source records are kept")
-    records.delete_server(places.source(context), places.server_id(context))
+    records.delete_server(endpoints.source(context), endpoints.server_id(context))
     return NOTHING
 
 
 def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """The last save of ConfirmResizeTask: the state by the guest's power, nothing stashed any more."""
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    database = places.target(context)
-    if places.migration_row(context, database)["status"] == "confirmed" and not _is_half_settled(context):
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.target(context)
+    if endpoints.migration_row(context, database)["status"] == "confirmed" and not _is_half_settled(context):
         # Its owner may have gone on with the server since.
-        if places.is_marked(context, database):
+        if endpoints.is_marked(context, database):
             with state.transaction(database.engine, database.name) as connection:
                 state.remove_system_metadata(connection, database, server, mark.KEYS)
         return NOTHING
-    instance = places.row(database, server)
+    instance = endpoints.row(database, server)
     vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
     task_states = (None, "deleting", "soft-deleting")
     with state.transaction(database.engine, database.name) as connection:
@@ -166,7 +169,7 @@ def _settle_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str
     """Told again when it is not known whether it was."""
     _settle_target(context, intent)
     announce.announce(
-        context, places.target_cell(context), "resize_confirm", "end", context.facts["confirm_request_id"]
+        context, endpoints.target_cell(context), "resize_confirm", "end", context.facts["confirm_request_id"]
     )
     return NOTHING
 
@@ -176,7 +179,7 @@ def _is_half_settled(context: Context) -> bool:
 
     The migration context says nothing: nova drops it in a transaction of its own, before it saves the server.
     """
-    database, server = places.target(context), places.server_id(context)
+    database, server = endpoints.target(context), endpoints.server_id(context)
     instance = state.read_instance(database, server) or {"vm_state": ""}
     newest = traces.cold_migrations(database, server)[-1]
     return bool(instance["vm_state"] == "resized" and newest["uuid"] == context.facts["migration_uuid"])

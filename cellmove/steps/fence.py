@@ -13,7 +13,7 @@ from cellmove.core.errors import CallFailed, OlderJournal, Stopped
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db import generation, history, state
 from cellmove.engine.action import Action, Context, Pivot
-from cellmove.steps import ACTIONS, places
+from cellmove.steps import ACTIONS, endpoints
 from cellmove.steps.reconcile import BEFORE_THE_SWITCH
 from cellmove.steps.undo_checks import is_deleted
 
@@ -80,7 +80,7 @@ class Fence:
             database = _row(context, step)
             try:
                 generation.raise_generation(
-                    database, context.move.server_id, str(self._current), self.wanted, places.now(context),
+                    database, context.move.server_id, str(self._current), self.wanted, endpoints.now(context),
                     holder=self._holder,
                 )  # fmt: skip
             except CallFailed as error:
@@ -109,14 +109,14 @@ class Fence:
 
 def _row(context: Context, step: Step) -> CellDatabase:
     """The cell whose row of the server is authoritative."""
-    return places.target(context) if step is Step.CONFIRM else places.source(context)
+    return endpoints.target(context) if step is Step.CONFIRM else endpoints.source(context)
 
 
 def _other_row(context: Context, step: Step) -> CellDatabase | None:
     """The other cell's; None while no target is chosen."""
     if "target_cell_uuid" not in context.facts:
         return None
-    return places.source(context) if step is Step.CONFIRM else places.target(context)
+    return endpoints.source(context) if step is Step.CONFIRM else endpoints.target(context)
 
 
 def require_current(
@@ -148,7 +148,7 @@ def require_current(
             raise _older(context, other, _difference(there, known))
     if current == mark.ABSENT and context.move.state in BEFORE_THE_SWITCH and not _may_have_switched(entries):
         mapped = state.mapped_cell(context.gateway.api_engine, context.move.server_id)
-        if mapped is not None and mapped != places.source_cell(context).id:
+        if mapped is not None and mapped != endpoints.source_cell(context).id:
             cells = {cell.id: cell.label for cell in context.gateway.cells}
             raise _older(context, database, f"the server is in {cells.get(mapped, 'another cell')} by now")
         if _was_begun_elsewhere(context, entries, database):
@@ -228,7 +228,11 @@ def known_anew(context: Context, step: Step | None) -> tuple[str, ...]:
             return (there,)
         # Its owner deleted the server, or only the copy that travelled is left of the mark.
         return tuple(dict.fromkeys((_generation(context, other), mark.ABSENT)))
-    found = (_generation(context, places.source(context)), _generation(context, places.target(context)), mark.ABSENT)
+    found = (
+        _generation(context, endpoints.source(context)),
+        _generation(context, endpoints.target(context)),
+        mark.ABSENT,
+    )
     return tuple(dict.fromkeys(sorted(found, key=mark.number_of, reverse=True)))
 
 

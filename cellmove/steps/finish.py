@@ -12,9 +12,9 @@ from cellmove.core import ownership as mark
 from cellmove.core.errors import CallFailed, Unexpected
 from cellmove.db import history, records, state
 from cellmove.db.shapes import object_fields
-from cellmove.engine.action import Action, Context, Finding, Pivot
+from cellmove.engine.action import Action, Context, Pivot, ProbeResult
 from cellmove.hosts import compute
-from cellmove.steps import places, prep_dest, recover, stream, stream_off, undo_checks
+from cellmove.steps import endpoints, prep_dest, recover, stream, stream_off, undo_checks
 from cellmove.steps.releases import PCI_REQUESTS_NAME_THE_SERVER, superconductor_version
 
 if TYPE_CHECKING:
@@ -24,32 +24,32 @@ NOTHING: Mapping[str, Any] = {}
 
 
 def _hand_over(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
     require_server(context)
-    source, target = places.source(context), places.target(context)
-    instance = places.row(source, server)
+    source, target = endpoints.source(context), endpoints.target(context)
+    instance = endpoints.row(source, server)
     with state.transaction(target.engine, target.name) as connection:
         expected = {"task_state": "resize_prep"}
         state.swap_instance(target, server, expected, {"task_state": "resize_migrated"}, now, connection)
         state.carry_over(connection, target, server, instance, now)
         records.copy_labels(source, target, server, connection)
     history.start_event(
-        places.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
+        endpoints.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
         host=facts["target_host"], now=now,
     )  # fmt: skip
     return {"carried": state.owners_part(instance)}
 
 
 def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    database = places.target(context)
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.target(context)
     undo_checks.require_at_source(context)
     instance = state.read_instance(database, server)
     if instance is not None and instance["task_state"] == "resize_migrated":
         expected = {"task_state": "resize_migrated"}
         state.swap_instance(database, server, expected, {"task_state": "resize_prep"}, now)
     history.finish_event(
-        places.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
+        endpoints.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
         now=now, error="the step was taken back",
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ def require_server(context: Context) -> None:
 
     :raises CallFailed: it is gone, or somebody else took it
     """
-    instance = state.read_instance(places.source(context), places.server_id(context))
+    instance = state.read_instance(endpoints.source(context), endpoints.server_id(context))
     if instance is None:
         raise CallFailed("the server was deleted meanwhile", kind="404")
     if instance["task_state"] != "resize_migrated":
@@ -76,15 +76,15 @@ def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
         # The host would start the guest from the image it was first built from, without a word.
         raise CallFailed("the move knows of no image with the root disk")
     stream.require_kept_disk(context)
-    version = places.target_version(context)
-    places.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
+    version = endpoints.target_version(context)
+    endpoints.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
     return {"target_compute_version": version}
 
 
-def _probe_target(context: Context, _intent: Mapping[str, Any]) -> Finding:
+def _probe_target(context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
     facts = context.facts
-    return places.find_out(
-        context, places.target_cell(context), facts["target_host"], compute.FINISH_AT_DEST, facts["request_id"]
+    return endpoints.find_out(
+        context, endpoints.target_cell(context), facts["target_host"], compute.FINISH_AT_DEST, facts["request_id"]
     )
 
 
@@ -96,27 +96,29 @@ def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
 def _show_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     require_server(context)
     expected = {"vm_state": "resized", "task_state": None}
-    state.swap_instance(places.target(context), places.server_id(context), expected, {"hidden": 0}, places.now(context))
+    state.swap_instance(
+        endpoints.target(context), endpoints.server_id(context), expected, {"hidden": 0}, endpoints.now(context)
+    )
     return NOTHING
 
 
 def _hide_target(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    database = places.target(context)
+    database = endpoints.target(context)
     undo_checks.require_at_source(context)
-    if state.read_instance(database, places.server_id(context)) is not None:
-        state.swap_instance(database, places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    if state.read_instance(database, endpoints.server_id(context)) is not None:
+        state.swap_instance(database, endpoints.server_id(context), {}, {"hidden": 1}, endpoints.now(context))
 
 
 def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """The pivot. Repeated after a crash, it first looks whether the owner went on meanwhile."""
-    migration = places.migration_row(context, places.target(context))
+    migration = endpoints.migration_row(context, endpoints.target(context))
     if migration["status"] != "finished":
         raise CallFailed(
             f"somebody else went on with the move: its migration is {migration['status']}", kind="conflict"
         )
-    if state.mapped_cell(context.gateway.api_engine, places.server_id(context)) != places.target_cell(context).id:
+    if state.mapped_cell(context.gateway.api_engine, endpoints.server_id(context)) != endpoints.target_cell(context).id:
         require_server(context)
-    places.map_to_target(context)
+    endpoints.map_to_target(context)
     return NOTHING
 
 
@@ -125,19 +127,19 @@ def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[
 
     Where the owner deleted the server before the switch, the mapping never pointed at the target.
     """
-    server = places.server_id(context)
-    instance = state.read_instance(places.source(context), server)
-    if instance is None and state.mapped_cell(context.gateway.api_engine, server) != places.target_cell(context).id:
+    server = endpoints.server_id(context)
+    instance = state.read_instance(endpoints.source(context), server)
+    if instance is None and state.mapped_cell(context.gateway.api_engine, server) != endpoints.target_cell(context).id:
         return
     if instance is None or instance["hidden"] or instance["task_state"] != "resize_migrated":
-        raise Unexpected(f"its row in {places.source_cell(context).label} is not the one that prep-source left")
-    places.map_to_source(context)
+        raise Unexpected(f"its row in {endpoints.source_cell(context).label} is not the one that prep-source left")
+    endpoints.map_to_source(context)
 
 
 def _hide_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Nobody changes the source's row any more; what its owner changed since the hand-over comes along."""
-    server, now = places.server_id(context), places.now(context)
-    source, target = places.source(context), places.target(context)
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    source, target = endpoints.source(context), endpoints.target(context)
     # Never a row that lives again: after the owner's own revert its task state is another.
     state.swap_instance(source, server, {"task_state": "resize_migrated"}, {"hidden": 1}, now)
     carry_late_changes(context, source, target)
@@ -152,13 +154,13 @@ def carry_late_changes(context: Context, old: CellDatabase, new: CellDatabase) -
 
     A start takes minutes, and all that time the owner still reaches the old row.
     """
-    server, carried = places.server_id(context), context.facts.get("carried")
+    server, carried = endpoints.server_id(context), context.facts.get("carried")
     if carried is None:
         return  # not known: a move whose journal was rebuilt
-    before, after = state.owners_part(places.row(old, server)), state.owners_part(places.row(new, server))
+    before, after = state.owners_part(endpoints.row(old, server)), state.owners_part(endpoints.row(new, server))
     late = {name: value for name, value in before.items() if value != carried[name] and after[name] == carried[name]}
     if late:
-        state.swap_instance(new, server, {name: carried[name] for name in late}, late, places.now(context))
+        state.swap_instance(new, server, {name: carried[name] for name in late}, late, endpoints.now(context))
 
 
 def _is_resize(context: Context) -> bool:
@@ -183,7 +185,7 @@ def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
     A host that the server was built on by force is forgotten (``reset_forced_destinations``): the conductor saves
     the whole spec after a migration as well (nova/conductor/manager.py, ``_cold_migrate``).
     """
-    engine, server = context.gateway.api_engine, places.server_id(context)
+    engine, server = context.gateway.api_engine, endpoints.server_id(context)
     spec = state.read_request_spec(engine, server)
     fields = spec["nova_object.data"]
     fields["flavor"] = dict(flavor)
@@ -191,13 +193,13 @@ def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
     requests = object_fields(fields.get("pci_requests"))
     if requests and superconductor_version(context) >= PCI_REQUESTS_NAME_THE_SERVER:
         requests["instance_uuid"] = server
-    state.write_request_spec(engine, server, spec, places.now(context))
+    state.write_request_spec(engine, server, spec, endpoints.now(context))
 
 
 def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """End the events in both cells and take our mark off: from here on any tool may go on."""
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    for database in (places.source(context), places.target(context)):
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    for database in (endpoints.source(context), endpoints.target(context)):
         with state.transaction(database.engine, database.name) as connection:
             for event in (*prep_dest.EVENTS, compute.FINISH_AT_DEST.event):
                 history.finish_event(
@@ -214,7 +216,7 @@ ACTIONS = (
         "hand the server over to {target_cell} (resize_migrated)",
         _hand_over,
         undo=_take_over,
-        takes_all_back=True,
+        rolls_back_move=True,
     ),
     Action(
         "start_target",
@@ -223,16 +225,22 @@ ACTIONS = (
         probe=_probe_target,
         undo=_release,
         reach_for_undo=recover.reach_target,
-        takes_all_back=True,
+        rolls_back_move=True,
     ),
-    Action("show_target", "show the server in {target_cell}", _show_target, undo=_hide_target, joined=True),
+    Action(
+        "show_target",
+        "show the server in {target_cell}",
+        _show_target,
+        undo=_hide_target,
+        uninterruptible_with_next=True,
+    ),
     Action(
         "switch_mapping",
         "point the server's mapping at {target_cell}",
         _switch_mapping,
         undo=_switch_back,
         pivot=Pivot.WHEN_DONE,
-        joined=True,
+        uninterruptible_with_next=True,
     ),
     Action("hide_source", "hide the server in {source_cell}", _hide_source),
     Action(

@@ -9,7 +9,7 @@ from cellmove.cloud import network, servers, volume
 from cellmove.core.errors import CallError, NotFound
 from cellmove.db import state
 from cellmove.engine.action import Context, HomeReport
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ def look_home(context: Context) -> HomeReport:
 
     :returns: what was seen; what could not be looked at is named there and not judged
     """
-    server = places.server_id(context)
+    server = endpoints.server_id(context)
     seen: list[str] = []
     wrong: list[str] = []
     unseen: list[str] = []
@@ -34,7 +34,7 @@ def look_home(context: Context) -> HomeReport:
     try:
         if _is_deleted(context):
             return HomeReport(
-                f"{context.move.server_name} has no live row in {places.source_cell(context).label} any more"
+                f"{context.move.server_name} has no live row in {endpoints.source_cell(context).label} any more"
             )
     except CallError as error:
         return HomeReport(f"{context.move.server_name} ({server}) could not be looked at: {error}")
@@ -49,12 +49,12 @@ def look_home(context: Context) -> HomeReport:
 
 
 def _is_deleted(context: Context) -> bool:
-    return state.read_instance(places.source(context), places.server_id(context)) is None
+    return state.read_instance(endpoints.source(context), endpoints.server_id(context)) is None
 
 
 def _row(context: Context, seen: list[str]) -> Iterator[str]:
-    facts, server, cell = context.facts, places.server_id(context), places.source_cell(context)
-    row = places.row(places.source(context), server)
+    facts, server, cell = context.facts, endpoints.server_id(context), endpoints.source_cell(context)
+    row = endpoints.row(endpoints.source(context), server)
     power = POWER.get(row["power_state"], f"power state {row['power_state']}")
     busy = f", busy with {row['task_state']}" if row["task_state"] else ""
     seen.append(f"is {row['vm_state']} and {power} on {row['host'] or 'no host'} in {cell.label}{busy}")
@@ -78,7 +78,7 @@ def _states(facts: Any, row: Any) -> Iterator[str]:
 
 def _shown(context: Context, seen: list[str]) -> Iterator[str]:
     try:
-        shown = servers.get_server(context.gateway.admin, places.server_id(context))
+        shown = servers.get_server(context.gateway.admin, endpoints.server_id(context))
     except NotFound:
         yield "nova's API does not show it"
         return
@@ -86,7 +86,7 @@ def _shown(context: Context, seen: list[str]) -> Iterator[str]:
 
 
 def _ports(context: Context, seen: list[str]) -> Iterator[str]:
-    host, ports = context.facts["source_host"], network.ports_of(context.gateway.service, places.server_id(context))
+    host, ports = context.facts["source_host"], network.ports_of(context.gateway.service, endpoints.server_id(context))
     elsewhere = [port for port in ports if port.host != host]
     if ports:
         seen.append(f"{_share(len(ports) - len(elsewhere), len(ports), 'port')} bound to {host}")
@@ -95,8 +95,8 @@ def _ports(context: Context, seen: list[str]) -> Iterator[str]:
 
 
 def _volumes(context: Context, seen: list[str]) -> Iterator[str]:
-    server = places.server_id(context)
-    mappings = state.volume_mappings(places.source(context), server)
+    server = endpoints.server_id(context)
+    mappings = state.volume_mappings(endpoints.source(context), server)
     if not mappings:
         return
     status = {each.id: each.status for each in volume.attachments_of(context.gateway.admin, server)}

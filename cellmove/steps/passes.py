@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.core.errors import CallFailed, CallUncertain
 from cellmove.engine.action import Context
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
@@ -24,17 +24,17 @@ T = TypeVar("T")
 
 def source(context: Context) -> Link:
     """The connection to the host where the guest is."""
-    return context.gateway.links.to(context.facts["source_host"], places.server_id(context), context.move.id)
+    return context.gateway.links.to(context.facts["source_host"], endpoints.server_id(context), context.move.id)
 
 
 def target(context: Context) -> Link:
     """The connection to the host where it goes."""
-    return context.gateway.links.to(context.facts["target_host"], places.server_id(context), context.move.id)
+    return context.gateway.links.to(context.facts["target_host"], endpoints.server_id(context), context.move.id)
 
 
 def path(context: Context, name: str) -> str:
     """Where a file of the server lies, at either end."""
-    return f"{places.server_id(context)}/{name}"
+    return f"{endpoints.server_id(context)}/{name}"
 
 
 def own(context: Context, disks: Sequence[Disk]) -> list[Transfer]:

@@ -19,9 +19,9 @@ from cellmove.core.shell import resume_elsewhere
 from cellmove.db import history, look, records, state
 from cellmove.db.shapes import read_object, unreadable
 from cellmove.db.tables import CellDatabase
-from cellmove.engine.action import Action, Context, Finding
+from cellmove.engine.action import Action, Context, ProbeResult
 from cellmove.hosts import compute
-from cellmove.steps import choose_host, places, recover, stream, takeover, undo_checks
+from cellmove.steps import choose_host, endpoints, recover, stream, takeover, undo_checks
 
 EVENTS = ("conductor_migrate_server", "cold_migrate")
 """What nova's conductor writes around the whole of it."""
@@ -39,9 +39,9 @@ IN_USE = "attached"
 
 
 def _begin_before(context: Context) -> Mapping[str, Any]:
-    database = places.source(context)
-    instance = places.row(database, places.server_id(context))
-    metadata = state.read_system_metadata(database, places.server_id(context))
+    database = endpoints.source(context)
+    instance = endpoints.row(database, endpoints.server_id(context))
+    metadata = state.read_system_metadata(database, endpoints.server_id(context))
     return {
         "progress": instance["progress"],
         "auto_disk_config": instance["auto_disk_config"],
@@ -50,11 +50,11 @@ def _begin_before(context: Context) -> Mapping[str, Any]:
 
 
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    database = places.source(context)
-    if intent.get("begun_by") == places.NOVA:
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.source(context)
+    if intent.get("begun_by") == endpoints.NOVA:
         return takeover.take(context, _mark(context, takeover.before_of(intent)))
-    if places.is_marked(context, database):
+    if endpoints.is_marked(context, database):
         return NOTHING
     us = caller(context.gateway.admin)
     with _told_who_has_it(database, server), state.transaction(database.engine, database.name) as connection:
@@ -83,7 +83,7 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
         )
         for event in EVENTS:
             history.start_event(
-                database, server, request_id=facts["request_id"], event=event, host=places.here(), now=now,
+                database, server, request_id=facts["request_id"], event=event, host=endpoints.here(), now=now,
                 connection=connection,
             )  # fmt: skip
     return NOTHING
@@ -124,12 +124,12 @@ def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
 
 
 def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    database = places.source(context)
-    if not places.is_marked(context, database):
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.source(context)
+    if not endpoints.is_marked(context, database):
         return
     undo_checks.require_guest_at_source(context)
-    instance = places.row(database, server)
+    instance = endpoints.row(database, server)
     values = {name: intent[name] for name in ("progress", "auto_disk_config")}
     if instance["task_state"] in ("resize_prep", "resize_migrating"):
         values["task_state"] = None
@@ -140,10 +140,10 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
             connection, database, server, "image_base_image_ref", intent["image_base_image_ref"], now
         )
         state.remove_system_metadata(connection, database, server, mark.KEYS)
-        if facts.get("begun_by") == places.NOVA:
+        if facts.get("begun_by") == endpoints.NOVA:
             # Ended below, it tells that this was taken back; a conductor that never began has left none.
             history.start_event(
-                database, server, request_id=facts["request_id"], event=EVENTS[0], host=places.here(), now=now,
+                database, server, request_id=facts["request_id"], event=EVENTS[0], host=endpoints.here(), now=now,
                 connection=connection,
             )  # fmt: skip
         for event in EVENTS:
@@ -165,7 +165,7 @@ def _record_migration(context: Context, intent: Mapping[str, Any]) -> Mapping[st
     us = caller(context.gateway.admin)
     values = {
         "uuid": intent["migration_uuid"],
-        "instance_uuid": places.server_id(context),
+        "instance_uuid": endpoints.server_id(context),
         "status": "pre-migrating",
         "migration_type": facts["kind"],
         "source_compute": facts["source_host"],
@@ -177,13 +177,13 @@ def _record_migration(context: Context, intent: Mapping[str, Any]) -> Mapping[st
         "user_id": us["user_id"],
         "project_id": us["project_id"],
     }
-    state.insert_migration(places.source(context), values, places.now(context))
+    state.insert_migration(endpoints.source(context), values, endpoints.now(context))
     return {"migration_uuid": intent["migration_uuid"]}
 
 
 def _fail_migration(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """History keeps the record, as it does natively, with the status that says how it ended."""
-    database = places.source(context)
+    database = endpoints.source(context)
     migration = state.read_migration(database, intent["migration_uuid"])
     if migration is None or migration["status"] in ("error", "reverted"):
         return
@@ -191,7 +191,7 @@ def _fail_migration(context: Context, intent: Mapping[str, Any], _result: Mappin
     if migration["status"] not in UNFINISHED:
         raise Unexpected(f"its migration in {database.name} is {migration['status']}")
     expected = {"status": migration["status"]}
-    state.swap_migration(database, intent["migration_uuid"], expected, {"status": "error"}, places.now(context))
+    state.swap_migration(database, intent["migration_uuid"], expected, {"status": "error"}, endpoints.now(context))
 
 
 # allocations
@@ -201,14 +201,14 @@ def _move_allocations(context: Context, _intent: Mapping[str, Any]) -> Mapping[s
     consumer = context.facts["migration_uuid"]
     if placement.allocations_of(context.gateway.admin, consumer)["allocations"]:
         return NOTHING
-    placement.move_allocations(context.gateway.admin, places.server_id(context), consumer, sleep=context.clock.sleep)
+    placement.move_allocations(context.gateway.admin, endpoints.server_id(context), consumer, sleep=context.clock.sleep)
     return NOTHING
 
 
 def _return_allocations(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Give the server its source allocation back; that replaces whatever was claimed at the target."""
-    consumer, server = context.facts["migration_uuid"], places.server_id(context)
-    if state.read_instance(places.source(context), server) is None:
+    consumer, server = context.facts["migration_uuid"], endpoints.server_id(context)
+    if state.read_instance(endpoints.source(context), server) is None:
         # Its owner deleted the server meanwhile: nobody is left to hold anything.
         placement.delete_allocations(context.gateway.admin, consumer, sleep=context.clock.sleep)
         placement.delete_allocations(context.gateway.admin, server, sleep=context.clock.sleep)
@@ -225,9 +225,9 @@ def _copy_records(context: Context, intent: Mapping[str, Any]) -> Mapping[str, A
     if intent.get("anew"):
         takeover.forget_copy(context)
     copied = records.copy_server(
-        places.source(context),
-        places.target(context),
-        places.server_id(context),
+        endpoints.source(context),
+        endpoints.target(context),
+        endpoints.server_id(context),
         migration_uuid=facts["migration_uuid"],
         new_flavor=facts["new_flavor"],
     )
@@ -235,7 +235,7 @@ def _copy_records(context: Context, intent: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _delete_records(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    database, server = places.target(context), places.server_id(context)
+    database, server = endpoints.target(context), endpoints.server_id(context)
     if state.read_instance(database, server) is None:
         return
     undo_checks.require_guest_at_source(context)
@@ -250,7 +250,7 @@ def _delete_records(context: Context, intent: Mapping[str, Any], _result: Mappin
 
 def _list_ports(context: Context) -> Mapping[str, Any]:
     return {
-        "ports": [{"id": p.id, "vnic_type": p.vnic_type, "profile": dict(p.profile)} for p in places.ports(context)]
+        "ports": [{"id": p.id, "vnic_type": p.vnic_type, "profile": dict(p.profile)} for p in endpoints.ports(context)]
     }
 
 
@@ -267,7 +267,7 @@ def _unbind_ports(context: Context, intent: Mapping[str, Any], _result: Mapping[
     neutron, facts = context.gateway.service, context.facts
     undo_checks.require_guest_at_source(context)
     # A port that was detached or deleted meanwhile is none of ours (neutron would answer 400 or 404).
-    ours = {port.id for port in network.ports_of(neutron, places.server_id(context))}
+    ours = {port.id for port in network.ports_of(neutron, endpoints.server_id(context))}
     for port in intent["ports"]:
         if port["id"] not in ours:
             continue
@@ -293,7 +293,7 @@ def _require_source_binding(context: Context, port_id: str) -> None:
 
 
 def _list_attachments(context: Context) -> Mapping[str, Any]:
-    known = volume.attachments_of(context.gateway.admin, places.server_id(context))
+    known = volume.attachments_of(context.gateway.admin, endpoints.server_id(context))
     return {"known": [attachment.id for attachment in known]}
 
 
@@ -302,21 +302,21 @@ def _reserve_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str
 
     cinder chooses the id, so one whose answer was lost is recognised by being new and reserved.
     """
-    cinder, server, database = context.gateway.admin, places.server_id(context), places.target(context)
+    cinder, server, database = context.gateway.admin, endpoints.server_id(context), endpoints.target(context)
     missing = [each for each in state.volume_mappings(database, server) if each["attachment_id"] is None]
     lost = volume.lost_attachments(cinder, server, intent["known"]) if missing else {}
     for mapping in missing:
         volume_id = mapping["volume_id"]
         attachment = lost.get(volume_id) or volume.create_empty_attachment(cinder, volume_id, server)
-        state.set_attachment(database, mapping["id"], attachment, places.now(context))
+        state.set_attachment(database, mapping["id"], attachment, endpoints.now(context))
     return NOTHING
 
 
 def _release_volumes(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Delete every attachment that is neither the server's own nor one that the source got meanwhile."""
-    cinder, server = context.gateway.admin, places.server_id(context)
+    cinder, server = context.gateway.admin, endpoints.server_id(context)
     undo_checks.require_guest_at_source(context)
-    kept = {mapping["attachment_id"] for mapping in state.volume_mappings(places.source(context), server)}
+    kept = {mapping["attachment_id"] for mapping in state.volume_mappings(endpoints.source(context), server)}
     ours = [each for each in volume.attachments_of(cinder, server) if each.id not in {*kept, *intent["known"]}]
     for attachment in ours:
         if attachment.status == IN_USE:
@@ -330,7 +330,7 @@ def _release_volumes(context: Context, intent: Mapping[str, Any], _result: Mappi
 
 def _claim(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = context.facts
-    places.call_target(
+    endpoints.call_target(
         context,
         compute.PREP_AT_DEST,
         facts["request_id"],
@@ -341,10 +341,10 @@ def _claim(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     return NOTHING
 
 
-def _probe_claim(context: Context, _intent: Mapping[str, Any]) -> Finding:
+def _probe_claim(context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
     facts = context.facts
-    return places.find_out(
-        context, places.target_cell(context), facts["target_host"], compute.PREP_AT_DEST, facts["request_id"]
+    return endpoints.find_out(
+        context, endpoints.target_cell(context), facts["target_host"], compute.PREP_AT_DEST, facts["request_id"]
     )
 
 
@@ -358,17 +358,17 @@ def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
 
 def _note_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the conductor writes into the target after the claim (CrossCellMigrationTask._prep_resize_at_dest)."""
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
     settings = context.gateway.settings
     zone = look.availability_zone_of(
         context.gateway.api_engine, facts["target_host"], settings.default_availability_zone
     )
-    database = places.target(context)
+    database = endpoints.target(context)
     with state.transaction(database.engine, database.name) as connection:
         state.set_system_metadata(connection, database, server, "old_vm_state", facts["vm_state"], now)
         expected = {"task_state": "resize_prep"}
         state.swap_instance(database, server, expected, {"availability_zone": zone}, now, connection)
-        if facts.get("begun_by") == places.NOVA:
+        if facts.get("begun_by") == endpoints.NOVA:
             # nova names the new flavor here at the latest; our own copy has named it from the start.
             state.set_flavors(connection, database, server, old=None, new=facts["new_flavor"], now=now)
     return NOTHING
@@ -379,13 +379,13 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Its migration_id has to be that of the source's record: neutron's events find both hosts by it.
     """
-    server, now = places.server_id(context), places.now(context)
-    source, target = places.source(context), places.target(context)
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    source, target = endpoints.source(context), endpoints.target(context)
     stored = state.read_extra(target, server).get("migration_context")
     claimed = read_object(stored, "instance_extra.migration_context") if stored else {}
     if not claimed:
         raise CallFailed(f"{context.facts['target_host']} has left no migration context in its cell", kind="404")
-    ours, theirs = places.migration_row(context, source), places.migration_row(context, target)
+    ours, theirs = endpoints.migration_row(context, source), endpoints.migration_row(context, target)
     if not isinstance(claimed.get("nova_object.data"), dict):
         raise unreadable("instance_extra.migration_context")
     claimed["nova_object.data"]["migration_id"] = ours["id"]
@@ -398,13 +398,13 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unmirror(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    database = places.source(context)
-    if not places.is_marked(context, database):
+    database = endpoints.source(context)
+    if not endpoints.is_marked(context, database):
         return  # deleted meanwhile, or taken back already
     undo_checks.require_guest_at_source(context)
     with state.transaction(database.engine, database.name) as connection:
         state.set_extra(
-            connection, database, places.server_id(context), {"migration_context": None}, places.now(context)
+            connection, database, endpoints.server_id(context), {"migration_context": None}, endpoints.now(context)
         )
 
 
@@ -435,7 +435,7 @@ ACTIONS = (
         "ask the scheduler: {target_host} in {target_cell}",
         choose_host.choose,
         intend=choose_host.offered,
-        has_another=choose_host.has_another,
+        has_alternative=choose_host.has_alternative,
     ),
     *stream.BEFORE_THE_CLAIM,
     Action("copy_records", "copy the records to {target_cell}, hidden", _copy_records, undo=_delete_records),
@@ -445,7 +445,7 @@ ACTIONS = (
         _bind_ports,
         intend=_list_ports,
         undo=_unbind_ports,
-        again_from="schedule",
+        retry_from="schedule",
     ),
     Action(
         "reserve_volumes",
@@ -461,7 +461,7 @@ ACTIONS = (
         probe=_probe_claim,
         undo=_release,
         reach_for_undo=recover.reach_target,
-        again_from="schedule",
+        retry_from="schedule",
     ),
     Action("note_target", "note state and availability zone in {target_cell}", _note_target),
     Action("mirror", "mirror the claim into {source_cell}", _mirror, undo=_unmirror),

@@ -12,9 +12,9 @@ from cellmove.cloud import image
 from cellmove.core import ownership as mark
 from cellmove.core.errors import CannotConnect
 from cellmove.db import state
-from cellmove.engine.action import Action, Context, Finding
+from cellmove.engine.action import Action, Context, ProbeResult
 from cellmove.hosts import compute
-from cellmove.steps import places, recover, stream, stream_off, stream_stop, undo_checks
+from cellmove.steps import endpoints, recover, stream, stream_off, stream_stop, undo_checks
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -26,7 +26,7 @@ def _choose_image(context: Context) -> Mapping[str, Any]:
 
 
 def _create_image(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    server, database = places.server_id(context), places.source(context)
+    server, database = endpoints.server_id(context), endpoints.source(context)
     metadata = {
         key: value for key, value in state.read_system_metadata(database, server).items() if key not in mark.KEYS
     }
@@ -34,7 +34,7 @@ def _create_image(context: Context, intent: Mapping[str, Any]) -> Mapping[str, A
         context.gateway.admin,
         intent["image_id"],
         server_id=server,
-        server_name=places.row(database, server)["display_name"],
+        server_name=endpoints.row(database, server)["display_name"],
         project_id=context.facts["project_id"],
         system_metadata=metadata,
         not_inherited=context.gateway.settings.non_inheritable_image_properties,
@@ -49,8 +49,8 @@ def _delete_image(context: Context, intent: Mapping[str, Any], _result: Mapping[
 
 def _stash(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a revert needs to know, and the task state that prep_at_source expects, in one save."""
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    database = places.source(context)
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.source(context)
     old = state.current_flavor(state.read_extra(database, server))
     with state.transaction(database.engine, database.name) as connection:
         expected = {"task_state": "resize_prep"}
@@ -61,12 +61,12 @@ def _stash(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    server, now = places.server_id(context), places.now(context)
-    database = places.source(context)
-    if not places.is_marked(context, database):
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.source(context)
+    if not endpoints.is_marked(context, database):
         return  # deleted meanwhile, or taken back already
     undo_checks.require_guest_at_source(context)
-    task_state = places.row(database, server)["task_state"]
+    task_state = endpoints.row(database, server)["task_state"]
     with state.transaction(database.engine, database.name) as connection:
         if task_state == "resize_migrating":
             expected = {"task_state": task_state}
@@ -77,9 +77,9 @@ def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
 
 def _list_attachments(context: Context) -> Mapping[str, Any]:
     """A host that is down is found now, while it is certain that it was never asked."""
-    if not places.is_up(context, places.source(context), context.facts["source_host"]):
+    if not endpoints.is_up(context, endpoints.source(context), context.facts["source_host"]):
         raise CannotConnect(f"nova-compute on {context.facts['source_host']} is down")
-    mappings = state.volume_mappings(places.source(context), places.server_id(context))
+    mappings = state.volume_mappings(endpoints.source(context), endpoints.server_id(context))
     return {"attachments": {str(mapping["id"]): mapping["attachment_id"] for mapping in mappings}}
 
 
@@ -87,7 +87,7 @@ def _stop_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
     facts = context.facts
 
     def stop() -> None:
-        places.call_source(context, compute.PREP_AT_SOURCE, facts["request_id"], snapshot_id=facts.get("image_id"))
+        endpoints.call_source(context, compute.PREP_AT_SOURCE, facts["request_id"], snapshot_id=facts.get("image_id"))
 
     if stream.is_streamed(context):
         return stream_stop.while_it_stops(context, stop)
@@ -95,7 +95,7 @@ def _stop_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
     return NOTHING
 
 
-def _probe_source(context: Context, _intent: Mapping[str, Any]) -> Finding:
+def _probe_source(context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
     facts = context.facts
     return recover.find_out_source(context, facts["request_id"])
 
@@ -120,7 +120,7 @@ ACTIONS = (
         "stash flavors and state in {source_cell} (resize_migrating)",
         _stash,
         undo=_unstash,
-        takes_all_back=True,
+        rolls_back_move=True,
     ),
     Action(
         "stop_source",
@@ -129,7 +129,7 @@ ACTIONS = (
         intend=_list_attachments,
         probe=_probe_source,
         undo=_restart_source,
-        takes_all_back=True,
+        rolls_back_move=True,
         reach_for_undo=recover.reach_source,
         undo_restores_guest=True,
     ),

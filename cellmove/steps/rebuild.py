@@ -17,7 +17,7 @@ from cellmove.db.history import SUCCESS
 from cellmove.db.shapes import read_object
 from cellmove.hosts import compute
 from cellmove.steps import ACTIONS, stream, stream_off
-from cellmove.steps.places import NOVA
+from cellmove.steps.endpoints import NOVA
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port

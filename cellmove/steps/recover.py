@@ -13,9 +13,9 @@ from typing import Any
 from cellmove.cloud import network, servers, volume
 from cellmove.core.errors import CallFailed, CallUncertain
 from cellmove.db import history, state
-from cellmove.engine.action import Context, Finding, Seen
+from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
 from cellmove.hosts import compute
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 GUEST_RUNNING = 1  # nova/compute/power_state.py
 COULD_NOT_POWER_OFF = "Failed to power off instance"  # nova.exception.InstancePowerOffFailure
@@ -31,26 +31,26 @@ def release_target(context: Context) -> None:
     :raises CallUncertain: the host is still at work
     :raises CannotConnect: the host is down and may have the guest
     """
-    facts, server = context.facts, places.server_id(context)
-    database = places.target(context)
+    facts, server = context.facts, endpoints.server_id(context)
+    database = endpoints.target(context)
     if state.read_instance(database, server) is None:
         return
     _fence_target(context)
-    migration = places.migration_row(context, database)
+    migration = endpoints.migration_row(context, database)
     request_id, host = facts["request_id"], facts["target_host"]
     finished = how_finish_stands(context)
-    claimed = places.how_it_stands(context, database, compute.PREP_AT_DEST, request_id)
+    claimed = endpoints.how_it_stands(context, database, compute.PREP_AT_DEST, request_id)
     if finished == "running":
-        raise CallUncertain(places.still_at_work(context, host, compute.FINISH_AT_DEST))
-    if claimed == "running" and not places.is_overdue(context, database, compute.PREP_AT_DEST, request_id):
-        raise CallUncertain(places.still_at_work(context, host, compute.PREP_AT_DEST))
+        raise CallUncertain(endpoints.still_at_work(context, host, compute.FINISH_AT_DEST))
+    if claimed == "running" and not endpoints.is_overdue(context, database, compute.PREP_AT_DEST, request_id):
+        raise CallUncertain(endpoints.still_at_work(context, host, compute.PREP_AT_DEST))
     holds = bool(state.read_extra(database, server).get("migration_context"))
     if claimed in ("", history.ERROR) or (not holds and (claimed == "running" or migration["status"] == "reverted")):
         return
-    if not places.is_up(context, database, host) and not finished:
+    if not endpoints.is_up(context, database, host) and not finished:
         context.note(f"nova-compute on {host} is down: it frees its claim by itself when it comes back")
         return
-    places.call_target(context, compute.REVERT_AT_DEST, request_id)
+    endpoints.call_target(context, compute.REVERT_AT_DEST, request_id)
 
 
 def reach_target(context: Context) -> None:
@@ -58,12 +58,12 @@ def reach_target(context: Context) -> None:
 
     :raises CannotConnect: it cannot
     """
-    facts, database = context.facts, places.target(context)
-    if state.read_instance(database, places.server_id(context)) is None:
+    facts, database = context.facts, endpoints.target(context)
+    if state.read_instance(database, endpoints.server_id(context)) is None:
         return
-    claimed = places.how_it_stands(context, database, compute.PREP_AT_DEST, facts["request_id"])
-    if claimed not in ("", history.ERROR) and places.is_up(context, database, facts["target_host"]):
-        context.gateway.reach_cell(places.target_cell(context))
+    claimed = endpoints.how_it_stands(context, database, compute.PREP_AT_DEST, facts["request_id"])
+    if claimed not in ("", history.ERROR) and endpoints.is_up(context, database, facts["target_host"]):
+        context.gateway.reach_cell(endpoints.target_cell(context))
 
 
 def reach_source(context: Context) -> None:
@@ -71,8 +71,8 @@ def reach_source(context: Context) -> None:
 
     :raises CannotConnect: it cannot
     """
-    if state.read_instance(places.source(context), places.server_id(context)) is not None:
-        context.gateway.reach_cell(places.source_cell(context))
+    if state.read_instance(endpoints.source(context), endpoints.server_id(context)) is not None:
+        context.gateway.reach_cell(endpoints.source_cell(context))
 
 
 def _fence_target(context: Context) -> None:
@@ -83,33 +83,33 @@ def _fence_target(context: Context) -> None:
 
     :raises CallUncertain: it has begun and has not ended
     """
-    facts, server, database = context.facts, places.server_id(context), places.target(context)
+    facts, server, database = context.facts, endpoints.server_id(context), endpoints.target(context)
     free: tuple[str | None, ...] = (None, "resize_prep", "resize_migrated", "resize_reverting")
     if how_finish_stands(context) in (history.SUCCESS, history.ERROR):
         free = (*free, "resize_finish")
     try:
         state.swap_instance(
-            database, server, {"task_state": free}, {"task_state": "resize_reverting"}, places.now(context)
+            database, server, {"task_state": free}, {"task_state": "resize_reverting"}, endpoints.now(context)
         )
     except CallFailed as error:
         if error.kind != "conflict":
             raise
-        text = places.still_at_work(context, facts["target_host"], compute.FINISH_AT_DEST)
+        text = endpoints.still_at_work(context, facts["target_host"], compute.FINISH_AT_DEST)
         raise CallUncertain(text) from None
 
 
 def how_finish_stands(context: Context) -> str:
-    """How finish_at_dest stands: like :func:`places.how_it_stands`.
+    """How finish_at_dest stands: like :func:`endpoints.how_it_stands`.
 
     One whose last save was made has succeeded, whatever became of its event.
     """
-    facts, database = context.facts, places.target(context)
-    how = places.how_it_stands(context, database, compute.FINISH_AT_DEST, facts["request_id"])
+    facts, database = context.facts, endpoints.target(context)
+    how = endpoints.how_it_stands(context, database, compute.FINISH_AT_DEST, facts["request_id"])
     if how != "running":
         return how
-    instance = state.read_instance(database, places.server_id(context))
+    instance = state.read_instance(database, endpoints.server_id(context))
     arrived = instance is not None and (instance["vm_state"], instance["task_state"]) == ("resized", None)
-    finished = places.migration_row(context, database)["status"] == "finished"
+    finished = endpoints.migration_row(context, database)["status"] == "finished"
     return history.SUCCESS if arrived and finished else how
 
 
@@ -120,26 +120,26 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
         was before)
     :raises CallUncertain: the host is still at work, or nobody can tell yet
     """
-    facts, server = context.facts, places.server_id(context)
-    database = places.source(context)
+    facts, server = context.facts, endpoints.server_id(context)
+    database = endpoints.source(context)
     request_id = facts["request_id"]
     instance = state.read_instance(database, server)
     if instance is None:
         return  # its owner deleted the server meanwhile
-    if places.migration_row(context, database)["status"] == "reverted":
+    if endpoints.migration_row(context, database)["status"] == "reverted":
         return  # its owner reverted the move meanwhile
-    if places.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id):
+    if endpoints.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id):
         finish_revert(context, request_id)
         return
     finding = find_out_source(context, request_id)
-    if finding.seen is Seen.NOT_HAPPENED:
+    if finding.outcome is ProbeOutcome.NOT_HAPPENED:
         return
-    if finding.seen in (Seen.UNDER_WAY, Seen.UNKNOWN):
+    if finding.outcome in (ProbeOutcome.UNDER_WAY, ProbeOutcome.UNKNOWN):
         raise CallUncertain(finding.text)
-    if finding.seen is Seen.FAILED:
-        event, moment = compute.PREP_AT_SOURCE.event, places.now(context)
+    if finding.outcome is ProbeOutcome.FAILED:
+        event, moment = compute.PREP_AT_SOURCE.event, endpoints.now(context)
         history.finish_event(database, server, request_id=request_id, event=event, now=moment, error=finding.text)
-    if finding.seen is Seen.FAILED and not _is_detached(context, intent):
+    if finding.outcome is ProbeOutcome.FAILED and not _is_detached(context, intent):
         # Failed before the guest was taken apart, or while destroying it: disks, volumes and ports
         # are as they were. The recorded power_state cannot be trusted (it is saved later), so a
         # guest that may be off is rebooted; one that could not even be powered off is still on.
@@ -147,31 +147,31 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
         if instance["vm_state"] == "error" or (facts["active"] and not still_on):
             reboot_source(context)
         return
-    if finding.seen is Seen.FAILED:
+    if finding.outcome is ProbeOutcome.FAILED:
         _empty_attachments(context, intent)
     finish_revert(context, request_id)
 
 
-def find_out_source(context: Context, request_id: str) -> Finding:
+def find_out_source(context: Context, request_id: str) -> ProbeResult:
     """What became of prep_at_source.
 
     A host that was restarted during the call starts the guest again by itself and clears the task
     state (ComputeManager._init_instance), but the call's event stays open for ever.
     """
     host = context.facts["source_host"]
-    finding = places.find_out(context, places.source_cell(context), host, compute.PREP_AT_SOURCE, request_id)
-    if finding.seen is not Seen.UNDER_WAY:
+    finding = endpoints.find_out(context, endpoints.source_cell(context), host, compute.PREP_AT_SOURCE, request_id)
+    if finding.outcome is not ProbeOutcome.UNDER_WAY:
         return finding
-    instance = state.read_instance(places.source(context), places.server_id(context))
+    instance = state.read_instance(endpoints.source(context), endpoints.server_id(context))
     if instance is not None and instance["task_state"] is None:
-        return Finding(Seen.FAILED, text=f"{host} was restarted during {compute.PREP_AT_SOURCE.name}")
+        return ProbeResult(ProbeOutcome.FAILED, text=f"{host} was restarted during {compute.PREP_AT_SOURCE.name}")
     if instance is not None and instance["task_state"] == "resize_migrated":
         # Its last save was made; the host died before it ended the event, which nobody else would do.
         history.finish_event(
-            places.source(context), places.server_id(context), request_id=request_id,
-            event=compute.PREP_AT_SOURCE.event, now=places.now(context),
+            endpoints.source(context), endpoints.server_id(context), request_id=request_id,
+            event=compute.PREP_AT_SOURCE.event, now=endpoints.now(context),
         )  # fmt: skip
-        return Finding(Seen.HAPPENED)
+        return ProbeResult(ProbeOutcome.HAPPENED)
     return finding
 
 
@@ -184,15 +184,15 @@ def finish_revert(context: Context, request_id: str) -> None:
 
     :raises CallFailed: the host could not; the server is in ERROR
     """
-    server = places.server_id(context)
-    database = places.source(context)
+    server = endpoints.server_id(context)
+    database = endpoints.source(context)
     host = context.facts["source_host"]
-    how = places.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id)
+    how = endpoints.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id)
     if how == history.SUCCESS:
         return
     if how == "running":
-        raise CallUncertain(places.still_at_work(context, host, compute.FINISH_REVERT_AT_SOURCE))
-    instance = places.row(database, server)
+        raise CallUncertain(endpoints.still_at_work(context, host, compute.FINISH_REVERT_AT_SOURCE))
+    instance = endpoints.row(database, server)
     if how == history.ERROR and instance["task_state"] is None:
         if instance["vm_state"] == "error":
             reboot_source(context)
@@ -204,20 +204,20 @@ def finish_revert(context: Context, request_id: str) -> None:
         server,
         {"task_state": (None, "resize_migrated", "resize_reverting")},
         {"task_state": "resize_reverting"},
-        places.now(context),
+        endpoints.now(context),
     )
-    places.call_source(context, compute.FINISH_REVERT_AT_SOURCE, request_id)
+    endpoints.call_source(context, compute.FINISH_REVERT_AT_SOURCE, request_id)
 
 
 def _settle_source(context: Context) -> None:
     """What finish_revert does last, for one that did not come so far: the guest is back, nothing is stashed."""
-    server, now = places.server_id(context), places.now(context)
-    database, cinder = places.source(context), context.gateway.admin
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    database, cinder = endpoints.source(context), context.gateway.admin
     attaching = {each.id for each in volume.attachments_of(cinder, server) if each.status == "attaching"}
     for mapping in state.volume_mappings(database, server):
         if mapping["attachment_id"] in attaching:
             volume.complete_attachment(cinder, mapping["attachment_id"])
-    migration = places.migration_row(context, database)
+    migration = endpoints.migration_row(context, database)
     with state.transaction(database.engine, database.name) as connection:
         state.set_extra(connection, database, server, {"migration_context": None}, now)
         state.set_flavors(connection, database, server, old=None, new=None, now=now)
@@ -230,7 +230,7 @@ def _settle_source(context: Context) -> None:
 def bind_source(context: Context) -> None:
     """Make the source host's port bindings the active ones again."""
     neutron = context.gateway.service
-    for port in places.ports(context):
+    for port in endpoints.ports(context):
         network.activate_binding(neutron, port.id, context.facts["source_host"])
 
 
@@ -241,11 +241,11 @@ def reboot_source(context: Context) -> None:
 
     :raises CallFailed: it did not come back
     """
-    facts, server, database = context.facts, places.server_id(context), places.source(context)
-    task_state = places.row(database, server)["task_state"]
+    facts, server, database = context.facts, endpoints.server_id(context), endpoints.source(context)
+    task_state = endpoints.row(database, server)["task_state"]
     if task_state in ("resize_migrating", "resize_reverting"):
         # Left by a call that died with its host; one that fails takes it away itself.
-        state.swap_instance(database, server, {"task_state": task_state}, {"task_state": None}, places.now(context))
+        state.swap_instance(database, server, {"task_state": task_state}, {"task_state": None}, endpoints.now(context))
         task_state = None
     if task_state is None:
         servers.hard_reboot(context.gateway.admin, server)
@@ -256,10 +256,10 @@ def reboot_source(context: Context) -> None:
 
 
 def _wait(context: Context, good: Any) -> None:
-    server, database = places.server_id(context), places.source(context)
+    server, database = endpoints.server_id(context), endpoints.source(context)
     deadline = context.clock.monotonic() + context.gateway.settings.long_rpc_timeout
     for pause in context.clock.waits():
-        instance = places.row(database, server)
+        instance = endpoints.row(database, server)
         if instance["task_state"] is None and good(instance):
             return
         if instance["task_state"] is None and instance["vm_state"] == "error":
@@ -272,12 +272,12 @@ def _wait(context: Context, good: Any) -> None:
 
 def _is_detached(context: Context, intent: Mapping[str, Any]) -> bool:
     """Whether prep_at_source came as far as giving up the volumes' or ports' connections."""
-    server, before = places.server_id(context), intent["attachments"]
+    server, before = endpoints.server_id(context), intent["attachments"]
     present = {each.id for each in volume.attachments_of(context.gateway.admin, server)}
-    for mapping in state.volume_mappings(places.source(context), server):
+    for mapping in state.volume_mappings(endpoints.source(context), server):
         if before.get(str(mapping["id"])) != mapping["attachment_id"] or mapping["attachment_id"] not in present:
             return True
-    return any(port.host == context.facts["target_host"] for port in places.ports(context))
+    return any(port.host == context.facts["target_host"] for port in endpoints.ports(context))
 
 
 def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
@@ -286,9 +286,9 @@ def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
     A host that died between making the new one and noting it leaves it behind, and perhaps a note of
     one that is gone: the one that is there is taken.
     """
-    server, database, cinder = places.server_id(context), places.source(context), context.gateway.admin
+    server, database, cinder = endpoints.server_id(context), endpoints.source(context), context.gateway.admin
     before = intent["attachments"]
-    reserved = {mapping["attachment_id"] for mapping in state.volume_mappings(places.target(context), server)}
+    reserved = {mapping["attachment_id"] for mapping in state.volume_mappings(endpoints.target(context), server)}
     used = [
         each for each in state.volume_mappings(database, server) if each["attachment_id"] == before.get(str(each["id"]))
     ]
@@ -298,7 +298,7 @@ def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
         present = [attachment for attachment in every if attachment.volume_id == mapping["volume_id"]]
         spare = [a.id for a in present if a.status == "reserved" and a.id not in reserved and a.id != old]
         fresh = spare[0] if spare else volume.create_empty_attachment(cinder, mapping["volume_id"], server)
-        state.set_attachment(database, mapping["id"], fresh, places.now(context))
+        state.set_attachment(database, mapping["id"], fresh, endpoints.now(context))
         if any(a.id == old for a in present):
             # Unlike an empty one, this one counts as nova's: cinder wants a service token with it.
             volume.delete_attachment(cinder, old, service=context.gateway.service)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallError, CellmoveError
 from cellmove.db import look
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -35,7 +35,7 @@ def superconductor_version(context: Context) -> int:
             versions = []  # a cell0 that cannot be reached from here does not hold up a move
         if versions:
             return min(versions)
-    ends = (places.source(context), places.target(context))
+    ends = (endpoints.source(context), endpoints.target(context))
     return max((version for database in ends for version in _conductors(context, database)), default=0)
 
 

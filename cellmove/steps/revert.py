@@ -15,9 +15,9 @@ from cellmove.cloud.identity import caller
 from cellmove.core import ownership as mark
 from cellmove.core.errors import CannotConnect, Unexpected
 from cellmove.db import history, look, mappings, records, state
-from cellmove.engine.action import Action, Context, Finding, Pivot, Seen
+from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
 from cellmove.hosts import compute
-from cellmove.steps import announce, finish, places, recover, undo_checks
+from cellmove.steps import announce, endpoints, finish, recover, undo_checks
 
 NOTHING: Mapping[str, Any] = {}
 EVENT = "conductor_revert_snapshot_based_resize"
@@ -26,13 +26,13 @@ EVENT = "conductor_revert_snapshot_based_resize"
 def _begin_before(context: Context) -> Mapping[str, Any]:
     """Both hosts have to be there: one gives the guest up, the other starts it."""
     ends = (
-        (places.source(context), context.facts["source_host"]),
-        (places.target(context), context.facts["target_host"]),
+        (endpoints.source(context), context.facts["source_host"]),
+        (endpoints.target(context), context.facts["target_host"]),
     )
     for database, host in ends:
-        if not places.is_up(context, database, host):
+        if not endpoints.is_up(context, database, host):
             raise CannotConnect(f"nova-compute on {host} is down")
-    instance = places.row(places.target(context), places.server_id(context))
+    instance = endpoints.row(endpoints.target(context), endpoints.server_id(context))
     return {
         "revert_request_id": f"req-{context.clock.new_uuid()}",
         "availability_zone": instance["availability_zone"],
@@ -43,35 +43,35 @@ def _begin_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str,
     """Told again when it is not known whether it was."""
     _set_mark(context)
     result = _begin(context, intent)
-    announce.announce(context, places.target_cell(context), "resize_revert", "start", intent["revert_request_id"])
+    announce.announce(context, endpoints.target_cell(context), "resize_revert", "start", intent["revert_request_id"])
     return result
 
 
 def _set_mark(context: Context) -> None:
     """Mark the source's row, which lives through the whole revert: before anything is begun in the target cell."""
-    server, database = places.server_id(context), places.source(context)
-    if not context.generation or places.is_marked(context, database):
+    server, database = endpoints.server_id(context), endpoints.source(context)
+    if not context.generation or endpoints.is_marked(context, database):
         return
     with state.transaction(database.engine, database.name) as connection:
-        for key, value in places.ending_mark(context).items():
-            state.set_system_metadata(connection, database, server, key, value, places.now(context))
+        for key, value in endpoints.ending_mark(context).items():
+            state.set_system_metadata(connection, database, server, key, value, endpoints.now(context))
 
 
 def _clear_mark(context: Context) -> None:
-    database = places.source(context)
-    if places.is_marked(context, database):
+    database = endpoints.source(context)
+    if endpoints.is_marked(context, database):
         with state.transaction(database.engine, database.name) as connection:
-            state.remove_system_metadata(connection, database, places.server_id(context), mark.KEYS)
+            state.remove_system_metadata(connection, database, endpoints.server_id(context), mark.KEYS)
 
 
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
     settings = context.gateway.settings
     zone = look.availability_zone_of(
         context.gateway.api_engine, facts["source_host"], settings.default_availability_zone
     )
     us = caller(context.gateway.admin)
-    database = places.target(context)
+    database = endpoints.target(context)
     result = {"revert_request_id": intent["revert_request_id"]}
     with state.transaction(database.engine, database.name) as connection:
         if history.has_action(connection, database, server, intent["revert_request_id"]):
@@ -101,15 +101,15 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             user_id=us["user_id"], project_id=us["project_id"], now=now,
         )  # fmt: skip
         history.start_event(
-            database, server, request_id=intent["revert_request_id"], event=EVENT, host=places.here(), now=now,
+            database, server, request_id=intent["revert_request_id"], event=EVENT, host=endpoints.here(), now=now,
             connection=connection,
         )  # fmt: skip
     return result
 
 
 def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    server, now = places.server_id(context), places.now(context)
-    database = places.target(context)
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.target(context)
     migration = state.read_migration(database, context.facts["migration_uuid"])
     instance = state.read_instance(database, server)
     _clear_mark(context)
@@ -140,10 +140,10 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
 
 
 def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server, now = context.facts, places.server_id(context), places.now(context)
-    source, target = places.source(context), places.target(context)
+    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    source, target = endpoints.source(context), endpoints.target(context)
     old_vm_state = state.read_system_metadata(target, server).get("old_vm_state")
-    changed = places.row(target, server)  # a rename or a lock made while it was resized stays
+    changed = endpoints.row(target, server)  # a rename or a lock made while it was resized stays
     with state.transaction(source.engine, source.name) as connection:
         expected: Mapping[str, Any] = {"task_state": "resize_migrated"}
         state.swap_instance(source, server, expected, {"task_state": "resize_reverting"}, now, connection)
@@ -156,10 +156,10 @@ def _prepare_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
 
 
 def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    server, now = places.server_id(context), places.now(context)
-    database = places.source(context)
+    server, now = endpoints.server_id(context), endpoints.now(context)
+    database = endpoints.source(context)
     undo_checks.require_at_target(context)
-    instance, migration = places.row(database, server), places.migration_row(context, database)
+    instance, migration = endpoints.row(database, server), endpoints.migration_row(context, database)
     with state.transaction(database.engine, database.name) as connection:
         if instance["task_state"] == "resize_reverting":
             expected = {"task_state": "resize_reverting"}
@@ -176,14 +176,14 @@ def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Map
 
 
 def _list_attachments(context: Context) -> Mapping[str, Any]:
-    known = volume.attachments_of(context.gateway.admin, places.server_id(context))
+    known = volume.attachments_of(context.gateway.admin, endpoints.server_id(context))
     return {"known": [attachment.id for attachment in known]}
 
 
 def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Volumes attached or detached while resized: the source's records learn of them."""
-    cinder, server, now = context.gateway.admin, places.server_id(context), places.now(context)
-    source, target = places.source(context), places.target(context)
+    cinder, server, now = context.gateway.admin, endpoints.server_id(context), endpoints.now(context)
+    source, target = endpoints.source(context), endpoints.target(context)
     here = {mapping["uuid"]: mapping for mapping in state.volume_mappings(source, server)}
     there = {mapping["uuid"]: mapping for mapping in state.volume_mappings(target, server)}
     # A volume of which the source's records have no attachment yet is a new one, or one whose answer was lost.
@@ -208,74 +208,82 @@ def _match_volumes(context: Context, intent: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _show_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    state.swap_instance(places.source(context), places.server_id(context), {}, {"hidden": 0}, places.now(context))
+    state.swap_instance(
+        endpoints.source(context), endpoints.server_id(context), {}, {"hidden": 0}, endpoints.now(context)
+    )
     return NOTHING
 
 
 def _hide_source(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     undo_checks.require_at_target(context)
-    state.swap_instance(places.source(context), places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    state.swap_instance(
+        endpoints.source(context), endpoints.server_id(context), {}, {"hidden": 1}, endpoints.now(context)
+    )
 
 
 def _switch_back(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Repeated after a crash, it first looks whether the owner deleted the server meanwhile."""
-    server = places.server_id(context)
-    if state.mapped_cell(context.gateway.api_engine, server) != places.source_cell(context).id:
-        places.row(places.target(context), server)
-    places.map_to_source(context)
+    server = endpoints.server_id(context)
+    if state.mapped_cell(context.gateway.api_engine, server) != endpoints.source_cell(context).id:
+        endpoints.row(endpoints.target(context), server)
+    endpoints.map_to_source(context)
     return NOTHING
 
 
 def _switch_forth(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     """Only met when the switch was committed and its answer lost, and then nothing else got through."""
-    instance = state.read_instance(places.target(context), places.server_id(context))
+    instance = state.read_instance(endpoints.target(context), endpoints.server_id(context))
     if instance is None or instance["hidden"] or instance["task_state"] != "resize_reverting":
-        raise Unexpected(f"its row in {places.target_cell(context).label} is not the one that the revert began with")
-    places.map_to_target(context)
+        raise Unexpected(f"its row in {endpoints.target_cell(context).label} is not the one that the revert began with")
+    endpoints.map_to_target(context)
 
 
 def _hide_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    source, target = places.source(context), places.target(context)
-    state.swap_instance(target, places.server_id(context), {}, {"hidden": 1}, places.now(context))
+    source, target = endpoints.source(context), endpoints.target(context)
+    state.swap_instance(target, endpoints.server_id(context), {}, {"hidden": 1}, endpoints.now(context))
     finish.carry_late_changes(context, target, source)
-    history.copy_news(target, source, places.server_id(context))
+    history.copy_news(target, source, endpoints.server_id(context))
     return NOTHING
 
 
 def _clean_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server = context.facts, places.server_id(context)
+    facts, server = context.facts, endpoints.server_id(context)
     history.start_event(
-        places.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
-        host=facts["target_host"], now=places.now(context),
+        endpoints.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
+        host=facts["target_host"], now=endpoints.now(context),
     )  # fmt: skip
     # A failed call leaves no task state behind, and the next one would not be taken without it.
     state.swap_instance(
-        places.target(context),
+        endpoints.target(context),
         server,
         {"task_state": (None, "resize_reverting")},
         {"task_state": "resize_reverting"},
-        places.now(context),
+        endpoints.now(context),
     )
-    places.call_target(context, compute.REVERT_AT_DEST, facts["revert_request_id"])
+    endpoints.call_target(context, compute.REVERT_AT_DEST, facts["revert_request_id"])
     return NOTHING
 
 
-def _probe_target(context: Context, _intent: Mapping[str, Any]) -> Finding:
+def _probe_target(context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
     facts = context.facts
-    if state.read_instance(places.target(context), places.server_id(context)) is None:
-        return Finding(Seen.HAPPENED)
-    return places.find_out(
-        context, places.target_cell(context), facts["target_host"], compute.REVERT_AT_DEST, facts["revert_request_id"]
+    if state.read_instance(endpoints.target(context), endpoints.server_id(context)) is None:
+        return ProbeResult(ProbeOutcome.HAPPENED)
+    return endpoints.find_out(
+        context,
+        endpoints.target_cell(context),
+        facts["target_host"],
+        compute.REVERT_AT_DEST,
+        facts["revert_request_id"],
     )
 
 
 def _delete_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server = context.facts, places.server_id(context)
+    facts, server = context.facts, endpoints.server_id(context)
     history.finish_event(
-        places.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
-        now=places.now(context),
+        endpoints.source(context), server, request_id=facts["revert_request_id"], event=compute.REVERT_AT_DEST.event,
+        now=endpoints.now(context),
     )  # fmt: skip
-    records.delete_server(places.target(context), server)
+    records.delete_server(endpoints.target(context), server)
     return NOTHING
 
 
@@ -289,18 +297,20 @@ def _is_resize(context: Context) -> bool:
 
 
 def _restore_request_spec(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    extra = state.read_extra(places.source(context), places.server_id(context))
+    extra = state.read_extra(endpoints.source(context), endpoints.server_id(context))
     finish.store_flavor(context, state.current_flavor(extra))
     return NOTHING
 
 
 def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     history.finish_event(
-        places.source(context), places.server_id(context), request_id=context.facts["revert_request_id"],
-        event=EVENT, now=places.now(context),
+        endpoints.source(context), endpoints.server_id(context), request_id=context.facts["revert_request_id"],
+        event=EVENT, now=endpoints.now(context),
     )  # fmt: skip
     _clear_mark(context)
-    announce.announce(context, places.source_cell(context), "resize_revert", "end", context.facts["revert_request_id"])
+    announce.announce(
+        context, endpoints.source_cell(context), "resize_revert", "end", context.facts["revert_request_id"]
+    )
     return NOTHING
 
 
@@ -315,14 +325,20 @@ ACTIONS = (
     ),
     Action("prepare_source", "tell {source_cell} of the revert", _prepare_source, undo=_unprepare_source),
     Action("match_volumes", "match volumes attached or detached meanwhile", _match_volumes, intend=_list_attachments),
-    Action("show_source", "show the server in {source_cell}", _show_source, undo=_hide_source, joined=True),
+    Action(
+        "show_source",
+        "show the server in {source_cell}",
+        _show_source,
+        undo=_hide_source,
+        uninterruptible_with_next=True,
+    ),
     Action(
         "switch_back",
         "point the server's mapping at {source_cell}",
         _switch_back,
         undo=_switch_forth,
         pivot=Pivot.WHEN_DONE,
-        joined=True,
+        uninterruptible_with_next=True,
     ),
     Action("hide_target", "hide the server in {target_cell}", _hide_target),
     Action(

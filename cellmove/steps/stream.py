@@ -18,7 +18,7 @@ from cellmove.core.transfer import AUTO, IMAGE, STREAM
 from cellmove.db import state
 from cellmove.engine.action import Action, Context
 from cellmove.hosts import disk_survey
-from cellmove.steps import passes, places, undo_checks
+from cellmove.steps import endpoints, passes, undo_checks
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_pass import PassResult, Transfer
@@ -43,7 +43,7 @@ def require_kept_disk(context: Context) -> None:
 
     :raises CallFailed: nova-compute there would build the root disk from the original image
     """
-    version = places.target_version(context) if is_imaged(context) else STARTS_FROM_SNAPSHOT
+    version = endpoints.target_version(context) if is_imaged(context) else STARTS_FROM_SNAPSHOT
     if version < STARTS_FROM_SNAPSHOT:
         raise CallFailed(
             f"nova-compute on {context.facts['target_host']} {too_old(version)}; move it with --transfer stream",
@@ -70,7 +70,7 @@ def _look(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _looked(context: Context) -> Mapping[str, Any]:
-    server = places.server_id(context)
+    server = endpoints.server_id(context)
     survey = disk_survey.survey_source(passes.source(context), server, context.facts["image_ref"])
     if not survey.hindrances:
         survey = disk_survey.survey_target(passes.target(context), passes.source(context), server, survey)
@@ -89,7 +89,7 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
     except (CallFailed, CannotConnect) as error:
         if context.facts.get("transfer_wish") != AUTO or getattr(error, "kind", "") == DANGER:
             raise
-        version = places.target_version(context)
+        version = endpoints.target_version(context)
         if version < STARTS_FROM_SNAPSHOT:
             host = context.facts["target_host"]
             raise CallFailed(
@@ -113,12 +113,12 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
 
 def _mark(context: Context, *, streamed: bool) -> None:
     """Let the server's mark say what it came to, in every cell that has one."""
-    server, told = places.server_id(context), mark.text_of(in_mark(context)) if streamed else None
-    for database in (places.source(context), places.target(context)):
+    server, told = endpoints.server_id(context), mark.text_of(in_mark(context)) if streamed else None
+    for database in (endpoints.source(context), endpoints.target(context)):
         there = state.read_system_metadata(database, server)
         if mark.move_id_of(there.get(mark.KEY)) == context.move.id and there.get(mark.TRANSFER) != told:
             with state.transaction(database.engine, database.name) as connection:
-                state.set_system_metadata(connection, database, server, mark.TRANSFER, told, places.now(context))
+                state.set_system_metadata(connection, database, server, mark.TRANSFER, told, endpoints.now(context))
 
 
 def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -192,7 +192,7 @@ def _seed(context: Context, base: str) -> bool:
 def _make_directory(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     from cellmove.hosts import disks
 
-    disks.mkdir(passes.target(context), places.server_id(context))
+    disks.mkdir(passes.target(context), endpoints.server_id(context))
     return NOTHING
 
 
@@ -205,7 +205,7 @@ def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, A
     from cellmove.hosts import disks
 
     undo_checks.require_guest_at_source(context)
-    target, server = passes.target(context), places.server_id(context)
+    target, server = passes.target(context), endpoints.server_id(context)
     try:
         entries = disks.look(target, server)
     except NotFound:
@@ -263,7 +263,7 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
     """
     from cellmove.hosts.disks import find
 
-    survey = disk_survey.survey_source(passes.source(context), places.server_id(context), context.facts["image_ref"])
+    survey = disk_survey.survey_source(passes.source(context), endpoints.server_id(context), context.facts["image_ref"])
     # A journal that was written anew does not know them: they are what they are.
     known = disk_survey.from_facts(context.facts) or survey.disks
     if survey.hindrances or [disk.name for disk in survey.disks] != [disk.name for disk in known]:
@@ -297,7 +297,7 @@ BEFORE_THE_CLAIM = (
         "look at the disks on {source_host} and at the room on {target_host}",
         _look,
         applies=is_streamed,
-        again_from="schedule",
+        retry_from="schedule",
     ),
 )
 """For prep-dest, once a host is chosen. Before the claim: nova takes that back by removing the server's directory there."""
@@ -309,7 +309,7 @@ WHILE_IT_RUNS = (
         _seed_bases,
         undo=_unseed,
         applies=is_streamed,
-        again_from="schedule",
+        retry_from="schedule",
     ),
     Action("make_directory", "make the server's directory on {target_host}", _make_directory, undo=_clear, applies=is_streamed),
     Action(
@@ -317,7 +317,7 @@ WHILE_IT_RUNS = (
         "copy the disks to {target_host} while the guest runs",
         _copy_running,
         applies=is_streamed,
-        again_from="schedule",
+        retry_from="schedule",
     ),
 )  # fmt: skip
 """For the end of prep-dest."""

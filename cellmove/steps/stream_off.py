@@ -140,7 +140,7 @@ WHILE_IT_IS_OFF = (
         "copy the last changes and compare what lies on {target_host}",
         _copy_rest,
         applies=stream.is_streamed,
-        takes_all_back=True,
+        rolls_back_move=True,
     ),
     Action(
         "place_disks",
@@ -148,7 +148,7 @@ WHILE_IT_IS_OFF = (
         _place,
         intend=_identities,
         applies=stream.is_streamed,
-        takes_all_back=True,
+        rolls_back_move=True,
     ),
 )
 """For the end of prep-source. What they leave is removed with the directory (:func:`_clear`)."""
@@ -156,7 +156,7 @@ WHILE_IT_IS_OFF = (
 BEFORE_THE_START = (
     Action(
         "check_disks", "see that nobody has touched the disks since", _check_placed, applies=stream.is_streamed,
-        takes_all_back=True,
+        rolls_back_move=True,
     ),
 )  # fmt: skip
 """For the beginning of finish."""

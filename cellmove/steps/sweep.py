@@ -15,7 +15,7 @@ from cellmove.core.errors import Stopped
 from cellmove.db import records, state
 from cellmove.engine.action import Action, Context
 from cellmove.hosts import compute
-from cellmove.steps import places
+from cellmove.steps import endpoints
 from cellmove.steps.undo_checks import is_deleted
 
 NOTHING: Mapping[str, Any] = {}
@@ -38,11 +38,11 @@ def _require_deleted(context: Context) -> None:
 def _clear_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """The kept disk, bindings, attachments and records at the source, by the call that a confirm makes."""
     _require_deleted(context)
-    server, database = places.server_id(context), places.source(context)
+    server, database = endpoints.server_id(context), endpoints.source(context)
     if state.read_instance(database, server) is None:
         return NOTHING
-    state.swap_instance(database, server, {}, {"hidden": 1}, places.now(context))
-    places.call_source(context, compute.CONFIRM_AT_SOURCE, context.facts["request_id"])
+    state.swap_instance(database, server, {}, {"hidden": 1}, endpoints.now(context))
+    endpoints.call_source(context, compute.CONFIRM_AT_SOURCE, context.facts["request_id"])
     records.delete_server(database, server)
     return NOTHING
 
@@ -50,12 +50,12 @@ def _clear_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
 def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Guest, disk, bindings, attachments, claim and records at the target, by the call that a revert makes."""
     _require_deleted(context)
-    server, database = places.server_id(context), places.target(context)
+    server, database = endpoints.server_id(context), endpoints.target(context)
     if state.read_instance(database, server) is None:
         return NOTHING
     values = {"hidden": 1, "task_state": "resize_reverting"}
-    state.swap_instance(database, server, {}, values, places.now(context))
-    places.call_target(context, compute.REVERT_AT_DEST, context.facts["request_id"])
+    state.swap_instance(database, server, {}, values, endpoints.now(context))
+    endpoints.call_target(context, compute.REVERT_AT_DEST, context.facts["request_id"])
     records.delete_server(database, server)
     return NOTHING
 
@@ -63,7 +63,7 @@ def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
 def _clear_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
     _require_deleted(context)
     admin = context.gateway.admin
-    for consumer in (context.facts["migration_uuid"], places.server_id(context)):
+    for consumer in (context.facts["migration_uuid"], endpoints.server_id(context)):
         placement.delete_allocations(admin, consumer, sleep=context.clock.sleep)
     if context.facts.get("image_id"):
         image.delete_image(admin, context.facts["image_id"])

@@ -10,7 +10,7 @@ from cellmove.core.errors import CallFailed
 from cellmove.db import history, records, state
 from cellmove.engine.action import Context
 from cellmove.hosts import compute
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -29,8 +29,8 @@ def take(context: Context, ours: mark.Mark) -> Mapping[str, Any]:
 
     :raises CallFailed: ``kind`` conflict when somebody else has gone on since it was adopted
     """
-    database, server, now = places.source(context), places.server_id(context), places.now(context)
-    if not places.is_marked(context, database):
+    database, server, now = endpoints.source(context), endpoints.server_id(context), endpoints.now(context)
+    if not endpoints.is_marked(context, database):
         raise CallFailed("somebody else went on with the move since it was adopted", kind="conflict")
     with state.transaction(database.engine, database.name) as connection:
         state.swap_instance(database, server, {"task_state": TAKEN}, {}, now, connection)
@@ -41,7 +41,7 @@ def take(context: Context, ours: mark.Mark) -> Mapping[str, Any]:
 
 def forget_copy(context: Context) -> None:
     """Delete nova's copy, which its conductor may not have made to its end, unless a host has begun to use it."""
-    database, server = places.target(context), places.server_id(context)
+    database, server = endpoints.target(context), endpoints.server_id(context)
     event = compute.PREP_AT_DEST.event
     used = history.event_state(database, server, context.facts["request_id"], event)
     if not used and mark.KEY not in state.read_system_metadata(database, server) and is_hidden(database, server):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.core.errors import Unexpected
 from cellmove.db import state
 from cellmove.engine.action import Context
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
@@ -34,7 +34,7 @@ def require_at_source(context: Context) -> dict[str, Any] | None:
     :returns: its row there; None when its owner deleted it
     :raises Unexpected: it does not
     """
-    source, server = places.source_cell(context), places.server_id(context)
+    source, server = endpoints.source_cell(context), endpoints.server_id(context)
     _require_mapped(context, source)
     row = state.read_instance(context.gateway.database(source), server)
     if row is None:
@@ -56,7 +56,7 @@ def require_guest_at_source(context: Context) -> dict[str, Any] | None:
     row = require_at_source(context)
     if row is not None and row["task_state"] in GUEST_STOPPED:
         raise Unexpected(
-            f"its task state in {places.source_cell(context).label} is {row['task_state']}: its guest was stopped"
+            f"its task state in {endpoints.source_cell(context).label} is {row['task_state']}: its guest was stopped"
             " there, and is not known to have been started again"
         )
     return row
@@ -67,7 +67,7 @@ def require_at_target(context: Context) -> None:
 
     :raises Unexpected: it does not
     """
-    target, server = places.target_cell(context), places.server_id(context)
+    target, server = endpoints.target_cell(context), endpoints.server_id(context)
     _require_mapped(context, target)
     row = state.read_instance(context.gateway.database(target), server)
     if row is not None and row["hidden"]:
@@ -75,7 +75,7 @@ def require_at_target(context: Context) -> None:
 
 
 def _require_mapped(context: Context, wanted: Cell) -> None:
-    mapped = state.mapped_cell(context.gateway.api_engine, places.server_id(context))
+    mapped = state.mapped_cell(context.gateway.api_engine, endpoints.server_id(context))
     if mapped in (None, wanted.id):
         return
     there = next((cell.label for cell in context.gateway.cells if cell.id == mapped), f"cell number {mapped}")

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from cellmove.core.clock import Clock
 from cellmove.core.move import Entry, Move, State, Step
-from cellmove.engine.action import Action, Context, Finding, Seen
+from cellmove.engine.action import Action, Context, ProbeOutcome, ProbeResult
 from cellmove.engine.events import Event
 from cellmove.engine.executor import Runner, run_step, undo
 from cellmove.engine.journal import Journal, open_journal
@@ -32,7 +32,7 @@ class World:
     effects: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
     faults: dict[str, list[BaseException | None]] = field(default_factory=dict)
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    findings: dict[str, list[ProbeResult]] = field(default_factory=dict)
     repeatable: set[str] = field(default_factory=set)
 
     def call(self, name: str) -> None:
@@ -53,13 +53,17 @@ class World:
             self.effects.add(name)
             return {name: "its id"}
 
-        def probe(_context: Context, _intent: Mapping[str, Any]) -> Finding:
+        def probe(_context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
             self.call(f"probe {name}")
             queue = self.findings.get(name)
             if queue:
                 return queue.pop(0)
             happened = name in self.effects
-            return Finding(Seen.HAPPENED, {name: "its id"}) if happened else Finding(Seen.NOT_HAPPENED)
+            return (
+                ProbeResult(ProbeOutcome.HAPPENED, {name: "its id"})
+                if happened
+                else ProbeResult(ProbeOutcome.NOT_HAPPENED)
+            )
 
         def take_back(_context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
             assert intent == {"for": name}

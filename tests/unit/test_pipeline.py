@@ -19,7 +19,7 @@ from cellmove.core.errors import (
     Unreachable,
 )
 from cellmove.core.move import Entry, State, Step
-from cellmove.engine.action import Action, Context, Finding, Pivot, Seen, describe
+from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult, describe
 from cellmove.engine.events import EventKind
 from cellmove.engine.executor import busy_step, facts_of, is_undoing, past_pivot, run_step, undo
 from cellmove.engine.journal import Journal
@@ -115,7 +115,7 @@ def test_seen_not_to_have_happened_it_is_done(tmp_path: Path, world: World) -> N
 def test_seen_to_have_failed_it_is_taken_back(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     intended(bench)
-    world.findings["b"] = [Finding(Seen.FAILED, text="the host said no")]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.FAILED, text="the host said no")]
     with pytest.raises(RolledBack) as caught:
         bench.run()
     assert "the host said no" in caught.value.message
@@ -125,18 +125,20 @@ def test_seen_to_have_failed_it_is_taken_back(tmp_path: Path, world: World) -> N
 def test_still_under_way_it_is_watched(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     intended(bench)
-    world.findings["b"] = [Finding(Seen.UNDER_WAY, text="at work")] * 5 + [Finding(Seen.HAPPENED, {"b": "late"})]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.UNDER_WAY, text="at work")] * 5 + [
+        ProbeResult(ProbeOutcome.HAPPENED, {"b": "late"})
+    ]
     bench.run()
     assert world.calls == ["probe b"] * 6 + ["do c"]
     assert bench.entries[1].result == {"b": "late"}
     assert [event.text for event in bench.events if event.kind is EventKind.WAITING] == ["at work"] * 5
 
 
-@pytest.mark.parametrize("seen", [Seen.UNKNOWN, Seen.UNDER_WAY])
-def test_what_cannot_be_told_stops_and_takes_nothing_back(tmp_path: Path, world: World, seen: Seen) -> None:
+@pytest.mark.parametrize("outcome", [ProbeOutcome.UNKNOWN, ProbeOutcome.UNDER_WAY])
+def test_what_cannot_be_told_stops_and_takes_nothing_back(tmp_path: Path, world: World, outcome: ProbeOutcome) -> None:
     bench = a_bench(tmp_path, world)
     intended(bench)
-    world.findings["b"] = [Finding(seen, text="no sign of it")] * 10_000
+    world.findings["b"] = [ProbeResult(outcome, text="no sign of it")] * 10_000
     with pytest.raises(Stopped) as caught:
         bench.run()
     assert caught.value.exit_code == 3
@@ -172,7 +174,7 @@ def test_without_a_probe_it_is_simply_done_again(tmp_path: Path, world: World) -
 def test_a_lost_answer_is_watched_and_not_sent_again(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     world.faults["do b"] = [CallUncertain("timed out")]
-    world.findings["b"] = [Finding(Seen.UNDER_WAY), Finding(Seen.HAPPENED, {"b": "its id"})]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.UNDER_WAY), ProbeResult(ProbeOutcome.HAPPENED, {"b": "its id"})]
     bench.run()
     assert world.calls == ["do a", "do b", "probe b", "probe b", "do c"]
     assert any(event.kind is EventKind.NOTE and "timed out" in event.text for event in bench.events)
@@ -244,7 +246,7 @@ def test_a_failed_step_takes_back_itself_and_the_move_stays_open(tmp_path: Path,
 def test_a_failed_whole_takes_everything_back(tmp_path: Path, world: World, heavy: bool) -> None:
     actions = {
         Step.PREP_DEST: [world.action("a")],
-        Step.PREP_SOURCE: [world.action("b", takes_all_back=heavy), world.action("c")],
+        Step.PREP_SOURCE: [world.action("b", rolls_back_move=heavy), world.action("c")],
     }
     bench = make_bench(tmp_path, actions, world)
     bench.run()
@@ -261,7 +263,7 @@ def test_a_failed_whole_takes_everything_back(tmp_path: Path, world: World, heav
 def test_a_heavy_action_that_was_not_begun_takes_nothing_more_back(tmp_path: Path, world: World) -> None:
     actions = {
         Step.PREP_DEST: [world.action("a")],
-        Step.PREP_SOURCE: [world.action("b"), world.action("c", takes_all_back=True)],
+        Step.PREP_SOURCE: [world.action("b"), world.action("c", rolls_back_move=True)],
     }
     bench = make_bench(tmp_path, actions, world)
     bench.run()
@@ -333,8 +335,8 @@ def with_pivot(world: World, pivot: Pivot) -> dict[Step, list[Action]]:
     return {
         Step.PREP_DEST: [
             world.action("a"),
-            world.action("b", joined=True),
-            world.action("p", pivot=pivot, joined=True),
+            world.action("b", uninterruptible_with_next=True),
+            world.action("p", pivot=pivot, uninterruptible_with_next=True),
             world.action("c"),
             world.action("d", probed=True),
         ]
@@ -375,7 +377,7 @@ def test_a_known_failure_after_the_pivot_is_tried_again(tmp_path: Path, world: W
     world.faults["do d"] = [CallFailed("no")]
     with pytest.raises(Stopped):
         bench.run()
-    world.findings["d"] = [Finding(Seen.FAILED, text="no")]
+    world.findings["d"] = [ProbeResult(ProbeOutcome.FAILED, text="no")]
     assert bench.run().state is State.DEST_PREPARED
 
 
@@ -407,7 +409,7 @@ def test_an_interrupt_ends_after_the_action_in_hand(tmp_path: Path, world: World
 
 
 @pytest.mark.parametrize("name", ["b", "p", "c"])
-def test_an_interrupt_does_not_land_between_joined_actions_nor_after_the_pivot(
+def test_an_interrupt_does_not_land_between_uninterruptible_actions_nor_after_the_pivot(
     tmp_path: Path, world: World, name: str
 ) -> None:
     bench = make_bench(tmp_path, with_pivot(world, Pivot.WHEN_DONE), world)
@@ -419,7 +421,7 @@ def test_an_interrupt_does_not_land_between_joined_actions_nor_after_the_pivot(
 def test_an_interrupt_ends_a_watch_and_keeps_the_line(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     world.faults["do b"] = [CallUncertain("timed out")]
-    world.findings["b"] = [Finding(Seen.UNDER_WAY)] * 10_000
+    world.findings["b"] = [ProbeResult(ProbeOutcome.UNDER_WAY)] * 10_000
     interrupting(world, bench, "probe b")
     with pytest.raises(Interrupted) as caught:
         bench.run()

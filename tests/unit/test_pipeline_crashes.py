@@ -57,11 +57,11 @@ class Dying(Journal):
 def matrix_actions(world: World) -> dict[Step, list[Action]]:
     return {
         Step.PREP_DEST: [world.action("a"), world.action("b", probed=True), world.action("u", can_undo=False)],
-        Step.PREP_SOURCE: [world.action("c", probed=True, takes_all_back=True), world.action("d")],
+        Step.PREP_SOURCE: [world.action("c", probed=True, rolls_back_move=True), world.action("d")],
         Step.FINISH: [
-            world.action("e", probed=True, takes_all_back=True),
-            world.action("f", joined=True),
-            world.action("p", pivot=Pivot.WHEN_DONE, joined=True),
+            world.action("e", probed=True, rolls_back_move=True),
+            world.action("f", uninterruptible_with_next=True),
+            world.action("p", pivot=Pivot.WHEN_DONE, uninterruptible_with_next=True),
             world.action("g", probed=True),
             world.action("h"),
         ],

@@ -21,7 +21,7 @@ from cellmove.core.errors import (
     Unreachable,
 )
 from cellmove.core.move import Entry, Phase, State, Step
-from cellmove.engine.action import Action, Context, Finding, Pivot, Seen
+from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
 from cellmove.engine.events import Event, EventKind
 from cellmove.engine.executor import busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot
 from cellmove.engine.journal import Journal
@@ -93,7 +93,7 @@ def test_after_an_action_that_does_not_apply_the_next_one_is_done(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("joined", "interrupted_in", "calls"),
+    ("uninterruptible_with_next", "interrupted_in", "calls"),
     [
         ("", "a", ["do a"]),
         ("a", "a", ["do a", "do b"]),
@@ -103,10 +103,12 @@ def test_after_an_action_that_does_not_apply_the_next_one_is_done(tmp_path: Path
         ("c", "a", ["do a"]),
     ],
 )
-def test_an_interrupt_ends_before_the_next_action_that_is_not_joined(
-    tmp_path: Path, world: World, joined: str, interrupted_in: str, calls: list[str]
+def test_an_interrupt_ends_before_the_next_action_that_may_be_interrupted(
+    tmp_path: Path, world: World, uninterruptible_with_next: str, interrupted_in: str, calls: list[str]
 ) -> None:
-    actions = [world.action(name, joined=name == joined) for name in ("a", "b", "c")]
+    actions = [
+        world.action(name, uninterruptible_with_next=name == uninterruptible_with_next) for name in ("a", "b", "c")
+    ]
     bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
     call = world.call
 
@@ -192,7 +194,7 @@ def test_a_failure_and_each_undo_are_told(tmp_path: Path, world: World) -> None:
 def test_a_watch_is_told(tmp_path: Path, world: World) -> None:
     bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action("b", probed=True)]}, world)
     world.faults["do b"] = [CallUncertain("no answer")]
-    world.findings["b"] = [Finding(Seen.UNDER_WAY, text="at work"), Finding(Seen.HAPPENED, {})]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.UNDER_WAY, text="at work"), ProbeResult(ProbeOutcome.HAPPENED, {})]
     bench.run()
     assert ("note", "no answer; watching what becomes of it") in told(bench)
     assert ("waiting", "prep-dest", "b", "at work") in told(bench)
@@ -256,9 +258,9 @@ class Hosts:
             "pick",
             "ask: host {host}",
             self.choose,
-            has_another=lambda context: context.facts["a"] == "its id" and context.facts["host"] < self.hosts,
+            has_alternative=lambda context: context.facts["a"] == "its id" and context.facts["host"] < self.hosts,
         )
-        self.actions = [world.action("a"), self.pick, world.action("b"), replace(self._use(), again_from="pick")]
+        self.actions = [world.action("a"), self.pick, world.action("b"), replace(self._use(), retry_from="pick")]
 
     def choose(self, context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         self.chosen.append(len(self.chosen) + 1)
@@ -368,7 +370,7 @@ def test_a_failure_before_the_intent_is_no_reason_to_choose_again(tmp_path: Path
 def test_without_a_choice_a_failure_is_taken_back(tmp_path: Path, world: World) -> None:
     hosts = Hosts(world)
     pick = replace(hosts.pick, applies=lambda _context: False)
-    use = replace(world.action("use"), again_from="pick")
+    use = replace(world.action("use"), retry_from="pick")
     world.faults["do use"] = [CallFailed("no")]
     bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action("a"), pick, use]}, world)
     with pytest.raises(RolledBack):
@@ -446,7 +448,7 @@ def intended_b(bench: Bench, *, failed: str = "") -> None:
 
 
 def test_a_call_without_a_result_has_an_empty_one(tmp_path: Path, world: World) -> None:
-    action = Action("b", "b", lambda _c, _i: None, probe=lambda _c, _i: Finding(Seen.NOT_HAPPENED))
+    action = Action("b", "b", lambda _c, _i: None, probe=lambda _c, _i: ProbeResult(ProbeOutcome.NOT_HAPPENED))
     bench = make_bench(tmp_path, {Step.PREP_DEST: [action]}, world)
     bench.run()
     assert [(line.phase, line.result) for line in bench.entries] == [(Phase.DONE, {})]
@@ -463,7 +465,7 @@ def test_a_failure_that_an_earlier_run_recorded_is_taken_back_and_not_tried_agai
 def test_a_failure_that_is_seen_is_recorded(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     intended_b(bench)
-    world.findings["b"] = [Finding(Seen.FAILED, text="the host said no")]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.FAILED, text="the host said no")]
     with pytest.raises(RolledBack):
         bench.run()
     assert [line.error for line in bench.entries] == ["", "the host said no"]
@@ -479,7 +481,7 @@ def test_a_call_that_is_lost_twice_is_told_of(tmp_path: Path, world: World) -> N
 def test_a_call_that_is_lost_twice_and_not_seen_stops(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     world.faults["do b"] = [CallUncertain("no answer"), CallUncertain("no answer")]
-    world.findings["b"] = [Finding(Seen.NOT_HAPPENED), *[Finding(Seen.UNKNOWN)] * 10_000]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.NOT_HAPPENED), *[ProbeResult(ProbeOutcome.UNKNOWN)] * 10_000]
     with pytest.raises(Stopped, match="what became of b cannot be told yet"):
         bench.run()
     assert world.calls.count("do b") == 2
@@ -491,10 +493,10 @@ def test_after_the_pivot_a_failed_call_is_sent_again_only_when_it_is_seen_to_hav
 ) -> None:
     bench = a_bench(tmp_path, world, pivot=Pivot.WHEN_BEGUN)
     intended_b(bench, failed="no")
-    world.findings["b"] = [Finding(Seen.UNKNOWN)] * 10_000
+    world.findings["b"] = [ProbeResult(ProbeOutcome.UNKNOWN)] * 10_000
     with pytest.raises(Stopped):
         bench.run()
     assert set(world.calls) == {"probe b"}
-    world.findings["b"] = [Finding(Seen.FAILED)]
+    world.findings["b"] = [ProbeResult(ProbeOutcome.FAILED)]
     bench.run()
     assert world.calls[-2:] == ["do b", "do c"]

@@ -12,7 +12,7 @@ from cellmove.core import ownership as mark
 from cellmove.core.errors import CallFailed, CannotConnect
 from cellmove.core.move import State
 from cellmove.db import history, look, state, traces
-from cellmove.engine.action import Context, Finding, Seen
+from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
 from cellmove.hosts.context import request_context
@@ -234,7 +234,7 @@ def _answers(context: Context, cell: Cell, host: str, method: Method) -> bool:
     )
 
 
-def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> Finding:
+def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> ProbeResult:
     """What became of a call that may not be sent twice, from the event that nova-compute writes around it.
 
     No event and the host answers a ping on the same queue: queues keep their order, so the call was
@@ -253,14 +253,16 @@ def find_out(context: Context, cell: Cell, host: str, method: Method, request_id
     if how == "running" and method.repeatable and is_overdue(context, database, method, request_id):
         how = "never" if _answers(context, cell, host, method) else how
     if how == history.SUCCESS:
-        return Finding(Seen.HAPPENED)
+        return ProbeResult(ProbeOutcome.HAPPENED)
     if how == history.ERROR and context.host_restarted:
-        return Finding(Seen.FAILED, text=f"nova-compute on {host} was restarted during {method.name}")
+        return ProbeResult(ProbeOutcome.FAILED, text=f"nova-compute on {host} was restarted during {method.name}")
     if how == history.ERROR:
         fault = history.last_fault(database, server)
-        return Finding(Seen.FAILED, text=f"{method.name} failed on {host}: {fault or 'see its log'}")
+        return ProbeResult(ProbeOutcome.FAILED, text=f"{method.name} failed on {host}: {fault or 'see its log'}")
     if how == "never":
-        return Finding(Seen.NOT_HAPPENED)
+        return ProbeResult(ProbeOutcome.NOT_HAPPENED)
     if how == "running":
-        return Finding(Seen.UNDER_WAY, text=still_at_work(context, host, method))
-    return Finding(Seen.UNKNOWN, text=f"nova-compute on {host} does not answer; {method.name} may still reach it")
+        return ProbeResult(ProbeOutcome.UNDER_WAY, text=still_at_work(context, host, method))
+    return ProbeResult(
+        ProbeOutcome.UNKNOWN, text=f"nova-compute on {host} does not answer; {method.name} may still reach it"
+    )

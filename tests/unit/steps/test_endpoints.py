@@ -14,7 +14,7 @@ from cellmove.db import history
 from cellmove.db.tables import CellDatabase
 from cellmove.engine.action import Context
 from cellmove.hosts import compute
-from cellmove.steps import places
+from cellmove.steps import endpoints
 
 BEGUN = datetime.datetime(2026, 1, 1, 12, 0, 0)  # noqa: DTZ001 - as nova's tables hold it
 DATABASE = cast(CellDatabase, None)
@@ -45,7 +45,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def stands(asked: Context) -> str:
-    return places.how_it_stands(asked, DATABASE, compute.FINISH_AT_DEST, "req-1")
+    return endpoints.how_it_stands(asked, DATABASE, compute.FINISH_AT_DEST, "req-1")
 
 
 def test_without_a_word_an_open_event_is_a_call_under_way(ended: list[dict[str, Any]]) -> None:
@@ -75,13 +75,13 @@ def test_the_word_is_not_about_calls_of_this_very_run(
 @pytest.mark.parametrize(("seconds", "overdue"), [(59.0, False), (61.0, True)])
 def test_a_call_is_overdue_when_its_answer_is(ended: list[dict[str, Any]], seconds: float, overdue: bool) -> None:
     asked = context(seconds=seconds)
-    assert places.is_overdue(asked, DATABASE, compute.PREP_AT_DEST, "req-1") is overdue
+    assert endpoints.is_overdue(asked, DATABASE, compute.PREP_AT_DEST, "req-1") is overdue
     assert ended == []
 
 
 @pytest.mark.parametrize(("state", "verb"), [(State.SOURCE_PREPARED, "resume"), (State.ROLLING_BACK, "rollback")])
 def test_what_to_type_goes_the_way_the_move_is_going(state: State, verb: str) -> None:
-    text = places.still_at_work(context(state=state), "c2-host1", compute.FINISH_AT_DEST)
+    text = endpoints.still_at_work(context(state=state), "c2-host1", compute.FINISH_AT_DEST)
     assert text.endswith(f"cellmove {verb} move-1 --host-restarted")
 
 
