@@ -12,14 +12,14 @@ from cellmove.core.move import Move, Phase, State, Step
 from cellmove.core.shell import command_line
 from cellmove.db import look
 from cellmove.engine.executor import Runner, run_step, undo
-from cellmove.operations import session as sessions
+from cellmove.operations import context as context_module
 from cellmove.steps import cordon
 from cellmove.steps.cordon import cell_of
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.engine.events import Observer
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 
 PATIENCE = 300.0
@@ -102,7 +102,7 @@ def _alone(session: Session, record: Move) -> Iterator[Move]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(sessions.lock(session, f"{record.server_id}-cordon", record.server_name))
+                stack.enter_context(context_module.lock(session, f"{record.server_id}-cordon", record.server_name))
                 break
             except Locked as error:
                 error.next_command = command_line("drain status", record.server_id)

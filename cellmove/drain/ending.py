@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.drain.item import Task
     from cellmove.gateway import Gateway
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 NAMED = 20
 """Servers that an error names one by one."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cellmove.core.cell_names import CellRef
     from cellmove.core.move import Move
     from cellmove.drain.happening import Watcher
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 LOOKS = 1.0
 """Seconds between two looks at what somebody at another terminal wants, and at the clock."""

@@ -22,7 +22,7 @@ from cellmove.engine.executor import busy_step
 from cellmove.steps.cordon import cell_of
 
 if TYPE_CHECKING:
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 
 def status(session: Session, record: Move) -> dict[str, Any]:

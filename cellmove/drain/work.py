@@ -30,8 +30,11 @@ from cellmove.drain.story import STOPS_AND_STARTS
 from cellmove.drain.wish import Wish, look_again, why_not
 from cellmove.engine.events import EventKind
 from cellmove.engine.executor import busy_step
+from cellmove.operations import context as context_module
+from cellmove.operations import find as find_module
 from cellmove.operations import planning
-from cellmove.operations import session as sessions
+from cellmove.operations import recover as recover_module
+from cellmove.operations import run as run_module
 from cellmove.operations.hold import HELD, Hold, is_held
 from cellmove.operations.reporting import report_failure
 from cellmove.operations.verify import verify
@@ -43,8 +46,8 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.drain.item import Task
     from cellmove.engine.events import Event
+    from cellmove.operations.context import Session
     from cellmove.operations.probe import Probe
-    from cellmove.operations.session import Session
 
 DAY_IS_USED_UP = "policy-day"
 """The code of the rule ``policy.moves_a_day``: it speaks against beginning anything more, not against a server."""
@@ -126,7 +129,7 @@ def _is_there(session: Session, task: Task) -> bool:
 
 def _move_of(session: Session, task: Task) -> Move | None:
     """The server's open move as it is now, or the one that this drain began last."""
-    sessions.reconcile_server(session, task.server_id)
+    find_module.reconcile_server(session, task.server_id)
     return session.journal.open_move_of(task.server_id) or (
         session.journal.move(task.move_id) if task.move_id else None
     )
@@ -153,7 +156,7 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         waits = move.state in (State.PLANNED, HELD) and (job.gate is not None or move.aim == HELD)
         if not move.aim or waits:
             return _run(session, job, move)
-        move = sessions.resume(session, move)
+        move = recover_module.resume(session, move)
         if taking_back and move.state is State.ROLLED_BACK:
             return Outcome(Stage.WAITING, f"{move.id} was taken back", "taken-back")
     return _ended(session, job, move)
@@ -189,7 +192,7 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
         move = session.journal.move(report.move.id)
         if move is None or move.state is not State.PLANNED:
             raise
-        sessions.rollback(session, move)  # a rule that was made this very moment
+        recover_module.rollback(session, move)  # a rule that was made this very moment
         return Outcome(Stage.REFUSED, error.message, "refused", look_again(wish, task.server_id, task.new_flavor))
 
 
@@ -197,9 +200,9 @@ def _run(session: Session, job: Job, move: Move) -> Outcome:
     """Run a move to its finish, and on to its end; where no guest is to be stopped any more, take it back."""
     gate = job.gate
     holding = Hold(gate=lambda: gate(move.server_id)) if gate is not None else None
-    move = sessions.run_to_finish(session, move, confirm=False, hold=holding)
+    move = run_module.run_to_finish(session, move, confirm=False, hold=holding)
     if is_held(move):
-        move = sessions.rollback(session, move)
+        move = recover_module.rollback(session, move)
         return Outcome(Stage.WAITING, f"{move.id} was taken back before its guest was stopped", "taken-back")
     return _ended(session, job, move)
 
@@ -242,7 +245,7 @@ def _settle(session: Session, job: Job, move: Move) -> Outcome:
     wish = job.wish
     busy = busy_step(session.journal.entries_of(move.id), move)
     if busy in (Step.CONFIRM, Step.REVERT):
-        return _closed(sessions.resume(session, move))
+        return _closed(recover_module.resume(session, move))
     if wish.confirm == "verified" and not wish.soak:
         return _confirm(session, job, move)
     return _verified(session, job, move) or Outcome(Stage.SOAKING, after=wish.confirm_after or wish.soak)
@@ -266,7 +269,7 @@ def _soaked(session: Session, job: Job, move: Move | None) -> Outcome:
         return _closed(move)
     busy = busy_step(session.journal.entries_of(move.id), move)
     if busy in (Step.CONFIRM, Step.REVERT):
-        return _closed(sessions.resume(session, move))
+        return _closed(recover_module.resume(session, move))
     found = _verified(session, job, move) if job.wish.confirm == "never" else None
     return found or _confirm(session, job, move)
 
@@ -274,7 +277,7 @@ def _soaked(session: Session, job: Job, move: Move | None) -> Outcome:
 def _confirm(session: Session, job: Job, move: Move) -> Outcome:
     """Verify a server and confirm it; what is not what it was is not confirmed."""
     try:
-        move = sessions.run_step(session, move, Step.CONFIRM, probes=job.probes)
+        move = run_module.run_step(session, move, Step.CONFIRM, probes=job.probes)
     except Refused as error:
         move = session.journal.move(move.id) or move
         if move.state is not State.FINISHED:
@@ -288,17 +291,17 @@ def _unverified(session: Session, job: Job, move: Move, reason: str, *, is_repor
 
     :param is_reported: whether the run that verified it has run ``on_failure`` already
     """
-    move = sessions.find_move(session, move.id)
+    move = find_module.find_move(session, move.id)
     if not move.is_open:
         return _closed(move)
     reverts = job.wish.on_unverified == "revert"
     if not is_reported:
         state = f"the move is finished, and {'is being reverted' if reverts else 'was not confirmed'}"
         command = f"cellmove revert {move.id}" if reverts else _look_again(job, move)
-        report_failure(session, move, Unverified(reason, state=state, next_command=command))
+        report_failure(context_module.hook_run(session), move, Unverified(reason, state=state, next_command=command))
     reason = " ".join(line.strip() for line in reason.splitlines())
     if reverts:
-        move = sessions.run_step(session, move, Step.REVERT)
+        move = run_module.run_step(session, move, Step.REVERT)
         if move.state is State.REVERTED:
             return Outcome(Stage.REVERTED, reason, "unverified", command_of(move))
         return _closed(move)

@@ -35,12 +35,12 @@ from cellmove.operations.adopt_inspect import (
     facts_of,
     half_made,
 )
-from cellmove.operations.session import is_older
+from cellmove.operations.execute import is_older
 from cellmove.steps import rebuild
 from cellmove.steps.duplicates import distinct
 
 if TYPE_CHECKING:
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 
 def adopt(session: Session, server: str, *, journal_is_lost: bool, nova_is_dead: bool = False) -> Move:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import Flavor
     from cellmove.db.tables import CellDatabase
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 METHODS = (
     compute.PREP_AT_DEST, compute.PREP_AT_SOURCE, compute.FINISH_AT_DEST, compute.REVERT_AT_DEST,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cellmove.db.cells import Cell
     from cellmove.db.traces import Conducted
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 CONDUCTOR_TOPIC = "conductor"
 UNDER_WAY = ("pre-migrating", "migrating", "post-migrating", "finished", "confirming", "reverting")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cellmove.checks.leftover import Finding
     from cellmove.core.cell_names import CellRef
     from cellmove.core.request import AuditRequest
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
     from cellmove.steps.survey import Ours
 
 

@@ -1,4 +1,4 @@
-"""The documents that ``--format json`` prints; all that a person sees is drawn from them too."""
+"""A move and an error as the documents that ``--format json`` prints and that hooks get."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from cellmove.engine.executor import busy_step, facts_of
 
 if TYPE_CHECKING:
     from cellmove.core.errors import CellmoveError
-    from cellmove.engine.journal import JournalCheck
-    from cellmove.operations.audit import Report
 
 Document = dict[str, Any]
 
@@ -33,7 +31,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "busy_step": busy.value if busy is not None and move.is_open else None,
         "server": {"id": move.server_id, "name": move.server_name},
         "kind": move.kind,
-        "source": _place(facts, "source"),
+        "source": place_document(facts, "source"),
         "target": _target(move, entries, facts),
         "created_at": move.created_at,
         "updated_at": move.updated_at,
@@ -44,105 +42,6 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         document["tried"] = _tried(entries)
         document["steps"] = _step_documents(move, entries)
     return document
-
-
-def list_document(moves: Sequence[tuple[Move, Sequence[Entry]]]) -> Document:
-    """Many moves as plain data, without their steps."""
-    documents = [move_document(move, entries, with_steps=False) for move, entries in moves]
-    return {"schema_version": SCHEMA_VERSION, "moves": documents}
-
-
-def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> Document:
-    """A plan as plain data: the move it opened (if it did), the summary and every check.
-
-    :param report: a ``PlanReport``
-    :param next_command: what to type next when no move was opened
-    """
-    summary = dict(report.summary)
-    if report.move is not None:
-        document = move_document(report.move, entries)
-    else:
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "move": None,
-            "state": "refused" if report.refused else "not recorded",
-            "server": {"id": summary.get("server_id", ""), "name": summary.get("server_name", "")},
-            "kind": summary.get("kind", ""),
-            "source": _place(summary, "source"),
-            "target": _place(summary, "target"),
-            "next": [next_command] if next_command else [],
-            "steps": [],
-        }
-    return document | {"refused": report.refused, "checks": _check_documents(report.checks), "summary": summary}
-
-
-def verification_document(found: Any, entries: Sequence[Entry]) -> Document:
-    """A verification as plain data: the move and every check.
-
-    :param found: a ``Verification``
-    """
-    document = move_document(found.move, entries, with_steps=False)
-    return document | {"verified": not found.differences, "checks": _check_documents(found.checks)}
-
-
-def _check_documents(checks: Sequence[Any]) -> list[Document]:
-    return [
-        {"code": check.code, "level": check.level.value, "text": check.text, "remedy": check.remedy} for check in checks
-    ]
-
-
-def audit_document(report: Report) -> Document:
-    """What an audit found, and what became of it. docs/audit.md describes it.
-
-    :param report: an ``audit.Report``
-    """
-    findings = []
-    for each in report.results:
-        finding, owner = each.finding, each.finding.owner
-        findings.append(
-            {
-                "kind": finding.kind.value,
-                "server": {"id": finding.server_id, "name": finding.server_name, "project": finding.project_id},
-                "cell": str(finding.cell or ""),
-                "cell_uuid": finding.cell_uuid,
-                "host": finding.host,
-                "subject": finding.subject,
-                "text": finding.text,
-                "since": f"{finding.since.isoformat()}Z" if finding.since else None,
-                "age_seconds": max(int((report.now - finding.since).total_seconds()), 0) if finding.since else None,
-                "owner": {"by": owner.by, "move": owner.move_id or None, "text": owner.text} if owner else None,
-                "safe": finding.safe,
-                "mend": finding.mend,
-                "outcome": each.outcome or None,
-                "why": each.why or None,
-                "repair": each.repair or None,
-            }
-        )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "cells": [cell.label for cell in report.cells],
-        "cell_uuids": [cell.uuid for cell in report.cells],
-        "unseen": list(report.unseen),
-        "repair": report.mode,
-        "counts": {
-            "owned": sum(each.finding.owner is not None for each in report.results),
-            "mended": sum(each.outcome == "mended" for each in report.results),
-            "left": len(report.left),
-        },
-        "findings": findings,
-    }
-
-
-def journal_check_document(location: str, check: JournalCheck) -> Document:
-    """A journal that was found sound.
-
-    :param location: the journal's path, or its URL without the password
-    """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "journal": location,
-        "checked": {"moves": check.moves, "lines": check.lines},
-    }
 
 
 def error_document(error: CellmoveError) -> Document:
@@ -167,7 +66,7 @@ def _tried(entries: Sequence[Entry]) -> list[Document]:
         later = (entry for entry in entries if entry.sequence > chose.sequence and entry.step == chose.step)
         failed = next((entry for entry in later if entry.error or entry.action == chose.action), None)
         if failed is not None and failed.error:
-            host = _place(with_display_names(chose.result), "target")
+            host = place_document(with_display_names(chose.result), "target")
             found.append(host | {"action": failed.action, "error": failed.error})
     return found
 
@@ -222,11 +121,11 @@ def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> d
     for entry in entries:
         names = ("target_cell", "target_cell_uuid", "target_host")
         chosen |= {name: entry.result[name] for name in names if name in entry.result}
-    target = _place(with_display_names(chosen), "target")
-    return _place(move.plan, "wanted") | {key: value for key, value in target.items() if value}
+    target = place_document(with_display_names(chosen), "target")
+    return place_document(move.plan, "wanted") | {key: value for key, value in target.items() if value}
 
 
-def _place(facts: Mapping[str, Any], end: str) -> dict[str, str]:
+def place_document(facts: Mapping[str, Any], end: str) -> dict[str, str]:
     """A cell, for people and by its identity, and a host.
 
     :param end: the beginning of the facts' keys: ``source``, ``target`` or ``wanted``

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellmove.core.errors import CallError, Locked, RolledBack, Stopped
+from cellmove.core.errors import CallError, RolledBack, Stopped
 from cellmove.core.move import Move, State, Step
 from cellmove.core.request import command_of
 from cellmove.engine.events import Event, EventKind
+from cellmove.operations.context import is_locked
 
 if TYPE_CHECKING:
     from cellmove.engine.action import Context
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 HELD = State.DEST_PREPARED
 REFRESH = 10.0
@@ -125,14 +126,3 @@ def let_go(session: Session, move: Move, wanted: State = State.FINISHED) -> Move
                 next_command=f"cellmove resume {move.id}",
             )
         session.clock.sleep(next(waits))
-
-
-def is_locked(session: Session, move: Move) -> bool:
-    """Whether another run is working on the move's server."""
-    from cellmove.operations.session import lock  # which knows this module
-
-    try:
-        with lock(session, move.server_id, move.server_name):
-            return False
-    except Locked:
-        return True

@@ -20,7 +20,7 @@ from cellmove.engine.executor import busy_step, facts_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 DAY = datetime.timedelta(hours=24)
 

@@ -15,7 +15,8 @@ from cellmove.core.request import MoveRequest, command_of
 from cellmove.db import state
 from cellmove.engine.executor import busy_step, facts_of
 from cellmove.operations import permission
-from cellmove.operations.session import Session, before_anything_is_written, lock, reconcile_server
+from cellmove.operations.context import Session, before_anything_is_written, lock
+from cellmove.operations.find import reconcile_server
 
 if TYPE_CHECKING:
     from cellmove.checks.preflight import Check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.core.errors import (
@@ -22,7 +23,9 @@ from cellmove.operations import hooks
 from cellmove.operations.documents import Document, error_document, move_document
 
 if TYPE_CHECKING:
-    from cellmove.operations.session import Session
+    from cellmove.core.shell import GlobalOptions
+    from cellmove.engine.events import Observer
+    from cellmove.engine.journal import Journal
 
 RESTING = frozenset({State.FINISHED, State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE})
 """States in which a move may stay: ``after_move`` runs for a move that came to one."""
@@ -31,8 +34,21 @@ FAILURES = (RolledBack, Stopped, RollbackFailed, Unverified)
 """Consequences for which ``on_failure`` runs. A refusal or an unreachable API changes nothing about a move."""
 
 
+@dataclass(frozen=True)
+class HookRun:
+    """What the operator's hooks need of a run.
+
+    :param options: those in front of the verb, for the commands that a hook is told
+    """
+
+    hooks: Hooks
+    journal: Journal
+    observer: Observer
+    options: GlobalOptions
+
+
 @contextmanager
-def reported(session: Session, server_id: str, lock: AbstractContextManager[None]) -> Iterator[None]:
+def reported(run: HookRun, server_id: str, lock: AbstractContextManager[None]) -> Iterator[None]:
     """Run the block under the server's lock, then the hooks for what became of the server's move.
 
     A hook runs when the lock is free again, so it can run cellmove itself.
@@ -40,30 +56,30 @@ def reported(session: Session, server_id: str, lock: AbstractContextManager[None
     :param lock: the server's; it is entered here. The move is read once it is held: the run that held it before may
         have ended the move, and has told the hooks so
     """
-    if session.settings.hooks == Hooks() or session.journal.is_read_only:
+    if run.hooks == Hooks() or run.journal.is_read_only:
         with lock:
             yield
         return
     before = None
     try:
         with lock:
-            before = session.journal.open_move_of(server_id)
+            before = run.journal.open_move_of(server_id)
             yield
     except Exception as error:
         known = _consequence(error)
         if before is not None and isinstance(known, FAILURES):
-            _run(session, ON_FAILURE, before, known)
+            _call(run, ON_FAILURE, before, known)
         raise
     if before is not None:
-        _run(session, AFTER_MOVE, before, None)
+        _call(run, AFTER_MOVE, before, None)
 
 
-def report_failure(session: Session, move: Move, error: CellmoveError) -> None:
+def report_failure(run: HookRun, move: Move, error: CellmoveError) -> None:
     """Run ``on_failure`` for a failure that ends no command: of one server of a drain.
 
     :param error: what a command about this move alone would end with
     """
-    _run(session, ON_FAILURE, move, error)
+    _call(run, ON_FAILURE, move, error)
 
 
 def _consequence(error: Exception) -> CellmoveError:
@@ -74,27 +90,27 @@ def _consequence(error: Exception) -> CellmoveError:
     return Stopped(f"this is a fault in cellmove: {type(error).__name__}", next_command="cellmove list")
 
 
-def _run(session: Session, event: str, before: Move, error: CellmoveError | None) -> None:
+def _call(run: HookRun, event: str, before: Move, error: CellmoveError | None) -> None:
     """Run one hook. Whatever goes wrong with it is a note: the move is what it is."""
-    arguments = getattr(session.settings.hooks, event)
+    arguments = getattr(run.hooks, event)
     if not arguments or before.is_repair or before.is_drain:
         return
     try:
-        move = session.journal.move(before.id)
+        move = run.journal.move(before.id)
         if move is None or (error is None and (move.state is before.state or move.state not in RESTING)):
             return
-        document = _document(session, event, move, error)
-        reason = hooks.call(arguments, document, session.settings.hooks.timeout)
+        document = _document(run, event, move, error)
+        reason = hooks.call(arguments, document, run.hooks.timeout)
     except Exception as failure:  # noqa: BLE001 - nothing about a hook may look like a failure of the move
         reason = f"was not run: {failure.message if isinstance(failure, CellmoveError) else type(failure).__name__}"
     if reason:
         text = f"the hook {event} {reason}; this does not affect the move"
-        session.observer(Event(EventKind.NOTE, before.id, before.server_name, text=text))
+        run.observer(Event(EventKind.NOTE, before.id, before.server_name, text=text))
 
 
-def _document(session: Session, event: str, move: Move, error: CellmoveError | None) -> Document:
-    document = {"event": event, **move_document(move, session.journal.entries_of(move.id))}
+def _document(run: HookRun, event: str, move: Move, error: CellmoveError | None) -> Document:
+    document = {"event": event, **move_document(move, run.journal.entries_of(move.id))}
     if error is not None:
         document |= error_document(error)
-    inserted: Document = session.in_front.inserted_everywhere(document)
+    inserted: Document = run.options.inserted_everywhere(document)
     return inserted

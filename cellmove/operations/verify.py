@@ -27,8 +27,8 @@ from cellmove.operations import probe
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
+    from cellmove.operations.context import Session
     from cellmove.operations.probe import Probe
-    from cellmove.operations.session import Session
 
 SETTLES = frozenset({"port-down", "volume-state", "attachment"})
 """Findings that a moment may mend: neutron and cinder hear of the guest's start later than nova."""

@@ -23,8 +23,8 @@ from cellmove.ui.streams import open_closed_streams
 
 if TYPE_CHECKING:
     from cellmove.core.move import Move
+    from cellmove.operations.context import Session
     from cellmove.operations.documents import Document
-    from cellmove.operations.session import Session
     from cellmove.ui.progress import Progress
 
 EXIT_CODES = {
@@ -310,7 +310,7 @@ def running(
     _hush()
     from cellmove.core import settings
     from cellmove.core.policy import Consent
-    from cellmove.operations import session
+    from cellmove.operations.context import open_session
     from cellmove.ui.progress import observer_for
 
     with install_signals(options.in_front.inserted(again or options.again)) as signals, ExitStack() as stack:
@@ -325,7 +325,7 @@ def running(
         environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
         found = settings.load(options.flags(), environ)
         consent = Consent(options.yes, watching.ask if at_a_terminal() else None)
-        options.session = session.open_session(
+        options.session = open_session(
             found, observe, interrupted=signals, consent=consent, only_reads=only_reads, in_front=options.in_front
         )
         yield Run(options.session, observe)
@@ -362,8 +362,8 @@ def answer_move(options: Options, run: Run, move: Move, *, detailed: bool = Fals
 
 def answer_moves(options: Options, run: Run, moves: list[Move]) -> None:
     """List moves."""
-    from cellmove.operations.documents import list_document
     from cellmove.ui.console import draw_list
+    from cellmove.ui.documents import list_document
 
     journal = run.session.journal
     entries = journal.entries_of_moves([move.id for move in moves])
@@ -375,8 +375,9 @@ def answer_verification(options: Options, run: Run, found: Any) -> None:
 
     :raises Refused: when anything is not as it was
     """
-    from cellmove.operations.documents import error_document, verification_document
+    from cellmove.operations.documents import error_document
     from cellmove.ui.console import draw_verification
+    from cellmove.ui.documents import verification_document
 
     document = verification_document(found, run.session.journal.entries_of(found.move.id))
     count = len(found.differences)
@@ -400,8 +401,9 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
     :raises Unreachable: when nothing was found, and a cell could not be looked at
     """
     from cellmove.core.errors import LeftoversRemain, Unreachable
-    from cellmove.operations.documents import audit_document, error_document
+    from cellmove.operations.documents import error_document
     from cellmove.ui.console import draw_audit
+    from cellmove.ui.documents import audit_document
 
     document = audit_document(report)
     if not report.left and not report.unseen:
@@ -432,8 +434,9 @@ def answer_plan(options: Options, run: Run, report: Any, command: str) -> None:
     :param command: what to type next when the plan opened no move
     :raises Refused: when a check refuses
     """
-    from cellmove.operations.documents import error_document, plan_document
+    from cellmove.operations.documents import error_document
     from cellmove.ui.console import draw_plan
+    from cellmove.ui.documents import plan_document
 
     entries = run.session.journal.entries_of(report.move.id) if report.move is not None else []
     document = plan_document(report, entries, command)

@@ -24,7 +24,7 @@ from cellmove.ui.console import clean
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from cellmove.operations.session import Session
+    from cellmove.operations.context import Session
 
 Labels = tuple[str, ...]
 

@@ -13,7 +13,7 @@ for name in (
     "cellmove.ui.progress",
     "cellmove.sandbox.__main__",
     "cellmove.ui.schemas",
-    "cellmove.operations.session",
+    "cellmove.operations.recover",
     "cellmove.steps",
     "openstack.connection",
     "oslo_messaging",

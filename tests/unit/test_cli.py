@@ -71,7 +71,7 @@ def a_move(state: State = State.PLANNED, move_id: str = "m1") -> Move:
 
 @dataclass
 class Fake:
-    """Stands in for the modules cellmove.operations.session and cellmove.operations.planning and records what it was asked."""
+    """Stand in for the modules of cellmove.operations and record their calls."""
 
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     error: BaseException | None = None
@@ -83,13 +83,14 @@ class Fake:
     more: dict[str, Any] = field(default_factory=dict)
 
     def modules(self) -> dict[str, ModuleType]:
-        """The two modules that it stands in for, by their last names."""
+        """Return the modules that it stands in for, by their last names."""
         functions = {
-            "session": (
-                "open_session", "find_move", "run_step", "run_to_finish", "resume", "resume_all", "rollback",
-            ),
+            "context": ("open_session",),
+            "find": ("find_move",),
+            "run": ("run_step", "run_to_finish"),
+            "recover": ("resume", "resume_all", "rollback"),
             "planning": ("plan", "move_for"),
-        }  # fmt: skip
+        }
         made = {}
         for module, names in functions.items():
             made[module] = ModuleType(f"cellmove.operations.{module}")
@@ -475,7 +476,7 @@ import cellmove.operations
 from cellmove.core.errors import Interrupted
 from cellmove.engine.events import Event, EventKind
 from cellmove.core.move import Move, State
-module = types.ModuleType("cellmove.operations.session")
+module = types.ModuleType("fake")
 move = Move("m1", "uuid-1", "web-1", "resize", State.PLANNED, "", "", {})
 def open_session(settings, observer, *, interrupted, **more):
     entries = types.SimpleNamespace(entries_of_moves=lambda _ids: {}, open_moves=lambda: [move] * 5000)
@@ -494,7 +495,9 @@ def run_step(session, move, step, **more):
             time.sleep(STUBBORN)
             raise Interrupted("stopped here", signal_number=session.interrupted(), next_command="cellmove resume m1")
 module.open_session, module.find_move, module.run_step = open_session, find_move, run_step
-sys.modules["cellmove.operations.session"] = cellmove.operations.session = module
+for name in ("context", "find", "run", "recover"):
+    sys.modules[f"cellmove.operations.{name}"] = module
+    setattr(cellmove.operations, name, module)
 from cellmove.cli import main
 main()
 """

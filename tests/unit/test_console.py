@@ -19,6 +19,7 @@ from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.engine.events import Event, EventKind
 from cellmove.operations import documents
 from cellmove.ui import console, progress
+from cellmove.ui import documents as ui_documents
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -150,7 +151,7 @@ def test_a_revert_under_way() -> None:
 
 def test_a_plan_that_is_refused() -> None:
     checks = (Check("locked", Level.REFUSAL, "the server is locked", "unlock it"), Check("up", Level.OK, "fine"))
-    document = documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1")
+    document = ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1")
     assert document["refused"]
     assert document["move"] is None
     assert document["state"] == "refused"
@@ -177,7 +178,7 @@ def test_json_is_the_document() -> None:
 def test_bare_values_are_one_line_with_tabs() -> None:
     document = documents.move_document(a_move(), [])
     assert shown(document, console.draw_move, "value") == "m1\tplanned\tcellmove prep-dest m1\n"
-    listed = documents.list_document([(a_move(), []), (a_move(State.CONFIRMED), [])])
+    listed = ui_documents.list_document([(a_move(), []), (a_move(State.CONFIRMED), [])])
     assert shown(listed, console.draw_list, "value") == "m1\tplanned\tcellmove prep-dest m1\nm1\tconfirmed\t\n"
 
 
@@ -203,11 +204,11 @@ def test_the_details_name_every_action_with_its_time_and_error() -> None:
 
 
 def test_a_list() -> None:
-    listed = documents.list_document([(a_move(), [])])
+    listed = ui_documents.list_document([(a_move(), [])])
     text = shown(listed, console.draw_list)
     assert text.splitlines()[0].split() == ["MOVE", "SERVER", "KIND", "STATE", "FROM", "TO", "CHANGED", "(UTC)", "NEXT"]
     assert "cellmove prep-dest m1" in text
-    assert shown(documents.list_document([]), console.draw_list) == "moves  none\n"
+    assert shown(ui_documents.list_document([]), console.draw_list) == "moves  none\n"
 
 
 def test_a_plan() -> None:
@@ -216,7 +217,7 @@ def test_a_plan() -> None:
         Check("drive", Level.WARNING, "the config drive is rebuilt"),
         Check("locked", Level.REFUSAL, "the server is locked", "unlock it"),
     )
-    text = shown(documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan)
+    text = shown(ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan)
     assert "flavor  m1.small -> m1.large" in text
     assert "compute-11 (half full), compute-12" in text
     assert "and 2 more" in text
@@ -230,7 +231,7 @@ def test_a_plan() -> None:
 def test_a_plan_of_what_could_not_be_looked_at() -> None:
     bare = {"server_id": "uuid-1", "server_name": "web-1", "target_hosts": [], "copied": {}, "lost": [], "backing": ""}
     checks = (Check("x", Level.REFUSAL, "no"),)
-    text = shown(documents.plan_document(Report(None, bare, checks), [], ""), console.draw_plan)
+    text = shown(ui_documents.plan_document(Report(None, bare, checks), [], ""), console.draw_plan)
     assert "lost" not in text
     assert "guest" not in text
 

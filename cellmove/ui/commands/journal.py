@@ -36,7 +36,7 @@ def check(options: Options) -> None:
     with running(options, activity="checking the journal", only_reads=True) as run:
         opened = run.session.journal
         checked = opened.check()
-    from cellmove.operations.documents import journal_check_document
     from cellmove.ui.console import draw_journal_check
+    from cellmove.ui.documents import journal_check_document
 
     answer(options, journal_check_document(opened.location, checked), draw_journal_check)

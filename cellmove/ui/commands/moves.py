@@ -31,8 +31,8 @@ from cellmove.ui.options import (
 
 if TYPE_CHECKING:
     from cellmove.core.request import MoveRequest
+    from cellmove.operations.context import Session
     from cellmove.operations.hold import Hold
-    from cellmove.operations.session import Session
 
 
 @click.command(short_help="Check a move, show what would happen, open it.")
@@ -89,7 +89,7 @@ def _run_to_finish(options: Options, request: MoveRequest) -> None:
     probes_of(request.probes)  # one that is none is refused before anything is looked at
     with running(options) as run:
         from cellmove.operations import planning
-        from cellmove.operations.session import run_to_finish
+        from cellmove.operations.run import run_to_finish
 
         holding = _holding(run.session, request.hold, request.cutover_at)
         report = planning.move_for(run.session, request)
@@ -173,13 +173,14 @@ def resume(options: Options, reference: str | None, everything: bool, host_resta
     if everything and host_restarted:
         raise click.UsageError("--host-restarted is said of one move")
     with running(options) as run:
-        from cellmove.operations import session as sessions
+        from cellmove.operations import find as find_module
+        from cellmove.operations import recover as recover_module
 
         if reference is None:
-            moves = sessions.resume_all(run.session)
+            moves = recover_module.resume_all(run.session)
         else:
-            move = sessions.find_move(run.session, reference)
-            move = sessions.resume(run.session, move, host_restarted=host_restarted)
+            move = find_module.find_move(run.session, reference)
+            move = recover_module.resume(run.session, move, host_restarted=host_restarted)
     if reference is None:
         answer_moves(options, run, moves)
     else:
@@ -202,8 +203,8 @@ def rollback(options: Options, reference: str, host_restarted: bool) -> None:
       cellmove rollback web-1
     """
     with running(options) as run:
-        from cellmove.operations.session import find_move
-        from cellmove.operations.session import rollback as roll_back
+        from cellmove.operations.find import find_move
+        from cellmove.operations.recover import rollback as roll_back
 
         move = find_move(run.session, reference)
         move = roll_back(run.session, move, host_restarted=host_restarted)

@@ -58,7 +58,7 @@ def show(options: Options, reference: str) -> None:
       cellmove show web-1
     """
     with running(options, activity="", only_reads=True) as run:
-        from cellmove.operations.session import find_move
+        from cellmove.operations.find import find_move
 
         move = find_move(run.session, reference)
     answer_move(options, run, move, detailed=True)

@@ -31,7 +31,8 @@ def _run_step(
     options: Options, reference: str, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()
 ) -> None:
     with running(options) as run:
-        from cellmove.operations.session import find_move, run_step
+        from cellmove.operations.find import find_move
+        from cellmove.operations.run import run_step
 
         move = find_move(run.session, reference)
         move = run_step(run.session, move, step, force=force, probes=probes)
@@ -115,7 +116,7 @@ def verify(options: Options, reference: str, probes: tuple[str, ...]) -> None:
     asked = probes_of(probes)
     with running(options, only_reads=True) as run:
         from cellmove.operations import verify as verifying
-        from cellmove.operations.session import find_move
+        from cellmove.operations.find import find_move
 
         move = find_move(run.session, reference)
         found = verifying.verify(run.session, move, asked)

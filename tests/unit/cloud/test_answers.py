@@ -25,7 +25,7 @@ from cellmove.cloud import (
 )
 from cellmove.core.errors import CallError, CallFailed, CallUncertain, Unreachable
 from cellmove.db.shapes import Flavor
-from cellmove.operations.session import before_anything_is_written
+from cellmove.operations.context import before_anything_is_written
 from cellmove.ui.fault import consequence
 
 ID = "11111111-1111-1111-1111-111111111111"

@@ -1,0 +1,106 @@
+"""Find the move that an operator names, and close one that its owner ended through nova's own API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cellmove.core.errors import (
+    Locked,
+    Usage,
+)
+from cellmove.core.move import Entry, Move, State, Step
+from cellmove.core.reference import Kind, kind_of
+from cellmove.core.shell import command_line
+from cellmove.engine.events import EventKind
+from cellmove.engine.executor import (
+    busy_step,
+    facts_of,
+)
+from cellmove.operations.context import Session, lock, make_runner
+from cellmove.operations.execute import calls_to_consequences
+from cellmove.steps.reconcile import moved_by_others, owners_deed
+
+if TYPE_CHECKING:
+    pass
+
+
+def find_move(session: Session, reference: str) -> Move:
+    """The move that an id, a server name or a server UUID means.
+
+    What has the form of an id is one, never a name. An open move goes before closed ones; of one server's closed
+    moves the newest is meant.
+
+    :raises Usage: there is none, or several servers of that name have moves
+    """
+    found = session.journal.find(reference)
+    if not found:
+        raise _unknown(session, reference)
+    if len({move.server_id for move in found}) > 1:
+        raise Usage(f"{reference!r} means several moves; name one by its id:\n{_listed(found)}")
+    if found[-1].is_drain:
+        cell = found[-1].server_name
+        raise Usage(f"{found[-1].id} is no move: it empties {cell}", next_command=f"cellmove drain status {cell}")
+    return _reconciled(session, found[-1])
+
+
+def _unknown(session: Session, reference: str) -> Usage:
+    """There is no such move here; a server that somebody else is moving, nova itself too, can be adopted."""
+    kind = kind_of(reference)
+    if kind is not Kind.NAME:
+        called_so = session.journal.moves_named(reference)
+        if called_so:
+            return Usage(
+                f"{reference} has the form of an id, and the journal has no move with it; servers are called so, "
+                f"name the move of one by its id:\n{_listed(called_so)}",
+                state="nothing was written",
+            )
+    if kind is Kind.MOVE_ID:
+        return Usage(f"there is no move {reference} in the journal", next_command="cellmove list --all")
+    unknown = f"there is no move of {reference!r} in the journal"
+    how = moved_by_others(session.gateway, reference)
+    if how:
+        again = command_line("adopt", reference)
+        return Usage(f"{unknown}; {how}", state="nothing was written", next_command=again)
+    return Usage(unknown, next_command=command_line("plan", reference))
+
+
+def _listed(moves: Sequence[Move]) -> str:
+    return "\n".join(f"  {move.id}  {move.server_name}  {move.server_id}  {move.state}" for move in moves)
+
+
+def reconcile_server(session: Session, server_id: str) -> None:
+    """Close the open move of a server that its owner ended through nova's own API meanwhile."""
+    move = session.journal.open_move_of(server_id)
+    if move is not None:
+        _reconciled(session, move)
+
+
+def _reconciled(session: Session, move: Move) -> Move:
+    """Close a finished move that its owner confirmed, reverted or deleted through nova's own API meanwhile."""
+    runner, entries = make_runner(session), session.journal.entries_of(move.id)
+    reached = owners_deed(runner, move, entries)
+    if reached is None or reached is State.SWEEPING:
+        return move
+    if session.journal.is_read_only:
+        return replace(move, state=reached)
+    try:
+        with lock(session, move.server_id, move.server_name):
+            if busy_step(entries, move) in (Step.CONFIRM, Step.REVERT):
+                _drop_marks(session, move, entries)
+            move = session.journal.set_state(move.id, reached)
+    except Locked:
+        return move
+    runner.tell(EventKind.NOTE, move, text=f"{move.id} was ended outside of cellmove: {reached}")
+    return move
+
+
+def _drop_marks(session: Session, move: Move, entries: Sequence[Entry]) -> None:
+    """Remove the mark of a confirm or revert that was announced, when the owner was quicker: nobody else would."""
+    from cellmove.db.survey import drop_mark
+
+    facts = facts_of(move, entries)
+    with calls_to_consequences(session, move):
+        for name in ("source_cell_uuid", "target_cell_uuid"):
+            drop_mark(session.gateway.database(session.gateway.cell(facts[name])), move.server_id, move.id)
