@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import click
 
-from cellmove.ui.command import Commands, Options
+from cellmove.ui.group import Commands
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import output_options, pass_options
 
 COMMANDS = {

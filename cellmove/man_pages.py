@@ -11,7 +11,7 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from cellmove.cli import cli
 from cellmove.core import settings
-from cellmove.ui.command import EXIT_CODES, subcommands
+from cellmove.ui.group import EXIT_CODES, subcommands
 from cellmove.ui.options import option_groups
 
 FILES = (

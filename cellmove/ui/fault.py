@@ -18,7 +18,7 @@ from cellmove.core.errors import CallError, CannotConnect, CellmoveError, Stoppe
 
 if TYPE_CHECKING:
     from cellmove.core.move import Move
-    from cellmove.ui.command import Options
+    from cellmove.ui.invocation import Options
 
 
 NOTHING = "nothing was written"

@@ -12,7 +12,7 @@ from cellmove.core.move import LOSSES
 from cellmove.core.request import Destination, MoveRequest
 from cellmove.core.shell import OptionValue, command_line
 from cellmove.core.transfer import TRANSFERS, read_rate
-from cellmove.ui.command import FORMATS, Options
+from cellmove.ui.invocation import FORMATS, Options
 
 if TYPE_CHECKING:
     from cellmove.operations.probe import Probe

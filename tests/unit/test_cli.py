@@ -35,7 +35,7 @@ from cellmove.core.errors import (
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.core.request import Destination, MoveRequest
 from cellmove.engine.events import Event, EventKind
-from cellmove.ui.command import EXIT_CODES
+from cellmove.ui.group import EXIT_CODES
 from tests.support.commands import typed
 
 VERBS = ("prep-dest", "prep-source", "finish", "confirm", "revert")
@@ -102,7 +102,7 @@ class Fake:
         self, settings: Any, observer: Callable[[Event], None], *, interrupted: Callable[[], int], **more: Any
     ) -> Any:
         self.settings, self.observer, self.interrupted, self.more = settings, observer, interrupted, more
-        return SimpleNamespace(journal=self)
+        return SimpleNamespace(journal=self, observer=observer)
 
     def entries_of_moves(self, move_ids: list[str]) -> dict[str, list[Entry]]:
         return {move_id: self.entries_of(move_id) for move_id in move_ids}

@@ -217,7 +217,9 @@ def test_a_plan() -> None:
         Check("drive", Level.WARNING, "the config drive is rebuilt"),
         Check("locked", Level.REFUSAL, "the server is locked", "unlock it"),
     )
-    text = shown(ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan)
+    text = shown(
+        ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan
+    )
     assert "flavor  m1.small -> m1.large" in text
     assert "compute-11 (half full), compute-12" in text
     assert "and 2 more" in text

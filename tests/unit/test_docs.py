@@ -25,7 +25,7 @@ from cellmove.drain.queue import Queue
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
 from cellmove.engine.journal import open_journal
-from cellmove.ui.command import EXIT_CODES, subcommands
+from cellmove.ui.group import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document
 

@@ -30,7 +30,8 @@ from cellmove.core.shell import VERBS, GlobalOptions, command_line, quote, resum
 from cellmove.core.transfer import TRANSFERS
 from cellmove.engine.journal import open_journal
 from cellmove.man_pages import commands
-from cellmove.ui.command import Options, subcommands
+from cellmove.ui.group import subcommands
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import request_from, typed_command
 from tests.support.commands import typed
 

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellmove.ui.command import (
-    install_signals,
-)
 from cellmove.ui.options import (
     FiniteRange,
 )
+from cellmove.ui.signals import install_signals
 
 if TYPE_CHECKING:
     pass

@@ -14,8 +14,10 @@ import click
 from cellmove.core.errors import Stopped, Unreachable
 from cellmove.core.move import LOSSES
 from cellmove.core.shell import command_line
-from cellmove.ui.command import InOrder, Options, Run, Signals, answer, running
+from cellmove.ui.answers import answer
 from cellmove.ui.fault import Left, consequence
+from cellmove.ui.group import InOrder
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import (
     FiniteRange,
     Grouped,
@@ -26,10 +28,14 @@ from cellmove.ui.options import (
     typed_command,
     yes_option,
 )
+from cellmove.ui.running import running
+from cellmove.ui.signals import Signals
 
 if TYPE_CHECKING:
+    from cellmove.drain.drains import Show
     from cellmove.drain.happening import Happening
     from cellmove.drain.wish import Wish
+    from cellmove.operations.context import Session
 
 _ORDERS = ("smallest", "largest", "oldest", "host")
 
@@ -168,12 +174,12 @@ def drain_cell(options: Options, /, cell: str, dry_run: bool, aborts: bool, **gi
         return
     with _errors_as_lines(options, cell):
         wish = _wish(given)
-        with _drawn(options, command) as (run, show):
+        with _drawn(options, command) as (session, show):
             from cellmove.drain import drains
 
-            uuid, wish = drains.with_uuids(run.session, cell, wish)
+            uuid, wish = drains.with_uuids(session, cell, wish)
             command = typed_command(context, without=outputs, instead={"cell": uuid, "to": wish.to})
-            ended = drains.drain(run.session, uuid, wish, show, cordons=not given["no_cordon"], again=command)
+            ended = drains.drain(session, uuid, wish, show, cordons=not given["no_cordon"], again=command)
     if not ended.is_new and not sys.stdout.isatty():
         return  # cron has nothing to mail; a person is told how to delete the cell
     from cellmove.drain import ending
@@ -195,11 +201,11 @@ def dry_plan(options: Options, cell: str, wish: Wish | None = None, context: cli
     """
     from cellmove.drain import wish as wishes
 
-    with running(options, activity="looking at every server of the cell", only_reads=True) as run:
+    with running(options, activity="looking at every server of the cell", only_reads=True) as session:
         from cellmove.drain import drains, plan
 
-        uuid, wish = drains.with_uuids(run.session, cell, wish or wishes.Wish())
-        found = drains.look(run.session, uuid, wish)
+        uuid, wish = drains.with_uuids(session, cell, wish or wishes.Wish())
+        found = drains.look(session, uuid, wish)
     again = command_line("drain-cell", uuid)
     if context is not None:
         again = typed_command(context, without=("dry_run", "aborts"), instead={"cell": uuid, "to": wish.to})
@@ -237,7 +243,7 @@ def _shown(options: Options, happening: Happening) -> Happening:
 
 
 @contextmanager
-def _drawn(options: Options, again: str) -> Iterator[tuple[Run, Any]]:
+def _drawn(options: Options, again: str) -> Iterator[tuple[Session, Show]]:
     """An open session with a drain's own drawing.
 
     :param again: what to type when it is left at once
@@ -248,16 +254,16 @@ def _drawn(options: Options, again: str) -> Iterator[tuple[Run, Any]]:
     as_json = options.form == "json"
     with (
         drawing_for(sys.stdout, sys.stderr, as_json=as_json, quiet=options.quiet) as drawing,
-        running(options, observer=drawing, again=again) as run,
+        running(options, observer=drawing, again=again) as session,
     ):
 
         def watch(happening: Happening) -> None:
             options.answered = options.answered or as_json  # from here on stdout holds lines, and no document follows
-            if isinstance(run.session.interrupted, Signals):
-                run.session.interrupted.busy = True  # something is under way: a signal has to wait for it
+            if isinstance(session.interrupted, Signals):
+                session.interrupted.busy = True  # something is under way: a signal has to wait for it
             drawing.watch(_shown(options, happening))
 
-        yield run, Show(watch, run.observe)
+        yield session, Show(watch, session.observer)
 
 
 # the same from another terminal
@@ -293,22 +299,22 @@ def status(options: Options, cell: str | None) -> None:
       cellmove drain status
       cellmove drain status cell1 -f json
     """
-    with running(options, activity="", only_reads=True) as run:
+    with running(options, activity="", only_reads=True) as session:
         from cellmove.drain import drains, standing
 
-        found = standing.status(run.session, drains.find(run.session, cell))
+        found = standing.status(session, drains.find(session, cell))
     from cellmove.ui.drain_show import draw_status
 
     answer(options, found, draw_status)
 
 
 def _control(options: Options, cell: str | None, verb: str) -> None:
-    with running(options, activity="") as run:
+    with running(options, activity="") as session:
         from cellmove.drain import drains, standing
 
-        record = drains.find(run.session, cell)
-        {"pause": drains.pause, "resume": drains.go_on}[verb](run.session, record)
-        found = standing.status(run.session, record)
+        record = drains.find(session, cell)
+        {"pause": drains.pause, "resume": drains.go_on}[verb](session, record)
+        found = standing.status(session, record)
     from cellmove.ui.drain_show import draw_status
 
     answer(options, found, draw_status)
@@ -366,14 +372,14 @@ def abort(options: Options, cell: str | None) -> None:
 
 
 def _abort(options: Options, cell: str | None) -> None:
-    with running(options) as run:
+    with running(options) as session:
         from cellmove.drain import drains, standing
         from cellmove.steps import cordon
 
-        record = drains.find(run.session, cell)
-        record = drains.abort(run.session, record, drains.Show(lambda _happening: None, run.observe))
-        found = standing.status(run.session, record)
-        stuck = [] if record.is_open else standing.halfway(run.session, record)
+        record = drains.find(session, cell)
+        record = drains.abort(session, record, drains.Show(lambda _happening: None, session.observer))
+        found = standing.status(session, record)
+        stuck = [] if record.is_open else standing.halfway(session, record)
     from cellmove.ui.drain_show import draw_status
 
     answer(options, found, draw_status)
@@ -403,11 +409,11 @@ def report(options: Options, cell: str | None, page: str | None) -> None:
       cellmove drain report cell1
       cellmove drain report cell1 --html drain.html
     """
-    with running(options, activity="", only_reads=True) as run:
+    with running(options, activity="", only_reads=True) as session:
         from cellmove.drain import drains, standing
         from cellmove.ui import drain_report as reports
 
-        story = standing.story(run.session, drains.find(run.session, cell))
+        story = standing.story(session, drains.find(session, cell))
         insert = options.in_front.inserted
         tales = tuple(replace(tale, next_command=insert(tale.next_command)) for tale in story.tales)
         story = replace(story, tales=tales)

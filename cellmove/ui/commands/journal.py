@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
-from cellmove.ui.command import InOrder, Options, answer, running
+from cellmove.ui.answers import answer
+from cellmove.ui.group import InOrder
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import output_options, pass_options
+from cellmove.ui.running import running
 
 
 @click.group("journal", cls=InOrder, short_help="Check the journal.")
@@ -33,8 +36,8 @@ def check(options: Options) -> None:
       cellmove journal check
       cellmove journal check -f json
     """
-    with running(options, activity="checking the journal", only_reads=True) as run:
-        opened = run.session.journal
+    with running(options, activity="checking the journal", only_reads=True) as session:
+        opened = session.journal
         checked = opened.check()
     from cellmove.ui.console import draw_journal_check
     from cellmove.ui.documents import journal_check_document

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from cellmove.core.errors import Unreachable
-from cellmove.ui.command import Options, running
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import pass_options
+from cellmove.ui.running import running
 
 
 @click.command("metrics", short_help="Print figures about moves and drains for Prometheus.")
@@ -35,10 +36,10 @@ def metrics(options: Options, textfile: str | None) -> None:
         raise click.UsageError("metrics prints OpenMetrics, not JSON")
     if textfile is not None and not textfile.endswith(".prom"):
         raise click.UsageError(f"--textfile {textfile}: node_exporter reads only files whose name ends in .prom")
-    with running(options, activity="", only_reads=True) as run:
+    with running(options, activity="", only_reads=True) as session:
         from cellmove.ui import metrics as figures
 
-        found = figures.gather(run.session)
+        found = figures.gather(session)
         text = figures.exposition(found, version("cellmove"), is_for_file=textfile is not None)
     if textfile is None:
         _print(options, text)

@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellmove.engine.events import Event, EventKind
-from cellmove.ui.command import (
-    Options,
-    answer_move,
-    answer_moves,
-    answer_plan,
-    running,
-)
+from cellmove.ui.answers import answer_move, answer_moves, answer_plan
 from cellmove.ui.commands.drain import dry_plan
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import (
     confirm_option,
     hold_options,
@@ -28,6 +23,7 @@ from cellmove.ui.options import (
     target_options,
     yes_option,
 )
+from cellmove.ui.running import running
 
 if TYPE_CHECKING:
     from cellmove.core.request import MoveRequest
@@ -63,12 +59,12 @@ def plan(options: Options, /, server: str | None, flavor: str | None, dry_run: b
         dry_plan(options, given["cell"])
         return
     request = request_from(server, flavor, is_stepwise=True, **given)
-    with running(options, only_reads=dry_run) as run:
+    with running(options, only_reads=dry_run) as session:
         from cellmove.operations import planning
 
-        report = planning.plan(run.session, request, open_move=not dry_run)
+        report = planning.plan(session, request, open_move=not dry_run)
         request = report.request or request
-    answer_plan(options, run, report, request.command)
+    answer_plan(options, session, report, request.command)
 
 
 def _holding(session: Session, hold: bool, cutover_at: str) -> Hold | None:
@@ -87,23 +83,23 @@ def _holding(session: Session, hold: bool, cutover_at: str) -> Hold | None:
 
 def _run_to_finish(options: Options, request: MoveRequest) -> None:
     probes_of(request.probes)  # one that is none is refused before anything is looked at
-    with running(options) as run:
+    with running(options) as session:
         from cellmove.operations import planning
         from cellmove.operations.run import run_to_finish
 
-        holding = _holding(run.session, request.hold, request.cutover_at)
-        report = planning.move_for(run.session, request)
+        holding = _holding(session, request.hold, request.cutover_at)
+        report = planning.move_for(session, request)
         request = report.request or request
         if report.move is not None and not report.refused:
             for check in report.checks:
                 if check.level.value == "warning":
                     text = f"warning: {check.text}"
-                    run.observe(Event(EventKind.NOTE, report.move.id, report.move.server_name, text=text))
-            move = run_to_finish(run.session, report.move, confirm=request.confirm, hold=holding, request=request)
+                    session.observer(Event(EventKind.NOTE, report.move.id, report.move.server_name, text=text))
+            move = run_to_finish(session, report.move, confirm=request.confirm, hold=holding, request=request)
     if report.move is None or report.refused:
-        answer_plan(options, run, report, request.command)
+        answer_plan(options, session, report, request.command)
     else:
-        answer_move(options, run, move)
+        answer_move(options, session, move)
 
 
 @click.command(short_help="Move to another cell and flavor in one go.")
@@ -172,19 +168,19 @@ def resume(options: Options, reference: str | None, everything: bool, host_resta
         raise click.UsageError("name a move, or give --all: one of them")
     if everything and host_restarted:
         raise click.UsageError("--host-restarted is said of one move")
-    with running(options) as run:
+    with running(options) as session:
         from cellmove.operations import find as find_module
         from cellmove.operations import recover as recover_module
 
         if reference is None:
-            moves = recover_module.resume_all(run.session)
+            moves = recover_module.resume_all(session)
         else:
-            move = find_module.find_move(run.session, reference)
-            move = recover_module.resume(run.session, move, host_restarted=host_restarted)
+            move = find_module.find_move(session, reference)
+            move = recover_module.resume(session, move, host_restarted=host_restarted)
     if reference is None:
-        answer_moves(options, run, moves)
+        answer_moves(options, session, moves)
     else:
-        answer_move(options, run, move)
+        answer_move(options, session, move)
 
 
 @click.command(short_help="Take a move back, whatever it takes.")
@@ -202,13 +198,13 @@ def rollback(options: Options, reference: str, host_restarted: bool) -> None:
     Example:
       cellmove rollback web-1
     """
-    with running(options) as run:
+    with running(options) as session:
         from cellmove.operations.find import find_move
         from cellmove.operations.recover import rollback as roll_back
 
-        move = find_move(run.session, reference)
-        move = roll_back(run.session, move, host_restarted=host_restarted)
-    answer_move(options, run, move)
+        move = find_move(session, reference)
+        move = roll_back(session, move, host_restarted=host_restarted)
+    answer_move(options, session, move)
 
 
 @click.command(short_help="Rebuild the journal of a move that lost it.")
@@ -240,10 +236,10 @@ def adopt(options: Options, server: str, journal_is_lost: bool, nova_is_dead: bo
       cellmove adopt web-1 --journal-is-lost
       cellmove adopt web-1 --nova-is-dead
     """
-    with running(options) as run:
+    with running(options) as session:
         from cellmove.operations import adopt as adopting
 
         move = adopting.adopt(
-            run.session, server, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead
+            session, server, journal_is_lost=journal_is_lost, nova_is_dead=nova_is_dead
         )  # fmt: skip
-    answer_move(options, run, move)
+    answer_move(options, session, move)

@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cellmove.core.request import AuditRequest
-from cellmove.ui.command import (
-    Options,
-    answer_audit,
-    answer_move,
-    answer_moves,
-    running,
-)
+from cellmove.ui.answers import answer_audit, answer_move, answer_moves
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import (
     FiniteRange,
     move_argument,
@@ -21,6 +16,7 @@ from cellmove.ui.options import (
     pass_options,
     yes_option,
 )
+from cellmove.ui.running import running
 
 if TYPE_CHECKING:
     pass
@@ -38,10 +34,10 @@ def list_moves(options: Options, everything: bool) -> None:
       cellmove list
       cellmove list --all -f json
     """
-    with running(options, activity="", only_reads=True) as run:
-        record = run.session.journal
+    with running(options, activity="", only_reads=True) as session:
+        record = session.journal
         moves = record.all_moves() if everything else record.open_moves()
-    answer_moves(options, run, moves)
+    answer_moves(options, session, moves)
 
 
 @click.command(short_help="Show what the journal knows about a move.")
@@ -57,11 +53,11 @@ def show(options: Options, reference: str) -> None:
     Example:
       cellmove show web-1
     """
-    with running(options, activity="", only_reads=True) as run:
+    with running(options, activity="", only_reads=True) as session:
         from cellmove.operations.find import find_move
 
-        move = find_move(run.session, reference)
-    answer_move(options, run, move, detailed=True)
+        move = find_move(session, reference)
+    answer_move(options, session, move, detailed=True)
 
 
 @click.command(short_help="Find what moves left behind, and mend it.")
@@ -97,8 +93,8 @@ def audit(
     if dry_run and not repair:
         raise click.UsageError("--dry-run goes with --repair; without it nothing is mended anyway")
     request = AuditRequest(cells, servers, repair, dry_run, older_than)
-    with running(options, only_reads=dry_run or not repair) as run:
+    with running(options, only_reads=dry_run or not repair) as session:
         from cellmove.operations import audit as auditing
 
-        report = auditing.audit(run.session, request)
+        report = auditing.audit(session, request)
     answer_audit(options, report, report.command)

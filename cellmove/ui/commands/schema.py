@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cellmove.ui import schemas
-from cellmove.ui.command import Options, answer
+from cellmove.ui.answers import answer
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import output_options, pass_options
 
 if TYPE_CHECKING:

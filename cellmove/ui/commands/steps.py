@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cellmove.core.move import Step
-from cellmove.ui.command import (
-    Options,
-    answer_move,
-    answer_verification,
-    running,
-)
+from cellmove.ui.answers import answer_move, answer_verification
+from cellmove.ui.invocation import Options
 from cellmove.ui.options import (
     move_argument,
     output_options,
@@ -22,6 +18,7 @@ from cellmove.ui.options import (
     probes_of,
     yes_option,
 )
+from cellmove.ui.running import running
 
 if TYPE_CHECKING:
     from cellmove.operations.probe import Probe
@@ -30,13 +27,13 @@ if TYPE_CHECKING:
 def _run_step(
     options: Options, reference: str, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()
 ) -> None:
-    with running(options) as run:
+    with running(options) as session:
         from cellmove.operations.find import find_move
         from cellmove.operations.run import run_step
 
-        move = find_move(run.session, reference)
-        move = run_step(run.session, move, step, force=force, probes=probes)
-    answer_move(options, run, move)
+        move = find_move(session, reference)
+        move = run_step(session, move, step, force=force, probes=probes)
+    answer_move(options, session, move)
 
 
 @click.command("prep-dest", short_help="Claim and prepare a host in the target cell.")
@@ -114,13 +111,13 @@ def verify(options: Options, reference: str, probes: tuple[str, ...]) -> None:
       cellmove verify web-1 --probe tcp:22 --probe 'cmd:/usr/local/bin/is-web-alive'
     """
     asked = probes_of(probes)
-    with running(options, only_reads=True) as run:
+    with running(options, only_reads=True) as session:
         from cellmove.operations import verify as verifying
         from cellmove.operations.find import find_move
 
-        move = find_move(run.session, reference)
-        found = verifying.verify(run.session, move, asked)
-    answer_verification(options, run, found)
+        move = find_move(session, reference)
+        found = verifying.verify(session, move, asked)
+    answer_verification(options, session, found)
 
 
 @click.command(short_help="Keep the move; clean up at the source.")
