@@ -190,3 +190,12 @@ def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> 
         if before is move.state:
             return (f"cellmove {step} {move.id}", f"cellmove rollback {move.id}")
     return ()
+
+
+HELD = State.DEST_PREPARED
+"""The state, and the goal, of a move that is held before its guest is stopped."""
+
+
+def is_held(move: Move) -> bool:
+    """Whether a run holds this move, or did so until it died."""
+    return move.state is HELD and move.aim == HELD

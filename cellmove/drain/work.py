@@ -20,7 +20,7 @@ from cellmove.core.errors import (
     Unverified,
     Usage,
 )
-from cellmove.core.move import Move, Phase, State, Step, next_commands
+from cellmove.core.move import HELD, Move, Phase, State, Step, is_held, next_commands
 from cellmove.core.request import Destination, MoveRequest, command_of
 from cellmove.core.shell import command_line
 from cellmove.db import look
@@ -35,7 +35,7 @@ from cellmove.operations import find as find_module
 from cellmove.operations import planning
 from cellmove.operations import recover as recover_module
 from cellmove.operations import run as run_module
-from cellmove.operations.hold import HELD, Hold, is_held
+from cellmove.operations.hold import Hold
 from cellmove.operations.reporting import report_failure
 from cellmove.operations.verify import verify
 

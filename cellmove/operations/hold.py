@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallError, RolledBack, Stopped
-from cellmove.core.move import Move, State, Step
+from cellmove.core.move import Move, State, Step, is_held
 from cellmove.core.request import command_of
 from cellmove.engine.events import Event, EventKind
 from cellmove.operations.context import is_locked
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cellmove.engine.action import Context
     from cellmove.operations.context import Session
 
-HELD = State.DEST_PREPARED
 REFRESH = 10.0
 """Seconds between two passes."""
 
@@ -37,11 +36,6 @@ class Hold:
 
     until: datetime.datetime | None = None
     gate: Callable[[], bool | None] | None = None
-
-
-def is_held(move: Move) -> bool:
-    """Whether a run holds this move, or did so until it died."""
-    return move.state is HELD and move.aim == HELD
 
 
 def hold(session: Session, move: Move, wish: Hold, context: Context) -> bool:

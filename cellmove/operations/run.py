@@ -14,7 +14,7 @@ from cellmove.core.errors import (
     Unreachable,
     Usage,
 )
-from cellmove.core.move import TO_FINISH, TRANSITIONS, Move, State, Step, next_commands
+from cellmove.core.move import HELD, TO_FINISH, TRANSITIONS, Move, State, Step, is_held, next_commands
 from cellmove.core.request import command_of, continued_by, plan_values, request_of
 from cellmove.core.shell import command_line
 from cellmove.engine.executor import (
@@ -24,8 +24,8 @@ from cellmove.engine.executor import (
 from cellmove.operations import permission
 from cellmove.operations.context import Session, fresh, lock, make_runner
 from cellmove.operations.execute import calls_to_consequences, check_server_and_journal, run_actions
-from cellmove.operations.hold import HELD, is_held, let_go
 from cellmove.operations.hold import hold as hold_move
+from cellmove.operations.hold import let_go
 from cellmove.operations.probe import parse as parse_probe
 from cellmove.operations.verify import require as require_as_before
 from cellmove.steps.reconcile import moved_by_others

@@ -120,10 +120,9 @@ def _move(options: Options) -> Move | None:
 
 
 def _next_command(options: Options, move: Move) -> str:
-    from cellmove.core.move import State, Step, next_commands
+    from cellmove.core.move import State, Step, is_held, next_commands
     from cellmove.core.request import request_of
     from cellmove.engine.executor import busy_step
-    from cellmove.operations.hold import is_held
 
     request = request_of(move)
     if is_held(move) and request is not None and (request.hold or request.cutover_at):

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cellmove.core.move import State
-from cellmove.operations.hold import is_held
+from cellmove.core.move import State, is_held
 from tests.support.sandbox.drained_cell import (
     Drained,
     clock,
