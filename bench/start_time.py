@@ -9,7 +9,7 @@ import sys
 
 RUNS = 9
 USUAL_SECONDS = 0.15
-"""More than this wants a look; what may not be imported at the start is tested in tests/unit/test_cli.py."""
+"""More than this wants a look; what may not be imported at the start is tested in tests/unit/ui/test_cli.py."""
 
 
 def cpu_seconds(*arguments: str) -> float:

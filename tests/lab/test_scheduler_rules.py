@@ -15,7 +15,7 @@ from cellmove.db.shapes import Aggregate
 from lab import cloud, oracle
 from lab.client import layout
 from tests.unit.checks.test_hosts import refused
-from tests.unit.test_preflight import instance
+from tests.unit.checks.test_preflight import instance
 
 pytestmark = pytest.mark.lab
 

@@ -16,7 +16,7 @@ from tests.scenarios.environment import Outcome, Server
 from tests.support import fork_server
 from tests.support.commands import run_killed
 from tests.support.sandbox.environment import Sandbox
-from tests.unit.test_generation import as_second_version
+from tests.unit.db.test_generation import as_second_version
 
 STEPS = ("prep-dest", "prep-source", "finish")
 COMMANDS = ("prep-dest", "prep-source", "finish", "confirm", "revert", "resume", "rollback")

@@ -26,26 +26,38 @@ from tests.support.mutation_runner import BROKEN, KILLED, NOT_REACHED, ROOT, SUR
 from tests.support.tolerated_mutants import TOLERATED
 
 CASES = "tests/support/mutation_cases.py"
-JOURNAL = ("tests/unit/test_journal.py", "tests/unit/test_journal_writes.py", "tests/unit/test_journal_reading.py")
+JOURNAL = (
+    "tests/unit/engine/test_journal.py",
+    "tests/unit/engine/test_journal_writes.py",
+    "tests/unit/engine/test_journal_reading.py",
+)
 TESTS: Mapping[str, tuple[str, ...]] = {
     "cellmove/db/statements.py": ("tests/unit/db/test_state.py",),
     "cellmove/db/state.py": ("tests/unit/db/test_state.py",),
     "cellmove/db/records.py": ("tests/unit/db/test_records.py",),
     "cellmove/db/history.py": ("tests/unit/db/test_history.py",),
     "cellmove/db/mappings.py": ("tests/unit/db/test_mappings.py",),
-    "cellmove/engine/integrity.py": (*JOURNAL, "tests/unit/test_seal.py", "tests/unit/test_journal_check.py"),
-    "cellmove/engine/locks.py": ("tests/unit/test_locks.py",),
-    "cellmove/engine/retry.py": ("tests/unit/test_retry.py",),
+    "cellmove/engine/integrity.py": (
+        *JOURNAL,
+        "tests/unit/engine/test_integrity.py",
+        "tests/unit/engine/test_journal_check.py",
+    ),
+    "cellmove/engine/locks.py": ("tests/unit/engine/test_locks.py",),
+    "cellmove/engine/retry.py": ("tests/unit/engine/test_retry.py",),
 }
 """The modules whose mutants all die or are tolerated, and the fast tests that see to that. The shards run these."""
 
 OPEN: Mapping[str, tuple[str, ...]] = {
-    "cellmove/engine/journal.py": (*JOURNAL, "tests/unit/test_journal_check.py"),
-    "cellmove/engine/executor.py": ("tests/unit/test_pipeline.py", "tests/unit/test_pipeline_more.py"),
-    "cellmove/engine/journal_file.py": (*JOURNAL, "tests/unit/test_journal_damage.py"),
+    "cellmove/engine/journal.py": (*JOURNAL, "tests/unit/engine/test_journal_check.py"),
+    "cellmove/engine/executor.py": ("tests/unit/engine/test_executor.py", "tests/unit/engine/test_executor_more.py"),
+    "cellmove/engine/journal_file.py": (*JOURNAL, "tests/unit/engine/test_journal_damage.py"),
     "cellmove/db/*.py": ("tests/unit/db", CASES),
     "cellmove/steps/*.py": ("tests/unit/steps", "tests/sandbox/test_conflicts.py", CASES),
-    "cellmove/checks/*.py": ("tests/unit/checks", "tests/unit/test_preflight.py", "tests/unit/test_leftovers.py"),
+    "cellmove/checks/*.py": (
+        "tests/unit/checks",
+        "tests/unit/checks/test_preflight.py",
+        "tests/unit/checks/test_leftovers.py",
+    ),
 }
 """Modules of which survivors are not looked through yet (docs/mutation.md). They are run when they are named."""
 

@@ -11,7 +11,7 @@ from cellmove.checks.snapshot import Picture
 from cellmove.core.errors import CannotConnect
 from cellmove.db.rights import DELETE, UPDATE, Rights
 from cellmove.steps.reach import require_reachable
-from tests.unit.test_preflight import cell, picture
+from tests.unit.checks.test_preflight import cell, picture
 
 LACKING = Rights("nova_cell2", "'nova'@'%'", {"instances": (UPDATE, DELETE)})
 

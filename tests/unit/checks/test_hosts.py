@@ -10,7 +10,7 @@ from cellmove.checks import hosts, target
 from cellmove.checks.preflight import Level, examine
 from cellmove.checks.snapshot import NoHost, Picture, unsuitable
 from cellmove.db.shapes import Aggregate, Group
-from tests.unit.test_preflight import LARGE, cell, instance, picture
+from tests.unit.checks.test_preflight import LARGE, cell, instance, picture
 
 REFUSED = {"uuid-of-cell2": NoHost("No valid host was found.", "req-1")}
 BOTH = frozenset({"c2-host1", "c2-host2"})

@@ -15,7 +15,7 @@ from cellmove.cli import cli
 from cellmove.core import settings
 from cellmove.hosts import rabbit_connection
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "deployments.md").read_text(encoding="utf-8")
 CONTAINER = (ROOT / "Containerfile").read_text(encoding="utf-8")
 COMMANDS = [line.partition("#")[0].strip() for line in PAGE.splitlines() if re.match(r"\s{4,}cellmove ", line)]

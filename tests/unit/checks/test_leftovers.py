@@ -334,5 +334,5 @@ def test_a_second_mapping_of_one_database_is_for_a_person() -> None:
 
 
 def test_every_kind_is_in_the_documentation() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
     assert [kind.value for kind in Kind if f"| `{kind}` |" not in text] == []

@@ -289,7 +289,7 @@ def test_the_names_are_those_of_the_schema() -> None:
 
 
 def test_the_documentation_names_every_state_and_exit_code() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "hooks.md").read_text(encoding="utf-8")
     (row,) = (line for line in text.splitlines() if line.startswith("| `after_move` |"))
     assert set(re.findall(r"`([a-z-]+)`", row)) == {state.value for state in reporting.RESTING} | {"state"}
     (row,) = (line for line in text.splitlines() if line.startswith("| `on_failure` |"))

@@ -14,7 +14,7 @@ from cellmove.core.move import State
 from cellmove.drain.item import Stage
 from cellmove.ui.metrics import DrainFigures, Figures, families
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RULES = yaml.safe_load((ROOT / "contrib/prometheus/cellmove.rules.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "contrib/grafana/cellmove.json").read_text())
 DOCS = (ROOT / "docs/metrics.md").read_text()

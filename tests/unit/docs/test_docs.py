@@ -29,7 +29,7 @@ from cellmove.ui.group import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMANDS = [" ".join(words) for words, _command in docs.commands()]
 STORY = ROOT / "docs" / "drain.md"
 

@@ -22,7 +22,7 @@ from cellmove.ui import demo
 from cellmove.ui.console import IN_USE, Page, draw_list, draw_move, draws_over
 from cellmove.ui.fault import with_standing
 from cellmove.ui.invocation import Options
-from tests.unit.test_preflight import compute, conductor, instance, picture
+from tests.unit.checks.test_preflight import compute, conductor, instance, picture
 
 GUEST = probe.Guest("uuid-1", "web 1", ("192.0.2.1",))
 

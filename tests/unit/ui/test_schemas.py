@@ -27,7 +27,7 @@ from tests.support.cell_refs import ref
 from tests.support.commands import typed
 from tests.support.documents import check_document, check_output, documents_of, strict_validator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDER = Path(schemas.__file__).parent
 COMMANDS = {" ".join(words) for words, _command in docs.commands()}
 
@@ -201,13 +201,13 @@ def test_what_is_no_document_is_found_in_the_output(line: str) -> None:
 
 def test_no_test_runs_commands_past_the_check() -> None:
     """Every command of a test runs through tests/support/commands.py."""
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[2]
     direct = {
         str(path.relative_to(tests))
         for path in tests.rglob("*.py")
         if re.search(r"CliRunner\(|from click.testing import .*CliRunner", path.read_text(encoding="utf-8"))
     }
-    assert direct == {"support/commands.py", "unit/test_schemas.py"}
+    assert direct == {"support/commands.py", "unit/ui/test_schemas.py"}
 
 
 def examples() -> list[str]:

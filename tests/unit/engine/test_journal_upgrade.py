@@ -14,8 +14,8 @@ from cellmove.core.errors import Stopped
 from cellmove.engine import integrity as seal
 from cellmove.engine.journal import open_journal
 from cellmove.engine.journal_upgrade import LACKED_COLUMNS, upgrade
-from tests.unit.test_journal import OLD, a_move
-from tests.unit.test_seal import CLOSED, MOVE, ROW, miscount
+from tests.unit.engine.test_integrity import CLOSED, MOVE, ROW, miscount
+from tests.unit.engine.test_journal import OLD, a_move
 
 
 def test_a_journal_of_an_earlier_version_with_damaged_pages_stays_as_it_is(tmp_path: Path) -> None:
