@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ from cellmove.engine.events import Event, EventKind
 from cellmove.engine.journal import Journal, open_journal
 from cellmove.operations import reporting
 from cellmove.operations.hooks import call
-from cellmove.operations.reporting import reported
+from cellmove.operations.reporting import HookRun, reported
 from tests.support.documents import check_document
 
 SERVER = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11"
@@ -158,15 +157,12 @@ class Scene:
         return ("/bin/sh", "-c", f"cat >> {self.folder / name}")
 
     @property
-    def session(self) -> Any:
-        return SimpleNamespace(
-            settings=SimpleNamespace(hooks=self.hooks), journal=self.journal, observer=self.notes.append,
-            in_front=GlobalOptions(journal="my journal.db"),
-        )  # fmt: skip
+    def hook_run(self) -> HookRun:
+        return HookRun(self.hooks, self.journal, self.notes.append, GlobalOptions(journal="my journal.db"))
 
     def run(self, state: State | None = None, error: Exception | None = None) -> None:
         """Work on the server under its lock: set a state, and fail."""
-        with reported(self.session, SERVER, nullcontext()):
+        with reported(self.hook_run, SERVER, nullcontext()):
             if state is not None:
                 self.journal.set_state(self.move.id, state)
             if error is not None:
@@ -257,7 +253,7 @@ def test_a_hook_that_fails_is_a_note(scene: Scene, broken: tuple[str, ...]) -> N
 
 
 def test_a_journal_that_is_lost_meanwhile_is_a_note(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    with reported(scene.session, SERVER, nullcontext()):
+    with reported(scene.hook_run, SERVER, nullcontext()):
         scene.journal.set_state(scene.move.id, State.FINISHED)
         monkeypatch.setattr(scene.journal, "move", lambda _id: (_ for _ in ()).throw(Unreachable("gone")))
     assert [event.text.partition(";")[0] for event in scene.notes] == ["the hook after_move was not run: gone"]
@@ -269,7 +265,7 @@ def test_a_move_that_another_run_ended_before_the_lock_was_free_is_not_told_agai
         scene.journal.set_state(scene.move.id, State.CONFIRMED)  # by the run that held the lock until now
         yield
 
-    with reported(scene.session, SERVER, lock()):
+    with reported(scene.hook_run, SERVER, lock()):
         pass
     assert scene.heard("after_move") == []
 
@@ -278,7 +274,7 @@ def test_a_repair_and_a_server_without_a_move_are_not_told(scene: Scene) -> None
     scene.journal.set_state(scene.move.id, State.CONFIRMED)
     scene.run()
     scene.journal.open_move(Move(**{**vars(scene.move), "id": "audit-1", "kind": "audit", "state": State.REPAIRING}))
-    with reported(scene.session, SERVER, nullcontext()):
+    with reported(scene.hook_run, SERVER, nullcontext()):
         scene.journal.set_state("audit-1", State.REPAIRED)
     assert scene.heard("after_move") == []
 
