@@ -60,7 +60,7 @@ def cli(options: Options, /, **given: str | None) -> None:
     A move goes through five steps: plan, prep-dest, prep-source, finish, and then confirm or revert.
     Every step can be run on its own; resize and migrate run them in one go. Every side effect stands in
     the journal before it happens, so that after any crash one command finishes the move (resume) and
-    one takes it back (rollback).
+    one rolls it back (rollback).
 
     \b
     Example:

@@ -53,7 +53,7 @@ def check_records(picture: Picture) -> Findings:
             "hidden",
             f"the record of {name} in {picture.source_cell} is hidden, and yet it is mapped to there: "
             "a move was left half done",
-            "finish or take back that move (cellmove list; openstack server migration list)",
+            "finish or roll back that move (cellmove list; openstack server migration list)",
         )
     if not picture.request_spec:
         yield refusal(

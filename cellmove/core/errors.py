@@ -52,7 +52,7 @@ class CellmoveError(Exception):
 
 
 class RolledBack(CellmoveError):
-    """The move or step failed and was taken back completely; trying again is safe."""
+    """The move or step failed and was rolled back completely; trying again is safe."""
 
     exit_code = 1
 
@@ -64,7 +64,7 @@ class Usage(CellmoveError):
 
 
 class Stopped(CellmoveError):
-    """Stopped part-way; the journal knows where. ``next_command`` goes on or takes it back."""
+    """Stopped part-way; the journal records where. ``next_command`` goes on or rolls it back."""
 
     exit_code = 3
 
@@ -104,7 +104,7 @@ class Locked(CellmoveError):
 
 
 class RollbackFailed(CellmoveError):
-    """Taking back failed as well; the message lists what is left to do by hand."""
+    """Rolling back failed as well; the message lists what is left to do by hand."""
 
     exit_code = 7
 

@@ -1,7 +1,7 @@
 """What a move leaves in the cloud itself while it is under way: who moves the server, and what cannot be seen later.
 
 The rows stand in ``instance_system_metadata`` of the source cell from ``take_server`` on, travel to the
-target with the other rows, and go when the move is finished or taken back. With them another machine
+target with the other rows, and go when the move is finished or rolled back. With them another machine
 can name the one that holds the journal, and a lost journal can be rebuilt (``cellmove adopt``).
 
 The mark carries a generation, which keeps an older copy of the journal from acting on the move. cellmove raises

@@ -181,5 +181,5 @@ def ask(policy: Policy, consent: Consent, question: str, again: str) -> None:
     if not consent.yes and consent.prompt is not None:
         answer = consent.prompt(f"{question}\nGo on? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
-            raise Refused("you did not say yes", state="nothing was written", next_command=again)
+            raise Refused("cancelled at the prompt", state="nothing was written", next_command=again)
     consent.given = True

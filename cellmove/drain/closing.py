@@ -12,7 +12,7 @@ from cellmove.core.move import Move, Phase, State, Step
 from cellmove.core.shell import command_line
 from cellmove.db import look
 from cellmove.engine.executor import Runner, run_step, undo
-from cellmove.operations import context as context_module
+from cellmove.operations.context import lock
 from cellmove.steps import cordon
 from cellmove.steps.cordon import cell_of
 
@@ -69,7 +69,7 @@ def close(session: Session, record: Move, hear: Observer, again: str) -> Move:
     """Close the cell, on from where an earlier run stopped; a failure opens it again.
 
     :param again: the command, to be typed again
-    :raises RolledBack: it failed, and was taken back
+    :raises RolledBack: it failed, and was rolled back
     """
     with _alone(session, record) as record, _about_the_cell(record, again):
         if record.state is not State.CORDONING:
@@ -102,7 +102,7 @@ def _alone(session: Session, record: Move) -> Iterator[Move]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(context_module.lock(session, f"{record.server_id}-cordon", record.server_name))
+                stack.enter_context(lock(session, f"{record.server_id}-cordon", record.server_name))
                 break
             except Locked as error:
                 error.next_command = command_line("drain status", record.server_id)

@@ -1,4 +1,4 @@
-"""What the commands about drains do, one plain function each: begin or go on, look, hold, take back."""
+"""What the commands about drains do, one plain function each: begin or go on, look, hold, roll back."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from cellmove.drain.wish import Wish, to_document
 from cellmove.engine.events import Event, EventKind
 from cellmove.engine.executor import facts_of
 from cellmove.engine.locks import server_lock
-from cellmove.operations import context as context_module
 from cellmove.operations import permission, probe
+from cellmove.operations.context import before_anything_is_written
 from cellmove.steps.cordon import cell_of
 from cellmove.steps.duplicates import distinct, duplicates
 from cellmove.steps.plan import find_flavor
@@ -73,7 +73,7 @@ def look(session: Session, cell: str, wish: Wish) -> DrainPlan:
     :raises Unreachable: something cannot be looked at
     """
     _probes_and_hours(session, wish)
-    with context_module.before_anything_is_written():
+    with before_anything_is_written():
         source = session.gateway.cell(cell)
         return _plan(session, source, wish)
 
@@ -83,7 +83,7 @@ def with_uuids(session: Session, cell: str, wish: Wish) -> tuple[str, Wish]:
 
     :raises Usage: there is no such cell, or there are several of that name
     """
-    with context_module.before_anything_is_written():
+    with before_anything_is_written():
         find = session.gateway.cell
         return find(cell).uuid, replace(wish, to=tuple(find(word).uuid for word in wish.to))
 
@@ -185,7 +185,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
     :raises Interrupted: a signal came
     :raises Stopped: the journal was lost on the way
     """
-    with context_module.before_anything_is_written():
+    with before_anything_is_written():
         source = session.gateway.cell(cell)
         _uuid, wish = with_uuids(session, cell, wish)
         targets = _targets(session, source, wish)
@@ -194,10 +194,10 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
         record = _record(session, source)
         if record is not None and record.state is State.ROLLING_BACK:
             raise Refused(
-                f"{record.id} is being taken back", state="the cell is half open again; nothing was written",
+                f"{record.id} is being rolled back", state="the cell is half open again; nothing was written",
                 next_command=command_line("drain abort", source.uuid),
             )  # fmt: skip
-        with context_module.before_anything_is_written():
+        with before_anything_is_written():
             plan = _plan(session, source, wish)
             session.gateway.reach([source], one_of=targets)
         unfinished = _unfinished(session, record, plan) if record is not None else []
@@ -216,7 +216,7 @@ def drain(session: Session, cell: str, wish: Wish, show: Show, *, cordons: bool,
             if record is None:
                 record = _open(session, source, cordons=cordons, again=again)
             elif cordons and (plan.movable or unfinished):
-                with context_module.before_anything_is_written():
+                with before_anything_is_written():
                     record = closing.is_to_be_closed(session, record, source)
 
             def make(queue: Queue, began: float, failed_before: frozenset[str]) -> run.Shift:
@@ -359,7 +359,7 @@ def _record(session: Session, source: Cell) -> Move | None:
 
 def _open(session: Session, source: Cell, *, cordons: bool, again: str) -> Move:
     """Record a new drain."""
-    with context_module.before_anything_is_written():
+    with before_anything_is_written():
         plan = closing.plan_of(session, source, closes_cell=cordons)
     plan |= {"command": again, "source_cell": source.label, "source_cell_uuid": source.uuid}
     now = session.clock.text()
@@ -418,7 +418,7 @@ def _tell_the_end(session: Session, source: Cell, ended: Ended, show: Show, agai
     )  # fmt: skip
 
 
-# look, hold, take back
+# look, hold, roll back
 
 
 def find(session: Session, cell: str | None) -> Move:

@@ -110,7 +110,7 @@ class Queue:
     def set_control(self, word: str) -> bool:
         """Ask the runs for something; it takes effect between servers.
 
-        :returns: False when they are asked to abort already: that is not taken back, and nothing was changed
+        :returns: False when they are asked to abort already: that is not rolled back, and nothing was changed
         """
         self.prepare()
         with self._alone() as connection:

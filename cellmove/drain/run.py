@@ -335,7 +335,7 @@ class Shift:
         return Outcome(Stage.WAITING, "no host may take it just now", why, after=self._again_in(task, CROWDED))
 
     def _again_in(self, task: Task, most: float) -> float:
-        """How many seconds one that is put back has to wait: more each time, as each try is a move that is taken back."""
+        """How many seconds one that is put back has to wait: more each time, as each try is a move that is rolled back."""
         self._put_back[task.server_id] += 1
         return min(AGAIN * 2.0 ** (self._put_back[task.server_id] - 1), most)
 

@@ -33,9 +33,9 @@ def tale_bars(entries: Iterable[Entry]) -> tuple[Bar, ...]:
     """A bar for each step of a move, in the order in which they began.
 
     It reaches from the step's first line to the end of its last one; while a line of it is under way it has no end.
-    The journal keeps one end of a line: one that was taken back ends when that was done, so the bar of a step that
-    was taken back holds the taking back, and with it the steps in between. Whoever draws puts later bars on top.
-    Failed is a step in which something failed or was taken back and was not done after all, on another host for instance.
+    The journal keeps one end of a line: one that was rolled back ends when that was done, so the bar of a step that
+    was rolled back holds the rolling back, and with it the steps in between. Whoever draws puts later bars on top.
+    Failed is a step in which something failed or was rolled back and was not done after all, on another host for instance.
 
     :param entries: of one move
     """
@@ -60,8 +60,8 @@ def tale_bars(entries: Iterable[Entry]) -> tuple[Bar, ...]:
 def downtime(entries: Iterable[Entry], *, active: bool = True) -> float | None:
     """Seconds for which the guest did not run because of this move.
 
-    What counts: from the begin of ``stop_source`` to the end of ``start_target``; or, taken back, to the end of the
-    taking back of ``stop_source`` (also when the guest had run at the target in between: nobody was sent there). A revert
+    What counts: from the begin of ``stop_source`` to the end of ``start_target``; or, rolled back, to the end of the
+    rolling back of ``stop_source`` (also when the guest had run at the target in between: nobody was sent there). A revert
     adds the time from ``clean_target`` to the end of ``start_source``. It is what the journal knows, so rather too much
     than too little: a call that failed before it touched the guest counts, and after a crash the guest is down until a run
     saw that it is up.
@@ -308,7 +308,7 @@ def _round(value: float | None) -> float | None:
 
 
 def said(state: str) -> str:
-    """A drain's state for a person: the states are those of moves, and its servers are not taken back with it."""
+    """A drain's state for a person: the states are those of moves, and its servers are not rolled back with it."""
     return {State.ROLLED_BACK.value: "aborted", State.ROLLING_BACK.value: "being aborted"}.get(state, state)
 
 

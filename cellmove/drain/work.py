@@ -30,13 +30,13 @@ from cellmove.drain.story import STOPS_AND_STARTS
 from cellmove.drain.wish import Wish, look_again, why_not
 from cellmove.engine.events import EventKind
 from cellmove.engine.executor import busy_step
-from cellmove.operations import context as context_module
-from cellmove.operations import find as find_module
 from cellmove.operations import planning
-from cellmove.operations import recover as recover_module
-from cellmove.operations import run as run_module
+from cellmove.operations.context import hook_run
+from cellmove.operations.find import find_move, reconcile_server
 from cellmove.operations.hold import Hold
+from cellmove.operations.recover import resume, rollback
 from cellmove.operations.reporting import report_failure
+from cellmove.operations.run import run_step, run_to_finish
 from cellmove.operations.verify import verify
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def work(session: Session, job: Job, task: Task) -> Outcome:
     """Bring a server on as far as it goes.
 
     :param task: as it was taken from the queue
-    :raises Interrupted: a signal came; the journal knows where it stands
+    :raises Interrupted: a signal came; the journal records where it stands
     """
     try:
         move = _move_of(session, task)
@@ -129,7 +129,7 @@ def _is_there(session: Session, task: Task) -> bool:
 
 def _move_of(session: Session, task: Task) -> Move | None:
     """The server's open move as it is now, or the one that this drain began last."""
-    find_module.reconcile_server(session, task.server_id)
+    reconcile_server(session, task.server_id)
     return session.journal.open_move_of(task.server_id) or (
         session.journal.move(task.move_id) if task.move_id else None
     )
@@ -156,9 +156,9 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         waits = move.state in (State.PLANNED, HELD) and (job.gate is not None or move.aim == HELD)
         if not move.aim or waits:
             return _run(session, job, move)
-        move = recover_module.resume(session, move)
+        move = resume(session, move)
         if taking_back and move.state is State.ROLLED_BACK:
-            return Outcome(Stage.WAITING, f"{move.id} was taken back", "taken-back")
+            return Outcome(Stage.WAITING, f"{move.id} was rolled back", "taken-back")
     return _ended(session, job, move)
 
 
@@ -192,18 +192,18 @@ def _begin(session: Session, job: Job, task: Task) -> Outcome:
         move = session.journal.move(report.move.id)
         if move is None or move.state is not State.PLANNED:
             raise
-        recover_module.rollback(session, move)  # a rule that was made this very moment
+        rollback(session, move)  # a rule that was made this very moment
         return Outcome(Stage.REFUSED, error.message, "refused", look_again(wish, task.server_id, task.new_flavor))
 
 
 def _run(session: Session, job: Job, move: Move) -> Outcome:
-    """Run a move to its finish, and on to its end; where no guest is to be stopped any more, take it back."""
+    """Run a move to its finish, and on to its end; where no guest is to be stopped any more, roll it back."""
     gate = job.gate
     holding = Hold(gate=lambda: gate(move.server_id)) if gate is not None else None
-    move = run_module.run_to_finish(session, move, confirm=False, hold=holding)
+    move = run_to_finish(session, move, confirm=False, hold=holding)
     if is_held(move):
-        move = recover_module.rollback(session, move)
-        return Outcome(Stage.WAITING, f"{move.id} was taken back before its guest was stopped", "taken-back")
+        move = rollback(session, move)
+        return Outcome(Stage.WAITING, f"{move.id} was rolled back before its guest was stopped", "taken-back")
     return _ended(session, job, move)
 
 
@@ -236,7 +236,7 @@ def _closed(move: Move) -> Outcome:
         State.CONFIRMED: Outcome(Stage.MOVED),
         State.REVERTED: Outcome(Stage.REVERTED, f"{move.id} was reverted", "reverted", command_of(move)),
         State.SERVER_GONE: Outcome(Stage.GONE, "its owner deleted it", "gone"),
-        State.ROLLED_BACK: Outcome(Stage.FAILED, f"{move.id} was taken back", "rolled-back", command_of(move)),
+        State.ROLLED_BACK: Outcome(Stage.FAILED, f"{move.id} was rolled back", "rolled-back", command_of(move)),
     }.get(move.state) or Outcome(Stage.FAILED, f"{move.id} is {move.state}", "stopped", f"cellmove show {move.id}")  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def _settle(session: Session, job: Job, move: Move) -> Outcome:
     wish = job.wish
     busy = busy_step(session.journal.entries_of(move.id), move)
     if busy in (Step.CONFIRM, Step.REVERT):
-        return _closed(recover_module.resume(session, move))
+        return _closed(resume(session, move))
     if wish.confirm == "verified" and not wish.soak:
         return _confirm(session, job, move)
     return _verified(session, job, move) or Outcome(Stage.SOAKING, after=wish.confirm_after or wish.soak)
@@ -269,7 +269,7 @@ def _soaked(session: Session, job: Job, move: Move | None) -> Outcome:
         return _closed(move)
     busy = busy_step(session.journal.entries_of(move.id), move)
     if busy in (Step.CONFIRM, Step.REVERT):
-        return _closed(recover_module.resume(session, move))
+        return _closed(resume(session, move))
     found = _verified(session, job, move) if job.wish.confirm == "never" else None
     return found or _confirm(session, job, move)
 
@@ -277,7 +277,7 @@ def _soaked(session: Session, job: Job, move: Move | None) -> Outcome:
 def _confirm(session: Session, job: Job, move: Move) -> Outcome:
     """Verify a server and confirm it; what is not what it was is not confirmed."""
     try:
-        move = run_module.run_step(session, move, Step.CONFIRM, probes=job.probes)
+        move = run_step(session, move, Step.CONFIRM, probes=job.probes)
     except Refused as error:
         move = session.journal.move(move.id) or move
         if move.state is not State.FINISHED:
@@ -291,17 +291,17 @@ def _unverified(session: Session, job: Job, move: Move, reason: str, *, is_repor
 
     :param is_reported: whether the run that verified it has run ``on_failure`` already
     """
-    move = find_module.find_move(session, move.id)
+    move = find_move(session, move.id)
     if not move.is_open:
         return _closed(move)
     reverts = job.wish.on_unverified == "revert"
     if not is_reported:
         state = f"the move is finished, and {'is being reverted' if reverts else 'was not confirmed'}"
         command = f"cellmove revert {move.id}" if reverts else _look_again(job, move)
-        report_failure(context_module.hook_run(session), move, Unverified(reason, state=state, next_command=command))
+        report_failure(hook_run(session), move, Unverified(reason, state=state, next_command=command))
     reason = " ".join(line.strip() for line in reason.splitlines())
     if reverts:
-        move = run_module.run_step(session, move, Step.REVERT)
+        move = run_step(session, move, Step.REVERT)
         if move.state is State.REVERTED:
             return Outcome(Stage.REVERTED, reason, "unverified", command_of(move))
         return _closed(move)

@@ -95,15 +95,15 @@ class Action:
     :param do: has the effect; given the context and the recorded intent, returns the result ids
     :param intend: chooses ids and takes before-images; what it returns is durable before ``do``
     :param probe: says whether the effect happened. None: ``do`` may be repeated at will
-    :param undo: takes it back, given intent and result (empty when unknown); must be repeatable,
-        also when the effect never happened. None: there is nothing to take back
+    :param undo: rolls it back, given intent and result (empty when unknown); must be repeatable,
+        also when the effect never happened. None: there is nothing to roll back
     :param pivot: whether the move only goes forward after this one, and from when on
-    :param rolls_back_move: taking this one back gives up what earlier steps reserved, so the whole
+    :param rolls_back_move: rolling this one back gives up what earlier steps reserved, so the whole
         move goes back with it
     :param uninterruptible_with_next: an interrupt is not honoured between this action and the next
     :param applies: whether this move needs it at all
     :param retry_from: the action that chose what this one failed with: on a definite failure all from
-        that one on is taken back and done again with its next choice, while it has one
+        that one on is rolled back and done again with its next choice, while it has one
     :param has_alternative: asked of the action that chose: whether doing it again would choose something else
     :param sets_mark: it writes the server's mark, with the context's generation; to undo it removes the mark
     :param clears_mark: it removes the server's mark

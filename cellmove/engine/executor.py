@@ -6,7 +6,7 @@ The rules (kept here and nowhere else):
 * an intent without ``done`` is looked at (``probe``) before anything else is done about it;
 * a call whose outcome is unknown is watched, and repeated (once) only after it was seen not to have
   happened, when the action has a probe; an action without one may be repeated at will;
-* before the pivot a failure is taken back in reverse order, after it there is only forward;
+* before the pivot a failure is rolled back in reverse order, after it there is only forward;
 * the generation of the server's mark is raised before the first effect of every step and undo, and before every
   action that another journal would have to know of; the line that announces the effect records it first.
 """
@@ -86,7 +86,7 @@ class Runner:
 
 
 def busy_step(entries: Sequence[Entry], move: Move) -> Step | None:
-    """The step that was begun after the last completed one and not taken back, if any."""
+    """The step that was begun after the last completed one and not rolled back, if any."""
     open_steps = {entry.step for entry in entries if entry.phase is not Phase.UNDONE}
     for step, (before, _after) in TRANSITIONS.items():
         if before is move.state and step.value in open_steps:
@@ -95,7 +95,7 @@ def busy_step(entries: Sequence[Entry], move: Move) -> Step | None:
 
 
 def is_undoing(entries: Sequence[Entry]) -> bool:
-    """Whether a run began to take this move back and did not end."""
+    """Whether a run began to roll this move back and did not end."""
     return any(entry.phase is Phase.UNDOING for entry in entries)
 
 
@@ -122,12 +122,12 @@ def past_pivot(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
 def run_step(runner: Runner, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
     """Run a step to its end, going on where an earlier run stopped.
 
-    :param undo_whole_move: after a failure before the pivot take back the whole move, not only
+    :param undo_whole_move: after a failure before the pivot roll back the whole move, not only
         this step (``resize`` and ``migrate`` do)
     :returns: the move in its new state
-    :raises RolledBack: it failed and was taken back
-    :raises Stopped: it cannot go on now; the journal knows where it stands
-    :raises RollbackFailed: it failed and could not be taken back
+    :raises RolledBack: it failed and was rolled back
+    :raises Stopped: it cannot go on now; the journal records where it stands
+    :raises RollbackFailed: it failed and could not be rolled back
     """
     try:
         with _journal_needed(move):
@@ -151,7 +151,7 @@ def _run_step(runner: Runner, move: Move, step: Step, undo_whole_move: bool) -> 
     _begin_fence(runner)
     entries = runner.journal.entries_of(move.id)
     if is_undoing([entry for entry in entries if entry.step == step]):
-        # An earlier run died while it took this step back. What is half gone cannot be built upon.
+        # An earlier run died while it rolled this step back. What is half gone cannot be built upon.
         chose = next_choice(runner, move, entries, step)
         move = _undo(runner, move, step, back_to=chose.sequence if chose else 0)
     while not _walk(runner, move, step, undo_whole_move):
@@ -215,7 +215,7 @@ def next_choice(
 
 
 def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error: CallError) -> bool:
-    """After a failure that another choice may not have: take back all since that choice.
+    """After a failure that another choice may not have: roll back all since that choice.
 
     :returns: whether the step can begin anew from there
     """
@@ -234,7 +234,7 @@ def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error:
 
 
 def _current(entries: Sequence[Entry], step: Step, action: Action) -> Entry | None:
-    """The live line of an action: the newest that was not taken back."""
+    """The live line of an action: the newest that was not rolled back."""
     for entry in reversed(entries):
         if entry.step == step and entry.action == action.name and entry.phase is not Phase.UNDONE:
             return entry
@@ -264,7 +264,7 @@ def context_before(runner: Runner, move: Move, step: Step) -> Context:
 
 
 def _tried(runner: Runner, entries: Sequence[Entry], step: Step) -> tuple[Entry, ...]:
-    """The choices of this attempt at a step that were taken back; an attempt begins with its first live action."""
+    """The choices of this attempt at a step that were rolled back; an attempt begins with its first live action."""
     choosers = {action.retry_from for action in runner.actions[step]} - {""}
     began = next((e.sequence for e in entries if e.step == step and e.phase is not Phase.UNDONE), None)
     if began is None:
@@ -437,7 +437,7 @@ def _failed_before(runner: Runner, entry: Entry) -> bool:
 def _after_failure(
     runner: Runner, move: Move, step: Step, action: Action, error: CallError, undo_whole_move: bool
 ) -> None:
-    """Decide what a failure means, take back what has to be taken back, and end the run. Always raises."""
+    """Decide what a failure means, roll back what has to be rolled back, and end the run. Always raises."""
     runner.tell(EventKind.ACTION_FAILED, move, step=step.value, action=action.name, text=str(error))
     entries = runner.journal.entries_of(move.id)
     if past_pivot(runner, entries, step):
@@ -466,7 +466,7 @@ def _after_failure(
         commands = (f"cellmove {'rollback' if move.is_open else 'show'} {move.id}",)
     raise RolledBack(
         failed,
-        state=at_home or f"{step} was taken back; the move stays {move.state}",
+        state=at_home or f"{step} was rolled back; the move stays {move.state}",
         next_command=commands[0] if commands else command_of(move),
     ) from None
 
@@ -501,7 +501,7 @@ def _gives_all_up(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
 
 
 def undo(runner: Runner, move: Move, step: Step | None) -> Move:
-    """Take back one step, or (None) the whole move, newest action first.
+    """Roll back one step, or (None) the whole move, newest action first.
 
     :returns: the move: in its old state after one step, ROLLED_BACK after the whole
     :raises RollbackFailed: an undo was refused; what is left to do by hand is named
@@ -510,7 +510,7 @@ def undo(runner: Runner, move: Move, step: Step | None) -> Move:
     with _journal_needed(move):
         move = _undo(runner, move, step)
     if step is None and runner.look_home is not None:
-        runner.tell(EventKind.NOTE, move, text=_looked_at_home(runner, move, f"{move.id} was taken back"))
+        runner.tell(EventKind.NOTE, move, text=_looked_at_home(runner, move, f"{move.id} was rolled back"))
     return move
 
 
@@ -520,7 +520,7 @@ def _looked_at_home(runner: Runner, move: Move, said: str) -> str:
     :param said: what happened, for the error
     :raises RollbackFailed: it is not as it was before the move
     """
-    undone = "every action was taken back"
+    undone = "every action was rolled back"
     if runner.look_home is None:
         return f"{undone}; the server was not looked at since"
     entries = runner.journal.entries_of(move.id)
@@ -529,7 +529,7 @@ def _looked_at_home(runner: Runner, move: Move, said: str) -> str:
     report = runner.look_home(_context(runner, move, entries))
     if report.wrong:
         raise RollbackFailed(
-            f"{said}\nevery action was taken back, and the server is not as before: {'; '.join(report.wrong)}",
+            f"{said}\nevery action was rolled back, and the server is not as before: {'; '.join(report.wrong)}",
             state=report.text,
             next_command=f"cellmove audit --server {move.server_id}",
         )
@@ -549,13 +549,13 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
     _reach_for_undo(runner, move, entries, live)
     if step is None and move.state is not State.ROLLING_BACK:
         move = runner.journal.set_state(move.id, State.ROLLING_BACK)
-    before_it = runner.interrupted()  # a failure is taken back although the signal came before it
+    before_it = runner.interrupted()  # a failure is rolled back although the signal came before it
     for entry in reversed(live):
         if runner.interrupted() and not before_it:
             raise Interrupted(
-                f"interrupted while {move.server_name} was taken back; everything done so far is in the journal",
+                f"interrupted while {move.server_name} was rolled back; everything done so far is in the journal",
                 signal_number=runner.interrupted(),
-                state="the move is half taken back; the journal knows where",
+                state="the move is partly rolled back; the journal records where",
                 next_command=_again(move),
             )
         action = by_name[entry.step, entry.action]
@@ -619,7 +619,7 @@ def _journal_needed(move: Move) -> Iterator[None]:
 
 
 def _again(move: Move) -> str:
-    """What goes on with taking back. One step alone: resume; rollback would take back more than was asked for."""
+    """What goes on with rolling back. One step alone: resume; rollback would roll back more than was asked for."""
     return f"cellmove {'rollback' if move.state is State.ROLLING_BACK else 'resume'} {move.id}"
 
 
@@ -641,20 +641,20 @@ def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry, en
             runner.fence.settled(action, undoing=True)
     except (CannotConnect, CallUncertain) as error:
         raise Stopped(
-            f"taking back {action.name} of {move.server_name} got no answer: {error}",
-            state="the move is half taken back; the journal knows where",
+            f"rolling back {action.name} of {move.server_name} got no answer: {error}",
+            state="the move is partly rolled back; the journal records where",
             next_command=again,
         ) from None
     except Unexpected as error:
         raise Stopped(
-            f"taking back {action.name} ({title}) of {move.server_name} stopped: {error}",
+            f"rolling back {action.name} ({title}) of {move.server_name} stopped: {error}",
             state=f"that is not what the journal says, so {action.name} and what came before it were left as they are",
             next_command=again,
         ) from None
     except CallFailed as error:
         raise RollbackFailed(
-            f"taking back {action.name} ({title}) of {move.server_name} failed: {error}",
-            state=f"still to be taken back: {action.name} and what came before it (cellmove show {move.id})",
+            f"rolling back {action.name} ({title}) of {move.server_name} failed: {error}",
+            state=f"still to be rolled back: {action.name} and what came before it (cellmove show {move.id})",
             next_command=again,
         ) from None
     runner.journal.undone(entry)

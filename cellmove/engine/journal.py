@@ -383,7 +383,7 @@ class Journal:
                 raise self._vanished(move_id)
 
     def undoing(self, entry: Entry, generations: Generations = None) -> None:
-        """Commit that the action is about to be taken back.
+        """Commit that the action is about to be rolled back.
 
         :param generations: see :meth:`intend`
         """

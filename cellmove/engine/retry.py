@@ -29,7 +29,7 @@ def patiently(runner: Patient, call: Callable[[], T], *, insists: bool = False) 
 
     Waits grow from 0.25 s to 2 s; gives up after the gateway's patience.
 
-    :param insists: what is taken back has to be, so that one answer of "internal error" or "somebody else was
+    :param insists: what is rolled back has to be, so that one answer of "internal error" or "somebody else was
         quicker" is not the last word either
     """
     from tenacity import RetryCallState, Retrying, retry_if_exception

@@ -197,7 +197,7 @@ def survey_target(target: Link, source: Link, server_id: str, survey: Survey) ->
 
 
 def _dangers(target: Link, source: Link, server_id: str) -> tuple[str, ...]:
-    """What forbids a target. nova removes the server's directory there when a move is taken back, asking nothing, and starts
+    """What forbids a target. nova removes the server's directory there when a move is rolled back, asking nothing, and starts
     a guest from a disk that it finds (nova/compute/manager.py, ``_revert_snapshot_based_resize_at_dest``;
     nova/virt/libvirt/imagebackend.py, ``Qcow2.create_image``).
     """
@@ -206,7 +206,7 @@ def _dangers(target: Link, source: Link, server_id: str) -> tuple[str, ...]:
     if share_storage(source, target):
         return (
             f"{source.host} and {target.host} have the same instances_path (disk_stores says otherwise):"
-            " ending the move, or taking it back, would remove the disks of the guest that runs",
+            " ending the move, or rolling it back, would remove the disks of the guest that runs",
         )
     present = [entry.name for entry in found(target, server_id) if not is_ours(entry.name, target.move_id)]
     if present:

@@ -214,7 +214,7 @@ def _migration(
     session: Session, found: Found, ends: Ends, known: Mapping[Cell, list[dict[str, Any]]], began: Any,
     *, by_nova: bool,
 ) -> Mapping[str, Any] | None:  # fmt: skip
-    """The move's record: the newest since it was begun, unless an attempt that was taken back left it."""
+    """The move's record: the newest since it was begun, unless an attempt that was rolled back left it."""
     here = known.get(ends.source, [])
     there = {migration["uuid"]: migration for migration in (known.get(ends.target, []) if ends.target else [])}
     candidates = [m for m in here if m["created_at"] >= began] if here else list(there.values())

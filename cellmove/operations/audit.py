@@ -219,7 +219,7 @@ def _mend_server(session: Session, findings: Sequence[Finding], patience: float)
 def run_repair(session: Session, move: Move) -> Move:
     """Make the repairs that a record names, going on where an earlier run stopped; the caller holds the lock.
 
-    :raises Stopped: the cloud does not answer; the journal knows where it stands
+    :raises Stopped: the cloud does not answer; the journal records where it stands
     """
     from cellmove.steps.repair import actions_for
 

@@ -116,7 +116,7 @@ def _action_document(entry: Entry) -> Document:
 
 
 def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Where the move goes: what the scheduler chose, also when that was taken back; before, what was asked for."""
+    """Where the move goes: what the scheduler chose, also when that was rolled back; before, what was asked for."""
     chosen = dict(facts)
     for entry in entries:
         names = ("target_cell", "target_cell_uuid", "target_host")

@@ -56,7 +56,7 @@ def undo_actions(session: Session, move: Move, step: Step | None) -> Move:
 def calls_to_consequences(session: Session, move: Move, step: Step | None = None, *, again: str = "") -> Iterator[None]:
     """What a call came to outside any action: the cloud was not reached, so nothing changed.
 
-    :param step: which one could not begin; None for taking back
+    :param step: which one could not begin; None for rolling back
     :param again: what to type next; empty: what goes on with the move
     """
     try:

@@ -96,7 +96,7 @@ def let_go(session: Session, move: Move, wanted: State = State.FINISHED) -> Move
 
     :param wanted: the state that the move is to reach: FINISHED or CONFIRMED
     :returns: the move, finished
-    :raises RolledBack: it failed and was taken back
+    :raises RolledBack: it failed and was rolled back
     :raises Stopped: that run ended before it was finished
     """
     if is_held(move):

@@ -157,7 +157,7 @@ def _check_quota(session: Session, move: Move) -> None:
         raise Refused(
             "\n".join(f"{text} ({remedy.replace('PROJECT', facts['project_id'])})" for text, remedy in found),
             state="nothing was written; the move is finished, and was not reverted",
-            next_command=f"cellmove rollback {move.id}  # takes it back all the same",
+            next_command=f"cellmove rollback {move.id}  # rolls it back all the same",
         )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
-    """Go on where a run stopped: finish the step under way, or its taking back. Nothing to do is fine.
+    """Go on where a run stopped: finish the step under way, or its rolling back. Nothing to do is fine.
 
     :param host_restarted: the operator's word that the call under way died with its host
     """
@@ -93,7 +93,7 @@ def resume_all(session: Session) -> list[Move]:
 
 
 def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
-    """Take a move back: undo everything before the pivot, or revert after it.
+    """Roll a move back: undo everything before the pivot, or revert after it.
 
     :param host_restarted: the operator's word that the call under way died with its host
     :raises Refused: it is confirmed, or its confirm has begun to destroy the source
@@ -105,12 +105,12 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
             return move
         if move.is_repair:
             raise Refused(
-                f"{move.id} mends leftovers; what it has mended is not taken back",
+                f"{move.id} mends leftovers; what it has mended is not rolled back",
                 state=f"it is {move.state}; nothing was written by this run",
                 next_command=f"cellmove {'resume' if move.is_open else 'show'} {move.id}",
             )
         if not move.is_open:
-            raise Refused(f"{move.id} is {move.state}; there is nothing to take back any more")
+            raise Refused(f"{move.id} is {move.state}; there is nothing to roll back any more")
         if is_deleted(session, move):
             return _sweep(session, move)
         require_current(session, move)

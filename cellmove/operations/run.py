@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def run_step(session: Session, move: Move, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()) -> Move:
-    """Run one step; a failure takes back only this step where that is possible.
+    """Run one step; a failure rolls back only this step where that is possible.
 
     :param force: confirm also a server that is not what it was
     :param probes: what the guest has to answer before it is confirmed
@@ -63,7 +63,7 @@ def run_step(session: Session, move: Move, step: Step, *, force: bool = False, p
 def run_to_finish(
     session: Session, move: Move, *, confirm: bool, hold: Hold | None = None, request: MoveRequest | None = None
 ) -> Move:
-    """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure takes everything back.
+    """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure rolls everything back.
 
     :param hold: wait before the guest is stopped, and how long
     :param request: of the command that continues the move, which the journal keeps from now on
@@ -74,7 +74,9 @@ def run_to_finish(
         check_server_and_journal(session, move)
         if move.state is State.ROLLING_BACK:
             raise Refused(
-                f"{move.id} is being taken back", state="half taken back", next_command=f"cellmove rollback {move.id}"
+                f"{move.id} is being rolled back",
+                state="partly rolled back",
+                next_command=f"cellmove rollback {move.id}",
             )
         busy = busy_step(session.journal.entries_of(move.id), move)
         if busy is Step.REVERT or (busy is Step.CONFIRM and not confirm):
@@ -98,7 +100,7 @@ def run_to_finish(
 
 
 def run_to_goal(session: Session, move: Move) -> Move:
-    """Run the steps that lead to the move's aim; before ``finish`` is done a failure takes everything back."""
+    """Run the steps that lead to the move's aim; before ``finish`` is done a failure rolls everything back."""
     if move.aim == HELD:
         return run_actions(session, move, Step.PREP_DEST, undo_whole_move=True) if move.state is State.PLANNED else move
     steps = (*TO_FINISH, Step.CONFIRM) if move.aim == State.CONFIRMED else TO_FINISH
@@ -202,7 +204,7 @@ def _check_turn(session: Session, move: Move, step: Step) -> None:
     elif busy is not None:
         why = f"{busy} of {move.id} was begun and not finished"
     else:
-        why = f"it is not the turn of {step}: {move.id} is {move.state}"
+        why = f"cannot run {step}: {move.id} is {move.state}"
     again = command_of(move) if move.state is State.ROLLED_BACK else f"cellmove show {move.id}"
     raise Refused(why, state="nothing was written", next_command=commands[0] if commands else again)
 

@@ -95,7 +95,7 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: s
     if found:
         raise Unverified(
             "\n".join(
-                [f"{move.server_name} is not what it was before the move:", *(f"  {each.text}" for each in found)]
+                [f"{move.server_name} differs from its state before the move:", *(f"  {each.text}" for each in found)]
             ),
             state="nothing was written; the move is finished, and was not confirmed",
             next_command=f"{_command(move, probes)}  # then cellmove revert {move.id}, or cellmove confirm {move.id} --force",

@@ -96,7 +96,7 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
         for event in (EVENT, compute.CONFIRM_AT_SOURCE.event):
             history.finish_event(
                 database, server, request_id=intent["confirm_request_id"], event=event, now=now,
-                error="the confirm was taken back", connection=connection,
+                error="the confirm was rolled back", connection=connection,
             )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Closes a cell to new servers while it is emptied, and opens it again: one action a service, and one for the cell.
 
-What was closed before is never touched, neither now nor when all is taken back.
+What was closed before is never touched, neither now nor when all is rolled back.
 """
 
 from __future__ import annotations

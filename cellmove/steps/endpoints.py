@@ -111,7 +111,7 @@ def is_marked(context: Context, database: CellDatabase) -> bool:
     """Whether a cell's row of the server says that this move is working on it.
 
     What nova began carries no mark until we go on with it: then the conductor's event says so, which
-    stays open until the move is over or taken back.
+    stays open until the move is over or rolled back.
     """
     server = server_id(context)
     marked = mark.move_id_of(state.read_system_metadata(database, server).get(mark.KEY))

@@ -50,7 +50,7 @@ def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[st
         state.swap_instance(database, server, expected, {"task_state": "resize_prep"}, now)
     history.finish_event(
         endpoints.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
-        now=now, error="the step was taken back",
+        now=now, error="the step was rolled back",
     )  # fmt: skip
 
 

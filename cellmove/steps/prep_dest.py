@@ -141,7 +141,7 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
         )
         state.remove_system_metadata(connection, database, server, mark.KEYS)
         if facts.get("begun_by") == endpoints.NOVA:
-            # Ended below, it tells that this was taken back; a conductor that never began has left none.
+            # Ended below, it tells that this was rolled back; a conductor that never began has left none.
             history.start_event(
                 database, server, request_id=facts["request_id"], event=EVENTS[0], host=endpoints.here(), now=now,
                 connection=connection,
@@ -149,7 +149,7 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
         for event in EVENTS:
             history.finish_event(
                 database, server, request_id=facts["request_id"], event=event, now=now,
-                error="the move was taken back", connection=connection,
+                error="the move was rolled back", connection=connection,
             )  # fmt: skip
 
 
@@ -400,7 +400,7 @@ def _mirror(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unmirror(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
     database = endpoints.source(context)
     if not endpoints.is_marked(context, database):
-        return  # deleted meanwhile, or taken back already
+        return  # deleted meanwhile, or rolled back already
     undo_checks.require_guest_at_source(context)
     with state.transaction(database.engine, database.name) as connection:
         state.set_extra(

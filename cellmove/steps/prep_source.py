@@ -64,7 +64,7 @@ def _unstash(context: Context, _intent: Mapping[str, Any], _result: Mapping[str,
     server, now = endpoints.server_id(context), endpoints.now(context)
     database = endpoints.source(context)
     if not endpoints.is_marked(context, database):
-        return  # deleted meanwhile, or taken back already
+        return  # deleted meanwhile, or rolled back already
     undo_checks.require_guest_at_source(context)
     task_state = endpoints.row(database, server)["task_state"]
     with state.transaction(database.engine, database.name) as connection:

@@ -134,7 +134,7 @@ def finished_lines(*, volume_backed: bool, kind: str, facts: Mapping[str, Any]) 
 
 
 def is_going_back(traces: Traces) -> bool:
-    """Whether it was being taken back, or can only be taken back."""
+    """Whether it was being rolled back, or can only be rolled back."""
     if traces.mapped_to_target:
         return False
     source, target = traces.source, traces.target
@@ -232,7 +232,7 @@ def _prepared(traces: Traces) -> Iterator[Line]:
 
 
 def _is_mirrored(traces: Traces) -> bool:
-    """Whether the source cell knows of the claim. Taking back drops the context first, the host last."""
+    """Whether the source cell knows of the claim. Rolling back drops the context first, the host last."""
     source = traces.source
     if source is None or source.migration is None:
         return True

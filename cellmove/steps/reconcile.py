@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 BEFORE_THE_SWITCH = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED)
-"""The server lives in the source cell, and what a move has done can be taken back."""
+"""The server lives in the source cell, and what a move has done can be rolled back."""
 
 
 def owners_deed(runner: Runner, move: Move, entries: Sequence[Entry]) -> State | None:

@@ -1,7 +1,7 @@
-"""Taking back what computes did: the target host released, the guest started at the source again.
+"""Rolling back what computes did: the target host released, the guest started at the source again.
 
 Both look at the world first and may be run any number of times, after a success, a failure or a
-crash of the call that they take back. Native nova does neither: it deletes its records, leaves the
+crash of the call that they roll back. Native nova does neither: it deletes its records, leaves the
 claim at the destination, and tells the operator to hard reboot (CrossCellMigrationTask.rollback).
 """
 

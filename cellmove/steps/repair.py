@@ -1,6 +1,6 @@
 """Mends leftovers that an audit found: one action each, and each looks again before it does anything.
 
-Nothing here is taken back and everything may be done again: what was found is either still there, and
+Nothing here is rolled back and everything may be done again: what was found is either still there, and
 is mended, or it is not, and is left alone. The words for that are in the action's result.
 """
 
@@ -69,7 +69,7 @@ def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> 
 
     where = f" in {wanted.get('cell_name') or wanted['cell']}" if wanted["cell"] else ""
     title = f"mend {kind}{where}: {wanted['subject']}".replace("{", "{{").replace("}", "}}")
-    # A failure takes nothing back: what is mended stays mended.
+    # A failure rolls nothing back: what is mended stays mended.
     return Action(name_of(number, wanted), title, do, pivot=Pivot.WHEN_BEGUN)
 
 

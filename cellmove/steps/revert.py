@@ -135,7 +135,7 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
             )
         history.finish_event(
             database, server, request_id=intent["revert_request_id"], event=EVENT, now=now,
-            error="the revert was taken back", connection=connection,
+            error="the revert was rolled back", connection=connection,
         )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _unprepare_source(context: Context, _intent: Mapping[str, Any], _result: Map
         # The action came over from the target with its event still open.
         history.finish_event(
             database, server, request_id=context.facts["revert_request_id"], event=EVENT, now=now,
-            error="the revert was taken back", connection=connection,
+            error="the revert was rolled back", connection=connection,
         )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
         try:
             clear()
         except CallError:
-            raise error from None  # taking back insists on it
+            raise error from None  # rolling back insists on it
         _mark(context, streamed=False)
         context.note(f"the disks go through an image: {error}")
         return {"transfer": IMAGE, "transfer_why": str(error)}
@@ -300,7 +300,7 @@ BEFORE_THE_CLAIM = (
         retry_from="schedule",
     ),
 )
-"""For prep-dest, once a host is chosen. Before the claim: nova takes that back by removing the server's directory there."""
+"""For prep-dest, once a host is chosen. Before the claim: nova rolls that back by removing the server's directory there."""
 
 WHILE_IT_RUNS = (
     Action(

@@ -79,7 +79,7 @@ def answer_verification(options: Options, session: Session, found: Any) -> None:
         answer(options, document, draw_verification)
         return
     error = Refused(
-        f"{found.move.server_name} is not what it was before the move: {count} difference{'s' if count != 1 else ''}",
+        f"{found.move.server_name} differs from its state before the move: {count} difference{'s' if count != 1 else ''}",
         state="nothing was written; the move is finished, and was not confirmed",
         next_command=f"cellmove revert {found.move.id}",
     )

@@ -295,7 +295,7 @@ class Lively:
                 if server.name == event.server_name:
                     server.step = event.step or server.step
                     if event.kind in (EventKind.ACTION_STARTED, EventKind.UNDO_STARTED):
-                        back = "taking back: " if event.kind is EventKind.UNDO_STARTED else ""
+                        back = "rolling back: " if event.kind is EventKind.UNDO_STARTED else ""
                         server.title = back + event.title
 
     def _picture(self) -> Group:

@@ -155,7 +155,7 @@ def _legend(story: Story) -> str:
     if any(bar.failed for tale in story.tales for bar in tale.bars):
         keys.append(
             "<li><svg class=key><rect class=b width=100% /><rect class=x width=100% /></svg>hatched, framed "
-            "<small>failed or taken back</small>"
+            "<small>failed or rolled back</small>"
         )
     keys.append("<li><svg class=key><rect class=l width=100% /></svg>line <small>between two steps: soaking</small>")
     if len(figures.stretches(story)) > 1:

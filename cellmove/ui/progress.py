@@ -160,7 +160,7 @@ class Plain:
             EventKind.ACTION_FINISHED: f"{title} ({duration(event.seconds)})",
             EventKind.ACTION_FAILED: f"{title}: failed: {event.text}",
             EventKind.WAITING: f"{title}: waiting: {event.text}",
-            EventKind.UNDO_FINISHED: f"taken back: {title} ({duration(event.seconds)})",
+            EventKind.UNDO_FINISHED: f"rolled back: {title} ({duration(event.seconds)})",
             EventKind.NOTE: f"note: {event.text}",
         }.get(event.kind, "")
 
@@ -228,7 +228,7 @@ class Lively:
             self._line(failed, "red", title, "", "")
             self._line(" ", "", event.text, "red", "")
         elif event.kind is EventKind.UNDO_FINISHED:
-            self._line(back, "yellow", f"taken back: {title}", "", took)
+            self._line(back, "yellow", f"rolled back: {title}", "", took)
         elif event.kind is EventKind.NOTE:
             self._line(dot, "dim", event.text, "dim", "")
         elif event.kind is EventKind.STEP_FINISHED:
@@ -255,7 +255,7 @@ class Lively:
             activity = self.activity
         lines = []
         for running in found:
-            title = f"taking back: {running.title}" if running.undoing else running.title
+            title = f"rolling back: {running.title}" if running.undoing else running.title
             lines.append(_line_of(frame, "cyan", title, "", duration(now - running.started)))
             if running.text:
                 lines.append(_line_of(" ", "", running.text, "dim", ""))
@@ -331,7 +331,7 @@ def write_now(stream: TextIO, text: str) -> None:
 
 
 def marks_for(stream: TextIO) -> tuple[str, str, str, str, str]:
-    """Marks for done, failed, taken back and a note, and the spinner's frames, as the stream can show them."""
+    """Marks for done, failed, rolled back and a note, and the spinner's frames, as the stream can show them."""
     if "utf" in (stream.encoding or "").lower():
         return "✓", "✗", "↶", "·", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
     return "+", "x", "<", "-", "|/-\\"

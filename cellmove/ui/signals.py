@@ -46,7 +46,7 @@ class Signals:
         self.number = number
         if not self.busy:
             raise Left(number)
-        self.announce("finishing the action in hand; once more to leave now")
+        self.announce("Finishing the current action. Press Ctrl-C again to quit immediately.")
 
 
 def leave_now(code: int, again: str) -> NoReturn:
@@ -59,7 +59,7 @@ def leave_now(code: int, again: str) -> NoReturn:
     with suppress(OSError):
         if draws_over(sys.stderr):
             os.write(2, b"\x1b[?25h\n")  # a spinner has hidden the cursor
-        os.write(2, f"left at once; the journal knows where\nnext: {again}\n".encode())
+        os.write(2, f"Aborted. The journal records where the move stopped.\nnext: {again}\n".encode())
     os._exit(code)
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL at twelve boundaries of actions and within two calls: one command finishes the move, one takes it back.
+"""SIGKILL at twelve boundaries of actions and within two calls: one command finishes the move, one rolls it back.
 
 One server of either backing goes through all of it, there and back between its cells; every case begins and ends
 with a server at rest. A case that fails leaves its server, and the next one gets a new one. `make test-lab` plays the

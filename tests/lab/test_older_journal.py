@@ -35,7 +35,7 @@ def test_a_copy_from_before_the_guest_was_stopped(cellmove, boot, tmp_path):
     cellmove("prep-source", move, env=ours)
     refuses_everything(cellmove, server, move, older)
     rolled_back = cellmove("rollback", move, env=ours)
-    assert "every action was taken back; looked at since" in rolled_back.stderr
+    assert "every action was rolled back; looked at since" in rolled_back.stderr
     cloud.wait_ports(server.id, "ACTIVE")  # their agent follows a moment later
     assert oracle.compare(before, oracle.picture(server.id)) == []
     assert cloud.disk_hash(server.id) == disk

@@ -120,7 +120,7 @@ def test_resume_after_a_compute_died_in_a_call(cellmove, started, travellers, na
         again = word_for_it(cellmove, traveller, "resume", HOSTS[call.cell(traveller)])
         cellmove(*again, expect=1 if name == "start-target" else 0)
     elif name == "stop-source":
-        # nova has started the guest again by itself: the step failed, and the move is taken back.
+        # nova has started the guest again by itself: the step failed, and the move is rolled back.
         failed = cellmove("resume", traveller.id, expect=1)
         assert "was restarted during" in failed.stderr
         assert next_command(failed) == list(traveller.move_command())
@@ -236,7 +236,7 @@ def move_there(cellmove, started, traveller, journal, outage):
 
 
 def do_what_it_says(cellmove, outcome):
-    """Type what is printed as next, at most three times, until the move is over: arrived or taken back."""
+    """Type what is printed as next, at most three times, until the move is over: arrived or rolled back."""
     for _ in range(3):
         if outcome.code == 0:
             return

@@ -18,13 +18,13 @@ from tests.support.sandbox.harness import Crash, Harness, Outcome
 FAMILIES = {
     "real": "a real process ended by SIGKILL, at every point of every action",
     "kill": "the same in one process, for every other shape of server",
-    "undo": "killed while taking back, at every point of every action",
+    "undo": "killed while rolling back, at every point of every action",
     "again": "killed while the next host is tried, at every point from the first one's failure on",
     "double": "killed, and killed again while recovering",
     "call": "one outgoing call goes wrong, for every call of a move",
     "wire": "one connection or request to a host's disks goes wrong, for every kind of them in every action",
     "rot": "a bit of a disk flips, or somebody starts its guest, where nothing should change",
-    "down": "taken back while nova-compute at the target is down, so that nova removes no disks there",
+    "down": "rolled back while nova-compute at the target is down, so that nova removes no disks there",
     "restart": "a compute host restarts in the middle of a call, after every write",
     "meddle": "the owner meddles, before every action",
     "older": "an older copy of the journal, taken at every point of every action, is used after the original has gone on",
@@ -109,7 +109,7 @@ def _natural(move: str, state: State, goal: State) -> tuple[str, ...]:
 
 
 def recover(harness: Harness, outcomes: list[Outcome], recovery: str, goal: State) -> None:
-    """Run on to the goal, or give up and take the move back."""
+    """Run on to the goal, or give up and roll the move back."""
     move = harness.move()
     if recovery == "on":
         if outcomes[-1].code == -9:
@@ -181,7 +181,7 @@ def _kill(
 def _undo(
     fixtures: Fixtures, outcomes: list[Outcome], shape: str, step: str, action: str, point: str, recovery: str
 ) -> Played:
-    """Killed while a move that stands before ``step`` is taken back."""
+    """Killed while a move that stands before ``step`` is rolled back."""
     checkpoint = fixtures.set(shape, step)
     run_killed(fixtures.harness, outcomes, action, point, "rollback", checkpoint.move)
     outcomes.append(fixtures.harness.run("resume" if recovery == "on" else "rollback", checkpoint.move))

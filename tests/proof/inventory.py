@@ -61,7 +61,7 @@ def _calls(fixtures: Fixtures, step: str, *, long: bool) -> Iterator[str]:
 
 
 def _older(fixtures: Fixtures) -> Iterator[str]:
-    """An older copy at every point of every step, and of taking a move back that stands before one of two steps."""
+    """An older copy at every point of every step, and of rolling a move back that stands before one of two steps."""
     verbs = [(step, step) for step in STEPS] + [(step, "rollback") for step in ("prep-source", "finish")]
     for step, verb in verbs:
         _calls, points, _writes = rehearse(fixtures, MAIN_SHAPE, step, verb)

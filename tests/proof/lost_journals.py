@@ -1,6 +1,6 @@
 """A run is killed, its journal is lost, and the move is adopted: then it ends as if nothing had been lost.
 
-python -m tests.proof.lost_journals                 every boundary of a whole move, and of taking one back
+python -m tests.proof.lost_journals                 every boundary of a whole move, and of rolling one back
 python -m tests.proof.lost_journals 'CASE'…         replay cases by their names
 """
 
@@ -35,7 +35,7 @@ SHAPES_TRIED = ("image-active-full", "volume-stopped-full", "stream-active-full"
 class Case(NamedTuple):
     """One run that is killed.
 
-    :param step: a step, or ``undo-`` and the step before which the move stands when it is taken back, or
+    :param step: a step, or ``undo-`` and the step before which the move stands when it is rolled back, or
         ``nova-`` and a step: our mark is taken off, so that it looks as if nova's conductor had died there
     :param way: where the operator goes after adopting: ``on`` or ``back``
     """
@@ -169,7 +169,7 @@ def _refused(fixtures: Fixtures, scene: cloud_oracle.Scene, error: CellmoveError
 
 
 def names(fixtures: Fixtures, shapes: tuple[str, ...]) -> Iterator[Case]:
-    """Every boundary of a whole move, and of taking it back from two places."""
+    """Every boundary of a whole move, and of rolling it back from two places."""
     for shape in shapes:
         for step in ("prep-dest", "prep-source", "finish"):
             _calls, points, _writes = rehearsal.rehearse(fixtures, shape, step)

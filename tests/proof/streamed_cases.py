@@ -1,4 +1,4 @@
-"""The cases of moves whose disks are streamed: killed, taken back, and every connection and request that goes wrong."""
+"""The cases of moves whose disks are streamed: killed, rolled back, and every connection and request that goes wrong."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOUCHING = {
 """Others between which a server's files are made, used or removed."""
 
 BACK = "undo-"
-"""In front of the step before which a move stands when it is taken back."""
+"""In front of the step before which a move stands when it is rolled back."""
 
 
 def play_wire(
@@ -38,7 +38,7 @@ def play_wire(
     fault: str,
     recovery: str,
 ) -> cases.Played:
-    """The n-th call of its kind to a host's disks goes wrong: in a step, or while a move is taken back."""
+    """The n-th call of its kind to a host's disks goes wrong: in a step, or while a move is rolled back."""
     checkpoint, left = fixtures.set(shape, step.removeprefix(BACK)), [int(number)]
     going_back = step.startswith(BACK)
 
@@ -108,7 +108,7 @@ def play_rot(fixtures: Fixtures, outcomes: list[Outcome], shape: str, moment: st
 
 
 def play_down(fixtures: Fixtures, outcomes: list[Outcome], shape: str, step: str) -> cases.Played:
-    """Taken back from before a step while nova-compute at the target is down: nova removes nothing there, then."""
+    """Rolled back from before a step while nova-compute at the target is down: nova removes nothing there, then."""
     checkpoint = fixtures.set(shape, step)
     world, cloud = fixtures.harness.cloud.world, fixtures.harness.cloud
     world.down.append(TARGET)
@@ -195,7 +195,7 @@ def wires_of(fixtures: Fixtures, shape: str, step: str, *, long: bool, only: str
             else ("refused", "error")
         ):
             if fault == "error" and step.startswith(BACK):
-                continue  # a host that will not have something taken back: told of, and nothing that goes away by itself
+                continue  # a host that will not have something rolled back: told of, and nothing that goes away by itself
             # Giving up after a call that did not happen is giving up after the one before.
             for recovery in RECOVERIES if fault == "lost" or long else RECOVERIES[:1]:
                 yield f"wire:{shape}:{step}:{call}:{number}:{fault}:{recovery}"

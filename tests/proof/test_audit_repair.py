@@ -13,8 +13,8 @@ import requests
 from cellmove.core.errors import CellmoveError
 from cellmove.core.request import AuditRequest
 from cellmove.operations import audit as auditing
-from cellmove.operations import recover as recover_module
 from cellmove.operations.audit import Report
+from cellmove.operations.recover import resume
 from cellmove.sandbox import seed
 from cellmove.sandbox.store import Cloud
 from lab import oracle
@@ -178,7 +178,7 @@ def test_what_changed_since_it_was_found_is_left(left: Left) -> None:
     before = picture(harness.cloud, server)
     with harness.session() as session:
         (move,) = session.journal.all_moves()
-        assert recover_module.resume(session, move).state == "repaired"
+        assert resume(session, move).state == "repaired"
         results = {each.action.split("/")[1]: each.result for each in session.journal.entries_of(move.id)}
     assert picture(harness.cloud, server) == before
     assert all("left" in result for result in results.values())

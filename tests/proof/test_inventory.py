@@ -62,7 +62,7 @@ def test_every_undo_of_the_way_there_is_killed(names):
 def test_the_next_host_is_tried_and_killed(names):
     tried = {name for name in names if name.startswith("again:")}
     chosen_again = ("bind_ports", "reserve_volumes", "claim", "copy_records", "schedule")
-    # Each of them done anew, at four points, and all but the choice taken back before, at four points.
+    # Each of them done anew, at four points, and all but the choice rolled back before, at four points.
     assert len(tried) >= len(RECOVERIES) * (4 * len(chosen_again) + 4 * (len(chosen_again) - 1))
 
 

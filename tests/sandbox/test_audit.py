@@ -266,7 +266,7 @@ def test_a_repair_that_died_goes_on(sandbox: Sandbox) -> None:
     assert kinds(audit(sandbox, server.id)) == ["empty-attachment"]
     refused = sandbox.cellmove("migrate", server.id, "--cell", "cell2", expect=5)
     assert f"next: cellmove resume {record_['move']}" in refused.stderr
-    assert "not taken back" in sandbox.cellmove("rollback", record_["move"], expect=5).stderr
+    assert "not rolled back" in sandbox.cellmove("rollback", record_["move"], expect=5).stderr
     audit(sandbox, server.id, "--repair")
     assert sandbox.cellmove("show", record_["move"], "-f", "json").json["state"] == "repaired"
     assert sandbox.cellmove("list", "-f", "json").json["moves"] == []

@@ -73,7 +73,7 @@ def test_a_time_that_is_none(sandbox: Sandbox):
 
 @pytest.mark.parametrize("way", ["finish", "rollback"])
 def test_the_run_that_holds_it_dies(sandbox: Sandbox, way: str):
-    """The move stays prepared: one command goes on, one takes it back."""
+    """The move stays prepared: one command goes on, one rolls it back."""
     server = sandbox.boot()
     before = sandbox.picture(server.id)
     begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")
@@ -91,7 +91,7 @@ def test_the_run_that_holds_it_dies(sandbox: Sandbox, way: str):
 
 
 def test_a_signal_ends_the_waiting(sandbox: Sandbox):
-    """Nothing is stopped and nothing taken back; what to type next is said."""
+    """Nothing is stopped and nothing rolled back; what to type next is said."""
     server = sandbox.boot()
     begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")
     begun.signal(signal.SIGINT)

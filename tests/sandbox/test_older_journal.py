@@ -161,7 +161,7 @@ def test_an_older_copy_while_the_original_is_half_rolled_back(sandbox: Sandbox) 
     killed(sandbox, "prep-dest:claim:after-undone", "rollback", move)
     refuses_everything(sandbox, server, move, copy)
     rolled_back = sandbox.cellmove("rollback", move)
-    assert "every action was taken back; looked at since" in rolled_back.stderr
+    assert "every action was rolled back; looked at since" in rolled_back.stderr
     assert "is active and running on c1-host1 in cell1" in rolled_back.stderr
     assert "its 2 ports bound to c1-host1, its 2 volumes attached" in rolled_back.stderr
     refuses_everything(sandbox, server, move, copy, "carries no mark of the move any more")

@@ -104,7 +104,7 @@ def test_a_person_is_asked_once_a_command(sandbox: Sandbox, config: Config) -> N
         assert f"{server.name} ({server.id}) moves from cell1 / c1-host1 to cell2 / {TARGET}" in shown.replace(
             "\r\n", " "
         )
-        assert "you did not say yes" in shown
+        assert "cancelled at the prompt" in shown
     assert sandbox.cellmove("list", "--all", "-f", "json").json["moves"] == []
 
     code, shown = at_a_terminal(sandbox, off, "y", *command)

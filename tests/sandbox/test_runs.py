@@ -30,7 +30,7 @@ def test_the_first_signal_waits_for_the_action_in_hand(sandbox: Sandbox, number:
     said = run.err.read_text()
     move = sandbox.cellmove("list", "-f", "json").json["moves"][0]
     assert f"next: cellmove resume {move['move']}" in said
-    assert "finishing the action in hand" in said
+    assert "Finishing the current action" in said
     assert list(phases(sandbox).items())[-1] == ("stop_source", "done")
     assert sandbox.cellmove("resume", server.name, "-f", "json").json["state"] == "finished"
     shot = sandbox.picture(server.id)

@@ -146,7 +146,7 @@ def test_what_is_not_as_before_is_said_with_7(fixtures: Fixtures) -> None:
     harness.taps.on_journal = lose_a_volume
     outcome = harness.run("rollback", checkpoint.move)
     assert outcome.code == 7, outcome.text
-    assert "every action was taken back, and the server is not as before: volume " in outcome.message
+    assert "every action was rolled back, and the server is not as before: volume " in outcome.message
     assert "is reserved, not attached" in outcome.message
     assert "1 of its 2 volumes attached" in outcome.state
     assert outcome.next_command == f"cellmove audit --server {server}"
@@ -166,7 +166,7 @@ def test_what_could_not_be_looked_at_is_named(fixtures: Fixtures) -> None:
     outcome = harness.run("resize", checkpoint.scene.server, "m1.small", "--cell", "cell2")
     assert outcome.code == 1, outcome.text
     assert (
-        "every action was taken back; looked at since: web is active and running on c1-host1 in cell1" in outcome.state
+        "every action was rolled back; looked at since: web is active and running on c1-host1 in cell1" in outcome.state
     )
     assert "not looked at: its volumes (" in outcome.state
     assert "as before" not in outcome.state

@@ -136,7 +136,7 @@ def test_a_difference_is_seen_and_not_confirmed(sandbox: Sandbox, what: str) -> 
     assert not said["verified"]
     assert {check["code"] for check in said["checks"] if check["level"] == "refusal"} == set(code.split())
     refused = sandbox.cellmove("confirm", server.name, expect=5)
-    assert "is not what it was before the move" in refused.stderr
+    assert "differs from its state before the move" in refused.stderr
     assert sandbox.picture(server.id) == before
 
 

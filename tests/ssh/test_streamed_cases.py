@@ -68,7 +68,7 @@ def test_a_host_that_will_not_remove_something_is_told_of(fixtures):
     fixtures.harness.taps.on_call = lambda seen: "error" if seen.text == f"{TARGET}.remove" else ""
     outcome = fixtures.harness.run("rollback", checkpoint.move)
     assert outcome.code == 7
-    assert "taking back make_directory" in outcome.message
+    assert "rolling back make_directory" in outcome.message
     fixtures.harness.taps.on_call = lambda _seen: ""
     assert fixtures.harness.run(*cases.words_of(outcome.next_command)).code == 0
     assert violations(fixtures.harness, checkpoint.scene, []) == []

@@ -435,7 +435,7 @@ def test_another_image_of_that_name(streaming, wish):
 
 @pytest.mark.parametrize("wish", ["stream", "auto"])
 def test_files_that_are_there_already_are_nobodys_to_remove(streaming, wish):
-    """Nova would start the guest from them, through an image as well, and remove them when it is taken back."""
+    """Nova would start the guest from them, through an image as well, and remove them when it is rolled back."""
     server = streaming.boot()
     for host in (TARGET, OTHER):
         streaming.path(host, server.id).mkdir()

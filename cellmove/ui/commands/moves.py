@@ -115,7 +115,7 @@ def _run_to_finish(options: Options, request: MoveRequest) -> None:
 def resize(options: Options, /, server: str, flavor: str, **given: Any) -> None:
     """Move a server to another cell and another flavor: plan, prep-dest, prep-source and finish in one go.
 
-    SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
+    SERVER is a name or UUID. When something fails, everything is rolled back. After an interruption the
     same command goes on where it stopped.
 
     \b
@@ -137,7 +137,7 @@ def resize(options: Options, /, server: str, flavor: str, **given: Any) -> None:
 def migrate(options: Options, /, server: str, **given: Any) -> None:
     """Move a server to another cell: plan, prep-dest, prep-source and finish in one go.
 
-    SERVER is a name or UUID. When something fails, everything is taken back. After an interruption the
+    SERVER is a name or UUID. When something fails, everything is rolled back. After an interruption the
     same command goes on where it stopped.
 
     \b
@@ -169,13 +169,13 @@ def resume(options: Options, reference: str | None, everything: bool, host_resta
     if everything and host_restarted:
         raise click.UsageError("--host-restarted is said of one move")
     with running(options) as session:
-        from cellmove.operations import find as find_module
         from cellmove.operations import recover as recover_module
+        from cellmove.operations.find import find_move
 
         if reference is None:
             moves = recover_module.resume_all(session)
         else:
-            move = find_module.find_move(session, reference)
+            move = find_move(session, reference)
             move = recover_module.resume(session, move, host_restarted=host_restarted)
     if reference is None:
         answer_moves(options, session, moves)
@@ -183,16 +183,16 @@ def resume(options: Options, reference: str | None, everything: bool, host_resta
         answer_move(options, session, move)
 
 
-@click.command(short_help="Take a move back, whatever it takes.")
+@click.command(short_help="Roll a move back, whatever it takes.")
 @move_argument
 @host_restarted_option
 @output_options
 @pass_options
 def rollback(options: Options, reference: str, host_restarted: bool) -> None:
-    """Take a move back, whatever it takes: the server is in its source cell again.
+    """Roll a move back, whatever it takes: the server is in its source cell again.
 
     MOVE is a move's id, or the name or UUID of its server. What was done is undone, newest first; a move
-    that is finished already is reverted. Only a confirmed move cannot be taken back.
+    that is finished already is reverted. Only a confirmed move cannot be rolled back.
 
     \b
     Example:

@@ -72,7 +72,7 @@ def found(request, lab_environment: dict[str, str], tmp_path_factory) -> dict[tu
 
 
 def play(run: Runner, kind: str, backing: str) -> Iterator[tuple[str, Differences]]:
-    """Move both, compare; take both back, compare; move both again and confirm, compare."""
+    """Move both, compare; roll both back, compare; move both again and confirm, compare."""
     native, ours = native_pair.boot_pair(volume_backed=backing == "volume")
     try:
         yield "at home", native_pair.differences(native_pair.leaves(native), native_pair.leaves(ours))

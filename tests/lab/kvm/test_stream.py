@@ -151,7 +151,7 @@ def test_a_start_that_fails_is_taken_back(boot_guest, cellmove):
     before = kvm.console(server, SOURCE)
     with spoilt_base(server):
         failed = cellmove("finish", server, expect=1)
-    assert "every action was taken back; looked at since" in failed.stderr
+    assert "every action was rolled back; looked at since" in failed.stderr
     check_home(server, start, before, "kvm.tiny")
 
 

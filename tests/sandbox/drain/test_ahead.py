@@ -58,7 +58,7 @@ def test_when_nothing_is_begun_any_more_those_that_wait_are_taken_back(slow: Dra
     assert back
     assert slow.moved | back <= slow.servers.keys()
     assert slow.moved & back == set()
-    assert "was taken back before its guest was stopped" in err(run)
+    assert "was rolled back before its guest was stopped" in err(run)
     taken = {slow.servers[name].id for name in back}
     stops = [each for each in slow.history if each["what"] == "call begun" and "at_source" in each["method"]]
     assert [each for each in stops if each["server"] in taken] == []

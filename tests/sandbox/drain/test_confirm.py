@@ -132,7 +132,7 @@ def test_what_goes_wrong_while_it_soaks_is_left_and_named(two: Drained) -> None:
     move = two.move("one")
     assert move.state is State.FINISHED
     shown = err(run)
-    assert "one: is not what it was: one is not what it was before the move: " in shown
+    assert "one: is not what it was: one differs from its state before the move: " in shown
     assert "memory_mb" in shown
     assert f"(next: cellmove verify {move.id})" in shown
     assert shown.splitlines()[-1] == f"next: cellmove verify {move.id}"

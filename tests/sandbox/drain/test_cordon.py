@@ -158,7 +158,7 @@ def test_a_drain_that_is_being_taken_back_does_not_go_on(cell: Drained) -> None:
     (record,) = (each for each in journal.drains() if each.is_open)
     journal.set_state(record.id, State.ROLLING_BACK)
     refused = cell.drain(expect=5)
-    assert f"{record.id} is being taken back" in refused.stderr
+    assert f"{record.id} is being rolled back" in refused.stderr
     assert f"next: cellmove drain abort {SOURCE}" in refused.stderr
     assert cell.moved == set()
     assert cell.cellmove("drain", "abort", "-f", "json").json["state"] == "rolled-back"

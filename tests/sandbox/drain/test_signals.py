@@ -36,7 +36,7 @@ def interrupt(cell: Drained, run: Begun, number: int) -> str:
     for name in cell.servers:
         assert cell.where(name)
     shown = err(run)
-    assert "finishing the action in hand" in shown
+    assert "Finishing the current action" in shown
     assert shown.splitlines()[-1].startswith(f"next: cellmove drain-cell {SOURCE}")
     return shown
 
@@ -108,7 +108,7 @@ def test_the_second_signal_ends_it_at_once(slow: Drained) -> None:
     assert run.child.is_alive()
     run.signal(signal.SIGTERM)
     assert run.end(5) == 143
-    assert "left at once; the journal knows where" in err(run)
+    assert "Aborted. The journal records where the move stopped." in err(run)
     wait_until(lambda: calls_are_over(slow), "the compute goes on alone")
     slow.pace(0)
     slow.drain(*AGAIN)

@@ -163,9 +163,9 @@ def _truth(outcomes: list[Outcome]) -> list[str]:
             found.append(f"it wrote {outcome.effects} times and said that it did not: {outcome.text}")
         if outcome.code in (1, 3, 7) and not outcome.next_command:
             found.append(f"no next command: {outcome.text}")
-        # One call that goes wrong may fail a step, never also its taking back: that takes a second one.
+        # One call that goes wrong may fail a step, never also its rolling back: that takes a second one.
         if outcome.code == 7 and outcome.failed_calls < 2:
-            found.append(f"taking back failed: {outcome.text}")
+            found.append(f"rolling back failed: {outcome.text}")
     return found
 
 

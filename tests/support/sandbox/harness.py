@@ -34,11 +34,11 @@ from cellmove.engine.journal import open_journal
 from cellmove.gateway import Gateway
 from cellmove.hosts import bus as calls_over_buses
 from cellmove.hosts import compute as calls_to_computes
-from cellmove.operations import context as context_module
-from cellmove.operations import find as find_module
 from cellmove.operations import planning
 from cellmove.operations import recover as recover_module
-from cellmove.operations import run as run_module
+from cellmove.operations.context import Session
+from cellmove.operations.find import find_move
+from cellmove.operations.run import run_step, run_to_finish
 from cellmove.sandbox import __main__ as process
 from cellmove.sandbox import buses, disks, rest, seed
 from cellmove.sandbox.compute import Call, Work
@@ -280,7 +280,7 @@ class Harness:
         return gateway
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[context_module.Session]:
+    def session(self) -> Iterator[Session]:
         """A run of cellmove: its own opening of the journal."""
         journal = open_journal(self.settings.journal, self.clock.text)
         for name, before, after in (
@@ -292,7 +292,7 @@ class Harness:
         ):
             self._tap_journal(journal, name, before, after)
         try:
-            yield context_module.Session(
+            yield Session(
                 self.settings, journal, self.gateway, self.clock, self.said.append, lambda: 0, self.folder / "locks"
             )
         finally:
@@ -340,7 +340,7 @@ class Harness:
             return Outcome(command, code, effects=effects, failed_calls=failed_calls)
         return Outcome(command, code, error.message, error.state, error.next_command, effects, failed_calls)
 
-    def _verb(self, session: context_module.Session, verb: str, what: str, more: tuple[str, ...]) -> None:
+    def _verb(self, session: Session, verb: str, what: str, more: tuple[str, ...]) -> None:
         transfer = more[more.index("--transfer") + 1] if "--transfer" in more else ""
         if verb in ("resize", "migrate"):
             flavor = more[0] if verb == "resize" else ""
@@ -348,7 +348,7 @@ class Harness:
             report = planning.move_for(session, request)
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
-            run_module.run_to_finish(session, report.move, confirm=request.confirm, request=request)
+            run_to_finish(session, report.move, confirm=request.confirm, request=request)
         elif verb == "plan":
             flavor = more[0] if more and not more[0].startswith("--") else ""
             request = MoveRequest(what, flavor, Destination("cell2"), is_stepwise=True, transfer=transfer)
@@ -356,13 +356,13 @@ class Harness:
             if report.move is None:
                 raise AssertionError([check for check in report.checks if check.level == "refusal"])
         elif verb == "show":
-            find_module.find_move(session, what)
+            find_move(session, what)
         elif verb in ("resume", "rollback"):
-            move = find_module.find_move(session, what)
+            move = find_move(session, what)
             again = recover_module.resume if verb == "resume" else recover_module.rollback
             again(session, move, host_restarted="--host-restarted" in more)
         else:
-            run_module.run_step(session, find_module.find_move(session, what), Step(verb))
+            run_step(session, find_move(session, what), Step(verb))
 
     def move(self) -> Move:
         """The newest move in the journal, read past everything that guards it."""

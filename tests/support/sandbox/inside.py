@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 from cellmove.core.errors import CellmoveError
 from cellmove.core.move import Step
-from cellmove.operations import find as find_module
 from cellmove.operations import planning
-from cellmove.operations import run as run_module
 from cellmove.operations.context import Session
+from cellmove.operations.find import find_move
+from cellmove.operations.run import run_step, run_to_finish
 from cellmove.sandbox import seed
 from tests.scenarios.environment import Outcome, Picture, Server
 from tests.support.sandbox.harness import Harness
@@ -67,14 +67,14 @@ class Inside:
     def _do(self, session: Session, words: list[str], options: dict[str, str], *, confirm: bool) -> None:
         verb, server, *more = words
         if verb not in ("resize", "migrate"):
-            run_module.run_step(session, find_module.find_move(session, server), Step(verb))
+            run_step(session, find_move(session, server), Step(verb))
             return
         report = planning.move_for(
             session, server, more[0] if more else None, host=options.get("--host"), cell=options.get("--cell"),
             force_locked=False, confirm=confirm,
         )  # fmt: skip
         assert report.move is not None, [check for check in report.checks if check.level == "refusal"]
-        run_module.run_to_finish(session, report.move, confirm=confirm)
+        run_to_finish(session, report.move, confirm=confirm)
 
     @contextlib.contextmanager
     def fault(self, host: str, call: str, how: str, server_id: str | None = None) -> Iterator[None]:

@@ -25,11 +25,9 @@ def verified(monkeypatch: pytest.MonkeyPatch, on_unverified: str, after: State) 
     monkeypatch.setattr(work, "verify", lambda *_arguments: found)
     monkeypatch.setattr(work, "report_failure", lambda _session, _move, error: told.append(error))
     monkeypatch.setattr(work, "command_of", lambda _move: "cellmove migrate web-1")
-    sessions = SimpleNamespace(
-        find_move=lambda *_arguments: replace(MOVE, state=after),
-        run_step=lambda *_arguments: replace(MOVE, state=State.REVERTED),
-    )
-    monkeypatch.setattr(work, "sessions", sessions)
+    monkeypatch.setattr(work, "hook_run", lambda session: session)
+    monkeypatch.setattr(work, "find_move", lambda *_arguments: replace(MOVE, state=after))
+    monkeypatch.setattr(work, "run_step", lambda *_arguments: replace(MOVE, state=State.REVERTED))
     job: Any = SimpleNamespace(wish=Wish(on_unverified=on_unverified), probes=())
     outcome = work._verified(SimpleNamespace(), job, MOVE)  # type: ignore[arg-type]
     assert outcome is not None

@@ -257,7 +257,7 @@ def test_a_failed_whole_takes_everything_back(tmp_path: Path, world: World, heav
     assert world.effects == set()
     assert bench.fresh().state is State.ROLLED_BACK
     assert caught.value.next_command == "cellmove migrate web-1"
-    assert caught.value.state == "every action was taken back; the server was not looked at since"
+    assert caught.value.state == "every action was rolled back; the server was not looked at since"
 
 
 def test_a_heavy_action_that_was_not_begun_takes_nothing_more_back(tmp_path: Path, world: World) -> None:

@@ -150,7 +150,7 @@ def test_after_a_crash_anywhere_before_the_pivot_a_rollback_takes_all_back(tmp_p
             continue
         bench.undo()
         assert bench.fresh().state is State.ROLLED_BACK
-        assert bench.world.effects <= {"u"}  # the one that needs no taking back
+        assert bench.world.effects <= {"u"}  # the one that needs no rolling back
         assert next_commands(bench.fresh(), None) == ()
         assert move.is_open
     assert 0 < passed < total / 2

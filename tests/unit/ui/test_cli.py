@@ -521,7 +521,7 @@ def test_the_first_signal_lets_the_action_in_hand_finish(number: signal.Signals)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 128 + number
     assert out == ""
-    assert "finishing the action in hand; once more to leave now" in err
+    assert "Finishing the current action. Press Ctrl-C again to quit immediately." in err
     assert err.endswith("stopped here\nnext: cellmove resume m1\n")
 
 
@@ -529,11 +529,11 @@ def test_the_second_signal_leaves_at_once() -> None:
     process = start("finish", "web-1", stubborn=30)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
-    assert "finishing" in process.stderr.readline()
+    assert "Finishing" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     _out, err = process.communicate(timeout=5)
     assert process.returncode == 143
-    assert "the journal knows where" in err
+    assert "The journal records where" in err
 
 
 def test_before_anything_is_begun_the_first_signal_is_enough() -> None:

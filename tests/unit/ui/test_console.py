@@ -263,8 +263,8 @@ def test_a_server_name_cannot_write_on_the_terminal(stream: io.StringIO) -> None
 
 
 def test_an_error_is_three_lines() -> None:
-    error = RolledBack("prep-dest of web-1 failed: no", state="it was taken back", next_command="cellmove plan web-1")
-    expected = "prep-dest of web-1 failed: no\nstate: it was taken back\nnext: cellmove plan web-1\n"
+    error = RolledBack("prep-dest of web-1 failed: no", state="it was rolled back", next_command="cellmove plan web-1")
+    expected = "prep-dest of web-1 failed: no\nstate: it was rolled back\nnext: cellmove plan web-1\n"
     plain, terminal = io.StringIO(), Terminal()
     console.render_error(error, plain)
     console.render_error(error, terminal)
@@ -340,7 +340,7 @@ def test_one_line_for_each_change(plain: tuple[progress.Plain, io.StringIO]) -> 
         "12:00:00 web-1 prep-dest: copy the records: waiting: not there yet",
         "12:00:00 web-1 prep-dest: copy the records to cell2 (0.1 s)",
         "12:00:00 web-1 prep-dest: bind the ports: failed: HTTP 409",
-        "12:00:00 web-1 prep-dest: taken back: copy the records (2.0 s)",
+        "12:00:00 web-1 prep-dest: rolled back: copy the records (2.0 s)",
         "12:00:00 web-1: note: look here",
         "12:00:00 web-1 prep-dest: done (1 min 15 s)",
     ]
@@ -418,7 +418,7 @@ def test_on_a_terminal_lines_are_aligned_and_the_spinner_goes_away(clock: list[f
     assert "prep-dest  web-1" in text
     assert "✗ upload" in text
     assert "HTTP 500" in text
-    assert "↶ taken back: bind 2 ports" in text
+    assert "↶ rolled back: bind 2 ports" in text
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
 
 
@@ -436,7 +436,7 @@ def test_the_action_under_way_shows_its_seconds_and_what_it_waits_for(clock: lis
     assert second.strip() == "40 % there"
     assert third == "finishing the action in hand"
     lively(event(EventKind.UNDO_STARTED, action="image", title="upload the disk"))
-    assert "taking back: upload the disk" in lively._under_way().plain
+    assert "rolling back: upload the disk" in lively._under_way().plain
 
 
 def test_a_terminal_without_unicode_gets_other_marks() -> None:
