@@ -45,7 +45,7 @@ from cellmove.core.move import Entry, Move, Phase, State
 where, count, lines = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 when = "2026-01-01T00:00:00.000Z"
 journal = open_journal(where, lambda: when)
-plan = {"source_cell": "cell1", "source_host": "c1-host1", "wanted_cell": "cell2", "picture": "x" * 4000}
+plan = {"source_cell": "cell1", "source_host": "c1-host1", "wanted_cell": "cell2", "snapshot": "x" * 4000}
 for number in range(count):
     name = f"move-{number:06x}"
     server = f"00000000-0000-4000-8000-{number:012x}"

@@ -1,8 +1,8 @@
-"""What has changed about one server between two pictures, apart from what may change."""
+"""What has changed about one server between two snapshots, apart from what may change."""
 
 import json
 
-from lab.picture import fields, home_rows
+from lab.snapshot import fields, home_rows
 
 # Columns that nova changes whenever it touches a row, or that only number it.
 ALWAYS = {"id", "created_at", "updated_at", "deleted_at"}
@@ -19,7 +19,7 @@ RESIZED = {"instances": {"instance_type_id", "vcpus", "memory_mb", "root_gb", "e
 HISTORY = ("instance_actions", "instance_actions_events", "migrations", "instance_faults")
 HISTORY_IGNORED = {
     "instance_actions": {"message"},
-    # The newest migration and its actions go on after a picture was taken in the middle of a move.
+    # The newest migration and its actions go on after a snapshot was taken in the middle of a move.
     "migrations": {"status", "migration_type", "hidden"},
 }
 # Columns that count rows of one cell: what they say of an earlier move means nothing in another cell.

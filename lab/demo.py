@@ -43,14 +43,14 @@ def listing(*server_ids):
     print(f"\n  {'NAME':10}{'STATUS':16}{'HOST':12}{'CELL':8}{'FLAVOR':10}")
     for server_id in server_ids:
         server = cloud.show(server_id)
-        cell = oracle.picture(server_id)["api"]["mapping"]["cell"]
+        cell = oracle.snapshot(server_id)["api"]["mapping"]["cell"]
         host, flavor = server["OS-EXT-SRV-ATTR:host"], server["flavor"]["original_name"]
         print(f"  {server['name']:10}{server['status']:16}{host:12}{cell:8}{flavor:10}", flush=True)
 
 
 def expect(server_id, **wanted):
     """Stop the show when the oracle sees anything wrong."""
-    problems = oracle.problems(oracle.picture(server_id), **wanted)
+    problems = oracle.problems(oracle.snapshot(server_id), **wanted)
     if problems:
         sys.exit("the oracle says:\n  " + "\n  ".join(problems))
     print("  the oracle finds nothing wrong and nothing left over", flush=True)
@@ -86,14 +86,14 @@ def main():
 
     say("Another one, volume-backed, all steps in one command; then its owner wants it back")
     second = cloud.boot(NAMES[1], volume_backed=True)
-    before = oracle.picture(second)
+    before = oracle.snapshot(second)
     listing(first, second)
     run("migrate", NAMES[1], "--cell", "cell2")
     listing(first, second)
     run("revert", NAMES[1])
     listing(first, second)
     expect(second, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE")
-    changed = oracle.compare(before, oracle.picture(second))
+    changed = oracle.compare(before, oracle.snapshot(second))
     if changed:
         sys.exit("it is not as it was:\n  " + "\n  ".join(changed))
 

@@ -1,7 +1,7 @@
-"""What is wrong with one server, by its picture: leftovers, contradictions, things that are not where they should be."""
+"""What is wrong with one server, by its snapshot: leftovers, contradictions, things that are not where they should be."""
 
 from lab.layout import cell_of
-from lab.picture import fields, home_rows
+from lab.snapshot import fields, home_rows
 
 VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "VERIFY_RESIZE": "resized", "ERROR": "error"}
 POWER = {1: "running", 4: "shutdown"}

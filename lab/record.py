@@ -10,8 +10,8 @@ import pathlib
 import sys
 
 from lab import cloud
-from lab.picture import look
 from lab.rows import connect_database, rows
+from lab.snapshot import look
 
 FILE = pathlib.Path(__file__).resolve().parents[1] / "cellmove" / "sandbox" / "nova.json"
 

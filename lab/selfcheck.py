@@ -1,13 +1,13 @@
 """Judge the judge: `python3 -m lab.selfcheck` in cellmove's environment, with the lab up.
 
-A picture of a healthy server must have no problems, and none of the ways in which it can be broken may go unnoticed.
+A snapshot of a healthy server must have no problems, and none of the ways in which it can be broken may go unnoticed.
 """
 
 import copy
 import sys
 
 from lab import cloud
-from lab.oracle import compare, picture, problems
+from lab.oracle import compare, problems, snapshot
 
 HOME, AWAY = "c1-host2", "c2-host2"  # most tests use the first hosts
 
@@ -28,7 +28,7 @@ def put(target, **values):
     target.update(values)
 
 
-# What to break in the picture of a settled server, and words that the problem must then be described with.
+# What to break in the snapshot of a settled server, and words that the problem must then be described with.
 BREAKS = {
     "no mapping": (lambda p: put(p["api"], mapping=None), "no instance mapping"),
     "mapping elsewhere": (lambda p: put(p["api"]["mapping"], cell="cell2"), "mapping points at"),
@@ -151,16 +151,16 @@ def check_breaks(healthy):
 
 def check_lab(server):
     """A native move there and back, a restart and a hang leave nothing to complain about."""
-    before = picture(server)
+    before = snapshot(server)
     found = problems(before, host=HOME, flavor="m1.tiny", status="ACTIVE")
     with cloud.fault(AWAY, "spawn", "hang 2", server):
         cloud.native_move(server, host=AWAY)
-    found += problems(picture(server), host=AWAY, flavor="m1.tiny", status="VERIFY_RESIZE")
+    found += problems(snapshot(server), host=AWAY, flavor="m1.tiny", status="VERIFY_RESIZE")
     cloud.native_revert(server)
-    found += compare(before, picture(server))
+    found += compare(before, snapshot(server))
     cloud.stop_compute(HOME, wait=False)
     cloud.start_compute(HOME)
-    found += compare(before, picture(server))
+    found += compare(before, snapshot(server))
     return found
 
 
@@ -168,7 +168,7 @@ def main():
     """Boot one server, check, delete it."""
     server = cloud.boot("selfcheck", host=HOME, volumes=1, device_tags=True, metadata={"kept": "yes"}, tags=["kept"])
     try:
-        wrong = check_breaks(picture(server)) + check_lab(server)
+        wrong = check_breaks(snapshot(server)) + check_lab(server)
     finally:
         cloud.delete(server)
     for line in wrong:

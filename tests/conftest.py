@@ -12,7 +12,7 @@ from tests.scenarios.environment import Agrees, Album  # noqa: E402 - with its a
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How pictures get into tests/scenarios/pictures."""
+    """How snapshots get into tests/scenarios/snapshots."""
     parser.addoption("--record", action="store_true", help="write down what the lab shows, for the sandbox to be like")
 
 
@@ -24,11 +24,11 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def album(request: pytest.FixtureRequest) -> Album:
-    """The recorded pictures."""
+    """The recorded snapshots."""
     return Album(record=bool(request.config.getoption("--record")))
 
 
 @pytest.fixture
 def agrees(album: Album, request: pytest.FixtureRequest) -> Agrees:
-    """Compares a picture with the recorded one. Only the lab may record: the sandbox is what is being measured."""
+    """Compares a snapshot with the recorded one. Only the lab may record: the sandbox is what is being measured."""
     return album.agrees if request.node.get_closest_marker("lab") else Album().agrees

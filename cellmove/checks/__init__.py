@@ -1,1 +1,1 @@
-"""The checks before anything is written, by what they look at. Pure functions over a Picture."""
+"""The checks before anything is written, by what they look at. Pure functions over a ServerSnapshot."""

@@ -8,7 +8,7 @@ from cellmove.checks.finding import refusal
 
 if TYPE_CHECKING:
     from cellmove.checks.finding import Findings
-    from cellmove.checks.snapshot import Picture
+    from cellmove.checks.snapshot import ServerSnapshot
     from cellmove.db.rights import Rights
 
 UNREACHABLE = frozenset({"bus", "target-bus"})
@@ -17,20 +17,20 @@ UNREACHABLE = frozenset({"bus", "target-bus"})
 API = "API"
 
 
-def check_buses(picture: Picture) -> Findings:
+def check_buses(snapshot: ServerSnapshot) -> Findings:
     """The buses that every move of the server needs: the API level's and the source cell's."""
-    for whose, error in picture.bus_errors.items():
+    for whose, error in snapshot.bus_errors.items():
         if whose == API:
             remedy = "make it reachable, or correct [DEFAULT]transport_url in nova.conf (or CELLMOVE_TRANSPORT_URL)"
         else:
-            remedy = correct_bus(f"of {picture.source_cell}", whose)
+            remedy = correct_bus(f"of {snapshot.source_cell}", whose)
         yield refusal("bus", error, remedy)
 
 
-def check_rights(picture: Picture) -> Findings:
+def check_rights(snapshot: ServerSnapshot) -> Findings:
     """The databases that every move of the server writes to: the API database and the source cell's."""
-    for whose, rights in picture.rights.items():
-        name = "the API database" if whose == API else f"the database of {picture.source_cell}"
+    for whose, rights in snapshot.rights.items():
+        name = "the API database" if whose == API else f"the database of {snapshot.source_cell}"
         yield refusal("rights", *rights_words(name, rights))
 
 

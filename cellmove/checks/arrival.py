@@ -1,7 +1,7 @@
 """What a server that has been moved is compared with: its own records, which wait hidden in the source cell.
 
 Until a move is confirmed or reverted nova keeps the server's rows in the source cell as they were when
-the guest was stopped. They are the picture taken before, whoever moved the server. All columns of all
+the guest was stopped. They are the snapshot taken before, whoever moved the server. All columns of all
 tables are compared; those that cannot be the same, or are compared in another way, stand in
 :data:`OTHERWISE` with the reason.
 """

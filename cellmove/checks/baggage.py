@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.checks.finding import Check, Findings, refusal, warning
-from cellmove.checks.snapshot import Picture, guest_architecture
+from cellmove.checks.snapshot import ServerSnapshot, guest_architecture
 from cellmove.core.transfer import CARRIED, STREAM
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "
 # --- ports ---
 
 
-def check_neutron(picture: Picture) -> Findings:
+def check_neutron(snapshot: ServerSnapshot) -> Findings:
     """Whether ports can be bound to two hosts at all."""
-    if not picture.extended_binding:
+    if not snapshot.extended_binding:
         yield refusal(
             "no-binding-extended",
             "neutron lacks the extension binding-extended: a port cannot be bound to two hosts",
@@ -29,10 +29,10 @@ def check_neutron(picture: Picture) -> Findings:
         )
 
 
-def check_ports(picture: Picture) -> Findings:
+def check_ports(snapshot: ServerSnapshot) -> Findings:
     """Kinds of port that cannot go, and ports in a state from which no way leads back."""
-    host = picture.instance.host
-    for port in picture.ports:
+    host = snapshot.instance.host
+    for port in snapshot.ports:
         if port.resource_request:
             yield refusal(
                 "port-resources",
@@ -59,25 +59,25 @@ def check_ports(picture: Picture) -> Findings:
                 f"port {port.id} is bound to {port.host}, but the server is on {host}: "
                 "an earlier move was left half done",
                 f"find out on which of the two its guest runs (virsh list --all) before anything else; cellmove audit --server "
-                f"{picture.server_id} tells what else is left of that move",
+                f"{snapshot.server_id} tells what else is left of that move",
             )
         elif port.vif_type in ("unbound", "binding_failed"):
             yield warning("port-unbound", f"port {port.id} is not bound ({port.vif_type})", "look at its neutron agent")
-        for other in picture.other_bindings.get(port.id, ()):
+        for other in snapshot.other_bindings.get(port.id, ()):
             yield refusal(
                 "port-binding-left",
                 f"port {port.id} has a binding for {other} left over from an earlier move",
-                f"cellmove audit --server {picture.server_id}; with --repair it deletes a binding that nothing uses",
+                f"cellmove audit --server {snapshot.server_id}; with --repair it deletes a binding that nothing uses",
             )
 
 
-def check_interfaces(picture: Picture) -> Findings:
+def check_interfaces(snapshot: ServerSnapshot) -> Findings:
     """Ports that carry the server's id and nova does not know, and interfaces that are no ports.
 
     A move goes by nova's info cache, natively too (nova/network/neutron.py, ``bind_ports_to_host``).
     """
-    host = picture.instance.host
-    for port in picture.stray_ports:
+    host = snapshot.instance.host
+    for port in snapshot.stray_ports:
         if port.host == host and host and port.device_owner.startswith("compute:"):
             yield refusal(
                 "port-not-cached",
@@ -92,8 +92,8 @@ def check_interfaces(picture: Picture) -> Findings:
                 f"port {port.id} carries the server's id, but is none of its interfaces: it is left as it is",
                 f"nothing has to be done; to see whose it is: openstack port show {port.id}",
             )
-    if picture.interfaces is not None:
-        for missing in sorted(picture.interfaces - {port.id for port in picture.ports}):
+    if snapshot.interfaces is not None:
+        for missing in sorted(snapshot.interfaces - {port.id for port in snapshot.ports}):
             yield warning(
                 "port-gone",
                 f"nova lists an interface {missing} of the server, which is none of its ports in neutron",
@@ -101,28 +101,28 @@ def check_interfaces(picture: Picture) -> Findings:
             )
 
 
-def network_ok(picture: Picture) -> str:
+def network_ok(snapshot: ServerSnapshot) -> str:
     """When all ports can go."""
-    count = len(picture.ports)
+    count = len(snapshot.ports)
     return f"{_count(count, 'port')} can be bound to another host" if count else "it has no ports"
 
 
 # --- volumes and shares ---
 
 
-def check_volumes(picture: Picture) -> Findings:
+def check_volumes(snapshot: ServerSnapshot) -> Findings:
     """Volumes that cinder and nova see differently, or that are busy."""
-    attachments = {attachment.id for attachment in picture.attachments}
-    for device in picture.devices:
+    attachments = {attachment.id for attachment in snapshot.attachments}
+    for device in snapshot.devices:
         if not device.uuid:
             yield refusal(
                 "device-without-uuid",
                 f"the record of {device.device_name or 'a disk'} has no UUID (it is from before 2016), "
                 "by which both cells' records are matched",
-                f"openstack server volume list {picture.server_id}: nova's API gives it one when it reads it",
+                f"openstack server volume list {snapshot.server_id}: nova's API gives it one when it reads it",
             )
-    for device in picture.volumes:
-        volume, state = device.volume_id, picture.volume_states.get(device.volume_id)
+    for device in snapshot.volumes:
+        volume, state = device.volume_id, snapshot.volume_states.get(device.volume_id)
         if state is None:
             yield refusal(
                 "volume-missing",
@@ -141,70 +141,70 @@ def check_volumes(picture: Picture) -> Findings:
                 "old-attachment",
                 f"volume {volume} is attached in the way of before Queens, without an attachment id; "
                 "a revert would not find it again",
-                _renewal(picture, volume),
+                _renewal(snapshot, volume),
             )
         elif device.attachment_id not in attachments:
             yield refusal(
                 "attachment-missing",
                 f"cinder does not know the attachment {device.attachment_id} of volume {volume}",
-                _renewal(picture, volume),
+                _renewal(snapshot, volume),
             )
-    for attachment in unnamed_attachments(picture):
-        yield _unnamed(picture, attachment)
+    for attachment in unnamed_attachments(snapshot):
+        yield _unnamed(snapshot, attachment)
 
 
-def unnamed_attachments(picture: Picture) -> list[Attachment]:
+def unnamed_attachments(snapshot: ServerSnapshot) -> list[Attachment]:
     """The attachments to the server that cinder knows and the server's record does not name."""
-    named = {device.attachment_id for device in picture.volumes}
-    return [attachment for attachment in picture.attachments if attachment.id not in named]
+    named = {device.attachment_id for device in snapshot.volumes}
+    return [attachment for attachment in snapshot.attachments if attachment.id not in named]
 
 
-def _unnamed(picture: Picture, attachment: Attachment) -> Check:
+def _unnamed(snapshot: ServerSnapshot, attachment: Attachment) -> Check:
     """An attachment that nova's record of the server does not name: left over only where nothing can use it.
 
     Nothing uses one that is empty (``reserved``: no host has connected by it), that no record of a volume in any cell
     names, and whose volume the server does not have in a record without an attachment id.
     """
     volume = attachment.volume_id
-    users = picture.attachment_users.get(attachment.id, ("nobody has looked",))
+    users = snapshot.attachment_users.get(attachment.id, ("nobody has looked",))
     text = f"volume {volume} has an attachment {attachment.id} ({attachment.status}) to this server that its record does not name"
-    old = any(device.volume_id == volume and not device.attachment_id for device in picture.volumes)
+    old = any(device.volume_id == volume and not device.attachment_id for device in snapshot.volumes)
     if attachment.status == "reserved" and not users and not old:
         return warning(
             "attachment-left",
             f"{text}; it is empty, and no record in any cell names it: an earlier move left it",
-            f"cellmove audit --server {picture.server_id}; with --repair it deletes it, once it has looked again",
+            f"cellmove audit --server {snapshot.server_id}; with --repair it deletes it, once it has looked again",
         )
     why = f"in use: {', '.join(users)}" if users else "the guest may be connected by it"
     return refusal(
         "attachment-unnamed",
         f"{text}; {why}",
         f"leave it as it is until it is clear which attachment the guest uses (openstack volume show {volume}; virsh domblklist "
-        f"on {picture.instance.host}); nova's record has to name that one",
+        f"on {snapshot.instance.host}); nova's record has to name that one",
     )
 
 
-def _renewal(picture: Picture, volume: str) -> str:
+def _renewal(snapshot: ServerSnapshot, volume: str) -> str:
     """How a volume's record gets an attachment that cinder knows, without a moment in which the volume is free."""
     return (
-        f"stop the server, then nova-manage volume_attachment refresh {picture.server_id} {volume} CONNECTOR (nova 24 and later; "
+        f"stop the server, then nova-manage volume_attachment refresh {snapshot.server_id} {volume} CONNECTOR (nova 24 and later; "
         "nova-manage volume_attachment get_connector prints it on the host)"
     )
 
 
-def check_shares(picture: Picture) -> Findings:
+def check_shares(snapshot: ServerSnapshot) -> Findings:
     """Manila shares, whose records do not travel."""
-    if picture.shares:
+    if snapshot.shares:
         yield refusal(
             "shares",
-            f"it has {_count(picture.shares, 'manila share')}, whose records nova does not move between cells",
-            f"detach them first (openstack server share list {picture.server_id}; the server has to be stopped)",
+            f"it has {_count(snapshot.shares, 'manila share')}, whose records nova does not move between cells",
+            f"detach them first (openstack server share list {snapshot.server_id}; the server has to be stopped)",
         )
 
 
-def volumes_ok(picture: Picture) -> str:
+def volumes_ok(snapshot: ServerSnapshot) -> str:
     """When all volumes can go."""
-    count = len(picture.volumes)
+    count = len(snapshot.volumes)
     return f"{_count(count, 'volume')} can be attached to another host" if count else ""
 
 
@@ -219,25 +219,25 @@ class Loss:
     text: str
 
 
-def losses(picture: Picture) -> list[Loss]:
+def losses(snapshot: ServerSnapshot) -> list[Loss]:
     """What this move would lose. Streamed, all local disks travel; through an image only the root disk does."""
-    found = _losses(picture)
-    return [loss for loss in found if loss.name not in CARRIED] if picture.transfer == STREAM else found
+    found = _losses(snapshot)
+    return [loss for loss in found if loss.name not in CARRIED] if snapshot.transfer == STREAM else found
 
 
-def carried(picture: Picture) -> list[str]:
+def carried(snapshot: ServerSnapshot) -> list[str]:
     """The names of losses that nobody accepted and that there are none only because the disks are streamed."""
-    kept = {loss.name for loss in losses(picture)} | set(picture.accepted_losses)
-    return sorted({loss.name for loss in _losses(picture)} - kept)
+    kept = {loss.name for loss in losses(snapshot)} | set(snapshot.accepted_losses)
+    return sorted({loss.name for loss in _losses(snapshot)} - kept)
 
 
-def _losses(picture: Picture) -> list[Loss]:
+def _losses(snapshot: ServerSnapshot) -> list[Loss]:
     """What nova's own way loses: its snapshot holds the root disk alone; everything else local is made anew and empty at the
     destination, and the source's is destroyed on confirm (nova/virt/libvirt/driver.py, snapshot,
     spawn and cleanup).
     """
     found: list[Loss] = []
-    for device in picture.devices:
+    for device in snapshot.devices:
         if device.destination_type != "local" or device.boot_index == 0:
             continue
         name = device.device_name or "a disk"
@@ -248,14 +248,14 @@ def _losses(picture: Picture) -> list[Loss]:
         else:
             found.append(Loss("local-disk", f"local disk {name}: its content is lost"))
     names = {loss.name for loss in found}
-    flavor, image, specs = picture.flavor, picture.instance.image, picture.flavor.extra_specs
+    flavor, image, specs = snapshot.flavor, snapshot.instance.image, snapshot.flavor.extra_specs
     if flavor.swap and "swap" not in names:
         found.append(Loss("swap", f"swap disk of {flavor.swap} MiB: its content is lost"))
     if flavor.ephemeral_gb and "ephemeral" not in names:
         found.append(Loss("ephemeral", f"ephemeral disk of {flavor.ephemeral_gb} GiB: its content is lost"))
-    if picture.instance.vtpm_secret or specs.get("hw:tpm_version") or image.get("hw_tpm_version"):
+    if snapshot.instance.vtpm_secret or specs.get("hw:tpm_version") or image.get("hw_tpm_version"):
         found.append(Loss("vtpm", "virtual TPM: its secrets are lost; a guest disk sealed to it will not open"))
-    found += _nvram(picture)
+    found += _nvram(snapshot)
     if specs.get("hw:pmem"):
         found.append(Loss("pmem", "persistent memory: its content is lost"))
     return found
@@ -265,14 +265,14 @@ KNOWS_STATELESS = 68
 """The service version (2025.1) from which nova surely knows ``hw_firmware_stateless``; 2024.2 does, with that of 2024.1."""
 
 
-def _nvram(picture: Picture) -> list[Loss]:
+def _nvram(snapshot: ServerSnapshot) -> list[Loss]:
     """UEFI variables, which libvirt keeps beside the guest on its host.
 
     nova/virt/libvirt/driver.py, ``_configure_guest_by_virt_type``: aarch64 guests get UEFI unless their image says
     otherwise. Stateless firmware has no variables (nova/virt/hardware.py, ``get_stateless_firmware_constraint``); nova
     ignores that property where the image does not ask for UEFI, and so do releases that do not know it.
     """
-    image, node, compute = picture.instance.image, picture.source_node, picture.source_compute
+    image, node, compute = snapshot.instance.image, snapshot.source_node, snapshot.source_compute
     firmware = image.get("hw_firmware_type")
     architecture = guest_architecture(image)[0] or (node.architecture if node else "")
     if firmware != "uefi" and (firmware or architecture != "aarch64"):
@@ -283,16 +283,16 @@ def _nvram(picture: Picture) -> list[Loss]:
     text = "UEFI variables (NVRAM): boot entries and enrolled keys are set back"
     if not firmware:
         text += "; aarch64 guests have them without any property of the image"
-    secure = picture.flavor.extra_specs.get("os:secure_boot") or image.get("os_secure_boot")
+    secure = snapshot.flavor.extra_specs.get("os:secure_boot") or image.get("os_secure_boot")
     if secure in ("required", "optional"):
         text += "; with secure boot, a boot loader signed with an enrolled key (MOK) will not start"
     return [Loss("nvram", text)]
 
 
-def check_losses(picture: Picture) -> Findings:
+def check_losses(snapshot: ServerSnapshot) -> Findings:
     """Refuses each loss, by name, unless the operator accepts it."""
-    for loss in losses(picture):
-        if loss.name in picture.accepted_losses:
+    for loss in losses(snapshot):
+        if loss.name in snapshot.accepted_losses:
             yield warning(f"loses-{loss.name}", f"the move loses the {loss.text}; accepted (--accept-loss)")
             continue
         yield refusal(
@@ -303,21 +303,21 @@ def check_losses(picture: Picture) -> Findings:
         )
 
 
-def losable(picture: Picture) -> list[str]:
+def losable(snapshot: ServerSnapshot) -> list[str]:
     """The names that ``--accept-loss`` has for this server."""
     return sorted(
-        {loss.name for loss in losses(picture)} | ({"config-drive"} if picture.instance.config_drive else set())
+        {loss.name for loss in losses(snapshot)} | ({"config-drive"} if snapshot.instance.config_drive else set())
     )
 
 
-def check_transfer(picture: Picture) -> Findings:
+def check_transfer(snapshot: ServerSnapshot) -> Findings:
     """Why disks cannot be streamed, when that was asked for; and why it must not go there in any way."""
-    if picture.survey is None:
+    if snapshot.survey is None:
         return
-    for danger in picture.survey.dangers:
+    for danger in snapshot.survey.dangers:
         yield refusal("disks-in-danger", danger, "choose another host; look what is there, and whose it is")
-    if picture.transfer_wish == STREAM:
-        for hindrance in picture.survey.hindrances if not picture.survey.dangers else ():
+    if snapshot.transfer_wish == STREAM:
+        for hindrance in snapshot.survey.hindrances if not snapshot.survey.dangers else ():
             yield refusal(
                 "cannot-stream",
                 f"its disks cannot be streamed: {hindrance}",
@@ -325,10 +325,10 @@ def check_transfer(picture: Picture) -> Findings:
             )
 
 
-def check_encryption(picture: Picture) -> Findings:
+def check_encryption(snapshot: ServerSnapshot) -> Findings:
     """Local disks that are encrypted: a snapshot and its key do not fit any more in the other cell."""
-    if picture.instance.ephemeral_key or any(
-        device.encrypted for device in picture.devices if device.destination_type == "local"
+    if snapshot.instance.ephemeral_key or any(
+        device.encrypted for device in snapshot.devices if device.destination_type == "local"
     ):
         yield refusal(
             "encrypted-disk",
@@ -337,12 +337,12 @@ def check_encryption(picture: Picture) -> Findings:
         )
 
 
-def disks_ok(picture: Picture) -> str:
+def disks_ok(snapshot: ServerSnapshot) -> str:
     """When no local disk is lost."""
-    if picture.is_volume_backed:
+    if snapshot.is_volume_backed:
         return "its root disk is a volume, and it has no local disk to lose"
-    survey = picture.survey
-    if picture.transfer == STREAM and survey is not None:
+    survey = snapshot.survey
+    if snapshot.transfer == STREAM and survey is not None:
         return (
             f"its disks ({_count(len(survey.disks), 'file')}, {survey.allocated >> 20} MiB) are streamed while it runs"
         )

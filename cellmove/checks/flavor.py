@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal
-from cellmove.checks.snapshot import Picture
+from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.db.shapes import Flavor
 
 TOPOLOGY_SPECS = (
@@ -16,9 +16,9 @@ PCI_SPECS = ("pci_passthrough:", "hw:pci_numa_affinity_policy")
 """What PCI requests are made from (nova/pci/request.py)."""
 
 
-def check_flavor(picture: Picture) -> Findings:
+def check_flavor(snapshot: ServerSnapshot) -> Findings:
     """Flavors that cannot cross, or that nova-api would not resize to."""
-    old, new = picture.flavor, picture.new_flavor
+    old, new = snapshot.flavor, snapshot.new_flavor
     for flavor in (old, new):
         if flavor is not None and flavor.extra_specs.get("accel:device_profile"):
             yield refusal(
@@ -32,7 +32,7 @@ def check_flavor(picture: Picture) -> Findings:
         yield refusal("same-flavor", f"it has the flavor {new.name} already", "use cellmove migrate, which keeps it")
     elif new.disabled:
         yield refusal("flavor-disabled", f"flavor {new.name} is disabled", "choose another flavor")
-    minimum = _number(picture.instance.image.get("min_ram"))
+    minimum = _number(snapshot.instance.image.get("min_ram"))
     if new.memory_mb < minimum:
         yield refusal(
             "too-little-memory",
@@ -41,24 +41,24 @@ def check_flavor(picture: Picture) -> Findings:
         )
 
 
-def check_disk(picture: Picture) -> Findings:
+def check_disk(snapshot: ServerSnapshot) -> Findings:
     """Local disks, which have to fit: the root disk of an image-backed server, and ephemeral ones.
 
     Nova would make ephemeral disks of the old size at the target, whatever the new flavor claims (within a
     cell nova/virt/libvirt/driver.py, migrate_disk_and_power_off, refuses).
     """
-    old, new = picture.flavor, picture.new_flavor
+    old, new = snapshot.flavor, snapshot.new_flavor
     if new is not None and new.ephemeral_gb < old.ephemeral_gb:
         yield refusal(
             "disk-too-small",
             f"flavor {new.name} has {new.ephemeral_gb} GiB of ephemeral disk; the server's has {old.ephemeral_gb}",
             "choose a flavor with at least as much: disks cannot shrink",
         )
-    if new is None or picture.is_volume_backed:
+    if new is None or snapshot.is_volume_backed:
         return
-    root_gb, minimum = picture.instance.root_gb, _number(picture.instance.image.get("min_disk"))
+    root_gb, minimum = snapshot.instance.root_gb, _number(snapshot.instance.image.get("min_disk"))
     if new.root_gb == 0:
-        if picture.flavor.root_gb != 0:
+        if snapshot.flavor.root_gb != 0:
             yield refusal(
                 "zero-disk",
                 f"flavor {new.name} has no root disk, which only a volume-backed server can do with",
@@ -78,20 +78,20 @@ def check_disk(picture: Picture) -> Findings:
         )
 
 
-def check_topology(picture: Picture) -> Findings:
+def check_topology(snapshot: ServerSnapshot) -> Findings:
     """A resize for which nova-api would compute a new NUMA topology or new PCI requests.
 
     Only nova-api can (nova/compute/api.py, ``resize``: numa_get_constraints and
     get_pci_requests_from_flavor). With the old ones the guest would come up pinned wrongly, or without
     its devices. A migration keeps both as they are.
     """
-    old, new = picture.flavor, picture.new_flavor
+    old, new = snapshot.flavor, snapshot.new_flavor
     if new is None:
         return
     remedy = "cellmove migrate to the other cell first, then openstack server resize within it"
     why = "only nova-api computes the {} of a resized server"
     specs = sorted(_starting(old, TOPOLOGY_SPECS).items() ^ _starting(new, TOPOLOGY_SPECS).items())
-    has_topology = picture.instance.has_numa_topology or bool(picture.spec.get("numa_topology"))
+    has_topology = snapshot.instance.has_numa_topology or bool(snapshot.spec.get("numa_topology"))
     if specs:
         names = ", ".join(sorted({name for name, _value in specs}))
         yield refusal(
@@ -109,9 +109,9 @@ def check_topology(picture: Picture) -> Findings:
         yield refusal("pci", f"the flavors differ in {names}, and {why.format('PCI requests')}", remedy)
 
 
-def flavor_ok(picture: Picture) -> str:
+def flavor_ok(snapshot: ServerSnapshot) -> str:
     """When the flavor fits."""
-    old, new = picture.flavor, picture.new_flavor
+    old, new = snapshot.flavor, snapshot.new_flavor
     return f"it keeps its flavor {old.name}" if new is None else f"flavor {new.name} fits in place of {old.name}"
 
 

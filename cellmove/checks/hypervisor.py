@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.checks.snapshot import Picture
+from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.checks.suitability import BARE_METAL, is_unknown, why_unable
 
 
-def check_hypervisor(picture: Picture) -> Findings:
+def check_hypervisor(snapshot: ServerSnapshot) -> Findings:
     """Refuse bare metal and other drivers that would lose the server; warn of one that is not known."""
-    node = picture.source_node
+    node = snapshot.source_node
     if node is None:
         return
     why = why_unable(node.hypervisor)

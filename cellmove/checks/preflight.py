@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from cellmove.checks import access, baggage, flavor, hypervisor, policy, quota, server, target
 from cellmove.checks.finding import Check, Findings, Level
-from cellmove.checks.snapshot import Picture, Target
+from cellmove.checks.snapshot import ServerSnapshot, Target
 
-__all__ = ["CHECKS", "Check", "Group", "Level", "Picture", "Target", "examine"]
+__all__ = ["CHECKS", "Check", "Group", "Level", "ServerSnapshot", "Target", "examine"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Group:
     """
 
     code: str
-    ok: Callable[[Picture], str]
-    checks: tuple[Callable[[Picture], Findings], ...]
+    ok: Callable[[ServerSnapshot], str]
+    checks: tuple[Callable[[ServerSnapshot], Findings], ...]
 
 
-def _nothing(_picture: Picture) -> str:
+def _nothing(_snapshot: ServerSnapshot) -> str:
     return ""
 
 
@@ -72,31 +72,31 @@ CHECKS: tuple[Group, ...] = (
 """All checks, in the order in which their findings are shown."""
 
 
-def examine(picture: Picture) -> tuple[Check, ...]:
+def examine(snapshot: ServerSnapshot) -> tuple[Check, ...]:
     """All findings at once, in the order of :data:`CHECKS`."""
     found: list[Check] = []
-    for group in _groups(picture):
-        findings = [finding for check in group.checks for finding in check(picture)]
-        text = "" if findings or not picture.is_complete else group.ok(picture)
+    for group in _groups(snapshot):
+        findings = [finding for check in group.checks for finding in check(snapshot)]
+        text = "" if findings or not snapshot.is_complete else group.ok(snapshot)
         found += findings or ([Check(group.code, Level.OK, text)] if text else [])
     return tuple(found)
 
 
-def refusals(picture: Picture) -> tuple[Check, ...]:
+def refusals(snapshot: ServerSnapshot) -> tuple[Check, ...]:
     """Only what forbids the move, without the words about all that does not: for many servers."""
     return tuple(
         finding
-        for group in _groups(picture)
+        for group in _groups(snapshot)
         if group is not NOTES
         for check in group.checks
-        for finding in check(picture)
+        for finding in check(snapshot)
         if finding.level is Level.REFUSAL
     )
 
 
-def _groups(picture: Picture) -> tuple[Group, ...]:
-    if picture.server is not None and picture.server.mark:
+def _groups(snapshot: ServerSnapshot) -> tuple[Group, ...]:
+    if snapshot.server is not None and snapshot.server.mark:
         return (MARKED,)
-    if not picture.is_complete:
+    if not snapshot.is_complete:
         return (RECORDS,)
-    return (RECORDS, BUSY) if server.is_busy(picture) else CHECKS
+    return (RECORDS, BUSY) if server.is_busy(snapshot) else CHECKS

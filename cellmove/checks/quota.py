@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from cellmove.checks.finding import Findings, refusal
-from cellmove.checks.snapshot import Picture
+from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.cloud.quota import Quota, upsize
 
 UNITS = {"cores": "vCPUs", "ram": "MiB of memory"}
@@ -30,12 +30,12 @@ def exceeded(quotas: Iterable[Quota], deltas: Mapping[str, int]) -> Iterator[tup
             )
 
 
-def check_quota(picture: Picture) -> Findings:
+def check_quota(snapshot: ServerSnapshot) -> Findings:
     """An up-size, as nova-api checks it. A migration changes nothing, and is not checked there either."""
-    old, new = picture.flavor, picture.new_flavor
+    old, new = snapshot.flavor, snapshot.new_flavor
     if new is not None:
         deltas = upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))
-        for text, remedy in exceeded(picture.quotas, deltas):
+        for text, remedy in exceeded(snapshot.quotas, deltas):
             yield refusal(
-                "quota", text, f"{remedy.replace('PROJECT', picture.instance.project_id)}, or choose a smaller flavor"
+                "quota", text, f"{remedy.replace('PROJECT', snapshot.instance.project_id)}, or choose a smaller flavor"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellmove.checks.finding import Findings, refusal, warning
-from cellmove.checks.snapshot import OLDEST_COMPUTE, Picture, conductors_up
+from cellmove.checks.snapshot import OLDEST_COMPUTE, ServerSnapshot, conductors_up
 from cellmove.core.cell_names import CELL0_UUID
 from cellmove.core.ownership import KEY, mark_of
 from cellmove.core.shell import resume_elsewhere
@@ -22,40 +22,40 @@ UNSETTLED = ("resized", "building")
 # --- the server's records ---
 
 
-def check_records(picture: Picture) -> Findings:
+def check_records(snapshot: ServerSnapshot) -> Findings:
     """The rows without which nothing can be planned."""
-    name = picture.server_name
-    if picture.build_request:
+    name = snapshot.server_name
+    if snapshot.build_request:
         yield refusal(
             "build-request", f"{name} is still being built", "wait until it has been built (openstack server show)"
         )
-    if picture.mapping is None or not picture.mapping.cell_uuid:
+    if snapshot.mapping is None or not snapshot.mapping.cell_uuid:
         yield refusal(
             "no-mapping",
             f"{name} is mapped to no cell",
             "if it is not being built now: nova-manage cell_v2 map_instances --cell_uuid, of the cell that has its record",
         )
         return
-    if picture.mapping.queued_for_delete:
+    if snapshot.mapping.queued_for_delete:
         yield refusal("being-deleted", f"{name} is being deleted (its mapping is queued for delete)", "nothing to move")
-    if picture.mapping.cell_uuid == CELL0_UUID:
+    if snapshot.mapping.cell_uuid == CELL0_UUID:
         yield refusal("cell0", f"{name} was never built: it is in cell0", "there is nothing to move")
-    elif picture.server is None:
+    elif snapshot.server is None:
         yield refusal(
             "no-record",
-            f"the API maps {name} to {picture.source_cell}, which has no record of it",
+            f"the API maps {name} to {snapshot.source_cell}, which has no record of it",
             "look for it in the other cells' table instances before anything else",
         )
-    elif picture.server.flavor is None:
+    elif snapshot.server.flavor is None:
         yield refusal("no-flavor", f"the record of {name} holds no readable flavor", "repair instance_extra.flavor")
-    elif picture.server.hidden:
+    elif snapshot.server.hidden:
         yield refusal(
             "hidden",
-            f"the record of {name} in {picture.source_cell} is hidden, and yet it is mapped to there: "
+            f"the record of {name} in {snapshot.source_cell} is hidden, and yet it is mapped to there: "
             "a move was left half done",
             "finish or roll back that move (cellmove list; openstack server migration list)",
         )
-    if not picture.request_spec:
+    if not snapshot.request_spec:
         yield refusal(
             "no-request-spec",
             f"{name} has no request spec",
@@ -79,47 +79,47 @@ BACK_TO_WORK = {
 }
 
 
-def check_mark(picture: Picture) -> Findings:
+def check_mark(snapshot: ServerSnapshot) -> Findings:
     """A move of ours that this journal knows nothing of: begun elsewhere, or its journal is lost."""
-    found = mark_of({KEY: picture.instance.mark})
+    found = mark_of({KEY: snapshot.instance.mark})
     if found is not None:
         yield refusal(
             "being-moved",
             f"cellmove is moving it already: {found.move_id}, recorded in {found.holder or 'a journal unknown here'}",
             f"go on there with {resume_elsewhere(found.holder, found.move_id)}; "
-            f"if that journal is lost, cellmove adopt {picture.server_id} rebuilds it",
+            f"if that journal is lost, cellmove adopt {snapshot.server_id} rebuilds it",
         )
 
 
-def is_busy(picture: Picture) -> bool:
+def is_busy(snapshot: ServerSnapshot) -> bool:
     """Whether the server is being built, moved, deleted or worked on: nothing else about it can be judged then.
 
     Its records, attachments, bindings and allocations are those of something half done.
     """
-    server, mapping = picture.instance, picture.mapping
+    server, mapping = snapshot.instance, snapshot.mapping
     return (
         bool(server.task_state)
         or server.hidden
         or server.vm_state in UNSETTLED
-        or picture.build_request
+        or snapshot.build_request
         or (mapping is not None and mapping.queued_for_delete)
-        or any(migration.status in UNFINISHED for migration in picture.migrations)
+        or any(migration.status in UNFINISHED for migration in snapshot.migrations)
     )
 
 
-def check_busy(picture: Picture) -> Findings:
+def check_busy(snapshot: ServerSnapshot) -> Findings:
     """What is being done to a busy server."""
-    if picture.instance.vm_state in UNSETTLED:
-        yield from _check_vm_state(picture)
-    yield from _check_task(picture)
+    if snapshot.instance.vm_state in UNSETTLED:
+        yield from _check_vm_state(snapshot)
+    yield from _check_task(snapshot)
 
 
-def check_state(picture: Picture) -> Findings:
+def check_state(snapshot: ServerSnapshot) -> Findings:
     """What the server is and does."""
-    server = picture.instance
-    yield from _check_vm_state(picture)
-    yield from _check_task(picture)
-    if server.locked and not picture.force_locked:
+    server = snapshot.instance
+    yield from _check_vm_state(snapshot)
+    yield from _check_task(snapshot)
+    if server.locked and not snapshot.force_locked:
         yield refusal(
             "locked",
             f"it is locked by its {server.locked_by or 'owner'}",
@@ -127,27 +127,27 @@ def check_state(picture: Picture) -> Findings:
         )
 
 
-def _is_closed(picture: Picture) -> bool:
+def _is_closed(snapshot: ServerSnapshot) -> bool:
     """Whether the source cell takes no server: nova can unshelve an offloaded server only in its own cell."""
-    computes = [service for service in picture.source_services if service.binary == "nova-compute" and service.up]
+    computes = [service for service in snapshot.source_services if service.binary == "nova-compute" and service.up]
     return all(service.disabled for service in computes)
 
 
-def _check_vm_state(picture: Picture) -> Findings:
-    server = picture.instance
+def _check_vm_state(snapshot: ServerSnapshot) -> Findings:
+    server = snapshot.instance
     if server.vm_state not in ("active", "stopped"):
         remedy = BACK_TO_WORK.get(server.vm_state, "wait until it is active or stopped").format(id=server.uuid)
-        if server.vm_state == "shelved_offloaded" and _is_closed(picture):
+        if server.vm_state == "shelved_offloaded" and _is_closed(snapshot):
             remedy = (
-                f"leave it, or decide with its owner: {picture.source_cell} takes no server, so nova cannot unshelve it "
+                f"leave it, or decide with its owner: {snapshot.source_cell} takes no server, so nova cannot unshelve it "
                 "there. With a host of that cell open (openstack compute service set --enable HOST nova-compute) it can "
                 f"be unshelved (openstack server unshelve {server.uuid}) and moved"
             )
         yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
 
 
-def _check_task(picture: Picture) -> Findings:
-    server = picture.instance
+def _check_task(snapshot: ServerSnapshot) -> Findings:
+    server = snapshot.instance
     if server.task_state:
         yield refusal(
             "task-state",
@@ -156,9 +156,9 @@ def _check_task(picture: Picture) -> Findings:
         )
 
 
-def check_migrations(picture: Picture) -> Findings:
+def check_migrations(snapshot: ServerSnapshot) -> Findings:
     """An earlier migration that did not end."""
-    for migration in picture.migrations:
+    for migration in snapshot.migrations:
         if migration.status in UNFINISHED:
             source, target = (
                 host or "a host that is not recorded" for host in (migration.source_compute, migration.dest_compute)
@@ -168,25 +168,25 @@ def check_migrations(picture: Picture) -> Findings:
                 f"nova has not ended its {migration.migration_type or 'migration'} from {source} to {target}: "
                 f"the record {migration.uuid or 'without a UUID'} has the status {migration.status}"
                 + (", which is neither confirmed nor reverted" if migration.status == "finished" else ""),
-                f"cellmove audit --repair --server {picture.server_id}"
+                f"cellmove audit --repair --server {snapshot.server_id}"
                 "  # settles an old record while nothing works on the server; else wait until it has ended",
             )
 
 
-def check_group(picture: Picture) -> Findings:
+def check_group(snapshot: ServerSnapshot) -> Findings:
     """A server group's policy, which the scheduler keeps and which may leave no host."""
-    group = picture.group
+    group = snapshot.group
     if group is None:
         return
-    elsewhere = ", ".join(picture.group_hosts) or "no host"
-    if group.policy in ("affinity", "soft-affinity") and picture.group_hosts:
+    elsewhere = ", ".join(snapshot.group_hosts) or "no host"
+    if group.policy in ("affinity", "soft-affinity") and snapshot.group_hosts:
         yield warning(
             "server-group",
             f"it is in the server group {group.name} ({group.policy}) whose other members are on {elsewhere}; "
             + ("no other host will be accepted" if group.policy == "affinity" else "the group will be torn apart"),
             "move the whole group",
         )
-    elif picture.group_hosts:
+    elif snapshot.group_hosts:
         yield warning(
             "server-group",
             f"it is in the server group {group.name} ({group.policy}); "
@@ -198,14 +198,14 @@ def check_group(picture: Picture) -> Findings:
         )
 
 
-def check_config_drive(picture: Picture) -> Findings:
+def check_config_drive(snapshot: ServerSnapshot) -> Findings:
     """The config drive, which is made anew at the destination unless it is streamed: a warning, accepted or not."""
-    if picture.instance.config_drive and picture.transfer != STREAM:
+    if snapshot.instance.config_drive and snapshot.transfer != STREAM:
         text = (
             "its config drive is made anew in the other cell, from its metadata as it is now; "
             "files injected when it was built (personality) will not be on it"
         )
-        if "config-drive" in picture.accepted_losses:
+        if "config-drive" in snapshot.accepted_losses:
             yield warning("config-drive", f"{text}; accepted (--accept-loss)")
         else:
             yield warning(
@@ -213,18 +213,18 @@ def check_config_drive(picture: Picture) -> Findings:
             )
 
 
-def state_ok(picture: Picture) -> str:
-    return f"{picture.server_name} is {picture.instance.vm_state}, idle and " + (
-        "locked, which --force-locked overrides" if picture.instance.locked else "not locked"
+def state_ok(snapshot: ServerSnapshot) -> str:
+    return f"{snapshot.server_name} is {snapshot.instance.vm_state}, idle and " + (
+        "locked, which --force-locked overrides" if snapshot.instance.locked else "not locked"
     )
 
 
 # --- where it is ---
 
 
-def check_source(picture: Picture) -> Findings:
+def check_source(snapshot: ServerSnapshot) -> Findings:
     """The compute and the conductor that have to work for it."""
-    host, cell, compute = picture.instance.host, picture.source_cell, picture.source_compute
+    host, cell, compute = snapshot.instance.host, snapshot.source_cell, snapshot.source_compute
     if not host:
         yield refusal("no-host", "it is on no host", "it has to be on one: start or unshelve it first")
     elif compute is None:
@@ -242,21 +242,21 @@ def check_source(picture: Picture) -> Findings:
                 f"nova-compute on {host} is older than Ussuri (service version {compute.version} < {OLDEST_COMPUTE})",
                 "upgrade that host, or move the server within its cell to a newer one first",
             )
-    if not conductors_up(picture.source_services):
+    if not conductors_up(snapshot.source_services):
         yield refusal("source-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}")
 
 
-def check_allocations(picture: Picture) -> Findings:
+def check_allocations(snapshot: ServerSnapshot) -> Findings:
     """What placement holds for it."""
-    nodes = {node.uuid for node in picture.source_nodes if node.host == picture.instance.host}
-    heal = f"nova-manage placement heal_allocations --instance {picture.server_id}"
-    if not picture.allocations:
+    nodes = {node.uuid for node in snapshot.source_nodes if node.host == snapshot.instance.host}
+    heal = f"nova-manage placement heal_allocations --instance {snapshot.server_id}"
+    if not snapshot.allocations:
         yield refusal(
             "no-allocations",
             "placement holds nothing for it, so nothing can be handed over",
-            f"cellmove audit --server {picture.server_id} tells whether a migration that has ended holds it; if none does: {heal}",
+            f"cellmove audit --server {snapshot.server_id} tells whether a migration that has ended holds it; if none does: {heal}",
         )
-    elif picture.instance.host and nodes.isdisjoint(picture.allocations):
+    elif snapshot.instance.host and nodes.isdisjoint(snapshot.allocations):
         yield warning(
             "allocations",
             "placement has no allocation of it on its host: it has some elsewhere",
@@ -264,8 +264,10 @@ def check_allocations(picture: Picture) -> Findings:
         )
 
 
-def source_ok(picture: Picture) -> str:
-    compute = picture.source_compute
+def source_ok(snapshot: ServerSnapshot) -> str:
+    compute = snapshot.source_compute
     version = compute.version if compute else 0
     disabled = ", disabled" if compute and compute.disabled else ""
-    return f"{picture.instance.host} in {picture.source_cell} is up (nova-compute, service version {version}{disabled})"
+    return (
+        f"{snapshot.instance.host} in {snapshot.source_cell} is up (nova-compute, service version {version}{disabled})"
+    )

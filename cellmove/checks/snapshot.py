@@ -91,7 +91,7 @@ class NoHost:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ServerSnapshot:
     """Everything the checks look at. Without ``server`` only its records can be judged.
 
     :param kind: nova's migration type, ``resize`` or ``migration``
@@ -266,39 +266,39 @@ def conductors_up(services: tuple[Service, ...]) -> bool:
     return any(service.binary == CONDUCTOR and service.up for service in services)
 
 
-def computes_of(target: Target, picture: Picture) -> list[Service]:
+def computes_of(target: Target, snapshot: ServerSnapshot) -> list[Service]:
     """The computes of a target cell that the scheduler may choose from: enabled, and the wanted one if any."""
     return [
         service
         for service in target.services
-        if service.binary == COMPUTE and not service.disabled and picture.wanted_host in ("", service.host)
+        if service.binary == COMPUTE and not service.disabled and snapshot.wanted_host in ("", service.host)
     ]
 
 
-def zone_wanted(picture: Picture) -> str:
+def zone_wanted(snapshot: ServerSnapshot) -> str:
     """The availability zone that the server was booted into; empty when it may be anywhere."""
-    return str(picture.spec.get("availability_zone") or "")
+    return str(snapshot.spec.get("availability_zone") or "")
 
 
-def unsuitable(target: Target, picture: Picture) -> dict[str, Unsuitable]:
+def unsuitable(target: Target, snapshot: ServerSnapshot) -> dict[str, Unsuitable]:
     """The computes of a target cell, up and to be chosen from, that cannot serve this move, and why."""
-    key = picture.wanted_host, picture.needs
+    key = snapshot.wanted_host, snapshot.needs
     if key not in target.ruled_out:
-        versions = {service.host: service.version for service in computes_of(target, picture) if service.up}
-        target.ruled_out[key] = unsuitable_hosts(target.nodes, versions, picture.needs, picture.zones)
+        versions = {service.host: service.version for service in computes_of(target, snapshot) if service.up}
+        target.ruled_out[key] = unsuitable_hosts(target.nodes, versions, snapshot.needs, snapshot.zones)
     return target.ruled_out[key]
 
 
-def likely_nodes(target: Target, picture: Picture) -> list[Node]:
+def likely_nodes(target: Target, snapshot: ServerSnapshot) -> list[Node]:
     """The compute nodes of a target cell that nothing known here speaks against."""
-    zone, ruled_out = zone_wanted(picture), unsuitable(target, picture)
+    zone, ruled_out = zone_wanted(snapshot), unsuitable(target, snapshot)
     hosts = {
         service.host
-        for service in computes_of(target, picture)
-        if service.up and zone in ("", picture.zones.get(service.host)) and service.host not in ruled_out
+        for service in computes_of(target, snapshot)
+        if service.up and zone in ("", snapshot.zones.get(service.host)) and service.host not in ruled_out
     }
     return [
         node
         for node in target.nodes
-        if node.host in hosts and (picture.candidates is None or node.uuid in picture.candidates)
+        if node.host in hosts and (snapshot.candidates is None or node.uuid in snapshot.candidates)
     ]

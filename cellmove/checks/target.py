@@ -8,7 +8,7 @@ from cellmove.checks import access, hosts
 from cellmove.checks.finding import Findings, refusal, warning
 from cellmove.checks.snapshot import (
     OLDEST_COMPUTE,
-    Picture,
+    ServerSnapshot,
     Target,
     computes_of,
     conductors_up,
@@ -32,14 +32,14 @@ UNSUITABLE = (
 """Codes of hosts that are ruled out: in short, and what to do. See :mod:`cellmove.checks.suitability`."""
 
 
-def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
+def obstacles(target: Target, snapshot: ServerSnapshot) -> list[tuple[str, str, str]]:
     """Why the server cannot go to a cell: code, text and remedy of each reason."""
     cell = target.cell
     if target.unreachable:
         return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
     if target.duplicate and target.is_source_database:
         return [("duplicate-cell", f"{target.duplicate.text}; the server is in it already", target.duplicate.remedy)]
-    if target.disabled and not picture.wanted_cell:
+    if target.disabled and not snapshot.wanted_cell:
         enable = f"nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}"
         return [
             (
@@ -49,7 +49,7 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
             )
         ]
     found: list[tuple[str, str, str]] = []
-    if target.duplicate and not picture.wanted_cell:
+    if target.duplicate and not snapshot.wanted_cell:
         found.append(("duplicate-cell", target.duplicate.text, target.duplicate.remedy))
     if target.bus_error:
         found.append(("target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)))
@@ -60,21 +60,21 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
         found.append((
             "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"
         ))  # fmt: skip
-    found += _host_obstacles(target, picture)
-    if target.leftovers and not picture.instance.mark:  # with a mark they are a move's own copy
+    found += _host_obstacles(target, snapshot)
+    if target.leftovers and not snapshot.instance.mark:  # with a mark they are a move's own copy
         rows = ", ".join(f"{count} in {table}" for table, count in sorted(target.leftovers.items()))
         found.append((
             "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
-            f"cellmove audit --server {picture.server_id} tells whose they are; nova-manage db archive_deleted_rows in {cell} "
+            f"cellmove audit --server {snapshot.server_id} tells whose they are; nova-manage db archive_deleted_rows in {cell} "
             "takes away deleted ones, and no others",
         ))  # fmt: skip
-    found += _scheduler_obstacles(target, picture)
-    found += _store_obstacles(target, picture)
+    found += _scheduler_obstacles(target, snapshot)
+    found += _store_obstacles(target, snapshot)
     if target.needed:
         found.append((
-            "schema-needs", f"the schema of {cell} wants values that records of {picture.source_cell} do not have, and has no "
+            "schema-needs", f"the schema of {cell} wants values that records of {snapshot.source_cell} do not have, and has no "
             f"default for them: {', '.join(target.needed)}",
-            f"upgrade the database schema of {picture.source_cell} (nova-manage db sync), or give these columns a default",
+            f"upgrade the database schema of {snapshot.source_cell} (nova-manage db sync), or give these columns a default",
         ))  # fmt: skip
     if target.unfit:
         found.append((
@@ -89,18 +89,18 @@ def obstacles(target: Target, picture: Picture) -> list[tuple[str, str, str]]:
     return found
 
 
-def _scheduler_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
+def _scheduler_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[tuple[str, str, str]]:
     """What nova's scheduler says, and why it may say so."""
-    answer = picture.no_host.get(target.uuid)
+    answer = snapshot.no_host.get(target.uuid)
     if answer is None or not answer.is_certain:
         return
-    why, remedy = hosts.explanation(target, picture)
-    which = picture.wanted_host or f"any host of {target.cell}"
+    why, remedy = hosts.explanation(target, snapshot)
+    which = snapshot.wanted_host or f"any host of {target.cell}"
     text = f"nova-scheduler does not accept {which} for it: {answer.words}"
     yield ("no-valid-host", f"{text} ({why})" if why else text, remedy)
 
 
-def _store_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
+def _store_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[tuple[str, str, str]]:
     """A disk store that both ends share: nova deletes a live disk then.
 
     On confirm the source compute removes its guest's disks whatever the storage
@@ -108,17 +108,17 @@ def _store_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, st
     export for both cells those are the disks that the guest runs from. What placement shows goes before
     what the operator said: it is the computes' own word, and a wrong yes would cost the guest.
     """
-    if picture.is_volume_backed:
+    if snapshot.is_volume_backed:
         return
-    cell, here = target.cell, [node for node in picture.source_nodes if node.host == picture.instance.host]
-    there = [node for node in target.nodes if picture.wanted_host in ("", node.host)]
+    cell, here = target.cell, [node for node in snapshot.source_nodes if node.host == snapshot.instance.host]
+    there = [node for node in target.nodes if snapshot.wanted_host in ("", node.host)]
     only = "only volume-backed servers can be moved between these"
-    for name, users in sorted(picture.stores.items()):
+    for name, users in sorted(snapshot.stores.items()):
         shared = sorted(node.host for node in there if node.uuid in users)
         if shared and any(node.uuid in users for node in here):
             yield (
                 "shared-disk-store",
-                f"placement shows that {picture.instance.host} and {', '.join(shared)} of {cell} keep their disks in one "
+                f"placement shows that {snapshot.instance.host} and {', '.join(shared)} of {cell} keep their disks in one "
                 f"store, {name}: confirming would delete the disk that the server runs from",
                 f"{only} hosts" + ("" if len(shared) == len(there) else "; or name another host with --host"),
             )
@@ -126,24 +126,24 @@ def _store_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, st
     if target.disk_store == "shared":
         yield (
             "shared-disk-store",
-            f"the computes of {picture.source_cell} and {cell} share one disk store (disk_stores says so): "
+            f"the computes of {snapshot.source_cell} and {cell} share one disk store (disk_stores says so): "
             "confirming would delete the disk that the server runs from",
             f"{only} cells",
         )
     elif target.disk_store != "separate":
         yield (
             "disk-store-unknown",
-            f"if computes of {picture.source_cell} and {cell} keep their disks in one store (the same ceph pool, the same "
+            f"if computes of {snapshot.source_cell} and {cell} keep their disks in one store (the same ceph pool, the same "
             "NFS export), confirming would delete the disk that the server runs from; that cannot be seen from here",
             "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes; if they are "
             'apart, say so: disk_stores = "separate" in config.toml, or CELLMOVE_DISK_STORES=separate',
         )
 
 
-def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str, str]]:
+def _host_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[tuple[str, str, str]]:
     """The first reason that leaves no host of a cell."""
-    cell, host = target.cell, picture.wanted_host
-    computes = computes_of(target, picture)
+    cell, host = target.cell, snapshot.wanted_host
+    computes = computes_of(target, snapshot)
     alive = [compute for compute in computes if compute.up]
     which = f"nova-compute on {host}" if host else f"every nova-compute of {cell}"
     if not alive:
@@ -158,8 +158,8 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
             f"nova-compute on {', '.join(old)} is older than Ussuri (service version below {OLDEST_COMPUTE})",
             "upgrade it, disable it, or name a newer host",
         )
-    zone = zone_wanted(picture)
-    in_zone = [compute.host for compute in alive if zone in ("", picture.zones.get(compute.host))]
+    zone = zone_wanted(snapshot)
+    in_zone = [compute.host for compute in alive if zone in ("", snapshot.zones.get(compute.host))]
     if not in_zone:
         yield (
             "availability-zone",
@@ -168,9 +168,9 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
             f"put a host of {cell} in that zone; or unpin the server by shelving it, which loses ephemeral disks and swap "
             "(openstack server unshelve --no-availability-zone)",
         )
-    elif unsuitable(target, picture).keys() >= set(in_zone):
-        yield from () if old else _of_hosts(target, picture, in_zone)
-    elif not likely_nodes(target, picture):
+    elif unsuitable(target, snapshot).keys() >= set(in_zone):
+        yield from () if old else _of_hosts(target, snapshot, in_zone)
+    elif not likely_nodes(target, snapshot):
         yield (
             "no-room",
             f"placement does not offer {host or f'any host of {cell}'} for it",
@@ -178,17 +178,17 @@ def _host_obstacles(target: Target, picture: Picture) -> Iterator[tuple[str, str
         )
 
 
-def _of_hosts(target: Target, picture: Picture, hosts: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _of_hosts(target: Target, snapshot: ServerSnapshot, hosts: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Why none of these hosts can serve the move: an obstacle for each reason.
 
     :param hosts: unsuitable ones
     """
-    found = unsuitable(target, picture)
+    found = unsuitable(target, snapshot)
     for code, _short, remedy in UNSUITABLE:
         named = sorted(host for host in hosts if host in found and found[host].code == code)
         if named:
             which = named[0] if len(named) == 1 else f"each of {_listed(named)}"
-            yield code, f"{which} in {target.cell} {found[named[0]].text}", _or_stream(code, remedy, picture)
+            yield code, f"{which} in {target.cell} {found[named[0]].text}", _or_stream(code, remedy, snapshot)
 
 
 def _listed(names: list[str]) -> str:
@@ -196,69 +196,69 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:5])}{more}"
 
 
-def _or_stream(code: str, remedy: str, picture: Picture) -> str:
+def _or_stream(code: str, remedy: str, snapshot: ServerSnapshot) -> str:
     """The remedy for a lost root disk: disks that are streamed are kept by old releases too."""
     if code != "root-disk-lost":
         return remedy
-    if picture.transfer_wish == IMAGE:
+    if snapshot.transfer_wish == IMAGE:
         return f"let its disks be streamed: --transfer stream (docs/stream.md); or {remedy}"
-    why = "; ".join(picture.survey.hindrances) if picture.survey is not None else ""
+    why = "; ".join(snapshot.survey.hindrances) if snapshot.survey is not None else ""
     return f"let its disks be streamed (docs/stream.md), which is not possible yet: {why}; or {remedy}"
 
 
-def check_left_out(picture: Picture) -> Findings:
+def check_left_out(snapshot: ServerSnapshot) -> Findings:
     """Hosts of a chosen cell that will not be asked for, because nova-compute there would lose the root disk."""
-    for target in allowed_targets(picture):
-        found = unsuitable(target, picture)
+    for target in allowed_targets(snapshot):
+        found = unsuitable(target, snapshot)
         old = sorted(host for host, why in found.items() if why.code == "root-disk-lost")
         if old:
             yield warning(
                 "root-disk-lost",
                 f"{_listed(old)} of {target.cell} {'is' if len(old) == 1 else 'are'} left out: nova-compute there is too "
                 "old, and would start the guest from the image it was built from (nova bug 1906428)",
-                _or_stream("root-disk-lost", "upgrade nova-compute there", picture),
+                _or_stream("root-disk-lost", "upgrade nova-compute there", snapshot),
             )
 
 
-def _within(picture: Picture) -> str:
+def _within(snapshot: ServerSnapshot) -> str:
     """What to type for a move within the cell. nova's API takes a host for a migration only."""
-    if picture.new_flavor is not None:
-        return f"openstack server resize --flavor {picture.new_flavor.name} {picture.server_id}"
-    host = f"--host {picture.wanted_host} " if picture.wanted_host else ""
-    return f"openstack server migrate {host}{picture.server_id}"
+    if snapshot.new_flavor is not None:
+        return f"openstack server resize --flavor {snapshot.new_flavor.name} {snapshot.server_id}"
+    host = f"--host {snapshot.wanted_host} " if snapshot.wanted_host else ""
+    return f"openstack server migrate {host}{snapshot.server_id}"
 
 
-def check_targets(picture: Picture) -> Findings:
+def check_targets(snapshot: ServerSnapshot) -> Findings:
     """Refuses what stands against every allowed cell; of several cells, the others are just left out."""
-    if picture.target_is_source:
+    if snapshot.target_is_source:
         yield refusal(
             "same-cell",
-            f"it is in {picture.source_cell} already",
-            f"name another cell; within one nova does it: {_within(picture)}",
+            f"it is in {snapshot.source_cell} already",
+            f"name another cell; within one nova does it: {_within(snapshot)}",
         )
         return
-    if not picture.targets:
+    if not snapshot.targets:
         yield refusal("no-target-cell", "there is no other cell", "add a cell with nova-manage cell_v2 create_cell")
-    problems = {target.uuid: obstacles(target, picture) for target in picture.targets}
+    problems = {target.uuid: obstacles(target, snapshot) for target in snapshot.targets}
     every_one = all(problems.values())
-    for target in picture.targets:
+    for target in snapshot.targets:
         for code, text, remedy in problems[target.uuid]:
             if every_one:
                 yield refusal(code, text, remedy)
             elif code != "target-disabled":
                 yield warning(code, f"{target.cell} is left out: {text}", remedy)
-        if target.duplicate and picture.wanted_cell and not target.is_source_database:
+        if target.duplicate and snapshot.wanted_cell and not target.is_source_database:
             yield warning(
                 "duplicate-cell", f"{target.duplicate.text}; you named it, so it is used", target.duplicate.remedy
             )
-        if target.disabled and picture.wanted_cell:
+        if target.disabled and snapshot.wanted_cell:
             yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
 
 
-def check_scheduler(picture: Picture) -> Findings:
+def check_scheduler(snapshot: ServerSnapshot) -> Findings:
     """That the scheduler could not say whether it will accept a host."""
-    for target in picture.targets:
-        answer = picture.no_host.get(target.uuid)
+    for target in snapshot.targets:
+        answer = snapshot.no_host.get(target.uuid)
         if answer is not None and not answer.is_certain:
             yield warning(
                 "scheduler-failed",
@@ -267,14 +267,14 @@ def check_scheduler(picture: Picture) -> Findings:
             )
 
 
-def check_few_hosts(picture: Picture) -> Findings:
+def check_few_hosts(snapshot: ServerSnapshot) -> Findings:
     """What the flavor asks for and only a few hosts of a cell have: the next move finds no room there."""
-    for target in allowed_targets(picture):
-        alive = {compute.host for compute in computes_of(target, picture) if compute.up}
+    for target in allowed_targets(snapshot):
+        alive = {compute.host for compute in computes_of(target, snapshot) if compute.up}
         nodes = [node for node in target.nodes if node.host in alive]
-        for what, able in sorted(picture.narrowed.items()):
+        for what, able in sorted(snapshot.narrowed.items()):
             hosts = sorted(node.host for node in nodes if node.uuid in able)
-            if not picture.wanted_host and len(hosts) < len(nodes) and len(hosts) <= max(1, len(nodes) // 4):
+            if not snapshot.wanted_host and len(hosts) < len(nodes) and len(hosts) <= max(1, len(nodes) // 4):
                 yield warning(
                     "few-hosts",
                     f"the flavor asks for {what}, which {len(hosts)} of {len(nodes)} hosts of {target.cell} "
@@ -285,15 +285,15 @@ def check_few_hosts(picture: Picture) -> Findings:
                 )
 
 
-def allowed_targets(picture: Picture) -> list[Target]:
+def allowed_targets(snapshot: ServerSnapshot) -> list[Target]:
     """The cells that the server can go to."""
-    return [target for target in picture.targets if not obstacles(target, picture)]
+    return [target for target in snapshot.targets if not obstacles(target, snapshot)]
 
 
-def targets_ok(picture: Picture) -> str:
+def targets_ok(snapshot: ServerSnapshot) -> str:
     parts = []
-    for target in allowed_targets(picture):
-        hosts = [node.host for node in likely_nodes(target, picture)]
+    for target in allowed_targets(snapshot):
+        hosts = [node.host for node in likely_nodes(target, snapshot)]
         more = f" and {len(hosts) - 5} more" if len(hosts) > 5 else ""
         parts.append(f"{target.cell} can take it: {', '.join(hosts[:5])}{more}")
     return "; ".join(parts)

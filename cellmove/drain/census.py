@@ -1,6 +1,6 @@
 """The census of a cell: every server of it held against the checks of a plan at once, and nothing is written.
 
-Each server gets the picture that ``cellmove plan`` would draw of it, but the pictures are drawn a page of
+Each server gets the snapshot that ``cellmove plan`` would draw of it, but the snapshots are drawn a page of
 servers at a time, from queries a table and from lists. Only what became of it is kept.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.checks import preflight
 from cellmove.checks.server import UNFINISHED
-from cellmove.checks.snapshot import Picture, Target, is_volume_backed
+from cellmove.checks.snapshot import ServerSnapshot, Target, is_volume_backed
 from cellmove.cloud import quota
 from cellmove.cloud.servers import status_of
 from cellmove.core.errors import CannotConnect, Usage
@@ -216,7 +216,7 @@ def _judge_page(view: _View, rows: Mapping[str, Any], mapped: Mapping[str, bool]
             judged.append(server)
     page = _look_closely(view, judged)
     for server in judged:
-        codes, reasons = _refusals(_picture(view, page, server))
+        codes, reasons = _refusals(_snapshot(view, page, server))
         items[server.id] = _item(server, Verdict.REFUSED if codes else Verdict.MOVABLE, codes, reasons)
     return items
 
@@ -315,10 +315,10 @@ def _group_hosts(view: _View, members: Collection[str]) -> dict[str, str]:
 # --- one server ---
 
 
-def _picture(view: _View, page: _Page, server: _Server) -> Picture:
+def _snapshot(view: _View, page: _Page, server: _Server) -> ServerSnapshot:
     """What :func:`cellmove.steps.plan.gather` would gather, but for what only its host can say of its disks."""
     instance, group = server.instance, page.groups.get(server.id)
-    picture = Picture(
+    snapshot = ServerSnapshot(
         server_id=server.id,
         server_name=instance.display_name or server.id,
         kind="resize" if server.new_flavor else "migration",
@@ -347,13 +347,13 @@ def _picture(view: _View, page: _Page, server: _Server) -> Picture:
         policy=view.policy,
         **(_from_cloud(view, page, server, instance.flavor) if instance.flavor else {}),
     )
-    if not picture.is_complete:
-        return picture
-    return disks_assumed(view.gateway.settings, picture, view.wish.transfer, view.wish.bwlimit)
+    if not snapshot.is_complete:
+        return snapshot
+    return disks_assumed(view.gateway.settings, snapshot, view.wish.transfer, view.wish.bwlimit)
 
 
 def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[str, Any]:
-    """The part of the picture that the APIs give."""
+    """The part of the snapshot that the APIs give."""
     instance, answers, new = server.instance, view.answers, server.new_flavor
     known, extended = answers.ports(), answers.has_extended_binding()
     ports = page.elsewhere.get(server.id) or known.of_server.get(server.id, ())
@@ -434,11 +434,11 @@ def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
     building, specs = census.building(engine, servers), census.request_specs(engine, servers)
     items = {}
     for server_id in servers:
-        picture = Picture(
+        snapshot = ServerSnapshot(
             server_id, server_id, "migration", mapping, build_request=server_id in building,
             request_spec=specs.get(server_id, {}), source_cell=view.source.label,
         )  # fmt: skip
-        codes, reasons = _refusals(picture)
+        codes, reasons = _refusals(snapshot)
         items[server_id] = Item(
             server_id=server_id, name=server_id, project_id="", host="", flavor="", vm_state="", volume_backed=False,
             vcpus=0, memory_mb=0, disk_gb=0, created_at="", verdict=Verdict.REFUSED, codes=codes, reasons=reasons,
@@ -446,8 +446,8 @@ def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
     return items
 
 
-def _refusals(picture: Picture) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _refusals(snapshot: ServerSnapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The codes of all that speaks against a server, and the words."""
-    found = preflight.refusals(picture)
+    found = preflight.refusals(snapshot)
     words = (f"{each.text} ({each.remedy})" if each.remedy else each.text for each in found)
     return tuple(each.code for each in found), tuple(words)

@@ -28,7 +28,7 @@ from typing import Any, Callable, Deque, Dict, List
 from cellmove.hosts.disk_extents import MARGIN, cloned, is_trusted, room
 from cellmove.hosts.disk_frames import VERSION, read, read_frame, write_frame
 from cellmove.hosts.disk_reading import (
-    READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, picture, split, within,
+    READ_AT_ONCE, Answer, Pass, Refusal, State, Table, Workers, digests_of, found, header, opened, owned, file_state, split, within,
 )  # fmt: skip
 from cellmove.hosts.disk_sample import sample
 from cellmove.hosts.disk_writing import changed, mkdir, prepare, remove, rename, reread, sync, write
@@ -69,7 +69,7 @@ def begin(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
                     os.close(each)
             raise
     state.passes[path] = begun
-    return {"size": begun.size, "data": begun.data, "certain": certain, "file": picture(begun.status)}, b""
+    return {"size": begun.size, "data": begun.data, "certain": certain, "file": file_state(begun.status)}, b""
 
 
 def _cloned(state: State, file: int, directory: int, table: Table) -> Any:
@@ -134,7 +134,7 @@ def settle(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     before = begun.status
     if asked["still"] and (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
         raise Refusal("changed", f"{path} was written to while it was read, though nothing should run on it any more")
-    return {"digest": begun.digest(), "file": picture(now)}, b""
+    return {"digest": begun.digest(), "file": file_state(now)}, b""
 
 
 def matches(state: State, asked: Dict[str, Any], payload: bytes) -> Answer:
@@ -270,7 +270,7 @@ def look(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
     with within(state, asked["path"]) as (directory, name):
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if not stat.S_ISDIR(status.st_mode):
-            return {"file": picture(status), "entries": [_entry(state, asked["path"], name, status)]}, b""
+            return {"file": file_state(status), "entries": [_entry(state, asked["path"], name, status)]}, b""
         here = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
             entries = []
@@ -278,13 +278,13 @@ def look(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
                 there = found(here, each)
                 if there is not None:
                     entries.append(_entry(state, asked["path"] + "/" + each, each, there))
-            return {"file": picture(status), "entries": entries}, b""
+            return {"file": file_state(status), "entries": entries}, b""
         finally:
             os.close(here)
 
 
 def _entry(state: State, path: str, name: str, status: os.stat_result) -> Dict[str, Any]:
-    entry = dict(picture(status), name=name, image=None, text=None)
+    entry = dict(file_state(status), name=name, image=None, text=None)
     if entry["kind"] == "file":
         with opened(state, path) as file:
             entry["image"] = header(file)

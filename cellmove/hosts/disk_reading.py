@@ -58,7 +58,7 @@ class Table:
         self.clone = clone
 
 
-def picture(status: os.stat_result) -> Dict[str, Any]:
+def file_state(status: os.stat_result) -> Dict[str, Any]:
     """What is told of a file or directory."""
     kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISLNK, "link"))
     return {

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Tuple
 
 # isort: off
 from cellmove.hosts.disk_reading import (
-    CHUNK, READ_AT_ONCE, Answer, Refusal, State, digests_of, found, is_expected, opened, owned, picture, split, within,
+    CHUNK, READ_AT_ONCE, Answer, Refusal, State, digests_of, found, is_expected, opened, owned, file_state, split, within,
 )  # fmt: skip
 # isort: on
 
@@ -147,7 +147,7 @@ def sync(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
         state.stamps[asked["path"]] = stamp(file)
         with within(state, asked["path"]) as (directory, _name):
             os.fsync(directory)
-        return {"file": picture(os.fstat(file))}, b""
+        return {"file": file_state(os.fstat(file))}, b""
 
 
 def own(state: State, file: int, asked: Dict[str, Any]) -> None:
@@ -191,7 +191,7 @@ def rename(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
         os.fsync(directory)
         state.unfinished.discard(asked["path"])
         changed(state, asked["path"])
-        return {"file": picture(os.stat(name, dir_fd=directory, follow_symlinks=False))}, b""
+        return {"file": file_state(os.stat(name, dir_fd=directory, follow_symlinks=False))}, b""
 
 
 def remove(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
@@ -225,6 +225,6 @@ def mkdir(state: State, asked: Dict[str, Any], _payload: bytes) -> Answer:
             if made:
                 own(state, file, asked)
                 os.fsync(directory)
-            return {"made": made, "file": picture(os.fstat(file))}, b""
+            return {"made": made, "file": file_state(os.fstat(file))}, b""
         finally:
             os.close(file)

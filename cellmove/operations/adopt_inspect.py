@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellmove.checks.snapshot import Picture
+from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.cloud import image, network, placement, volume
 from cellmove.core.errors import Refused
 from cellmove.core.move import Move, State
@@ -363,7 +363,7 @@ def facts_of(
     vm_state = _vm_state(found, origin, target)
     record = (target.migration if target is not None else None) or {}
     wanted = _marked_cells(session, mark)
-    picture = Picture(
+    snapshot = ServerSnapshot(
         server_id=found.server_id,
         server_name=found.name,
         kind=kind,
@@ -388,15 +388,15 @@ def facts_of(
         wanted_cell_uuid=wanted[0].uuid if len(wanted) == 1 else "",
         wanted_host=mark.host,
     )
-    if not picture.is_complete:
+    if not snapshot.is_complete:
         raise contradiction(found.name, f"its row in {database.name} holds no readable flavor")
     request = MoveRequest(
         found.server_id, flavor.name if flavor else "",
-        Destination(cell=picture.wanted_cell_uuid or mark.cell, host=mark.host), is_stepwise=True,
+        Destination(cell=snapshot.wanted_cell_uuid or mark.cell, host=mark.host), is_stepwise=True,
     )  # fmt: skip
-    facts = plan.plan_facts(picture, ends.source, request)
+    facts = plan.plan_facts(snapshot, ends.source, request)
     facts |= _target_cells(session, ends, mark, wanted) | {"request_id": mark.request_id, "adopted": True}
-    return picture.is_volume_backed, server.has_numa_topology, facts | dict(arrival)
+    return snapshot.is_volume_backed, server.has_numa_topology, facts | dict(arrival)
 
 
 def _vm_state(found: Found, origin: End, target: End | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.checks import baggage, preflight, target
 from cellmove.checks.duplicate import described as described_duplicates
-from cellmove.checks.snapshot import Picture, Target, likely_nodes
+from cellmove.checks.snapshot import ServerSnapshot, Target, likely_nodes
 from cellmove.cloud import candidates, network, placement, quota, stores, volume
 from cellmove.core.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.core.move import LOSSES
@@ -83,7 +83,7 @@ def gather(
     region.refuse_other_region(gateway, server_id, mapping)
     source = next((each for each in gateway.cells if mapping and each.uuid == mapping.cell_uuid), None)
     allowed = _allowed(gateway, source, mapped_hosts, request.destination)
-    picture = Picture(
+    snapshot = ServerSnapshot(
         server_id=server_id,
         server_name=found.name or server_id,
         kind="resize" if new_flavor else "migration",
@@ -101,18 +101,18 @@ def gather(
         policy=gateway.settings.policy,
     )
     if source is not None:
-        picture = _with_records(gateway, clock, picture, source, allowed)
-    if picture.is_complete and source is not None:
-        _check_names(picture, request.accept_loss)
-        picture = _with_policy(gateway, _with_cloud(gateway, picture), begun_today)
-        picture = with_disks(gateway, picture, request.transfer or None, request.bwlimit or None)
-        picture = with_access(gateway, picture, source)
-        picture = with_scheduler(gateway, clock, picture)
-        picture = _with_present_state(gateway, picture)
-    facts = plan_facts(picture, source, request) if source else {}
-    checks = preflight.examine(picture)
+        snapshot = _with_records(gateway, clock, snapshot, source, allowed)
+    if snapshot.is_complete and source is not None:
+        _check_names(snapshot, request.accept_loss)
+        snapshot = _with_policy(gateway, _with_cloud(gateway, snapshot), begun_today)
+        snapshot = with_disks(gateway, snapshot, request.transfer or None, request.bwlimit or None)
+        snapshot = with_access(gateway, snapshot, source)
+        snapshot = with_scheduler(gateway, clock, snapshot)
+        snapshot = _with_present_state(gateway, snapshot)
+    facts = plan_facts(snapshot, source, request) if source else {}
+    checks = preflight.examine(snapshot)
     require_reachable(checks)
-    return Planned(facts, _summary(picture, found.status), checks)
+    return Planned(facts, _summary(snapshot, found.status), checks)
 
 
 # --- what the operator named ---
@@ -163,15 +163,15 @@ def _allowed(
     return _Allowed(() if is_source else (named,), named, host, is_source)
 
 
-def _check_names(picture: Picture, accept_loss: tuple[str, ...]) -> None:
+def _check_names(snapshot: ServerSnapshot, accept_loss: tuple[str, ...]) -> None:
     """Refuse a loss that there is no such thing as, which may be one that was mistyped.
 
     :raises Usage: naming what this server would lose
     """
     for name in accept_loss:
         if name not in LOSSES:
-            losable = ", ".join(baggage.losable(picture)) or "nothing"
-            raise Usage(f"--accept-loss: there is no {name!r}; what {picture.server_name} would lose: {losable}")
+            losable = ", ".join(baggage.losable(snapshot)) or "nothing"
+            raise Usage(f"--accept-loss: there is no {name!r}; what {snapshot.server_name} would lose: {losable}")
 
 
 # --- looking ---
@@ -187,19 +187,21 @@ def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
         raise
 
 
-def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell, allowed: _Allowed) -> Picture:
+def _with_records(
+    gateway: Gateway, clock: Clock, snapshot: ServerSnapshot, source: Cell, allowed: _Allowed
+) -> ServerSnapshot:
     """Add what the databases say."""
-    database, server_id = gateway.database(source), picture.server_id
+    database, server_id = gateway.database(source), snapshot.server_id
     now, down_time = clock.heartbeat_time(), gateway.settings.service_down_time
     instance = look.instance_of(database, server_id)
     if instance is None:
-        return picture
+        return snapshot
     group = look.group_of(gateway.api_engine, server_id)
     targets = targets_of(gateway, clock, source, allowed.cells)
     return dataclasses.replace(
-        picture,
+        snapshot,
         server=instance,
-        server_name=instance.display_name or picture.server_name,
+        server_name=instance.display_name or snapshot.server_name,
         source_services=tuple(look.services_of(database, now, down_time)),
         source_nodes=tuple(look.nodes_of(database)),
         migrations=tuple(look.migrations_of(database, server_id)),
@@ -214,14 +216,14 @@ def _with_records(gateway: Gateway, clock: Clock, picture: Picture, source: Cell
     )
 
 
-def _with_present_state(gateway: Gateway, picture: Picture) -> Picture:
+def _with_present_state(gateway: Gateway, snapshot: ServerSnapshot) -> ServerSnapshot:
     """Read once more what the server does: what was read of it before may be half of a resize that has begun since."""
-    database = gateway.database(gateway.cell(picture.mapping.cell_uuid if picture.mapping else ""))
-    instance = look.instance_of(database, picture.server_id)
+    database = gateway.database(gateway.cell(snapshot.mapping.cell_uuid if snapshot.mapping else ""))
+    instance = look.instance_of(database, snapshot.server_id)
     if instance is None or instance.flavor is None:
-        return picture
+        return snapshot
     return dataclasses.replace(
-        picture, server=instance, migrations=tuple(look.migrations_of(database, picture.server_id))
+        snapshot, server=instance, migrations=tuple(look.migrations_of(database, snapshot.server_id))
     )
 
 
@@ -303,30 +305,30 @@ def _with_rows(gateway: Gateway, target: Target, own: CellDatabase, server_id: s
     )
 
 
-def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
+def _with_cloud(gateway: Gateway, snapshot: ServerSnapshot) -> ServerSnapshot:
     """Add what neutron, cinder and placement say."""
     extended = network.has_extended_binding(gateway.service)
-    every, known = network.ports_of(gateway.service, picture.server_id), picture.interfaces
+    every, known = network.ports_of(gateway.service, snapshot.server_id), snapshot.interfaces
     ports = tuple(port for port in every if known is None or port.id in known)
     bound = network.bindings_of_ports(gateway.service, [port.id for port in ports] if extended else [])
     others = {
-        port.id: tuple(b.host for b in bound[port.id] if b.host not in ("", port.host, picture.instance.host))
+        port.id: tuple(b.host for b in bound[port.id] if b.host not in ("", port.host, snapshot.instance.host))
         for port in ports
         if port.id in bound
     }
-    wanted_volumes = {device.volume_id for device in picture.volumes if device.volume_id}
-    volumes = volume.volumes_in_use(gateway.admin, wanted_volumes, picture.instance.project_id)
+    wanted_volumes = {device.volume_id for device in snapshot.volumes if device.volume_id}
+    volumes = volume.volumes_in_use(gateway.admin, wanted_volumes, snapshot.instance.project_id)
     states = {volume_id: found.status for volume_id, found in volumes.items()}
-    held = placement.allocations_of(gateway.admin, picture.server_id).get("allocations") or {}
-    wanted = picture.new_flavor or picture.flavor
-    node = next((n for each in picture.targets for n in each.nodes if n.host == picture.wanted_host), None)
+    held = placement.allocations_of(gateway.admin, snapshot.server_id).get("allocations") or {}
+    wanted = snapshot.new_flavor or snapshot.flavor
+    node = next((n for each in snapshot.targets for n in each.nodes if n.host == snapshot.wanted_host), None)
     offered = candidates.offered(
-        gateway.admin, wanted, volume_backed=picture.is_volume_backed, only=node.uuid if node else ""
+        gateway.admin, wanted, volume_backed=snapshot.is_volume_backed, only=node.uuid if node else ""
     )
-    attachments = tuple(volume.attachments_of(gateway.admin, picture.server_id)) if states else ()
-    unnamed = baggage.unnamed_attachments(dataclasses.replace(picture, attachments=attachments))
+    attachments = tuple(volume.attachments_of(gateway.admin, snapshot.server_id)) if states else ()
+    unnamed = baggage.unnamed_attachments(dataclasses.replace(snapshot, attachments=attachments))
     return dataclasses.replace(
-        picture,
+        snapshot,
         extended_binding=extended,
         ports=ports,
         stray_ports=tuple(port for port in every if port not in ports),
@@ -337,15 +339,15 @@ def _with_cloud(gateway: Gateway, picture: Picture) -> Picture:
         attachment_users=users_of(gateway, unnamed),
         allocations=frozenset(held),
         candidates=offered,
-        stores={} if picture.is_volume_backed else stores.sharing(gateway.admin),
-        narrowed=narrowed(gateway, picture.targets, wanted),
-        quotas=_quotas(gateway, picture),
+        stores={} if snapshot.is_volume_backed else stores.sharing(gateway.admin),
+        narrowed=narrowed(gateway, snapshot.targets, wanted),
+        quotas=_quotas(gateway, snapshot),
     )
 
 
-def _quotas(gateway: Gateway, picture: Picture) -> tuple[quota.Quota, ...]:
+def _quotas(gateway: Gateway, snapshot: ServerSnapshot) -> tuple[quota.Quota, ...]:
     """What is left for a server that grows; nova-api asks then, and only then."""
-    old, new, server = picture.flavor, picture.new_flavor, picture.instance
+    old, new, server = snapshot.flavor, snapshot.new_flavor, snapshot.instance
     if new is None or not quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb)):
         return ()
     return quota.quotas(gateway.admin, server.project_id, server.user_id)
@@ -381,17 +383,17 @@ def aggregate_specs(extra_specs: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _with_policy(gateway: Gateway, picture: Picture, begun: int) -> Picture:
+def _with_policy(gateway: Gateway, snapshot: ServerSnapshot, begun: int) -> ServerSnapshot:
     """Add what the operator's rules are held against, if there are rules."""
-    policy = picture.policy
-    if not policy.has_rules or picture.mapping is None:
-        return picture
-    flavors = (picture.flavor.name, picture.new_flavor.name if picture.new_flavor else "")
+    policy = snapshot.policy
+    if not policy.has_rules or snapshot.mapping is None:
+        return snapshot
+    flavors = (snapshot.flavor.name, snapshot.new_flavor.name if snapshot.new_flavor else "")
     values = rules.values_of(
-        gateway, policy, picture.mapping.cell_uuid, picture.server_id, picture.instance.project_id, flavors,
-        picture.instance.host,
+        gateway, policy, snapshot.mapping.cell_uuid, snapshot.server_id, snapshot.instance.project_id, flavors,
+        snapshot.instance.host,
     )  # fmt: skip
-    return dataclasses.replace(picture, subject=Subject(values, begun))
+    return dataclasses.replace(snapshot, subject=Subject(values, begun))
 
 
 def zones_that_bind(settings: Settings, zones: Iterable[str]) -> frozenset[str]:
@@ -402,43 +404,43 @@ def zones_that_bind(settings: Settings, zones: Iterable[str]) -> frozenset[str]:
 # --- what comes out ---
 
 
-def plan_facts(picture: Picture, source: Cell, request: MoveRequest) -> dict[str, Any]:
+def plan_facts(snapshot: ServerSnapshot, source: Cell, request: MoveRequest) -> dict[str, Any]:
     """The move's plan; empty when the server's records are not complete enough."""
-    if not picture.is_complete:
+    if not snapshot.is_complete:
         return {}
-    server, old, compute = picture.instance, picture.flavor, picture.source_compute
-    new = picture.new_flavor or old
+    server, old, compute = snapshot.instance, snapshot.flavor, snapshot.source_compute
+    new = snapshot.new_flavor or old
     return {
         "server_id": server.uuid,
-        "server_name": picture.server_name,
+        "server_name": snapshot.server_name,
         "project_id": server.project_id,
         "user_id": server.user_id,
-        "kind": picture.kind,
+        "kind": snapshot.kind,
         "source_cell": source.label,
         "source_cell_uuid": source.uuid,
         "source_host": server.host,
         "source_node": server.node,
         "source_compute_version": compute.version if compute else 0,
-        "wanted_cell": picture.wanted_cell,
-        "wanted_cell_uuid": picture.wanted_cell_uuid,
-        "wanted_host": picture.wanted_host,
-        **allowed_cells_facts(target.allowed_targets(picture)),
+        "wanted_cell": snapshot.wanted_cell,
+        "wanted_cell_uuid": snapshot.wanted_cell_uuid,
+        "wanted_host": snapshot.wanted_host,
+        **allowed_cells_facts(target.allowed_targets(snapshot)),
         "flavor_name": new.name,
         "new_flavor_id": new.flavorid,
         "old_instance_type_id": old.id,
         "new_instance_type_id": new.id,
-        "volume_backed": picture.is_volume_backed,
+        "volume_backed": snapshot.is_volume_backed,
         "vm_state": server.vm_state,
         "active": server.vm_state == "active",
-        **disk_facts(picture),
-        "volume_zones": sorted(picture.volume_zones),
-        "architecture": [picture.needs.architecture, picture.needs.named],
-        "ports": [port.id for port in picture.ports],
-        "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in picture.volumes],
+        **disk_facts(snapshot),
+        "volume_zones": sorted(snapshot.volume_zones),
+        "architecture": [snapshot.needs.architecture, snapshot.needs.named],
+        "ports": [port.id for port in snapshot.ports],
+        "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in snapshot.volumes],
         "flavor_from": old.name,
         "image_ref": server.image_ref,
-        "accepted_losses": list(picture.accepted_losses),
-        "forced": _is_forced(picture.request_spec),
+        "accepted_losses": list(snapshot.accepted_losses),
+        "forced": _is_forced(snapshot.request_spec),
         **plan_values(request),
     }
 
@@ -455,41 +457,41 @@ def allowed_cells_facts(targets: Iterable[Target]) -> dict[str, list[str]]:
     return {"target_cell_uuids": [each.uuid for each in cells], "target_cells": [each.cell for each in cells]}
 
 
-def _summary(picture: Picture, status: str) -> dict[str, Any]:
+def _summary(snapshot: ServerSnapshot, status: str) -> dict[str, Any]:
     """What a person is shown."""
-    complete = picture.is_complete
-    cells = target.allowed_targets(picture)
+    complete = snapshot.is_complete
+    cells = target.allowed_targets(snapshot)
     only = cells[0] if len(cells) == 1 else None
-    old = picture.flavor.name if complete else ""
+    old = snapshot.flavor.name if complete else ""
     return {
-        "server_id": picture.server_id,
-        "server_name": picture.server_name,
+        "server_id": snapshot.server_id,
+        "server_name": snapshot.server_name,
         "status": status,
-        "kind": picture.kind,
-        "source_cell": picture.source_cell,
-        "source_cell_uuid": picture.mapping.cell_uuid if picture.mapping else "",
-        "source_host": picture.instance.host if complete else "",
-        "target_cell": picture.wanted_cell or (only.cell if only else ""),
-        "target_cell_uuid": picture.wanted_cell_uuid or (only.uuid if only else ""),
+        "kind": snapshot.kind,
+        "source_cell": snapshot.source_cell,
+        "source_cell_uuid": snapshot.mapping.cell_uuid if snapshot.mapping else "",
+        "source_host": snapshot.instance.host if complete else "",
+        "target_cell": snapshot.wanted_cell or (only.cell if only else ""),
+        "target_cell_uuid": snapshot.wanted_cell_uuid or (only.uuid if only else ""),
         "target_hosts": [
-            {"host": node.host, "cell": each.cell, "cell_uuid": each.uuid, "note": _note(picture, node)}
+            {"host": node.host, "cell": each.cell, "cell_uuid": each.uuid, "note": _note(snapshot, node)}
             for each in cells
-            for node in likely_nodes(each, picture)
+            for node in likely_nodes(each, snapshot)
         ],
         "flavor_from": old,
-        "flavor_to": picture.new_flavor.name if picture.new_flavor else old,
-        "backing": ("volume" if picture.is_volume_backed else "image") if complete else "",
-        "active": complete and picture.instance.vm_state == "active",
-        "ports": len(picture.ports),
-        "volumes": len(picture.volumes),
-        "copied": dict(picture.rows),
-        "lost": [loss.text for loss in baggage.losses(picture)] if complete else [],
-        **(disk_summary(picture) if complete else {"transfer": "", "transfer_why": ""}),
+        "flavor_to": snapshot.new_flavor.name if snapshot.new_flavor else old,
+        "backing": ("volume" if snapshot.is_volume_backed else "image") if complete else "",
+        "active": complete and snapshot.instance.vm_state == "active",
+        "ports": len(snapshot.ports),
+        "volumes": len(snapshot.volumes),
+        "copied": dict(snapshot.rows),
+        "lost": [loss.text for loss in baggage.losses(snapshot)] if complete else [],
+        **(disk_summary(snapshot) if complete else {"transfer": "", "transfer_why": ""}),
     }
 
 
-def _note(picture: Picture, node: Node) -> str:
+def _note(snapshot: ServerSnapshot, node: Node) -> str:
     """A word about a host: its zone and how full it is."""
     used, memory = max(node.vcpus_used, 0), max(node.memory_mb_used, 0)  # dropped twice, a claim makes them negative
     room = f"{used} of {node.vcpus} vCPU, {memory / 1024:.0f} of {node.memory_mb / 1024:.0f} GiB in use"
-    return f"{picture.zones.get(node.host, '')}; {room}"
+    return f"{snapshot.zones.get(node.host, '')}; {room}"

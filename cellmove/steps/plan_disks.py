@@ -17,7 +17,7 @@ from cellmove.hosts.disk_survey import Survey, survey_source, survey_target
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cellmove.checks.snapshot import Picture
+    from cellmove.checks.snapshot import ServerSnapshot
     from cellmove.core.settings import Settings
     from cellmove.gateway import Gateway
 
@@ -31,7 +31,7 @@ NOT_CONFIGURED = "hosts are not reached by ssh (there is no table [ssh] in confi
 NO_WAY = Survey(hindrances=(NOT_CONFIGURED,))
 
 
-def with_disks(gateway: Gateway, picture: Picture, wish: str | None, bwlimit: int | None) -> Picture:
+def with_disks(gateway: Gateway, snapshot: ServerSnapshot, wish: str | None, bwlimit: int | None) -> ServerSnapshot:
     """Add what the source host, and the target host if it was named, have to say.
 
     :param wish: one of :data:`cellmove.core.transfer.TRANSFERS`; None: as the settings say
@@ -39,32 +39,34 @@ def with_disks(gateway: Gateway, picture: Picture, wish: str | None, bwlimit: in
     """
     ssh = gateway.settings.ssh
     return _with_survey(
-        gateway.settings, picture, wish, bwlimit, lambda: NO_WAY if ssh is None else _survey(ssh, picture)
+        gateway.settings, snapshot, wish, bwlimit, lambda: NO_WAY if ssh is None else _survey(ssh, snapshot)
     )
 
 
-def disks_assumed(settings: Settings, picture: Picture, wish: str | None, bwlimit: int | None) -> Picture:
+def disks_assumed(
+    settings: Settings, snapshot: ServerSnapshot, wish: str | None, bwlimit: int | None
+) -> ServerSnapshot:
     """The same without asking a host, for many servers: what may be streamed is taken to be; each is looked at again before it goes.
 
     :param wish: and ``bwlimit``: as of :func:`with_disks`
     """
     survey = NO_WAY if settings.ssh is None else Survey()
-    return _with_survey(settings, picture, wish, bwlimit, lambda: survey)
+    return _with_survey(settings, snapshot, wish, bwlimit, lambda: survey)
 
 
 def _with_survey(
-    settings: Settings, picture: Picture, wish: str | None, bwlimit: int | None, survey: Callable[[], Survey]
-) -> Picture:
+    settings: Settings, snapshot: ServerSnapshot, wish: str | None, bwlimit: int | None, survey: Callable[[], Survey]
+) -> ServerSnapshot:
     wish, bwlimit = wish or settings.transfer, settings.bwlimit if bwlimit is None else bwlimit
-    needless = picture.is_volume_backed or wish == IMAGE
-    return dataclasses.replace(picture, transfer_wish=wish, bwlimit=bwlimit, survey=None if needless else survey())
+    needless = snapshot.is_volume_backed or wish == IMAGE
+    return dataclasses.replace(snapshot, transfer_wish=wish, bwlimit=bwlimit, survey=None if needless else survey())
 
 
-def _survey(ssh: Ssh, picture: Picture) -> Survey:
+def _survey(ssh: Ssh, snapshot: ServerSnapshot) -> Survey:
     from cellmove.hosts.disk_link import connect
     from cellmove.hosts.disks import facts
 
-    server, wanted = picture.instance, picture.wanted_host
+    server, wanted = snapshot.instance, snapshot.wanted_host
     try:
         with connect(destination(ssh, server.host), "plan") as source:
             survey = survey_source(source, server.uuid, server.image_ref)
@@ -78,27 +80,27 @@ def _survey(ssh: Ssh, picture: Picture) -> Survey:
         return Survey(hindrances=(str(error),))
 
 
-def disk_facts(picture: Picture) -> dict[str, Any]:
+def disk_facts(snapshot: ServerSnapshot) -> dict[str, Any]:
     """What of it becomes part of the move's plan."""
     return {
-        "transfer": picture.transfer,
-        "transfer_wish": picture.transfer_wish,
-        "only_streamed": baggage.carried(picture),
-        "bwlimit": picture.bwlimit,
+        "transfer": snapshot.transfer,
+        "transfer_wish": snapshot.transfer_wish,
+        "only_streamed": baggage.carried(snapshot),
+        "bwlimit": snapshot.bwlimit,
     }
 
 
-def disk_summary(picture: Picture) -> dict[str, Any]:
+def disk_summary(snapshot: ServerSnapshot) -> dict[str, Any]:
     """What of it a person is shown."""
-    survey = picture.survey
+    survey = snapshot.survey
     found: dict[str, Any] = {
-        "transfer": picture.transfer,
+        "transfer": snapshot.transfer,
         "transfer_why": "; ".join(survey.hindrances) if survey else "",
     }
-    if picture.transfer == STREAM and survey is not None:
+    if snapshot.transfer == STREAM and survey is not None:
         found |= {
             "disks": [{"name": disk.name, "mib": disk.allocated >> 20} for disk in survey.disks],
-            "downtime_seconds": round(downtime(survey)) if picture.instance.vm_state == "active" else 0,
+            "downtime_seconds": round(downtime(survey)) if snapshot.instance.vm_state == "active" else 0,
         }
     return found
 

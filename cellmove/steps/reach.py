@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cellmove.checks.finding import Check
-    from cellmove.checks.snapshot import Picture, Target
+    from cellmove.checks.snapshot import ServerSnapshot, Target
     from cellmove.db.cells import Cell
     from cellmove.db.rights import Rights
     from cellmove.gateway import Gateway
@@ -31,13 +31,13 @@ class Access:
     rights: Mapping[str, Rights]
 
 
-def with_access(gateway: Gateway, picture: Picture, source: Cell) -> Picture:
+def with_access(gateway: Gateway, snapshot: ServerSnapshot, source: Cell) -> ServerSnapshot:
     """Add what of the API level, of the source and of the targets cannot be used, or not be written to.
 
     :raises CannotConnect: a database that was read before does not answer any more
     """
-    own, targets = access_to(gateway, source), tuple(with_access_to(gateway, each) for each in picture.targets)
-    return dataclasses.replace(picture, bus_errors=own.bus_errors, rights=own.rights, targets=targets)
+    own, targets = access_to(gateway, source), tuple(with_access_to(gateway, each) for each in snapshot.targets)
+    return dataclasses.replace(snapshot, bus_errors=own.bus_errors, rights=own.rights, targets=targets)
 
 
 def access_to(gateway: Gateway, source: Cell) -> Access:

@@ -257,7 +257,11 @@ class Lively:
         self._lock = threading.Lock()
         self._out = console(Unbreakable(stream), None)
         self._live = Live(
-            console=self._out, get_renderable=self._picture, refresh_per_second=4, transient=True, redirect_stdout=False
+            console=self._out,
+            get_renderable=self._snapshot,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
         )
 
     def __enter__(self) -> Lively:
@@ -298,7 +302,7 @@ class Lively:
                         back = "rolling back: " if event.kind is EventKind.UNDO_STARTED else ""
                         server.title = back + event.title
 
-    def _picture(self) -> Group:
+    def _snapshot(self) -> Group:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table

@@ -142,9 +142,9 @@ def test_words_and_bars_are_readable_in_both_schemes(chromium: Browser) -> None:
 
 
 def test_the_page_from_a_file_is_no_blank_one(chromium: Browser) -> None:
-    blank = chromium.picture("<!doctype html><title>nothing</title>")
+    blank = chromium.snapshot("<!doctype html><title>nothing</title>")
     page = html(sample_drains.a_story(24, hours=0.4, hosts=3))
-    light, dark = chromium.picture(page), chromium.picture(page, DARK)
+    light, dark = chromium.snapshot(page), chromium.snapshot(page, DARK)
     assert len(set(blank)) < 8
     assert len(set(light)) > 50
     assert len(set(dark)) > 50

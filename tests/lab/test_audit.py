@@ -50,11 +50,11 @@ def left(lab_environment):
 @pytest.mark.parametrize("name", STUCK)
 def test_a_stuck_move_is_found_and_what_it_says_to_type_mends_it(cellmove, left, name):
     server, (_backing, way, kinds) = left[name].server, STUCK[name]
-    shot = oracle.picture(server)
+    shot = oracle.snapshot(server)
     found = audit(cellmove, server, "--repair")
     assert kinds <= {each["kind"] for each in found}
     assert {each["outcome"] for each in found} == {None}
-    assert oracle.compare(shot, oracle.picture(server)) == []
+    assert oracle.compare(shot, oracle.snapshot(server)) == []
     to_type = found[0]["mend"].removeprefix("cellmove ").split("  ")[0].split()
     assert to_type == ["adopt", server, "--nova-is-dead"]
 
@@ -74,18 +74,18 @@ def test_what_a_reset_of_the_state_leaves_behind_is_mended(cellmove, left):
         # What a person is left with who resets the server's state and ends the migration.
         cursor.execute("UPDATE nova_cell1.instances SET task_state = NULL WHERE uuid = %s", (found.server,))
         cursor.execute("UPDATE nova_cell1.migrations SET status = 'error' WHERE instance_uuid = %s", (found.server,))
-    shot = oracle.picture(found.server)
+    shot = oracle.snapshot(found.server)
     planned = audit(cellmove, found.server, "--repair", "--dry-run")
     assert {each["kind"] for each in planned} == {
         "hidden-row", "inactive-binding", "empty-attachment", "dead-allocation", "stale-context",
     }  # fmt: skip
     assert all(each["safe"] for each in planned), planned
-    assert oracle.compare(shot, oracle.picture(found.server)) == []
+    assert oracle.compare(shot, oracle.snapshot(found.server)) == []
 
     mended = audit(cellmove, found.server, "--repair")
     assert [each["outcome"] for each in mended] == ["mended"] * len(planned), mended
     assert audit(cellmove, found.server) == []
-    after = oracle.picture(found.server)
+    after = oracle.snapshot(found.server)
     assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
     assert oracle.compare(found.before, after) == []
     assert cloud.guests(found.server) == {"c1-host1": "running"}
@@ -96,7 +96,7 @@ def test_what_a_reset_of_the_state_leaves_behind_is_mended(cellmove, left):
 @pytest.mark.parametrize("kept", [True, False], ids=["api", "nowhere"])
 def test_keypairs_that_nova_lost_come_back(cellmove, boot, kept):
     server = boot("key", keypair="audit-key")
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     assert audit(cellmove, server.id) == []
     with connect_database().cursor() as cursor:
         # What nova up to 33 does in every cross-cell resize (bug 2108974); the lab's has it mended.
@@ -106,5 +106,5 @@ def test_keypairs_that_nova_lost_come_back(cellmove, boot, kept):
     (found,) = audit(cellmove, server.id, "--repair")
     assert (found["kind"], found["safe"], found["outcome"]) == ("lost-keypairs", kept, "mended" if kept else None)
     if kept:
-        assert oracle.compare(before, oracle.picture(server.id)) == []
+        assert oracle.compare(before, oracle.snapshot(server.id)) == []
         assert audit(cellmove, server.id) == []

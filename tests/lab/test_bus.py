@@ -118,4 +118,4 @@ def test_a_broker_that_is_lost_in_a_long_call_loses_no_answer(
     outcome = move.end()
     assert outcome.code == 0, outcome.stderr
     host = outcome.json["target"]["host"]
-    assert oracle.problems(oracle.picture(server.id), cell="cell2", host=host, flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.problems(oracle.snapshot(server.id), cell="cell2", host=host, flavor="m1.tiny", status="ACTIVE") == []

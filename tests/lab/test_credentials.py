@@ -86,7 +86,7 @@ def test_an_application_credential_and_a_user_with_role_service_alone(
         env={**variables, "OS_CLOUD": "operator", "CELLMOVE_SERVICE_CLOUD": "service"},
     ).json  # fmt: skip
     host = moved["target"]["host"]
-    assert oracle.problems(oracle.picture(server.id), cell="cell2", host=host, flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.problems(oracle.snapshot(server.id), cell="cell2", host=host, flavor="m1.tiny", status="ACTIVE") == []
 
 
 @pytest.mark.lab
@@ -108,7 +108,7 @@ def test_a_move_goes_on_after_its_token_was_revoked(
     outcome = move.end()
     assert outcome.code == 0, outcome.stderr
     host = outcome.json["target"]["host"]
-    assert oracle.problems(oracle.picture(server.id), cell="cell2", host=host, flavor="m1.tiny", status="ACTIVE") == []
+    assert oracle.problems(oracle.snapshot(server.id), cell="cell2", host=host, flavor="m1.tiny", status="ACTIVE") == []
 
 
 @pytest.mark.lab

@@ -87,7 +87,7 @@ def wrecked(request, lab_environment):
 def check_home(found):
     """It is where it came from, as if nothing had been tried."""
     settle(found.server)
-    after = oracle.picture(found.server)
+    after = oracle.snapshot(found.server)
     assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
     assert oracle.compare(found.before, after) == []
     assert cloud.guests(found.server) == {"c1-host1": "running"}
@@ -97,7 +97,7 @@ def check_home(found):
 def check_there(found, status):
     """It is in the other cell."""
     settle(found.server)
-    after = oracle.picture(found.server)
+    after = oracle.snapshot(found.server)
     (host,) = [name for name in cloud.guests(found.server) if name in TARGETS]
     assert oracle.problems(after, cell="cell2", host=host, flavor=found.flavor, status=status) == []
     assert cloud.guests(found.server) == {host: "running"}
@@ -107,16 +107,16 @@ def check_there(found, status):
 @pytest.mark.parametrize(("name", "backing", "way"), list(all_cases()))
 def test_the_superconductor_dies(cellmove, wrecked, name, backing, way):
     found = wrecked((name, backing, way))
-    shot = oracle.picture(found.server)
+    shot = oracle.snapshot(found.server)
     refused = cellmove("adopt", found.server, expect=5)
     assert f"next: cellmove adopt {found.server} --nova-is-dead" in refused.stderr
     adopted = cellmove("adopt", found.server, "--nova-is-dead", "-f", "json").json
-    assert oracle.compare(shot, oracle.picture(found.server)) == [], "adopt wrote to the cloud"
+    assert oracle.compare(shot, oracle.snapshot(found.server)) == [], "adopt wrote to the cloud"
 
     cellmove(way, adopted["move"])
     if name.startswith("confirm") and way == "resume":
         check_there(found, "ACTIVE")
-        lost = oracle.compare(found.before, oracle.picture(found.server), moved=True, resized=True)
+        lost = oracle.compare(found.before, oracle.snapshot(found.server), moved=True, resized=True)
         # The copy is nova's: it knows the address of an interface without its port.
         assert [each for each in lost if not each.startswith("virtual_interfaces ")] == []
     elif name.startswith("revert") or way == "rollback":
@@ -135,7 +135,7 @@ def test_the_superconductor_dies(cellmove, wrecked, name, backing, way):
 def test_a_request_that_waits_in_the_queue_is_left_there(cellmove, boot, tmp_path):
     """No conductor has begun it, and the next one that starts does it all."""
     server = boot("queued").id
-    before = oracle.picture(server)
+    before = oracle.snapshot(server)
     config = tmp_path / "cellmove.toml"
     config.write_text("rpc_response_timeout = 3\n[policy]\nunattended = true\n")
     wreck.kill_superconductor()
@@ -150,7 +150,7 @@ def test_a_request_that_waits_in_the_queue_is_left_there(cellmove, boot, tmp_pat
     cloud.wait_status(server, "VERIFY_RESIZE")
     cloud.wait_for("nova to have ended", lambda: rows.open_events(server, "cell1") == [], 20)
     cellmove("revert", cellmove("adopt", server, "-f", "json").json["move"])
-    assert oracle.compare(before, oracle.picture(server)) == []
+    assert oracle.compare(before, oracle.snapshot(server)) == []
 
 
 def test_a_superconductor_that_is_down_needs_no_word(cellmove):

@@ -57,7 +57,7 @@ def boot_one(number: int, token: str) -> Booted:
     if special == "locked":
         cloud.act(made, "lock")
     disk = sorted(cloud.disk_hash(made).values())
-    return Booted(made, name, special or "movable", active, oracle.picture(made), disk)
+    return Booted(made, name, special or "movable", active, oracle.snapshot(made), disk)
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def journal_states(cellmove) -> list[str]:
 
 def judge(server: Booted) -> None:
     """What moved is whole in the other cell; what stayed is what it was."""
-    after = oracle.picture(server.id)
+    after = oracle.snapshot(server.id)
     moved = server.kind == "movable"
     (host,) = cloud.guests(server.id)
     flavor = "m1.ephemeral" if server.kind.startswith("ephemeral") else "m1.tiny"

@@ -60,7 +60,7 @@ def test_the_next_host_is_tried(cellmove, boot):
 @pytest.mark.lab
 def test_what_cannot_be_reached_is_said_at_once(cellmove, boot, lab_environment, tmp_path):
     server = boot("reach")
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     url = lab_environment["CELLMOVE_LAB_API_DB"]
 
     wrong = cellmove("plan", server.name, expect=4, env={"CELLMOVE_API_DATABASE": url.replace("lab-secret", "nope")})
@@ -74,7 +74,7 @@ def test_what_cannot_be_reached_is_said_at_once(cellmove, boot, lab_environment,
     bus = {"CELLMOVE_TRANSPORT_URL": "rabbit://lab:wrong@127.0.0.1:9/"}
     lost = cellmove("prep-dest", planned, expect=4, env=bus)
     assert "wrong" not in lost.stderr
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before
 
     clouds = tmp_path / "clouds.yaml"
     clouds.write_text(
@@ -84,4 +84,4 @@ def test_what_cannot_be_reached_is_said_at_once(cellmove, boot, lab_environment,
     refused = cellmove("plan", server.name, expect=4, env={"OS_CLIENT_CONFIG_FILE": str(clouds)})
     for outcome in (wrong, dead, lost, refused):
         assert len(outcome.stderr.strip().splitlines()) == 1, outcome.stderr
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before

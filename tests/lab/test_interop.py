@@ -30,7 +30,7 @@ def test_each_ends_what_the_other_began(cellmove, boot, backing, state, kind):
 
     def check(cell, flavor, status=settled):
         settle(server)
-        shot = oracle.picture(server)
+        shot = oracle.snapshot(server)
         (host,) = cloud.guests(server)
         assert oracle.problems(shot, cell=cell, host=host, flavor=flavor, status=status) == []
         assert status == "VERIFY_RESIZE" or set(cloud.disk_hash(server).values()) == disk

@@ -56,10 +56,10 @@ CALLS = {
 
 def check_silent(cellmove, traveller, first):
     """The same resume once more says the same, without a word about work, and writes nothing."""
-    shot = oracle.picture(traveller.id)
+    shot = oracle.snapshot(traveller.id)
     second = cellmove("resume", traveller.id)
     assert (second.stdout, second.stderr) == (first.stdout, "")
-    assert oracle.picture(traveller.id) == shot
+    assert oracle.snapshot(traveller.id) == shot
 
 
 def resume_and_check(cellmove, traveller, step, before, disk):
@@ -97,7 +97,7 @@ def all_cases():
 @pytest.mark.parametrize(("boundary", "way", "backing"), list(all_cases()))
 def test_killed_at(cellmove, killed, travellers, boundary, way, backing):
     step, traveller = boundary.partition(":")[0], travellers(backing)
-    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    before, disk = oracle.snapshot(traveller.id), cloud.disk_hash(traveller.id)
     if step in ("confirm", "revert"):
         cellmove(*traveller.move_command())
         killed(boundary, step, traveller.id)
@@ -128,7 +128,7 @@ def test_killed_at(cellmove, killed, travellers, boundary, way, backing):
 def test_killed_while_a_compute_works(cellmove, started, travellers, call, way):
     """The host works on when cellmove is gone: nothing has to be cleaned up first, and nothing is sent twice."""
     traveller = travellers("image")
-    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    before, disk = oracle.snapshot(traveller.id), cloud.disk_hash(traveller.id)
     end, virt_call, event = CALLS[call]
     cell = traveller.cell if end == "source" else traveller.away
 

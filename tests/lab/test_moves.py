@@ -35,7 +35,7 @@ def test_a_server_of_another_project(cellmove, boot):
     target = "cell2" if source.startswith("c1") else "cell1"
     disk = set(cloud.disk_hash(server.id).values())
     moved = cellmove("migrate", server.id, "--cell", target, "--confirm", "-f", "json").json
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell=target, host=moved["target"]["host"], flavor="m1.tiny", status="ACTIVE") == []
     assert set(cloud.disk_hash(server.id).values()) == disk
 
@@ -44,7 +44,7 @@ def test_a_server_of_another_project(cellmove, boot):
 @pytest.mark.parametrize("ending", ["confirm", "revert"])
 def test_the_owner_ends_our_move_through_the_api(cellmove, boot, ending):
     server = boot("owner", volumes=1)
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     moved = cellmove("resize", server.name, "m1.small", "--cell", "cell2", "-f", "json").json
 
     if ending == "confirm":
@@ -54,7 +54,7 @@ def test_the_owner_ends_our_move_through_the_api(cellmove, boot, ending):
         cloud.native_revert(server.id)
         expected = {"cell": "cell1", "host": "c1-host1", "flavor": "m1.tiny"}
 
-    after = oracle.picture(server.id)
+    after = oracle.snapshot(server.id)
     assert oracle.problems(after, **expected, status="ACTIVE") == []
     if ending == "revert":
         assert oracle.compare(before, after) == []

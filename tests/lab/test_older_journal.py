@@ -14,19 +14,19 @@ COMMANDS = ("prep-source", "rollback", "resume", "revert", "confirm", "finish")
 
 def refuses_everything(cellmove, server, move, older):
     """Every command with the older copy ends with 5 and changes nothing."""
-    before, guests = oracle.picture(server.id), cloud.guests(server.id)
+    before, guests = oracle.snapshot(server.id), cloud.guests(server.id)
     for command in COMMANDS:
         refused = cellmove(command, move, env=older, expect=5)
         assert "this journal is older than the move" in refused.stderr, refused.stderr
         assert "as before" not in refused.stderr
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before
     assert cloud.guests(server.id) == guests
 
 
 @pytest.mark.lab
 def test_a_copy_from_before_the_guest_was_stopped(cellmove, boot, tmp_path):
     server = boot("older", volumes=1)
-    before, disk = oracle.picture(server.id), cloud.disk_hash(server.id)
+    before, disk = oracle.snapshot(server.id), cloud.disk_hash(server.id)
     original, copy = tmp_path / "original.db", tmp_path / "copy.db"
     ours, older = {"CELLMOVE_JOURNAL": str(original)}, {"CELLMOVE_JOURNAL": str(copy)}
     move = cellmove("plan", server.name, "m1.small", "--cell", "cell2", "-f", "json", env=ours).json["move"]
@@ -37,7 +37,7 @@ def test_a_copy_from_before_the_guest_was_stopped(cellmove, boot, tmp_path):
     rolled_back = cellmove("rollback", move, env=ours)
     assert "every action was rolled back; looked at since" in rolled_back.stderr
     cloud.wait_ports(server.id, "ACTIVE")  # their agent follows a moment later
-    assert oracle.compare(before, oracle.picture(server.id)) == []
+    assert oracle.compare(before, oracle.snapshot(server.id)) == []
     assert cloud.disk_hash(server.id) == disk
     refuses_everything(cellmove, server, move, older)
 

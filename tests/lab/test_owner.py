@@ -23,7 +23,7 @@ def test_a_rename_and_a_lock_before_finish_arrive(cellmove, boot):
     cloud.connect().compute.set_server_metadata(server.id, colour="green")
     for step in ("prep-source", "finish", "confirm"):
         cellmove(step, move)
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="ACTIVE") == []
     shown = cloud.show(server.id)
     assert (shown["name"], shown["locked"], shown["metadata"]) == (f"{server.name}-renamed", True, {"colour": "green"})
@@ -57,7 +57,7 @@ def test_what_was_changed_while_resized_survives_a_revert(cellmove, boot):
     assert not any(lost.values()), lost
     assert set(before) < set(after)
     assert {action for _request, action in before} >= {"create", "migrate", "detach_volume", "lock"}
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
 
 
@@ -93,7 +93,7 @@ def test_a_server_deleted_on_the_way_stays_deleted(cellmove, boot):
     assert f"next: cellmove resume {move}" in refused.stderr
     cellmove("resume", move)
     check_gone(server.id)
-    assert not oracle.picture(server.id)["cells"]["cell2"], "the target cell still has rows of a deleted server"
+    assert not oracle.snapshot(server.id)["cells"]["cell2"], "the target cell still has rows of a deleted server"
     assert cellmove("show", move, "-f", "json").json["state"] == "server-gone"
 
 
@@ -105,7 +105,7 @@ def delete(server_id: str) -> None:
 
 def check_gone(server_id: str) -> None:
     """Nothing that costs anybody anything is left of a server."""
-    shot = oracle.picture(server_id)
+    shot = oracle.snapshot(server_id)
     assert shot["guests"] == {}
     assert shot["disks"] == {}
     assert shot["images"] == []
@@ -135,7 +135,7 @@ def test_the_same_command_again_does_nothing(cellmove, boot):
     server = boot("again")
     command = ("migrate", server.name, "--cell", "cell2", "--confirm")
     first = cellmove(*command, "-f", "json").json
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     second = cellmove(*command, "-f", "json").json
     assert second["move"] == first["move"]
-    assert oracle.picture(server.id) == shot
+    assert oracle.snapshot(server.id) == shot

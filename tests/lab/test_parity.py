@@ -68,7 +68,7 @@ def wait_volume(volume_id, status):
 def check(server_id, *, cell, flavor, status="ACTIVE"):
     """Whole, in this cell, and nowhere else."""
     settle(server_id)
-    found = oracle.problems(oracle.picture(server_id), cell=cell, host=HOSTS[cell], flavor=flavor, status=status)
+    found = oracle.problems(oracle.snapshot(server_id), cell=cell, host=HOSTS[cell], flavor=flavor, status=status)
     assert found == []
 
 
@@ -125,7 +125,7 @@ def test_a_server_deleted_while_resized_leaves_nothing(cellmove, boot):
     cloud.connect().compute.delete_server(server.id)
     cloud.wait_for("the server to be gone", lambda: cloud.show(server.id) is None, 60)
 
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert (shot["guests"], shot["disks"], shot["images"]) == ({}, {}, [])
     assert not any(shot["allocations"].values())
     assert not any(each.get("attachments") for each in shot["volumes"].values())
@@ -145,7 +145,7 @@ def test_the_host_that_was_named_is_taken_though_its_own_cell_has_room(cellmove,
 def test_within_its_cell_a_server_is_left_to_nova(cellmove, boot):
     """nova's weigher would stay in the cell; whoever wants that is given the command, and it works."""
     server = boot("stays")
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     for where in (("--cell", "cell1"), ("--host", "c1-host2")):
         refused = cellmove("resize", server.id, "m1.small", *where, expect=5)
         assert f"openstack server resize --flavor m1.small {server.id}" in refused.stdout
@@ -153,7 +153,7 @@ def test_within_its_cell_a_server_is_left_to_nova(cellmove, boot):
     (said,) = [line for line in refused.stdout.splitlines() if "openstack server migrate" in line]
     words = shlex.split(said[said.index("openstack server migrate") :])
     assert words[:5] == ["openstack", "server", "migrate", "--host", "c1-host2"]
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before
 
     assert cloud.native_move(server.id, host=words[4]) == "c1-host2"
     refused = cellmove("confirm", server.id, expect=2)
@@ -163,24 +163,24 @@ def test_within_its_cell_a_server_is_left_to_nova(cellmove, boot):
     cloud.native_confirm(server.id)
     cellmove("migrate", server.id, "--cell", "cell2")
     cellmove("revert", server.id)
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell="cell1", host="c1-host2", flavor="m1.tiny", status="ACTIVE") == []
 
 
 def test_a_flavor_says_which_cell_may_have_it(cellmove, boot):
     server = boot("bound")
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     refused = cellmove("resize", server.id, "m1.small.cell1", expect=None)
     assert refused.code in (1, 5), refused.stderr
-    assert oracle.compare(before, oracle.picture(server.id)) == []
+    assert oracle.compare(before, oracle.snapshot(server.id)) == []
     moved = cellmove("resize", server.id, "m1.small.cell2", "--confirm", "-f", "json").json
     assert moved["target"]["cell"] == "cell2"
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     host = moved["target"]["host"]
     assert oracle.problems(shot, cell="cell2", host=host, flavor="m1.small.cell2", status="ACTIVE") == []
     cellmove("resize", server.id, "m1.tiny", "--cell", "cell1")
     cellmove("revert", server.id)
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host=host, flavor="m1.small.cell2", status="ACTIVE") == []
 
 
@@ -196,18 +196,18 @@ def test_members_of_a_group_stay_apart_across_cells(cellmove, boot, group):
     first = boot("apart", hints={"group": group}, host="c1-host1")
     second = boot("apart", hints={"group": group}, host="c1-host2")
     cellmove("migrate", first.id, "--host", "c2-host1", "--confirm")
-    before = oracle.picture(second.id)
+    before = oracle.snapshot(second.id)
 
     refused = cellmove("migrate", second.id, "--host", "c2-host1", expect=None)
 
     assert refused.code in (1, 5), refused.stderr
-    assert oracle.compare(before, oracle.picture(second.id)) == []
+    assert oracle.compare(before, oracle.snapshot(second.id)) == []
     cellmove("migrate", second.id, "--cell", "cell2", "--confirm")
-    shot = oracle.picture(second.id)
+    shot = oracle.snapshot(second.id)
     assert oracle.problems(shot, cell="cell2", host="c2-host2", flavor="m1.tiny", status="ACTIVE") == []
     cellmove("migrate", first.id, "--host", "c1-host1")
     cellmove("revert", first.id)
-    shot = oracle.picture(first.id)
+    shot = oracle.snapshot(first.id)
     assert oracle.problems(shot, cell="cell2", host="c2-host1", flavor="m1.tiny", status="ACTIVE") == []
 
 
@@ -271,7 +271,7 @@ def test_nova_may_confirm_by_itself(cellmove, boot, tmp_path):
     cloud.wait_status(server.id, "ACTIVE")
     cloud.wait_for("nova to have ended", lambda: CONFIRM not in rows.open_events(server.id, "cell2"), 20)
     found = oracle.problems(
-        oracle.picture(server.id), cell="cell2", host=HOSTS["cell2"], flavor="m1.tiny", status="ACTIVE"
+        oracle.snapshot(server.id), cell="cell2", host=HOSTS["cell2"], flavor="m1.tiny", status="ACTIVE"
     )
     # The periodic task asks for the server without its flavors, so that nova forgets to drop the stashed ones.
     assert [each for each in found if not each.startswith("instance_extra.flavor still has")] == []

@@ -112,7 +112,7 @@ def with_other_tls(url):
 
 def test_a_bus_that_does_not_let_us_in_is_found_before_anything_is_written(cellmove, boot, api, environment):
     server = boot("bus")
-    before, real = oracle.picture(server.id), environment["CELLMOVE_LAB_CELL2_BUS"]
+    before, real = oracle.snapshot(server.id), environment["CELLMOVE_LAB_CELL2_BUS"]
     host = cloud.layout().virtual_hosts["cell2"]
     for wrong, words in (
         (real.replace(PASSWORD, "wrong"), "the user name or password is refused"),
@@ -127,13 +127,13 @@ def test_a_bus_that_does_not_let_us_in_is_found_before_anything_is_written(cellm
         assert words in ended.stderr
         assert "transport_url" in ended.stderr
         assert "nothing was written" in ended.stderr
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before
     assert cellmove("list", "--all", "-f", "json").json["moves"] == []
 
 
 def test_a_database_user_who_may_not_write_is_told_what_to_grant(cellmove, boot, api, lab_environment):
     server = boot("rights")
-    before, account = oracle.picture(server.id), "'cellmove_limited'@'%'"
+    before, account = oracle.snapshot(server.id), "'cellmove_limited'@'%'"
     url = sqlalchemy.make_url(lab_environment["CELLMOVE_LAB_CELL2_DB"]).set(username="cellmove_limited")
     api.change_cell(database_connection=url.render_as_string(hide_password=False))
     own = api.environment
@@ -155,7 +155,7 @@ def test_a_database_user_who_may_not_write_is_told_what_to_grant(cellmove, boot,
         refused = cellmove("migrate", server.id, "--cell", "cell2", "-f", "json", expect=5, env=own)
         (found,) = refusals(refused)
         assert "it lacks DELETE on migrations" in found["text"]
-        assert oracle.picture(server.id) == before
+        assert oracle.snapshot(server.id) == before
 
         api.execute(found["remedy"].removeprefix("at that database: "))  # as it is printed
         assert refusals(cellmove("plan", server.id, "--cell", "cell2", "--dry-run", "-f", "json", env=own)) == []
@@ -165,7 +165,7 @@ def test_a_database_user_who_may_not_write_is_told_what_to_grant(cellmove, boot,
 
 def test_a_host_that_the_scheduler_will_refuse(cellmove, boot):
     server = boot("isolated", volumes=1)
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     there = ("--host", "c2-host2", "--dry-run", "-f", "json")
     with isolated("c2-host2", "CUSTOM_LAB_ISOLATED") as name:
         (found,) = refusals(cellmove("plan", server.id, *there, expect=5))
@@ -174,7 +174,7 @@ def test_a_host_that_the_scheduler_will_refuse(cellmove, boot):
         assert f"its aggregate {name} is only for servers whose flavor or image requires" in found["text"]
         assert "req-" in found["remedy"]
         assert refusals(cellmove("plan", server.id, "--cell", "cell2", "--dry-run", "-f", "json")) == []
-    assert oracle.picture(server.id) == before, "nothing was claimed"
+    assert oracle.snapshot(server.id) == before, "nothing was claimed"
 
 
 def test_a_volume_of_another_zone(cellmove, boot, api, environment, tmp_path):

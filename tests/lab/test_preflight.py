@@ -56,7 +56,7 @@ def used(project):
 @pytest.mark.lab
 def test_refusals_of_a_real_cloud(cellmove, boot):
     server = boot("refused", volumes=1, config_drive=True)
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     there = ("--host", TARGET)
     assert set(codes(cellmove, server.id, *there, expect=0)) == {"config-drive"}
 
@@ -85,13 +85,13 @@ def test_refusals_of_a_real_cloud(cellmove, boot):
     finally:
         connection.close()
     assert "1 in instances" in left["text"]
-    assert oracle.compare(before, oracle.picture(server.id)) == []
+    assert oracle.compare(before, oracle.snapshot(server.id)) == []
 
 
 @pytest.mark.lab
 def test_an_ephemeral_and_a_swap_disk_are_lost_only_where_that_is_accepted(cellmove, boot):
     server = boot("ephemeral", flavor="m1.ephemeral")
-    before, disks = oracle.picture(server.id), cloud.disks(server.id)
+    before, disks = oracle.snapshot(server.id), cloud.disks(server.id)
     assert set(disks["c1-host1"]) == {"disk", "disk.eph0", "disk.swap"}
     there = ("--host", TARGET)
 
@@ -100,7 +100,7 @@ def test_an_ephemeral_and_a_swap_disk_are_lost_only_where_that_is_accepted(cellm
     assert "[loses-ephemeral]" in refused.stdout
     assert "--accept-loss swap" in refused.stderr
     assert "there is no 'disk'" in cellmove("plan", server.id, "--accept-loss=disk", expect=2).stderr
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before
 
     command = ("migrate", server.id, *there, "--accept-loss=ephemeral,swap")
     moved = cellmove(*command, "-f", "json").json
@@ -113,10 +113,10 @@ def test_an_ephemeral_and_a_swap_disk_are_lost_only_where_that_is_accepted(cellm
 
     cellmove("revert", server.id)
     assert cloud.disks(server.id) == disks, "and comes back with a revert, as it was"
-    assert oracle.compare(before, oracle.picture(server.id)) == []
+    assert oracle.compare(before, oracle.snapshot(server.id)) == []
 
     cellmove(*command, "--confirm")
-    after = oracle.picture(server.id)
+    after = oracle.snapshot(server.id)
     assert oracle.problems(after, cell="cell2", host=TARGET, flavor="m1.ephemeral", status="ACTIVE") == []
     changed = [
         line

@@ -1,4 +1,4 @@
-"""The sandbox with its databases on a real database server: the same pictures as on SQLite, and as the lab's own nova."""
+"""The sandbox with its databases on a real database server: the same snapshots as on SQLite, and as the lab's own nova."""
 
 from __future__ import annotations
 

@@ -82,9 +82,9 @@ def test_the_rules_refuse_what_nova_s_own_filters_refuse(lab_environment: dict[s
     refusals = 0
     for (metadata, image), passes in zip(cases, answers, strict=True):
         aggregates = tuple(Aggregate(f"a{n}", frozenset({HOST}), each) for n, each in enumerate(metadata))
-        picture = refused(aggregates=aggregates, server=instance(image=image, project_id="project"), wanted_host=HOST)
-        node = next(node for each in picture.targets for node in each.nodes if node.host == HOST)
-        assert len(list(hosts.reasons(node, picture))) == passes.count(False), (metadata, image)
+        snapshot = refused(aggregates=aggregates, server=instance(image=image, project_id="project"), wanted_host=HOST)
+        node = next(node for each in snapshot.targets for node in each.nodes if node.host == HOST)
+        assert len(list(hosts.reasons(node, snapshot))) == passes.count(False), (metadata, image)
         refusals += passes.count(False)
     assert refusals > 15
 
@@ -106,7 +106,7 @@ def flavor_for_an_aggregate(key: str) -> Any:
 
 def test_a_host_that_the_scheduler_will_refuse_for_the_flavor(cellmove, boot):
     server = boot("bound", volumes=1)
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     with flavor_for_an_aggregate("lab_fast") as name:
         ended = cellmove("plan", server.id, name, "--host", "c2-host2", "--dry-run", "-f", "json", expect=5)
     found = {check["code"]: check for check in ended.json["checks"] if check["level"] == "refusal"}
@@ -114,4 +114,4 @@ def test_a_host_that_the_scheduler_will_refuse_for_the_flavor(cellmove, boot):
     assert "nova-scheduler does not accept c2-host2 for it: No valid host was found." in found["no-valid-host"]["text"]
     assert "the flavor asks for" in found["no-valid-host"]["text"]
     assert "lab_fast" in found["no-valid-host"]["text"]
-    assert oracle.picture(server.id) == before, "nothing was claimed"
+    assert oracle.snapshot(server.id) == before, "nothing was claimed"

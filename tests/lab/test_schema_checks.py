@@ -106,7 +106,7 @@ def test_columns_without_a_default_are_those_that_mariadb_refuses_to_leave_out(
 
 def test_a_plan_names_a_column_that_wants_a_value(cellmove: Any, boot: Any, api: Copy, target: Target) -> None:  # noqa: F811
     server = boot("needed")
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     api.change_cell(database_connection=target.url)
 
     def planned(expect: int) -> list[dict[str, str]]:
@@ -121,4 +121,4 @@ def test_a_plan_names_a_column_that_wants_a_value(cellmove: Any, boot: Any, api:
     assert "has no default for them: instances.lab_number" in found["text"]
     target.cursor.execute(f"ALTER TABLE {target.name}.instances ALTER COLUMN lab_number SET DEFAULT 0")  # as it says
     assert planned(0) == []
-    assert oracle.picture(server.id) == before
+    assert oracle.snapshot(server.id) == before

@@ -113,7 +113,7 @@ def word_for_it(cellmove, traveller, verb, host):
 )
 def test_resume_after_a_compute_died_in_a_call(cellmove, started, travellers, name):
     call, traveller = CALLS[name], travellers("image")
-    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    before, disk = oracle.snapshot(traveller.id), cloud.disk_hash(traveller.id)
     die_in(cellmove, started, traveller, call)
 
     if name in ("start-target", "start-source"):
@@ -149,7 +149,7 @@ def test_resume_after_a_compute_died_in_a_call(cellmove, started, travellers, na
 )  # fmt: skip
 def test_rollback_after_a_compute_died_in_a_call(cellmove, started, travellers, name):
     call, traveller = CALLS[name], travellers("volume")
-    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    before, disk = oracle.snapshot(traveller.id), cloud.disk_hash(traveller.id)
     die_in(cellmove, started, traveller, call)
 
     word = ("--host-restarted",) if name in ("start-target", "start-source") else ()
@@ -254,7 +254,7 @@ def do_what_it_says(cellmove, outcome):
 ])  # fmt: skip
 def test_there_and_back_while_a_service_is_away(cellmove, started, travellers, environment, name):
     traveller = travellers("image")
-    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    before, disk = oracle.snapshot(traveller.id), cloud.disk_hash(traveller.id)
     there, back = outages(traveller)[name]
     journal = environment["CELLMOVE_JOURNAL"]
 

@@ -32,14 +32,14 @@ def test_two_machines_share_a_journal(cellmove, started, boot, shared, tmp_path)
         turned_away = cellmove("resume", server.name, env=there, expect=6)
         assert "on another machine" in turned_away.stderr
         assert len(turned_away.stderr.strip().splitlines()) == 1
-        rows = oracle.picture(server.id)["cells"]["cell1"]["instance_system_metadata"]
+        rows = oracle.snapshot(server.id)["cells"]["cell1"]["instance_system_metadata"]
         (value,) = [row["value"] for row in rows if row["key"] == "cellmove"]
         assert value.split(" ", 1)[1] == holder_of(shared)
         assert "lab-secret" not in value
         run.kill()
     assert "finished" in cellmove("resume", server.name, env=there).stdout
     cloud.wait_ports(server.id, "ACTIVE")  # their agent follows a moment later
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="VERIFY_RESIZE") == []
     assert "revert" in cellmove("revert", server.name, env=here).stdout
 

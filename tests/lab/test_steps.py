@@ -13,27 +13,27 @@ STEPS = ("prep-dest", "prep-source", "finish", "confirm", "revert")
 @pytest.mark.lab
 def test_one_step_at_a_time(cellmove, boot):
     server = boot("steps", volumes=1, tags=("red",), metadata={"k": "v"})
-    before = oracle.picture(server.id)
+    before = oracle.snapshot(server.id)
     disk = cloud.disk_hash(server.id)
 
     planned = cellmove("plan", server.name, "m1.small", "--cell", "cell2", "-f", "json").json
     assert planned["state"] == "planned"
     assert planned["next"][0] == f"cellmove prep-dest {planned['move']}"
-    assert oracle.picture(server.id) == before, "plan wrote to the cloud"
+    assert oracle.snapshot(server.id) == before, "plan wrote to the cloud"
 
     for step in ("prep-source", "finish", "confirm", "revert"):
         refused = cellmove(step, server.name, expect=5)
         assert f"cellmove prep-dest {planned['move']}" in refused.stderr
-    assert oracle.picture(server.id) == before, "a refused step wrote to the cloud"
+    assert oracle.snapshot(server.id) == before, "a refused step wrote to the cloud"
 
     cellmove("prep-dest", planned["move"])
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert cloud.show(server.id)["status"] == "RESIZE"
     assert cloud.guests(server.id) == {"c1-host1": "running"}, "the guest has to run on until prep-source"
     assert cloud.disk_hash(server.id) == disk
     again = cellmove("prep-dest", server.id)
     assert "c2-host" in again.stdout
-    assert oracle.picture(server.id) == shot, "a finished step was not a no-op"
+    assert oracle.snapshot(server.id) == shot, "a finished step was not a no-op"
 
     cellmove("prep-source", server.name)
     assert cloud.guests(server.id) == {} or set(cloud.guests(server.id).values()) == {"shutdown"}
@@ -44,13 +44,13 @@ def test_one_step_at_a_time(cellmove, boot):
     assert cloud.guests(server.id) == {target: "running"}
 
     cellmove("confirm", server.name)
-    after = oracle.picture(server.id)
+    after = oracle.snapshot(server.id)
     assert oracle.problems(after, cell="cell2", host=target, flavor="m1.small", status="ACTIVE") == []
 
     cellmove("confirm", planned["move"])
     cellmove("resume", planned["move"])
     cellmove("resume", "--all")
-    assert oracle.picture(server.id) == after, "a finished move was touched again"
+    assert oracle.snapshot(server.id) == after, "a finished move was touched again"
 
 
 @pytest.mark.lab
@@ -59,7 +59,7 @@ def test_one_step_at_a_time(cellmove, boot):
 def test_rollback_after_each_step(cellmove, travellers, upto):
     """That the way is free for another move is shown by the next case, and at last by one."""
     traveller = travellers("image")
-    before, disk = oracle.picture(traveller.id), cloud.disk_hash(traveller.id)
+    before, disk = oracle.snapshot(traveller.id), cloud.disk_hash(traveller.id)
     flavor, target = traveller.other_flavor, traveller.away
     move = cellmove("plan", traveller.id, flavor, "--cell", target, "-f", "value").stdout.split()[0]
     for step in STEPS[: STEPS.index(upto) + 1]:
@@ -68,9 +68,9 @@ def test_rollback_after_each_step(cellmove, travellers, upto):
     cellmove("rollback", move)
 
     check_home(traveller, before, disk)
-    after = oracle.picture(traveller.id)
+    after = oracle.snapshot(traveller.id)
     cellmove("rollback", move)
-    assert oracle.picture(traveller.id) == after, "a finished rollback was touched again"
+    assert oracle.snapshot(traveller.id) == after, "a finished rollback was touched again"
     if upto == "finish":
         cellmove(*traveller.move_command(), "--confirm")
         traveller.arrive()

@@ -21,7 +21,7 @@ def test_two_drains_at_once_do_not_disturb_each_other(cellmove, started, boot):
         cell: [boot(f"{cell}-{token}", host=HOSTS[cell], volume_backed=backed, ports=2) for backed in (True, False)]
         for cell in HOSTS
     }
-    before = {server.id: oracle.picture(server.id) for cell in servers for server in servers[cell]}
+    before = {server.id: oracle.snapshot(server.id) for cell in servers for server in servers[cell]}
     try:
         runs = {
             cell: started(
@@ -44,7 +44,7 @@ def test_two_drains_at_once_do_not_disturb_each_other(cellmove, started, boot):
             assert (counts["moved"], counts["failed"], counts["waiting"]) == (2, 0, 0), outcome.stderr
         for cell, moved in servers.items():
             for server in moved:
-                after = oracle.picture(server.id)
+                after = oracle.snapshot(server.id)
                 (host,) = cloud.guests(server.id)
                 found = oracle.problems(after, cell=OTHER[cell], host=host, flavor="m1.tiny", status="ACTIVE")
                 assert found == [], server.name

@@ -30,5 +30,5 @@ def test_what_nova_itself_loses_is_named(cellmove, boot):
     said = cellmove("verify", server.id, "-f", "json").json
     assert {check["code"] for check in said["checks"] if check["level"] != "ok"} == {"vif-address"}
     cellmove("revert", server.id)
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     assert oracle.problems(shot, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []

@@ -24,7 +24,7 @@ from tests.support.commands import run_command
 from tests.support.folders import shared_memory
 from tests.support.sandbox.cloud_oracle import history_of
 from tests.support.sandbox.cloud_process import start
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 SERVERS, RATE, PARALLEL = 100, 0.02, 8
 MANY_SEEDS = 10
@@ -148,7 +148,7 @@ def judged(process: Process, made: dict[str, Shape]) -> list[str]:
     cloud, found = process.cloud(), []
     for server, shape in made.items():
         there = [host for host, guests in cloud.world.guests.items() if server in guests]
-        shot = picture(cloud, server)
+        shot = snapshot(cloud, server)
         host = next((host for host in there if host.startswith("c2-")), "c2-host1")
         wrong = oracle.problems(shot, cell="cell2", host=host, flavor=FLAVOR, status=shape.status)
         wrong += history_of(cloud, server)

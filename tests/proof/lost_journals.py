@@ -23,7 +23,7 @@ from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.cloud_oracle import Scene
 from tests.support.sandbox.fixtures import STREAMED, Fixtures
 from tests.support.sandbox.harness import Harness, Outcome
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 NOT_BEGUN = ("before-intent", "after-intent")
 """Points of taking the server at which nothing has happened yet."""
@@ -165,7 +165,7 @@ def _refused(fixtures: Fixtures, scene: cloud_oracle.Scene, error: CellmoveError
         return [f"adopt refused: {error.message}"]
     if error.exit_code != 5 or "nothing to adopt" not in error.message:
         return [f"adopt of nothing ended with {error.exit_code}: {error.message}"]
-    return oracle.compare(scene.before, picture(fixtures.harness.cloud, scene.server))
+    return oracle.compare(scene.before, snapshot(fixtures.harness.cloud, scene.server))
 
 
 def names(fixtures: Fixtures, shapes: tuple[str, ...]) -> Iterator[Case]:

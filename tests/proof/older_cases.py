@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.core.move import State
 from tests.support.sandbox import cloud_oracle
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 if TYPE_CHECKING:
     from tests.support.sandbox.fixtures import Checkpoint, Fixtures
@@ -74,7 +74,7 @@ def refused(harness: Harness, checkpoint: Checkpoint, copy: bytes) -> list[str]:
 
 def everything(harness: Harness, checkpoint: Checkpoint) -> Any:
     """The server as it is, its volumes and ports too."""
-    return picture(harness.cloud, checkpoint.scene.server), harness.cloud.world.allocations, harness.cloud.world.images
+    return snapshot(harness.cloud, checkpoint.scene.server), harness.cloud.world.allocations, harness.cloud.world.images
 
 
 def go_on(harness: Harness, outcomes: list[Outcome], move: str, first: str = "") -> None:

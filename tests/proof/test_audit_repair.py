@@ -24,7 +24,7 @@ from tests.support.sandbox import leftovers as leave
 from tests.support.sandbox.cloud_oracle import Scene
 from tests.support.sandbox.fixtures import Fixtures
 from tests.support.sandbox.harness import Crash, Harness, Snapshot
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 STRIDE = 4
 """Every so manieth call: an odd number of ways to go wrong walks through all of them."""
@@ -64,7 +64,7 @@ class Left:
 
     def problems(self) -> list[str]:
         """What is not as before anything was left."""
-        after = picture(self.harness.cloud, self.scene.server)
+        after = snapshot(self.harness.cloud, self.scene.server)
         found = [each for each in oracle.compare(self.scene.before, after) if not each.startswith("migrations")]
         return found + [f"unannounced: {each}" for each in self.harness.taps.unannounced]
 
@@ -175,12 +175,12 @@ def test_what_changed_since_it_was_found_is_left(left: Left) -> None:
     assert audit(left.harness, repair=True) is None
     server, harness = left.scene.server, left.harness
     harness.cloud.update("cell1", "instances", {"task_state": "rebooting"}, uuid=server)
-    before = picture(harness.cloud, server)
+    before = snapshot(harness.cloud, server)
     with harness.session() as session:
         (move,) = session.journal.all_moves()
         assert resume(session, move).state == "repaired"
         results = {each.action.split("/")[1]: each.result for each in session.journal.entries_of(move.id)}
-    assert picture(harness.cloud, server) == before
+    assert snapshot(harness.cloud, server) == before
     assert all("left" in result for result in results.values())
     assert set(results) == set(LEFT)
 

@@ -17,7 +17,7 @@ from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.cloud_oracle import Scene
 from tests.support.sandbox.fixtures import STREAMED, Fixtures
 from tests.support.sandbox.harness import Harness
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_another_ones_move_needs_the_word_that_its_journal_is_lost(fixtures: Fix
     moved = lost_journals.adopt(fixtures.harness, scene.server, journal_is_lost=True)
     assert not isinstance(moved, CellmoveError), moved
     assert fixtures.harness.run("rollback", moved.id).code == 0
-    assert oracle.compare(scene.before, picture(fixtures.harness.cloud, scene.server)) == []
+    assert oracle.compare(scene.before, snapshot(fixtures.harness.cloud, scene.server)) == []
 
 
 def test_a_half_made_move_without_our_mark_needs_the_word_that_nova_is_dead(fixtures: Fixtures) -> None:
@@ -96,7 +96,7 @@ def test_a_half_made_move_without_our_mark_needs_the_word_that_nova_is_dead(fixt
     moved = lost_journals.adopt(fixtures.harness, scene.server, nova_is_dead=True)
     assert not isinstance(moved, CellmoveError), moved
     assert fixtures.harness.run("rollback", moved.id).code == 0
-    assert oracle.compare(scene.before, picture(fixtures.harness.cloud, scene.server)) == []
+    assert oracle.compare(scene.before, snapshot(fixtures.harness.cloud, scene.server)) == []
 
 
 @pytest.mark.parametrize(("action", "what"), [("take_server", "resize"), ("begin_revert", "revertResize")])
@@ -116,7 +116,7 @@ def test_what_no_conductor_has_begun_may_still_be_taken_from_the_queue(
     moved = lost_journals.adopt(fixtures.harness, scene.server, nova_is_dead=True)
     assert not isinstance(moved, CellmoveError), moved
     assert fixtures.harness.run("resume", moved.id).code == 0
-    assert oracle.compare(scene.before, picture(fixtures.harness.cloud, scene.server)) == []
+    assert oracle.compare(scene.before, snapshot(fixtures.harness.cloud, scene.server)) == []
     assert lost_journals.adopt(fixtures.harness, scene.server, nova_is_dead=True).exit_code == 5  # type: ignore[union-attr]
 
 
@@ -138,11 +138,11 @@ def test_a_copy_that_nova_did_not_end_is_made_anew(fixtures: Fixtures) -> None:
     moved = lost_journals.adopt(fixtures.harness, scene.server, nova_is_dead=True)
     assert not isinstance(moved, CellmoveError), moved
     assert fixtures.harness.run("resume", moved.id).code == 0
-    shot = picture(fixtures.harness.cloud, scene.server)
+    shot = snapshot(fixtures.harness.cloud, scene.server)
     (host,) = [name for name in ("c2-host1", "c2-host2") if scene.server in fixtures.harness.cloud.world.guests[name]]
     assert oracle.problems(shot, cell="cell2", host=host, flavor="m1.small", status="VERIFY_RESIZE") == []
     assert fixtures.harness.run("rollback", moved.id).code == 0
-    assert oracle.compare(scene.before, picture(fixtures.harness.cloud, scene.server)) == []
+    assert oracle.compare(scene.before, snapshot(fixtures.harness.cloud, scene.server)) == []
 
 
 @pytest.mark.parametrize("dropped", [False, True], ids=["context-there", "context-dropped"])
@@ -206,7 +206,7 @@ def test_a_lost_root_disk_image_leaves_only_the_way_back(fixtures: Fixtures) -> 
     assert not isinstance(moved, CellmoveError), moved
     assert moved.state is State.ROLLING_BACK
     assert fixtures.harness.run("resume", moved.id).code == 0
-    assert oracle.compare(scene.before, picture(fixtures.harness.cloud, scene.server)) == []
+    assert oracle.compare(scene.before, snapshot(fixtures.harness.cloud, scene.server)) == []
 
 
 @pytest.mark.parametrize(

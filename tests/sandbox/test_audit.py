@@ -60,14 +60,14 @@ MENDED = {
 @pytest.mark.parametrize("name", MENDED)
 def test_what_is_safe_is_mended(sandbox: Sandbox, name: str) -> None:
     server = sandbox.boot("left", volumes=1)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     assert audit(sandbox, server.id) == []
     kind, subject = name.split()[0], MENDED[name](sandbox, server)
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     (found,) = [each for each in audit(sandbox, server.id, "--repair", "--dry-run") if each["kind"] == kind]
     assert found["safe"]
     assert (found["subject"], found["owner"], found["outcome"]) == (subject, None, None)
-    assert sandbox.picture(server.id) == shot
+    assert sandbox.snapshot(server.id) == shot
     assert all(each["kind"] != "audit" for each in sandbox.cellmove("list", "--all", "-f", "json").json["moves"])
 
     (mended,) = [each for each in audit(sandbox, server.id, "--repair") if each["kind"] == kind]
@@ -76,7 +76,7 @@ def test_what_is_safe_is_mended(sandbox: Sandbox, name: str) -> None:
     shown = sandbox.cellmove("show", mended["repair"], "-f", "json").json
     assert (shown["kind"], shown["state"], shown["next"]) == ("audit", "repaired", [])
     assert [action["phase"] for step in shown["steps"] for action in step["actions"]] == ["done"]
-    after = sandbox.picture(server.id)
+    after = sandbox.snapshot(server.id)
     if name == "hidden-row":
         assert after["cells"]["cell2"] == {}
     if name.startswith("lost-keypairs"):
@@ -92,7 +92,7 @@ def test_a_restored_keypair_is_what_nova_would_have_written(sandbox: Sandbox) ->
     api_keypair(sandbox, server)
     (found,) = audit(sandbox, server.id, "--repair")
     assert found["outcome"] == "mended"
-    written = sandbox.picture(server.id)["cells"]["cell1"]["instance_extra"][0]["keypairs"]
+    written = sandbox.snapshot(server.id)["cells"]["cell1"]["instance_extra"][0]["keypairs"]
     (key,) = written["nova_object.data"]["objects"]
     assert (written["nova_object.name"], key["nova_object.name"]) == ("KeyPairList", "KeyPair")
     assert key["nova_object.data"]["public_key"].startswith("ssh-ed25519 ")
@@ -157,26 +157,26 @@ def test_a_volume_that_is_not_attached_as_its_server_says_is_named(sandbox: Sand
     server = sandbox.boot("lacks", volumes=1)
     assert audit(sandbox, server.id) == []
     volume = UNATTACHED[name](sandbox, server)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     (found,) = audit(sandbox, server.id, "--repair")
     assert (found["kind"], found["subject"], found["safe"]) == (name.split()[0], volume, False)
     assert (found["outcome"], found["owner"]) == (None, None)
     assert f"nova-manage volume_attachment refresh {server.id} {volume} " in found["mend"]
     assert "attachment delete" not in found["mend"]
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
 
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_is_not_safe_is_named_and_left(sandbox: Sandbox, name: str) -> None:
     server = sandbox.boot("hand")
     BY_HAND[name](sandbox, server)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     (found,) = audit(sandbox, server.id, "--repair")
     assert found["kind"] == name.split()[0]
     assert not found["safe"]
     assert (found["outcome"], found["owner"]) == (None, None)
     assert found["mend"]
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
     sandbox.process.cloud().update("api", "instance_mappings", {"cell_id": 2}, instance_uuid=server.id)
 
 
@@ -297,11 +297,11 @@ def test_nothing_is_mended_unattended_without_the_switch(sandbox: Sandbox) -> No
     attachment(sandbox, server)
     config = sandbox.folder / "off.toml"
     config.write_text("")
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     environment = {"CELLMOVE_CONFIG": str(config)}
     refused = sandbox.cellmove("audit", "--repair", "--older-than", "0", expect=5, env=environment)
     assert "unattended = true" in refused.stderr
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
 
 
 def test_a_server_that_another_run_works_on_is_left(sandbox: Sandbox) -> None:

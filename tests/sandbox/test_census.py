@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 
 from cellmove.checks import preflight
 from cellmove.checks.server import UNFINISHED
-from cellmove.checks.snapshot import Picture
+from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.core import settings as settings_module
 from cellmove.core.cell_names import CellRef
 from cellmove.core.errors import CallFailed, CannotConnect, Usage
@@ -94,12 +94,12 @@ def place(harness: Harness, empty: Snapshot) -> Place:
 
 
 @pytest.fixture
-def pictures(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
-    """Every picture that the checks are given."""
-    seen: list[Picture] = []
+def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[ServerSnapshot]:
+    """Every snapshot that the checks are given."""
+    seen: list[ServerSnapshot] = []
 
-    def spied(look: Callable[[Picture], Any]) -> Callable[[Picture], Any]:
-        return lambda picture: (seen.append(picture), look(picture))[1]  # type: ignore[func-returns-value]
+    def spied(look: Callable[[ServerSnapshot], Any]) -> Callable[[ServerSnapshot], Any]:
+        return lambda snapshot: (seen.append(snapshot), look(snapshot))[1]  # type: ignore[func-returns-value]
 
     for name in ("examine", "refusals"):
         monkeypatch.setattr(preflight, name, spied(getattr(preflight, name)))
@@ -127,18 +127,18 @@ def refusals(checks: tuple[preflight.Check, ...]) -> list[tuple[str, str]]:
     ]
 
 
-def comparable(picture: Picture) -> dict[str, Any]:
-    """A picture as far as the checks look at it."""
-    fields: dict[str, Any] = {each.name: getattr(picture, each.name) for each in dataclasses.fields(picture)}
+def comparable(snapshot: ServerSnapshot) -> dict[str, Any]:
+    """A snapshot as far as the checks look at it."""
+    fields: dict[str, Any] = {each.name: getattr(snapshot, each.name) for each in dataclasses.fields(snapshot)}
     del fields["rows"], fields["policy"], fields["interfaces"]
-    ruled = picture.policy.allow.keys() | picture.policy.deny.keys()
-    fields["subject"] = {kind: values for kind, values in picture.subject.values.items() if kind in ruled}
-    if picture.server is not None:
-        image = {name: value for name, value in picture.server.image.items() if name in sql.PROPERTIES}
-        fields["server"] = dataclasses.replace(picture.server, image=image)
-    fields["request_spec"] = {name: picture.spec.get(name) for name in sql.SPEC} if picture.request_spec else {}
-    fields["ports"] = [{name: getattr(port, name) for name in PORT} for port in picture.ports]
-    fields["migrations"] = [each for each in picture.migrations if each.status in UNFINISHED]
+    ruled = snapshot.policy.allow.keys() | snapshot.policy.deny.keys()
+    fields["subject"] = {kind: values for kind, values in snapshot.subject.values.items() if kind in ruled}
+    if snapshot.server is not None:
+        image = {name: value for name, value in snapshot.server.image.items() if name in sql.PROPERTIES}
+        fields["server"] = dataclasses.replace(snapshot.server, image=image)
+    fields["request_spec"] = {name: snapshot.spec.get(name) for name in sql.SPEC} if snapshot.request_spec else {}
+    fields["ports"] = [{name: getattr(port, name) for name in PORT} for port in snapshot.ports]
+    fields["migrations"] = [each for each in snapshot.migrations if each.status in UNFINISHED]
     return fields
 
 
@@ -153,7 +153,12 @@ def ids() -> list[Any]:
 
 @pytest.mark.parametrize(("code", "case"), ids())
 def test_it_says_what_the_plan_says(
-    place: Place, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, case: Case
+    place: Place,
+    snapshots: list[ServerSnapshot],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    code: str,
+    case: Case,
 ) -> None:
     for name, value in case.env.items():
         monkeypatch.setenv(name, value)  # oslo.config looks at the environment of the process
@@ -179,7 +184,7 @@ def test_it_says_what_the_plan_says(
     assert list(zip(one.codes, one.reasons, strict=True)) == shown
     assert one.verdict is (Verdict.REFUSED if shown else Verdict.MOVABLE)
     assert not shown or "None" not in " ".join(one.reasons)
-    theirs, *ours = [each for each in pictures if each.server_id == server]
+    theirs, *ours = [each for each in snapshots if each.server_id == server]
     if code != "no-record":
         assert [comparable(each) for each in ours] == [comparable(theirs)]
     if not found.missing:
@@ -190,7 +195,7 @@ def test_everything_that_a_check_looks_at_is_read() -> None:
     folder = Path(preflight.__file__).parent / "checks"
     explanations = folder / "hosts.py"  # of what the scheduler says, which a census does not ask
     code = "".join(path.read_text() for path in folder.glob("*.py") if path != explanations)
-    code += (folder.parent / "picture.py").read_text()
+    code += (folder.parent / "snapshot.py").read_text()
     asked = {part.split('"')[1] for part in code.split("image.get(")[1:]}
     assert asked == set(sql.PROPERTIES)
     asked = {part.split('"')[1] for part in code.replace("spec.get(", "spec[").split("spec[")[1:]}

@@ -27,7 +27,7 @@ def state_of(sandbox: Sandbox, server: str) -> str:
 
 def check_finished(sandbox: Sandbox, server: str) -> None:
     """It is in the other cell, as it has to be."""
-    shot = sandbox.picture(server)
+    shot = sandbox.snapshot(server)
     assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="VERIFY_RESIZE") == []
 
 
@@ -75,7 +75,7 @@ def test_a_time_that_is_none(sandbox: Sandbox):
 def test_the_run_that_holds_it_dies(sandbox: Sandbox, way: str):
     """The move stays prepared: one command goes on, one rolls it back."""
     server = sandbox.boot()
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     begun = begin_held(sandbox, "migrate", server.id, "--host", TARGET, "--hold")
     begun.signal(signal.SIGKILL)
     begun.child.join(30)
@@ -85,7 +85,7 @@ def test_the_run_that_holds_it_dies(sandbox: Sandbox, way: str):
     if way == "finish":
         check_finished(sandbox, server.id)
     else:
-        after = sandbox.picture(server.id)
+        after = sandbox.snapshot(server.id)
         assert oracle.compare(before, after) == []
         assert oracle.problems(after, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
 

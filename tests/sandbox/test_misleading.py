@@ -24,7 +24,7 @@ def test_who_wants_a_server_back_is_not_told_to_confirm_it(sandbox: Sandbox, com
     assert f"next: cellmove revert {move}" in outcome.stderr
     sandbox.cellmove("revert", move)
     assert oracle.problems(
-        sandbox.picture(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
+        sandbox.snapshot(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
     ) == []  # fmt: skip
 
 

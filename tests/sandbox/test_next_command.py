@@ -45,7 +45,7 @@ def test_a_run_that_failed_prints_all_that_was_typed(sandbox: Sandbox) -> None:
     assert asked(again) == asked([*front, "resize", server.name, "m1.small", *more])
     assert sandbox.cellmove(*again, "-f", "json", env=environment).json["state"] == "confirmed"
     assert not (sandbox.folder / "journal.db").exists()
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.small", status="ACTIVE") == []
 
 

@@ -44,7 +44,7 @@ def copied(sandbox: Sandbox, name: str = "copy.db") -> With:
 
 def refuses_everything(sandbox: Sandbox, server: Server, move: str, copy: With, *says: str) -> None:
     """Every command is refused with 5, says the same, and changes nothing."""
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     for command in COMMANDS:
         refused = copy(command, move, expect=5)
         assert REFUSED in refused.stderr, (command, refused.stderr)
@@ -53,13 +53,13 @@ def refuses_everything(sandbox: Sandbox, server: Server, move: str, copy: With, 
         for words in says:
             assert words in refused.stderr, (command, refused.stderr)
         assert "as before" not in refused.stderr
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
 
 
 def test_a_copy_from_before_the_guest_was_stopped(sandbox: Sandbox) -> None:
     """What once stopped a guest for good: a copy after prep-dest, used after the original's prep-source."""
     server, move = begun(sandbox, "prep-dest")
-    before = sandbox.picture(server.id)["volumes"]
+    before = sandbox.snapshot(server.id)["volumes"]
     copy = copied(sandbox)
     sandbox.cellmove("prep-source", move)
     journal = sandbox.folder / "journal.db"
@@ -71,7 +71,7 @@ def test_a_copy_from_before_the_guest_was_stopped(sandbox: Sandbox) -> None:
     refuses_everything(sandbox, server, move, copy, "carries no mark of the move any more")
     sandbox.cellmove("confirm", move)
     refuses_everything(sandbox, server, move, copy, "carries no mark of the move any more")
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host="c2-host1", flavor="m1.small", status="ACTIVE") == []
     assert set(shot["volumes"]) == set(before)
 
@@ -88,7 +88,7 @@ def test_a_copy_from_every_other_boundary_of_a_step(sandbox: Sandbox, done: int)
         # What became of it shows: the copy takes note, and changes nothing.
         assert "reverted" in copy("resume", move).stdout
     assert oracle.problems(
-        sandbox.picture(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
+        sandbox.snapshot(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
     ) == []  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def killed(sandbox: Sandbox, where: str, *command: str) -> None:
 
 def test_an_older_copy_while_the_original_is_half_rolled_back(sandbox: Sandbox) -> None:
     server, move = begun(sandbox, "prep-dest", "prep-source")
-    before, copy = sandbox.picture(server.id), copied(sandbox)
+    before, copy = sandbox.snapshot(server.id), copied(sandbox)
     killed(sandbox, "prep-dest:claim:after-undone", "rollback", move)
     refuses_everything(sandbox, server, move, copy)
     rolled_back = sandbox.cellmove("rollback", move)
@@ -165,7 +165,7 @@ def test_an_older_copy_while_the_original_is_half_rolled_back(sandbox: Sandbox) 
     assert "is active and running on c1-host1 in cell1" in rolled_back.stderr
     assert "its 2 ports bound to c1-host1, its 2 volumes attached" in rolled_back.stderr
     refuses_everything(sandbox, server, move, copy, "carries no mark of the move any more")
-    assert before["volumes"].keys() == sandbox.picture(server.id)["volumes"].keys()
+    assert before["volumes"].keys() == sandbox.snapshot(server.id)["volumes"].keys()
 
 
 def test_a_drain_with_an_older_copy_leaves_the_server_alone(sandbox: Sandbox) -> None:
@@ -185,10 +185,10 @@ def test_a_drain_with_an_older_copy_leaves_the_server_alone(sandbox: Sandbox) ->
     move = sandbox.cellmove("list", "-f", "json").json["moves"][0]["move"]
     copy = copied(sandbox)
     sandbox.cellmove("resume", move)
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     drained = copy(*words, "--yes", expect=8)
     assert REFUSED in drained.stdout + drained.stderr
-    assert sandbox.picture(server.id) == shot
+    assert sandbox.snapshot(server.id) == shot
 
 
 @pytest.mark.parametrize("action", ["clear_source", "clear_target", "clear_rest"])
@@ -199,11 +199,11 @@ def test_what_is_left_of_a_deleted_server_stays_when_the_server_is_there_again(s
     cloud.update("cell2", "instances", {"deleted": 1}, uuid=server.id)
     killed(sandbox, f"sweep:{action}:after-intent", "resume", move)
     cloud.update("cell2", "instances", {"deleted": 0}, uuid=server.id)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     stopped = sandbox.cellmove("resume", move, expect=3)
     assert "the server is not deleted any more" in stopped.stderr
     assert f"next: cellmove audit --server {server.id}" in stopped.stderr
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
 
 
 # what an older journal can do: be rebuilt
@@ -221,7 +221,7 @@ def test_the_journal_that_is_older_is_rebuilt_when_all_newer_ones_are_lost(sandb
     refuses_everything(sandbox, server, move, sandbox.cellmove)
     copy("revert", move)
     assert oracle.problems(
-        sandbox.picture(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
+        sandbox.snapshot(server.id), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE"
     ) == []  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def test_the_mark_names_the_journal_that_went_on_last(sandbox: Sandbox) -> None:
     server, move = begun(sandbox, "prep-dest")
     copy = copied(sandbox)
     copy("prep-source", move)
-    rows = sandbox.picture(server.id)["cells"]["cell1"]["instance_system_metadata"]
+    rows = sandbox.snapshot(server.id)["cells"]["cell1"]["instance_system_metadata"]
     (value,) = [row["value"] for row in rows if row["key"] == mark.KEY]
     assert value.endswith("copy.db")
     refuses_everything(sandbox, server, move, sandbox.cellmove, "copy.db: use that one")
@@ -267,7 +267,7 @@ def test_a_move_that_an_earlier_version_began(sandbox: Sandbox, done: int, ends:
     if ends == "resume":
         for step in (*STEPS[done:], "confirm"):
             sandbox.cellmove(step, move)
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     cell, host, flavor = ("cell2", "c2-host1", "m1.small") if ends == "resume" else ("cell1", "c1-host1", "m1.tiny")
     assert oracle.problems(shot, cell=cell, host=host, flavor=flavor, status="ACTIVE") == []
 
@@ -303,5 +303,5 @@ def test_a_mark_of_a_revert_that_its_owner_was_quicker_with_goes(sandbox: Sandbo
     cloud.update("cell1", "instances", {"hidden": 0, "task_state": None}, uuid=server.id)
     cloud.update("api", "instance_mappings", {"cell_id": 2}, instance_uuid=server.id)
     assert "reverted" in sandbox.cellmove("resume", move).stdout
-    rows = sandbox.picture(server.id)["cells"]["cell1"]["instance_system_metadata"]
+    rows = sandbox.snapshot(server.id)["cells"]["cell1"]["instance_system_metadata"]
     assert [row["key"] for row in rows if row["key"] in mark.KEYS] == []

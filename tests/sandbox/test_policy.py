@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Config:
 
 def test_nothing_moves_unattended_before_it_is_switched_on(sandbox: Sandbox, config: Config) -> None:
     server = sandbox.boot("alone", ports=1, volumes=1)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     off = config.write("")
     for verb in (("migrate", server.name, "--host", TARGET), ("migrate", server.name, "--host", TARGET, "--yes")):
         refused = sandbox.cellmove(*verb, "-f", "json", expect=5, env=off)
@@ -63,7 +63,7 @@ def test_nothing_moves_unattended_before_it_is_switched_on(sandbox: Sandbox, con
         sandbox.cellmove(step, move)
         again = sandbox.cellmove(step, move, env=off)
         assert again.stderr == "", "what is done already needs no consent"
-    after = sandbox.picture(server.id)
+    after = sandbox.snapshot(server.id)
     assert oracle.compare(before, after, moved=True) == []
 
 
@@ -181,12 +181,12 @@ def test_a_rule_made_after_the_plan_holds_but_stops_nothing_that_has_begun(sandb
     server = sandbox.boot("later", ports=1)
     on, denied = "[policy]\nunattended = true\n", '[policy]\nunattended = true\ndeny.tags = "blue"\n'
     sandbox.cellmove("plan", server.name, "--host", TARGET, env=config.write(on))
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     for command in (("prep-dest", server.name), ("migrate", server.name, "--host", TARGET)):
         refused = sandbox.cellmove(*command, expect=5, env=config.write(denied))
         assert 'policy.deny.tags = "blue"' in refused.stderr
         assert "next: cellmove rollback move-" in refused.stderr
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
     sandbox.cellmove("prep-dest", server.name, env=config.write(on))
     for step in ("prep-source", "finish", "revert"):
         sandbox.cellmove(step, server.name, env=config.write(denied))
@@ -196,11 +196,11 @@ def test_a_rule_holds_for_a_run_that_was_interrupted_before_it_began(sandbox: Sa
     server = sandbox.boot("early", ports=1)
     move = sandbox.cellmove("plan", server.name, "--host", TARGET, "-f", "json").json["move"]
     open_journal(str(sandbox.folder / "journal.db"), lambda: "").set_aim(move, "finished")
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     for words, code in ((("resume", move), 5), (("resume", "--all"), 3)):
         refused = sandbox.cellmove(*words, expect=code, env=config.write('[policy]\ndeny.hosts = "c1-host1"\n'))
         assert "policy.deny.hosts" in refused.stderr
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
     assert sandbox.cellmove("resume", move, "-f", "json", env=config.write("")).json["state"] == "finished"
 
 

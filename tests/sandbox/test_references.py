@@ -38,7 +38,7 @@ def moves(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 
 def untouched(sandbox: Sandbox, server: Server, before: Any, move: Any) -> None:
     """Neither the server nor its move was changed."""
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
     assert moves(sandbox).get(server.id) == move
 
 
@@ -53,7 +53,7 @@ def test_a_uuid_is_no_name_of_another_server(sandbox: Sandbox, verb: str, form: 
     meant = sandbox.boot("meant")
     other = named(sandbox, form(meant.id))
     sandbox.cellmove("migrate" if verb in ("confirm", "revert", "verify") else "plan", other.id, "--host", TARGET)
-    before, move = sandbox.picture(other.id), moves(sandbox)[other.id]
+    before, move = sandbox.snapshot(other.id), moves(sandbox)[other.id]
     refused = sandbox.cellmove(verb, form(meant.id), expect=2)
     assert move["move"] in refused.stderr  # what to type instead
     untouched(sandbox, other, before, move)
@@ -69,7 +69,7 @@ def test_a_uuid_is_no_name_of_another_server(sandbox: Sandbox, verb: str, form: 
 def test_a_uuid_is_a_server_and_no_name(sandbox: Sandbox, verb: str, form: Any) -> None:
     meant = sandbox.boot("meant")
     other = named(sandbox, form(meant.id))
-    before = sandbox.picture(other.id)
+    before = sandbox.snapshot(other.id)
     done = sandbox.cellmove(verb, form(meant.id), *MORE.get(verb, ()), expect=None)
     assert done.code == (5 if verb == "adopt" else 0)
     assert meant.name in done.stdout + done.stderr
@@ -77,7 +77,7 @@ def test_a_uuid_is_a_server_and_no_name(sandbox: Sandbox, verb: str, form: Any) 
     # One that is not there is not looked for by name.
     nobody = "00000000-1111-4222-8333-444444444444"
     other = named(sandbox, nobody)
-    before = sandbox.picture(other.id)
+    before = sandbox.snapshot(other.id)
     gone = sandbox.cellmove(verb, nobody, *MORE.get(verb, ()), expect=None)
     assert gone.code == (5 if verb == "adopt" else 2)
     assert verb == "adopt" or f"no server has the id {nobody}" in gone.stderr
@@ -91,7 +91,7 @@ def test_the_id_of_a_move_is_no_name_of_another_server(sandbox: Sandbox, verb: s
     move = sandbox.cellmove("plan", meant.id, "--host", TARGET, "-f", "json").json["move"]
     other = named(sandbox, move)
     sandbox.cellmove("plan", other.id, "--host", TARGET)
-    before, its = sandbox.picture(other.id), moves(sandbox)[other.id]
+    before, its = sandbox.snapshot(other.id), moves(sandbox)[other.id]
     done = sandbox.cellmove(verb, move, *MORE.get(verb, ()), expect=None)
     if verb in BY_ARGUMENT["server"]:
         assert done.code == 2
@@ -107,7 +107,7 @@ def test_the_id_of_a_move_is_no_name_of_another_server(sandbox: Sandbox, verb: s
 def test_what_looks_like_a_move_of_another_journal_is_no_name(sandbox: Sandbox, verb: str) -> None:
     other = named(sandbox, "move-ffffff")
     sandbox.cellmove("plan", other.id, "--host", TARGET)
-    before, its = sandbox.picture(other.id), moves(sandbox)[other.id]
+    before, its = sandbox.snapshot(other.id), moves(sandbox)[other.id]
     refused = sandbox.cellmove(verb, "move-ffffff", expect=2)
     assert its["move"] in refused.stderr
     assert "there is no move move-eeeeee in the journal" in sandbox.cellmove(verb, "move-eeeeee", expect=2).stderr

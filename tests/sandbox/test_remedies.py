@@ -60,7 +60,7 @@ def resize_of_nova(cloud: Cloud, server: str) -> None:
 def test_while_nova_moves_a_server_nothing_else_is_said_of_it(cell: Drained) -> None:
     (server,) = cell.add("web", volumes=1)
     change_cloud(cell, resize_of_nova, server.id)
-    before = cell.picture(server.id)
+    before = cell.snapshot(server.id)
     found = plan(cell, server)
     assert found.keys() == {"task-state", "unfinished-migration"}
     said = cell.cellmove("migrate", server.name, "--cell", "cell2", expect=5)
@@ -70,7 +70,7 @@ def test_while_nova_moves_a_server_nothing_else_is_said_of_it(cell: Drained) -> 
     assert set(of_drain["codes"]) == {"task-state", "unfinished-migration"}
     audited = cell.cellmove("audit", "--server", server.name, "-f", "json").json
     assert [each["mend"] for each in audited["findings"] if DESTRUCTIVE.search(each["mend"] or "")] == []
-    assert cell.picture(server.id) == before
+    assert cell.snapshot(server.id) == before
 
 
 def without_id(cloud: Cloud, server: str) -> None:
@@ -179,7 +179,7 @@ def test_the_record_of_a_migration_that_never_ended_is_settled_by_the_printed_co
         cloud.insert("cell1", "migrations", {"instance_uuid": server_id, **values, **hosts, "created_at": cloud.now()})
 
     change_cloud(cell, record, server.id)
-    before = cell.picture(server.id)
+    before = cell.snapshot(server.id)
     found = plan(cell, server)
     assert found.keys() == {"unfinished-migration"}
     assert f"has the status {status}" in found["unfinished-migration"]["text"]
@@ -191,7 +191,7 @@ def test_the_record_of_a_migration_that_never_ended_is_settled_by_the_printed_co
     (row,) = cell.process.cloud().rows("cell1", "migrations", instance_uuid=server.id)
     assert row["status"] == "error"
     assert plan(cell, server, expect=0) == {}
-    assert before.keys() == cell.picture(server.id).keys()
+    assert before.keys() == cell.snapshot(server.id).keys()
 
 
 def test_what_a_dead_migration_holds_is_given_back(cell: Drained) -> None:

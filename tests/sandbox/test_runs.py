@@ -33,13 +33,13 @@ def test_the_first_signal_waits_for_the_action_in_hand(sandbox: Sandbox, number:
     assert "Finishing the current action" in said
     assert list(phases(sandbox).items())[-1] == ("stop_source", "done")
     assert sandbox.cellmove("resume", server.name, "-f", "json").json["state"] == "finished"
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.small", status="VERIFY_RESIZE") == []
 
 
 def test_the_second_signal_leaves_at_once(sandbox: Sandbox) -> None:
     server = sandbox.boot("twice", ports=1, volumes=1)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     with slow(sandbox, 0.5):
         run = begin(sandbox, "resize", server.name, "m1.small", "--host", TARGET)
         wait_for(sandbox, "stop_source")
@@ -53,14 +53,14 @@ def test_the_second_signal_leaves_at_once(sandbox: Sandbox) -> None:
     assert f"next: cellmove resume {move['move']}\n" in run.err.read_text()
     assert phases(sandbox)["stop_source"] == "intent"
     assert sandbox.cellmove("rollback", server.name, "-f", "json").json["state"] == "rolled-back"
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     assert oracle.compare(before, shot) == []
     assert oracle.problems(shot, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
 
 
 def test_a_signal_during_a_rollback(sandbox: Sandbox) -> None:
     server = sandbox.boot("back", volumes=1)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     sandbox.cellmove("plan", server.name, "--host", TARGET)
     sandbox.cellmove("prep-dest", server.name)
     sandbox.cellmove("prep-source", server.name)
@@ -74,7 +74,7 @@ def test_a_signal_during_a_rollback(sandbox: Sandbox) -> None:
     assert phases(sandbox)["stash"] == "done"
     assert "next: cellmove rollback move-" in run.err.read_text()
     sandbox.cellmove("resume", server.name)
-    assert oracle.compare(before, sandbox.picture(server.id)) == []
+    assert oracle.compare(before, sandbox.snapshot(server.id)) == []
 
 
 def test_a_signal_that_comes_at_the_pivot_is_honoured_behind_the_step(sandbox: Sandbox) -> None:
@@ -93,7 +93,7 @@ def test_a_signal_that_comes_at_the_pivot_is_honoured_behind_the_step(sandbox: S
     assert known.get("close") == "done" or not {"show_target", "switch_mapping"} & set(known)
     assert "clean_source" not in known
     assert sandbox.cellmove("resume", server.name, "-f", "json").json["state"] == "confirmed"
-    shot = sandbox.picture(server.id)
+    shot = sandbox.snapshot(server.id)
     assert oracle.problems(shot, cell="cell2", host=TARGET, flavor="m1.tiny", status="ACTIVE") == []
 
 
@@ -112,7 +112,7 @@ def test_two_runs_on_one_server_and_one_on_another(sandbox: Sandbox) -> None:
         assert first.end() == 0
         assert second.end() == 0
     for each, flavor in ((server, "m1.small"), (other, "m1.tiny")):
-        shot = sandbox.picture(each.id)
+        shot = sandbox.snapshot(each.id)
         assert oracle.problems(shot, cell="cell2", host=TARGET, flavor=flavor, status="VERIFY_RESIZE") == []
 
 
@@ -131,7 +131,7 @@ def test_what_is_finished_is_left_alone_to_the_last_byte(sandbox: Sandbox) -> No
     server = sandbox.boot("idle", ports=1, volumes=1)
     command = ("resize", server.name, "m1.small", "--host", TARGET)
     sandbox.cellmove(*command)
-    cells = sandbox.picture(server.id)["cells"].values()
+    cells = sandbox.snapshot(server.id)["cells"].values()
     rows = [row for cell in cells for row in cell.get("instance_system_metadata", [])]
     assert len(rows) > 2
     assert [row["key"] for row in rows if row["key"].startswith("cellmove")] == [], "our marks are taken off"
@@ -146,16 +146,16 @@ def test_what_is_finished_is_left_alone_to_the_last_byte(sandbox: Sandbox) -> No
     for commands in (idle, (("confirm", server.name), *idle[:3], ("confirm", server.name))):
         if commands is not idle:
             sandbox.cellmove("confirm", server.name)
-        files, shot = files_of(sandbox.folder), sandbox.picture(server.id)
+        files, shot = files_of(sandbox.folder), sandbox.snapshot(server.id)
         for each in commands:
             assert sandbox.cellmove(*each).stderr == ""
         assert files_of(sandbox.folder) == files
-        assert sandbox.picture(server.id) == shot
+        assert sandbox.snapshot(server.id) == shot
 
 
 def test_a_journal_without_room_stops_before_the_effect(sandbox: Sandbox) -> None:
     server = sandbox.boot("room", volumes=1)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
     sandbox.cellmove("plan", server.name, "--host", TARGET)
     journal = open_journal(str(sandbox.folder / "journal.db"), lambda: "")
     journal.open_move(Move("ballast", "none", "none", "resize", State.ROLLED_BACK, "", "", {}))
@@ -168,7 +168,7 @@ def test_a_journal_without_room_stops_before_the_effect(sandbox: Sandbox) -> Non
         what = (pages, ["prep-dest", server.name], sandbox.environment, out, err)
         code = fork_server.call(run_with_full_disk, *what)
         assert "database or disk is full" in err.read_text()
-        shot = sandbox.picture(server.id)
+        shot = sandbox.snapshot(server.id)
         known = {action: phase for action, phase in phases(sandbox).items() if action != "ballast"}
         assert code == (3 if known else 4), err.read_text()
         assert ("next: cellmove resume move-" if known else "nothing was written") in err.read_text()
@@ -180,4 +180,4 @@ def test_a_journal_without_room_stops_before_the_effect(sandbox: Sandbox) -> Non
     assert stopped_at == sorted(stopped_at)
     assert stopped_at[-1] > stopped_at[0]
     sandbox.cellmove("rollback", server.name)
-    assert oracle.compare(before, sandbox.picture(server.id)) == []
+    assert oracle.compare(before, sandbox.snapshot(server.id)) == []

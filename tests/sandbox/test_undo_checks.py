@@ -11,7 +11,7 @@ from cellmove.core import ownership as mark
 from cellmove.sandbox.store import Cloud
 from tests.support.sandbox.fixtures import Checkpoint, Fixtures
 from tests.support.sandbox.harness import Harness
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 SHAPE = "image-active-full"
 
@@ -115,7 +115,7 @@ def test_a_rollback_stops_where_ports_or_volumes_are_used_elsewhere(
 
 def world(harness: Harness, checkpoint: Checkpoint) -> Any:
     """The server as it is, but for the generation of its mark."""
-    shot = picture(harness.cloud, checkpoint.scene.server)
+    shot = snapshot(harness.cloud, checkpoint.scene.server)
     for tables in shot["cells"].values():
         rows = tables.get("instance_system_metadata", [])
         tables["instance_system_metadata"] = [row for row in rows if row["key"] != mark.GENERATION]

@@ -33,20 +33,20 @@ def begun(cloud: Sandbox, *steps: str) -> tuple[Server, str]:
 
 def is_as_before(cloud: Sandbox, server: Server) -> bool:
     """Whether the server is in cell1 as if it had never been moved."""
-    shot = cloud.picture(server.id)
+    shot = cloud.snapshot(server.id)
     return oracle.problems(shot, cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE") == []
 
 
 def test_nothing_is_undone_while_the_target_s_bus_cannot_be_used(cloud: Sandbox) -> None:
     server, move = begun(cloud, "prep-dest")
-    before = cloud.picture(server.id)
+    before = cloud.snapshot(server.id)
     with mapped(cloud, "cell2", transport_url=UNUSABLE):
         stopped = cloud.cellmove("rollback", move, expect=2)
         assert "buses of the kind none:// are not supported" in stopped.stderr
         assert "message bus of cell2" in stopped.stderr
         assert "nothing was written" in stopped.stderr
         assert f"next: cellmove rollback {move}" in stopped.stderr
-        assert cloud.picture(server.id) == before
+        assert cloud.snapshot(server.id) == before
         assert cloud.cellmove("show", move, "-f", "json").json["state"] == "dest-prepared"
     cloud.cellmove("rollback", move)
     assert is_as_before(cloud, server)
@@ -60,21 +60,21 @@ def test_a_stopped_guest_is_started_although_the_target_s_bus_cannot_be_used(clo
         assert f"next: cellmove rollback {move}" in stopped.stderr
         row = cloud.process.cloud().row("cell1", "instances", uuid=server.id) or {}
         assert (row["power_state"], row["vm_state"]) == (1, "active")
-        before = cloud.picture(server.id)
+        before = cloud.snapshot(server.id)
         again = cloud.cellmove("rollback", move, expect=3)
         assert "none:// are not supported" in again.stderr
-        assert cloud.picture(server.id) == before
+        assert cloud.snapshot(server.id) == before
     cloud.cellmove("rollback", move)
     assert is_as_before(cloud, server)
 
 
 def test_nothing_is_undone_while_the_source_s_bus_cannot_be_used(cloud: Sandbox) -> None:
     server, move = begun(cloud, "prep-dest", "prep-source")
-    before = cloud.picture(server.id)
+    before = cloud.snapshot(server.id)
     with mapped(cloud, "cell1", transport_url=UNUSABLE):
         stopped = cloud.cellmove("rollback", move, expect=2)
         assert "message bus of cell1" in stopped.stderr
         assert f"next: cellmove rollback {move}" in stopped.stderr
-        assert cloud.picture(server.id) == before
+        assert cloud.snapshot(server.id) == before
     cloud.cellmove("rollback", move)
     assert is_as_before(cloud, server)

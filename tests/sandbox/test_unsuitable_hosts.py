@@ -32,7 +32,7 @@ def set_node(cell: Drained, host: str, **values: Any) -> None:
 
 def is_at_home(cell: Drained, server: str) -> None:
     """The guest runs at the source, from its own disk, and nothing of the move is left."""
-    found = oracle.problems(cell.picture(server), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE")
+    found = oracle.problems(cell.snapshot(server), cell="cell1", host="c1-host1", flavor="m1.tiny", status="ACTIVE")
     assert found == []
     assert cell.process.control("state")["guests"]["c1-host1"][server]["state"] == compute.RUNNING
 
@@ -74,7 +74,7 @@ def test_a_newer_host_is_chosen(cell: Drained) -> None:
     assert [each["host"] for each in said["summary"]["target_hosts"]] == ["c2-host2"]
     cell.cellmove("migrate", server.name, "--cell", "cell2", "--confirm")
     assert oracle.problems(
-        cell.picture(server.id), cell="cell2", host="c2-host2", flavor="m1.tiny", status="ACTIVE"
+        cell.snapshot(server.id), cell="cell2", host="c2-host2", flavor="m1.tiny", status="ACTIVE"
     ) == []  # fmt: skip
 
 
@@ -101,14 +101,14 @@ def test_volumes_are_not_concerned(cell: Drained) -> None:
     set_version(cell, OLD)
     cell.cellmove("migrate", server.name, "--cell", "cell2", "--confirm")
     assert oracle.problems(
-        cell.picture(server.id), cell="cell2", host="c2-host1", flavor="m1.tiny", status="ACTIVE"
+        cell.snapshot(server.id), cell="cell2", host="c2-host1", flavor="m1.tiny", status="ACTIVE"
     ) == []  # fmt: skip
 
 
 def test_nothing_is_written_where_all_hosts_are_old(cell: Drained) -> None:
     (server,) = cell.add("web")
     set_version(cell, OLD)
-    before, effects = cell.picture(server.id), len(cell.history)
+    before, effects = cell.snapshot(server.id), len(cell.history)
     for words in (
         ("migrate", server.name, "--cell", "cell2"),
         ("resize", server.name, "m1.small", "--host", "c2-host1"),
@@ -116,7 +116,7 @@ def test_nothing_is_written_where_all_hosts_are_old(cell: Drained) -> None:
         said = cell.cellmove(*words, expect=5)
         assert "nova bug 1906428" in said.stdout + said.stderr
         assert "docs/stream.md" in said.stdout + said.stderr
-    assert cell.picture(server.id) == before
+    assert cell.snapshot(server.id) == before
     assert len(cell.history) == effects
 
 
@@ -183,7 +183,7 @@ def test_a_bare_metal_node_is_never_chosen(cell: Drained, *, volume_backed: bool
     set_node(cell, "c2-host1", hypervisor_type="ironic")
     cell.cellmove("migrate", server.name, "--cell", "cell2")
     assert oracle.problems(
-        cell.picture(server.id), cell="cell2", host="c2-host2", flavor="m1.tiny", status="VERIFY_RESIZE"
+        cell.snapshot(server.id), cell="cell2", host="c2-host2", flavor="m1.tiny", status="VERIFY_RESIZE"
     ) == []  # fmt: skip
 
 

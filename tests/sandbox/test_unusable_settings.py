@@ -101,14 +101,14 @@ def test_a_cell_whose_url_cannot_be_used_is_refused_before_anything_is_written(
         made = (
             made.partition("?")[0] + ("?ssl=1&ssl_ca_file=" if scheme == "rabbit" else "?ssl_ca=") + "/nowhere/ca.pem"
         )
-    before = cloud.picture(server)
+    before = cloud.snapshot(server)
     with mapped(cloud, cell, **{column: made}):
         # A plan looks at all buses, and names all that cannot be used: 4, as when they do not answer.
         message = refused(cloud, 4 if column == "transport_url" else 2, "migrate", server, "--cell", "cell2")
     assert begin.format(cell=cell) in message
     assert said in message
     assert "nothing was written" in message
-    assert cloud.picture(server) == before
+    assert cloud.snapshot(server) == before
     assert cloud.cellmove("list", "-f", "json").json["moves"] == []
 
 

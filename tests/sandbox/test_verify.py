@@ -129,7 +129,7 @@ def test_a_difference_is_seen_and_not_confirmed(sandbox: Sandbox, what: str) -> 
     sandbox.cellmove("resize", server.name, "m1.small", "--host", TARGET)
     break_it, code = DIFFERENCES[what]
     change_cloud(sandbox, break_it, server.id)
-    before = sandbox.picture(server.id)
+    before = sandbox.snapshot(server.id)
 
     said = sandbox.cellmove("verify", server.name, "-f", "json", expect=5).json
 
@@ -137,7 +137,7 @@ def test_a_difference_is_seen_and_not_confirmed(sandbox: Sandbox, what: str) -> 
     assert {check["code"] for check in said["checks"] if check["level"] == "refusal"} == set(code.split())
     refused = sandbox.cellmove("confirm", server.name, expect=5)
     assert "differs from its state before the move" in refused.stderr
-    assert sandbox.picture(server.id) == before
+    assert sandbox.snapshot(server.id) == before
 
 
 EMPTY_KEYPAIRS = json.dumps({"nova_object.name": "KeyPairList", "nova_object.data": {"objects": []}})

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from tests.scenarios import normal
 
-PICTURES = Path(__file__).parent / "pictures"
+SNAPSHOTS = Path(__file__).parent / "snapshots"
 
-Picture = dict[str, Any]
+ServerSnapshot = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Place(Protocol):
     def cellmove(self, *arguments: str, expect: int = 0) -> Outcome:
         """Run a command to its end; it must end with that exit code."""
 
-    def picture(self, server_id: str) -> Picture:
+    def snapshot(self, server_id: str) -> ServerSnapshot:
         """Everything about a server, as lab.oracle takes it."""
 
     def fault(self, host: str, call: str, how: str, server_id: str | None = None) -> AbstractContextManager[None]:
@@ -58,12 +58,12 @@ class Place(Protocol):
 
 
 Agrees = Callable[..., None]
-"""agrees(name, picture, server, target="c2-host1"): see :class:`Album`."""
+"""agrees(name, snapshot, server, target="c2-host1"): see :class:`Album`."""
 
 
 @dataclass
 class Album:
-    """The recorded pictures. The lab writes them (``--record``), and both have to look like them.
+    """The recorded snapshots. The lab writes them (``--record``), and both have to look like them.
 
     :param record: what is seen first under a name is written; everything else is compared
     """
@@ -73,13 +73,13 @@ class Album:
     def __post_init__(self) -> None:
         self.written: set[str] = set()
 
-    def agrees(self, name: str, shot: Picture, server: Server, target: str = "c2-host1") -> None:
-        """This picture is the one that was recorded under that name.
+    def agrees(self, name: str, shot: ServerSnapshot, server: Server, target: str = "c2-host1") -> None:
+        """This snapshot is the one that was recorded under that name.
 
         :param target: the host that a scheduler chose, which need not be the same one every time
         """
         seen = normal.lines(normal.normalised(shot, literal(server, target)))
-        path = PICTURES / f"{name}.json"
+        path = SNAPSHOTS / f"{name}.json"
         if self.record and name not in self.written:
             path.write_text(seen)
             self.written.add(name)
@@ -93,16 +93,16 @@ def literal(server: Server, target: str) -> Mapping[str, str]:
     return {server.name: "NAME", target: "target-host", **told}
 
 
-def status(shot: Picture) -> str:
+def status(shot: ServerSnapshot) -> str:
     """The server's status."""
     return str(shot["server"]["status"])
 
 
-def disks(shot: Picture) -> list[dict[str, str]]:
+def disks(shot: ServerSnapshot) -> list[dict[str, str]]:
     """The contents of the server's disks, wherever they are."""
     return sorted(shot["disks"].values(), key=str)
 
 
-def guests(shot: Picture) -> dict[str, str]:
+def guests(shot: ServerSnapshot) -> dict[str, str]:
     """Host -> power state."""
     return {host: guest["power_state"] for host, guest in shot["guests"].items()}

@@ -20,7 +20,7 @@ CASES = [
 def there_and_back(place: Place, agrees: Agrees, backing: str, state: str, kind: str, ending: str) -> None:
     """Move, look, confirm or revert, look, and go home again (or, after a revert, away for good)."""
     server = place.boot("there", volume_backed=backing == "volume", active=state == "active", ports=2, volumes=1)
-    before = place.picture(server.id)
+    before = place.snapshot(server.id)
     settled = "ACTIVE" if state == "active" else "SHUTOFF"
     name = f"{backing}-{state}-{kind}"
     arguments = (kind, server.name, *(("m1.small",) if kind == "resize" else ()), "--cell", "cell2")
@@ -30,14 +30,14 @@ def there_and_back(place: Place, agrees: Agrees, backing: str, state: str, kind:
     assert moved["state"] == "finished"
     target = moved["target"]["host"]
     flavor = "m1.small" if kind == "resize" else "m1.tiny"
-    resized = place.picture(server.id)
+    resized = place.snapshot(server.id)
     assert oracle.problems(resized, cell="cell2", host=target, flavor=flavor, status="VERIFY_RESIZE") == []
     assert disks(resized)[-1:] == disks(before)
     agrees(f"{name}-resized", resized, server, target)
 
     place.cellmove(ending, server.name)
 
-    after = place.picture(server.id)
+    after = place.snapshot(server.id)
     if ending == "confirm":
         assert oracle.problems(after, cell="cell2", host=target, flavor=flavor, status=settled) == []
         assert oracle.compare(before, after, moved=True, resized=kind == "resize") == []
@@ -53,7 +53,7 @@ def there_and_back(place: Place, agrees: Agrees, backing: str, state: str, kind:
         again = place.cellmove("migrate", server.id, "--cell", "cell2", "--confirm", "-f", "json").json
         home_cell, home_host = "cell2", again["target"]["host"]
 
-    last = place.picture(server.id)
+    last = place.snapshot(server.id)
     assert oracle.problems(last, cell=home_cell, host=home_host, flavor="m1.tiny", status=settled) == []
     assert status(last) == settled
     assert disks(last) == disks(before)

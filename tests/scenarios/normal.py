@@ -1,4 +1,4 @@
-"""A picture without what only this run knows: words for ids in the order in which they appear, "time" for every time."""
+"""A snapshot without what only this run knows: words for ids in the order in which they appear, "time" for every time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lab.picture import fields
+from lab.snapshot import fields
 
 Record = dict[str, Any]
 
@@ -25,7 +25,7 @@ DROPPED = {
 """What is not compared, each with the reason; the only such list. An id that is a number is called ``number``.
 
 Besides: the envelopes of versioned objects, which say how one travelled and not what it holds; and the compute
-nodes, which are the same in every picture and only serve to name those that a row refers to.
+nodes, which are the same in every snapshot and only serve to name those that a row refers to.
 """
 
 SORTED_BY = {
@@ -171,7 +171,7 @@ def in_order(volume: Record) -> Record:
 
 
 def normalised(shot: Record, literal: Mapping[str, str]) -> Record:
-    """The picture as it must be in every run and in every cloud.
+    """The snapshot as it must be in every run and in every cloud.
 
     :param literal: what is replaced wherever it stands: the server's name, hosts that a scheduler chose
     """
@@ -205,7 +205,7 @@ def normalised(shot: Record, literal: Mapping[str, str]) -> Record:
 
 
 def lines(shot: Record) -> str:
-    """A picture as text: one line a row, so that a difference is a line."""
+    """A snapshot as text: one line a row, so that a difference is a line."""
     said = []
     for part, content in sorted(shot.items()):
         if part.startswith("cell"):
@@ -224,7 +224,7 @@ def flat(value: Any) -> str:
 
 
 def differences(before: Record, after: Record) -> list[str]:
-    """What differs between two pictures that were read from their lines."""
+    """What differs between two snapshots that were read from their lines."""
     found = []
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)

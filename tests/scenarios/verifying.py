@@ -31,11 +31,11 @@ def a_guest_that_does_not_answer_is_not_confirmed(place: Place) -> None:
     """A probe that fails keeps the server in VERIFY_RESIZE, until it is forced."""
     server = place.boot("silent")
     place.cellmove("migrate", server.name, "--host", TARGET)
-    before = place.picture(server.id)
+    before = place.snapshot(server.id)
     for wrong in ("tcp:0", "ping:2", "telepathy", "cmd:", "cmd:'"):
         assert "probe" in place.cellmove("confirm", server.name, "--probe", wrong, expect=2).stderr
     refused = place.cellmove("confirm", server.name, "--probe", "cmd:false", expect=5)
     assert "cmd:false: the command ended with 1" in refused.stderr
     assert "next: cellmove verify" in refused.stderr
-    assert place.picture(server.id) == before
+    assert place.snapshot(server.id) == before
     place.cellmove("confirm", server.name, "--probe", "cmd:false", "--force")

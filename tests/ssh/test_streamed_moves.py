@@ -537,7 +537,7 @@ def test_a_target_that_cannot_be_reached_keeps_no_guest_down(streaming):
         streaming.ssh.order(host, "refuse")
     said = streaming.cellmove("rollback", server.id, expect=3)
     assert "cellmove rollback" in said.stderr
-    assert streaming.picture(server.id)["guests"][SOURCE]["power_state"] == "running"
+    assert streaming.snapshot(server.id)["guests"][SOURCE]["power_state"] == "running"
     streaming.ssh.order(TARGET)
     streaming.cellmove("rollback", server.id)
     streaming.is_home(server.id)

@@ -37,7 +37,7 @@ onload = async () => {{
 class Browser:
     """A chromium with a profile of its own.
 
-    :param folder: for its profile and pictures
+    :param folder: for its profile and snapshots
     """
 
     program: str
@@ -57,9 +57,9 @@ class Browser:
         """The page from a file, as the browser understood it."""
         return self.run("--dump-dom", self._write(page).as_uri())
 
-    def picture(self, page: str, *options: str) -> bytes:
+    def snapshot(self, page: str, *options: str) -> bytes:
         """What is seen of it: the pixels' bytes."""
-        target = self.folder / "picture.png"
+        target = self.folder / "snapshot.png"
         self.run(f"--screenshot={target}", "--window-size=1280,1000", *options, self._write(page).as_uri())
         return pixels(target.read_bytes())
 
@@ -92,12 +92,12 @@ def find(folder: Path) -> Browser:
     return Browser(program, folder)
 
 
-def pixels(picture: bytes) -> bytes:
+def pixels(snapshot: bytes) -> bytes:
     """The inflated rows of a PNG, filtered as they are: a blank one has hardly two values."""
     data, place = b"", 8
-    while place < len(picture):
-        length, kind = int.from_bytes(picture[place : place + 4]), picture[place + 4 : place + 8]
-        data += picture[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
+    while place < len(snapshot):
+        length, kind = int.from_bytes(snapshot[place : place + 4]), snapshot[place + 4 : place + 8]
+        data += snapshot[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
         place += length + 12
     return zlib.decompress(data)
 

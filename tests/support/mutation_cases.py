@@ -75,7 +75,7 @@ def inside() -> Inside:
 
 @pytest.mark.parametrize(("backing", "state", "kind", "ending"), MOVES)
 def test_a_move_leaves_what_nova_leaves(inside: Inside, backing: str, state: str, kind: str, ending: str) -> None:
-    """Every row, binding and allocation, compared with the pictures that the lab recorded."""
+    """Every row, binding and allocation, compared with the snapshots that the lab recorded."""
     moves.there_and_back(inside, Album().agrees, backing, state, kind, ending)
 
 

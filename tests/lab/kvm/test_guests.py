@@ -29,7 +29,7 @@ def test_a_guest_writes_to_all_its_disks_and_finds_it_again(boot_guest):
     assert {"sr0", "config/openstack/latest/meta_data.json", "config/openstack/latest/user_data"} <= set(said.config)
     assert said.swap is not None
     assert cloud.guests(server) == {HOST: "running"}
-    shot = oracle.picture(server)
+    shot = oracle.snapshot(server)
     assert oracle.problems(shot, host=HOST, flavor="kvm.full", status="ACTIVE") == []
 
     begun = time.monotonic()
@@ -37,7 +37,7 @@ def test_a_guest_writes_to_all_its_disks_and_finds_it_again(boot_guest):
     assert time.monotonic() - begun < POWER_BUTTON_SECONDS
     before = kvm.console(server, HOST)
     assert before.stopping
-    shot = oracle.picture(server)
+    shot = oracle.snapshot(server)
     assert oracle.problems(shot, host=HOST, flavor="kvm.full", status="SHUTOFF") == []
 
     cloud.start(server)

@@ -14,7 +14,7 @@ SOURCE, TARGET = kvm.HOSTS
 def test_confirm_keeps_the_root_disk_only(boot_guest):
     server = boot_guest(flavor="kvm.full", fill=16, dirty=256, config_drive=True)
     kvm.wait_written(server, 8)
-    start = oracle.picture(server)
+    start = oracle.snapshot(server)
     assert cloud.native_move(server, host=TARGET) == TARGET
     before, after = kvm.console(server, SOURCE), kvm.wait_checked(server, TARGET)
     assert (before.stopping, after.boot) == (True, 2)
@@ -27,12 +27,12 @@ def test_confirm_keeps_the_root_disk_only(boot_guest):
     assert after.config["sr0"] != before.config["sr0"]
     assert cloud.guests(server) == {TARGET: "running"}
     assert set(kvm.folders(server)) == {SOURCE, TARGET}
-    shot = oracle.picture(server)
+    shot = oracle.snapshot(server)
     assert oracle.problems(shot, host=TARGET, flavor="kvm.full", status="VERIFY_RESIZE") == []
 
     cloud.native_confirm(server)
     assert list(kvm.folders(server)) == [TARGET]
-    shot = oracle.picture(server)
+    shot = oracle.snapshot(server)
     assert oracle.problems(shot, host=TARGET, flavor="kvm.full", status="ACTIVE") == []
     # What nova is known to lose: the name by which it knows an interface again.
     lost = oracle.compare(start, shot, moved=True)
@@ -42,7 +42,7 @@ def test_confirm_keeps_the_root_disk_only(boot_guest):
 def test_revert_brings_everything_back(boot_guest):
     server = boot_guest(flavor="kvm.tiny", fill=16, dirty=256)
     kvm.wait_written(server, 6)
-    start = oracle.picture(server)
+    start = oracle.snapshot(server)
     # To a larger flavor, and to the only host that satisfies it.
     assert cloud.native_move(server, flavor="kvm.small.cell2") == TARGET
     before, after = kvm.console(server, SOURCE), kvm.wait_checked(server, TARGET)
@@ -55,6 +55,6 @@ def test_revert_brings_everything_back(boot_guest):
     assert kvm.lost(before, home) == {}
     assert not any(name.startswith("root/log/2-") for name in home.found)
     assert list(kvm.folders(server)) == [SOURCE]
-    shot = oracle.picture(server)
+    shot = oracle.snapshot(server)
     assert oracle.problems(shot, host=SOURCE, flavor="kvm.tiny", status="ACTIVE") == []
     assert oracle.compare(start, shot) == []

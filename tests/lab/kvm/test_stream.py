@@ -45,7 +45,7 @@ def check_arrived(server_id: str, before: Any, *, flavor: str, status: str = "VE
     after = kvm.wait_checked(server_id, at)
     assert len(before.written) >= LATE
     assert kvm.lost(before, after) == {}
-    assert oracle.problems(oracle.picture(server_id), host=at, flavor=flavor, status=status) == []
+    assert oracle.problems(oracle.snapshot(server_id), host=at, flavor=flavor, status=status) == []
     assert marked(server_id) == []
     return after
 
@@ -56,7 +56,7 @@ def check_home(server_id: str, start: Any, before: Any, flavor: str) -> None:
     assert kvm.lost(before, after) == {}
     assert list(kvm.folders(server_id)) == [SOURCE]
     assert marked(server_id) == []
-    shot = oracle.picture(server_id)
+    shot = oracle.snapshot(server_id)
     assert oracle.problems(shot, host=SOURCE, flavor=flavor, status="ACTIVE") == []
     assert oracle.compare(start, shot) == []
 
@@ -97,13 +97,13 @@ def test_there_and_back_with_the_base_absent_and_present(boot_guest, cellmove, e
     assert (after.size or 0) > 1.5 * (first.size or 0)
     cloud.native_confirm(server)
     assert list(kvm.folders(server)) == [SOURCE]
-    assert oracle.problems(oracle.picture(server), host=SOURCE, flavor="kvm.small", status="ACTIVE") == []
+    assert oracle.problems(oracle.snapshot(server), host=SOURCE, flavor="kvm.small", status="ACTIVE") == []
 
 
 def test_everything_local_travels_and_nova_reverts(boot_guest, cellmove):
     server = boot_guest(flavor="kvm.full", fill=16, ephemeral=24, dirty=256, config_drive=True)
     kvm.wait_written(server, LATE)
-    start = oracle.picture(server)
+    start = oracle.snapshot(server)
     planned = json.loads(cellmove("plan", server, "--host", TARGET, "--dry-run", "-f", "json").stdout)
     assert sorted(disk["name"] for disk in planned["summary"]["disks"]) == [
         "disk",
@@ -144,7 +144,7 @@ def test_a_start_that_fails_is_taken_back(boot_guest, cellmove):
     """libvirt finds a base that it cannot read; the guest comes back with its network (the binding's vif_type, too)."""
     server = boot_guest(flavor="kvm.tiny", fill=8, dirty=256)
     kvm.wait_written(server, LATE)
-    start = oracle.picture(server)
+    start = oracle.snapshot(server)
     cellmove("plan", server, "--host", TARGET)
     cellmove("prep-dest", server)
     cellmove("prep-source", server)
@@ -188,7 +188,7 @@ def test_a_base_that_differs_is_refused_while_the_guest_runs(boot_guest, cellmov
     """Same name, same header, another byte: an overlay on it would read garbage in silence."""
     server = boot_guest(flavor="kvm.tiny", fill=9, dirty=64)
     kvm.wait_written(server, LATE)
-    start = oracle.picture(server)
+    start = oracle.snapshot(server)
     there = kvm.instance_folder(TARGET, server).parent / "_base" / base_of(server).name
     shutil.copyfile(base_of(server), there)
     flip(there, there.stat().st_size - 10)
@@ -197,7 +197,7 @@ def test_a_base_that_differs_is_refused_while_the_guest_runs(boot_guest, cellmov
         assert "is another file on" in refused.stderr
         assert list(kvm.folders(server)) == [SOURCE]
         assert kvm.console(server, SOURCE).boot == 1  # it never stopped
-        assert oracle.compare(start, oracle.picture(server)) == []
+        assert oracle.compare(start, oracle.snapshot(server)) == []
         # Left to itself, cellmove takes the other way.
         moved = cellmove("migrate", server, "--host", TARGET, "--transfer", "auto", env={"CELLMOVE_TRANSFER": "auto"})
         assert "through an image" in moved.stderr
@@ -223,7 +223,7 @@ def test_a_disk_that_is_touched_before_the_start(boot_guest, cellmove, where):
     """A byte flipped at rest at the target; somebody writes to the source's disk: the guest is not started on either."""
     server = boot_guest(flavor="kvm.tiny", fill=4, dirty=64)
     kvm.wait_written(server, LATE)
-    start = oracle.picture(server)
+    start = oracle.snapshot(server)
     for verb in ("plan", "prep-dest", "prep-source"):
         cellmove(verb, server, *(("--host", TARGET) if verb == "plan" else ()))
     before = kvm.console(server, SOURCE)
@@ -299,7 +299,7 @@ def test_a_target_that_is_full_is_left_clean_and_the_guest_runs_on(boot_guest, c
     """No file of the program's may be longer than 16 MiB, as if there was no more room; then there is."""
     server = boot_guest(flavor="kvm.tiny", fill=64, dirty=64)
     kvm.wait_written(server, LATE)
-    start, config = oracle.picture(server), Path(environment["CELLMOVE_CONFIG"])
+    start, config = oracle.snapshot(server), Path(environment["CELLMOVE_CONFIG"])
     little = "[ssh]\nbecome = ['prlimit', '--fsize=16777216:16777216']\n"
     config.write_text(kvm.configuration().replace("[ssh]\n", little))
     failed = cellmove("migrate", server, "--host", TARGET, expect=1)
@@ -307,7 +307,7 @@ def test_a_target_that_is_full_is_left_clean_and_the_guest_runs_on(boot_guest, c
     assert kvm.console(server, SOURCE).boot == 1
     assert list(kvm.folders(server)) == [SOURCE]
     assert marked(server) == []
-    assert oracle.compare(start, oracle.picture(server)) == []
+    assert oracle.compare(start, oracle.snapshot(server)) == []
 
     config.write_text(kvm.configuration())
     cellmove("migrate", server, "--host", TARGET)

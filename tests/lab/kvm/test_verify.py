@@ -60,4 +60,4 @@ def test_a_disk_that_came_through_an_image_is_told_from_one_made_anew(boot_guest
 
     cellmove("confirm", server)
     assert list(kvm.folders(server)) == [TARGET]
-    assert oracle.problems(oracle.picture(server), host=TARGET, flavor="kvm.tiny", status="ACTIVE") == []
+    assert oracle.problems(oracle.snapshot(server), host=TARGET, flavor="kvm.tiny", status="ACTIVE") == []

@@ -27,7 +27,7 @@ def verdicts(found: dict[str, object]) -> dict[str, str]:
 
 def test_every_server_is_classified_and_nothing_is_written(cell: Drained) -> None:
     populate(cell)
-    before = [cell.picture(each.id) for each in cell.servers.values()]
+    before = [cell.snapshot(each.id) for each in cell.servers.values()]
     effects = len(cell.history)
     found = cell.plan("--flavor-map", "m1.tiny=m1.small")
     assert verdicts(found) == {
@@ -56,7 +56,7 @@ def test_every_server_is_classified_and_nothing_is_written(cell: Drained) -> Non
     assert found["enough_room"] is True
     assert found["estimate"] == {"seconds": 3 * 60 + 2 * 8, "guess": True}
     assert len(cell.history) == effects
-    assert [cell.picture(each.id) for each in cell.servers.values()] == before
+    assert [cell.snapshot(each.id) for each in cell.servers.values()] == before
     assert cell.cellmove("drain", "status", expect=2).stderr.startswith("nothing was ever drained with this journal")
 
 

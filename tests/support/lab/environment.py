@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import cloud, oracle
-from tests.scenarios.environment import Outcome, Picture, Server
+from tests.scenarios.environment import Outcome, Server, ServerSnapshot
 
 EVERYTHING = {"keypair": "k1", "device_tags": True, "tags": ("blue",), "metadata": {"a": "b"}}
 """What every server of a scenario has on it, here and in the sandbox."""
@@ -31,9 +31,9 @@ class Lab:
         ended = self.run(*arguments, expect=expect)
         return Outcome(ended.code, ended.stdout, ended.stderr)
 
-    def picture(self, server_id: str) -> Picture:
-        """The oracle's picture."""
-        shot: Picture = oracle.picture(server_id)
+    def snapshot(self, server_id: str) -> ServerSnapshot:
+        """The oracle's snapshot."""
+        shot: ServerSnapshot = oracle.snapshot(server_id)
         return shot
 
     def fault(self, host: str, call: str, how: str, server_id: str | None = None) -> AbstractContextManager[None]:

@@ -98,7 +98,7 @@ class Wreck:
     def boot(self) -> None:
         name = f"wreck-{self.name}-{uuid.uuid4().hex[:6]}"
         self.server = cloud.boot(name, volume_backed=self.volume_backed, volumes=1)
-        self.before, self.disk = oracle.picture(self.server), cloud.disk_hash(self.server)
+        self.before, self.disk = oracle.snapshot(self.server), cloud.disk_hash(self.server)
         if self.place.after:
             self.move(wait=True)
 

@@ -103,7 +103,7 @@ def leaves(server: Rich) -> dict[str, Any]:
 
     The hosts of the target cell have one name and one address: nova's resize cannot be told to which it is to go.
     """
-    shot = oracle.picture(server.id)
+    shot = oracle.snapshot(server.id)
     shot["more"] = more(shot)
     hosts = dict.fromkeys(TARGET_HOSTS, "target-host") | {HOSTS[host]: "target-address" for host in TARGET_HOSTS}
     literal = {server.name: "NAME", server.first_name: "FIRST-NAME", **hosts, **requests(shot)}
@@ -121,7 +121,7 @@ def leaves(server: Rich) -> dict[str, Any]:
 
 
 def more(shot: dict[str, Any]) -> dict[str, Any]:
-    """What the oracle's picture lacks: the other tables of the API database, and who placement thinks holds what."""
+    """What the oracle's snapshot lacks: the other tables of the API database, and who placement thinks holds what."""
     connection = connect_database()
     try:
         tables = rows(

@@ -50,7 +50,7 @@ def settle(server_id):
 
 def check_home(traveller, before, disk):
     """It is in its cell as if nothing had been tried."""
-    after = oracle.picture(traveller.id)
+    after = oracle.snapshot(traveller.id)
     host = HOSTS[traveller.cell]
     assert oracle.problems(after, cell=traveller.cell, host=host, flavor=traveller.flavor, status="ACTIVE") == []
     assert oracle.compare(before, after) == []
@@ -60,7 +60,7 @@ def check_home(traveller, before, disk):
 
 def check_arrived(traveller, before, disk, *, confirmed):
     """It is in the other cell, with nothing lost on the way."""
-    after, host = oracle.picture(traveller.id), HOSTS[traveller.away]
+    after, host = oracle.snapshot(traveller.id), HOSTS[traveller.away]
     status = "ACTIVE" if confirmed else "VERIFY_RESIZE"
     found = oracle.problems(after, cell=traveller.away, host=host, flavor=traveller.other_flavor, status=status)
     assert found == []

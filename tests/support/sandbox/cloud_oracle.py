@@ -12,7 +12,7 @@ from cellmove.sandbox.store import Cloud
 from lab import oracle
 from tests.support.sandbox import disk_oracle
 from tests.support.sandbox.harness import Harness, Outcome
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 ONE_SHOT = (
     "prep_snapshot_based_resize_at_source",
@@ -28,7 +28,7 @@ CLAIM = "prep_snapshot_based_resize_at_dest"
 class Scene:
     """A server before its move, and a bystander that nothing may happen to.
 
-    :param before: the oracle's picture of the server; ``bystander_before`` of the other one
+    :param before: the oracle's snapshot of the server; ``bystander_before`` of the other one
     """
 
     server: str
@@ -48,10 +48,10 @@ def violations(harness: Harness, scene: Scene, outcomes: list[Outcome], *, once_
     :param once_more: type ``resume`` again, which must do nothing
     """
     move = harness.move()
-    shot = picture(harness.cloud, scene.server)
+    shot = snapshot(harness.cloud, scene.server)
     found = [*_place(harness, scene, shot, move.state), *history_of(harness.cloud, scene.server), *_truth(outcomes)]
-    if picture(harness.cloud, scene.bystander) != scene.bystander_before:
-        changed = oracle.compare(scene.bystander_before, picture(harness.cloud, scene.bystander))
+    if snapshot(harness.cloud, scene.bystander) != scene.bystander_before:
+        changed = oracle.compare(scene.bystander_before, snapshot(harness.cloud, scene.bystander))
         found.append(f"the bystander was changed: {changed}")
     found += disk_oracle.problems(harness.cloud, scene.bystander, lives=scene.host)
     found += _unannounced(harness)
@@ -187,7 +187,7 @@ def after_meddling(harness: Harness, scene: Scene, outcomes: list[Outcome], what
     found = [*history_of(harness.cloud, scene.server), *_truth(outcomes), *_unannounced(harness)]
     if what == "delete":
         return [*found, *_gone(harness, scene.server)]
-    shot = picture(harness.cloud, scene.server)
+    shot = snapshot(harness.cloud, scene.server)
     state = harness.move().state
     row = next(iter(shot["cells"][shot["api"]["mapping"]["cell"]].get("instances", [])), {})
     if what == "rename" and row.get("display_name") != "renamed":

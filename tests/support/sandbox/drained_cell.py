@@ -115,7 +115,7 @@ class Drained(Sandbox):
     def judge(self, *names: str, cell: str = "cell2", flavor: str = "m1.tiny", status: str = "ACTIVE") -> None:
         """Nothing is wrong with these servers: they are whole, and in one cell only."""
         for name in names:
-            shot = self.picture(self.servers[name].id)
+            shot = self.snapshot(self.servers[name].id)
             host = self.where(name)
             assert HOSTS[host] == cell, f"{name} is on {host}"
             assert oracle.problems(shot, cell=cell, host=host, flavor=flavor, status=status) == [], name

@@ -14,10 +14,10 @@ from urllib.error import HTTPError
 from cellmove.sandbox.process import Process
 from cellmove.sandbox.rest import PASSWORD
 from cellmove.sandbox.store import Cloud
-from tests.scenarios.environment import Outcome, Picture, Server
+from tests.scenarios.environment import Outcome, Server, ServerSnapshot
 from tests.support import fork_server
 from tests.support.commands import run_command
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 
 def change_cloud(sandbox: Sandbox, change: Callable[[Cloud, str], Any], server_id: str) -> None:
@@ -70,9 +70,9 @@ class Sandbox:
         assert expect is None or ended.code == expect, f"{arguments} ended with {ended.code}\n{said}"
         return ended
 
-    def picture(self, server_id: str) -> Picture:
+    def snapshot(self, server_id: str) -> ServerSnapshot:
         """In the shape of the lab's; through JSON, like that one."""
-        shot: Picture = json.loads(json.dumps(picture(self.process.cloud(), server_id), default=str))
+        shot: ServerSnapshot = json.loads(json.dumps(snapshot(self.process.cloud(), server_id), default=str))
         return shot
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cellmove.sandbox import disks, seed
 from tests.support.sandbox.cloud_oracle import Scene
 from tests.support.sandbox.harness import Harness, Snapshot
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 if TYPE_CHECKING:
     from tests.support.sandbox.process_harness import ProcessFixtures
@@ -104,8 +104,8 @@ class Fixtures:
                 server,
                 other,
                 active,
-                picture(harness.cloud, server),
-                picture(harness.cloud, other),
+                snapshot(harness.cloud, server),
+                snapshot(harness.cloud, other),
                 disk,
                 new_flavor=grown,
             )

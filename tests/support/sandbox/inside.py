@@ -14,9 +14,9 @@ from cellmove.operations.context import Session
 from cellmove.operations.find import find_move
 from cellmove.operations.run import run_step, run_to_finish
 from cellmove.sandbox import seed
-from tests.scenarios.environment import Outcome, Picture, Server
+from tests.scenarios.environment import Outcome, Server, ServerSnapshot
 from tests.support.sandbox.harness import Harness
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 OPTIONS = ("--cell", "--host", "-f")
 
@@ -30,12 +30,12 @@ class Inside:
 
     def boot(self, prefix: str = "test", *, ports: int = 1, volumes: int = 0, **how: bool) -> Server:
         """A server is there at once."""
-        name = f"{prefix}-inside"  # pictures have the name replaced wherever it stands
+        name = f"{prefix}-inside"  # snapshots have the name replaced wherever it stands
         return Server(seed.boot(self.cloud, name, ports=ports, volumes=volumes, **how), name)
 
-    def picture(self, server_id: str) -> Picture:
+    def snapshot(self, server_id: str) -> ServerSnapshot:
         """Everything about a server; through JSON, like that of the lab."""
-        shot: Picture = json.loads(json.dumps(picture(self.cloud, server_id), default=str))
+        shot: ServerSnapshot = json.loads(json.dumps(snapshot(self.cloud, server_id), default=str))
         return shot
 
     def cellmove(self, *arguments: str, expect: int = 0) -> Outcome:

@@ -20,7 +20,7 @@ from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.fake_ssh import Pieces, copy_files, make_ssh, put_files_back
 from tests.support.sandbox.fixtures import BEFORE
 from tests.support.sandbox.harness import Outcome, Taps, copy_databases, newest_move, put_databases_back
-from tests.support.sandbox.picture import picture
+from tests.support.sandbox.snapshot import snapshot
 
 Saved = tuple[dict[str, Any], dict[str, bytes], bytes, dict[str, Pieces]]
 """World, databases, journal and disks."""
@@ -123,6 +123,6 @@ class ProcessFixtures:
         server = boot("boot", name="web", ports=2, volumes=2)
         other = boot("boot", name="other", ports=1, volumes=1)
         disk = cloud().world.disks["c1-host1"][server]["disk"]
-        self.scene = Scene(server, other, True, picture(cloud(), server), picture(cloud(), other), disk)
+        self.scene = Scene(server, other, True, snapshot(cloud(), server), snapshot(cloud(), other), disk)
         self.made["home"] = (self.harness.save(), "")
         return self.scene

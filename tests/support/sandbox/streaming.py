@@ -56,7 +56,7 @@ class Streaming(Sandbox):
         self, server: str, *, cell: str, host: str, status: str = "ACTIVE", kept: str = "", flavor: str = "m1.tiny"
     ) -> list[str]:
         """What is not as it should be, of a server that is there."""
-        found = oracle.problems(self.picture(server), cell=cell, host=host, flavor=flavor, status=status)
+        found = oracle.problems(self.snapshot(server), cell=cell, host=host, flavor=flavor, status=status)
         return [*found, *disk_oracle.problems(self.process.cloud(), server, lives=host, kept=kept)]
 
     def is_home(self, server: str, *, status: str = "ACTIVE", flavor: str = "m1.tiny") -> None:

@@ -7,22 +7,22 @@ import pytest
 from cellmove.checks import target
 from cellmove.checks.finding import Check, Level, refusal, warning
 from cellmove.checks.preflight import examine
-from cellmove.checks.snapshot import Picture
+from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.core.errors import CannotConnect
 from cellmove.db.rights import DELETE, UPDATE, Rights
 from cellmove.steps.reach import require_reachable
-from tests.unit.checks.test_preflight import cell, picture
+from tests.unit.checks.test_preflight import cell, snapshot
 
 LACKING = Rights("nova_cell2", "'nova'@'%'", {"instances": (UPDATE, DELETE)})
 
 
-def found(of: Picture) -> list[tuple[str, str]]:
+def found(of: ServerSnapshot) -> list[tuple[str, str]]:
     """Level and code of all that is not well."""
     return [(check.level.value, check.code) for check in examine(of) if check.level is not Level.OK]
 
 
 def test_the_source_and_the_api_level_are_needed_by_every_move() -> None:
-    of = picture(
+    of = snapshot(
         bus_errors={"API": "no API bus", "uuid-of-cell1": "no bus of cell1"},
         rights={"API": LACKING, "uuid-of-cell1": LACKING},
     )
@@ -43,10 +43,10 @@ def test_the_source_and_the_api_level_are_needed_by_every_move() -> None:
      ({"rights": Rights("d", read_only="it takes no writes")}, "target-rights")],
 )  # fmt: skip
 def test_of_several_target_cells_one_has_to_do(bad: dict[str, object], code: str) -> None:
-    alone = picture(targets=(cell(**bad),))
+    alone = snapshot(targets=(cell(**bad),))
     assert found(alone) == [("refusal", code)]
     other = cell("cell3", hosts=("c3-host1",))
-    both = picture(targets=(cell(**bad), other), candidates=None)
+    both = snapshot(targets=(cell(**bad), other), candidates=None)
     assert found(both) == [("warning", code)]
     assert target.allowed_targets(both) == [other]
 

@@ -8,20 +8,20 @@ import pytest
 
 from cellmove.checks import hosts, target
 from cellmove.checks.preflight import Level, examine
-from cellmove.checks.snapshot import NoHost, Picture, unsuitable
+from cellmove.checks.snapshot import NoHost, ServerSnapshot, unsuitable
 from cellmove.db.shapes import Aggregate, Group
-from tests.unit.checks.test_preflight import LARGE, cell, instance, picture
+from tests.unit.checks.test_preflight import LARGE, cell, instance, snapshot
 
 REFUSED = {"uuid-of-cell2": NoHost("No valid host was found.", "req-1")}
 BOTH = frozenset({"c2-host1", "c2-host2"})
 
 
-def refused(**changes: Any) -> Picture:
-    """A picture of which the scheduler said that it has no host."""
-    return picture(no_host=REFUSED, **changes)
+def refused(**changes: Any) -> ServerSnapshot:
+    """A snapshot of which the scheduler said that it has no host."""
+    return snapshot(no_host=REFUSED, **changes)
 
 
-def why(of: Picture) -> str:
+def why(of: ServerSnapshot) -> str:
     """The explanation."""
     return hosts.explanation(cell(), of)[0]
 
@@ -123,13 +123,13 @@ def test_many_hosts_are_not_all_explained() -> None:
 
 
 def test_a_scheduler_that_failed_refuses_nothing() -> None:
-    failed = picture(no_host={"uuid-of-cell2": NoHost("KeyError: 'x'", "req-1", is_certain=False)})
+    failed = snapshot(no_host={"uuid-of-cell2": NoHost("KeyError: 'x'", "req-1", is_certain=False)})
     assert [check.code for check in examine(failed) if check.level is Level.WARNING] == ["scheduler-failed"]
     assert target.allowed_targets(failed) == list(failed.targets)
 
 
 def test_one_cell_of_two_is_left_out() -> None:
-    of = picture(no_host=REFUSED, candidates=None, targets=(cell(), cell("cell3", hosts=("c3-host1",))))
+    of = snapshot(no_host=REFUSED, candidates=None, targets=(cell(), cell("cell3", hosts=("c3-host1",))))
     (found,) = [check for check in examine(of) if check.code == "no-valid-host"]
     assert found.level is Level.WARNING
     assert found.text.startswith("cell2 is left out: ")
@@ -138,13 +138,13 @@ def test_one_cell_of_two_is_left_out() -> None:
 
 def test_hosts_of_another_zone_than_the_volumes_are_left_out() -> None:
     zones = {"c2-host1": "east", "c2-host2": "nova"}
-    of = picture(volume_zones=frozenset({"east"}), zones=zones)
+    of = snapshot(volume_zones=frozenset({"east"}), zones=zones)
     assert set(unsuitable(cell(), of)) == {"c2-host2"}
     assert [check.code for check in examine(of) if check.level is Level.REFUSAL] == []
-    (found,) = [check for check in examine(picture(volume_zones=frozenset({"east"}))) if check.level is Level.REFUSAL]
+    (found,) = [check for check in examine(snapshot(volume_zones=frozenset({"east"}))) if check.level is Level.REFUSAL]
     assert found.code == "volume-zone"
     assert "has volumes in east ([cinder]cross_az_attach is off)" in found.text
-    both = picture(volume_zones=frozenset({"east", "nova"}), zones=zones)
+    both = snapshot(volume_zones=frozenset({"east", "nova"}), zones=zones)
     assert set(unsuitable(cell(), both)) == {"c2-host1", "c2-host2"}
 
 
@@ -164,9 +164,9 @@ ODD: tuple[Any, ...] = (
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 def test_an_image_in_the_request_spec_that_cannot_be_read_has_no_properties(odd: Any) -> None:
     for fields in ({"image": odd}, {"image": {"nova_object.data": {"properties": odd}}}):
-        server = picture(request_spec={"nova_object.data": fields})
+        server = snapshot(request_spec={"nova_object.data": fields})
         assert hosts.required_traits(server) == frozenset()
         assert hosts.image_properties(server) == dict(server.instance.image)
     properties = {"nova_object.data": {"traits_required": odd}}
     spec = {"nova_object.data": {"image": {"nova_object.data": {"properties": properties}}}}
-    assert hosts.required_traits(picture(request_spec=spec)) <= {"None"}
+    assert hosts.required_traits(snapshot(request_spec=spec)) <= {"None"}

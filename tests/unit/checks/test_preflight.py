@@ -1,4 +1,4 @@
-"""Each check is tripped by one change to a picture in which nothing is wrong."""
+"""Each check is tripped by one change to a snapshot in which nothing is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cellmove.checks import baggage, preflight, target
 from cellmove.checks.duplicate import Duplicate
 from cellmove.checks.preflight import CHECKS, Level, examine
-from cellmove.checks.snapshot import Picture, Target, likely_nodes
+from cellmove.checks.snapshot import ServerSnapshot, Target, likely_nodes
 from cellmove.cloud.network import Port
 from cellmove.cloud.quota import Quota
 from cellmove.cloud.volume import Attachment
@@ -72,7 +72,7 @@ def cell(name: str = "cell2", hosts: tuple[str, ...] = ("c2-host1", "c2-host2"),
     return Target(name, f"uuid-of-{name}", **values | changes)
 
 
-def picture(**changes: Any) -> Picture:
+def snapshot(**changes: Any) -> ServerSnapshot:
     """A migration to cell2 of an image-backed server with one port. Nothing is wrong with it."""
     values: dict[str, Any] = {
         "server_id": "server-1",
@@ -91,21 +91,21 @@ def picture(**changes: Any) -> Picture:
         "zones": {"c2-host1": "nova", "c2-host2": "nova", "c3-host1": "nova"},
         "targets": (cell(),),
     }
-    return Picture(**values | changes)
+    return ServerSnapshot(**values | changes)
 
 
-def resize(**changes: Any) -> Picture:
-    return picture(**{"kind": "resize", "new_flavor": LARGE} | changes)
+def resize(**changes: Any) -> ServerSnapshot:
+    return snapshot(**{"kind": "resize", "new_flavor": LARGE} | changes)
 
 
-def volume_backed(device: BlockDevice = ROOT_VOLUME, **changes: Any) -> Picture:
+def volume_backed(device: BlockDevice = ROOT_VOLUME, **changes: Any) -> ServerSnapshot:
     values: dict[str, Any] = {
         "devices": (device,),
         "request_spec": {"nova_object.data": {"is_bfv": True}},
         "volume_states": {"volume-1": "in-use"},
         "attachments": (Attachment("attachment-1", "volume-1", "server-1", "attached"),),
     }
-    return picture(**values | changes)
+    return snapshot(**values | changes)
 
 
 def with_specs(flavor: Flavor, **specs: str) -> Flavor:
@@ -118,7 +118,7 @@ def spec(**fields: Any) -> Mapping[str, Any]:
 
 def test_a_server_that_another_journal_moves_is_refused_with_one_finding() -> None:
     server = instance(mark="move-1a root@m2:/j.db", task_state="resize_prep", hidden=True, locked=True)
-    (found,) = examine(picture(server=server, targets=(cell(leftovers={"instances": 1}),)))
+    (found,) = examine(snapshot(server=server, targets=(cell(leftovers={"instances": 1}),)))
     assert (found.level, found.code) == (Level.REFUSAL, "being-moved")
     assert "move-1a" in found.text
     assert "root@m2:/j.db" in found.text
@@ -126,43 +126,43 @@ def test_a_server_that_another_journal_moves_is_refused_with_one_finding() -> No
     assert "cellmove adopt server-1" in found.remedy
 
 
-def findings(of: Picture) -> list[tuple[str, str]]:
+def findings(of: ServerSnapshot) -> list[tuple[str, str]]:
     return [(check.level.value, check.code) for check in examine(of) if check.level is not Level.OK]
 
 
 @pytest.mark.parametrize(
     "clean",
     [
-        picture(),
+        snapshot(),
         resize(),
         volume_backed(),
         volume_backed(targets=(cell(disk_store="unknown"),)),
         volume_backed(stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host1"})}),
-        picture(stores={"ceph": frozenset({"node-of-c1-host2", "node-of-c2-host1"})}),
-        picture(narrowed={"trait X": frozenset({"node-of-c2-host1", "node-of-c2-host2"})}),
+        snapshot(stores={"ceph": frozenset({"node-of-c1-host2", "node-of-c2-host1"})}),
+        snapshot(narrowed={"trait X": frozenset({"node-of-c2-host1", "node-of-c2-host2"})}),
         resize(quotas=(Quota("project", "cores", 10, 7), Quota("user", "ram", -1, 10**6))),
-        picture(policy=Policy(moves_a_day=2), subject=Subject(begun=1)),
+        snapshot(policy=Policy(moves_a_day=2), subject=Subject(begun=1)),
         volume_backed(kind="resize", new_flavor=dataclasses.replace(LARGE, root_gb=0)),
-        picture(server=instance(vm_state="stopped")),
-        picture(server=instance(locked=True, locked_by="admin"), force_locked=True),
-        picture(source_services=(conductor(), compute("c1-host1", disabled=True))),
-        picture(candidates=None),
-        picture(wanted_cell="cell2", wanted_host="c2-host1"),
-        picture(request_spec=spec(availability_zone="nova")),
-        picture(targets=(cell(), cell("cell3", ("c3-host1",), disabled=True))),
-        picture(migrations=(MigrationRow("m", "confirmed", "resize", "a", "b"),)),
-        picture(group=Group("g", "web", "anti-affinity", ("server-1",))),
-        picture(server=instance(has_numa_topology=True, flavor=with_specs(SMALL, hw__cpu_policy="dedicated"))),
+        snapshot(server=instance(vm_state="stopped")),
+        snapshot(server=instance(locked=True, locked_by="admin"), force_locked=True),
+        snapshot(source_services=(conductor(), compute("c1-host1", disabled=True))),
+        snapshot(candidates=None),
+        snapshot(wanted_cell="cell2", wanted_host="c2-host1"),
+        snapshot(request_spec=spec(availability_zone="nova")),
+        snapshot(targets=(cell(), cell("cell3", ("c3-host1",), disabled=True))),
+        snapshot(migrations=(MigrationRow("m", "confirmed", "resize", "a", "b"),)),
+        snapshot(group=Group("g", "web", "anti-affinity", ("server-1",))),
+        snapshot(server=instance(has_numa_topology=True, flavor=with_specs(SMALL, hw__cpu_policy="dedicated"))),
         resize(
             server=instance(flavor=with_specs(SMALL, hw__cpu_policy="dedicated"), has_numa_topology=True),
             new_flavor=dataclasses.replace(
                 LARGE, vcpus=1, memory_mb=512, extra_specs={"hw:cpu_policy": "dedicated", "quota:x": "1"}
             ),
         ),
-        picture(targets=(cell(services=(conductor(), compute("c2-host1"), compute("c2-host2", version=40, disabled=True))),)),
+        snapshot(targets=(cell(services=(conductor(), compute("c2-host1"), compute("c2-host2", version=40, disabled=True))),)),
     ],
 )  # fmt: skip
-def test_clean(clean: Picture) -> None:
+def test_clean(clean: ServerSnapshot) -> None:
     assert findings(clean) == []
     assert len(examine(clean)) >= 5
 
@@ -182,66 +182,66 @@ def test_ok_texts_are_whole_sentences() -> None:
 
 TWICE = Duplicate(ref("cell2"), ref("cell1"))
 
-REFUSALS: dict[str, list[Picture]] = {
+REFUSALS: dict[str, list[ServerSnapshot]] = {
     # records
-    "build-request": [picture(build_request=True)],
+    "build-request": [snapshot(build_request=True)],
     "no-mapping": [
-        picture(mapping=None, server=None, source_cell=""),
-        picture(mapping=InstanceMapping("", queued_for_delete=False), server=None, source_cell=""),
+        snapshot(mapping=None, server=None, source_cell=""),
+        snapshot(mapping=InstanceMapping("", queued_for_delete=False), server=None, source_cell=""),
     ],
-    "being-deleted": [picture(mapping=InstanceMapping("uuid-of-cell1", queued_for_delete=True))],
-    "cell0": [picture(source_cell="", server=None, mapping=InstanceMapping(CELL0_UUID, queued_for_delete=False))],
-    "no-record": [picture(server=None)],
-    "no-flavor": [picture(server=instance(flavor=None))],
-    "hidden": [picture(server=instance(hidden=True))],
-    "no-request-spec": [picture(request_spec={})],
+    "being-deleted": [snapshot(mapping=InstanceMapping("uuid-of-cell1", queued_for_delete=True))],
+    "cell0": [snapshot(source_cell="", server=None, mapping=InstanceMapping(CELL0_UUID, queued_for_delete=False))],
+    "no-record": [snapshot(server=None)],
+    "no-flavor": [snapshot(server=instance(flavor=None))],
+    "hidden": [snapshot(server=instance(hidden=True))],
+    "no-request-spec": [snapshot(request_spec={})],
     # state
-    "vm-state": [picture(server=instance(vm_state=state)) for state in ("error", "paused", "resized", "building")],
-    "task-state": [picture(server=instance(task_state="rebooting"))],
-    "locked": [picture(server=instance(locked=True, locked_by="owner"))],
+    "vm-state": [snapshot(server=instance(vm_state=state)) for state in ("error", "paused", "resized", "building")],
+    "task-state": [snapshot(server=instance(task_state="rebooting"))],
+    "locked": [snapshot(server=instance(locked=True, locked_by="owner"))],
     "unfinished-migration": [
-        picture(migrations=(MigrationRow("m", status, "resize", "a", "b"),))
+        snapshot(migrations=(MigrationRow("m", status, "resize", "a", "b"),))
         for status in ("pre-migrating", "migrating", "post-migrating", "finished", "confirming", "reverting", "running")
     ],
     # source
-    "no-host": [picture(server=instance(host="", node=""), ports=())],
-    "source-unknown": [picture(source_services=(conductor(),))],
-    "source-down": [picture(source_services=(conductor(), compute("c1-host1", up=False)))],
-    "source-too-old": [picture(source_services=(conductor(), compute("c1-host1", version=46)))],
-    "source-conductor-down": [picture(source_services=(conductor(up=False), compute("c1-host1")))],
+    "no-host": [snapshot(server=instance(host="", node=""), ports=())],
+    "source-unknown": [snapshot(source_services=(conductor(),))],
+    "source-down": [snapshot(source_services=(conductor(), compute("c1-host1", up=False)))],
+    "source-too-old": [snapshot(source_services=(conductor(), compute("c1-host1", version=46)))],
+    "source-conductor-down": [snapshot(source_services=(conductor(up=False), compute("c1-host1")))],
     # target
-    "same-cell": [picture(target_is_source=True, targets=())],
-    "no-target-cell": [picture(targets=())],
-    "target-unreachable": [picture(targets=(Target("cell2", "u", unreachable="database of cell2: no route"),))],
+    "same-cell": [snapshot(target_is_source=True, targets=())],
+    "no-target-cell": [snapshot(targets=())],
+    "target-unreachable": [snapshot(targets=(Target("cell2", "u", unreachable="database of cell2: no route"),))],
     "duplicate-cell": [
-        picture(targets=(cell(duplicate=TWICE),)),
-        picture(targets=(cell(duplicate=TWICE, is_source_database=True),), wanted_cell="cell2"),
+        snapshot(targets=(cell(duplicate=TWICE),)),
+        snapshot(targets=(cell(duplicate=TWICE, is_source_database=True),), wanted_cell="cell2"),
     ],
-    "target-disabled": [picture(targets=(cell(disabled=True),))],
-    "target-conductor-down": [picture(targets=(cell(services=(conductor(up=False), compute("c2-host1"))),))],
+    "target-disabled": [snapshot(targets=(cell(disabled=True),))],
+    "target-conductor-down": [snapshot(targets=(cell(services=(conductor(up=False), compute("c2-host1"))),))],
     "no-live-compute": [
-        picture(targets=(cell(services=(conductor(),)),)),
-        picture(targets=(cell(services=(conductor(), compute("c2-host1", up=False))),)),
-        picture(targets=(cell(services=(conductor(), compute("c2-host1", disabled=True))),)),
-        picture(wanted_cell="cell2", wanted_host="c2-host9"),
+        snapshot(targets=(cell(services=(conductor(),)),)),
+        snapshot(targets=(cell(services=(conductor(), compute("c2-host1", up=False))),)),
+        snapshot(targets=(cell(services=(conductor(), compute("c2-host1", disabled=True))),)),
+        snapshot(wanted_cell="cell2", wanted_host="c2-host9"),
     ],
-    "target-too-old": [picture(targets=(cell(services=(conductor(), compute("c2-host1", version=46))),))],
+    "target-too-old": [snapshot(targets=(cell(services=(conductor(), compute("c2-host1", version=46))),))],
     "availability-zone": [
-        picture(request_spec=spec(availability_zone="east")),
-        picture(
+        snapshot(request_spec=spec(availability_zone="east")),
+        snapshot(
             request_spec=spec(availability_zone="east"), wanted_cell="cell2", wanted_host="c2-host1",
             zones={"c2-host1": "nova", "c2-host2": "east"},
         ),
     ],
     "no-room": [
-        picture(candidates=frozenset()),
-        picture(candidates=frozenset({"node-of-c2-host2"}), wanted_cell="cell2", wanted_host="c2-host1"),
+        snapshot(candidates=frozenset()),
+        snapshot(candidates=frozenset({"node-of-c2-host2"}), wanted_cell="cell2", wanted_host="c2-host1"),
     ],
-    "leftovers": [picture(targets=(cell(leftovers={"instances": 1, "migrations": 2}),))],
-    "schema": [picture(targets=(cell(missing=("block_device_mapping.encrypted",)),))],
+    "leftovers": [snapshot(targets=(cell(leftovers={"instances": 1, "migrations": 2}),))],
+    "schema": [snapshot(targets=(cell(missing=("block_device_mapping.encrypted",)),))],
     # flavor
     "accelerator": [
-        picture(server=instance(flavor=with_specs(SMALL, accel__device_profile="fpga"))),
+        snapshot(server=instance(flavor=with_specs(SMALL, accel__device_profile="fpga"))),
         resize(new_flavor=with_specs(LARGE, accel__device_profile="fpga")),
     ],
     "same-flavor": [resize(new_flavor=SMALL)],
@@ -270,95 +270,95 @@ REFUSALS: dict[str, list[Picture]] = {
         resize(new_flavor=with_specs(LARGE, hw__pci_numa_affinity_policy="required")),
     ],
     # network
-    "no-binding-extended": [picture(extended_binding=False)],
+    "no-binding-extended": [snapshot(extended_binding=False)],
     "port-resources": [
-        picture(ports=(dataclasses.replace(PORT, resource_request={"resources": {"NET_BW_EGR_KILOBIT_PER_SEC": 1}}),))
+        snapshot(ports=(dataclasses.replace(PORT, resource_request={"resources": {"NET_BW_EGR_KILOBIT_PER_SEC": 1}}),))
     ],
     "port-accelerator": [
-        picture(ports=(dataclasses.replace(PORT, vnic_type=kind),))
+        snapshot(ports=(dataclasses.replace(PORT, vnic_type=kind),))
         for kind in ("accelerator-direct", "accelerator-direct-physical")
     ],
-    "port-elsewhere": [picture(ports=(dataclasses.replace(PORT, host="c1-host2"),))],
-    "port-binding-left": [picture(other_bindings={"port-1": ("c2-host1",)})],
+    "port-elsewhere": [snapshot(ports=(dataclasses.replace(PORT, host="c1-host2"),))],
+    "port-binding-left": [snapshot(other_bindings={"port-1": ("c2-host1",)})],
     # volumes
-    "device-without-uuid": [picture(devices=(dataclasses.replace(ROOT_IMAGE, uuid=""),))],
+    "device-without-uuid": [snapshot(devices=(dataclasses.replace(ROOT_IMAGE, uuid=""),))],
     "volume-missing": [volume_backed(volume_states={})],
     "volume-state": [volume_backed(volume_states={"volume-1": "extending"})],
     "old-attachment": [volume_backed(dataclasses.replace(ROOT_VOLUME, attachment_id=""), attachments=())],
     "attachment-missing": [volume_backed(attachments=())],
-    "shares": [picture(shares=1)],
+    "shares": [snapshot(shares=1)],
     # disks
     "loses-ephemeral": [
-        picture(devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1))),
-        picture(server=instance(flavor=dataclasses.replace(SMALL, ephemeral_gb=1))),
+        snapshot(devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1))),
+        snapshot(server=instance(flavor=dataclasses.replace(SMALL, ephemeral_gb=1))),
     ],
     "loses-swap": [
-        picture(devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1, guest_format="swap"))),
-        picture(server=instance(flavor=dataclasses.replace(SMALL, swap=64))),
+        snapshot(devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1, guest_format="swap"))),
+        snapshot(server=instance(flavor=dataclasses.replace(SMALL, swap=64))),
     ],
-    "loses-local-disk": [picture(devices=(ROOT_IMAGE, BlockDevice("b", "image", "local", 1)))],
+    "loses-local-disk": [snapshot(devices=(ROOT_IMAGE, BlockDevice("b", "image", "local", 1)))],
     "loses-vtpm": [
-        picture(server=instance(vtpm_secret=True)),
-        picture(server=instance(flavor=with_specs(SMALL, hw__tpm_version="2.0"))),
-        picture(server=instance(image={"hw_tpm_version": "2.0"})),
+        snapshot(server=instance(vtpm_secret=True)),
+        snapshot(server=instance(flavor=with_specs(SMALL, hw__tpm_version="2.0"))),
+        snapshot(server=instance(image={"hw_tpm_version": "2.0"})),
     ],
-    "loses-nvram": [picture(server=instance(image={"hw_firmware_type": "uefi"}))],
-    "loses-pmem": [picture(server=instance(flavor=with_specs(SMALL, hw__pmem="6GB")))],
-    "cannot-stream": [picture(transfer_wish="stream", survey=Survey(hindrances=("it is raw",)))],
+    "loses-nvram": [snapshot(server=instance(image={"hw_firmware_type": "uefi"}))],
+    "loses-pmem": [snapshot(server=instance(flavor=with_specs(SMALL, hw__pmem="6GB")))],
+    "cannot-stream": [snapshot(transfer_wish="stream", survey=Survey(hindrances=("it is raw",)))],
     "disks-in-danger": [
-        picture(transfer_wish=wish, survey=Survey(hindrances=("shared",), dangers=("shared",)))
+        snapshot(transfer_wish=wish, survey=Survey(hindrances=("shared",), dangers=("shared",)))
         for wish in ("auto", "stream")
     ],
     "encrypted-disk": [
-        picture(devices=(dataclasses.replace(ROOT_IMAGE, encrypted=True),)),
-        picture(server=instance(ephemeral_key=True)),
+        snapshot(devices=(dataclasses.replace(ROOT_IMAGE, encrypted=True),)),
+        snapshot(server=instance(ephemeral_key=True)),
     ],
-    "no-allocations": [picture(allocations=frozenset())],
+    "no-allocations": [snapshot(allocations=frozenset())],
     "shared-disk-store": [
-        picture(targets=(cell(disk_store="shared"),)),
-        picture(stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})}),
-        picture(
+        snapshot(targets=(cell(disk_store="shared"),)),
+        snapshot(stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})}),
+        snapshot(
             stores={"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})},
             wanted_cell="cell2", wanted_host="c2-host2",
         ),
     ],
-    "disk-store-unknown": [picture(targets=(cell(disk_store="unknown"),))],
+    "disk-store-unknown": [snapshot(targets=(cell(disk_store="unknown"),))],
     "quota": [
         resize(quotas=(Quota("project", "cores", 10, 8),)),
         resize(quotas=(Quota("user", "ram", 2048, 1024),)),
     ],
     # policy
     "policy-denied": [
-        picture(policy=Policy(deny={"tags": ("pin*",)}), subject=Subject({"tags": ("blue", "pinned")})),
-        picture(policy=Policy(deny={"projects": ("gold",)}), subject=Subject({"projects": ("5a", "gold")})),
+        snapshot(policy=Policy(deny={"tags": ("pin*",)}), subject=Subject({"tags": ("blue", "pinned")})),
+        snapshot(policy=Policy(deny={"projects": ("gold",)}), subject=Subject({"projects": ("5a", "gold")})),
     ],
     "policy-not-allowed": [
-        picture(policy=Policy(allow={"tags": ("ok",)}), subject=Subject({"tags": ()})),
-        picture(policy=Policy(allow={"flavors": ("m1.*",)}), subject=Subject({"flavors": ("m1.tiny", "c1.big")})),
+        snapshot(policy=Policy(allow={"tags": ("ok",)}), subject=Subject({"tags": ()})),
+        snapshot(policy=Policy(allow={"flavors": ("m1.*",)}), subject=Subject({"flavors": ("m1.tiny", "c1.big")})),
     ],
-    "policy-day": [picture(policy=Policy(moves_a_day=2), subject=Subject(begun=2))],
+    "policy-day": [snapshot(policy=Policy(moves_a_day=2), subject=Subject(begun=2))],
 }  # fmt: skip
 
-WARNINGS: dict[str, list[Picture]] = {
-    "allocations": [picture(allocations=frozenset({"node-of-c1-host2"}))],
+WARNINGS: dict[str, list[ServerSnapshot]] = {
+    "allocations": [snapshot(allocations=frozenset({"node-of-c1-host2"}))],
     "server-group": [
-        picture(group=Group("g", "web", policy, ("server-1", "server-2")), group_hosts=("c1-host1",))
+        snapshot(group=Group("g", "web", policy, ("server-1", "server-2")), group_hosts=("c1-host1",))
         for policy in ("affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity")
     ],
-    "config-drive": [picture(server=instance(config_drive=True))],
+    "config-drive": [snapshot(server=instance(config_drive=True))],
     "duplicate-cell": [
-        picture(targets=(cell(duplicate=TWICE),), wanted_cell="cell2"),
-        picture(targets=(cell(duplicate=TWICE), cell("cell3", hosts=("c3-host1",))), candidates=None),
+        snapshot(targets=(cell(duplicate=TWICE),), wanted_cell="cell2"),
+        snapshot(targets=(cell(duplicate=TWICE), cell("cell3", hosts=("c3-host1",))), candidates=None),
     ],
-    "target-disabled": [picture(targets=(cell(disabled=True),), wanted_cell="cell2")],
-    "schema": [picture(targets=(cell(), cell("cell3", ("c3-host1",), missing=("tags",))), candidates=None)],
-    "target-unreachable": [picture(targets=(cell(), Target("cell3", "u", unreachable="no route")))],
-    "port-pci": [picture(ports=(dataclasses.replace(PORT, vnic_type="direct"),))],
-    "few-hosts": [picture(narrowed={"trait X": frozenset({"node-of-c2-host1"})})],
+    "target-disabled": [snapshot(targets=(cell(disabled=True),), wanted_cell="cell2")],
+    "schema": [snapshot(targets=(cell(), cell("cell3", ("c3-host1",), missing=("tags",))), candidates=None)],
+    "target-unreachable": [snapshot(targets=(cell(), Target("cell3", "u", unreachable="no route")))],
+    "port-pci": [snapshot(ports=(dataclasses.replace(PORT, vnic_type="direct"),))],
+    "few-hosts": [snapshot(narrowed={"trait X": frozenset({"node-of-c2-host1"})})],
     "loses-swap": [
-        picture(server=instance(flavor=dataclasses.replace(SMALL, swap=64)), accepted_losses=("swap", "ephemeral"))
+        snapshot(server=instance(flavor=dataclasses.replace(SMALL, swap=64)), accepted_losses=("swap", "ephemeral"))
     ],
-    "port-unbound": [picture(ports=(dataclasses.replace(PORT, vif_type="binding_failed"),))],
+    "port-unbound": [snapshot(ports=(dataclasses.replace(PORT, vif_type="binding_failed"),))],
     "attachment-left": [
         volume_backed(
             attachments=(
@@ -371,26 +371,26 @@ WARNINGS: dict[str, list[Picture]] = {
 }
 
 
-def cases(table: Mapping[str, list[Picture]]) -> list[Any]:
+def cases(table: Mapping[str, list[ServerSnapshot]]) -> list[Any]:
     return [
         pytest.param(code, of, id=f"{code}-{number}")
-        for code, pictures in table.items()
-        for number, of in enumerate(pictures)
+        for code, snapshots in table.items()
+        for number, of in enumerate(snapshots)
     ]
 
 
 @pytest.mark.parametrize(("code", "of"), cases(REFUSALS))
-def test_refuses(code: str, of: Picture) -> None:
+def test_refuses(code: str, of: ServerSnapshot) -> None:
     assert findings(of) == [("refusal", code)]
 
 
 @pytest.mark.parametrize(("code", "of"), cases(WARNINGS))
-def test_warns(code: str, of: Picture) -> None:
+def test_warns(code: str, of: ServerSnapshot) -> None:
     assert findings(of) == [("warning", code)]
 
 
 @pytest.mark.parametrize(("code", "of"), cases(REFUSALS))
-def test_every_refusal_says_what_and_what_to_do(code: str, of: Picture) -> None:
+def test_every_refusal_says_what_and_what_to_do(code: str, of: ServerSnapshot) -> None:
     check = next(check for check in examine(of) if check.code == code)
     assert check.text
     assert check.remedy
@@ -398,7 +398,7 @@ def test_every_refusal_says_what_and_what_to_do(code: str, of: Picture) -> None:
 
 
 def test_everything_is_found_at_once() -> None:
-    bad = picture(
+    bad = snapshot(
         server=instance(vm_state="error", locked=True),
         source_services=(),
         targets=(cell(services=()),),
@@ -411,7 +411,7 @@ def test_everything_is_found_at_once() -> None:
     }  # fmt: skip
 
 
-def half_moved(**changes: Any) -> Picture:
+def half_moved(**changes: Any) -> ServerSnapshot:
     """What is seen while nova resizes a server: everything about it is odd."""
     return volume_backed(
         dataclasses.replace(ROOT_VOLUME, attachment_id=""),
@@ -484,7 +484,7 @@ def test_only_an_attachment_that_nothing_can_use_is_left_over(changes: dict[str,
 
 
 def test_of_several_cells_the_unfit_are_left_out() -> None:
-    several = picture(
+    several = snapshot(
         targets=(cell(leftovers={"instances": 1}), cell("cell3", ("c3-host1",)), cell("cell4", disabled=True)),
         candidates=None,
     )
@@ -493,7 +493,7 @@ def test_of_several_cells_the_unfit_are_left_out() -> None:
 
 
 def test_when_no_cell_fits_each_says_why() -> None:
-    none = picture(targets=(cell(leftovers={"instances": 1}), cell("cell3", disabled=True)), candidates=None)
+    none = snapshot(targets=(cell(leftovers={"instances": 1}), cell("cell3", disabled=True)), candidates=None)
     assert findings(none) == [("refusal", "leftovers"), ("refusal", "target-disabled")]
     assert target.allowed_targets(none) == []
 
@@ -506,7 +506,7 @@ def test_likely_nodes_are_up_enabled_offered_and_in_the_zone() -> None:
             compute("up"), compute("down", up=False), compute("off", disabled=True), compute("full"), compute("west"),
         ),
     )  # fmt: skip
-    looked = picture(
+    looked = snapshot(
         request_spec=spec(availability_zone="east"),
         zones=dict.fromkeys(hosts, "east") | {"west": "west"},
         candidates=frozenset(f"node-of-{host}" for host in hosts if host != "full"),
@@ -527,12 +527,12 @@ def test_likely_nodes_are_up_enabled_offered_and_in_the_zone() -> None:
 def test_volume_backed(
     devices: tuple[BlockDevice, ...], fields: dict[str, Any], image_ref: str, expected: bool
 ) -> None:
-    of = picture(devices=devices, request_spec=spec(**fields), server=instance(image_ref=image_ref))
+    of = snapshot(devices=devices, request_spec=spec(**fields), server=instance(image_ref=image_ref))
     assert of.is_volume_backed is expected
 
 
 def test_a_swap_disk_is_lost_once() -> None:
-    of = picture(
+    of = snapshot(
         devices=(ROOT_IMAGE, BlockDevice("b", "blank", "local", -1, guest_format="swap", device_name="/dev/vdb")),
         server=instance(flavor=dataclasses.replace(SMALL, swap=64)),
     )
@@ -550,19 +550,19 @@ def test_an_ephemeral_disk_cannot_shrink_even_if_its_content_may_be_lost() -> No
 
 def test_a_host_that_shares_no_store_can_be_named() -> None:
     shared = {"ceph": frozenset({"node-of-c1-host1", "node-of-c2-host2"})}
-    assert findings(picture(stores=shared, wanted_cell="cell2", wanted_host="c2-host1")) == []
+    assert findings(snapshot(stores=shared, wanted_cell="cell2", wanted_host="c2-host1")) == []
 
 
 def test_a_shared_store_leaves_only_its_cell_out() -> None:
     targets = (cell(disk_store="shared"), cell("cell3", ("c3-host1",)))
-    assert findings(picture(targets=targets, candidates=None)) == [("warning", "shared-disk-store")]
+    assert findings(snapshot(targets=targets, candidates=None)) == [("warning", "shared-disk-store")]
 
 
 @pytest.mark.parametrize(("accepted", "says"), [((), False), (("swap",), False), (("swap", "config-drive"), True)])
 def test_a_config_drive_is_warned_of_and_the_warning_says_whether_it_is_accepted(
     accepted: tuple[str, ...], *, says: bool
 ) -> None:
-    found = examine(picture(server=instance(config_drive=True), accepted_losses=accepted))
+    found = examine(snapshot(server=instance(config_drive=True), accepted_losses=accepted))
     (check,) = (check for check in found if check.level is not Level.OK)
     assert (check.code, check.level) == ("config-drive", Level.WARNING)
     assert check.text.endswith("; accepted (--accept-loss)") == says
@@ -571,7 +571,7 @@ def test_a_config_drive_is_warned_of_and_the_warning_says_whether_it_is_accepted
 
 def test_only_the_accepted_loss_is_accepted() -> None:
     both = instance(flavor=dataclasses.replace(SMALL, swap=64, ephemeral_gb=1))
-    found = findings(picture(server=both, accepted_losses=("ephemeral",)))
+    found = findings(snapshot(server=both, accepted_losses=("ephemeral",)))
     assert sorted(found) == [("refusal", "loses-swap"), ("warning", "loses-ephemeral")]
 
 

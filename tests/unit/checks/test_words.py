@@ -22,13 +22,13 @@ from cellmove.ui import demo
 from cellmove.ui.console import IN_USE, Page, draw_list, draw_move, draws_over
 from cellmove.ui.fault import with_standing
 from cellmove.ui.invocation import Options
-from tests.unit.checks.test_preflight import compute, conductor, instance, picture
+from tests.unit.checks.test_preflight import compute, conductor, instance, snapshot
 
 GUEST = probe.Guest("uuid-1", "web 1", ("192.0.2.1",))
 
 
 def group(policy: str) -> str:
-    (found,) = checks.check_group(picture(group=Group("g1", "db", policy, ()), group_hosts=("c2-host1",)))
+    (found,) = checks.check_group(snapshot(group=Group("g1", "db", policy, ()), group_hosts=("c2-host1",)))
     return found.text
 
 
@@ -56,7 +56,7 @@ def test_a_hard_anti_affinity_is_no_matter_of_possibility() -> None:
     ],
 )
 def test_a_migration_that_did_not_end_is_told_with_its_hosts_and_a_way_out(migration: MigrationRow, words: str) -> None:
-    (found,) = checks.check_migrations(picture(migrations=(migration,)))
+    (found,) = checks.check_migrations(snapshot(migrations=(migration,)))
     assert found.text == words
     assert found.remedy.startswith("cellmove audit --repair --server server-1  # ")
 
@@ -64,16 +64,16 @@ def test_a_migration_that_did_not_end_is_told_with_its_hosts_and_a_way_out(migra
 def test_an_offloaded_server_of_a_closed_cell_is_not_told_to_unshelve() -> None:
     offloaded = instance(vm_state="shelved_offloaded", host="", node="")
     closed = (conductor(), compute("c1-host1", disabled=True), compute("c1-host2", up=False))
-    (found,) = checks._check_vm_state(picture(server=offloaded, source_services=closed))
+    (found,) = checks._check_vm_state(snapshot(server=offloaded, source_services=closed))
     assert found.remedy.startswith("leave it, or decide with its owner: cell1 takes no server")
-    (found,) = checks._check_vm_state(picture(server=offloaded))
+    (found,) = checks._check_vm_state(snapshot(server=offloaded))
     assert found.remedy == "openstack server unshelve server-1"
-    (found,) = checks._check_vm_state(picture(server=instance(vm_state="shelved"), source_services=closed))
+    (found,) = checks._check_vm_state(snapshot(server=instance(vm_state="shelved"), source_services=closed))
     assert found.remedy == "openstack server unshelve server-1"
 
 
 def test_a_server_without_a_request_spec_is_sent_to_no_migration_that_is_gone() -> None:
-    (found,) = checks.check_records(picture(request_spec={}))
+    (found,) = checks.check_records(snapshot(request_spec={}))
     assert "online_data_migrations" not in found.remedy
     assert "from a copy of the API database" in found.remedy
 

@@ -67,7 +67,7 @@ def test_a_long_title_leaves_the_other_columns_their_room() -> None:
     lively.watch(told(Kind.SERVER_BEGUN, "web-1"))
     title = "stop the guest on c1-host2, upload its disk, let go of volumes and ports " * 3
     lively(Event(EventKind.ACTION_STARTED, "m1", "web-1", step="prep-source", action="stop_source", title=title))
-    console(stream, 80).print(lively._picture())
+    console(stream, 80).print(lively._snapshot())
     shown = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
     line = next(line for line in shown.splitlines() if "web-1" in line)
     assert "prep-source" in line
@@ -76,7 +76,7 @@ def test_a_long_title_leaves_the_other_columns_their_room() -> None:
     assert "ELAPSED" in shown
 
 
-def test_the_live_picture_has_the_bar_the_rates_what_is_left_and_the_last_failures() -> None:
+def test_the_live_snapshot_has_the_bar_the_rates_what_is_left_and_the_last_failures() -> None:
     now = [0.0]
     lively = show.Lively(io.StringIO(), lambda: now[0])
     lively.watch(told(Kind.BEGUN, counts={"waiting": 4}))
@@ -87,7 +87,7 @@ def test_the_live_picture_has_the_bar_the_rates_what_is_left_and_the_last_failur
     lively.watch(told(Kind.SERVER_FAILED, "two", reason="no room"))
     lively.watch(told(Kind.SERVER_BEGUN, "three"))
     stream = io.StringIO()
-    console(stream, 140).print(lively._picture())
+    console(stream, 140).print(lively._snapshot())
     lines = [re.sub(r" +", " ", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()]
     assert re.fullmatch(r"cell1 \S+ 1 of 4 2 servers/h, 20 GiB/h about .+ left", lines[0]), lines
     assert lines[1] == "1 waiting, 1 moving, 1 moved, 1 failed"

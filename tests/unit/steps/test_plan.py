@@ -140,8 +140,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         (candidates, "offered"): offered,
         (stores, "sharing"): lambda *_: {},
         (quota, "quotas"): lambda *_: (),
-        (planning, "with_access"): lambda _gateway, picture, _source: picture,
-        (planning, "with_scheduler"): lambda _gateway, _clock, picture: picture,
+        (planning, "with_access"): lambda _gateway, snapshot, _source: snapshot,
+        (planning, "with_scheduler"): lambda _gateway, _clock, snapshot: snapshot,
     }
     for (module, name), answer in answers.items():
         monkeypatch.setattr(module, name, answer)

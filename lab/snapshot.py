@@ -1,4 +1,4 @@
-"""A full picture of one server: every row, allocation, binding, attachment, image, guest and disk that is about it.
+"""A full snapshot of one server: every row, allocation, binding, attachment, image, guest and disk that is about it.
 
 Read from the databases themselves (one connection, about forty statements) and from the hosts' files, so it also
 shows what no API shows: soft-deleted rows, rows in the wrong cell, leftovers.
@@ -89,7 +89,7 @@ def allocations(connection, consumer):
     return found
 
 
-def port_pictures(connection, server_id, known):
+def port_states(connection, server_id, known):
     """Every port of the server, by neutron or by anybody else's records, with all of its bindings."""
     marks = ", ".join(["%s"] * (len(known) + 1))
     found = {}
@@ -117,7 +117,7 @@ def port_pictures(connection, server_id, known):
     return found
 
 
-def volume_pictures(connection, server_id, known):
+def volume_states(connection, server_id, known):
     """Every volume of the server, by cinder or by nova's records, with all attachments that are left."""
     attached = rows(
         connection,
@@ -144,7 +144,7 @@ def volume_pictures(connection, server_id, known):
     return found
 
 
-def image_pictures(connection, server_id, name):
+def image_states(connection, server_id, name):
     """Images made from this server: its own snapshots, and the temporary ones that carry a disk between cells."""
     return rows(
         connection,
@@ -156,7 +156,7 @@ def image_pictures(connection, server_id, name):
     )
 
 
-def guest_pictures(server_id):
+def guest_states(server_id):
     """host -> what that host's driver knows of the guest."""
     found = {}
     for host in cloud.layout().hosts:
@@ -207,7 +207,7 @@ SETTLES_WITHIN = 30.0
 """Seconds that neutron's agent has for telling that a port is up; nova does not wait for it everywhere."""
 
 
-def picture(server_id):
+def snapshot(server_id):
     """Everything about one server, as a dict that JSON can hold, once neutron has heard of its guest's start."""
     began = time.monotonic()
     while True:
@@ -228,7 +228,7 @@ def ports_settle(shot):
 
 
 def without_news(shot):
-    """The picture without what neutron tells nova seconds later, or never: when its cache was told, of which port."""
+    """The snapshot without what neutron tells nova seconds later, or never: when its cache was told, of which port."""
     for tables in shot["cells"].values():
         for cache in tables.get("instance_info_caches", []):
             cache["updated_at"] = cache["updated_at"] and cache["created_at"]
@@ -249,7 +249,7 @@ def look(server_id):
         )
         held = {uuid: allocations(connection, uuid) for uuid in migrations}
         names = [row["display_name"] for tables in cells.values() for row in tables.get("instances", [])]
-        guests = guest_pictures(server_id)
+        guests = guest_states(server_id)
         ports = known_ports(cells) | {port for guest in guests.values() for port in guest["ports"]}
         volumes = known_volumes(cells) | {volume for guest in guests.values() for volume in guest["volumes"]}
         return {
@@ -262,9 +262,9 @@ def look(server_id):
                 "server": allocations(connection, server_id),
                 "migrations": {uuid: providers for uuid, providers in held.items() if providers},
             },
-            "ports": port_pictures(connection, server_id, ports),
-            "volumes": volume_pictures(connection, server_id, volumes),
-            "images": image_pictures(connection, server_id, names[0] if names else ""),
+            "ports": port_states(connection, server_id, ports),
+            "volumes": volume_states(connection, server_id, volumes),
+            "images": image_states(connection, server_id, names[0] if names else ""),
             "guests": guests,
             "disks": cloud.disks(server_id),
         }

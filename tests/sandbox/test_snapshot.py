@@ -1,4 +1,4 @@
-"""The pictures of the sandbox: the lab's oracle sees in them what it sees in the lab's, and they compare from run to run."""
+"""The snapshots of the sandbox: the lab's oracle sees in them what it sees in the lab's, and they compare from run to run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cellmove.sandbox import seed
 from cellmove.sandbox.store import Cloud, files
 from lab import oracle, selfcheck
 from tests.scenarios import failures, normal
-from tests.scenarios.environment import PICTURES, Album, Server, literal
-from tests.support.sandbox.picture import picture
+from tests.scenarios.environment import SNAPSHOTS, Album, Server, literal
+from tests.support.sandbox.snapshot import snapshot
 
 
 def shot_of(cloud, server_id):
-    return json.loads(json.dumps(picture(cloud, server_id), default=str))
+    return json.loads(json.dumps(snapshot(cloud, server_id), default=str))
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def test_the_oracle_sees_what_is_broken_in_a_sandbox_too(healthy):
 
 
 @pytest.mark.parametrize("name", [*selfcheck.BREAKS, *selfcheck.CHANGES])
-def test_a_changed_picture_is_another_picture(healthy, name):
+def test_a_changed_snapshot_is_another_snapshot(healthy, name):
     spoil = selfcheck.BREAKS[name][0] if name in selfcheck.BREAKS else selfcheck.CHANGES[name]
     spoiled = copy.deepcopy(healthy)
     spoil(spoiled)
     assert normal.differences(lines_of(healthy), lines_of(spoiled)) != []
 
 
-def test_two_servers_have_the_same_picture(small_cloud):
+def test_two_servers_have_the_same_snapshot(small_cloud):
     cloud, _ = small_cloud
     seen = []
     for name in ("first", "second"):
@@ -59,8 +59,8 @@ def test_the_album_has_what_is_played_and_nothing_of_one_lab():
               for kind in ("migrate", "resize") for stage in ("resized", "confirm", "revert")}  # fmt: skip
     played |= {"-".join(case.values) for case in failures.CASES}
     played |= {"a-stopped-server-stays-stopped", "a-step-alone-takes-back-only-itself"}
-    assert {path.stem for path in PICTURES.glob("*.json")} == played
-    for path in PICTURES.glob("*.json"):
+    assert {path.stem for path in SNAPSHOTS.glob("*.json")} == played
+    for path in SNAPSHOTS.glob("*.json"):
         found = normal.FINDER.search(path.read_text())
         assert found is None, f"{path.name}: {found}"
 

@@ -1,4 +1,4 @@
-"""A picture of one server of the sandbox in exactly the shape of the lab's, so that the lab's oracle judges both."""
+"""A snapshot of one server of the sandbox in exactly the shape of the lab's, so that the lab's oracle judges both."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from cellmove.sandbox import rest, services
 from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, metadata
-from lab.picture import SHOWN, fields, known_ports, known_volumes
 from lab.rows import plain
+from lab.snapshot import SHOWN, fields, known_ports, known_volumes
 
 POWER_STATES = {1: "running", 4: "shutdown"}
 NAMED = {"instances": "uuid", "instance_id_mappings": "uuid", "tags": "resource_id"}
@@ -59,7 +59,7 @@ def allocations(cloud: Cloud, consumer: str) -> dict[str, dict[str, int]]:
     return {services.PROVIDERS[uuid]: dict(each["resources"]) for uuid, each in held.items()}
 
 
-def port_pictures(cloud: Cloud, server_id: str, known: set[str]) -> dict[str, Record]:
+def port_states(cloud: Cloud, server_id: str, known: set[str]) -> dict[str, Record]:
     """Every port of the server with all of its bindings."""
     shown = ("name", "device_id", "device_owner", "mac_address", "network_id", "project_id")
     return {
@@ -78,7 +78,7 @@ def port_pictures(cloud: Cloud, server_id: str, known: set[str]) -> dict[str, Re
     }
 
 
-def volume_pictures(cloud: Cloud, server_id: str, known: set[str]) -> dict[str, Record]:
+def volume_states(cloud: Cloud, server_id: str, known: set[str]) -> dict[str, Record]:
     """Every volume of the server with all attachments that are left."""
     attached = {each["volume_id"] for each in cloud.world.attachments.values() if each["instance"] == server_id}
     found = {}
@@ -103,7 +103,7 @@ def volume_pictures(cloud: Cloud, server_id: str, known: set[str]) -> dict[str, 
     return found
 
 
-def image_pictures(cloud: Cloud, server_id: str, name: str) -> list[Record]:
+def image_states(cloud: Cloud, server_id: str, name: str) -> list[Record]:
     """Images made from this server."""
     shown = ("id", "name", "status", "size", "visibility")
     return [
@@ -113,7 +113,7 @@ def image_pictures(cloud: Cloud, server_id: str, name: str) -> list[Record]:
     ]
 
 
-def guest_pictures(cloud: Cloud, server_id: str) -> dict[str, Record]:
+def guest_states(cloud: Cloud, server_id: str) -> dict[str, Record]:
     """Host -> what it knows of the guest."""
     return {
         host: {
@@ -126,7 +126,7 @@ def guest_pictures(cloud: Cloud, server_id: str) -> dict[str, Record]:
     }
 
 
-def disk_pictures(cloud: Cloud, server_id: str) -> dict[str, dict[str, str]]:
+def disk_states(cloud: Cloud, server_id: str) -> dict[str, dict[str, str]]:
     """Host -> its files of the server, by their content."""
     return {host: dict(cloud.world.disks[host][server_id]) for host in HOSTS if server_id in cloud.world.disks[host]}
 
@@ -183,7 +183,7 @@ def addresses(network_info: list[Record]) -> dict[str, list[Record]]:
     return found
 
 
-def picture(cloud: Cloud, server_id: str) -> dict[str, Any]:
+def snapshot(cloud: Cloud, server_id: str) -> dict[str, Any]:
     """Everything about one server, as a dict that JSON can hold."""
     with cloud.lock:
         cells = {"cell0": {}, **{cell: cell_rows(cloud, cell, server_id) for cell in CELLS}}
@@ -191,7 +191,7 @@ def picture(cloud: Cloud, server_id: str) -> dict[str, Any]:
         migrations = sorted({row["uuid"] for tables in cells.values() for row in tables.get("migrations", [])})
         held = {uuid: allocations(cloud, uuid) for uuid in migrations}
         names = [row["display_name"] for tables in cells.values() for row in tables.get("instances", [])]
-        guests = guest_pictures(cloud, server_id)
+        guests = guest_states(cloud, server_id)
         ports = known_ports(cells) | {port for guest in guests.values() for port in guest["ports"]}
         volumes = known_volumes(cells) | {volume for guest in guests.values() for volume in guest["volumes"]}
         return {
@@ -204,9 +204,9 @@ def picture(cloud: Cloud, server_id: str) -> dict[str, Any]:
                 "server": allocations(cloud, server_id),
                 "migrations": {uuid: providers for uuid, providers in held.items() if providers},
             },
-            "ports": port_pictures(cloud, server_id, ports),
-            "volumes": volume_pictures(cloud, server_id, volumes),
-            "images": image_pictures(cloud, server_id, names[0] if names else ""),
+            "ports": port_states(cloud, server_id, ports),
+            "volumes": volume_states(cloud, server_id, volumes),
+            "images": image_states(cloud, server_id, names[0] if names else ""),
             "guests": guests,
-            "disks": disk_pictures(cloud, server_id),
+            "disks": disk_states(cloud, server_id),
         }
