@@ -105,15 +105,22 @@ class Move:
     created_at: str  # UTC, ISO 8601
     updated_at: str
     plan: Mapping[str, Any] = field(default_factory=dict)
-    aim: str = ""  # the state that a whole run ("resize", "migrate") is after; empty: a person walks step by step
+    goal_state: str = (
+        ""  # the state that a whole run ("resize", "migrate") leads to; empty: the steps are typed one by one
+    )
     generations: tuple[
         str, ...
     ] = ()  # of the server's mark: those that the cloud may have; see cellmove.core.ownership
 
     @property
-    def is_on_the_way(self) -> bool:
+    def is_running_to_goal(self) -> bool:
         """Whether a whole run was begun and has not come to the end it was after."""
-        return bool(self.aim) and self.state is not State.ROLLING_BACK and self.is_open and self.state != self.aim
+        return (
+            bool(self.goal_state)
+            and self.state is not State.ROLLING_BACK
+            and self.is_open
+            and self.state != self.goal_state
+        )
 
     @property
     def is_repair(self) -> bool:
@@ -179,9 +186,9 @@ def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> 
         return (f"cellmove rollback {move.id}",)
     if busy in (Step.CONFIRM, Step.REVERT) or move.state in (State.SWEEPING, State.REPAIRING):
         return (f"cellmove resume {move.id}",)
-    if busy is None and move.aim == move.state == State.DEST_PREPARED:  # held, or the run that held it is dead
+    if busy is None and move.goal_state == move.state == State.DEST_PREPARED:  # held, or the run that held it is dead
         return (f"cellmove finish {move.id}", f"cellmove rollback {move.id}")
-    if busy is not None or move.is_on_the_way:
+    if busy is not None or move.is_running_to_goal:
         return (f"cellmove resume {move.id}", f"cellmove rollback {move.id}")
     if move.state is State.FINISHED:
         ways = (f"cellmove confirm {move.id}", f"cellmove revert {move.id}")
@@ -198,4 +205,4 @@ HELD = State.DEST_PREPARED
 
 def is_held(move: Move) -> bool:
     """Whether a run holds this move, or did so until it died."""
-    return move.state is HELD and move.aim == HELD
+    return move.state is HELD and move.goal_state == HELD

@@ -165,5 +165,5 @@ def command_of(move: Move) -> str:
     if request is not None:
         return request.command
     command = str(move.plan.get("command", ""))
-    confirms = command and move.aim == State.CONFIRMED and "--confirm" not in command
+    confirms = command and move.goal_state == State.CONFIRMED and "--confirm" not in command
     return f"{command} --confirm" if confirms else command

@@ -145,7 +145,7 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         return _begin(session, job, task)
     if move.is_repair:
         return Outcome(Stage.SKIPPED, f"{move.id} mends leftovers of it", "repair", f"cellmove resume {move.id}")
-    by_hand = not move.aim or move.aim == HELD or move.state is State.FINISHED
+    by_hand = not move.goal_state or move.goal_state == HELD or move.state is State.FINISHED
     if move.is_open and by_hand and not (is_orphan and _is_ours(task, move)):
         why = f"{move.id} is somebody's, and {move.state}"
         return Outcome(Stage.SKIPPED, why, "open-move", _next(session, task, move))
@@ -153,8 +153,8 @@ def _move(session: Session, job: Job, task: Task, move: Move | None) -> Outcome:
         job.begun(task.server_id, move)
         taking_back = is_orphan and move.state is State.ROLLING_BACK
         # Without an aim the run died before it had done anything; with this one, before its guest was to be stopped.
-        waits = move.state in (State.PLANNED, HELD) and (job.gate is not None or move.aim == HELD)
-        if not move.aim or waits:
+        waits = move.state in (State.PLANNED, HELD) and (job.gate is not None or move.goal_state == HELD)
+        if not move.goal_state or waits:
             return _run(session, job, move)
         move = resume(session, move)
         if taking_back and move.state is State.ROLLED_BACK:

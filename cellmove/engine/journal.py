@@ -29,7 +29,7 @@ from cellmove.engine import journal_file, journal_upgrade
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, Connection, Engine, Row, Select, Table
 
-MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan", "aim")
+MOVE_COLUMNS = ("id", "server_id", "server_name", "kind", "state", "created_at", "updated_at", "plan")
 Generations = Sequence[str] | None
 MANY = 500
 """Moves that one statement asks about."""
@@ -264,9 +264,9 @@ class Journal:
         """Record that more is meant to be done than a move's plan said so far, and where it stands with that."""
         return self._set(move_id, {"plan": json.dumps(dict(plan)), "state": state.value, "updated_at": self.now()})
 
-    def set_aim(self, move_id: str, aim: str) -> Move:
+    def set_goal(self, move_id: str, goal_state: str) -> Move:
         """Record to which state a whole run is to bring the move, so that ``resume`` goes on to it."""
-        return self._set(move_id, {"aim": aim})
+        return self._set(move_id, {"aim": goal_state})
 
     def _set(self, move_id: str, values: Mapping[str, Any]) -> Move:
         with self._writing() as connection:
@@ -574,14 +574,18 @@ def _version(journal: Journal, *, only_reads: bool) -> int:
 
 def _move_values(move: Move) -> dict[str, Any]:
     values = {name: getattr(move, name) for name in MOVE_COLUMNS}
-    written = {"state": move.state.value, "plan": json.dumps(dict(move.plan))}
+    written = {"state": move.state.value, "plan": json.dumps(dict(move.plan)), "aim": move.goal_state}
     return values | written | {"generations": json.dumps(list(move.generations)) if move.generations else ""}
 
 
 def _move(row: Row[Any]) -> Move:
     values = seal.verified("moves", row._mapping)
     del values["open_server"], values["digest"]
-    read = {"state": State(values["state"]), "plan": json.loads(values["plan"])}
+    read = {
+        "state": State(values["state"]),
+        "plan": json.loads(values["plan"]),
+        "goal_state": values.pop("aim"),
+    }
     return Move(**(values | read | {"generations": tuple(json.loads(values["generations"] or "[]"))}))
 
 

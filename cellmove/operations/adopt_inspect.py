@@ -163,8 +163,8 @@ def half_made(session: Session, found: Found, mark: Mark, *, by_nova: bool = Fal
     if by_nova:
         facts |= {"begun_by": NOVA}
     now = session.clock.text()
-    aim = "" if reached is State.ROLLING_BACK else State.FINISHED.value
-    move = Move(mark.move_id, server_id, found.name, kind, reached, now, now, facts, aim)
+    goal = "" if reached is State.ROLLING_BACK else State.FINISHED.value
+    move = Move(mark.move_id, server_id, found.name, kind, reached, now, now, facts, goal)
     return Adopted(move, lines)
 
 

@@ -66,7 +66,9 @@ def calls_to_consequences(session: Session, move: Move, step: Step | None = None
         busy = busy_step(entries, move)
         commands = next_commands(move, busy, step)
         # A whole run may have done steps before this one.
-        part_way = busy or move.state is State.ROLLING_BACK or (move.is_on_the_way and move.state is not State.PLANNED)
+        part_way = (
+            busy or move.state is State.ROLLING_BACK or (move.is_running_to_goal and move.state is not State.PLANNED)
+        )
         command = again or (commands[0] if commands else "")
         if not part_way:
             raise before_writing(error, next_command=command) from None

@@ -1,7 +1,7 @@
 """A move that is held between its preparation and the stop of the guest, so that a person chooses the minute.
 
-Meanwhile what the guest writes is passed on. While it is held the move's aim is the state that it has,
-``dest-prepared``; whoever raises the aim (``cellmove finish``, from any terminal) lets it go on.
+Meanwhile what the guest writes is passed on. While it is held the move's goal is the state that it has,
+``dest-prepared``; whoever raises the goal (``cellmove finish``, from any terminal) lets it go on.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def let_go(session: Session, move: Move, wanted: State = State.FINISHED) -> Move
     :raises Stopped: that run ended before it was finished
     """
     if is_held(move):
-        session.journal.set_aim(move.id, wanted.value)
+        session.journal.set_goal(move.id, wanted.value)
     waits = session.clock.waits()
     while True:
         is_over = not is_locked(session, move)  # asked first: what is read then is the last word of that run

@@ -57,7 +57,7 @@ def unwatched(session: Session, runs_to: State | None) -> tuple[Check, ...]:
     return (refusal(found.code, found.text, found.remedy),) if found else ()
 
 
-def for_plan(session: Session, facts: Mapping[str, Any], aim: State, again: str) -> None:
+def for_plan(session: Session, facts: Mapping[str, Any], goal: State, again: str) -> None:
     """Ask before ``resize`` or ``migrate`` opens its move.
 
     :param facts: the plan's
@@ -66,10 +66,10 @@ def for_plan(session: Session, facts: Mapping[str, Any], aim: State, again: str)
     cells = " or ".join(facts["target_cells"])  # display names, as the plan has shown them
     origin = f"{facts['source_cell']} / {facts['source_host']}"
     target = " / ".join(part for part in (facts["wanted_cell"] or cells, facts["wanted_host"]) if part)
-    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, aim), again)
+    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, goal), again)
 
 
-def for_run(session: Session, move: Move, aim: State, again: str = "") -> None:
+def for_run(session: Session, move: Move, goal: State, again: str = "") -> None:
     """Before a whole run (``resize``, ``migrate``) goes on with a move that is there.
 
     The same command again goes on where it stopped without a question.
@@ -79,7 +79,7 @@ def for_run(session: Session, move: Move, aim: State, again: str = "") -> None:
     """
     busy = busy_step(session.journal.entries_of(move.id), move)
     began = busy is not None or move.state is not State.PLANNED
-    if not move.is_open or move.state is aim or busy is Step.CONFIRM or (move.aim == aim and began):
+    if not move.is_open or move.state is goal or busy is Step.CONFIRM or (move.goal_state == goal and began):
         return
     if not began:
         check_rules(session, move)
@@ -88,7 +88,7 @@ def for_run(session: Session, move: Move, aim: State, again: str = "") -> None:
     if move.state is State.FINISHED:
         ask(session, _question(move, Step.CONFIRM, origin, target), again)
     else:
-        ask(session, _whole(move.server_name, move.server_id, origin, target, aim), again)
+        ask(session, _whole(move.server_name, move.server_id, origin, target, goal), again)
 
 
 def for_step(session: Session, move: Move, step: Step, again: str) -> None:
@@ -168,8 +168,8 @@ def _ends(session: Session, move: Move) -> tuple[str, str]:
     return f"{facts['source_cell']} / {facts['source_host']}", target
 
 
-def _whole(name: str, server_id: str, origin: str, target: str, aim: State) -> str:
-    then = "; then what is left of it at the source is destroyed" if aim is State.CONFIRMED else ""
+def _whole(name: str, server_id: str, origin: str, target: str, goal: State) -> str:
+    then = "; then what is left of it at the source is destroyed" if goal is State.CONFIRMED else ""
     return f"{name} ({server_id}) moves from {origin} to {target}: its guest stops soon and starts again there{then}."
 
 

@@ -63,7 +63,7 @@ def plan(
     if there is not None:
         if _fits(session, there, request, exactly=True):
             return PlanReport(there, {}, (), request)
-        raise _has_another_aim(session, there)
+        raise _has_another_goal(session, there)
     with before_anything_is_written():
         planned = gather(
             session.gateway, session.clock, request,
@@ -111,7 +111,7 @@ def move_for(session: Session, request: MoveRequest) -> PlanReport:
         runs_to = State.CONFIRMED if request.confirm else State.FINISHED
         return plan(session, request, open_move=True, runs_to=runs_to, server=server)
     if not _fits(session, move, request, exactly=False):
-        raise _has_another_aim(session, move)
+        raise _has_another_goal(session, move)
     return PlanReport(move, {}, (), request)
 
 
@@ -169,10 +169,10 @@ def _wanted_uuid(session: Session, move: Move) -> str:
         return session.gateway.cell(word).uuid
 
 
-def _has_another_aim(session: Session, move: Move) -> Refused:
+def _has_another_goal(session: Session, move: Move) -> Refused:
     busy = busy_step(session.journal.entries_of(move.id), move)
     return Refused(
-        f"{move.server_name} already has an open move, {move.id}, with another aim: {command_of(move)}",
+        f"{move.server_name} already has an open move, {move.id}, with another goal: {command_of(move)}",
         state=f"that move is {standing(move, busy)}; nothing was written by this run",
         next_command=f"cellmove show {move.id}",
     )

@@ -52,17 +52,17 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
         if move.state is State.ROLLING_BACK:
             return undo_actions(session, move, None)
         if step is None:
-            if move.is_on_the_way and move.state is State.PLANNED:
+            if move.is_running_to_goal and move.state is State.PLANNED:
                 permission.check_rules(session, move)  # consent was given, but nothing has begun
-            return run_to_goal(session, move) if move.is_on_the_way else move
+            return run_to_goal(session, move) if move.is_running_to_goal else move
         if (
             is_undoing(entries)
             and not past_pivot(runner, entries, step)
             and next_choice(runner, move, entries, step) is None
         ):
             return undo_actions(session, move, step)
-        move = run_actions(session, move, step, undo_whole_move=bool(move.aim) and step in TO_FINISH)
-        return run_to_goal(session, move) if move.is_on_the_way and step in TO_FINISH else move
+        move = run_actions(session, move, step, undo_whole_move=bool(move.goal_state) and step in TO_FINISH)
+        return run_to_goal(session, move) if move.is_running_to_goal and step in TO_FINISH else move
 
 
 def resume_all(session: Session) -> list[Move]:

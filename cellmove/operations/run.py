@@ -85,25 +85,25 @@ def run_to_finish(
                 state="nothing was written by this run",
                 next_command=f"cellmove resume {move.id}",
             )
-        aim = State.CONFIRMED if confirm else State.FINISHED
+        goal = State.CONFIRMED if confirm else State.FINISHED
         again = request.command if request is not None else f"cellmove resume {move.id}"
-        permission.for_run(session, move, aim, again)
-        if request is not None and move.is_open and move.state is not aim:
+        permission.for_run(session, move, goal, again)
+        if request is not None and move.is_open and move.state is not goal:
             move = _keep_request(session, move, request)
         if hold is not None and move.state in (State.PLANNED, HELD):
-            move, goes_on = _hold(session, session.journal.set_aim(move.id, HELD.value), hold)
+            move, goes_on = _hold(session, session.journal.set_goal(move.id, HELD.value), hold)
             if not goes_on:
                 return move
-        if move.is_open and move.aim != aim:
-            move = session.journal.set_aim(move.id, aim.value)
+        if move.is_open and move.goal_state != goal:
+            move = session.journal.set_goal(move.id, goal.value)
         return run_to_goal(session, move)
 
 
 def run_to_goal(session: Session, move: Move) -> Move:
-    """Run the steps that lead to the move's aim; before ``finish`` is done a failure rolls everything back."""
-    if move.aim == HELD:
+    """Run the steps that lead to the move's goal; before ``finish`` is done a failure rolls everything back."""
+    if move.goal_state == HELD:
         return run_actions(session, move, Step.PREP_DEST, undo_whole_move=True) if move.state is State.PLANNED else move
-    steps = (*TO_FINISH, Step.CONFIRM) if move.aim == State.CONFIRMED else TO_FINISH
+    steps = (*TO_FINISH, Step.CONFIRM) if move.goal_state == State.CONFIRMED else TO_FINISH
     arrived = False
     for step in steps:
         if TRANSITIONS[step][0] is move.state:

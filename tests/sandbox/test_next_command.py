@@ -138,7 +138,7 @@ def test_an_option_that_the_open_move_does_not_have_is_not_dropped(sandbox: Sand
     planned = ("--max-hosts", "1", "--bwlimit", "5M", "--transfer", "image")
     move = sandbox.cellmove("plan", server.name, "--host", TARGET, *planned, "-f", "json").json["move"]
     refused = sandbox.cellmove("migrate", server.name, *where, *more, expect=5)
-    assert f"{move}, with another aim: cellmove plan {server.name} --host {TARGET}" in refused.stderr
+    assert f"{move}, with another goal: cellmove plan {server.name} --host {TARGET}" in refused.stderr
     sandbox.cellmove("migrate", server.name, "--host", TARGET, *planned)
 
 

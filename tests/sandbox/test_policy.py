@@ -195,7 +195,7 @@ def test_a_rule_made_after_the_plan_holds_but_stops_nothing_that_has_begun(sandb
 def test_a_rule_holds_for_a_run_that_was_interrupted_before_it_began(sandbox: Sandbox, config: Config) -> None:
     server = sandbox.boot("early", ports=1)
     move = sandbox.cellmove("plan", server.name, "--host", TARGET, "-f", "json").json["move"]
-    open_journal(str(sandbox.folder / "journal.db"), lambda: "").set_aim(move, "finished")
+    open_journal(str(sandbox.folder / "journal.db"), lambda: "").set_goal(move, "finished")
     before = sandbox.snapshot(server.id)
     for words, code in ((("resume", move), 5), (("resume", "--all"), 3)):
         refused = sandbox.cellmove(*words, expect=code, env=config.write('[policy]\ndeny.hosts = "c1-host1"\n'))

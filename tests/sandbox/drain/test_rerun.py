@@ -30,7 +30,7 @@ IN_THE_DRAIN = (
     "cellmove.drain.queue:Queue.sync:after",
     "cellmove.drain.queue:Queue.take:after",
     "cellmove.drain.queue:Queue.note:before",
-    "cellmove.engine.journal:Journal.set_aim:before",
+    "cellmove.engine.journal:Journal.set_goal:before",
     "cellmove.drain.queue:Queue.put:before",
     "cellmove.drain.queue:Queue.put:after",
     "cellmove.drain.queue:Queue.leave:before",

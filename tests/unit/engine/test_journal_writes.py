@@ -57,8 +57,8 @@ def test_each_change_of_a_move_is_written_with_its_time_and_for_it_alone(journal
     assert journal.set_plan("m1", {"b": 2}, State.FINISHED) == a_move(
         "m1", state=State.FINISHED, plan={"b": 2}, updated_at="2026-01-01T00:00:01.000Z"
     )
-    assert journal.set_aim("m1", "confirmed").aim == "confirmed"
-    assert journal.set_aim("m1", "confirmed").state is State.FINISHED
+    assert journal.set_goal("m1", "confirmed").goal_state == "confirmed"
+    assert journal.set_goal("m1", "confirmed").state is State.FINISHED
     assert journal.move("m2") == a_move("m2", "uuid-2", "web-2")
     assert journal.open_move_of("uuid-1") == journal.move("m1")
 
@@ -339,7 +339,7 @@ def test_a_changed_row_is_damage_when_it_is_read_or_changed(journal: Journal) ->
         connection.exec_driver_sql("UPDATE moves SET plan = '{}' WHERE id = 'm1'")
     for call in (
         lambda: journal.entries_of("m1"), lambda: journal.done(line, {}), lambda: journal.move("m1"),
-        lambda: journal.set_aim("m1", "x"), lambda: journal.entries_of_moves(["m1"]),
+        lambda: journal.set_goal("m1", "x"), lambda: journal.entries_of_moves(["m1"]),
     ):  # fmt: skip
         with pytest.raises(JournalUnreachable, match="is damaged"):
             call()
