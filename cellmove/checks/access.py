@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellmove.checks.finding import refusal
+from cellmove.checks.result import refusal
 
 if TYPE_CHECKING:
-    from cellmove.checks.finding import Findings
+    from cellmove.checks.result import CheckResults
     from cellmove.checks.snapshot import ServerSnapshot
     from cellmove.db.rights import Rights
 
@@ -17,7 +17,7 @@ UNREACHABLE = frozenset({"bus", "target-bus"})
 API = "API"
 
 
-def check_buses(snapshot: ServerSnapshot) -> Findings:
+def check_buses(snapshot: ServerSnapshot) -> CheckResults:
     """The buses that every move of the server needs: the API level's and the source cell's."""
     for whose, error in snapshot.bus_errors.items():
         if whose == API:
@@ -27,7 +27,7 @@ def check_buses(snapshot: ServerSnapshot) -> Findings:
         yield refusal("bus", error, remedy)
 
 
-def check_rights(snapshot: ServerSnapshot) -> Findings:
+def check_rights(snapshot: ServerSnapshot) -> CheckResults:
     """The databases that every move of the server writes to: the API database and the source cell's."""
     for whose, rights in snapshot.rights.items():
         name = "the API database" if whose == API else f"the database of {snapshot.source_cell}"

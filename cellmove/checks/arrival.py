@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cellmove.checks.finding import Check, Findings, Level, refusal, warning
+from cellmove.checks.result import CheckResult, CheckResults, Level, refusal, warning
 from cellmove.checks.root_disk import RootDisk, check_disk, disk_words
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
 from cellmove.core.transfer import VOLUMES
@@ -121,9 +121,9 @@ class Arrival:
         return next(iter(self.after.get(table, ())), {})
 
 
-def examine(arrival: Arrival) -> tuple[Check, ...]:
+def examine(arrival: Arrival) -> tuple[CheckResult, ...]:
     """Everything that is not as it was, and a line for each thing that is."""
-    found: list[Check] = []
+    found: list[CheckResult] = []
     for code, ok, check in (
         ("guest", _guest_words, check_guest),
         ("records", _counted, check_records),
@@ -133,9 +133,9 @@ def examine(arrival: Arrival) -> tuple[Check, ...]:
         ("volumes", lambda it: f"{_count(len(it.volumes), 'volume')} attached to it there", check_volumes),
         ("group", lambda it: f"it is in its server group {it.group.name}" if it.group else "", check_group),
     ):
-        findings = list(check(arrival))
-        words = "" if any(each.level is Level.REFUSAL for each in findings) else ok(arrival)
-        found += [*findings, *([Check(code, Level.OK, words)] if words else [])]
+        results = list(check(arrival))
+        words = "" if any(each.level is Level.REFUSAL for each in results) else ok(arrival)
+        found += [*results, *([CheckResult(code, Level.OK, words)] if words else [])]
     return tuple(found)
 
 
@@ -157,7 +157,7 @@ def _counted(arrival: Arrival) -> str:
     return f"{_count(rows, 'row')} of {_count(tables, 'table')} as they were"
 
 
-def check_guest(arrival: Arrival) -> Findings:
+def check_guest(arrival: Arrival) -> CheckResults:
     """Whether it is at the target, whole, and on or off as it was before."""
     instance = arrival.row("instances")
     if not arrival.mapped:
@@ -180,7 +180,7 @@ def check_guest(arrival: Arrival) -> Findings:
         )
 
 
-def check_records(arrival: Arrival) -> Findings:
+def check_records(arrival: Arrival) -> CheckResults:
     """Every column of every row that is to be the same in both cells."""
     for table, identity in IDENTITY.items():
         old, new = (_by_key(rows.get(table, []), identity) for rows in (arrival.before, arrival.after))
@@ -207,7 +207,7 @@ def _by_key(rows: list[dict[str, Any]], identity: tuple[str, ...]) -> dict[tuple
     return {tuple(row[column] for column in identity): row for row in rows}
 
 
-def _compare_row(table: str, named: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Findings:
+def _compare_row(table: str, named: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> CheckResults:
     otherwise = OTHERWISE.get(table, {})
     for column, value in old.items():
         if column in ROW or column not in new:
@@ -224,7 +224,7 @@ def _compare_row(table: str, named: str, old: Mapping[str, Any], new: Mapping[st
             yield refusal("value-changed", f"{named}: {column} is not what it was", REVERT)
 
 
-def _compare_keypairs(named: str, old: Any, new: Any) -> Findings:
+def _compare_keypairs(named: str, old: Any, new: Any) -> CheckResults:
     """Keypairs as recorded with a server; an empty list and nothing at all are the same."""
     before, after = (_plain(value) if has_keypairs(value) else None for value in (old, new))
     if before is not None and after is None:
@@ -255,7 +255,7 @@ def _plain(value: Any) -> Any:
     return value or None
 
 
-def _check_order(arrival: Arrival) -> Iterator[Check]:
+def _check_order(arrival: Arrival) -> Iterator[CheckResult]:
     """The order of the disks, in which a guest without better knowledge finds them."""
     old, new = (
         [row["uuid"] for row in rows.get("block_device_mapping", ())] for rows in (arrival.before, arrival.after)
@@ -271,13 +271,13 @@ def _check_order(arrival: Arrival) -> Iterator[Check]:
             yield warning("volume-detached", "a volume was detached since")
 
 
-def _check_faults(arrival: Arrival) -> Iterator[Check]:
+def _check_faults(arrival: Arrival) -> Iterator[CheckResult]:
     old, new = (len(rows.get("instance_faults", ())) for rows in (arrival.before, arrival.after))
     if new < old:
         yield warning("faults-lost", f"{old - new} of its {old} recorded faults did not travel")
 
 
-def check_flavor(arrival: Arrival) -> Findings:
+def check_flavor(arrival: Arrival) -> CheckResults:
     """The flavor it was to get, and for a migration the very one it had."""
     old, new = (_flavors(next(iter(rows.get("instance_extra", ())), {})) for rows in (arrival.before, arrival.after))
     current = new.get("cur", {})
@@ -306,7 +306,7 @@ def _flavors(extra: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: values for name, values in fields.items() if values}
 
 
-def check_ports(arrival: Arrival) -> Findings:
+def check_ports(arrival: Arrival) -> CheckResults:
     """Each port is bound to the target host, with the addresses it had, and up when the guest is."""
     ports = {port.id: port for port in arrival.ports}
     known = _addresses(next(iter(arrival.before.get("instance_info_caches", ())), {}))
@@ -352,7 +352,7 @@ def _addresses(cache: Mapping[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def check_volumes(arrival: Arrival) -> Findings:
+def check_volumes(arrival: Arrival) -> CheckResults:
     """Each volume is in use, through the attachment that the target's record names."""
     attached = {attachment.id: attachment.status for attachment in arrival.attachments}
     for device in arrival.after.get("block_device_mapping", ()):
@@ -370,7 +370,7 @@ def check_volumes(arrival: Arrival) -> Findings:
             )
 
 
-def check_group(arrival: Arrival) -> Findings:
+def check_group(arrival: Arrival) -> CheckResults:
     """The server group, and whether its policy holds where the server is now."""
     if arrival.group_wanted and (arrival.group is None or arrival.group.uuid != arrival.group_wanted):
         yield refusal("group-lost", f"it is not in its server group {arrival.group_wanted} any more", REVERT)

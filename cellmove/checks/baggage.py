@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellmove.checks.finding import Check, Findings, refusal, warning
+from cellmove.checks.result import CheckResult, CheckResults, refusal, warning
 from cellmove.checks.snapshot import ServerSnapshot, guest_architecture
 from cellmove.core.transfer import CARRIED, STREAM
 
@@ -19,7 +19,7 @@ SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "
 # --- ports ---
 
 
-def check_neutron(snapshot: ServerSnapshot) -> Findings:
+def check_neutron(snapshot: ServerSnapshot) -> CheckResults:
     """Whether ports can be bound to two hosts at all."""
     if not snapshot.extended_binding:
         yield refusal(
@@ -29,7 +29,7 @@ def check_neutron(snapshot: ServerSnapshot) -> Findings:
         )
 
 
-def check_ports(snapshot: ServerSnapshot) -> Findings:
+def check_ports(snapshot: ServerSnapshot) -> CheckResults:
     """Kinds of port that cannot go, and ports in a state from which no way leads back."""
     host = snapshot.instance.host
     for port in snapshot.ports:
@@ -71,7 +71,7 @@ def check_ports(snapshot: ServerSnapshot) -> Findings:
             )
 
 
-def check_interfaces(snapshot: ServerSnapshot) -> Findings:
+def check_interfaces(snapshot: ServerSnapshot) -> CheckResults:
     """Ports that carry the server's id and nova does not know, and interfaces that are no ports.
 
     A move goes by nova's info cache, natively too (nova/network/neutron.py, ``bind_ports_to_host``).
@@ -110,7 +110,7 @@ def network_ok(snapshot: ServerSnapshot) -> str:
 # --- volumes and shares ---
 
 
-def check_volumes(snapshot: ServerSnapshot) -> Findings:
+def check_volumes(snapshot: ServerSnapshot) -> CheckResults:
     """Volumes that cinder and nova see differently, or that are busy."""
     attachments = {attachment.id for attachment in snapshot.attachments}
     for device in snapshot.devices:
@@ -159,7 +159,7 @@ def unnamed_attachments(snapshot: ServerSnapshot) -> list[Attachment]:
     return [attachment for attachment in snapshot.attachments if attachment.id not in named]
 
 
-def _unnamed(snapshot: ServerSnapshot, attachment: Attachment) -> Check:
+def _unnamed(snapshot: ServerSnapshot, attachment: Attachment) -> CheckResult:
     """An attachment that nova's record of the server does not name: left over only where nothing can use it.
 
     Nothing uses one that is empty (``reserved``: no host has connected by it), that no record of a volume in any cell
@@ -192,7 +192,7 @@ def _renewal(snapshot: ServerSnapshot, volume: str) -> str:
     )
 
 
-def check_shares(snapshot: ServerSnapshot) -> Findings:
+def check_shares(snapshot: ServerSnapshot) -> CheckResults:
     """Manila shares, whose records do not travel."""
     if snapshot.shares:
         yield refusal(
@@ -212,14 +212,14 @@ def volumes_ok(snapshot: ServerSnapshot) -> str:
 
 
 @dataclass(frozen=True)
-class Loss:
+class DataLoss:
     """Something on the source host that does not travel. Its name is what an operator accepts it by."""
 
     name: str
     text: str
 
 
-def losses(snapshot: ServerSnapshot) -> list[Loss]:
+def losses(snapshot: ServerSnapshot) -> list[DataLoss]:
     """What this move would lose. Streamed, all local disks travel; through an image only the root disk does."""
     found = _losses(snapshot)
     return [loss for loss in found if loss.name not in CARRIED] if snapshot.transfer == STREAM else found
@@ -231,33 +231,33 @@ def carried(snapshot: ServerSnapshot) -> list[str]:
     return sorted({loss.name for loss in _losses(snapshot)} - kept)
 
 
-def _losses(snapshot: ServerSnapshot) -> list[Loss]:
+def _losses(snapshot: ServerSnapshot) -> list[DataLoss]:
     """What nova's own way loses: its snapshot holds the root disk alone; everything else local is made anew and empty at the
     destination, and the source's is destroyed on confirm (nova/virt/libvirt/driver.py, snapshot,
     spawn and cleanup).
     """
-    found: list[Loss] = []
+    found: list[DataLoss] = []
     for device in snapshot.devices:
         if device.destination_type != "local" or device.boot_index == 0:
             continue
         name = device.device_name or "a disk"
         if device.guest_format == "swap":
-            found.append(Loss("swap", f"swap disk {name}: its content is lost"))
+            found.append(DataLoss("swap", f"swap disk {name}: its content is lost"))
         elif device.source_type == "blank":
-            found.append(Loss("ephemeral", f"ephemeral disk {name}: its content is lost"))
+            found.append(DataLoss("ephemeral", f"ephemeral disk {name}: its content is lost"))
         else:
-            found.append(Loss("local-disk", f"local disk {name}: its content is lost"))
+            found.append(DataLoss("local-disk", f"local disk {name}: its content is lost"))
     names = {loss.name for loss in found}
     flavor, image, specs = snapshot.flavor, snapshot.instance.image, snapshot.flavor.extra_specs
     if flavor.swap and "swap" not in names:
-        found.append(Loss("swap", f"swap disk of {flavor.swap} MiB: its content is lost"))
+        found.append(DataLoss("swap", f"swap disk of {flavor.swap} MiB: its content is lost"))
     if flavor.ephemeral_gb and "ephemeral" not in names:
-        found.append(Loss("ephemeral", f"ephemeral disk of {flavor.ephemeral_gb} GiB: its content is lost"))
+        found.append(DataLoss("ephemeral", f"ephemeral disk of {flavor.ephemeral_gb} GiB: its content is lost"))
     if snapshot.instance.vtpm_secret or specs.get("hw:tpm_version") or image.get("hw_tpm_version"):
-        found.append(Loss("vtpm", "virtual TPM: its secrets are lost; a guest disk sealed to it will not open"))
+        found.append(DataLoss("vtpm", "virtual TPM: its secrets are lost; a guest disk sealed to it will not open"))
     found += _nvram(snapshot)
     if specs.get("hw:pmem"):
-        found.append(Loss("pmem", "persistent memory: its content is lost"))
+        found.append(DataLoss("pmem", "persistent memory: its content is lost"))
     return found
 
 
@@ -265,7 +265,7 @@ KNOWS_STATELESS = 68
 """The service version (2025.1) from which nova surely knows ``hw_firmware_stateless``; 2024.2 does, with that of 2024.1."""
 
 
-def _nvram(snapshot: ServerSnapshot) -> list[Loss]:
+def _nvram(snapshot: ServerSnapshot) -> list[DataLoss]:
     """UEFI variables, which libvirt keeps beside the guest on its host.
 
     nova/virt/libvirt/driver.py, ``_configure_guest_by_virt_type``: aarch64 guests get UEFI unless their image says
@@ -286,10 +286,10 @@ def _nvram(snapshot: ServerSnapshot) -> list[Loss]:
     secure = snapshot.flavor.extra_specs.get("os:secure_boot") or image.get("os_secure_boot")
     if secure in ("required", "optional"):
         text += "; with secure boot, a boot loader signed with an enrolled key (MOK) will not start"
-    return [Loss("nvram", text)]
+    return [DataLoss("nvram", text)]
 
 
-def check_losses(snapshot: ServerSnapshot) -> Findings:
+def check_losses(snapshot: ServerSnapshot) -> CheckResults:
     """Refuses each loss, by name, unless the operator accepts it."""
     for loss in losses(snapshot):
         if loss.name in snapshot.accepted_losses:
@@ -310,7 +310,7 @@ def losable(snapshot: ServerSnapshot) -> list[str]:
     )
 
 
-def check_transfer(snapshot: ServerSnapshot) -> Findings:
+def check_transfer(snapshot: ServerSnapshot) -> CheckResults:
     """Why disks cannot be streamed, when that was asked for; and why it must not go there in any way."""
     if snapshot.survey is None:
         return
@@ -325,7 +325,7 @@ def check_transfer(snapshot: ServerSnapshot) -> Findings:
             )
 
 
-def check_encryption(snapshot: ServerSnapshot) -> Findings:
+def check_encryption(snapshot: ServerSnapshot) -> CheckResults:
     """Local disks that are encrypted: a snapshot and its key do not fit any more in the other cell."""
     if snapshot.instance.ephemeral_key or any(
         device.encrypted for device in snapshot.devices if device.destination_type == "local"

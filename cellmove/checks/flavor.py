@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellmove.checks.finding import Findings, refusal
+from cellmove.checks.result import CheckResults, refusal
 from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.db.shapes import Flavor
 
@@ -16,7 +16,7 @@ PCI_SPECS = ("pci_passthrough:", "hw:pci_numa_affinity_policy")
 """What PCI requests are made from (nova/pci/request.py)."""
 
 
-def check_flavor(snapshot: ServerSnapshot) -> Findings:
+def check_flavor(snapshot: ServerSnapshot) -> CheckResults:
     """Flavors that cannot cross, or that nova-api would not resize to."""
     old, new = snapshot.flavor, snapshot.new_flavor
     for flavor in (old, new):
@@ -41,7 +41,7 @@ def check_flavor(snapshot: ServerSnapshot) -> Findings:
         )
 
 
-def check_disk(snapshot: ServerSnapshot) -> Findings:
+def check_disk(snapshot: ServerSnapshot) -> CheckResults:
     """Local disks, which have to fit: the root disk of an image-backed server, and ephemeral ones.
 
     Nova would make ephemeral disks of the old size at the target, whatever the new flavor claims (within a
@@ -78,7 +78,7 @@ def check_disk(snapshot: ServerSnapshot) -> Findings:
         )
 
 
-def check_topology(snapshot: ServerSnapshot) -> Findings:
+def check_topology(snapshot: ServerSnapshot) -> CheckResults:
     """A resize for which nova-api would compute a new NUMA topology or new PCI requests.
 
     Only nova-api can (nova/compute/api.py, ``resize``: numa_get_constraints and

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.checks.result import CheckResults, refusal, warning
 from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.checks.suitability import BARE_METAL, is_unknown, why_unable
 
 
-def check_hypervisor(snapshot: ServerSnapshot) -> Findings:
+def check_hypervisor(snapshot: ServerSnapshot) -> CheckResults:
     """Refuse bare metal and other drivers that would lose the server; warn of one that is not known."""
     node = snapshot.source_node
     if node is None:

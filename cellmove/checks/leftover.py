@@ -19,7 +19,7 @@ ENDED = frozenset({"error", "reverted", "confirmed", "failed", "completed", "don
 
 
 class Kind(enum.StrEnum):
-    """What a finding is; see docs/audit.md."""
+    """What a leftover is; see docs/audit.md."""
 
     STUCK = "stuck-migration"
     TWO_VISIBLE = "two-visible-rows"
@@ -274,7 +274,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Leftover:
     """One thing that was found.
 
     :param subject: the id of what it is: a port, an attachment, a consumer, an image, a move; or the server's
@@ -282,7 +282,7 @@ class Finding:
     :param since: since when, as far as that can be told
     :param owner: whose it is; None: nobody's, so it is a leftover
     :param safe: whether ``--repair`` mends it
-    :param mend: what mends it: what ``--repair`` does, or what a person is to type
+    :param remedy: what mends it: what ``--repair`` does, or what a person is to type
     :param facts: what the repair has to know; plain JSON values
     """
 
@@ -297,12 +297,12 @@ class Finding:
     since: datetime.datetime | None = None
     owner: Owner | None = None
     safe: bool = False
-    mend: str = ""
+    remedy: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What makes it the same finding when it is looked for again."""
+        """What makes it the same leftover when it is looked for again."""
         return (self.kind.value, self.server_id, self.subject, self.cell_uuid, self.host)
 
     @property

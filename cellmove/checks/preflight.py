@@ -1,4 +1,4 @@
-"""The checks before anything is written. Each finding is a value: ok, a warning, or a refusal with its remedy.
+"""The checks before anything is written. Each result is a value: ok, a warning, or a refusal with its remedy.
 
 They follow what nova-api refuses (nova/compute/api.py, ``resize``) and add what nova would lose or
 break without a word. All of them are shown at once.
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cellmove.checks import access, baggage, flavor, hypervisor, policy, quota, server, target
-from cellmove.checks.finding import Check, Findings, Level
+from cellmove.checks.result import CheckResult, CheckResults, Level
 from cellmove.checks.snapshot import ServerSnapshot, Target
 
-__all__ = ["CHECKS", "Check", "Group", "Level", "ServerSnapshot", "Target", "examine"]
+__all__ = ["CHECKS", "CheckResult", "Group", "Level", "ServerSnapshot", "Target", "examine"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Group:
 
     code: str
     ok: Callable[[ServerSnapshot], str]
-    checks: tuple[Callable[[ServerSnapshot], Findings], ...]
+    checks: tuple[Callable[[ServerSnapshot], CheckResults], ...]
 
 
 def _nothing(_snapshot: ServerSnapshot) -> str:
@@ -69,28 +69,28 @@ CHECKS: tuple[Group, ...] = (
     Group("disks", baggage.disks_ok, (baggage.check_losses, baggage.check_transfer, baggage.check_encryption)),
     NOTES,
 )
-"""All checks, in the order in which their findings are shown."""
+"""All checks, in the order in which their results are shown."""
 
 
-def examine(snapshot: ServerSnapshot) -> tuple[Check, ...]:
-    """All findings at once, in the order of :data:`CHECKS`."""
-    found: list[Check] = []
+def examine(snapshot: ServerSnapshot) -> tuple[CheckResult, ...]:
+    """All results at once, in the order of :data:`CHECKS`."""
+    found: list[CheckResult] = []
     for group in _groups(snapshot):
-        findings = [finding for check in group.checks for finding in check(snapshot)]
-        text = "" if findings or not snapshot.is_complete else group.ok(snapshot)
-        found += findings or ([Check(group.code, Level.OK, text)] if text else [])
+        results = [result for check in group.checks for result in check(snapshot)]
+        text = "" if results or not snapshot.is_complete else group.ok(snapshot)
+        found += results or ([CheckResult(group.code, Level.OK, text)] if text else [])
     return tuple(found)
 
 
-def refusals(snapshot: ServerSnapshot) -> tuple[Check, ...]:
+def refusals(snapshot: ServerSnapshot) -> tuple[CheckResult, ...]:
     """Only what forbids the move, without the words about all that does not: for many servers."""
     return tuple(
-        finding
+        result
         for group in _groups(snapshot)
         if group is not NOTES
         for check in group.checks
-        for finding in check(snapshot)
-        if finding.level is Level.REFUSAL
+        for result in check(snapshot)
+        if result.level is Level.REFUSAL
     )
 
 

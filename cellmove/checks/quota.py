@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from cellmove.checks.finding import Findings, refusal
+from cellmove.checks.result import CheckResults, refusal
 from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.cloud.quota import Quota, upsize
 
@@ -30,7 +30,7 @@ def exceeded(quotas: Iterable[Quota], deltas: Mapping[str, int]) -> Iterator[tup
             )
 
 
-def check_quota(snapshot: ServerSnapshot) -> Findings:
+def check_quota(snapshot: ServerSnapshot) -> CheckResults:
     """An up-size, as nova-api checks it. A migration changes nothing, and is not checked there either."""
     old, new = snapshot.flavor, snapshot.new_flavor
     if new is not None:

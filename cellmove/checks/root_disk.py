@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.checks.result import CheckResults, refusal, warning
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT, too_old
 from cellmove.core.transfer import STREAM, VOLUMES
 
@@ -46,7 +46,7 @@ def disk_words(arrival: Arrival) -> str:
     return "its disks were streamed, and read back before the guest started" if arrival.transfer == STREAM else ""
 
 
-def check_disk(arrival: Arrival) -> Findings:
+def check_disk(arrival: Arrival) -> CheckResults:
     """The root disk of an image-backed server: whether it is its own, as far as that can be seen."""
     disk, old = arrival.disk or RootDisk(), arrival.target_version < STARTS_FROM_SNAPSHOT
     if arrival.transfer == VOLUMES:
@@ -76,7 +76,7 @@ BASE_IMAGE = "image_base_image_ref"
 """The system metadata with the image that libvirt's root disk stands on (nova/virt/libvirt/driver.py)."""
 
 
-def _compare_recorded_disk(arrival: Arrival) -> Findings:
+def _compare_recorded_disk(arrival: Arrival) -> CheckResults:
     """What both cells' records say of the root disk: no API shows its content, its backing file or its size in bytes.
 
     That ``image_ref`` and the base image are as before, :func:`cellmove.checks.arrival.check_records` finds: a nova-compute
@@ -126,7 +126,7 @@ def _why_not(disk: RootDisk) -> str:
     return disk.why or "its guest had written too little to tell"
 
 
-def _compare_disk(arrival: Arrival, disk: RootDisk) -> Findings:
+def _compare_disk(arrival: Arrival, disk: RootDisk) -> CheckResults:
     """A guest that runs overwrites a little within minutes; a disk that was made anew shares next to nothing."""
     found = f"{disk.same} of {disk.samples} samples of its root disk are as at the source"
     if disk.same * 2 < disk.samples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.checks.result import CheckResults, refusal, warning
 from cellmove.checks.snapshot import OLDEST_COMPUTE, ServerSnapshot, conductors_up
 from cellmove.core.cell_names import CELL0_UUID
 from cellmove.core.ownership import KEY, mark_of
@@ -22,7 +22,7 @@ UNSETTLED = ("resized", "building")
 # --- the server's records ---
 
 
-def check_records(snapshot: ServerSnapshot) -> Findings:
+def check_records(snapshot: ServerSnapshot) -> CheckResults:
     """The rows without which nothing can be planned."""
     name = snapshot.server_name
     if snapshot.build_request:
@@ -79,7 +79,7 @@ BACK_TO_WORK = {
 }
 
 
-def check_mark(snapshot: ServerSnapshot) -> Findings:
+def check_mark(snapshot: ServerSnapshot) -> CheckResults:
     """A move of ours that this journal knows nothing of: begun elsewhere, or its journal is lost."""
     found = mark_of({KEY: snapshot.instance.mark})
     if found is not None:
@@ -107,14 +107,14 @@ def is_busy(snapshot: ServerSnapshot) -> bool:
     )
 
 
-def check_busy(snapshot: ServerSnapshot) -> Findings:
+def check_busy(snapshot: ServerSnapshot) -> CheckResults:
     """What is being done to a busy server."""
     if snapshot.instance.vm_state in UNSETTLED:
         yield from _check_vm_state(snapshot)
     yield from _check_task(snapshot)
 
 
-def check_state(snapshot: ServerSnapshot) -> Findings:
+def check_state(snapshot: ServerSnapshot) -> CheckResults:
     """What the server is and does."""
     server = snapshot.instance
     yield from _check_vm_state(snapshot)
@@ -133,7 +133,7 @@ def _is_closed(snapshot: ServerSnapshot) -> bool:
     return all(service.disabled for service in computes)
 
 
-def _check_vm_state(snapshot: ServerSnapshot) -> Findings:
+def _check_vm_state(snapshot: ServerSnapshot) -> CheckResults:
     server = snapshot.instance
     if server.vm_state not in ("active", "stopped"):
         remedy = BACK_TO_WORK.get(server.vm_state, "wait until it is active or stopped").format(id=server.uuid)
@@ -146,7 +146,7 @@ def _check_vm_state(snapshot: ServerSnapshot) -> Findings:
         yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
 
 
-def _check_task(snapshot: ServerSnapshot) -> Findings:
+def _check_task(snapshot: ServerSnapshot) -> CheckResults:
     server = snapshot.instance
     if server.task_state:
         yield refusal(
@@ -156,7 +156,7 @@ def _check_task(snapshot: ServerSnapshot) -> Findings:
         )
 
 
-def check_migrations(snapshot: ServerSnapshot) -> Findings:
+def check_migrations(snapshot: ServerSnapshot) -> CheckResults:
     """An earlier migration that did not end."""
     for migration in snapshot.migrations:
         if migration.status in UNFINISHED:
@@ -173,7 +173,7 @@ def check_migrations(snapshot: ServerSnapshot) -> Findings:
             )
 
 
-def check_group(snapshot: ServerSnapshot) -> Findings:
+def check_group(snapshot: ServerSnapshot) -> CheckResults:
     """A server group's policy, which the scheduler keeps and which may leave no host."""
     group = snapshot.group
     if group is None:
@@ -198,7 +198,7 @@ def check_group(snapshot: ServerSnapshot) -> Findings:
         )
 
 
-def check_config_drive(snapshot: ServerSnapshot) -> Findings:
+def check_config_drive(snapshot: ServerSnapshot) -> CheckResults:
     """The config drive, which is made anew at the destination unless it is streamed: a warning, accepted or not."""
     if snapshot.instance.config_drive and snapshot.transfer != STREAM:
         text = (
@@ -222,7 +222,7 @@ def state_ok(snapshot: ServerSnapshot) -> str:
 # --- where it is ---
 
 
-def check_source(snapshot: ServerSnapshot) -> Findings:
+def check_source(snapshot: ServerSnapshot) -> CheckResults:
     """The compute and the conductor that have to work for it."""
     host, cell, compute = snapshot.instance.host, snapshot.source_cell, snapshot.source_compute
     if not host:
@@ -246,7 +246,7 @@ def check_source(snapshot: ServerSnapshot) -> Findings:
         yield refusal("source-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}")
 
 
-def check_allocations(snapshot: ServerSnapshot) -> Findings:
+def check_allocations(snapshot: ServerSnapshot) -> CheckResults:
     """What placement holds for it."""
     nodes = {node.uuid for node in snapshot.source_nodes if node.host == snapshot.instance.host}
     heal = f"nova-manage placement heal_allocations --instance {snapshot.server_id}"

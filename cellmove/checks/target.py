@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cellmove.checks import access, hosts
-from cellmove.checks.finding import Findings, refusal, warning
+from cellmove.checks.result import CheckResults, refusal, warning
 from cellmove.checks.snapshot import (
     OLDEST_COMPUTE,
     ServerSnapshot,
@@ -206,7 +206,7 @@ def _or_stream(code: str, remedy: str, snapshot: ServerSnapshot) -> str:
     return f"let its disks be streamed (docs/stream.md), which is not possible yet: {why}; or {remedy}"
 
 
-def check_left_out(snapshot: ServerSnapshot) -> Findings:
+def check_left_out(snapshot: ServerSnapshot) -> CheckResults:
     """Hosts of a chosen cell that will not be asked for, because nova-compute there would lose the root disk."""
     for target in allowed_targets(snapshot):
         found = unsuitable(target, snapshot)
@@ -228,7 +228,7 @@ def _within(snapshot: ServerSnapshot) -> str:
     return f"openstack server migrate {host}{snapshot.server_id}"
 
 
-def check_targets(snapshot: ServerSnapshot) -> Findings:
+def check_targets(snapshot: ServerSnapshot) -> CheckResults:
     """Refuses what stands against every allowed cell; of several cells, the others are just left out."""
     if snapshot.target_is_source:
         yield refusal(
@@ -255,7 +255,7 @@ def check_targets(snapshot: ServerSnapshot) -> Findings:
             yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
 
 
-def check_scheduler(snapshot: ServerSnapshot) -> Findings:
+def check_scheduler(snapshot: ServerSnapshot) -> CheckResults:
     """That the scheduler could not say whether it will accept a host."""
     for target in snapshot.targets:
         answer = snapshot.no_host.get(target.uuid)
@@ -267,7 +267,7 @@ def check_scheduler(snapshot: ServerSnapshot) -> Findings:
             )
 
 
-def check_few_hosts(snapshot: ServerSnapshot) -> Findings:
+def check_few_hosts(snapshot: ServerSnapshot) -> CheckResults:
     """What the flavor asks for and only a few hosts of a cell have: the next move finds no room there."""
     for target in allowed_targets(snapshot):
         alive = {compute.host for compute in computes_of(target, snapshot) if compute.up}

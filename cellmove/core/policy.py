@@ -56,7 +56,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Broken:
+class PolicyViolation:
     """A rule that forbids a move. Its remedy names the file."""
 
     code: str
@@ -64,9 +64,9 @@ class Broken:
     remedy: str
 
 
-def broken(policy: Policy, subject: Subject) -> list[Broken]:
+def violations(policy: Policy, subject: Subject) -> list[PolicyViolation]:
     """The rules that forbid this move, by name."""
-    found: list[Broken] = []
+    found: list[PolicyViolation] = []
     for kind in KINDS:
         values = tuple(value for value in subject.values.get(kind, ()) if value)
         said = f"{kind[:-1]} {' or '.join(values)}" if values else f"without any {kind[:-1]}"
@@ -74,20 +74,20 @@ def broken(policy: Policy, subject: Subject) -> list[Broken]:
             pattern = next((each for each in policy.deny.get(kind, ()) if fnmatch.fnmatchcase(value, each)), None)
             if pattern is not None:
                 text = f'the rule policy.deny.{kind} = "{pattern}" forbids to move it: {kind[:-1]} {value}'
-                found.append(Broken("policy-denied", text, f"it stands in {policy.file}"))
+                found.append(PolicyViolation("policy-denied", text, f"it stands in {policy.file}"))
                 break
         allowed = policy.allow.get(kind)
         if allowed is not None and not _allows(kind, values, allowed):
             listed = ", ".join(f'"{each}"' for each in allowed) or "nothing"
             text = f"the rule policy.allow.{kind} lets only {listed} be moved; this one is {said}"
-            found.append(Broken("policy-not-allowed", text, f"it stands in {policy.file}"))
+            found.append(PolicyViolation("policy-not-allowed", text, f"it stands in {policy.file}"))
     limit = policy.moves_a_day
     if limit is not None and subject.begun >= limit:
         text = (
             f"the rule policy.moves_a_day = {limit} is used up: "
             f"{subject.begun} moves were begun in the last 24 hours (those of this journal)"
         )
-        found.append(Broken("policy-day", text, f"wait, or raise it in {policy.file}"))
+        found.append(PolicyViolation("policy-day", text, f"wait, or raise it in {policy.file}"))
     return found
 
 
@@ -143,7 +143,7 @@ class Consent:
     given: bool = False
 
 
-def unattended(policy: Policy, consent: Consent) -> Broken | None:
+def unattended(policy: Policy, consent: Consent) -> PolicyViolation | None:
     """What forbids this run because nobody watches it; None when somebody does, or the switch is on.
 
     ``--yes`` does not help: it answers the question for a person who is there. A line in a crontab, or
@@ -151,7 +151,7 @@ def unattended(policy: Policy, consent: Consent) -> Broken | None:
     """
     if policy.unattended or consent.prompt is not None:
         return None
-    return Broken(
+    return PolicyViolation(
         "policy-unattended",
         "nobody is at a terminal to be asked, and moves without anybody watching are not switched on",
         f"add to {policy.file}, under [policy], the line {SWITCH}; or type the command at a terminal (ssh -t)",

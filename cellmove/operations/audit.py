@@ -20,7 +20,7 @@ from cellmove.engine.executor import Runner, busy_step, run_step
 from cellmove.engine.locks import server_lock
 
 if TYPE_CHECKING:
-    from cellmove.checks.leftover import Finding
+    from cellmove.checks.leftover import Leftover
     from cellmove.core.cell_names import CellRef
     from cellmove.core.request import AuditRequest
     from cellmove.operations.context import Session
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A finding and what became of it.
+    """A leftover and what became of it.
 
     :param outcome: "mended", "left" or empty when nothing was tried
     :param why: what was done, or why nothing was
     :param repair: the record of it in the journal
     """
 
-    finding: Finding
+    leftover: Leftover
     outcome: str = ""
     why: str = ""
     repair: str = ""
@@ -59,9 +59,9 @@ class Report:
     command: str = ""
 
     @property
-    def left(self) -> tuple[Finding, ...]:
+    def left(self) -> tuple[Leftover, ...]:
         """The leftovers that are still there; what somebody owns is none."""
-        return tuple(each.finding for each in self.results if each.finding.owner is None and each.outcome != "mended")
+        return tuple(each.leftover for each in self.results if each.leftover.owner is None and each.outcome != "mended")
 
 
 def audit(session: Session, request: AuditRequest) -> Report:
@@ -72,7 +72,7 @@ def audit(session: Session, request: AuditRequest) -> Report:
     :raises Refused: nobody has agreed that anything is mended
     :raises Stopped: a repair stopped part-way
     """
-    from cellmove.checks.leftovers import classify
+    from cellmove.checks.find_leftovers import classify
     from cellmove.steps.survey import gather
 
     older_than = request.older_than
@@ -90,10 +90,10 @@ def audit(session: Session, request: AuditRequest) -> Report:
         if request.cells:
             request = replace(request, cells=tuple(cell.uuid for cell in chosen))
         cloud = gather(session.gateway, session.clock, _ours(session, patience), chosen, reachable)
-    findings = [each for each in classify(cloud) if _is_meant(request.servers, each.server_id, each.server_name)]
-    _require_one_each(request.servers, {(each.server_id, each.server_name) for each in findings})
+    leftovers = [each for each in classify(cloud) if _is_meant(request.servers, each.server_id, each.server_name)]
+    _require_one_each(request.servers, {(each.server_id, each.server_name) for each in leftovers})
     results = (
-        _mend(session, findings, patience, request.command) if mends else [Result(finding) for finding in findings]
+        _mend(session, leftovers, patience, request.command) if mends else [Result(leftover) for leftover in leftovers]
     )
     mode = "yes" if mends else "dry-run" if request.repair else "no"
     return Report(cloud.now, tuple(cell.ref for cell in chosen), tuple(results), mode, unseen, request.command)
@@ -157,17 +157,17 @@ def _go_on(session: Session, servers: Sequence[str]) -> None:
             run_repair(session, session.journal.move(move.id) or move)
 
 
-def _mend(session: Session, findings: Sequence[Finding], patience: float, again: str) -> list[Result]:
+def _mend(session: Session, leftovers: Sequence[Leftover], patience: float, again: str) -> list[Result]:
     """Mend what is safe, server by server, in the order in which it was found.
 
     :param again: the command, to be typed again
     """
     from cellmove.operations import permission
 
-    safe: dict[str, list[Finding]] = {}
-    for finding in findings:
-        if finding.safe and finding.owner is None:
-            safe.setdefault(finding.server_id, []).append(finding)
+    safe: dict[str, list[Leftover]] = {}
+    for leftover in leftovers:
+        if leftover.safe and leftover.owner is None:
+            safe.setdefault(leftover.server_id, []).append(leftover)
     if safe:
         permission.ask(session, _question(safe.values()), again)
     done: dict[tuple[str, ...], Result] = {}
@@ -180,39 +180,39 @@ def _mend(session: Session, findings: Sequence[Finding], patience: float, again:
                 next_command=again,
             )
         for result in _mend_server(session, own, patience):
-            done[result.finding.key] = result
-    return [done.get(finding.key, Result(finding)) for finding in findings]
+            done[result.leftover.key] = result
+    return [done.get(leftover.key, Result(leftover)) for leftover in leftovers]
 
 
-def _question(many: Iterable[list[Finding]]) -> str:
+def _question(many: Iterable[list[Leftover]]) -> str:
     """One line: what will happen."""
-    every = [finding for own in many for finding in own]
-    kinds = [finding.kind.value for finding in every]
+    every = [leftover for own in many for leftover in own]
+    kinds = [leftover.kind.value for leftover in every]
     listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    servers = len({finding.server_id for finding in every})
+    servers = len({leftover.server_id for leftover in every})
     return f"{listed}: mended, of {servers} server{'s' if servers != 1 else ''}."
 
 
-def _mend_server(session: Session, findings: Sequence[Finding], patience: float) -> list[Result]:
+def _mend_server(session: Session, leftovers: Sequence[Leftover], patience: float) -> list[Result]:
     """Record and make the repairs of one server; somebody else's lock or move is a reason to leave it."""
     from cellmove.steps.repair import LEFT, MENDED, name_of, plan_of
 
-    first = findings[0]
+    first = leftovers[0]
     name, now = first.server_name or first.server_id, session.clock.text()
-    plan = plan_of(findings, _ours(session, patience))
+    plan = plan_of(leftovers, _ours(session, patience))
     move = Move(f"audit-{session.clock.new_token()}", first.server_id, name, AUDIT, State.REPAIRING, now, now, plan)
     try:
         with _lock(session, move.server_id, move.server_name):
             session.journal.open_move(move)
             run_repair(session, move)
     except (Locked, Refused) as error:
-        return [Result(finding, LEFT, error.message) for finding in findings]
+        return [Result(leftover, LEFT, error.message) for leftover in leftovers]
     results = {entry.action: entry.result for entry in session.journal.entries_of(move.id)}
     found = []
-    for number, (finding, wanted) in enumerate(zip(findings, plan["findings"], strict=True), 1):
+    for number, (leftover, wanted) in enumerate(zip(leftovers, plan["findings"], strict=True), 1):
         result = results.get(name_of(number, wanted), {})
         outcome = MENDED if MENDED in result else LEFT
-        found.append(Result(finding, outcome, str(result.get(outcome, "")), move.id))
+        found.append(Result(leftover, outcome, str(result.get(outcome, "")), move.id))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from cellmove.checks.finding import Check, refusal
+from cellmove.checks.result import CheckResult, refusal
 from cellmove.core import policy
 from cellmove.core.clock import text_of
 from cellmove.core.errors import CallError, Refused, before_writing
@@ -48,7 +48,7 @@ def require_somebody(session: Session, again: str) -> None:
     policy.require_somebody(session.settings.policy, session.consent, again)
 
 
-def unwatched(session: Session, runs_to: State | None) -> tuple[Check, ...]:
+def unwatched(session: Session, runs_to: State | None) -> tuple[CheckResult, ...]:
     """The refusal of a run that nobody watches, to be shown together with all others.
 
     :param runs_to: where the command goes at once; None when it only plans
@@ -122,7 +122,7 @@ def check_rules(session: Session, move: Move) -> None:
         session.gateway, given, facts["source_cell_uuid"], move.server_id, str(facts["project_id"]),
         (str(facts["flavor_from"]), str(facts["flavor_name"])), str(facts["source_host"]),
     )  # fmt: skip
-    found = policy.broken(given, policy.Subject(values, begun_today(session)))
+    found = policy.violations(given, policy.Subject(values, begun_today(session)))
     if found:
         raise Refused(
             "\n".join(f"{each.text} ({each.remedy})" for each in found),

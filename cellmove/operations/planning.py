@@ -19,7 +19,7 @@ from cellmove.operations.context import Session, before_anything_is_written, loc
 from cellmove.operations.find import reconcile_server
 
 if TYPE_CHECKING:
-    from cellmove.checks.preflight import Check
+    from cellmove.checks.preflight import CheckResult
     from cellmove.cloud.servers import ShownServer
 
 
@@ -33,7 +33,7 @@ class PlanReport:
 
     move: Move | None
     summary: Mapping[str, Any]
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     request: MoveRequest | None = None
 
     @property

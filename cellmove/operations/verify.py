@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks.arrival import Arrival, examine
-from cellmove.checks.finding import Check, Level, refusal
+from cellmove.checks.result import CheckResult, Level, refusal
 from cellmove.checks.root_disk import RootDisk
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
 from cellmove.cloud import network, volume
@@ -42,10 +42,10 @@ class Verification:
     """
 
     move: Move
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
-    def differences(self) -> tuple[Check, ...]:
+    def differences(self) -> tuple[CheckResult, ...]:
         """What is not as it was."""
         return tuple(check for check in self.checks if check.level is Level.REFUSAL)
 
@@ -107,7 +107,7 @@ def _command(move: Move, probes: Sequence[Probe]) -> str:
     return command_line("verify", move.id, probe=tuple(each.text for each in probes))
 
 
-def _only_settling(checks: Sequence[Check]) -> bool:
+def _only_settling(checks: Sequence[CheckResult]) -> bool:
     codes = {check.code for check in checks if check.level is Level.REFUSAL}
     return bool(codes) and codes <= SETTLES
 
@@ -173,16 +173,16 @@ def _version_of(database: CellDatabase, host: str) -> int:
     return int(service["version"] or 0) if service is not None else STARTS_FROM_SNAPSHOT
 
 
-def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tuple[Check, ...]:
+def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tuple[CheckResult, ...]:
     """What the guest answers. A guest that was off before, and is off, is asked nothing."""
     if not arrival.active:
-        return (Check("probe", Level.OK, "the guest is stopped, so nothing was asked of it"),)
+        return (CheckResult("probe", Level.OK, "the guest is stopped, so nothing was asked of it"),)
     addresses = tuple(dict.fromkeys(address for port in arrival.ports for address in port.addresses))
     found = []
     for each in probes:
         why = probe.wait_for(
             each, probe.Guest(arrival.row("instances")["uuid"], arrival.name, addresses), session.clock
         )
-        passed = Check("probe", Level.OK, f"{each.name} answers")
+        passed = CheckResult("probe", Level.OK, f"{each.name} answers")
         found.append(refusal("probe", f"{each.name}: {why}", "look at the guest's console") if why else passed)
     return tuple(found)

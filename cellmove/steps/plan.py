@@ -48,7 +48,7 @@ class Planned:
 
     facts: dict[str, Any]
     summary: dict[str, Any]
-    checks: tuple[preflight.Check, ...]
+    checks: tuple[preflight.CheckResult, ...]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cellmove.hosts import bus as bus_module
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cellmove.checks.finding import Check
+    from cellmove.checks.result import CheckResult
     from cellmove.checks.snapshot import ServerSnapshot, Target
     from cellmove.db.cells import Cell
     from cellmove.db.rights import Rights
@@ -77,7 +77,7 @@ def unusable(gateway: Gateway, cell: Cell) -> str:
     return ""
 
 
-def require_reachable(checks: Iterable[Check]) -> None:
+def require_reachable(checks: Iterable[CheckResult]) -> None:
     """End a plan that nothing else speaks against but what cannot be reached.
 
     :raises CannotConnect: naming all of it, and where it is set

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.checks import leftovers
-from cellmove.checks.leftover import Cloud, Finding, Kind, Known
+from cellmove.checks.find_leftovers import classify
+from cellmove.checks.leftover import Cloud, Kind, Known, Leftover
 from cellmove.cloud import image, network, placement, volume
 from cellmove.core.errors import CallFailed
 from cellmove.core.reference import is_uuid
@@ -27,16 +27,16 @@ MENDED, LEFT = "mended", "left"
 """Keys of an action's result: what was done, or why it was not."""
 
 
-def plan_of(findings: Sequence[Finding], ours: Ours) -> dict[str, Any]:
+def plan_of(leftovers: Sequence[Leftover], ours: Ours) -> dict[str, Any]:
     """What the journal keeps of a repair, as plain JSON values."""
-    marks = {finding.subject for finding in findings if finding.kind is Kind.MARK}
+    marks = {leftover.subject for leftover in leftovers if leftover.kind is Kind.MARK}
     return {
         "findings": [
             {
-                "kind": finding.kind.value, "server_id": finding.server_id, "subject": finding.subject,
-                "cell": finding.cell_uuid, "cell_name": str(finding.cell or ""), "host": finding.host,
+                "kind": leftover.kind.value, "server_id": leftover.server_id, "subject": leftover.subject,
+                "cell": leftover.cell_uuid, "cell_name": str(leftover.cell or ""), "host": leftover.host,
             }
-            for finding in findings
+            for leftover in leftovers
         ],
         "closed": {move_id: move.state for move_id, move in ours.moves.items() if move_id in marks},
         "generations": {move_id: move.generation for move_id, move in ours.moves.items() if move_id in marks},
@@ -46,8 +46,8 @@ def plan_of(findings: Sequence[Finding], ours: Ours) -> dict[str, Any]:
 
 
 def actions_for(move: Move) -> tuple[Action, ...]:
-    """The actions of a repair: one a finding, named by what is mended."""
-    return tuple(_action(number, finding, move.plan) for number, finding in enumerate(move.plan["findings"], 1))
+    """The actions of a repair: one a leftover, named by what is mended."""
+    return tuple(_action(number, leftover, move.plan) for number, leftover in enumerate(move.plan["findings"], 1))
 
 
 def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> Action:
@@ -55,17 +55,17 @@ def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> 
 
     def do(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            cloud, finding = _still(context, wanted, plan)
-            if finding is None:
+            cloud, leftover = _still(context, wanted, plan)
+            if leftover is None:
                 return {LEFT: "it is not there any more"}
-            if not finding.safe:
-                return {LEFT: finding.owner.text if finding.owner else finding.mend}
-            done = MENDERS[kind](context, cloud, finding)
+            if not leftover.safe:
+                return {LEFT: leftover.owner.text if leftover.owner else leftover.remedy}
+            done = MENDERS[kind](context, cloud, leftover)
         except CallFailed as error:
             if error.kind in ("deadlock", "lost"):
                 raise  # to be tried again
             return {LEFT: str(error)}
-        return {MENDED: finding.mend} if done else {LEFT: "it was changed by somebody else just now"}
+        return {MENDED: leftover.remedy} if done else {LEFT: "it was changed by somebody else just now"}
 
     where = f" in {wanted.get('cell_name') or wanted['cell']}" if wanted["cell"] else ""
     title = f"mend {kind}{where}: {wanted['subject']}".replace("{", "{{").replace("}", "}}")
@@ -74,12 +74,12 @@ def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> 
 
 
 def name_of(number: int, wanted: Mapping[str, str]) -> str:
-    """The name of the action that mends a finding, unique in its repair."""
+    """The name of the action that mends a leftover, unique in its repair."""
     return f"{number}/{wanted['kind']}/{wanted['subject'][:36]}"
 
 
-def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> tuple[Cloud, Finding | None]:
-    """The cloud around a finding as it is now, and the finding if it is still there."""
+def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> tuple[Cloud, Leftover | None]:
+    """The cloud around a leftover as it is now, and the leftover if it is still there."""
     generations = plan.get("generations", {})  # not in a record of an earlier version
     closed = {
         move_id: Known(move_id, state, is_open=False, generation=generations.get(move_id, -1))
@@ -91,48 +91,48 @@ def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any])
     word = wanted["cell"]
     cell = context.gateway.cell(word).uuid if word and not is_uuid(word) else word
     key = (wanted["kind"], wanted["server_id"], wanted["subject"], cell, wanted["host"])
-    return cloud, next((each for each in leftovers.classify(cloud) if each.key == key), None)
+    return cloud, next((each for each in classify(cloud) if each.key == key), None)
 
 
 # how each kind is mended; all return whether they did something
 
 
-def _binding(context: Context, _cloud: Cloud, finding: Finding) -> bool:
-    network.delete_binding(context.gateway.service, finding.subject, finding.host)
+def _binding(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+    network.delete_binding(context.gateway.service, leftover.subject, leftover.host)
     return True
 
 
-def _attachment(context: Context, _cloud: Cloud, finding: Finding) -> bool:
-    volume.delete_attachment(context.gateway.admin, finding.subject)  # no service token: an empty one needs none
+def _attachment(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+    volume.delete_attachment(context.gateway.admin, leftover.subject)  # no service token: an empty one needs none
     return True
 
 
-def _allocation(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+def _allocation(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
     admin, sleep = context.gateway.admin, context.clock.sleep
-    if finding.facts["how"] == "give-back":
-        return placement.move_allocations(admin, finding.subject, finding.server_id, sleep=sleep)
-    return placement.delete_allocations(admin, finding.subject, sleep=sleep)
+    if leftover.facts["how"] == "give-back":
+        return placement.move_allocations(admin, leftover.subject, leftover.server_id, sleep=sleep)
+    return placement.delete_allocations(admin, leftover.subject, sleep=sleep)
 
 
-def _image(context: Context, _cloud: Cloud, finding: Finding) -> bool:
-    image.delete_image(context.gateway.admin, finding.subject)
+def _image(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+    image.delete_image(context.gateway.admin, leftover.subject)
     return True
 
 
-def _hidden(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+def _hidden(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
     """Deletes a row only while it is hidden."""
     gateway = context.gateway
-    return records.delete_server(gateway.database(gateway.cell(finding.cell_uuid)), finding.server_id)
+    return records.delete_server(gateway.database(gateway.cell(leftover.cell_uuid)), leftover.server_id)
 
 
-def _mark(context: Context, _cloud: Cloud, finding: Finding) -> bool:
+def _mark(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
     gateway = context.gateway
-    return survey.drop_mark(gateway.database(gateway.cell(finding.cell_uuid)), finding.server_id, finding.subject)
+    return survey.drop_mark(gateway.database(gateway.cell(leftover.cell_uuid)), leftover.server_id, leftover.subject)
 
 
-def _stash(context: Context, cloud: Cloud, finding: Finding) -> bool:
-    gateway, server, now = context.gateway, finding.server_id, context.clock.database_time()
-    database, home = gateway.database(gateway.cell(finding.cell_uuid)), cloud.servers[finding.server_id].home
+def _stash(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
+    gateway, server, now = context.gateway, leftover.server_id, context.clock.database_time()
+    database, home = gateway.database(gateway.cell(leftover.cell_uuid)), cloud.servers[leftover.server_id].home
     if home is None:
         return False
     with state.transaction(database.engine, database.name) as connection:
@@ -144,26 +144,26 @@ def _stash(context: Context, cloud: Cloud, finding: Finding) -> bool:
     return True
 
 
-def _old_migration(context: Context, cloud: Cloud, finding: Finding) -> bool:
+def _old_migration(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
     """Settles the record while the server stays at rest on its host, and the record keeps its status."""
-    gateway, home = context.gateway, cloud.servers[finding.server_id].home
+    gateway, home = context.gateway, cloud.servers[leftover.server_id].home
     if home is None:
         return False
     at_rest = {"vm_state": home.vm_state, "task_state": None, "host": home.host, "hidden": 0}
-    database = gateway.database(gateway.cell(finding.cell_uuid))
-    facts = finding.facts
-    return survey.settle_migration(database, finding.server_id, at_rest, facts["number"], facts["status"])
+    database = gateway.database(gateway.cell(leftover.cell_uuid))
+    facts = leftover.facts
+    return survey.settle_migration(database, leftover.server_id, at_rest, facts["number"], facts["status"])
 
 
-def _keypairs(context: Context, cloud: Cloud, finding: Finding) -> bool:
-    gateway, server = context.gateway, cloud.servers[finding.server_id]
+def _keypairs(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
+    gateway, server = context.gateway, cloud.servers[leftover.server_id]
     home = server.home
     if home is None:
         return False
-    source = finding.facts["from"]
+    source = leftover.facts["from"]
     kept = next((row.keypairs for row in server.live if row.cell.uuid == source), "")
     keypairs = kept or keypairs_of(cloud.keys[home.user_id, home.key_name])
-    database = gateway.database(gateway.cell(finding.cell_uuid))
+    database = gateway.database(gateway.cell(leftover.cell_uuid))
     return survey.set_keypairs(database, server.id, keypairs, context.clock.database_time())
 
 
@@ -191,7 +191,7 @@ def _object(name: str, version: str, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-MENDERS: Mapping[Kind, Callable[[Context, Cloud, Finding], bool]] = {
+MENDERS: Mapping[Kind, Callable[[Context, Cloud, Leftover], bool]] = {
     Kind.BINDING: _binding,
     Kind.ATTACHMENT: _attachment,
     Kind.ALLOCATION: _allocation,

@@ -150,7 +150,7 @@ def _attached(gateway: Gateway, server_id: str) -> dict[str, tuple[str, str]]:
 
 
 def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subject: str, host: str) -> Cloud:
-    """Look once more at all that a finding is about, and at nothing else.
+    """Look once more at all that a leftover is about, and at nothing else.
 
     :param subject: the finding's; whatever it may be the id of is looked at
     :param host: the finding's

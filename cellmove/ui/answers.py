@@ -112,7 +112,7 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
         )
         answer(options, document | error_document(error), draw_audit)
         raise error
-    count, mendable = len(report.left), sum(finding.safe for finding in report.left)
+    count, mendable = len(report.left), sum(leftover.safe for leftover in report.left)
     error = LeftoversRemain(
         f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair can repair"
         + ("; the audit is not complete" if report.unseen else ""),

@@ -175,9 +175,9 @@ def render(document: Document, form: str, stream: TextIO, draw: Callable[[Page, 
 
 
 def _values(document: Document) -> Iterable[list[str]]:
-    """Bare values, a line each: of findings, of a cell's servers, of how many stand where, or of moves."""
+    """Bare values, a line each: of leftovers, of a cell's servers, of how many stand where, or of moves."""
     if "findings" in document:
-        return map(_finding_values, document["findings"])
+        return map(_leftover_values, document["findings"])
     if "servers" in document:
         return map(_server_values, document["servers"])
     if "schemas" in document:
@@ -200,9 +200,9 @@ def _server_values(server: Document) -> list[str]:
     return [server["server"]["id"], server["stage"], server["move"] or "-"]
 
 
-def _finding_values(finding: Document) -> list[str]:
-    whose = "owned" if finding["owner"] else finding["outcome"] or ("safe" if finding["safe"] else "by hand")
-    return [finding["kind"], finding["server"]["id"] or "-", finding["subject"], whose]
+def _leftover_values(leftover: Document) -> list[str]:
+    whose = "owned" if leftover["owner"] else leftover["outcome"] or ("safe" if leftover["safe"] else "by hand")
+    return [leftover["kind"], leftover["server"]["id"] or "-", leftover["subject"], whose]
 
 
 def draw_move(page: Page, document: Document) -> None:
@@ -308,7 +308,7 @@ IN_USE = {
     "stale-context": "migration context", "old-migration": "migration record", "reserved-volume": "reserved volume",
     "unattached-volume": "unattached volume", "duplicate-cell": "cell mapping",
 }  # fmt: skip
-"""What each kind of finding is while a move uses it: nothing of a healthy move is stuck, stale or dead."""
+"""What each kind of leftover is while a move uses it: nothing of a healthy move is stuck, stale or dead."""
 
 
 def draw_audit(page: Page, document: Document) -> None:

@@ -63,23 +63,23 @@ def audit_document(report: Report) -> Document:
 
     :param report: an ``audit.Report``
     """
-    findings = []
+    leftovers = []
     for each in report.results:
-        finding, owner = each.finding, each.finding.owner
-        findings.append(
+        leftover, owner = each.leftover, each.leftover.owner
+        leftovers.append(
             {
-                "kind": finding.kind.value,
-                "server": {"id": finding.server_id, "name": finding.server_name, "project": finding.project_id},
-                "cell": str(finding.cell or ""),
-                "cell_uuid": finding.cell_uuid,
-                "host": finding.host,
-                "subject": finding.subject,
-                "text": finding.text,
-                "since": f"{finding.since.isoformat()}Z" if finding.since else None,
-                "age_seconds": max(int((report.now - finding.since).total_seconds()), 0) if finding.since else None,
+                "kind": leftover.kind.value,
+                "server": {"id": leftover.server_id, "name": leftover.server_name, "project": leftover.project_id},
+                "cell": str(leftover.cell or ""),
+                "cell_uuid": leftover.cell_uuid,
+                "host": leftover.host,
+                "subject": leftover.subject,
+                "text": leftover.text,
+                "since": f"{leftover.since.isoformat()}Z" if leftover.since else None,
+                "age_seconds": max(int((report.now - leftover.since).total_seconds()), 0) if leftover.since else None,
                 "owner": {"by": owner.by, "move": owner.move_id or None, "text": owner.text} if owner else None,
-                "safe": finding.safe,
-                "mend": finding.mend,
+                "safe": leftover.safe,
+                "mend": leftover.remedy,
                 "outcome": each.outcome or None,
                 "why": each.why or None,
                 "repair": each.repair or None,
@@ -92,11 +92,11 @@ def audit_document(report: Report) -> Document:
         "unseen": list(report.unseen),
         "repair": report.mode,
         "counts": {
-            "owned": sum(each.finding.owner is not None for each in report.results),
+            "owned": sum(each.leftover.owner is not None for each in report.results),
             "mended": sum(each.outcome == "mended" for each in report.results),
             "left": len(report.left),
         },
-        "findings": findings,
+        "findings": leftovers,
     }
 
 

@@ -127,7 +127,7 @@ def again(left: Left) -> list[str]:
     assert isinstance(last, Report)
     with left.harness.session() as session:
         unfinished = [move.id for move in session.journal.all_moves() if move.is_open]
-    return [each.finding.text for each in last.results] + unfinished + left.problems()
+    return [each.leftover.text for each in last.results] + unfinished + left.problems()
 
 
 def test_all_of_it_is_found_and_mended_and_looking_writes_nothing(left: Left) -> None:
@@ -135,8 +135,8 @@ def test_all_of_it_is_found_and_mended_and_looking_writes_nothing(left: Left) ->
     for how in ({}, {"repair": True, "dry_run": True}):
         found = audit(left.harness, **how)
         assert isinstance(found, Report)
-        assert [each.finding.kind.value for each in found.results] == list(LEFT)
-        assert all(each.finding.safe for each in found.results)
+        assert [each.leftover.kind.value for each in found.results] == list(LEFT)
+        assert all(each.leftover.safe for each in found.results)
     assert left.harness.taps.effects == 0
     mended = audit(left.harness, repair=True)
     assert isinstance(mended, Report)

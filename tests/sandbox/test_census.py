@@ -121,7 +121,7 @@ def wish_of(case: Case) -> Wish:
     )
 
 
-def refusals(checks: tuple[preflight.Check, ...]) -> list[tuple[str, str]]:
+def refusals(checks: tuple[preflight.CheckResult, ...]) -> list[tuple[str, str]]:
     return [
         (check.code, f"{check.text} ({check.remedy})") for check in checks if check.level is preflight.Level.REFUSAL
     ]

@@ -55,7 +55,7 @@ def codes_in_the_source() -> set[str]:
     for path in (*checks, PACKAGE / "policy.py", PACKAGE / "permission.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-            if name in ("refusal", "warning", "Broken"):
+            if name in ("refusal", "warning", "PolicyViolation"):
                 assert isinstance(node, ast.Call)
                 found |= codes_of(node.args[0])
             if path.name == "target.py" and isinstance(node, ast.Tuple) and len(node.elts) == 3:

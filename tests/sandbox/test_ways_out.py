@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.checks.preflight import Check
+from cellmove.checks.preflight import CheckResult
 from cellmove.core.request import Destination, MoveRequest
 from cellmove.sandbox.store import Cloud
 from cellmove.steps.plan import gather
@@ -145,7 +145,7 @@ def fixtures() -> Iterator[Fixtures]:
     return Fixtures()
 
 
-def looked_at(fixtures: Fixtures, request: MoveRequest) -> dict[str, Check]:
+def looked_at(fixtures: Fixtures, request: MoveRequest) -> dict[str, CheckResult]:
     """What the plan finds that is not right, by code."""
     planned = gather(fixtures.harness.gateway, fixtures.harness.clock, request)
     return {check.code: check for check in planned.checks if check.level.value == "refusal"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cellmove.checks import target
-from cellmove.checks.finding import Check, Level, refusal, warning
 from cellmove.checks.preflight import examine
+from cellmove.checks.result import CheckResult, Level, refusal, warning
 from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.core.errors import CannotConnect
 from cellmove.db.rights import DELETE, UPDATE, Rights
@@ -60,4 +60,4 @@ def test_what_alone_cannot_be_reached_ends_the_command() -> None:
         require_reachable([*unreachable, warning("server-group", "it is in one")])
     require_reachable([*unreachable, refusal("locked", "it is locked", "unlock it")])
     require_reachable([warning("target-bus", "cell2 is left out", "")])
-    require_reachable([Check("state", Level.OK, "")])
+    require_reachable([CheckResult("state", Level.OK, "")])

@@ -16,7 +16,7 @@ import pytest
 from cellmove.checks import arrival as checks
 from cellmove.checks import root_disk
 from cellmove.checks.arrival import Arrival, examine
-from cellmove.checks.finding import Level
+from cellmove.checks.result import Level
 from cellmove.checks.root_disk import RootDisk
 from cellmove.cloud.network import Port
 from cellmove.cloud.volume import Attachment
@@ -271,7 +271,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
 """Code -> the cases that trip it."""
 
 
-def trip(case: Case) -> tuple[checks.Check, ...]:
+def trip(case: Case) -> tuple[checks.CheckResult, ...]:
     """What is found."""
     return examine(case.change(case.arrival))
 

@@ -19,7 +19,7 @@ import pytest
 from click.testing import Result
 
 from cellmove import operations
-from cellmove.checks.preflight import Check, Level
+from cellmove.checks.preflight import CheckResult, Level
 from cellmove.core.errors import (
     CallFailed,
     CannotConnect,
@@ -56,7 +56,7 @@ class Report:
 
     move: Move | None
     summary: dict[str, Any] = field(default_factory=lambda: dict(SUMMARY))
-    checks: tuple[Check, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
     request: MoveRequest | None = None
 
     @property
@@ -233,8 +233,8 @@ def test_a_dry_run_opens_nothing_and_names_the_real_command(fake: Fake) -> None:
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_a_refused_plan_shows_all_reasons_and_exits_5(fake: Fake, form: str) -> None:
     reasons = (
-        Check("locked", Level.REFUSAL, "it is locked", "unlock it"),
-        Check("up", Level.REFUSAL, "compute is down"),
+        CheckResult("locked", Level.REFUSAL, "it is locked", "unlock it"),
+        CheckResult("up", Level.REFUSAL, "compute is down"),
     )
     fake.report = Report(None, checks=reasons)
     result = run("plan", "web-1", "-f", form)
@@ -263,7 +263,7 @@ def test_resize_and_migrate_run_to_the_end(fake: Fake, confirm: bool) -> None:
 
 
 def test_a_refused_migrate_runs_nothing(fake: Fake) -> None:
-    fake.report = Report(None, checks=(Check("locked", Level.REFUSAL, "it is locked"),))
+    fake.report = Report(None, checks=(CheckResult("locked", Level.REFUSAL, "it is locked"),))
     result = run("migrate", "web-1", "--confirm")
     assert result.exit_code == 5
     assert [asked[0] for asked in fake.asked] == ["move_for"]
@@ -271,7 +271,7 @@ def test_a_refused_migrate_runs_nothing(fake: Fake) -> None:
 
 
 def test_warnings_are_told_before_a_migrate_runs(fake: Fake) -> None:
-    fake.report = Report(a_move(), checks=(Check("drive", Level.WARNING, "the config drive is rebuilt"),))
+    fake.report = Report(a_move(), checks=(CheckResult("drive", Level.WARNING, "the config drive is rebuilt"),))
     result = run("migrate", "web-1")
     assert result.exit_code == 0
     assert "warning: the config drive is rebuilt" in result.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.checks.preflight import Check, Level
+from cellmove.checks.preflight import CheckResult, Level
 from cellmove.core.errors import RolledBack, Stopped
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.engine.events import Event, EventKind
@@ -75,7 +75,7 @@ def entry(sequence: int, step: Step, action: str, phase: Phase, **more: Any) -> 
 class Report:
     move: Move | None
     summary: dict[str, Any]
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
     def refused(self) -> bool:
@@ -150,7 +150,10 @@ def test_a_revert_under_way() -> None:
 
 
 def test_a_plan_that_is_refused() -> None:
-    checks = (Check("locked", Level.REFUSAL, "the server is locked", "unlock it"), Check("up", Level.OK, "fine"))
+    checks = (
+        CheckResult("locked", Level.REFUSAL, "the server is locked", "unlock it"),
+        CheckResult("up", Level.OK, "fine"),
+    )
     document = ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1")
     assert document["refused"]
     assert document["move"] is None
@@ -213,9 +216,9 @@ def test_a_list() -> None:
 
 def test_a_plan() -> None:
     checks = (
-        Check("up", Level.OK, "fine"),
-        Check("drive", Level.WARNING, "the config drive is rebuilt"),
-        Check("locked", Level.REFUSAL, "the server is locked", "unlock it"),
+        CheckResult("up", Level.OK, "fine"),
+        CheckResult("drive", Level.WARNING, "the config drive is rebuilt"),
+        CheckResult("locked", Level.REFUSAL, "the server is locked", "unlock it"),
     )
     text = shown(
         ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan
@@ -232,7 +235,7 @@ def test_a_plan() -> None:
 
 def test_a_plan_of_what_could_not_be_looked_at() -> None:
     bare = {"server_id": "uuid-1", "server_name": "web-1", "target_hosts": [], "copied": {}, "lost": [], "backing": ""}
-    checks = (Check("x", Level.REFUSAL, "no"),)
+    checks = (CheckResult("x", Level.REFUSAL, "no"),)
     text = shown(ui_documents.plan_document(Report(None, bare, checks), [], ""), console.draw_plan)
     assert "lost" not in text
     assert "guest" not in text

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from cellmove import man_pages as docs
 from cellmove.checks import leftover as leftovers
-from cellmove.checks.finding import Level
+from cellmove.checks.result import Level
 from cellmove.core.errors import Stopped
 from cellmove.core.move import LOSSES, Phase, State, Step
 from cellmove.drain import ending, happening, story

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Level(enum.StrEnum):
-    """How much a finding weighs."""
+    """How much a result weighs."""
 
     OK = "ok"
     WARNING = "warning"
@@ -16,8 +16,8 @@ class Level(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Check:
-    """One finding.
+class CheckResult:
+    """One result of a check.
 
     :param code: for scripts
     :param text: what was found
@@ -30,14 +30,14 @@ class Check:
     remedy: str = ""
 
 
-Findings = Iterator[Check]
+CheckResults = Iterator[CheckResult]
 
 
-def refusal(code: str, text: str, remedy: str) -> Check:
-    """A finding that forbids the move."""
-    return Check(code, Level.REFUSAL, text, remedy)
+def refusal(code: str, text: str, remedy: str) -> CheckResult:
+    """A result that forbids the move."""
+    return CheckResult(code, Level.REFUSAL, text, remedy)
 
 
-def warning(code: str, text: str, remedy: str = "") -> Check:
-    """A finding to know about."""
-    return Check(code, Level.WARNING, text, remedy)
+def warning(code: str, text: str, remedy: str = "") -> CheckResult:
+    """A result to know about."""
+    return CheckResult(code, Level.WARNING, text, remedy)

@@ -1,4 +1,4 @@
-"""What is a leftover and whose it is: plain data in, findings out."""
+"""What is a leftover and whose it is: plain data in, leftovers out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from cellmove.checks.duplicate import Duplicate
+from cellmove.checks.find_leftovers import classify
 from cellmove.checks.leftover import (
     Allocation,
     Attachment,
     Binding,
     Cloud,
-    Finding,
     Image,
     Kind,
     Known,
+    Leftover,
     Migration,
     Row,
     Server,
 )
-from cellmove.checks.leftovers import classify
 from cellmove.core.cell_names import CellRef
 from cellmove.core.ownership import Mark
 from cellmove.db.survey import misplaced
@@ -47,12 +47,12 @@ def server(*rows: Row, mapped: str = "cell1", **more: Any) -> Server:
     return Server("s", CellRef(mapped, mapped) if mapped else None, rows=rows or (row(),), **more)
 
 
-def find(one: Server | None = None, **more: Any) -> list[Finding]:
+def find(one: Server | None = None, **more: Any) -> list[Leftover]:
     cloud = Cloud(NOW, 1800.0, {one.id: one} if one else {}, HOSTS, PROVIDERS, **more)
     return classify(cloud)
 
 
-def seen(found: list[Finding]) -> list[tuple[str, bool, str]]:
+def seen(found: list[Leftover]) -> list[tuple[str, bool, str]]:
     """Kind, whether it is safe, and whose it is."""
     return [(each.kind.value, each.safe, each.owner.by if each.owner else "") for each in found]
 
@@ -97,7 +97,7 @@ def test_a_server_that_is_well_is_no_finding() -> None:
 def test_rows_and_mappings(one: Server, kind: Kind, safe: bool) -> None:
     (found,) = find(one)
     assert (found.kind, found.safe, found.owner) == (kind, safe, None)
-    assert found.mend
+    assert found.remedy
     assert (found.server_name, found.project_id) == ("web", "p")
 
 
@@ -116,9 +116,9 @@ def test_a_same_cell_resize_that_is_stuck_is_none_of_ours() -> None:
     stuck = server(row(task_state="resize_migrating", migrations=(migration("migrating", cross_cell=False),)))
     (found,) = find(stuck)
     assert found.kind is Kind.STUCK
-    assert "restart nova-compute on h1" in found.mend
-    assert "set --state" not in found.mend, "a hard reboot after that would start it from a fresh disk"
-    assert "adopt" not in found.mend
+    assert "restart nova-compute on h1" in found.remedy
+    assert "set --state" not in found.remedy, "a hard reboot after that would start it from a fresh disk"
+    assert "adopt" not in found.remedy
 
 
 def waiting() -> Server:
@@ -130,9 +130,9 @@ def waiting() -> Server:
 def test_whose_it_is() -> None:
     half = server(row(task_state="resize_prep"), row("cell2", hidden=True))
     assert seen(find(half)) == [("stuck-migration", False, ""), ("hidden-row", False, "")]
-    assert "cellmove adopt s" in find(half)[1].mend
+    assert "cellmove adopt s" in find(half)[1].remedy
     moved = replace(half, move=Known("move-1", "dest-prepared", is_open=True, next_command="cellmove resume move-1"))
-    assert {(each.owner.move_id, each.mend) for each in find(moved) if each.owner} == {
+    assert {(each.owner.move_id, each.remedy) for each in find(moved) if each.owner} == {
         ("move-1", "cellmove resume move-1")
     }
     recent = replace(half, rows=(replace(half.rows[0], changed=NOW), half.rows[1]))
@@ -162,7 +162,7 @@ def test_marks(moves: dict[str, Known], holder: str, expected: tuple[str, bool, 
     found = find(server(row(mark=Mark("move-1", holder, generation=generation))), moves=moves, here="me")
     assert seen(found) == [expected]
     if not moves:
-        assert ("adopt" if holder == "me" else "resume move-1") in found[0].mend
+        assert ("adopt" if holder == "me" else "resume move-1") in found[0].remedy
 
 
 def test_bindings() -> None:
@@ -294,7 +294,7 @@ def test_each_record_without_a_uuid_is_one_of_its_own() -> None:
 def test_the_record_of_a_migration_is_a_persons_decision(one: Server, words: str) -> None:
     (found,) = find(one)
     assert (found.kind, found.safe) == (Kind.OLD_MIGRATION, False)
-    assert words in found.mend
+    assert words in found.remedy
 
 
 def test_the_record_of_a_migration_is_left_while_something_may_work() -> None:
@@ -330,7 +330,7 @@ def test_a_second_mapping_of_one_database_is_for_a_person() -> None:
     (found,) = find(server(), duplicates=(twice,))
     assert (found.kind, found.cell_uuid, found.subject, found.safe) == (Kind.DUPLICATE_CELL, "u3", "u3", False)
     assert found.text == "cell3 is a second mapping of the database of cell1 (nova bug 1923899)"
-    assert found.mend.endswith("nova-manage cell_v2 delete_cell --cell_uuid u3")
+    assert found.remedy.endswith("nova-manage cell_v2 delete_cell --cell_uuid u3")
 
 
 def test_every_kind_is_in_the_documentation() -> None:
