@@ -19,7 +19,9 @@ from cellmove.db import cells as cells_module
 from cellmove.db import rights
 from cellmove.db.identity import DatabaseIdentity, identity_of
 from cellmove.db.tables import CellDatabase, open_cell_database
-from cellmove.hosts import bus as bus_module
+from cellmove.hosts.bus import probe_broker
+from cellmove.hosts.bus_opener import BusOpener
+from cellmove.hosts.compute import SentCalls
 from cellmove.hosts.disk_links import DiskLinks
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class Gateway:
         self.settings = settings
         self._databases: dict[str, CellDatabase] = {}
         self._buses: dict[str, Bus] = {}
+        self._bus_opener = BusOpener(settings)
+        self.sent_calls = SentCalls()
         self._identities: dict[str, DatabaseIdentity] = {}
         self._rights: dict[str, Rights | None] = {}
         self._opening = threading.RLock()
@@ -168,7 +172,7 @@ class Gateway:
         """A bus; two cells that share one share its connections, and each names it as its own."""
         with self._opening:
             if url not in self._buses:
-                self._buses[url] = bus_module.open_bus(url, name, self.settings, setting=setting)
+                self._buses[url] = self._bus_opener.open(url, name, setting=setting)
             bus = self._buses[url]
         return bus if bus.name == name else replace(bus, name=name, transport=bus.transport.named(name))
 
@@ -194,7 +198,7 @@ class Gateway:
         :raises CannotConnect: naming what is not
         """
         cells_module.probe_database(self.api_engine)
-        bus_module.probe_broker(self.api_bus)
+        probe_broker(self.api_bus)
         for cell in cells:
             self.reach_cell(cell)
         errors: list[CannotConnect] = []
@@ -216,4 +220,4 @@ class Gateway:
         :raises CannotConnect: naming what is not
         """
         cells_module.probe_database(self.database(cell).engine)
-        bus_module.probe_broker(self.bus(cell))
+        probe_broker(self.bus(cell))

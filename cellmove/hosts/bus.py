@@ -1,8 +1,7 @@
-"""A message bus of nova's, called with our own deadline.
+"""A message bus of nova, called with a deadline of cellmove's own.
 
-What carries the calls is picked by the URL: oslo.messaging (:mod:`cellmove.hosts.rabbit`) for every bus
-of a real cloud, plain HTTP (:mod:`cellmove.hosts.loopback`) for those of the sandbox. A call runs in a
-thread that is given up at a deadline, because a transport may never return.
+A call runs in a thread that is abandoned at the deadline, because a transport may never return.
+:mod:`cellmove.hosts.bus_opener` opens a bus.
 """
 
 from __future__ import annotations
@@ -11,89 +10,51 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect
-from cellmove.hosts import loopback
+from cellmove.hosts.transport import Call, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from cellmove.hosts.transport import Arguments, Notification, Result, RpcContext, Transport
 
-    from cellmove.core.settings import Settings
+NOTIFICATION_TIMEOUT_SECONDS = 10.0
+"""How long a broker may take to accept a notification."""
 
-NOTICE_TIMEOUT = 10.0
-"""Seconds that a bus has to take a notification."""
+PROBE_TTL_SECONDS = 2.0
+"""How long a successful probe of a broker stays valid, unless a call fails meanwhile. A probe is a connection and a login."""
 
-FRESH = 2.0
-"""Seconds for which an answer of a broker counts, unless a call goes wrong meanwhile: each is a connection and a login."""
-
-MARGIN = 10.0
-"""Seconds that our own deadline lies behind the transport's timeout."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a call goes: nova-facts A1."""
-
-    topic: str
-    version: str
-    server: str = ""
-    namespace: str = ""
-
-
-class Transport(Protocol):
-    """What carries the calls of a bus."""
-
-    def named(self, name: str) -> Transport:
-        """The same connections under the name of another cell that shares them."""
-
-    def probe(self) -> None:
-        """Check within seconds that the broker answers and accepts us.
-
-        :raises CannotConnect: naming the host and port, never the password
-        """
-
-    def send(
-        self, target: Target, context: Mapping[str, Any], method: str, arguments: Mapping[str, Any], timeout: float,
-        long: bool,
-    ) -> Any:  # fmt: skip
-        """Send a call and wait for its answer: see :func:`call`, which raises the same."""
-
-    def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
-        """Send a notification; nobody answers it."""
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A notification (oslo_messaging/notify/notifier.py): who says what has happened, and to which topics."""
-
-    driver: str
-    topics: tuple[str, ...]
-    publisher: str
-    event_type: str
-    payload: Mapping[str, Any]
+MARGIN_SECONDS = 10.0
+"""How long cellmove's own deadline lies behind the transport's timeout."""
 
 
 @dataclass
-class Knocks:
-    """When a broker answered, and when it did not: what the threads of a run tell each other.
+class BrokerHealth:
+    """The last probes of a broker, shared by the threads of a run.
 
-    :param answered: by the monotonic clock, the moment before it was asked; ``silent`` the moment after
-    :param error: what it came to then
+    :param lock: held during a probe
+    :param accepted_at: when the last successful probe started, by the monotonic clock
+    :param failed_at: when the last failed probe ended, by the monotonic clock
+    :param error: why it failed
     """
 
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    answered: float = -math.inf
-    silent: float = -math.inf
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    accepted_at: float = -math.inf
+    failed_at: float = -math.inf
     error: str = ""
+
+    def invalidate(self) -> None:
+        """Probe again before the next call: a call failed, and the broker may be the reason."""
+        self.accepted_at = -math.inf
 
 
 @dataclass(frozen=True)
 class Bus:
-    """An open bus.
+    """An open bus. Copies of it with another name share its connections and its state.
 
-    :param name: whose bus it is, for messages ("cell1", "API")
+    :param name: for messages, such as "cell1" or "API"
     :param url: with its password; never shown
+    :param abandoned: the threads of calls that were given up at their deadline
     """
 
     name: str
@@ -101,134 +62,104 @@ class Bus:
     transport: Transport = field(repr=False)
     response_timeout: float
     long_timeout: float
-    knocks: Knocks = field(default_factory=Knocks, repr=False, compare=False)
-
-
-def open_bus(url: str, name: str, settings: Settings, *, setting: str = "") -> Bus:
-    """Prepare a bus and make sure that its broker answers.
-
-    :param setting: where the URL is set, for messages about the URL
-    :raises Misconfigured: the URL, or an option of nova.conf, cannot be used
-    :raises CannotConnect: when no broker of the URL answers or lets us in
-    """
-    transport: Transport
-    if url.startswith(loopback.SCHEME):
-        where = url.replace(loopback.SCHEME, "http://", 1)
-        transport = loopback.LoopbackTransport(where, name, settings.connect_timeout)
-    else:
-        from cellmove.hosts import rabbit
-
-        transport = rabbit.open_transport(url, name, settings, setting)
-    bus = Bus(name, url, transport, settings.rpc_response_timeout, settings.long_rpc_timeout)
-    probe_broker(bus)
-    return bus
+    health: BrokerHealth = field(default_factory=BrokerHealth, repr=False, compare=False)
+    abandoned: list[threading.Thread] = field(default_factory=list, repr=False, compare=False)
 
 
 def probe_broker(bus: Bus) -> None:
-    """Check within seconds that a broker of this bus answers and accepts us. Threads that ask at once ask once.
+    """Check within seconds that a broker of this bus answers and accepts the login. Concurrent threads share one probe.
 
     :raises CannotConnect: naming the host and port, never the password
     """
-    knocks, asked = bus.knocks, time.monotonic()
-    with knocks.turn:
-        if asked - knocks.answered < FRESH:
+    health, asked_at = bus.health, time.monotonic()
+    with health.lock:
+        if asked_at - health.accepted_at < PROBE_TTL_SECONDS:
             return
-        if knocks.silent > asked:  # while this thread waited for its turn
-            raise CannotConnect(knocks.error)
-        begun = time.monotonic()
+        if health.failed_at > asked_at:  # while this thread waited for the lock
+            raise CannotConnect(health.error)
+        started_at = time.monotonic()
         try:
             bus.transport.probe()
         except CannotConnect as error:
-            knocks.silent, knocks.error = time.monotonic(), str(error)
+            health.failed_at, health.error = time.monotonic(), str(error)
             raise
-        knocks.answered = begun
-
-
-def _doubt(bus: Bus) -> None:
-    """A call went wrong in a way that may be the broker's: knock again before the next one."""
-    bus.knocks.answered = -math.inf
+        health.accepted_at = started_at
 
 
 def call(
-    bus: Bus,
-    target: Target,
-    context: Mapping[str, Any],
-    method: str,
-    arguments: Mapping[str, Any],
-    *,
-    long: bool = False,
-) -> Any:
-    """Call a method and wait for its answer.
+    bus: Bus, target: Target, context: RpcContext, method: str, arguments: Arguments, *, long: bool = False
+) -> Result:
+    """Call a method and wait for its result.
 
-    :param context: a nova RequestContext as a dict (see :mod:`cellmove.hosts.context`)
-    :param long: whether it is one of nova's long calls: then the whole may take ``long_rpc_timeout``
-        while the other side's heartbeats are followed every ``rpc_response_timeout``
-    :raises CallFailed: the other side raised; ``kind`` is the class of what it raised
-    :raises CallUncertain: no answer came; the other side may still be at work
+    :param context: see :mod:`cellmove.hosts.context`
+    :param long: whether it is one of nova's long calls: then the whole call may take ``long_rpc_timeout``, while the
+        receiver's heartbeats are expected every ``rpc_response_timeout``
+    :raises CallFailed: the receiver raised; ``kind`` is the class of its exception
+    :raises CallUncertain: no result arrived; the receiver may still be at work
     :raises CannotConnect: nothing was sent
     """
     probe_broker(bus)
     timeout = bus.long_timeout if long else bus.response_timeout
-    box: dict[str, Any] = {}
+    request = Call(target, context, method, arguments, timeout, is_long=long)
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            box["answer"] = bus.transport.send(target, context, method, arguments, timeout, long)
+            results.append(bus.transport.send(request))
         except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
-            box["error"] = error
+            errors.append(error)
 
     worker = threading.Thread(target=run, name=f"rpc-{method}", daemon=True)
     worker.start()
-    worker.join(timeout + MARGIN)
+    worker.join(timeout + MARGIN_SECONDS)
     if worker.is_alive():
-        _abandoned.append((bus.url, worker))
-        _doubt(bus)
-        raise CallUncertain(f"{method} on the bus of {bus.name} did not answer in {timeout + MARGIN:.0f} s")
-    error = box.get("error")
-    if error is not None:
-        if not isinstance(error, CallFailed):
-            _doubt(bus)
-        raise error
-    return box["answer"]
+        bus.abandoned.append(worker)
+        bus.health.invalidate()
+        raise CallUncertain(f"{method} on the bus of {bus.name} did not answer in {timeout + MARGIN_SECONDS:.0f} s")
+    if errors:
+        if not isinstance(errors[0], CallFailed):
+            bus.health.invalidate()
+        raise errors[0]
+    return results[0]
 
 
-def notify(bus: Bus, context: Mapping[str, Any], notice: Notice) -> None:
+def notify(bus: Bus, context: RpcContext, notification: Notification) -> None:
     """Send a notification.
 
-    :raises CannotConnect: the bus did not take it in time, or refused it
+    :raises CannotConnect: the broker did not accept it in time, or refused it
     """
     probe_broker(bus)
-    box: list[Exception] = []
+    errors: list[Exception] = []
 
     def run() -> None:
         try:
-            bus.transport.notify(context, notice)
+            bus.transport.notify(context, notification)
         except Exception as error:  # noqa: BLE001 - carried over to the caller's thread
-            box.append(error)
+            errors.append(error)
 
-    worker = threading.Thread(target=run, name=f"notify-{notice.event_type}", daemon=True)
+    worker = threading.Thread(target=run, name=f"notify-{notification.event_type}", daemon=True)
     worker.start()
-    worker.join(NOTICE_TIMEOUT)
-    if worker.is_alive() or box:
-        _doubt(bus)
+    worker.join(NOTIFICATION_TIMEOUT_SECONDS)
     if worker.is_alive():
-        raise CannotConnect(f"the bus of {bus.name} did not take it in {NOTICE_TIMEOUT:.0f} s")
-    if box:
-        raise CannotConnect(f"the bus of {bus.name} did not take it: {type(box[0]).__name__}")
-
-
-_abandoned: list[tuple[str, threading.Thread]] = []
+        bus.health.invalidate()
+        raise CannotConnect(
+            f"the bus of {bus.name} did not accept a notification in {NOTIFICATION_TIMEOUT_SECONDS:.0f} s"
+        )
+    if errors:
+        bus.health.invalidate()
+        raise CannotConnect(f"the bus of {bus.name} did not accept a notification: {type(errors[0]).__name__}")
 
 
 def has_abandoned_calls(bus: Bus) -> bool:
-    """Whether a call that was given up may still be sent by its thread, when the broker is back."""
-    return any(url == bus.url and worker.is_alive() for url, worker in _abandoned)
+    """Whether the thread of an abandoned call may still send it when the broker is back."""
+    return any(worker.is_alive() for worker in bus.abandoned)
 
 
 def ping(bus: Bus, topic: str, server: str) -> bool:
     """Whether a service answers nova's ``baseapi`` ping on this queue.
 
-    Queues keep their order: once a ping is answered, a call sent before it has been taken as well.
+    Queues keep their order: once a ping is answered, the service has received every call that was sent before it.
     """
     target = Target(topic=topic, server=server, namespace="baseapi", version="1.1")
     try:

@@ -1,18 +1,15 @@
-"""The six calls of nova-compute that make up a snapshot based (cross-cell) resize.
+"""The six calls of nova-compute that make up a snapshot-based (cross-cell) resize.
 
-Version and topic are chosen for each host from its own ``services`` row (nova/compute/rpcapi.py caps
-them by the oldest compute of all cells; asking each host what it has is better and needs no cap).
-Sending prep_at_source, finish_at_dest or finish_revert twice wrecks the server, so nothing here repeats.
+The ``services`` row of each host decides version and topic. nova/compute/rpcapi.py caps both by the oldest compute of all
+cells instead. A second prep_at_source, finish_at_dest or finish_revert wrecks the server, so this module never repeats a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from cellmove.hosts.bus import Bus, Target, call
-from cellmove.hosts.conductor import Primitive
+from cellmove.hosts.bus import Bus, call
+from cellmove.hosts.transport import Arguments, Result, RpcContext, Target
 
 OLDEST_SERVICE_VERSION = 47
 """The first nova-compute that has all six calls (RPC 5.10, Ussuri)."""
@@ -20,16 +17,15 @@ OLDEST_SERVICE_VERSION = 47
 
 @dataclass(frozen=True)
 class Method:
-    """One of the six.
+    """One of the six calls.
 
     :param name: the RPC method
-    :param event: the instance action event that nova-compute writes around it
+    :param event: the instance action event that nova-compute writes around the call
     :param old_version: its version where the host speaks RPC 5.x
-    :param alternative_topic: whether newer hosts take it on ``compute-alt``
-    :param wants_request_spec: whether 5.x demands a (disregarded) request_spec
-    :param repeatable: whether it may be sent while an earlier one may be at work: nova-compute does
-        them one after the other (it locks the server, or its resources), and the later finds
-        nothing left to do
+    :param alternative_topic: whether newer hosts receive it on ``compute-alt``
+    :param wants_request_spec: whether RPC 5.x requires a request_spec, which nova-compute ignores
+    :param repeatable: whether it may be sent while an earlier one may still run. nova-compute runs them one after the
+        other, because it locks the server or its resources, and the later one has no effect
     """
 
     name: str
@@ -40,74 +36,103 @@ class Method:
     repeatable: bool = False
 
 
-# A second claim is counted twice until the host's next audit of its resources, a minute later.
 PREP_AT_DEST = Method(
-    "prep_snapshot_based_resize_at_dest", "compute_prep_snapshot_based_resize_at_dest", "5.5",
-    wants_request_spec=True, repeatable=True,
-)  # fmt: skip
+    name="prep_snapshot_based_resize_at_dest",
+    event="compute_prep_snapshot_based_resize_at_dest",
+    old_version="5.5",
+    wants_request_spec=True,
+    repeatable=True,  # a second claim counts twice until the host's next audit of its resources, a minute later
+)
 PREP_AT_SOURCE = Method(
-    "prep_snapshot_based_resize_at_source",
-    "compute_prep_snapshot_based_resize_at_source",
-    "5.6",
+    name="prep_snapshot_based_resize_at_source",
+    event="compute_prep_snapshot_based_resize_at_source",
+    old_version="5.6",
     alternative_topic=True,
 )
 FINISH_AT_DEST = Method(
-    "finish_snapshot_based_resize_at_dest", "compute_finish_snapshot_based_resize_at_dest", "5.7",
-    alternative_topic=True, wants_request_spec=True,
-)  # fmt: skip
+    name="finish_snapshot_based_resize_at_dest",
+    event="compute_finish_snapshot_based_resize_at_dest",
+    old_version="5.7",
+    alternative_topic=True,
+    wants_request_spec=True,
+)
 CONFIRM_AT_SOURCE = Method(
-    "confirm_snapshot_based_resize_at_source", "compute_confirm_snapshot_based_resize_at_source", "5.8",
+    name="confirm_snapshot_based_resize_at_source",
+    event="compute_confirm_snapshot_based_resize_at_source",
+    old_version="5.8",
     repeatable=True,
-)  # fmt: skip
+)
 REVERT_AT_DEST = Method(
-    "revert_snapshot_based_resize_at_dest", "compute_revert_snapshot_based_resize_at_dest", "5.9", repeatable=True
+    name="revert_snapshot_based_resize_at_dest",
+    event="compute_revert_snapshot_based_resize_at_dest",
+    old_version="5.9",
+    repeatable=True,
 )
 FINISH_REVERT_AT_SOURCE = Method(
-    "finish_revert_snapshot_based_resize_at_source", "compute_finish_revert_snapshot_based_resize_at_source", "5.10",
+    name="finish_revert_snapshot_based_resize_at_source",
+    event="compute_finish_revert_snapshot_based_resize_at_source",
+    old_version="5.10",
     alternative_topic=True,
-)  # fmt: skip
+)
 
 
 def topic_of(method: Method, service_version: int) -> str:
-    """The topic on which a host of this service version takes the call.
+    """Return the topic on which a host of this service version receives the call.
 
-    A host that is shutting down has stopped listening on ``compute``; from version 71 on (RPC 6.5)
-    the calls that end a move are taken on ``compute-alt`` as well.
+    A host that shuts down does not listen on ``compute`` any more. From version 71 on (RPC 6.5) it still receives the calls
+    that end a move on ``compute-alt``.
     """
     return "compute-alt" if method.alternative_topic and service_version >= 71 else "compute"
 
 
-_sent: set[tuple[str, str]] = set()
+@dataclass(frozen=True)
+class ComputeService:
+    """A host's nova-compute.
+
+    :param version: of its service record (nova/objects/service.py, ``SERVICE_VERSION``)
+    """
+
+    host: str
+    version: int
 
 
-def is_of_this_run(method: Method, request_id: str) -> bool:
-    """Whether this very process has made the call: what an operator says of calls before is not said of it."""
-    return (request_id, method.name) in _sent
+class SentCalls:
+    """The calls that this process has sent, by request id and method."""
+
+    def __init__(self) -> None:
+        self._sent: set[tuple[str, str]] = set()
+
+    def add(self, request_id: str, method: Method) -> None:
+        """Remember a call."""
+        self._sent.add((request_id, method.name))
+
+    def has(self, request_id: str, method: Method) -> bool:
+        """Whether this process has sent the call. The operator's ``--host-restarted`` does not apply to such a call."""
+        return (request_id, method.name) in self._sent
+
+    def clear(self) -> None:
+        """Forget all calls, as a new process would."""
+        self._sent.clear()
 
 
 def invoke(
-    bus: Bus,
-    context: Mapping[str, Any],
-    method: Method,
-    *,
-    host: str,
-    service_version: int,
-    instance: Primitive,
-    migration: Primitive,
-    **more: Any,
-) -> Any:
+    bus: Bus, context: RpcContext, method: Method, service: ComputeService, arguments: Arguments, sent: SentCalls
+) -> Result:
     """Make one of the six calls and wait for its end.
 
-    :param more: flavor, nodename, limits (prep at dest) or snapshot_id (prep at source, finish)
+    :param arguments: ``instance`` and ``migration``; flavor, nodename and limits (prep at dest) or snapshot_id (prep at
+        source, finish)
+    :param sent: records the call before it is sent
     :returns: the MigrationContext primitive for prep at dest, None otherwise
     :raises cellmove.core.errors.CallError: see :func:`cellmove.hosts.bus.call`
     """
-    modern = service_version >= 56
-    arguments = {"instance": instance, "migration": migration, **more}
-    if not modern and method.wants_request_spec:
-        arguments["request_spec"] = None
+    is_rpc_6 = service.version >= 56
+    if not is_rpc_6 and method.wants_request_spec:
+        arguments = {**arguments, "request_spec": None}
     target = Target(
-        topic=topic_of(method, service_version), server=host, version="6.0" if modern else method.old_version
+        topic=topic_of(method, service.version),
+        server=service.host,
+        version="6.0" if is_rpc_6 else method.old_version,
     )
-    _sent.add((str(context.get("request_id")), method.name))
+    sent.add(str(context.get("request_id")), method)
     return call(bus, target, context, method.name, arguments, long=True)

@@ -1,4 +1,4 @@
-"""nova's RequestContext as it goes over the wire (nova/context.py, to_dict and from_dict)."""
+"""nova's RequestContext as it travels (nova/context.py, to_dict and from_dict)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from cellmove.cloud import identity
 
 if TYPE_CHECKING:
     from cellmove.core.clock import Clock
+    from cellmove.hosts.transport import Primitive
 
 
 class Administrator(Protocol):
-    """What holds a connection with an administrator's credential: the gateway."""
+    """Holds a connection with an administrator's credential: the gateway."""
 
     @property
     def admin(self) -> Any: ...
 
 
-def request_context(gateway: Administrator, clock: Clock, request_id: str) -> dict[str, Any]:
-    """An admin's request context with a fresh token and the service catalog, always both.
+def request_context(gateway: Administrator, clock: Clock, request_id: str) -> Primitive:
+    """Return an administrator's request context, with both a fresh token and the service catalog.
 
-    A token without a catalog is worse than none: the compute then fails with EmptyCatalog after it
-    has destroyed the guest. ``request_id`` must be that of an instance action of the server in the
-    cell that is called, or every compute method fails before it begins (InstanceActionNotFound).
+    With a token and no catalog, nova-compute fails with EmptyCatalog after it has destroyed the guest.
+
+    :param request_id: of an instance action of the server in the cell of the call; otherwise every method of nova-compute
+        fails at its start (InstanceActionNotFound)
     """
     token, catalog = identity.rpc_credentials(gateway.admin)
     caller = identity.caller(gateway.admin)

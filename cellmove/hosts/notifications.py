@@ -1,4 +1,4 @@
-"""What nova's conductor tells the listeners of a move: payloads from an Instance primitive, and their sending.
+"""The notifications that nova's conductor sends about a move.
 
 Unversioned ones follow ``info_from_instance`` of nova/notifications/base.py, versioned ones
 ``InstanceActionPayload`` of nova/notifications/objects/instance.py, 1.9 with shares or 1.8 without.
@@ -9,62 +9,109 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cellmove.hosts.bus import Bus, Notice, notify
+from cellmove.hosts.bus import Bus, notify
 from cellmove.hosts.conductor import data
+from cellmove.hosts.transport import Notification, Primitive, RpcContext
 
 if TYPE_CHECKING:
     from cellmove.core.nova_conf import Notifications
 
-Payload = dict[str, Any]
+Payload = Primitive
 
-SAME = (
-    "uuid", "user_id", "reservation_id", "display_name", "display_description", "host", "node", "os_type",
-    "architecture", "availability_zone", "key_name", "kernel_id", "ramdisk_id", "created_at", "launched_at",
-    "terminated_at", "deleted_at", "updated_at", "task_state", "progress", "metadata", "locked",
-)  # fmt: skip
-"""Fields of a versioned payload that are called as in the Instance object."""
+INSTANCE_FIELDS = (
+    "uuid",
+    "user_id",
+    "reservation_id",
+    "display_name",
+    "display_description",
+    "host",
+    "node",
+    "os_type",
+    "architecture",
+    "availability_zone",
+    "key_name",
+    "kernel_id",
+    "ramdisk_id",
+    "created_at",
+    "launched_at",
+    "terminated_at",
+    "deleted_at",
+    "updated_at",
+    "task_state",
+    "progress",
+    "metadata",
+    "locked",
+)
+"""Fields of a versioned payload that have the same name in the Instance object."""
 
-OF_FLAVOR = (
-    "flavorid", "memory_mb", "vcpus", "root_gb", "ephemeral_gb", "name", "swap", "rxtx_factor", "vcpu_weight",
-    "disabled", "is_public", "extra_specs", "description",
-)  # fmt: skip
+FLAVOR_FIELDS = (
+    "flavorid",
+    "memory_mb",
+    "vcpus",
+    "root_gb",
+    "ephemeral_gb",
+    "name",
+    "swap",
+    "rxtx_factor",
+    "vcpu_weight",
+    "disabled",
+    "is_public",
+    "extra_specs",
+    "description",
+)
+"""Fields of a FlavorPayload that have the same name in the Flavor object."""
 
 POWER_STATES = {0: "pending", 1: "running", 3: "paused", 4: "shutdown", 6: "crashed", 7: "suspended"}
 
 LEGACY_ACTIONS = {"resize_confirm": "resize.confirm", "resize_revert": "resize.revert"}
 
 
-def send(
-    bus: Bus, options: Notifications, context: Mapping[str, Any], instance: Mapping[str, Any], *,
-    action: str, phase: str, host: str, with_shares: bool = True,
-) -> None:  # fmt: skip
-    """Send what nova is configured to send of a server, as nova's conductor would.
+@dataclass(frozen=True)
+class Event:
+    """The event that a notification reports.
 
-    The context goes without token and catalog: whoever listens has no use for an administrator's.
+    :param action: ``resize_confirm`` or ``resize_revert``
+    :param phase: ``start`` or ``end``
+    :param host: of the conductor that nova would name as the sender
+    :param with_shares: whether the versioned payload of that release names shares
+    """
+
+    action: str
+    phase: str
+    host: str
+    with_shares: bool = True
+
+
+def send(bus: Bus, options: Notifications, context: RpcContext, instance: Primitive, event: Event) -> None:
+    """Send the notifications that nova is configured to send, as nova's conductor would.
+
+    The context contains neither token nor catalog: a listener has no use for an administrator's credential.
 
     :param context: a request context (:mod:`cellmove.hosts.context`)
     :param instance: the Instance primitive
-    :param action: ``resize_confirm`` or ``resize_revert``
-    :param phase: ``start`` or ``end``
-    :param host: whose conductor it would be
-    :param with_shares: whether that release's versioned payload names shares
-    :raises CannotConnect: the bus did not take one
+    :raises CannotConnect: the bus did not accept a notification
     """
     bare = {**context, "auth_token": None, "service_catalog": []}
     if options.form in ("both", "unversioned"):
-        legacy = unversioned(instance, image_endpoint(context["service_catalog"]))
-        event = f"compute.instance.{LEGACY_ACTIONS[action]}.{phase}"
-        notify(bus, bare, Notice(options.driver, options.topics, f"compute.{host}", event, legacy))
+        payload = unversioned(instance, image_endpoint(context["service_catalog"]))
+        name = f"compute.instance.{LEGACY_ACTIONS[event.action]}.{event.phase}"
+        notify(bus, bare, Notification(options.driver, options.topics, f"compute.{event.host}", name, payload))
     if options.form in ("both", "versioned"):
-        payload, event = versioned(context, instance, with_shares=with_shares), f"instance.{action}.{phase}"
-        notify(bus, bare, Notice(options.driver, options.versioned_topics, f"nova-compute:{host}", event, payload))
+        payload = versioned(context, instance, with_shares=event.with_shares)
+        name = f"instance.{event.action}.{event.phase}"
+        sender = f"nova-compute:{event.host}"
+        notify(bus, bare, Notification(options.driver, options.versioned_topics, sender, name, payload))
 
 
-def image_endpoint(catalog: list[Mapping[str, Any]]) -> str:
-    """glance's address without its version, from a catalog in keystone's v2 form; empty when it names none."""
+def image_endpoint(catalog: Sequence[Primitive]) -> str:
+    """Return glance's address without its version; empty when the catalog has none.
+
+    :param catalog: in keystone's v2 form
+    """
     for service in catalog:
         if service["type"] == "image":
             endpoint = service["endpoints"][0]
@@ -72,8 +119,8 @@ def image_endpoint(catalog: list[Mapping[str, Any]]) -> str:
     return ""
 
 
-def unversioned(instance: Mapping[str, Any], glance: str) -> Payload:
-    """The payload of an unversioned notification.
+def unversioned(instance: Primitive, glance: str) -> Payload:
+    """Return the payload of an unversioned notification.
 
     :param glance: the address of the image service, for ``image_ref_url``
     """
@@ -82,32 +129,49 @@ def unversioned(instance: Mapping[str, Any], glance: str) -> Payload:
     image = {key[6:]: value for key, value in fields["system_metadata"].items() if key.startswith("image_")}
     created = _moment(fields["created_at"])
     return {
-        "tenant_id": fields["project_id"], "user_id": fields["user_id"], "instance_id": fields["uuid"],
-        "display_name": fields["display_name"], "reservation_id": fields["reservation_id"],
-        "hostname": fields["hostname"], "instance_type": flavor["name"],
-        "instance_type_id": fields["instance_type_id"], "instance_flavor_id": flavor["flavorid"],
-        "architecture": fields["architecture"], "memory_mb": flavor["memory_mb"],
-        "disk_gb": flavor["root_gb"] + flavor["ephemeral_gb"], "vcpus": flavor["vcpus"],
-        "root_gb": flavor["root_gb"], "ephemeral_gb": flavor["ephemeral_gb"], "host": fields["host"],
-        "node": fields["node"], "availability_zone": fields["availability_zone"],
-        "cell_name": fields.get("cell_name") or "", "created_at": str(created),
+        "tenant_id": fields["project_id"],
+        "user_id": fields["user_id"],
+        "instance_id": fields["uuid"],
+        "display_name": fields["display_name"],
+        "reservation_id": fields["reservation_id"],
+        "hostname": fields["hostname"],
+        "instance_type": flavor["name"],
+        "instance_type_id": fields["instance_type_id"],
+        "instance_flavor_id": flavor["flavorid"],
+        "architecture": fields["architecture"],
+        "memory_mb": flavor["memory_mb"],
+        "disk_gb": flavor["root_gb"] + flavor["ephemeral_gb"],
+        "vcpus": flavor["vcpus"],
+        "root_gb": flavor["root_gb"],
+        "ephemeral_gb": flavor["ephemeral_gb"],
+        "host": fields["host"],
+        "node": fields["node"],
+        "availability_zone": fields["availability_zone"],
+        "cell_name": fields.get("cell_name") or "",
+        "created_at": str(created),
         **{name: _legacy_time(fields[name]) for name in ("terminated_at", "deleted_at", "launched_at")},
-        "image_ref_url": f"{glance}/images/{fields['image_ref']}", "os_type": fields["os_type"],
-        "kernel_id": fields["kernel_id"], "ramdisk_id": fields["ramdisk_id"], "state": fields["vm_state"],
-        "state_description": fields["task_state"] or "", "progress": fields["progress"] or "",
-        "access_ip_v4": fields["access_ip_v4"], "access_ip_v6": fields["access_ip_v6"], "image_meta": image,
+        "image_ref_url": f"{glance}/images/{fields['image_ref']}",
+        "os_type": fields["os_type"],
+        "kernel_id": fields["kernel_id"],
+        "ramdisk_id": fields["ramdisk_id"],
+        "state": fields["vm_state"],
+        "state_description": fields["task_state"] or "",
+        "progress": fields["progress"] or "",
+        "access_ip_v4": fields["access_ip_v4"],
+        "access_ip_v6": fields["access_ip_v6"],
+        "image_meta": image,
         "metadata": fields["metadata"],
-    }  # fmt: skip
+    }
 
 
-def versioned(context: Mapping[str, Any], instance: Mapping[str, Any], *, with_shares: bool) -> Payload:
-    """The payload of a versioned notification about an action that went well."""
+def versioned(context: RpcContext, instance: Primitive, *, with_shares: bool) -> Payload:
+    """Return the payload of a versioned notification about an action that succeeded."""
     fields = data(instance)
     return _object(
         "InstanceActionPayload",
         "1.9" if with_shares else "1.8",
         {
-            **{name: fields[name] for name in SAME},
+            **{name: fields[name] for name in INSTANCE_FIELDS},
             "tenant_id": fields["project_id"],
             "host_name": fields["hostname"],
             "image_uuid": fields["image_ref"],
@@ -127,12 +191,12 @@ def versioned(context: Mapping[str, Any], instance: Mapping[str, Any], *, with_s
     )
 
 
-def _flavor(fields: Mapping[str, Any]) -> Payload:
-    known = {name: fields.get(name) for name in OF_FLAVOR}
+def _flavor(fields: Primitive) -> Payload:
+    known = {name: fields.get(name) for name in FLAVOR_FIELDS}
     return _object("FlavorPayload", "1.4", {**known, "projects": fields.get("projects")})
 
 
-def _addresses(info_cache: Mapping[str, Any] | None) -> list[Payload]:
+def _addresses(info_cache: Primitive | None) -> list[Payload]:
     stored = data(info_cache)["network_info"] if info_cache else None
     network_info = json.loads(stored) if isinstance(stored, str) else stored or []
     return [
@@ -140,22 +204,28 @@ def _addresses(info_cache: Mapping[str, Any] | None) -> list[Payload]:
             "IpPayload",
             "1.0",
             {
-                "label": vif["network"]["label"], "mac": vif["address"], "port_uuid": vif["id"],
-                "meta": {key: str(value) for key, value in vif["meta"].items()}, "version": address["version"],
-                "address": address["address"], "device_name": vif["devname"],
+                "label": vif["network"]["label"],
+                "mac": vif["address"],
+                "port_uuid": vif["id"],
+                "meta": {key: str(value) for key, value in vif["meta"].items()},
+                "version": address["version"],
+                "address": address["address"],
+                "device_name": vif["devname"],
             },
         )
         for vif in network_info
         for subnet in (vif["network"] or {}).get("subnets", ())
         for address in subnet["ips"]
-    ]  # fmt: skip
+    ]
 
 
 def _object(name: str, version: str, fields: Payload) -> Payload:
     return {
-        "nova_object.name": name, "nova_object.namespace": "nova", "nova_object.version": version,
+        "nova_object.name": name,
+        "nova_object.namespace": "nova",
+        "nova_object.version": version,
         "nova_object.data": fields,
-    }  # fmt: skip
+    }
 
 
 def _moment(text: str | None) -> datetime.datetime | None:

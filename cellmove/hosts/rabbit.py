@@ -1,177 +1,240 @@
-"""A bus as oslo.messaging reaches it.
+"""A RabbitMQ bus, by oslo.messaging.
 
-Three habits of it end in this module:
+Two properties of the library shape this module:
 
-- A call to a broker that cannot be reached may never return, whatever its timeout. So the broker is probed first.
-- Built-in exceptions of the other side arrive as themselves, with a remote traceback in their words.
-- Its options must live on the global configuration object.
+- A call to a broker that cannot be reached may never return, whatever its timeout. So each broker is probed first.
+- Its options live on the global configuration object.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core import nova_conf
-from cellmove.core.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.core.errors import BadSetting, CannotConnect, Misconfigured, Usage
 from cellmove.hosts import bus_url, rabbit_login
+from cellmove.hosts.rabbit_errors import translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cellmove.core.settings import Settings
-    from cellmove.hosts.bus import Notice, Target
+    from cellmove.hosts.oslo_types import Conf, OsloTransport, RpcClient, TransportUrl
+    from cellmove.hosts.transport import Call, Notification, Primitive, Result, RpcContext
+
+LIBRARY_LOGGERS = ("amqp", "oslo", "oslo_messaging", "oslo.messaging", "oslo_service", "kombu")
+
+
+class OsloMessaging:
+    """The state of oslo.messaging that the buses of a run share: its options and the connections for notifications.
+
+    A notification would otherwise open a connection and log in each time.
+    """
+
+    def __init__(self) -> None:
+        self._is_configured = False
+        self._notification_transports: dict[str, OsloTransport] = {}
+        self._lock = threading.Lock()
+
+    def configure(self, conf: Conf, settings: Settings) -> None:
+        """Load nova.conf into oslo's global configuration, once: TLS, heartbeats and queues are set there.
+
+        :raises Misconfigured: oslo.config cannot read it
+        """
+        if self._is_configured:
+            return
+        import oslo_messaging
+        from oslo_config import cfg
+        from oslo_messaging import opts
+
+        oslo_messaging.set_transport_defaults(settings.control_exchange)
+        for group, options in opts.list_opts():
+            with suppress(cfg.DuplicateOptError):  # where the library has registered it itself
+                conf.register_opts(options, group=group)
+        try:
+            assignments = nova_conf.load(conf, [path for path in settings.nova_conf if path.exists()])
+        except Usage as error:
+            raise Misconfigured(str(error)) from None
+        nova_conf.register_references(conf, assignments)
+        self._is_configured = True
+
+    def notification_transport(self, url: str) -> tuple[OsloTransport, bool]:
+        """Return the transport for notifications on a bus, and whether this call created it."""
+        import oslo_messaging
+        from oslo_config import cfg
+
+        from cellmove.hosts import rabbit_connection
+
+        with self._lock:
+            is_new = url not in self._notification_transports
+            if is_new:
+                transport = oslo_messaging.get_notification_transport(cfg.CONF, url=_with_own_options(url))
+                rabbit_connection.prepare(transport)
+                self._notification_transports[url] = transport
+            return self._notification_transports[url], is_new
+
+    def discard_notification_transport(self, url: str, transport: OsloTransport) -> None:
+        """Close a transport for notifications; the next notification opens another one."""
+        with self._lock:
+            if self._notification_transports.get(url) is transport:
+                del self._notification_transports[url]
+        transport.cleanup()
 
 
 @dataclass
 class LastBroker:
-    """Which broker of a URL answered last, by its address; empty: none has answered yet."""
+    """The address of the broker that accepted the last login; empty before the first."""
 
     address: str = ""
 
 
 @dataclass(frozen=True)
 class RabbitTransport:
-    """An oslo.messaging transport.
+    """A bus by oslo.messaging.
 
-    :param name: whose bus it is, for messages
+    :param name: for messages
     :param url: with its password; never shown
+    :param connect_timeout: seconds
+    :param response_timeout: seconds between two heartbeats of a long call
     """
 
     name: str
     url: str = field(repr=False)
-    transport: Any = field(repr=False)
+    transport: OsloTransport = field(repr=False)
+    library: OsloMessaging = field(repr=False, compare=False)
     connect_timeout: float
     response_timeout: float
     control_exchange: str = "nova"
     last_broker: LastBroker = field(default_factory=LastBroker, repr=False, compare=False)
 
     def named(self, name: str) -> RabbitTransport:
-        """The same connections under the name of another cell that shares them."""
+        """See :class:`cellmove.hosts.transport.Transport`."""
         return replace(self, name=name)
 
     def probe(self) -> None:
-        """See :func:`cellmove.hosts.bus.probe_broker`."""
-        probe_broker(self)
+        """See :class:`cellmove.hosts.transport.Transport`.
 
-    def send(
-        self, target: Target, context: Mapping[str, Any], method: str, arguments: Mapping[str, Any], timeout: float,
-        long: bool,
-    ) -> Any:  # fmt: skip
-        """See :func:`cellmove.hosts.bus.call`."""
+        The first probe also compares nova's exchange with the options.
+        """
+        import oslo_messaging
+        from oslo_config import cfg
+
+        url = oslo_messaging.TransportURL.parse(cfg.CONF, self.url)
+        last = self.last_broker.address
+        exchange = None if last else _exchange(url, cfg.CONF, self.control_exchange)
         try:
-            return _client(self, target, timeout, long).call(dict(context), method, **arguments)
-        except Exception as error:  # noqa: BLE001 - whatever the other side raised arrives as itself
-            raise translated(error, self.name, method) from None
+            self.last_broker.address = rabbit_login.log_in(
+                url, cfg.CONF, self.connect_timeout, preferred=last, exchange=exchange
+            )
+        except CannotConnect as error:
+            raise CannotConnect(f"message bus of {self.name} cannot be reached ({error})") from None
 
-    def notify(self, context: Mapping[str, Any], notice: Notice) -> None:
-        """See :func:`cellmove.hosts.bus.notify`. Without retries: its caller would not wait for them.
+    def send(self, call: Call) -> Result:
+        """See :class:`cellmove.hosts.transport.Transport`."""
+        try:
+            return self._client(call).call(dict(call.context), call.method, **call.arguments)
+        except Exception as error:  # noqa: BLE001 - exceptions of the receiver arrive as themselves
+            raise translated(error, self.name, call.method) from None
 
-        One over a connection that the broker has closed meanwhile is sent once more, over a new one.
+    def notify(self, context: RpcContext, notification: Notification) -> None:
+        """See :class:`cellmove.hosts.transport.Transport`. The library does not retry: the caller would not wait for it.
+
+        If the broker closed the connection since the last notification, the notification is sent again over a new one.
         """
         while True:
-            transport, is_fresh = _notification_transport(self.url)
-            if _is_taken(transport, context, notice):
+            transport, is_new = self.library.notification_transport(self.url)
+            if _send_notification(transport, context, notification):
                 return
-            _forget_notification_transport(self.url, transport)
-            if is_fresh:
-                raise CannotConnect(f"the bus of {self.name} did not take a notification")
+            self.library.discard_notification_transport(self.url, transport)
+            if is_new:
+                raise CannotConnect(f"the bus of {self.name} did not accept a notification")
 
+    def _client(self, call: Call) -> RpcClient:
+        import oslo_messaging
 
-_notifying: dict[str, Any] = {}
-_notifying_turn = threading.Lock()
+        class _Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
+            def serialize_context(self, context: Mapping[str, object]) -> Primitive:
+                return dict(context)
 
-
-def _notification_transport(url: str) -> tuple[Any, bool]:
-    """What the notifications of this process are sent with, as each would be a connection and a login otherwise.
-
-    :returns: also whether it was made just now
-    """
-    import oslo_messaging
-    from oslo_config import cfg
-
-    from cellmove.hosts import rabbit_connection
-
-    with _notifying_turn:
-        is_fresh = url not in _notifying
-        if is_fresh:
-            _notifying[url] = oslo_messaging.get_notification_transport(cfg.CONF, url=_own_url(url))
-            rabbit_connection.prepare(_notifying[url])
-        return _notifying[url], is_fresh
-
-
-def _forget_notification_transport(url: str, transport: Any) -> None:
-    with _notifying_turn:
-        if _notifying.get(url) is transport:
-            del _notifying[url]
-    transport.cleanup()
-
-
-def _is_taken(transport: Any, context: Mapping[str, Any], notice: Notice) -> bool:
-    """Send a notification. The driver only logs what it could not send (oslo_messaging/notify/messaging.py), so its log is
-    listened to.
-    """
-    import logging
-
-    import oslo_messaging
-
-    failed: list[logging.LogRecord] = []
-    listener, logger = logging.Handler(logging.ERROR), logging.getLogger("oslo_messaging.notify.messaging")
-    own = threading.get_ident()  # what other threads could not send is theirs to tell
-    listener.addFilter(lambda record: record.thread == own)
-    listener.emit = failed.append  # type: ignore[method-assign,assignment]
-    logger.addHandler(listener)
-    try:
-        notifier = oslo_messaging.Notifier(
-            transport, notice.publisher, driver=notice.driver, topics=list(notice.topics), retry=0
+        target = oslo_messaging.Target(
+            topic=call.target.topic,
+            server=call.target.server or None,
+            namespace=call.target.namespace or None,
+            version=call.target.version,
         )
-        notifier.info(dict(context), notice.event_type, dict(notice.payload))
-    finally:
-        logger.removeHandler(listener)
-    return not failed
+        client = oslo_messaging.get_rpc_client(self.transport, target, serializer=_Serializer())
+        if call.is_long:
+            return client.prepare(timeout=call.timeout, call_monitor_timeout=self.response_timeout)
+        return client.prepare(timeout=call.timeout)
 
 
-def open_transport(url: str, name: str, settings: Settings, setting: str = "") -> RabbitTransport:
-    """Prepare a transport; nothing is sent yet.
+def open_transport(
+    url: str, name: str, settings: Settings, library: OsloMessaging, setting: str = ""
+) -> RabbitTransport:
+    """Prepare a transport. Nothing is sent yet.
 
     :param setting: where the URL is set, for messages about the URL
     :raises Misconfigured: the URL, or an option of nova.conf, cannot be used
     """
-    why = f"the message bus of {name}: the URL{f' in {setting}' if setting else ''} cannot be used: "
+    problem = f"the message bus of {name}: the URL{f' in {setting}' if setting else ''} cannot be used: "
     with _quiet_imports():
         import oslo_messaging
         from oslo_config import cfg
 
         from cellmove.hosts import rabbit_connection
 
-        _configure(cfg.CONF, settings)
+        library.configure(cfg.CONF, settings)
         try:
             bus_url.check(cfg.CONF, url)
-            transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=_own_url(url))
+            transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=_with_own_options(url))
         except BadSetting as error:
-            raise Misconfigured(why + str(error)) from None
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises; its words may quote the URL
-            raise Misconfigured(f"{why}oslo.messaging does not take it ({type(error).__name__})") from None
+            raise Misconfigured(problem + str(error)) from None
+        except Exception as error:  # noqa: BLE001 - of any driver; its text may quote the URL
+            raise Misconfigured(f"{problem}oslo.messaging does not accept it ({type(error).__name__})") from None
         rabbit_connection.prepare(transport)
     timeouts = settings.connect_timeout, settings.rpc_response_timeout
-    return RabbitTransport(name, url, transport, *timeouts, settings.control_exchange)
+    return RabbitTransport(name, url, transport, library, *timeouts, settings.control_exchange)
 
 
-@contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """For importing oslo.messaging: it imports eventlet where it is installed, and both warn about it at every start."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _silence()
-        yield
+def _send_notification(transport: OsloTransport, context: RpcContext, notification: Notification) -> bool:
+    """Send a notification and return whether the broker accepted it.
+
+    The driver only logs a failure (oslo_messaging/notify/messaging.py), so this function reads its log.
+    """
+    import oslo_messaging
+
+    failures: list[logging.LogRecord] = []
+    handler, logger = logging.Handler(logging.ERROR), logging.getLogger("oslo_messaging.notify.messaging")
+    thread = threading.get_ident()  # other threads log to the same logger
+    handler.addFilter(lambda record: record.thread == thread)
+    handler.emit = failures.append  # type: ignore[method-assign,assignment]
+    logger.addHandler(handler)
+    try:
+        notifier = oslo_messaging.Notifier(
+            transport, notification.publisher, driver=notification.driver, topics=list(notification.topics), retry=0
+        )
+        notifier.info(dict(context), notification.event_type, dict(notification.payload))
+    finally:
+        logger.removeHandler(handler)
+    return not failures
 
 
-def _own_url(url: str) -> Any:
-    """The URL with the options that are always cellmove's own."""
+def _exchange(url: TransportUrl, conf: Conf, name: str) -> rabbit_login.Exchange:
+    """Return nova's exchange as oslo.messaging will declare it (impl_rabbit.py, ``durable`` and ``topic_send``)."""
+    is_durable = rabbit_login.option(url, conf, "amqp_durable_queues")
+    is_quorum = rabbit_login.option(url, conf, "rabbit_quorum_queue")
+    auto_delete = rabbit_login.option(url, conf, "amqp_auto_delete")
+    return rabbit_login.Exchange(name, durable=bool(is_durable or is_quorum), auto_delete=bool(auto_delete))
+
+
+def _with_own_options(url: str) -> TransportUrl:
+    """Return the URL with the options that always have cellmove's own values."""
     import oslo_messaging
     from oslo_config import cfg
 
@@ -182,141 +245,17 @@ def _own_url(url: str) -> Any:
     return parsed
 
 
-_configured: list[bool] = []
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Suppress warnings: oslo.messaging imports eventlet where it is installed, and both warn about it at every start."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _silence_libraries()
+        yield
 
 
-def _configure(conf: Any, settings: Settings) -> None:
-    """Load nova.conf into oslo's global configuration, once: TLS, heartbeats and queues are set there.
-
-    :raises Misconfigured: oslo.config cannot read it
-    """
-    if _configured:
-        return
-    import oslo_messaging
-    from oslo_config import cfg
-    from oslo_messaging import opts
-
-    oslo_messaging.set_transport_defaults(settings.control_exchange)
-    for group, options in opts.list_opts():
-        with suppress(cfg.DuplicateOptError):  # where the library has done so itself
-            conf.register_opts(options, group=group)
-    try:
-        assignments = nova_conf.load(conf, [path for path in settings.nova_conf if path.exists()])
-    except Usage as error:
-        raise Misconfigured(str(error)) from None
-    nova_conf.register_references(conf, assignments)
-    _configured.append(True)
-
-
-def _silence() -> None:
-    """Keep the libraries' own words ("Connection failed … retrying") off the operator's terminal."""
-    import logging
-
-    for noisy in ("amqp", "oslo", "oslo_messaging", "oslo.messaging", "oslo_service", "kombu"):
-        logging.getLogger(noisy).addHandler(logging.NullHandler())
-        logging.getLogger(noisy).propagate = False
-
-
-def probe_broker(bus: RabbitTransport) -> None:
-    """Check within seconds that a broker of this bus answers and accepts cellmove.
-
-    The first time, nova's exchange is compared as well with what the options say.
-
-    :raises CannotConnect: naming the host and port, never the password
-    """
-    import oslo_messaging
-    from oslo_config import cfg
-
-    url = oslo_messaging.TransportURL.parse(cfg.CONF, bus.url)
-    last = bus.last_broker.address
-    exchange = None if last else _exchange(url, cfg.CONF, bus.control_exchange)
-    try:
-        bus.last_broker.address = rabbit_login.log_in(
-            url, cfg.CONF, bus.connect_timeout, preferred=last, exchange=exchange
-        )
-    except CannotConnect as error:
-        raise CannotConnect(f"message bus of {bus.name} cannot be reached ({error})") from None
-
-
-def _exchange(url: Any, conf: Any, name: str) -> rabbit_login.Exchange:
-    """nova's exchange as oslo.messaging will declare it (impl_rabbit.py, ``durable`` and ``topic_send``)."""
-    is_durable = rabbit_login.option(url, conf, "amqp_durable_queues")
-    is_quorum = rabbit_login.option(url, conf, "rabbit_quorum_queue")
-    auto_delete = rabbit_login.option(url, conf, "amqp_auto_delete")
-    return rabbit_login.Exchange(name, durable=bool(is_durable or is_quorum), auto_delete=bool(auto_delete))
-
-
-def _client(bus: RabbitTransport, target: Target, timeout: float, long: bool) -> Any:
-    import oslo_messaging
-
-    class _Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
-        def serialize_context(self, context: Mapping[str, Any]) -> dict[str, Any]:
-            return dict(context)
-
-    client = oslo_messaging.get_rpc_client(
-        bus.transport,
-        oslo_messaging.Target(
-            topic=target.topic, server=target.server or None, namespace=target.namespace or None, version=target.version
-        ),
-        serializer=_Serializer(),
-    )
-    options: dict[str, Any] = {"timeout": timeout}
-    if long:
-        options["call_monitor_timeout"] = bus.response_timeout
-    return client.prepare(**options)
-
-
-def translated(error: Exception, name: str, method: str) -> CallError:
-    """What an exception of oslo.messaging means.
-
-    Only the other side's own exceptions become :class:`CallFailed`; an error on this side is never shown as its answer.
-
-    :param name: whose bus it is
-    """
-    import amqp
-    import kombu
-    import oslo_messaging
-
-    if REMOTE_TRACEBACK in (words := _words(error)):
-        return CallFailed(f"{type(error).__name__}: {_first_line(words)}", kind=type(error).__name__)
-    if isinstance(error, oslo_messaging.MessagingTimeout):
-        return CallUncertain(f"{method} on the bus of {name} got no answer in time")
-    if isinstance(error, oslo_messaging.RemoteError):
-        return CallFailed(f"{error.exc_type}: {_first_line(error.value)}", kind=str(error.exc_type))
-    if isinstance(error, oslo_messaging.MessageDeliveryFailure):
-        return _undelivered(error, name, method)
-    if isinstance(error, kombu.exceptions.OperationalError):  # only of opening a connection; see impl_rabbit.py, ensure
-        return CannotConnect(f"no broker of {name} can be reached for {method}: {_first_line(error)}")
-    if isinstance(error, amqp.exceptions.AMQPError):
-        return CannotConnect(f"the broker of {name} refused: {_first_line(error)}")
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return CallUncertain(f"the connection to the broker of {name} broke during {method}")
-    return CallUncertain(
-        f"{method} on the bus of {name} failed on this side ({type(error).__name__}: {_first_line(words)}); "
-        "whether it was sent is not known"
-    )
-
-
-REMOTE_TRACEBACK = "\nTraceback (most recent call last)"
-"""What oslo.messaging adds to the words of the other side's built-in exceptions (_drivers/common.py,
-``deserialize_remote_exception``), and nothing adds to those of this side's."""
-
-
-def _undelivered(error: Exception, name: str, method: str) -> CallError:
-    """What a message that could not be delivered means: a broker that refuses it takes nothing."""
-    import amqp
-
-    cause = error.__context__
-    if isinstance(cause, amqp.exceptions.ChannelError):
-        return CannotConnect(f"the broker of {name} refused {method}: {_first_line(cause.reply_text or cause)}")
-    return CallUncertain(f"whether the broker of {name} took {method} is not known")
-
-
-def _words(error: Exception) -> str:
-    """What an exception says. ``str()`` of a KeyError, or of one with several arguments, is in quotes, on one line."""
-    return error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
-
-
-def _first_line(value: object) -> str:
-    text = str(value).strip()
-    return text.splitlines()[0] if text else ""
+def _silence_libraries() -> None:
+    """Keep the libraries' log ("Connection failed … retrying") off the operator's terminal."""
+    for name in LIBRARY_LOGGERS:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False

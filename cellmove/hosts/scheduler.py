@@ -1,29 +1,28 @@
-"""nova's own scheduler, asked for a host in another cell.
+"""Asks nova's own scheduler for a host in another cell.
 
-Every filter, weigher and claim stays the cloud's. What is not native is one trick: a requested
-destination with ``cell`` set to the target and ``allow_cross_cell_move`` off restricts the choice to
-that cell (nova/scheduler/host_manager.py, "only_cell").
+The cloud's filters, weighers and claims apply. One request differs from nova's own: a requested destination with ``cell`` set
+to the target and ``allow_cross_cell_move`` off restricts the choice to that cell (nova/scheduler/host_manager.py, "only_cell").
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cellmove.core.errors import CallFailed
 from cellmove.db.cells import Cell
-from cellmove.hosts.bus import Bus, Target, call
-from cellmove.hosts.conductor import Primitive, data
+from cellmove.hosts.bus import Bus, call
+from cellmove.hosts.conductor import data
+from cellmove.hosts.transport import Primitive, Result, RpcContext, Target
 
 SCHEDULER = Target(topic="scheduler", version="4.5")
 
 FORECAST_SECONDS = 20.0
-"""How long a scheduler that claims nothing may be silent."""
+"""How long the scheduler may be silent when it claims nothing."""
 
 NEVER_NULL = ("network_metadata", "requested_networks", "request_level_params", "security_groups")
-"""RequestSpec fields whose receiver refuses None: they are left out instead."""
+"""RequestSpec fields that the scheduler refuses as None. They are left out instead."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,16 @@ class Selection:
     cell_uuid: str
     compute_node_uuid: str
     limits: Primitive | None
-    allocation_request: Mapping[str, Any]
+    allocation_request: Primitive
     allocation_request_version: str
 
 
 def destination(*, cell: Cell | None, host: str = "", node: str = "") -> Primitive:
-    """A Destination object: one cell, or one host wherever it is.
+    """Return a Destination object: a cell, or a host in any cell.
 
-    A host that is not set has to be absent, not None.
+    The field ``host`` is absent when there is no host: the scheduler refuses None.
     """
-    fields: dict[str, Any] = {
+    fields: Primitive = {
         "cell": None if cell is None else _cell_mapping(cell),
         "allow_cross_cell_move": cell is None,
         "aggregates": None,
@@ -58,32 +57,42 @@ def destination(*, cell: Cell | None, host: str = "", node: str = "") -> Primiti
     return _object("Destination", "1.3", fields)
 
 
-def prepare_spec(
-    spec: Primitive,
-    *,
-    flavor: Primitive,
-    instance: Primitive,
-    volume_backed: bool,
-    ignore_hosts: Sequence[str],
-    requested_destination: Primitive,
-    group_hosts: Sequence[str],
-) -> Primitive:
-    """The request spec as nova's conductor would send it for this move (nova/conductor/tasks/migrate.py).
+@dataclass(frozen=True)
+class HostRequest:
+    """What one move changes in the server's request spec.
 
-    Forced hosts are dropped, owner and backing healed, the live server group's hosts filled in.
+    :param flavor: the Flavor object of the target
+    :param instance: the Instance object
+    :param ignore_hosts: hosts that must not be chosen
+    :param destination: see :func:`destination`
+    :param group_hosts: hosts with servers of the same server group now
+    """
+
+    flavor: Primitive
+    instance: Primitive
+    is_volume_backed: bool
+    ignore_hosts: Sequence[str]
+    destination: Primitive
+    group_hosts: Sequence[str]
+
+
+def prepare_spec(spec: Primitive, request: HostRequest) -> Primitive:
+    """Return the request spec as nova's conductor would send it for this move (nova/conductor/tasks/migrate.py).
+
+    Forced hosts are removed, missing owner and backing are filled in, and the hosts of the server group are current.
     """
     fields = dict(data(spec))
-    owner = data(instance)
+    owner = data(request.instance)
     fields |= {
-        "flavor": flavor,
-        "ignore_hosts": list(ignore_hosts),
+        "flavor": request.flavor,
+        "ignore_hosts": list(request.ignore_hosts),
         "force_hosts": None,
         "force_nodes": None,
         "retry": None,
-        "requested_destination": requested_destination,
+        "requested_destination": request.destination,
         "requested_resources": [],
         "num_instances": 1,
-        "is_bfv": volume_backed,
+        "is_bfv": request.is_volume_backed,
         "project_id": fields.get("project_id") or owner["project_id"],
         "user_id": fields.get("user_id") or owner["user_id"],
     }
@@ -92,12 +101,12 @@ def prepare_spec(
             fields.pop(name, None)
     group = fields.get("instance_group")
     if group is not None:
-        fields["instance_group"] = {**group, "nova_object.data": {**data(group), "hosts": list(group_hosts)}}
+        fields["instance_group"] = {**group, "nova_object.data": {**data(group), "hosts": list(request.group_hosts)}}
     return {**spec, "nova_object.data": fields}
 
 
-def select(bus: Bus, context: Mapping[str, Any], spec: Primitive, server_id: str) -> list[Selection]:
-    """Ask for a host. The first answer is already claimed in placement; the others are alternates.
+def select(bus: Bus, context: RpcContext, spec: Primitive, server_id: str) -> list[Selection]:
+    """Ask for a host. The first selection is already claimed in placement; the others are alternates.
 
     :raises CallFailed: ``kind`` NoValidHost when no host fits
     """
@@ -112,36 +121,36 @@ def select(bus: Bus, context: Mapping[str, Any], spec: Primitive, server_id: str
     return _selections(answer)
 
 
-def forecast(bus: Bus, context: Mapping[str, Any], spec: Primitive) -> list[Selection]:
-    """Ask which host would be chosen. Nothing is claimed.
+def forecast(bus: Bus, context: RpcContext, spec: Primitive) -> list[Selection]:
+    """Ask which host the scheduler would choose. It claims nothing.
 
-    Without ``instance_uuids`` nova's scheduler goes through its request filters, placement's candidates,
-    its filters and weighers as ever, and leaves out the claim (nova/scheduler/manager.py, ``_schedule`` and
-    ``_legacy_find_hosts``; up to Wallaby in filter_scheduler.py). Every release from Ussuri on does so.
+    Without ``instance_uuids`` nova's scheduler runs its request filters, placement's candidates, its filters and weighers, and
+    omits the claim (nova/scheduler/manager.py, ``_schedule`` and ``_legacy_find_hosts``; up to Wallaby in
+    filter_scheduler.py). Every release from Ussuri on does so.
 
-    The scheduler has to take the call within :data:`FORECAST_SECONDS` and to show signs of life as often.
+    The scheduler has to send a heartbeat every :data:`FORECAST_SECONDS`.
 
-    :param spec: as :func:`prepare_spec` gives it
+    :param spec: see :func:`prepare_spec`
     :raises CallFailed: ``kind`` NoValidHost when no host fits
     :raises CallUncertain: no scheduler answered
     """
-    patient = replace(bus, response_timeout=min(bus.response_timeout, FORECAST_SECONDS))
+    limited = replace(bus, response_timeout=min(bus.response_timeout, FORECAST_SECONDS))
     arguments = {"instance_uuids": None, "spec_obj": spec, "return_objects": True, "return_alternates": True}
-    answer = call(patient, SCHEDULER, context, "select_destinations", arguments, long=True)
+    answer = call(limited, SCHEDULER, context, "select_destinations", arguments, long=True)
     return _selections(answer)
 
 
-def _selections(answer: Any) -> list[Selection]:
-    """The hosts of the one server that was asked about.
+def _selections(answer: Result) -> list[Selection]:
+    """Return the selections for the one server of a request.
 
-    :raises CallFailed: ``kind`` is NoValidHost when there is none, ``answer`` when it is not understood
+    :raises CallFailed: ``kind`` is NoValidHost when there is none, ``answer`` when the answer cannot be parsed
     """
     try:
         if not answer or not answer[0]:
-            raise CallFailed("the scheduler gave no host", kind="NoValidHost")
+            raise CallFailed("the scheduler returned no host", kind="NoValidHost")
         return [_selection(primitive) for primitive in answer[0]]
     except (KeyError, TypeError, ValueError, IndexError):
-        raise CallFailed("the answer of the scheduler is not understood", kind="answer") from None
+        raise CallFailed("the answer of the scheduler cannot be parsed", kind="answer") from None
 
 
 def _selection(primitive: Primitive) -> Selection:
@@ -173,7 +182,7 @@ def _cell_mapping(cell: Cell) -> Primitive:
     )
 
 
-def _object(name: str, version: str, fields: Mapping[str, Any]) -> Primitive:
+def _object(name: str, version: str, fields: Primitive) -> Primitive:
     return {
         "nova_object.name": name,
         "nova_object.namespace": "nova",

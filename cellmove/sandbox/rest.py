@@ -451,18 +451,18 @@ def add_bus(app: Any, cloud: Cloud, pace: Sequence[float]) -> None:
     """
 
     @app.get("/bus/<bus>")  # type: ignore[untyped-decorator]
-    def knock(bus: str) -> str:
+    def probe(bus: str) -> str:
         if bus in cloud.world.deaf:
             bottle.abort(503, "this broker is down")
         return "{}"
 
     @app.post("/bus/<bus>")  # type: ignore[untyped-decorator]
-    def take(bus: str) -> str:
+    def receive(bus: str) -> str:
         message = bottle.request.json
         try:
             answer = buses.deliver(cloud, bus, message, lambda _call, work: buses.finish(cloud, work, *pace))
             return json.dumps({"answer": answer})
         except Refusal as refusal:
             return json.dumps({"error": {"kind": str(refusal.kind), "message": str(refusal)}})
-        except buses.NoAnswer as nobody:
-            return json.dumps({"nobody": str(nobody)})
+        except buses.NoAnswer as reason:
+            return json.dumps({"unanswered": str(reason)})

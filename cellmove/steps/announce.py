@@ -31,10 +31,9 @@ def announce(context: Context, cell: Cell, action: str, phase: str, request_id: 
     try:
         rpc = request_context(gateway, context.clock, request_id)
         instance = conductor.instance(gateway.bus(cell), rpc, endpoints.server_id(context))
-        notifications.send(
-            gateway.notification_bus, options, rpc, instance, action=action, phase=phase, host=endpoints.here(),
-            with_shares=superconductor_version(context) >= SHARES_IN_NOTIFICATIONS,
-        )  # fmt: skip
+        with_shares = superconductor_version(context) >= SHARES_IN_NOTIFICATIONS
+        event = notifications.Event(action, phase, endpoints.here(), with_shares=with_shares)
+        notifications.send(gateway.notification_bus, options, rpc, instance, event)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the move is worth more

@@ -71,12 +71,14 @@ def _ask(context: Context, full: Sequence[str]) -> Mapping[str, Any]:
             continue
         prepared = scheduler.prepare_spec(
             spec,
-            flavor=flavor,
-            instance=instance,
-            volume_backed=facts["volume_backed"],
-            ignore_hosts=[facts["source_host"], *full, *_unsuitable(context, cell)],
-            requested_destination=scheduler.destination(cell=cell, host=facts["wanted_host"]),
-            group_hosts=group_hosts,
+            scheduler.HostRequest(
+                flavor=flavor,
+                instance=instance,
+                is_volume_backed=facts["volume_backed"],
+                ignore_hosts=[facts["source_host"], *full, *_unsuitable(context, cell)],
+                destination=scheduler.destination(cell=cell, host=facts["wanted_host"]),
+                group_hosts=group_hosts,
+            ),
         )
         try:
             chosen = scheduler.select(gateway.api_bus, rpc, prepared, server)

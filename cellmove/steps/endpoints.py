@@ -160,16 +160,13 @@ def _call(context: Context, cell: Cell, host: str, method: Method, request_id: s
         raise CannotConnect(f"nova-compute on {host} is down")
     bus = context.gateway.bus(cell)
     rpc = request_context(context.gateway, context.clock, request_id)
-    answer = compute.invoke(
-        bus,
-        rpc,
-        method,
-        host=host,
-        service_version=int(service["version"]),
-        instance=conductor.instance(bus, rpc, server_id(context)),
-        migration=conductor.migration(bus, rpc, context.facts["migration_uuid"]),
+    arguments = {
+        "instance": conductor.instance(bus, rpc, server_id(context)),
+        "migration": conductor.migration(bus, rpc, context.facts["migration_uuid"]),
         **more,
-    )
+    }
+    compute_service = compute.ComputeService(host, int(service["version"]))
+    answer = compute.invoke(bus, rpc, method, compute_service, arguments, context.gateway.sent_calls)
     # nova ends the first event of that name; after a call that was sent again, one is still open.
     history.finish_event(database, server_id(context), request_id=request_id, event=method.event, now=now(context))
     return answer
@@ -195,7 +192,7 @@ def how_it_stands(context: Context, database: CellDatabase, method: Method, requ
     """
     server = server_id(context)
     how = history.event_state(database, server, request_id, method.event)
-    if how != "running" or not context.host_restarted or compute.is_of_this_run(method, request_id):
+    if how != "running" or not context.host_restarted or context.gateway.sent_calls.has(request_id, method):
         return how
     # Ended when it began, by the host's own clock: a second call of the same second must count as later.
     history.finish_event(

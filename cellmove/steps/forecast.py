@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cellmove.core.clock import Clock
     from cellmove.db.cells import Cell
     from cellmove.gateway import Gateway
-    from cellmove.hosts.conductor import Primitive
+    from cellmove.hosts.transport import Primitive
 
 
 def with_scheduler(gateway: Gateway, clock: Clock, snapshot: ServerSnapshot) -> ServerSnapshot:
@@ -78,10 +78,12 @@ def _prepared(
     owner = {"project_id": snapshot.instance.project_id, "user_id": snapshot.instance.user_id}
     return scheduler.prepare_spec(
         spec,
-        flavor=flavor,
-        instance={"nova_object.data": owner},
-        volume_backed=snapshot.is_volume_backed,
-        ignore_hosts=[snapshot.instance.host, *ruled_out],
-        requested_destination=scheduler.destination(cell=cell, host=snapshot.wanted_host),
-        group_hosts=snapshot.group_hosts,
+        scheduler.HostRequest(
+            flavor=flavor,
+            instance={"nova_object.data": owner},
+            is_volume_backed=snapshot.is_volume_backed,
+            ignore_hosts=[snapshot.instance.host, *ruled_out],
+            destination=scheduler.destination(cell=cell, host=snapshot.wanted_host),
+            group_hosts=snapshot.group_hosts,
+        ),
     )

@@ -33,7 +33,6 @@ from cellmove.core.request import Destination, MoveRequest
 from cellmove.engine.journal import open_journal
 from cellmove.gateway import Gateway
 from cellmove.hosts import bus as calls_over_buses
-from cellmove.hosts import compute as calls_to_computes
 from cellmove.operations import planning
 from cellmove.operations import recover as recover_module
 from cellmove.operations.context import Session
@@ -203,7 +202,7 @@ class Harness:
         )  # fmt: skip
         self.said: list[Any] = []
         _share_compiled_statements()
-        calls_over_buses.FRESH = 0.0  # by the real clock, which nothing here goes by: every knock is a call of its own
+        calls_over_buses.PROBE_TTL_SECONDS = 0.0  # the harness has its own clock, so each call probes the broker
         requests.adapters.HTTPAdapter.send = self._http  # type: ignore[method-assign,assignment]
         disk_requests.tap(self)
         self._environment = environment
@@ -325,7 +324,7 @@ class Harness:
     def run(self, *command: str) -> Outcome:
         """Type a command: one of the verbs, and a move or server."""
         verb, what = command[0], command[1]
-        calls_to_computes._sent.clear()  # every command is a process of its own
+        self.gateway.sent_calls.clear()  # every command is a process of its own
         begun, failed_before = self.taps.effects, self.taps.failed_calls
         code, error = 0, None
         try:

@@ -61,13 +61,12 @@ def test_openstack_ansible_with_a_file_of_the_operator(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("writing", [write_kolla, write_openstack_ansible])
-def test_oslo_messaging_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: object) -> None:
+def test_oslo_messaging_reads_the_same_files(tmp_path: Path, writing: object) -> None:
     from oslo_config import cfg
 
     assert callable(writing)
-    monkeypatch.setattr(rabbit, "_configured", [])
     found = load(tmp_path, *writing(tmp_path))
-    transport = rabbit.open_transport(found.transport_url, "API", found).transport
+    transport = rabbit.open_transport(found.transport_url, "API", found, rabbit.OsloMessaging()).transport
     options = transport._driver._connection_pool.conf.oslo_messaging_rabbit
     assert (options.ssl, options.ssl_ca_file) == (True, CA)
     assert options.rabbit_quorum_queue
@@ -78,14 +77,13 @@ def test_oslo_messaging_reads_the_same_files(tmp_path: Path, monkeypatch: pytest
     cfg.CONF([], default_config_files=[], default_config_dirs=[])
 
 
-def test_the_options_of_oslo_messaging_may_refer_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_of_oslo_messaging_may_refer_to_others(tmp_path: Path) -> None:
     from oslo_config import cfg
 
-    monkeypatch.setattr(rabbit, "_configured", [])
     text = f"[tls]\nca = {CA}\n[DEFAULT]\ntransport_url = rabbit://u:p@h//\n[oslo_messaging_rabbit]\nssl = true\n"
     text += "ssl_ca_file = ${tls.ca}\n[oslo_messaging_notifications]\ndriver = $transport_url\n"
     found = load(tmp_path, write(tmp_path / "nova.conf", text))
-    transport = rabbit.open_transport(found.transport_url, "API", found).transport
+    transport = rabbit.open_transport(found.transport_url, "API", found, rabbit.OsloMessaging()).transport
     assert transport._driver._connection_pool.conf.oslo_messaging_rabbit.ssl_ca_file == CA
     cfg.CONF([], default_config_files=[], default_config_dirs=[])
 

@@ -24,7 +24,8 @@ from cellmove.core.errors import BadSetting, CellmoveError, JournalUnreachable, 
 from cellmove.core.settings import Settings
 from cellmove.db import cells
 from cellmove.engine.journal import open_journal
-from cellmove.hosts import bus, bus_url, rabbit
+from cellmove.hosts import bus_url
+from cellmove.hosts.bus_opener import BusOpener
 from cellmove.ui.fault import consequence
 from tests.support.commands import typed
 
@@ -267,7 +268,7 @@ BUS_SETTING = "cell_mappings.transport_url of cell7"
 def test_a_bus_url_that_cannot_be_used(folder: Path, url: str) -> None:
     made = url.replace("FOLDER", str(folder))
     ended(
-        lambda: bus.open_bus(made, "cell7", QUICK, setting=BUS_SETTING),
+        lambda: BusOpener(QUICK).open(made, "cell7", setting=BUS_SETTING),
         Usage, "the message bus of cell7: the URL in ", BUS_SETTING, UNUSABLE_BUSES[url],
     )  # fmt: skip
 
@@ -287,7 +288,7 @@ SILENT_BUSES = (
 @pytest.mark.parametrize("url", SILENT_BUSES)
 def test_a_bus_that_does_not_answer(url: str) -> None:
     ended(
-        lambda: bus.open_bus(url, "cell7", QUICK, setting=BUS_SETTING),
+        lambda: BusOpener(QUICK).open(url, "cell7", setting=BUS_SETTING),
         Unreachable,
         "message bus of cell7 cannot be reached",
     )
@@ -335,12 +336,11 @@ def test_options_of_nova_conf_that_oslo_messaging_does_not_take(tmp_path: Path, 
     assert UNUSABLE_OPTIONS[options] in str(caught.value)
 
 
-def test_a_nova_conf_that_oslo_config_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rabbit, "_configured", [])
+def test_a_nova_conf_that_oslo_config_refuses_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nova.conf"
     path.write_text(f"[DEFAULT]\nno assignment {SECRET}\n")
     broken = Settings(nova_conf=(path,), connect_timeout=1)
-    ended(lambda: bus.open_bus(AT, "cell7", broken), Usage, str(path), "line 2")
+    ended(lambda: BusOpener(broken).open(AT, "cell7"), Usage, str(path), "line 2")
 
 
 # --- fuzz: templates as nova has them, several brokers, IPv6, any password ---

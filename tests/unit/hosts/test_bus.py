@@ -1,4 +1,4 @@
-"""How often a broker is knocked at: threads share the answer for a moment, and a call that goes wrong ends that."""
+"""How often a broker is probed: threads share the outcome for a moment, and a failed call ends that."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import pytest
 
 from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import bus as buses
-from cellmove.hosts.bus import Bus, Notice, Target, call, notify, probe_broker
+from cellmove.hosts.bus import Bus, call, notify, probe_broker
+from cellmove.hosts.transport import Notification, Target
 
 TARGET = Target("conductor", "3.0")
-NOTICE = Notice("messagingv2", ("notifications",), "compute", "update", {})
+NOTIFICATION = Notification("messagingv2", ("notifications",), "compute", "update", {})
 
 
 class Broker:
     """A transport that counts what reaches it."""
 
     def __init__(self) -> None:
-        self.knocks = 0
+        self.probes = 0
         self.sent = 0
         self.gone = False
         self.error: Exception | None = None
         self.seconds = 0.0
 
     def probe(self) -> None:
-        self.knocks += 1
+        self.probes += 1
         time.sleep(self.seconds)
         if self.gone:
             raise CannotConnect("message bus of cell1 cannot be reached")
@@ -60,24 +61,24 @@ def ask(bus: Bus) -> Any:
 
 def test_an_answer_counts_for_a_moment(bus: Bus, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [ask(bus) for _ in range(20)] == ["answer"] * 20
-    assert broker.knocks == 1
-    monkeypatch.setattr(buses, "FRESH", 0.0)
+    assert broker.probes == 1
+    monkeypatch.setattr(buses, "PROBE_TTL_SECONDS", 0.0)
     ask(bus)
-    assert broker.knocks == 2
+    assert broker.probes == 2
 
 
-def test_threads_that_come_at_once_knock_once(bus: Bus, broker: Broker) -> None:
+def test_concurrent_threads_probe_once(bus: Bus, broker: Broker) -> None:
     broker.seconds = 0.2
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(lambda _number: ask(bus), range(16))) == ["answer"] * 16
-    assert broker.knocks == 1
+    assert broker.probes == 1
 
 
-def test_threads_that_wait_together_hear_together_that_nobody_answers(bus: Bus, broker: Broker) -> None:
+def test_threads_that_wait_together_share_a_failed_probe(bus: Bus, broker: Broker) -> None:
     broker.gone, broker.seconds = True, 0.2
     start = threading.Barrier(8)
 
-    def knock(_number: int) -> str:
+    def attempt(_number: int) -> str:
         start.wait()
         try:
             ask(bus)
@@ -86,9 +87,9 @@ def test_threads_that_wait_together_hear_together_that_nobody_answers(bus: Bus, 
         return ""
 
     with ThreadPoolExecutor(8) as threads:
-        said = set(threads.map(knock, range(8)))
+        said = set(threads.map(attempt, range(8)))
     assert said == {"message bus of cell1 cannot be reached"}
-    assert broker.knocks < 8, "each waits for the first one's knock, not for one of its own after all others"
+    assert broker.probes < 8, "each thread waits for the first probe, not for a probe of its own after all others"
     assert broker.sent == 0
     broker.gone = False
     assert ask(bus) == "answer"
@@ -110,21 +111,21 @@ def test_an_error_of_the_other_side_is_an_answer_of_the_broker(bus: Bus, broker:
     for _ in range(3):
         with pytest.raises(CallFailed):
             ask(bus)
-    assert broker.knocks == 1
+    assert broker.probes == 1
 
 
-def test_a_notification_that_was_not_taken_casts_doubt_as_well(bus: Bus, broker: Broker) -> None:
+def test_a_notification_that_was_not_taken_invalidates_the_probe_as_well(bus: Bus, broker: Broker) -> None:
     broker.error = ValueError("no")
     with pytest.raises(CannotConnect):
-        notify(bus, {}, NOTICE)
+        notify(bus, {}, NOTIFICATION)
     broker.error = None
-    notify(bus, {}, NOTICE)
-    assert broker.knocks == 2
+    notify(bus, {}, NOTIFICATION)
+    assert broker.probes == 2
 
 
-def test_a_failed_knock_is_no_answer_to_a_later_one(bus: Bus, broker: Broker) -> None:
+def test_a_failed_probe_does_not_answer_a_later_one(bus: Bus, broker: Broker) -> None:
     broker.gone = True
     for _ in range(2):
         with pytest.raises(CannotConnect):
             probe_broker(bus)
-    assert broker.knocks == 2
+    assert broker.probes == 2

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from cellmove.hosts import bus, compute
+from cellmove.hosts import compute
+from cellmove.hosts.transport import Target
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
-    def call(_bus: Any, target: bus.Target, context: Any, method: str, arguments: Any, *, long: bool = False) -> None:
+    def call(_bus: Any, target: Target, context: Any, method: str, arguments: Any, *, long: bool = False) -> None:
         calls.append({"target": target, "method": method, "arguments": dict(arguments), "long": long})
 
     monkeypatch.setattr(compute, "call", call)
@@ -21,9 +22,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def invoke(method: compute.Method, version: int, **more: Any) -> None:
-    compute.invoke(
-        None, {}, method, host="c1-host1", service_version=version, instance={"i": 1}, migration={"m": 1}, **more
+    service, arguments = (
+        compute.ComputeService("c1-host1", version),
+        {"instance": {"i": 1}, "migration": {"m": 1}, **more},
     )
+    compute.invoke(None, {}, method, service, arguments, compute.SentCalls())
 
 
 OLD = {
@@ -40,7 +43,7 @@ OLD = {
 def test_hosts_of_ussuri_and_victoria_are_called_as_they_expect(sent, method, version) -> None:
     invoke(method, 55)
     (call,) = sent
-    assert call["target"] == bus.Target(topic="compute", server="c1-host1", version=version)
+    assert call["target"] == Target(topic="compute", server="c1-host1", version=version)
     assert call["method"] == method.name
     wants = method in (compute.PREP_AT_DEST, compute.FINISH_AT_DEST)
     assert ("request_spec" in call["arguments"]) == wants
@@ -50,7 +53,7 @@ def test_hosts_of_ussuri_and_victoria_are_called_as_they_expect(sent, method, ve
 def test_newer_hosts_get_version_6_without_a_request_spec(sent, method) -> None:
     invoke(method, 56)
     (call,) = sent
-    assert call["target"] == bus.Target(topic="compute", server="c1-host1", version="6.0")
+    assert call["target"] == Target(topic="compute", server="c1-host1", version="6.0")
     assert "request_spec" not in call["arguments"]
     assert call["long"]
 

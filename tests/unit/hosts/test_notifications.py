@@ -16,7 +16,8 @@ from cellmove.core.nova_conf import Notifications
 from cellmove.core.settings import load
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import notifications, rabbit
-from cellmove.hosts.bus import Bus, Notice
+from cellmove.hosts.bus import Bus
+from cellmove.hosts.transport import Notification
 
 BOTH = Notifications("messagingv2", "both", ("notifications", "billing"), ("versioned_notifications",))
 CONTEXT = {
@@ -34,7 +35,7 @@ VIF = (
 )
 INSTANCE = {
     "nova_object.data": {
-        **dict.fromkeys((*notifications.SAME, "access_ip_v4", "access_ip_v6"), None),
+        **dict.fromkeys((*notifications.INSTANCE_FIELDS, "access_ip_v4", "access_ip_v6"), None),
         "uuid": "s1", "user_id": "u", "project_id": "p", "hostname": "h", "image_ref": "image-1", "vm_state": "resized",
         "power_state": 4, "auto_disk_config": False, "locked": False, "metadata": {"a": "b"}, "instance_type_id": 7,
         "created_at": "2026-01-02T03:04:05Z", "launched_at": "2026-01-02T03:04:06Z",
@@ -49,21 +50,25 @@ class Recorder:
 
     def __init__(self, error: Exception | None = None, probe_error: Exception | None = None) -> None:
         self.error, self.probe_error = error, probe_error
-        self.taken: list[tuple[Any, Notice]] = []
+        self.taken: list[tuple[Any, Notification]] = []
 
     def probe(self) -> None:
         if self.probe_error:
             raise self.probe_error
 
-    def notify(self, context: Any, notice: Notice) -> None:
+    def notify(self, context: Any, notification: Notification) -> None:
         if self.error:
             raise self.error
-        self.taken.append((context, notice))
+        self.taken.append((context, notification))
 
 
 def tell(recorder: Any, options: Notifications = BOTH) -> None:
     notifications.send(
-        Bus("API", "", recorder, 1.0, 1.0), options, CONTEXT, INSTANCE, action="resize_confirm", phase="end", host="me"
+        Bus("API", "", recorder, 1.0, 1.0),
+        options,
+        CONTEXT,
+        INSTANCE,
+        notifications.Event("resize_confirm", "end", "me"),
     )
 
 
@@ -128,10 +133,10 @@ def test_a_bus_that_refuses_is_told_as_such(recorder: Recorder) -> None:
 def test_a_bus_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    monkeypatch.setattr(bus_module, "NOTICE_TIMEOUT", 0.05)
+    monkeypatch.setattr(bus_module, "NOTIFICATION_TIMEOUT_SECONDS", 0.05)
     recorder, never = Recorder(), threading.Event()
     monkeypatch.setattr(recorder, "notify", lambda *_: never.wait(5))
-    with pytest.raises(CannotConnect, match="did not take it"):
+    with pytest.raises(CannotConnect, match="did not accept a notification"):
         tell(recorder)
     never.set()
 
@@ -188,13 +193,12 @@ def test_notifications_share_a_connection_and_one_that_broke_is_replaced_once(mo
             else:
                 sent.append(f"{event} over {self.connection}")
 
-    monkeypatch.setattr(rabbit, "_notifying", {})
     monkeypatch.setattr(oslo_messaging, "Notifier", Notifier)
     monkeypatch.setattr(oslo_messaging, "get_notification_transport", lambda *_given, **_options: Connection())
-    bus = rabbit.RabbitTransport("cell1", "fake://", None, 1.0, 1.0)
+    bus = rabbit.RabbitTransport("cell1", "fake://", None, rabbit.OsloMessaging(), 1.0, 1.0)
 
-    def notice(event: str) -> Notice:
-        return Notice("messagingv2", ("notifications",), "us", event, {})
+    def notice(event: str) -> Notification:
+        return Notification("messagingv2", ("notifications",), "us", event, {})
 
     for event in ("one", "two"):
         bus.notify({}, notice(event))
@@ -222,16 +226,17 @@ def test_a_notification_that_another_thread_could_not_send_is_none_of_ours(monke
             together.wait(10)
 
     monkeypatch.setattr(oslo_messaging, "Notifier", Notifier)
-    monkeypatch.setattr(rabbit, "_notifying", {})
+
+    library = rabbit.OsloMessaging()
 
     def send(publisher: str) -> str:
-        transport = rabbit.RabbitTransport("cell1", f"fake://{publisher}", None, 1.0, 1.0)
+        transport = rabbit.RabbitTransport("cell1", f"fake://{publisher}", None, library, 1.0, 1.0)
         try:
-            transport.notify({}, Notice("messagingv2", ("notifications",), publisher, "update", {}))
+            transport.notify({}, Notification("messagingv2", ("notifications",), publisher, "update", {}))
         except CannotConnect as error:
             return str(error)
         return ""
 
     with ThreadPoolExecutor(2) as threads:
         said = dict(zip(("lucky", "unlucky"), threads.map(send, ("lucky", "unlucky")), strict=True))
-    assert said == {"lucky": "", "unlucky": "the bus of cell1 did not take a notification"}
+    assert said == {"lucky": "", "unlucky": "the bus of cell1 did not accept a notification"}

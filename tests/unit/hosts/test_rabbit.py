@@ -20,7 +20,7 @@ from oslo_messaging._drivers import common
 
 from cellmove.core.errors import BadSetting, CallError, CallFailed, CallUncertain, CannotConnect
 from cellmove.core.settings import Settings
-from cellmove.hosts import bus_url, rabbit, rabbit_connection
+from cellmove.hosts import bus_url, rabbit, rabbit_connection, rabbit_errors
 
 AT = "rabbit://nova:secret@127.0.0.1:1//nova"
 
@@ -37,9 +37,8 @@ processname = nova-conductor
 
 
 @pytest.fixture
-def kolla(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def kolla(tmp_path: Path) -> Iterator[Settings]:
     """Settings with such a nova.conf, which oslo's global configuration has not read yet."""
-    monkeypatch.setattr(rabbit, "_configured", [])
     path = tmp_path / "nova.conf"
     path.write_text(KOLLA)
     yield Settings(nova_conf=(path,))
@@ -50,9 +49,9 @@ def kolla(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]
     "query", ["", "?use_queue_manager=true&rabbit_transient_queues_ttl=0&hostname=h&processname=p"]
 )
 def test_reply_queues_are_unique_and_need_no_shared_files(kolla: Settings, query: str) -> None:
-    names = set()
+    names, library = set(), rabbit.OsloMessaging()
     for _number in range(2):
-        driver = rabbit.open_transport(AT + query, "cell1", kolla).transport._driver
+        driver = rabbit.open_transport(AT + query, "cell1", kolla, library).transport._driver
         names.add(driver._get_reply_queue_name())
         options = driver._connection_pool.conf.oslo_messaging_rabbit
         assert options.rabbit_transient_queues_ttl == rabbit_connection.REPLY_QUEUE_TTL_SECONDS
@@ -62,7 +61,7 @@ def test_reply_queues_are_unique_and_need_no_shared_files(kolla: Settings, query
 
 
 def test_nova_s_options_decide_how_its_exchange_is_declared(kolla: Settings) -> None:
-    opened = rabbit.open_transport(AT, "cell1", kolla)
+    opened = rabbit.open_transport(AT, "cell1", kolla, rabbit.OsloMessaging())
     driver = opened.transport._driver
     connection = object.__new__(rabbit_connection.Connection)
     options = driver._connection_pool.conf.oslo_messaging_rabbit
@@ -100,7 +99,7 @@ def test_kombu_gets_any_password_as_it_is(user: str, password: str, vhost: str, 
 def test_after_a_failover_the_certificate_has_to_name_the_other_broker(
     kolla: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rabbit.open_transport(AT, "cell1", kolla)  # registers the driver's options
+    rabbit.open_transport(AT, "cell1", kolla, rabbit.OsloMessaging())  # registers the driver's options
     url = oslo_messaging.TransportURL.parse(cfg.CONF, "rabbit://u:p@h1:1,u:p@h2:2/?ssl=1&ssl_ca_file=/ca")
     connection = shell(url)
     connection.connection = kombu.Connection("amqp://h1:1;amqp://h2:2", ssl=connection._fetch_ssl_params())
@@ -117,7 +116,7 @@ def test_after_a_failover_the_certificate_has_to_name_the_other_broker(
 
 
 def test_a_single_broker_is_verified_by_the_name_that_the_url_has(kolla: Settings) -> None:
-    rabbit.open_transport(AT, "cell1", kolla)
+    rabbit.open_transport(AT, "cell1", kolla, rabbit.OsloMessaging())
     url = oslo_messaging.TransportURL.parse(cfg.CONF, "rabbit://u:p@localhost:1/?ssl=1&ssl_ca_file=/ca")
     assert shell(url)._fetch_ssl_params()["server_hostname"] == "localhost"
 
@@ -145,7 +144,7 @@ REMOTE = (
 
 @pytest.mark.parametrize("error", REMOTE, ids=lambda error: type(error).__name__)
 def test_an_exception_of_the_other_side_is_its_answer(error: Exception) -> None:
-    found = rabbit.translated(raised_by_the_other_side(error), "cell1", "ping")
+    found = rabbit_errors.translated(raised_by_the_other_side(error), "cell1", "ping")
     assert isinstance(found, CallFailed)
     assert found.kind == type(error).__name__
     assert "Traceback" not in str(found)
@@ -181,11 +180,11 @@ LOCAL: tuple[tuple[Exception, type[CallError]], ...] = (
 
 @pytest.mark.parametrize(("error", "expected"), LOCAL, ids=lambda value: type(value).__name__)
 def test_an_error_on_this_side_is_never_the_other_side_s_answer(error: Exception, expected: type[CallError]) -> None:
-    found = rabbit.translated(error, "cell1", "ping")
+    found = rabbit_errors.translated(error, "cell1", "ping")
     assert type(found) is expected
 
 
 def test_mirrored_and_quorum_queues_exclude_each_other(kolla: Settings) -> None:
-    rabbit.open_transport(AT, "cell1", kolla)
+    rabbit.open_transport(AT, "cell1", kolla, rabbit.OsloMessaging())
     with pytest.raises(BadSetting, match="only one is possible"):
         bus_url.check(cfg.CONF, f"{AT}?rabbit_ha_queues=true")

@@ -18,12 +18,14 @@ def prepared(of: dict[str, Any], **changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "flavor": {"f": 1},
         "instance": {"nova_object.data": {"project_id": "p", "user_id": "u"}},
-        "volume_backed": False,
+        "is_volume_backed": False,
         "ignore_hosts": ["c1-host1"],
-        "requested_destination": scheduler.destination(cell=CELL),
+        "destination": scheduler.destination(cell=CELL),
         "group_hosts": [],
     }
-    fields: dict[str, Any] = scheduler.prepare_spec(of, **(arguments | changes))["nova_object.data"]
+    fields: dict[str, Any] = scheduler.prepare_spec(of, scheduler.HostRequest(**(arguments | changes)))[
+        "nova_object.data"
+    ]
     return fields
 
 
@@ -45,7 +47,7 @@ def test_fields_that_may_not_be_none_are_left_out() -> None:
 
 
 def test_an_old_spec_is_healed_and_never_forced() -> None:
-    fields = prepared(spec(force_hosts=["c1-host1"], force_nodes=["n"], project_id=None), volume_backed=True)
+    fields = prepared(spec(force_hosts=["c1-host1"], force_nodes=["n"], project_id=None), is_volume_backed=True)
     assert (fields["force_hosts"], fields["force_nodes"], fields["retry"]) == (None, None, None)
     assert (fields["project_id"], fields["user_id"], fields["is_bfv"]) == ("p", "u", True)
     assert fields["requested_resources"] == []

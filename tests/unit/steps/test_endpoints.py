@@ -26,7 +26,9 @@ def context(*, state: State = State.SOURCE_PREPARED, seconds: float = 0.0, host_
         Context,
         SimpleNamespace(
             move=SimpleNamespace(id="move-1", server_id="server-1", state=state),
-            gateway=SimpleNamespace(settings=SimpleNamespace(rpc_response_timeout=60.0)),
+            gateway=SimpleNamespace(
+                settings=SimpleNamespace(rpc_response_timeout=60.0), sent_calls=compute.SentCalls()
+            ),
             clock=Clock(utc_now=lambda: now),
             host_restarted=host_restarted,
         ),
@@ -40,7 +42,6 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(history, "event_state", lambda *_: history.ERROR if written else "running")
     monkeypatch.setattr(history, "event_begun", lambda *_: BEGUN)
     monkeypatch.setattr(history, "finish_event", lambda _database, _server, **values: written.append(values))
-    monkeypatch.setattr(compute, "_sent", set())
     return written
 
 
@@ -64,11 +65,10 @@ def test_the_word_is_not_about_calls_of_this_very_run(
     ended: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compute, "call", lambda *_words, **_more: None)
-    compute.invoke(
-        cast(Any, None), {"request_id": "req-1"}, compute.FINISH_AT_DEST, host="h", service_version=74,
-        instance={}, migration={},
-    )  # fmt: skip
-    assert stands(context(host_restarted=True)) == "running"
+    asked = context(host_restarted=True)
+    service, sent = compute.ComputeService("h", 74), asked.gateway.sent_calls
+    compute.invoke(cast(Any, None), {"request_id": "req-1"}, compute.FINISH_AT_DEST, service, {}, sent)
+    assert stands(asked) == "running"
     assert ended == []
 
 
