@@ -1,4 +1,4 @@
-"""What a command works with: :class:`Session`, the server's lock, the runner, and the read-only guard."""
+"""The session of a command, the lock of a server, and the runner of its actions."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """What one run of a command works with.
+    """The connections and settings of one run of a command.
 
-    :param lock_directory: where the servers' locks lie
-    :param host_restarted: the operator's word that a call of an earlier run died with its host
-    :param consent: of whoever typed the command; by default nobody can be asked
-    :param in_front: the options in front of the verb, for the commands that hooks are told
+    :param lock_directory: directory of the lock files, one for each server
+    :param host_restarted: the operator states that the compute host of a pending call was restarted after the call
+    :param consent: whether the operator agreed, or can be asked; by default neither
+    :param in_front: the options before the command's name, which every printed command repeats
     """
 
     settings: Settings
@@ -56,9 +56,9 @@ def open_session(
     settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0,
     consent: Consent | None = None, only_reads: bool = False, in_front: GlobalOptions | None = None,
 ) -> Session:  # fmt: skip
-    """Open the journal; the cloud is reached only when something is asked of it.
+    """Open the journal. Clients of the cloud are opened on first use.
 
-    :param only_reads: the command writes nothing, so a journal that may not be written will do, and none at all
+    :param only_reads: the command writes nothing, so a read-only journal suffices, and a missing one is empty
     """
     from cellmove.gateway import Gateway
 
@@ -79,15 +79,17 @@ def open_session(
 
 
 def hook_run(session: Session) -> HookRun:
-    """Return what the operator's hooks need of a session."""
+    """Return the part of a session that calls of hooks need."""
     return HookRun(session.settings.hooks, session.journal, session.observer, session.in_front)
 
 
 @contextmanager
 def lock(session: Session, server_id: str, server_name: str) -> Iterator[None]:
-    """One run per server: on this machine, and on every machine that shares the journal.
+    """Hold the lock of a server: one run for each server, on this machine and on all machines that share the journal.
 
-    Connections to its disks end with it. Afterwards the operator's hooks run for what became of the server's move.
+    At the end, connections to the server's disks are closed, and the operator's hooks are called.
+
+    :raises Locked: another run holds it
     """
     with reported(hook_run(session), server_id, _locks(session, server_id, server_name)):
         try:
@@ -106,7 +108,7 @@ def _locks(session: Session, server_id: str, server_name: str) -> Iterator[None]
 
 
 def is_locked(session: Session, move: Move) -> bool:
-    """Whether another run is working on the move's server."""
+    """Return whether another run holds the lock of the move's server."""
     try:
         with lock(session, move.server_id, move.server_name):
             return False
@@ -115,14 +117,14 @@ def is_locked(session: Session, move: Move) -> bool:
 
 
 def fresh(session: Session, move: Move) -> Move:
-    """The move as the journal has it now that we hold the lock."""
+    """Read the move again, after the lock was taken."""
     return session.journal.move(move.id) or move
 
 
 def make_runner(session: Session, move: Move | None = None) -> Runner:
-    """What the pipeline runs with.
+    """Return the runner of a session's actions.
 
-    :param move: that is acted on; None: the pipeline is only asked
+    :param move: the move whose actions will run; None: the runner only answers questions
     """
     from cellmove.steps import ACTIONS
     from cellmove.steps.fence import Fence
@@ -136,9 +138,10 @@ def make_runner(session: Session, move: Move | None = None) -> Runner:
 
 @contextmanager
 def before_anything_is_written() -> Iterator[None]:
-    """What a call came to while a command only looks.
+    """Turn a failed call of a block that writes nothing into the end of the command.
 
-    :raises Unreachable: it did not answer, or it failed
+    :raises Unreachable: the call failed or got no answer
+    :raises Usage: a setting cannot be used
     """
     try:
         yield

@@ -1,10 +1,9 @@
-"""Run or undo the actions of a step for a session, and turn a call that failed outside any action into its consequence."""
+"""Run or undo the actions of a step. A call that fails outside of every action becomes the end of the command."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from cellmove.core.cell_names import allowed_cells
 from cellmove.core.errors import (
@@ -27,11 +26,15 @@ from cellmove.engine.retry import patiently
 from cellmove.operations.context import Session, fresh, make_runner
 from cellmove.steps.reconcile import owners_deed
 
-if TYPE_CHECKING:
-    pass
-
 
 def run_actions(session: Session, move: Move, step: Step, *, undo_whole_move: bool) -> Move:
+    """Run the actions of a step, after its databases, buses and APIs were reached.
+
+    :param undo_whole_move: a failure before the pivot rolls back the whole move, not only the step
+    :returns: the move in its new state
+    :raises RolledBack: the step failed and was rolled back
+    :raises Stopped: the step stopped part-way
+    """
     facts = facts_of(move, session.journal.entries_of(move.id))
     with calls_to_consequences(session, move, step):
         targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else allowed_cells(facts)
@@ -41,12 +44,13 @@ def run_actions(session: Session, move: Move, step: Step, *, undo_whole_move: bo
             return executor.run_step(make_runner(session, move), move, step, undo_whole_move=undo_whole_move)
         except RolledBack as error:
             if is_deleted(session, fresh(session, move)):
-                error.state = "its owner deleted the server meanwhile"
+                error.state = "the owner deleted the server during the step"
                 error.next_command = f"cellmove rollback {move.id}"
             raise
 
 
 def undo_actions(session: Session, move: Move, step: Step | None) -> Move:
+    """Undo the actions of one step, or (None) of the whole move."""
     again = f"cellmove rollback {move.id}" if step is None else ""
     with calls_to_consequences(session, move, again=again):
         return undo(make_runner(session, move), move, step)
@@ -54,10 +58,12 @@ def undo_actions(session: Session, move: Move, step: Step | None) -> Move:
 
 @contextmanager
 def calls_to_consequences(session: Session, move: Move, step: Step | None = None, *, again: str = "") -> Iterator[None]:
-    """What a call came to outside any action: the cloud was not reached, so nothing changed.
+    """Turn a call that failed outside of every action into the end of the command. Nothing changed by it.
 
-    :param step: which one could not begin; None for rolling back
-    :param again: what to type next; empty: what goes on with the move
+    :param step: the step that could not start; None for a rollback
+    :param again: the command to type next; empty: the one that resumes the move
+    :raises Unreachable: no action of the move was started
+    :raises Stopped: the move is part-way
     """
     try:
         yield
@@ -72,26 +78,27 @@ def calls_to_consequences(session: Session, move: Move, step: Step | None = None
         command = again or (commands[0] if commands else "")
         if not part_way:
             raise before_writing(error, next_command=command) from None
-        raise Stopped(str(error), state="the move stands where it stood", next_command=command) from None
+        raise Stopped(str(error), state="this run changed nothing", next_command=command) from None
 
 
 def is_deleted(session: Session, move: Move) -> bool:
-    """Whether the owner deleted the server, and something of it is left."""
+    """Return whether the owner deleted the server while leftovers of the move remain."""
     if move.state is State.SWEEPING:
         return True
     return owners_deed(make_runner(session), move, session.journal.entries_of(move.id)) is State.SWEEPING
 
 
 def check_server_and_journal(session: Session, move: Move, step: Step | None = None) -> None:
-    """Make sure that the server is there, and that this journal is not older than its move.
+    """Make sure that the server exists and that this journal is not older than its move.
 
-    :param step: that is to run
-    :raises OlderJournal: another copy of the journal has gone on with the move
+    :param step: the step that will run
+    :raises Refused: the owner deleted the server
+    :raises OlderJournal: another copy of the journal continued the move
     """
     if is_deleted(session, move):
         raise Refused(
             f"{move.server_name} was deleted by its owner",
-            state="something of the move is left; nothing was written by this run",
+            state="leftovers of the move remain; nothing was written by this run",
             next_command=f"cellmove resume {move.id}",
         )
     require_current(session, move, step)
@@ -100,7 +107,7 @@ def check_server_and_journal(session: Session, move: Move, step: Step | None = N
 def require_current(session: Session, move: Move, step: Step | None = None) -> None:
     """Refuse a journal that is older than the move; see :mod:`cellmove.steps.fence`.
 
-    :param step: that is to run; None: going on or back
+    :param step: the step that will run; None: resume or roll back
     """
     if not move.is_open or move.is_repair or move.is_drain:
         return
@@ -114,7 +121,7 @@ def require_current(session: Session, move: Move, step: Step | None = None) -> N
 
 
 def is_older(session: Session, move: Move) -> bool:
-    """Whether this journal is older than an open move of it."""
+    """Return whether another copy of the journal continued this open move."""
     try:
         require_current(session, move)
     except OlderJournal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cellmove.core.errors import (
     Locked,
@@ -22,38 +21,37 @@ from cellmove.operations.context import Session, lock, make_runner
 from cellmove.operations.execute import calls_to_consequences
 from cellmove.steps.reconcile import moved_by_others, owners_deed
 
-if TYPE_CHECKING:
-    pass
-
 
 def find_move(session: Session, reference: str) -> Move:
-    """The move that an id, a server name or a server UUID means.
+    """Return the move that the id of a move, or the name or UUID of a server, refers to.
 
-    What has the form of an id is one, never a name. An open move goes before closed ones; of one server's closed
-    moves the newest is meant.
+    A word in the form of an id is never taken for a name. An open move takes precedence over closed ones, a newer
+    closed move over older ones.
 
-    :raises Usage: there is none, or several servers of that name have moves
+    :raises Usage: no move fits, or moves of several servers of that name do
     """
     found = session.journal.find(reference)
     if not found:
         raise _unknown(session, reference)
     if len({move.server_id for move in found}) > 1:
-        raise Usage(f"{reference!r} means several moves; name one by its id:\n{_listed(found)}")
+        raise Usage(f"{reference!r} refers to several moves; use the id of one:\n{_listed(found)}")
     if found[-1].is_drain:
         cell = found[-1].server_name
-        raise Usage(f"{found[-1].id} is no move: it empties {cell}", next_command=f"cellmove drain status {cell}")
+        raise Usage(
+            f"{found[-1].id} is not a move: it is the drain of {cell}", next_command=f"cellmove drain status {cell}"
+        )
     return _reconciled(session, found[-1])
 
 
 def _unknown(session: Session, reference: str) -> Usage:
-    """There is no such move here; a server that somebody else is moving, nova itself too, can be adopted."""
+    """Return the error for a reference that no move fits. A server that is moved by others can be adopted."""
     kind = kind_of(reference)
     if kind is not Kind.NAME:
-        called_so = session.journal.moves_named(reference)
-        if called_so:
+        named_so = session.journal.moves_named(reference)
+        if named_so:
             return Usage(
-                f"{reference} has the form of an id, and the journal has no move with it; servers are called so, "
-                f"name the move of one by its id:\n{_listed(called_so)}",
+                f"{reference} has the form of an id, but the journal has no move with this id. There are servers of this name; "
+                f"use the id of the move:\n{_listed(named_so)}",
                 state="nothing was written",
             )
     if kind is Kind.MOVE_ID:
@@ -71,14 +69,14 @@ def _listed(moves: Sequence[Move]) -> str:
 
 
 def reconcile_server(session: Session, server_id: str) -> None:
-    """Close the open move of a server that its owner ended through nova's own API meanwhile."""
+    """Close the open move of a server if the owner has ended it through nova's API."""
     move = session.journal.open_move_of(server_id)
     if move is not None:
         _reconciled(session, move)
 
 
 def _reconciled(session: Session, move: Move) -> Move:
-    """Close a finished move that its owner confirmed, reverted or deleted through nova's own API meanwhile."""
+    """Close a finished move whose owner confirmed, reverted or deleted the server through nova's API."""
     runner, entries = make_runner(session), session.journal.entries_of(move.id)
     reached = owners_deed(runner, move, entries)
     if reached is None or reached is State.SWEEPING:
@@ -97,7 +95,7 @@ def _reconciled(session: Session, move: Move) -> Move:
 
 
 def _drop_marks(session: Session, move: Move, entries: Sequence[Entry]) -> None:
-    """Remove the mark of a confirm or revert that was announced, when the owner was quicker: nobody else would."""
+    """Remove the ownership mark of a confirm or revert that had only been announced when the owner ended the move."""
     from cellmove.db.survey import drop_mark
 
     facts = facts_of(move, entries)

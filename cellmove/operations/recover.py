@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cellmove.core.errors import (
     CallError,
@@ -27,14 +26,11 @@ from cellmove.operations.execute import is_deleted, require_current, run_actions
 from cellmove.operations.run import run_to_goal
 from cellmove.steps.reconcile import BEFORE_THE_SWITCH
 
-if TYPE_CHECKING:
-    pass
-
 
 def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
-    """Go on where a run stopped: finish the step under way, or its rolling back. Nothing to do is fine.
+    """Resume a move where a run stopped: complete its step, or its rollback. A move that is at rest is returned as it is.
 
-    :param host_restarted: the operator's word that the call under way died with its host
+    :param host_restarted: the operator states that the compute host of the pending call was restarted after the call
     """
     session = replace(session, host_restarted=host_restarted)
     with lock(session, move.server_id, move.server_name):
@@ -66,27 +62,27 @@ def resume(session: Session, move: Move, *, host_restarted: bool = False) -> Mov
 
 
 def resume_all(session: Session) -> list[Move]:
-    """Resume every open move; one that cannot go on does not keep the others from it.
+    """Resume every open move. A move that cannot be resumed does not prevent the others.
 
-    :raises Stopped: when any could not; its message lists them, each with what to type next
-    :raises Unreachable: the journal; or what every one of them needs, and none went on
+    :raises Stopped: some moves could not be resumed; the message lists each with its next command
+    :raises Unreachable: the journal cannot be reached; or none was resumed, since the cloud cannot be reached
     """
     done: list[Move] = []
     failures: list[tuple[Move, CellmoveError]] = []
-    went_on = False
+    resumed = False
     for move in session.journal.open_moves():
         try:
             done.append(resume(session, move))
-            went_on = went_on or done[-1] != move
+            resumed = resumed or done[-1] != move
         except Interrupted:
             raise
         except CallError as error:
             failures.append((move, Stopped(str(error), next_command=f"cellmove resume {move.id}")))
         except CellmoveError as error:
-            session.journal.move(move.id)  # without the journal there is nothing to go on with
+            session.journal.move(move.id)  # raises if the journal is lost: then the others cannot be resumed either
             failures.append((move, error))
     if failures:
-        nothing_reached = not went_on and all(isinstance(error, (Unreachable, Usage)) for _, error in failures)
+        nothing_reached = not resumed and all(isinstance(error, (Unreachable, Usage)) for _, error in failures)
         kind = Unreachable if nothing_reached else Stopped
         raise kind("\n".join(_left_open(*failure) for failure in failures), next_command="cellmove list")
     return done
@@ -95,8 +91,8 @@ def resume_all(session: Session) -> list[Move]:
 def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> Move:
     """Roll a move back: undo everything before the pivot, or revert after it.
 
-    :param host_restarted: the operator's word that the call under way died with its host
-    :raises Refused: it is confirmed, or its confirm has begun to destroy the source
+    :param host_restarted: the operator states that the compute host of the pending call was restarted after the call
+    :raises Refused: the move is confirmed, or its confirm has started to remove the source
     """
     session = replace(session, host_restarted=host_restarted)
     with lock(session, move.server_id, move.server_name):
@@ -105,12 +101,12 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
             return move
         if move.is_repair:
             raise Refused(
-                f"{move.id} mends leftovers; what it has mended is not rolled back",
+                f"{move.id} repairs leftovers; repairs are not rolled back",
                 state=f"it is {move.state}; nothing was written by this run",
                 next_command=f"cellmove {'resume' if move.is_open else 'show'} {move.id}",
             )
         if not move.is_open:
-            raise Refused(f"{move.id} is {move.state}; there is nothing to roll back any more")
+            raise Refused(f"{move.id} is {move.state} and can no longer be rolled back")
         if is_deleted(session, move):
             return _sweep(session, move)
         require_current(session, move)
@@ -125,7 +121,7 @@ def rollback(session: Session, move: Move, *, host_restarted: bool = False) -> M
                 return run_actions(session, move, Step.REVERT, undo_whole_move=False)
             raise Refused(
                 f"{step} of {move.id} has passed the point of no return",
-                state="it has begun to remove what is at the source; nothing was written by this run",
+                state="it has started to remove the server's records and disks at the source; nothing was written by this run",
                 next_command=f"cellmove resume {move.id}",
             )
         if move.state is State.FINISHED:
@@ -149,7 +145,7 @@ def _has_switched(session: Session, move: Move) -> bool:
 
 
 def _sweep(session: Session, move: Move) -> Move:
-    """Remove what is left of a server that its owner deleted; the caller holds the lock."""
+    """Remove the leftovers of a server that its owner deleted. The caller holds the lock."""
     if move.state in BEFORE_THE_SWITCH and not _has_switched(session, move):
         move = undo_actions(session, move, None)
         return session.journal.set_state(move.id, State.SERVER_GONE)

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 def run_step(session: Session, move: Move, step: Step, *, force: bool = False, probes: Sequence[Probe] = ()) -> Move:
     """Run one step; a failure rolls back only this step where that is possible.
 
-    :param force: confirm also a server that is not what it was
-    :param probes: what the guest has to answer before it is confirmed
-    :raises Refused: it is not this step's turn; the message names the one whose turn it is. Or the
-        server is not what it was, and is not confirmed
+    :param force: confirm a server although it differs from its state before the move
+    :param probes: the guest has to answer them before the move is confirmed
+    :raises Refused: another step is next; the message names it
+    :raises Unverified: the server differs from its state before the move, and the step is confirm
     """
     if step is Step.FINISH and is_held(move):
         return _cut_over(session, move)
@@ -65,9 +65,9 @@ def run_to_finish(
 ) -> Move:
     """Run all steps to ``finish``, and to ``confirm`` if wanted; a failure rolls everything back.
 
-    :param hold: wait before the guest is stopped, and how long
-    :param request: of the command that continues the move, which the journal keeps from now on
-    :returns: the move; where its gate ended it there, it is held
+    :param hold: wait before the guest is stopped
+    :param request: the request of the command that continues the move; recorded in the journal
+    :returns: the move; it is still held if the gate of ``hold`` ended the run
     """
     with lock(session, move.server_id, move.server_name):
         move = fresh(session, move)
@@ -81,7 +81,7 @@ def run_to_finish(
         busy = busy_step(session.journal.entries_of(move.id), move)
         if busy is Step.REVERT or (busy is Step.CONFIRM and not confirm):
             raise Refused(
-                f"{busy} of {move.id} was begun and not finished",
+                f"{busy} of {move.id} was started and is not complete",
                 state="nothing was written by this run",
                 next_command=f"cellmove resume {move.id}",
             )
@@ -91,8 +91,8 @@ def run_to_finish(
         if request is not None and move.is_open and move.state is not goal:
             move = _keep_request(session, move, request)
         if hold is not None and move.state in (State.PLANNED, HELD):
-            move, goes_on = _hold(session, session.journal.set_goal(move.id, HELD.value), hold)
-            if not goes_on:
+            move, continues = _hold(session, session.journal.set_goal(move.id, HELD.value), hold)
+            if not continues:
                 return move
         if move.is_open and move.goal_state != goal:
             move = session.journal.set_goal(move.id, goal.value)
@@ -100,7 +100,7 @@ def run_to_finish(
 
 
 def run_to_goal(session: Session, move: Move) -> Move:
-    """Run the steps that lead to the move's goal; before ``finish`` is done a failure rolls everything back."""
+    """Run the steps up to the move's goal. A failure before the end of ``finish`` rolls the whole move back."""
     if move.goal_state == HELD:
         return run_actions(session, move, Step.PREP_DEST, undo_whole_move=True) if move.state is State.PLANNED else move
     steps = (*TO_FINISH, Step.CONFIRM) if move.goal_state == State.CONFIRMED else TO_FINISH
@@ -124,9 +124,9 @@ def run_to_goal(session: Session, move: Move) -> Move:
 
 
 def _cut_over(session: Session, move: Move) -> Move:
-    """Stop the guest of a move that is held, and finish: by the run that holds it, or by this one if that one is dead.
+    """Finish a held move: by the run that holds it, or by this run if that one has ended.
 
-    A move that was asked for with ``--confirm`` is confirmed in both cases.
+    A move that was requested with ``--confirm`` is confirmed in both cases.
     """
     request = request_of(move)
     confirm = request is not None and request.confirm
@@ -138,7 +138,7 @@ def _cut_over(session: Session, move: Move) -> Move:
 
 
 def _keep_request(session: Session, move: Move, request: MoveRequest) -> Move:
-    """Record what the move is asked for now, so that every command that is printed later says it."""
+    """Record the newest request of a move. Commands that are printed later repeat its options."""
     earlier = request_of(move)
     wanted = continued_by(earlier, request) if earlier is not None else request
     if wanted == earlier:
@@ -146,12 +146,15 @@ def _keep_request(session: Session, move: Move, request: MoveRequest) -> Move:
     return session.journal.set_plan(move.id, {**move.plan, **plan_values(wanted)}, move.state)
 
 
-def _hold(session: Session, move: Move, wish: Hold) -> tuple[Move, bool]:
-    """Prepare a move and wait; whether it goes on."""
+def _hold(session: Session, move: Move, until: Hold) -> tuple[Move, bool]:
+    """Prepare a move and wait.
+
+    :returns: the move, and whether its run continues
+    """
     move = run_to_goal(session, move)
     try:
         with calls_to_consequences(session, move):
-            goes_on = hold_move(session, move, wish, context_before(make_runner(session), move, Step.PREP_SOURCE))
+            continues = hold_move(session, move, until, context_before(make_runner(session), move, Step.PREP_SOURCE))
     except Interrupted as error:
         request = request_of(move)
         if request is not None and (request.hold or request.cutover_at):
@@ -159,14 +162,15 @@ def _hold(session: Session, move: Move, wish: Hold) -> tuple[Move, bool]:
             error.next_command = request.command
         raise
     move = fresh(session, move)
-    return move, goes_on or not is_held(move)  # somebody may have said so this very moment
+    return move, continues or not is_held(move)  # another terminal may have released it just now
 
 
 def _verify_before_confirm(session: Session, move: Move, *, arrived: bool) -> None:
-    """See to it that a whole run may go on to confirm.
+    """Verify a moved server before a whole run confirms the move.
 
-    :param arrived: it was this run that moved the server
-    :raises Stopped: it may not, and this run has moved it
+    :param arrived: this run moved the server
+    :raises Stopped: the server differs, or cannot be verified, and this run moved it
+    :raises Refused: the same, and an earlier run moved it
     """
     request = request_of(move)
     probes = [parse_probe(text) for text in request.probes] if request is not None else []
@@ -184,11 +188,11 @@ def _verify_before_confirm(session: Session, move: Move, *, arrived: bool) -> No
 
 
 def _check_no_other(session: Session, move: Move) -> None:
-    """A move that is over says nothing of one that somebody else has begun since."""
+    """Refuse a closed move whose server is being moved by nova or with another journal."""
     how = "" if move.is_open else moved_by_others(session.gateway, move.server_id)
     if how:
         raise Refused(
-            f"{move.id} of {move.server_name} is {move.state}, and since then: {how}",
+            f"{move.id} of {move.server_name} is {move.state}, but {how}",
             state="nothing was written",
             next_command=f"cellmove adopt {move.server_id}",
         )
@@ -202,7 +206,7 @@ def _check_turn(session: Session, move: Move, step: Step) -> None:
     if move.state is State.SERVER_GONE:
         why = f"the server is gone, and {move.id} is closed"
     elif busy is not None:
-        why = f"{busy} of {move.id} was begun and not finished"
+        why = f"{busy} of {move.id} was started and is not complete"
     else:
         why = f"cannot run {step}: {move.id} is {move.state}"
     again = command_of(move) if move.state is State.ROLLED_BACK else f"cellmove show {move.id}"
@@ -210,7 +214,7 @@ def _check_turn(session: Session, move: Move, step: Step) -> None:
 
 
 def _is_past(move: Move, step: Step) -> bool:
-    """Whether this step is done already: then the command is a silent no-op."""
+    """Return whether this step was completed before; then the command does nothing."""
     after = {
         Step.PREP_DEST: (State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISHED, State.CONFIRMED),
         Step.PREP_SOURCE: (State.SOURCE_PREPARED, State.FINISHED, State.CONFIRMED),
