@@ -18,10 +18,10 @@ RANKS = (State.PLANNED, State.DEST_PREPARED, State.SOURCE_PREPARED, State.FINISH
 
 
 def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = True) -> Document:
-    """One move as plain data.
+    """Return the document of one move.
 
-    :param entries: its lines in the journal
-    :param with_steps: False leaves the steps out, as in a list
+    :param entries: the entries of the move in the journal
+    :param with_steps: False omits the steps, as in a list
     """
     facts, busy = facts_of(move, entries), busy_step(entries, move)
     document: Document = {
@@ -45,7 +45,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
 
 
 def error_document(error: CellmoveError) -> Document:
-    """An error as plain data."""
+    """Return the document of an error."""
     return {
         "schema_version": SCHEMA_VERSION,
         "error": {
@@ -58,7 +58,7 @@ def error_document(error: CellmoveError) -> Document:
 
 
 def _tried(entries: Sequence[Entry]) -> list[Document]:
-    """The hosts that were chosen and did not do, each with the reason."""
+    """Return the hosts that were chosen and failed, each with the reason."""
     found = []
     for chose in entries:
         if chose.phase is not Phase.UNDONE or "target_host" not in chose.result:
@@ -116,7 +116,7 @@ def _action_document(entry: Entry) -> Document:
 
 
 def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Where the move goes: what the scheduler chose, also when that was rolled back; before, what was asked for."""
+    """Return the target: the scheduler's choice, even if it was rolled back; before the choice, the requested one."""
     chosen = dict(facts)
     for entry in entries:
         names = ("target_cell", "target_cell_uuid", "target_host")
@@ -126,9 +126,9 @@ def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> d
 
 
 def place_document(facts: Mapping[str, Any], end: str) -> dict[str, str]:
-    """A cell, for people and by its identity, and a host.
+    """Return the document of a cell and a host.
 
-    :param end: the beginning of the facts' keys: ``source``, ``target`` or ``wanted``
+    :param end: the prefix of the keys: ``source``, ``target`` or ``wanted``
     """
     return {
         "cell": facts.get(f"{end}_cell", ""), "cell_uuid": facts.get(f"{end}_cell_uuid", ""),

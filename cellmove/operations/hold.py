@@ -1,7 +1,7 @@
-"""A move that is held between its preparation and the stop of the guest, so that a person chooses the minute.
+"""Hold a prepared move before its guest is stopped, until the operator releases it or a time has come.
 
-Meanwhile what the guest writes is passed on. While it is held the move's goal is the state that it has,
-``dest-prepared``; whoever raises the goal (``cellmove finish``, from any terminal) lets it go on.
+While a streamed move is held, changes of its disks are copied. The goal of a held move is the state that it has,
+``dest-prepared``. ``cellmove finish``, typed in any terminal, raises the goal and so releases the move.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from cellmove.engine.action import Context
     from cellmove.operations.context import Session
 
-REFRESH = 10.0
-"""Seconds between two passes."""
+REFRESH_SECONDS = 10.0
+"""Time between two passes over the disks."""
 
 
 @dataclass(frozen=True)
 class Hold:
-    """How long.
+    """How long a move is held.
 
-    :param until: of this machine, with its zone; None: until somebody says so
-    :param gate: asked instead, often: True lets it go on, False ends it here, None makes it wait. Then nothing is passed
-        on meanwhile: a pass is made before the stop anyway
+    :param until: local time with its zone; None: until the operator releases the move
+    :param gate: polled instead: True continues the move, False ends the run here, None waits. No disks are copied
+        while a gate waits, since a pass is made before the stop
     """
 
     until: datetime.datetime | None = None
     gate: Callable[[], bool | None] | None = None
 
 
-def hold(session: Session, move: Move, wish: Hold, context: Context) -> bool:
-    """Pass on what changes until it is time.
+def hold(session: Session, move: Move, until: Hold, context: Context) -> bool:
+    """Copy changes of the disks until the move is released.
 
-    :param context: of the move, as a step that begins now would have it
-    :returns: whether to go on
+    :param context: the context of a step that would start now
+    :returns: whether the move continues
     :raises Interrupted: after a signal; the move stays prepared
     """
-    answer = _answer(session, move, wish)
-    if wish.gate is not None and answer is not None:
-        return answer
-    until = f"until {wish.until:%H:%M}, or " if wish.until else "until "
-    title = f"held {until}cellmove finish {move.id}" if wish.gate is None else "prepared, and waits for its turn"
+    decision = _decision(session, move, until)
+    if until.gate is not None and decision is not None:
+        return decision
+    time = f"until {until.until:%H:%M}, or " if until.until else "until "
+    title = f"held {time}cellmove finish {move.id}" if until.gate is None else "prepared, waiting for a free place"
     began, due, waits = session.clock.monotonic(), 0.0, session.clock.waits()
 
     def tell(kind: EventKind, seconds: float = 0.0) -> None:
@@ -59,28 +59,28 @@ def hold(session: Session, move: Move, wish: Hold, context: Context) -> bool:
 
     session.observer(Event(EventKind.NOTE, move.id, move.server_name, step="hold", text=title))
     tell(EventKind.ACTION_STARTED)
-    while (answer := _answer(session, move, wish)) is None:
+    while (decision := _decision(session, move, until)) is None:
         context.leave_if_asked()
-        if wish.gate is None and session.clock.monotonic() >= due:
-            _pass_on(context)
-            due = session.clock.monotonic() + REFRESH
+        if until.gate is None and session.clock.monotonic() >= due:
+            _copy_changes(context)
+            due = session.clock.monotonic() + REFRESH_SECONDS
         session.clock.sleep(next(waits))
     tell(EventKind.ACTION_FINISHED, seconds=session.clock.monotonic() - began)
-    return answer
+    return decision
 
 
-def _answer(session: Session, move: Move, wish: Hold) -> bool | None:
-    """Whether it goes on, or ends here; None: not yet."""
-    if wish.until is not None and session.clock.utc_now() >= wish.until:
+def _decision(session: Session, move: Move, until: Hold) -> bool | None:
+    """Return whether the move continues (True) or its run ends here (False); None: not decided yet."""
+    if until.until is not None and session.clock.utc_now() >= until.until:
         return True
     there = session.journal.move(move.id)
     if there is None or not is_held(there):
         return True
-    return wish.gate() if wish.gate is not None else None
+    return until.gate() if until.gate is not None else None
 
 
-def _pass_on(context: Context) -> None:
-    """A connection that breaks costs a pass, not the move: the guest runs on."""
+def _copy_changes(context: Context) -> None:
+    """Copy changes once. A failed pass is repeated later, because the guest still runs."""
     from cellmove.steps import stream
 
     if not stream.is_streamed(context):
@@ -88,28 +88,30 @@ def _pass_on(context: Context) -> None:
     try:
         stream.refresh(context)
     except CallError as error:
-        context.note(f"{error}; it is tried again")
+        context.note(f"{error}; the copy will be tried again")
 
 
-def let_go(session: Session, move: Move, wanted: State = State.FINISHED) -> Move:
-    """Tell the run that holds a move to go on, and wait until it has.
+def release(session: Session, move: Move, wanted: State = State.FINISHED) -> Move:
+    """Release a move that another run holds, and wait until that run has finished it.
 
-    :param wanted: the state that the move is to reach: FINISHED or CONFIRMED
-    :returns: the move, finished
-    :raises RolledBack: it failed and was rolled back
-    :raises Stopped: that run ended before it was finished
+    :param wanted: FINISHED or CONFIRMED
+    :returns: the finished move
+    :raises RolledBack: the step failed in that run and was rolled back
+    :raises Stopped: that run ended before the move was finished
     """
     if is_held(move):
         session.journal.set_goal(move.id, wanted.value)
     waits = session.clock.waits()
     while True:
-        is_over = not is_locked(session, move)  # asked first: what is read then is the last word of that run
+        is_over = not is_locked(
+            session, move
+        )  # read before the move, so that the move is read after the last write of that run
         move = session.journal.move(move.id) or move
         if move.state in (State.FINISHED, State.CONFIRMED):
             return move
         if not move.is_open:
             raise RolledBack(
-                f"{Step.FINISH} of {move.server_name} failed in the run that held it, which has told why",
+                f"{Step.FINISH} of {move.server_name} failed in the run that held the move; the reason is in the output of that run",
                 state=f"{move.id} is {move.state}",
                 next_command=command_of(move),
             )

@@ -1,6 +1,6 @@
-"""Whether a step may begin: the operator's rules, the project's quota, and the consent of whoever typed the command.
+"""Check whether a step may start: the operator's rules, the project's quota, and the operator's consent.
 
-What has begun is never stopped here, neither on its way on nor on its way back.
+Nothing here stops a move that is already in progress, in either direction.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ DAY = datetime.timedelta(hours=24)
 
 
 def left_today(session: Session) -> int | None:
-    """How many moves more the rule ``policy.moves_a_day`` lets begin now; None when there is no such rule."""
+    """Return how many more moves the rule ``policy.moves_a_day`` allows now; None without such a rule."""
     limit = session.settings.policy.moves_a_day
     return None if limit is None else max(limit - begun_today(session), 0)
 
 
 def begun_today(session: Session) -> int:
-    """How many moves of this journal were begun in the last 24 hours; 0 as well when no rule asks for that."""
+    """Return the number of moves of this journal that were started in the last 24 hours; 0 without such a rule."""
     if session.settings.policy.moves_a_day is None:
         return 0
     return session.journal.begun_since(text_of(session.clock.utc_now() - DAY))
 
 
 def ask(session: Session, question: str, again: str) -> None:
-    """Ask for consent, once a command: see :func:`cellmove.core.policy.ask`."""
+    """Ask the operator for consent, once in a command: see :func:`cellmove.core.policy.ask`."""
     policy.ask(session.settings.policy, session.consent, question, again)
 
 
 def require_somebody(session: Session, again: str) -> None:
-    """Refuse a run that has nothing to ask just now, and would be refused as soon as it had."""
+    """Refuse an unattended run before it starts work for which it would need consent."""
     policy.require_somebody(session.settings.policy, session.consent, again)
 
 
 def unwatched(session: Session, runs_to: State | None) -> tuple[CheckResult, ...]:
-    """The refusal of a run that nobody watches, to be shown together with all others.
+    """Return the refusal of an unattended run, to be shown with all other refusals.
 
-    :param runs_to: where the command goes at once; None when it only plans
+    :param runs_to: the state that the command leads to; None when it only plans
     """
     found = policy.unattended(session.settings.policy, session.consent) if runs_to is not None else None
     return (refusal(found.code, found.text, found.remedy),) if found else ()
@@ -60,8 +60,8 @@ def unwatched(session: Session, runs_to: State | None) -> tuple[CheckResult, ...
 def for_plan(session: Session, facts: Mapping[str, Any], goal: State, again: str) -> None:
     """Ask before ``resize`` or ``migrate`` opens its move.
 
-    :param facts: the plan's
-    :param again: the command, to be asked again
+    :param facts: the plan of the move
+    :param again: the command line of the command, printed when consent is missing
     """
     cells = " or ".join(facts["target_cells"])  # display names, as the plan has shown them
     origin = f"{facts['source_cell']} / {facts['source_host']}"
@@ -70,12 +70,12 @@ def for_plan(session: Session, facts: Mapping[str, Any], goal: State, again: str
 
 
 def for_run(session: Session, move: Move, goal: State, again: str = "") -> None:
-    """Before a whole run (``resize``, ``migrate``) goes on with a move that is there.
+    """Check rules and ask before a whole run (``resize``, ``migrate``) continues an existing move.
 
-    The same command again goes on where it stopped without a question.
+    The same command, typed again to resume the move, asks no question.
 
-    :param again: the command, to be asked again; empty: what the move was asked for with
-    :raises Refused: a rule forbids a move that has not begun, or there is no consent
+    :param again: the command line of the command; empty: the one that the move was requested with
+    :raises Refused: a rule forbids a move that has not started, or there is no consent
     """
     busy = busy_step(session.journal.entries_of(move.id), move)
     began = busy is not None or move.state is not State.PLANNED
@@ -92,10 +92,10 @@ def for_run(session: Session, move: Move, goal: State, again: str = "") -> None:
 
 
 def for_step(session: Session, move: Move, step: Step, again: str) -> None:
-    """Before a step that was typed alone; one that was begun before only goes on.
+    """Check rules and ask before a single step. A step that was started before is resumed without a question.
 
-    :param again: the command, to be asked again
-    :raises Refused: a rule forbids a move that has not begun, the quota a revert, or there is no consent
+    :param again: the command line of the command
+    :raises Refused: a rule forbids a move that has not started, the quota forbids a revert, or there is no consent
     """
     busy = busy_step(session.journal.entries_of(move.id), move)
     if busy is step:
@@ -108,9 +108,9 @@ def for_step(session: Session, move: Move, step: Step, again: str) -> None:
 
 
 def check_rules(session: Session, move: Move) -> None:
-    """The operator's rules as they are now: one made after the plan holds as well.
+    """Apply the operator's present rules, including those made after the plan.
 
-    :raises Refused: by each rule that forbids it
+    :raises Refused: a rule forbids the move; each such rule is named
     """
     from cellmove.steps import rules
 
@@ -126,17 +126,17 @@ def check_rules(session: Session, move: Move) -> None:
     if found:
         raise Refused(
             "\n".join(f"{each.text} ({each.remedy})" for each in found),
-            state=f"{move.id} is planned and not begun; nothing was written",
+            state=f"{move.id} is planned and was not started; nothing was written",
             next_command=f"cellmove rollback {move.id}",
         )
 
 
 def _check_quota(session: Session, move: Move) -> None:
-    """A revert to a larger flavor, as nova-api checks it (nova/compute/api.py, revert_resize).
+    """Check the quota before a revert to a larger flavor, as nova-api does (nova/compute/api.py, revert_resize).
 
-    ``rollback`` does not ask: it brings the server back whatever it takes.
+    ``rollback`` skips this check, since it is the way out of a failed move.
 
-    :raises Refused: there is no room for it
+    :raises Refused: the quota is too small
     """
     from cellmove.checks.quota import exceeded
     from cellmove.cloud import quota
@@ -157,7 +157,7 @@ def _check_quota(session: Session, move: Move) -> None:
         raise Refused(
             "\n".join(f"{text} ({remedy.replace('PROJECT', facts['project_id'])})" for text, remedy in found),
             state="nothing was written; the move is finished, and was not reverted",
-            next_command=f"cellmove rollback {move.id}  # rolls it back all the same",
+            next_command=f"cellmove rollback {move.id}  # rolls it back without this check",
         )
 
 
@@ -169,17 +169,17 @@ def _ends(session: Session, move: Move) -> tuple[str, str]:
 
 
 def _whole(name: str, server_id: str, origin: str, target: str, goal: State) -> str:
-    then = "; then what is left of it at the source is destroyed" if goal is State.CONFIRMED else ""
+    then = "; then its records and disks at the source are deleted" if goal is State.CONFIRMED else ""
     return f"{name} ({server_id}) moves from {origin} to {target}: its guest stops soon and starts again there{then}."
 
 
 def _question(move: Move, step: Step, origin: str, target: str) -> str:
-    """One line: what will happen."""
+    """Return one line that says what the step does."""
     what = {
         Step.PREP_DEST: f"a host is claimed and prepared in {target}; the guest runs on at {origin}",
-        Step.PREP_SOURCE: f"the guest stops at {origin}: its downtime begins now and lasts until finish, at {target}",
+        Step.PREP_SOURCE: f"the guest stops at {origin}: its downtime starts now and lasts until finish, at {target}",
         Step.FINISH: f"the guest starts at {target}, which becomes its home instead of {origin}",
-        Step.CONFIRM: f"it stays at {target}; what is left of it at {origin} is destroyed for good",
-        Step.REVERT: f"the guest stops at {target} now and starts again at {origin}; what is at {target} is destroyed",
+        Step.CONFIRM: f"it stays at {target}; its records and disks at {origin} are deleted for good",
+        Step.REVERT: f"the guest stops at {target} now and starts again at {origin}; its records and disks at {target} are deleted",
     }[step]
     return f"{move.server_name} ({move.server_id}): {what}."

@@ -1,4 +1,4 @@
-"""What a move will be: the plan of a new one, or the open one that a command means."""
+"""Plan a new move, or find the open move that a command refers to."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What ``plan`` found.
+    """The result of ``plan``.
 
-    :param move: the move that was opened, or the open one that fits; None for a dry run or a refusal
-    :param request: what was asked for, with the UUIDs of cells; None where the report was made of nothing but a move
+    :param move: the move that was opened, or the open one that fits; None after a dry run or a refusal
+    :param request: the request, with UUIDs of cells; None where the report was made from a move alone
     """
 
     move: Move | None
@@ -38,7 +38,7 @@ class PlanReport:
 
     @property
     def refused(self) -> bool:
-        """Whether any check refuses the move."""
+        """Return whether any check refuses the move."""
         return any(check.level == "refusal" for check in self.checks)
 
 
@@ -50,10 +50,10 @@ def plan(
     runs_to: State | None = None,
     server: ShownServer | None = None,
 ) -> PlanReport:
-    """Look at everything, write nothing to the cloud; with ``open_move`` and no refusal, open the move.
+    """Run all checks without writing to the cloud; open the move if ``open_move`` is set and no check refuses.
 
-    :param runs_to: the command goes on to this state at once, so it needs consent before the move is opened
-    :param server: that the request names, where nova was asked for it already
+    :param runs_to: the state that the command leads to; it needs consent before the move is opened. None: it only plans
+    :param server: the server of the request, if nova was asked for it before
     """
     from cellmove.steps.plan import gather
 
@@ -97,9 +97,9 @@ def plan(
 
 
 def move_for(session: Session, request: MoveRequest) -> PlanReport:
-    """The move that ``resize`` or ``migrate`` means: the open one that fits, or a newly planned one.
+    """Return the move that ``resize`` or ``migrate`` refers to: the open one that fits, or a newly planned one.
 
-    :raises Refused: the server has an open move of another kind
+    :raises Refused: the server has an open move with another goal
     """
     server = _find_server(session, request.server)
     move = _open_move(session, server.id)
@@ -116,12 +116,12 @@ def move_for(session: Session, request: MoveRequest) -> PlanReport:
 
 
 def _open_move(session: Session, server_id: str) -> Move | None:
-    """The open move of a server, if there is one and its owner has not ended it."""
+    """Return the open move of a server; None without one, or if the owner ended it."""
     reconcile_server(session, server_id)
     move = session.journal.open_move_of(server_id)
     if move is not None and move.is_repair:
         raise Refused(
-            f"{move.id} was begun on {move.server_name} and not finished: it mends leftovers that an audit found",
+            f"{move.id} of {move.server_name} is not complete: it repairs leftovers that an audit found",
             state="nothing was written by this run",
             next_command=f"cellmove resume {move.id}",
         )
@@ -129,10 +129,10 @@ def _open_move(session: Session, server_id: str) -> Move | None:
 
 
 def _find_server(session: Session, server: str) -> ShownServer:
-    """Find the server that an operator names. Whether a UUID is that of a server the plan finds out.
+    """Find the server that a request names. A UUID is not looked up here; the plan does that.
 
     :raises Usage: no server has this name, or several have
-    :raises Unreachable: nova cannot be asked
+    :raises Unreachable: nova cannot be reached
     """
     from cellmove.cloud.servers import ShownServer, show_server
 
@@ -144,9 +144,9 @@ def _find_server(session: Session, server: str) -> ShownServer:
 
 
 def with_uuids(session: Session, request: MoveRequest) -> MoveRequest:
-    """Name the cells of a request by their UUIDs, as they are recorded and printed.
+    """Replace the cells of a request by their UUIDs, which are recorded and printed.
 
-    :raises Usage: there is no such cell, or there are several of that name
+    :raises Usage: no cell has this name, or several have
     """
     wanted = request.destination
     if not wanted.cell and not wanted.cells:
@@ -158,9 +158,9 @@ def with_uuids(session: Session, request: MoveRequest) -> MoveRequest:
 
 
 def _wanted_uuid(session: Session, move: Move) -> str:
-    """The UUID of the cell that a move's operator named; empty when none was.
+    """Return the UUID of the cell that the operator chose for a move; empty if none was chosen.
 
-    :raises Usage: an earlier version recorded a name that no cell has now, or several have
+    :raises Usage: an earlier version recorded a name, and no cell or several cells have it now
     """
     word = wanted_cell(move.plan)
     if not word or is_uuid(word):
@@ -179,10 +179,10 @@ def _has_another_goal(session: Session, move: Move) -> Refused:
 
 
 def _fits(session: Session, move: Move, request: MoveRequest, *, exactly: bool) -> bool:
-    """Whether a command means this move. An option that is not given fits whatever the move has.
+    """Return whether a command refers to this move. An option that is not given fits every value of the move.
 
     :param request: with UUIDs of cells
-    :param exactly: a destination that is not given was not given then either
+    :param exactly: a destination that is not given now fits only a move without one
     """
     facts, host, cell, flavor = move.plan, request.destination.host, request.destination.cell, request.flavor
     wanted = _wanted_uuid(session, move)
@@ -199,9 +199,9 @@ def _fits(session: Session, move: Move, request: MoveRequest, *, exactly: bool) 
 
 
 def _done_already(session: Session, server_id: str, request: MoveRequest) -> Move | None:
-    """The server's last move, if this very command made it and the server is still where it took it.
+    """Return the server's last move if the same command made it and the server is still at its target.
 
-    Run every night from cron, the same command must not move a server back and forth.
+    The same command, run every night from cron, must not move a server back and forth.
     """
     moves = [move for move in session.journal.moves_of(server_id) if not move.is_repair]
     if not moves or moves[-1].state is not State.CONFIRMED or not _fits(session, moves[-1], request, exactly=True):

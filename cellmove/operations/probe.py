@@ -1,4 +1,4 @@
-"""What an operator can have asked of a moved guest: a TCP port, a ping, a command of their own."""
+"""Probes of a moved guest: a TCP port, a ping, or a command of the operator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cellmove.core.errors import Usage
 if TYPE_CHECKING:
     from cellmove.core.clock import Clock
 
-PATIENCE = 60.0  # seconds in which a guest that has just been started has to answer
-ONE_TRY = 5.0  # seconds
+PROBE_TIMEOUT_SECONDS = 60.0  # a guest that was just started has to answer within this time
+ATTEMPT_TIMEOUT_SECONDS = 5.0
 SHELL = "/bin/sh"  # runs the operator's command, so that pipes, variables and quotes mean what they mean in a script
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question.
+    """One probe.
 
     :param kind: ``tcp``, ``ping`` or ``cmd``
     :param detail: the port, nothing, or the command line
@@ -31,12 +31,12 @@ class Probe:
 
     @property
     def text(self) -> str:
-        """As it was typed."""
+        """Return the probe as it was typed."""
         return f"{self.kind}:{self.detail}" if self.detail else self.kind
 
     @property
     def name(self) -> str:
-        """As messages name it: without the arguments of a command, which may hold a password."""
+        """Return the name for messages, without the arguments of a command, which may hold a password."""
         if self.kind != "cmd":
             return self.text
         program = self.detail.split()[0]
@@ -45,7 +45,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Guest:
-    """Who is asked."""
+    """The guest that is probed."""
 
     server_id: str
     name: str
@@ -53,9 +53,9 @@ class Guest:
 
 
 def parse(text: str) -> Probe:
-    """A probe from the command line: ``tcp:PORT``, ``ping`` or ``cmd:COMMAND``.
+    """Parse a probe of the command line: ``tcp:PORT``, ``ping`` or ``cmd:COMMAND``.
 
-    :raises Usage: it is none of these
+    :raises Usage: the text is none of these
     """
     if "\0" in text:
         raise Usage("a probe has a NUL character in it")
@@ -68,30 +68,30 @@ def parse(text: str) -> Probe:
         probe = Probe(kind, detail)
         _require_syntax(probe)
         return probe
-    raise Usage(f"{' '.join(text.split()[:1])!r} is no probe; there are tcp:PORT, ping and cmd:COMMAND")
+    raise Usage(f"{' '.join(text.split()[:1])!r} is not a probe; use tcp:PORT, ping or cmd:COMMAND")
 
 
 def _require_syntax(probe: Probe) -> None:
-    """Refuse a command that the shell cannot read; nothing of it is run.
+    """Refuse a command that the shell cannot parse, without running it.
 
-    :raises Usage: with the shell's own words
+    :raises Usage: with the shell's message
     """
     read = subprocess.run(  # noqa: S603 - read only (-n)
         [SHELL, "-n", "-c", probe.detail], capture_output=True, text=True, check=False, errors="replace"
     )
     if read.returncode:
         words = (read.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise Usage(f"the command of the probe {probe.name!r} cannot be read: {words}")
+        raise Usage(f"the command of the probe {probe.name!r} cannot be parsed: {words}")
 
 
 def wait_for(probe: Probe, guest: Guest, clock: Clock) -> str:
-    """Ask until the guest answers, or a minute is over.
+    """Probe until the guest answers, at most :data:`PROBE_TIMEOUT_SECONDS`.
 
-    :returns: why it does not; empty when it does
+    :returns: the reason of the last failure; empty after an answer
     """
     if probe.kind != "cmd" and not guest.addresses:
         return "the guest has no address"
-    deadline, waits = clock.monotonic() + PATIENCE, clock.waits()
+    deadline, waits = clock.monotonic() + PROBE_TIMEOUT_SECONDS, clock.waits()
     while True:
         why = _ask(probe, guest)
         if not why or clock.monotonic() >= deadline:
@@ -100,9 +100,9 @@ def wait_for(probe: Probe, guest: Guest, clock: Clock) -> str:
 
 
 def _ask(probe: Probe, guest: Guest) -> str:
-    """One try: any of the guest's addresses will do.
+    """Probe once. One address that answers is enough.
 
-    :returns: why not; empty when it answers
+    :returns: the reason of the failure; empty after an answer
     """
     if probe.kind == "cmd":
         return _run([SHELL, "-c", probe.detail], "the command", guest)
@@ -116,22 +116,22 @@ def _ask(probe: Probe, guest: Guest) -> str:
 
 def _connect(address: str, port: int) -> str:
     try:
-        with socket.create_connection((address, port), timeout=ONE_TRY):
+        with socket.create_connection((address, port), timeout=ATTEMPT_TIMEOUT_SECONDS):
             return ""
     except OSError as error:
         return f"{address} port {port}: {error.strerror or error}"
 
 
 def _ping(address: str, guest: Guest) -> str:
-    why = _run(["ping", "-c", "1", "-W", str(round(ONE_TRY)), address], "ping", guest)
+    why = _run(["ping", "-c", "1", "-W", str(round(ATTEMPT_TIMEOUT_SECONDS)), address], "ping", guest)
     return f"{address} does not answer ({why})" if why else ""
 
 
 def _run(words: list[str], name: str, guest: Guest) -> str:
-    """Run a command, which learns of the guest through its environment.
+    """Run a command. Its environment describes the guest.
 
-    :param name: the command as messages name it
-    :returns: why it failed; empty when it did not
+    :param name: the name of the command in messages
+    :returns: the reason of a failure; empty after a success
     """
     told = {
         "CELLMOVE_SERVER_ID": guest.server_id,
@@ -144,11 +144,11 @@ def _run(words: list[str], name: str, guest: Guest) -> str:
             env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=PROBE_TIMEOUT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"{name} did not end within {PATIENCE:.0f} s"
+        return f"{name} did not end within {PROBE_TIMEOUT_SECONDS:.0f} s"
     except OSError as error:
         return f"{words[0]}: {error.strerror}"
     return f"{name} ended with {ended.returncode}" if ended.returncode else ""

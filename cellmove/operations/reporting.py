@@ -1,4 +1,4 @@
-"""Tells the operator's hooks what became of a server's move while a run held the server's lock."""
+"""Call the operator's hooks for the outcome of a run that held the lock of a server."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from cellmove.engine.journal import Journal
 
 RESTING = frozenset({State.FINISHED, State.CONFIRMED, State.REVERTED, State.ROLLED_BACK, State.SERVER_GONE})
-"""States in which a move may stay: ``after_move`` runs for a move that came to one."""
+"""States in which a move may stay. ``after_move`` is called for a move that reached one."""
 
 FAILURES = (RolledBack, Stopped, RollbackFailed, Unverified)
-"""Consequences for which ``on_failure`` runs. A refusal or an unreachable API changes nothing about a move."""
+"""Errors for which ``on_failure`` is called. A refusal or an unreachable API does not change a move."""
 
 
 @dataclass(frozen=True)
 class HookRun:
-    """What the operator's hooks need of a run.
+    """The part of a session that calls of hooks need.
 
-    :param options: those in front of the verb, for the commands that a hook is told
+    :param options: the options before the command's name, for the commands in a hook's document
     """
 
     hooks: Hooks
@@ -49,12 +49,12 @@ class HookRun:
 
 @contextmanager
 def reported(run: HookRun, server_id: str, lock: AbstractContextManager[None]) -> Iterator[None]:
-    """Run the block under the server's lock, then the hooks for what became of the server's move.
+    """Run the block under the server's lock, then call the hooks for the outcome.
 
-    A hook runs when the lock is free again, so it can run cellmove itself.
+    Hooks are called after the lock was released, so they can run cellmove.
 
-    :param lock: the server's; it is entered here. The move is read once it is held: the run that held it before may
-        have ended the move, and has told the hooks so
+    :param lock: the lock of the server; entered here. The move is read after that, since the previous holder of the
+        lock may have closed the move and called the hooks for it
     """
     if run.hooks == Hooks() or run.journal.is_read_only:
         with lock:
@@ -75,9 +75,9 @@ def reported(run: HookRun, server_id: str, lock: AbstractContextManager[None]) -
 
 
 def report_failure(run: HookRun, move: Move, error: CellmoveError) -> None:
-    """Run ``on_failure`` for a failure that ends no command: of one server of a drain.
+    """Call ``on_failure`` for a failed server of a drain, whose command continues.
 
-    :param error: what a command about this move alone would end with
+    :param error: the error that would end a command about this move alone
     """
     _call(run, ON_FAILURE, move, error)
 
@@ -91,7 +91,7 @@ def _consequence(error: Exception) -> CellmoveError:
 
 
 def _call(run: HookRun, event: str, before: Move, error: CellmoveError | None) -> None:
-    """Run one hook. Whatever goes wrong with it is a note: the move is what it is."""
+    """Call one hook. Its failure is a note and does not affect the move."""
     arguments = getattr(run.hooks, event)
     if not arguments or before.is_repair or before.is_drain:
         return

@@ -25,7 +25,7 @@ from cellmove.operations import permission
 from cellmove.operations.context import Session, fresh, lock, make_runner
 from cellmove.operations.execute import calls_to_consequences, check_server_and_journal, run_actions
 from cellmove.operations.hold import hold as hold_move
-from cellmove.operations.hold import let_go
+from cellmove.operations.hold import release
 from cellmove.operations.probe import parse as parse_probe
 from cellmove.operations.verify import require as require_as_before
 from cellmove.steps.reconcile import moved_by_others
@@ -134,7 +134,7 @@ def _cut_over(session: Session, move: Move) -> Move:
     try:
         return run_to_finish(session, move, confirm=confirm)
     except Locked:
-        return let_go(session, move, State.CONFIRMED if confirm else State.FINISHED)
+        return release(session, move, State.CONFIRMED if confirm else State.FINISHED)
 
 
 def _keep_request(session: Session, move: Move, request: MoveRequest) -> Move:

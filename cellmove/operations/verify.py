@@ -1,7 +1,7 @@
-"""Whether a moved server is what it was, where it is to be: what ``verify`` shows and ``confirm`` relies on.
+"""Compare a moved server with its state before the move, for ``verify`` and ``confirm``.
 
-Only looks. What it compares with is nova's own copy in the source cell, which is there until the move
-is confirmed or reverted (:mod:`cellmove.checks.arrival`).
+Nothing is written. The comparison uses nova's own records in the source cell, which remain until the move is confirmed
+or reverted (:mod:`cellmove.checks.arrival`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from cellmove.operations.probe import Probe
 
 SETTLES = frozenset({"port-down", "volume-state", "attachment"})
-"""Findings that a moment may mend: neutron and cinder hear of the guest's start later than nova."""
+"""Codes of differences that may disappear within seconds: neutron and cinder learn of the guest's start after nova."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a move came to.
+    """The result of a comparison.
 
-    :param checks: a line for each thing that is as it was, and each that is not
+    :param checks: one for each property that was compared, equal or not
     """
 
     move: Move
@@ -46,16 +46,16 @@ class Verification:
 
     @property
     def differences(self) -> tuple[CheckResult, ...]:
-        """What is not as it was."""
+        """Return the properties that differ."""
         return tuple(check for check in self.checks if check.level is Level.REFUSAL)
 
 
 def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verification:
-    """Compare a moved server with what it was; wait a little for what only has to settle.
+    """Compare a moved server with its state before the move; wait for differences that may disappear within seconds.
 
-    :param probes: what besides has to answer
-    :raises Refused: the move is not in the state that can be verified
-    :raises Unreachable: something cannot be looked at
+    :param probes: the guest has to answer them, too
+    :raises Refused: the move is not between finish and confirm
+    :raises Unreachable: a part of the cloud cannot be read
     """
     if move.state is not State.FINISHED:
         raise Refused(
@@ -81,11 +81,11 @@ def verify(session: Session, move: Move, probes: Sequence[Probe] = ()) -> Verifi
 
 
 def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: str = "") -> None:
-    """See to it that a move may be confirmed.
+    """Require that a move may be confirmed.
 
-    :param again: the command that confirms it, with its options
-    :raises Unverified: the server is not what it was; every difference is named
-    :raises Unreachable: something cannot be looked at
+    :param again: the command line that confirms it, with its options
+    :raises Unverified: the server differs from its state before the move; every difference is named
+    :raises Unreachable: a part of the cloud cannot be read
     """
     try:
         found = verify(session, move, probes).differences
@@ -103,7 +103,7 @@ def require(session: Session, move: Move, probes: Sequence[Probe] = (), again: s
 
 
 def _command(move: Move, probes: Sequence[Probe]) -> str:
-    """What to type to verify a move again."""
+    """Return the command line that verifies a move again."""
     return command_line("verify", move.id, probe=tuple(each.text for each in probes))
 
 
@@ -113,7 +113,7 @@ def _only_settling(checks: Sequence[CheckResult]) -> bool:
 
 
 def _compared_disk(session: Session, move: Move) -> RootDisk | None:
-    """Compare the root disk with the source's, unless it is a volume or was streamed: then it was read back already."""
+    """Compare the root disk with the source's. A volume needs no comparison; a streamed disk was read back before."""
     from cellmove.steps.disk_comparison import compare_root_disks
 
     facts = facts_of(move, session.journal.entries_of(move.id))
@@ -121,7 +121,7 @@ def _compared_disk(session: Session, move: Move) -> RootDisk | None:
 
 
 def _transfer(facts: Mapping[str, Any]) -> str:
-    """How the root disk travelled. A move of nova's own goes through an image."""
+    """Return how the root disk was copied. nova's own moves use an image."""
     if facts["volume_backed"]:
         return VOLUMES
     return STREAM if facts.get("transfer") == STREAM else IMAGE
@@ -159,7 +159,7 @@ def _look(session: Session, move: Move) -> Arrival:
 
 
 def _volume_states(session: Session, after: records.Rows) -> dict[str, str]:
-    """The status of each volume by its id; empty where cinder knows none."""
+    """Return the status of each volume by its id; empty if cinder does not know the volume."""
     devices = after["block_device_mapping"]
     wanted = {device["volume_id"] for device in devices if device["destination_type"] == "volume"}
     project_id = after["instances"][0]["project_id"] if after["instances"] else ""
@@ -168,15 +168,15 @@ def _volume_states(session: Session, after: records.Rows) -> dict[str, str]:
 
 
 def _version_of(database: CellDatabase, host: str) -> int:
-    """The service version of a host's nova-compute; as of a recent one where it has no service."""
+    """Return the service version of a host's nova-compute; that of a recent one if the host has no service record."""
     service = state.read_service(database, host)
     return int(service["version"] or 0) if service is not None else STARTS_FROM_SNAPSHOT
 
 
 def _probed(session: Session, arrival: Arrival, probes: Sequence[Probe]) -> tuple[CheckResult, ...]:
-    """What the guest answers. A guest that was off before, and is off, is asked nothing."""
+    """Return the results of the probes. A guest that was stopped before the move is not probed."""
     if not arrival.active:
-        return (CheckResult("probe", Level.OK, "the guest is stopped, so nothing was asked of it"),)
+        return (CheckResult("probe", Level.OK, "the guest is stopped, so it was not probed"),)
     addresses = tuple(dict.fromkeys(address for port in arrival.ports for address in port.addresses))
     found = []
     for each in probes:

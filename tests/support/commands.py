@@ -122,7 +122,7 @@ def run_impatient(arguments: list[str], environment: Environment, out: Path, err
 
     load = settings.load
     settings.load = lambda *given: dataclasses.replace(load(*given), patience=0.5)
-    probe.PATIENCE = 2.0  # a busy machine takes its time to start a command
+    probe.PROBE_TIMEOUT_SECONDS = 2.0  # a busy machine takes its time to start a command
     why_closed, late = run.why_closed, out.with_name("late")
 
     def hours_later(hours: window.Hours, now: datetime.datetime) -> str:

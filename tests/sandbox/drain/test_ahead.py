@@ -72,7 +72,7 @@ def test_while_it_is_paused_those_that_wait_go_on_waiting(slow: Drained) -> None
     until_called(slow, "call done", "prep_snapshot_based_resize_at_dest", 2)
     slow.cellmove("drain", "pause")
     wait_until(lambda: slow.status()["counts"].get("moved"), "one is through")
-    wait_until(lambda: "prepared, and waits for its turn" in err(run), "one says that it waits")
+    wait_until(lambda: "prepared, waiting for a free place" in err(run), "one says that it waits")
     moved = len(slow.moved)
     assert moved < 4
     slow.cellmove("drain", "resume")
@@ -93,7 +93,7 @@ def test_what_was_prepared_when_a_run_died_goes_on_in_the_next(slow: Drained, ag
 
 def test_a_signal_leaves_them_prepared(slow: Drained) -> None:
     run = slow.begin(*AHEAD)
-    wait_until(lambda: "prepared, and waits for its turn" in err(run), "one says that it waits")
+    wait_until(lambda: "prepared, waiting for a free place" in err(run), "one says that it waits")
     run.signal(signal.SIGTERM)
     assert run.end() == 128 + signal.SIGTERM
     states = {moves[-1][0].state for moves in slow.moves().values()}
@@ -106,7 +106,7 @@ def test_one_that_is_prepared_may_be_finished_by_hand(slow: Drained) -> None:
     run = slow.begin(*AHEAD)
     until_called(slow, "call done", "prep_snapshot_based_resize_at_dest", 2)
     slow.cellmove("drain", "pause")
-    wait_until(lambda: "prepared, and waits for its turn" in err(run), "one says that it waits")
+    wait_until(lambda: "prepared, waiting for a free place" in err(run), "one says that it waits")
     waiting = wait_until(lambda: [name for name, moves in slow.moves().items() if is_held(moves[-1][0])], "one is held")
     slow.cellmove("finish", waiting[0])
     slow.cellmove("drain", "resume")
@@ -139,7 +139,7 @@ def test_while_it_is_paused_what_soaks_is_confirmed_when_it_is_due(slow: Drained
     run = slow.begin("--parallel", "1", "--ahead", "1", "--soak", "3s")
     wait_until(lambda: slow.moved, "one is over there")
     slow.cellmove("drain", "pause")
-    wait_until(lambda: err(run).count("prepared, and waits for its turn") >= 1, "one says that it waits")
+    wait_until(lambda: err(run).count("prepared, waiting for a free place") >= 1, "one says that it waits")
     wait_until(lambda: slow.status()["counts"].get("moved"), "the first is confirmed")
     slow.cellmove("drain", "resume")
     assert run.end(120) == 0

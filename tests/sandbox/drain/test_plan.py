@@ -187,7 +187,7 @@ NONSENSE = [
     ),
     (("--confirm", "later"), "--confirm: 'later' has to be never, verified or after:DURATION"),
     (("--soak", "long"), "--soak: 'long' is no duration"),
-    (("--probe", "http:80"), "is no probe"),
+    (("--probe", "http:80"), "is not a probe"),
     (("--until", "25:00"), "--until: '25:00' is no time of day"),
     (("--window", "22:00"), "has to be HH:MM-HH:MM"),
     (("--days", "someday"), "--days: 'someday' is no day"),

@@ -296,7 +296,7 @@ def test_a_drain_names_the_first_of_its_cells() -> None:
         (("migrate", "web-1", "--cell", " "), "--cell is empty"),
         (("plan", "web-1", "--host="), "--host is empty"),
         (("migrate", "web-1", "--probe", "ping"), "give --confirm as well"),
-        (("migrate", "web-1", "--confirm", "--probe", "nonsense"), "'nonsense' is no probe"),
+        (("migrate", "web-1", "--confirm", "--probe", "nonsense"), "'nonsense' is not a probe"),
     ],
 )
 def test_a_value_that_a_script_left_empty_is_refused(words: tuple[str, ...], why: str, tmp_path: Path) -> None:

@@ -819,7 +819,7 @@ def test_an_argument_that_cannot_be_used_ends_with_2(
     result = typed(*line.split(" "))
     assert result.exit_code == 2, result.output
     assert "fault in cellmove" not in result.output
-    assert line.split(" ")[2].lstrip("-") in result.output or "is no probe" in result.output or "wants" in result.output
+    assert line.split(" ")[2].lstrip("-") in result.output or "is not a probe" in result.output or "wants" in result.output
 
 
 def test_openssl_is_there() -> None:
