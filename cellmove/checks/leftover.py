@@ -10,7 +10,7 @@ from typing import Any
 
 from cellmove.checks.duplicate import Duplicate
 from cellmove.core.cell_names import CellRef
-from cellmove.core.ownership import Mark, is_same_holder, number_of
+from cellmove.core.ownership import OwnershipMark, is_same_owner, number_of
 from cellmove.core.shell import resume_elsewhere
 from cellmove.db.survey import MOVE_TASKS, UNDER_WAY
 
@@ -92,7 +92,7 @@ class Row:
     key_data: str = ""
     keypairs: str = ""
     stashed: bool = False
-    mark: Mark | None = None
+    mark: OwnershipMark | None = None
     migrations: tuple[Migration, ...] = ()
     attachments: frozenset[str] = frozenset()
     volumes: tuple[tuple[str, str], ...] = ()
@@ -152,7 +152,7 @@ class Server:
         return home if whole and home is not None and home.vm_state in ("active", "stopped") else None
 
     @property
-    def marks(self) -> tuple[tuple[Row, Mark], ...]:
+    def marks(self) -> tuple[tuple[Row, OwnershipMark], ...]:
         """Its marks and where they are."""
         return tuple((row, row.mark) for row in self.live if row.mark is not None)
 
@@ -345,10 +345,10 @@ def owner_of(server: Server, cloud: Cloud) -> Owner | None:
     for _row, mark in server.marks:
         move = cloud.moves.get(mark.move_id)
         if move is None or (not move.is_open and number_of(mark.generation) > move.generation):
-            where = mark.holder or "it is not said where"
+            where = mark.owner or "it is not said where"
             text = f"{mark.move_id}, recorded in {'a journal that was lost' if _is_here(mark, cloud) else where}"
             here = _is_here(mark, cloud)
-            again = f"cellmove adopt {server.id}" if here else resume_elsewhere(mark.holder, mark.move_id)
+            again = f"cellmove adopt {server.id}" if here else resume_elsewhere(mark.owner, mark.move_id)
             return Owner("journal", text, mark.move_id, again)
     if waits(server):
         return Owner("nova", "nova: it waits to be confirmed or reverted")
@@ -360,8 +360,8 @@ def owner_of(server: Server, cloud: Cloud) -> Owner | None:
     return None
 
 
-def _is_here(mark: Mark, cloud: Cloud) -> bool:
-    return is_same_holder(mark.holder, cloud.here, mark.move_id)
+def _is_here(mark: OwnershipMark, cloud: Cloud) -> bool:
+    return is_same_owner(mark.owner, cloud.here, mark.move_id)
 
 
 def is_recent(moment: datetime.datetime | None, cloud: Cloud) -> bool:

@@ -85,8 +85,8 @@ def check_mark(snapshot: ServerSnapshot) -> CheckResults:
     if found is not None:
         yield refusal(
             "being-moved",
-            f"cellmove is moving it already: {found.move_id}, recorded in {found.holder or 'a journal unknown here'}",
-            f"go on there with {resume_elsewhere(found.holder, found.move_id)}; "
+            f"cellmove is moving it already: {found.move_id}, recorded in {found.owner or 'a journal unknown here'}",
+            f"go on there with {resume_elsewhere(found.owner, found.move_id)}; "
             f"if that journal is lost, cellmove adopt {snapshot.server_id} rebuilds it",
         )
 

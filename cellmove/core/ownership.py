@@ -53,10 +53,10 @@ UNNUMBERED = "0"
 
 
 @dataclass(frozen=True)
-class Mark:
+class OwnershipMark:
     """One server's mark.
 
-    :param holder: who holds the journal: ``user@machine:path``, or the address of a shared one
+    :param owner: who holds the journal: ``user@machine:path``, or the address of a shared one
     :param request_id: of the action that nova's history shows
     :param flavor_id: the new flavor of a resize; empty for a migration
     :param cell: UUID of the cell that the operator named, if any; its name in a mark of an earlier version
@@ -67,7 +67,7 @@ class Mark:
     """
 
     move_id: str
-    holder: str = ""
+    owner: str = ""
     request_id: str = ""
     flavor_id: str = ""
     cell: str = ""
@@ -82,10 +82,10 @@ def move_id_of(value: str | None) -> str:
     return next(iter((value or "").split()), "")
 
 
-def rows_of(mark: Mark) -> dict[str, str]:
+def rows_of(mark: OwnershipMark) -> dict[str, str]:
     """A mark as system metadata: key to value. What is not known is left out."""
     values = {
-        KEY: f"{mark.move_id} {mark.holder}".strip(),
+        KEY: f"{mark.move_id} {mark.owner}".strip(),
         REQUEST: mark.request_id,
         FLAVOR: mark.flavor_id,
         CELL: mark.cell,
@@ -102,14 +102,14 @@ def text_of(values: Mapping[str, Any]) -> str:
     return json.dumps(dict(values)) if values else ""
 
 
-def mark_of(metadata: Mapping[str, str]) -> Mark | None:
+def mark_of(metadata: Mapping[str, str]) -> OwnershipMark | None:
     """The mark in a server's system metadata, or None."""
     value = metadata.get(KEY)
     if not move_id_of(value):
         return None
-    return Mark(
+    return OwnershipMark(
         move_id=move_id_of(value),
-        holder=" ".join((value or "").split(" ")[1:]),
+        owner=" ".join((value or "").split(" ")[1:]),
         request_id=metadata.get(REQUEST, ""),
         flavor_id=metadata.get(FLAVOR, ""),
         cell=metadata.get(CELL, ""),
@@ -151,7 +151,7 @@ def _values(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def holder_of(journal: str) -> str:
+def owner_of_journal(journal: str) -> str:
     """Who holds a journal, so that a person on another machine can go there.
 
     :param journal: its path or URL, as the settings have it; no password is kept
@@ -167,15 +167,15 @@ def holder_of(journal: str) -> str:
     return where.encode("ascii", "backslashreplace").decode()
 
 
-def local_path(holder: str) -> str:
-    """The path of a journal that a holder names, if it is a file of this user on this machine; else empty."""
+def local_path(owner: str) -> str:
+    """The path of a journal that an owner names, if it is a file of this user on this machine; else empty."""
     own = f"{_user()}@{socket.gethostname()}:"
-    return holder.removeprefix(own) if holder.startswith(own) else ""
+    return owner.removeprefix(own) if owner.startswith(own) else ""
 
 
-def is_same_holder(one: str, other: str, move_id: str) -> bool:
-    """Whether two holders are one, as far as a mark has room for them."""
-    return rows_of(Mark(move_id, one)) == rows_of(Mark(move_id, other))
+def is_same_owner(one: str, other: str, move_id: str) -> bool:
+    """Whether two owners are one, as far as a mark has room for them."""
+    return rows_of(OwnershipMark(move_id, one)) == rows_of(OwnershipMark(move_id, other))
 
 
 def _user() -> str:

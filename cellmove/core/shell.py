@@ -64,14 +64,14 @@ def _bytes(character: str) -> bytes:
     return character.encode("utf-8", "surrogateescape")
 
 
-def resume_elsewhere(holder: str, move_id: str) -> str:
+def resume_elsewhere(owner: str, move_id: str) -> str:
     """What to type to go on with a move that another journal records.
 
-    :param holder: ``user@machine:path`` or the address of a shared journal, as a server's mark has it; may be empty
+    :param owner: ``user@machine:path`` or the address of a shared journal, as a server's mark has it; may be empty
     """
-    if "://" in holder:
-        return f"cellmove --journal {quote(holder.replace('://', '://USER:PASSWORD@', 1))} resume {move_id}"
-    path = holder.partition(":")[2]
+    if "://" in owner:
+        return f"cellmove --journal {quote(owner.replace('://', '://USER:PASSWORD@', 1))} resume {move_id}"
+    path = owner.partition(":")[2]
     return f"cellmove --journal {quote(path)} resume {move_id}" if path else f"cellmove resume {move_id}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.db import look, queries, records, survey
 from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, object_fields, parse_json
 from cellmove.db.state import transaction
@@ -94,7 +94,7 @@ def metadata(database: CellDatabase, ids: Collection[str]) -> dict[str, dict[str
     from sqlalchemy import select
 
     table = database["instance_system_metadata"]
-    wanted = [*(f"{IMAGE}{name}" for name in PROPERTIES), VTPM_SECRET, mark.KEY]
+    wanted = [*(f"{IMAGE}{name}" for name in PROPERTIES), VTPM_SECRET, ownership.KEY]
     query = select(table.c.instance_uuid, table.c.key, table.c.value).where(
         table.c.key.in_(wanted), table.c.deleted == 0
     )

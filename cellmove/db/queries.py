@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.db.shapes import IMAGE, VTPM_SECRET
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def telling_metadata(table: Table) -> Select[Any]:
     """What a server's system metadata says of its image, of a virtual TPM and of a move of ours."""
     from sqlalchemy import or_, select
 
-    telling = or_(table.c.key.startswith(IMAGE, autoescape=True), table.c.key.in_([VTPM_SECRET, mark.KEY]))
+    telling = or_(table.c.key.startswith(IMAGE, autoescape=True), table.c.key.in_([VTPM_SECRET, ownership.KEY]))
     mine = table.c.instance_uuid == _server_id(), table.c.deleted == 0
     return select(table.c.key, table.c.value).where(*mine, telling)
 

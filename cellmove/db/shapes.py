@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed
 
 IMAGE, VTPM_SECRET = "image_", "vtpm_secret_uuid"
@@ -245,7 +245,7 @@ def make_instance(row: Any, metadata: Mapping[str, str]) -> Instance:
         pci_requests=_requests(row.pci_requests),
         image={key.removeprefix(IMAGE): value for key, value in metadata.items() if key.startswith(IMAGE)},
         vtpm_secret=VTPM_SECRET in metadata,
-        mark=metadata.get(mark.KEY, ""),
+        mark=metadata.get(ownership.KEY, ""),
     )
 
 

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.core import ownership as marks
+from cellmove.core import ownership
 from cellmove.db import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.state import transaction
@@ -147,7 +147,7 @@ def marked(database: CellDatabase) -> Iterator[str]:
         end = connection.execute(select(func.max(table.c.id))).scalar() or 0
     for low in range(0, end, SCAN):
         query = select(table.c.instance_uuid).where(
-            table.c.id > low, table.c.id <= low + SCAN, table.c.key == marks.KEY, table.c.deleted == 0
+            table.c.id > low, table.c.id <= low + SCAN, table.c.key == ownership.KEY, table.c.deleted == 0
         )
         with transaction(database.engine, database.name) as connection:
             yield from connection.execute(query).scalars()
@@ -245,7 +245,7 @@ def mark_rows(database: CellDatabase, ids: Collection[str]) -> dict[str, dict[st
 
     table = database["instance_system_metadata"]
     query = select(table.c.instance_uuid, table.c.key, table.c.value).where(
-        table.c.key.in_(marks.KEYS), table.c.deleted == 0
+        table.c.key.in_(ownership.KEYS), table.c.deleted == 0
     )
     found: dict[str, dict[str, str]] = {}
     for row in _each(database, ids, query, table.c.instance_uuid):
@@ -449,9 +449,9 @@ def drop_mark(database: CellDatabase, server_id: str, move_id: str) -> bool:
     mine = table.c.instance_uuid == server_id
     with transaction(database.engine, database.name) as connection:
         value = connection.execute(
-            select(table.c.value).where(mine, table.c.key == marks.KEY, table.c.deleted == 0).with_for_update()
+            select(table.c.value).where(mine, table.c.key == ownership.KEY, table.c.deleted == 0).with_for_update()
         ).scalar()
-        if marks.move_id_of(value) != move_id:
+        if ownership.move_id_of(value) != move_id:
             return False
-        connection.execute(delete(table).where(mine, table.c.key.in_(list(marks.KEYS))))
+        connection.execute(delete(table).where(mine, table.c.key.in_(list(ownership.KEYS))))
         return True

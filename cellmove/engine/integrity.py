@@ -259,12 +259,12 @@ def make_about(connection: Connection, about: Table, digest: str, open_digest: s
     from sqlalchemy import insert as insert_row
 
     connection.execute(delete(about))
-    sealed = seal_of(VERSION, digest, open_digest)
-    values = {"schema_version": VERSION, "digest": digest, "open_digest": open_digest, "seal": sealed}
+    written = about_checksum(VERSION, digest, open_digest)
+    values = {"schema_version": VERSION, "digest": digest, "open_digest": open_digest, "seal": written}
     connection.execute(insert_row(about).values(**values))
 
 
-def seal_of(version: int, *digests: str) -> str:
+def about_checksum(version: int, *digests: str) -> str:
     """The checksum of the row of ``about``. Versions before 4 had one digest, of all rows."""
     return _hash(["about", version, *digests])
 
@@ -359,7 +359,7 @@ class _Change:
 def _digests(connection: Connection, about: Table) -> _Digests:
     rows = connection.execute(statements.rows(about)).all()
     (row,) = rows if len(rows) == 1 else (None,)
-    if row is None or row.seal != seal_of(row.schema_version, row.digest, row.open_digest):
+    if row is None or row.seal != about_checksum(row.schema_version, row.digest, row.open_digest):
         raise Damaged("the row of about is not what was written")
     return _Digests(row.digest, row.open_digest)
 
@@ -385,8 +385,8 @@ def _turn(connection: Connection, moves: Table, change: _Change) -> None:
     rows = [row for row in (change.before, change.after) if row]
     digest = combined(digests.all, *(row["checksum"] for row in rows))
     open_digest = combined(digests.open, *(row["checksum"] for row in rows if row["open_server"]))
-    sealed = seal_of(VERSION, digest, open_digest)
-    connection.execute(statements.change(about), {"digest": digest, "open_digest": open_digest, "seal": sealed})
+    written = about_checksum(VERSION, digest, open_digest)
+    connection.execute(statements.change(about), {"digest": digest, "open_digest": open_digest, "seal": written})
 
 
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode  # a torn value may be bytes

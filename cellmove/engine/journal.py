@@ -4,7 +4,7 @@ Every ``intent`` is committed before the effect it announces and every ``done`` 
 run which dies anywhere leaves a true account behind. SQLite by default: one file, mode 0600, with a
 rollback journal and ``synchronous=FULL``, so that a commit that returned survives a power cut. (Not with
 a write-ahead log: one bit turned in that and SQLite drops every commit behind it without a word.) MySQL
-or MariaDB for a journal that machines share. Checksums (seal.py) tell a damaged journal, which is refused.
+or MariaDB for a journal that machines share. Checksums (integrity.py) tell a damaged journal, which is refused.
 Nothing secret is ever written: what actions record are ids, states and before-images.
 """
 
@@ -23,8 +23,7 @@ from cellmove.core.errors import JournalUnreachable, Locked, Refused, Stopped, U
 from cellmove.core.move import AUDIT, CLOSED, DRAIN, Entry, Move, Phase, State
 from cellmove.core.reference import Kind, kind_of
 from cellmove.db import statements
-from cellmove.engine import integrity as seal
-from cellmove.engine import journal_file, journal_upgrade
+from cellmove.engine import integrity, journal_file, journal_upgrade
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, Connection, Engine, Row, Select, Table
@@ -62,7 +61,7 @@ class Journal:
         self.now = now
         self.location = location
         self._turn = threading.Lock()
-        self.metadata = seal.make_metadata()
+        self.metadata = integrity.make_metadata()
         self.moves = self.metadata.tables["moves"]
         self.entries = self.metadata.tables["entries"]
 
@@ -79,7 +78,7 @@ class Journal:
                 yield connection
         except IntegrityError:
             raise
-        except seal.Damaged as error:
+        except integrity.Damaged as error:
             raise journal_file.damaged(self.location, str(error)) from None
         except DBAPIError as error:
             if journal_file.is_corrupt(error):
@@ -123,7 +122,7 @@ class Journal:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         with self.exclusive() as connection:
-            seal.lock_digest(connection, self.metadata.tables["about"])
+            integrity.lock_digest(connection, self.metadata.tables["about"])
             yield connection
 
     # moves
@@ -165,18 +164,18 @@ class Journal:
         values = _move_values(move) | {"open_server": move.server_id if move.is_open else None}
         with self._writing() as connection:
             if old.id == move.id:
-                seal.remove_move(connection, self.moves, old.id)
+                integrity.remove_move(connection, self.moves, old.id)
             else:
                 closed = {"state": State.SUPERSEDED.value, "updated_at": self.now(), "open_server": None}
-                seal.change_move(connection, self.moves, old.id, closed)
+                integrity.change_move(connection, self.moves, old.id, closed)
             self._insert(connection, values, entries)
         return self._known(move.id)
 
     def _insert(self, connection: Connection, values: Mapping[str, Any], entries: Sequence[Entry]) -> None:
-        seal.insert_move(connection, self.moves, values)
+        integrity.insert_move(connection, self.moves, values)
         if entries:
             rows = [_entry_values(entry) for entry in entries]
-            seal.insert_lines(connection, self.entries, values["id"], rows, {})
+            integrity.insert_lines(connection, self.entries, values["id"], rows, {})
 
     def move(self, move_id: str) -> Move | None:
         """The move with this id, or None."""
@@ -193,7 +192,7 @@ class Journal:
         with self._one_view() as connection:
             rows = connection.execute(statements.rows(self.moves, order=("created_at", "id"))).all()
             moves = [_move(row) for row in rows]
-            seal.verify_moves(connection, self.metadata, [row._mapping for row in rows])
+            integrity.verify_moves(connection, self.metadata, [row._mapping for row in rows])
         return [move for move in moves if not move.is_drain]
 
     def open_moves(self) -> list[Move]:
@@ -270,7 +269,7 @@ class Journal:
 
     def _set(self, move_id: str, values: Mapping[str, Any]) -> Move:
         with self._writing() as connection:
-            seal.change_move(connection, self.moves, move_id, values)
+            integrity.change_move(connection, self.moves, move_id, values)
         return self._known(move_id)
 
     def _known(self, move_id: str) -> Move:
@@ -336,14 +335,14 @@ class Journal:
     def entries_of(self, move_id: str) -> list[Entry]:
         """All lines of a move, in the order in which they were begun."""
         with self._one_view() as connection:
-            return [_entry_from_values(values) for values in seal.lines(connection, self.metadata, move_id)]
+            return [_entry_from_values(values) for values in integrity.lines(connection, self.metadata, move_id)]
 
     def entries_of_moves(self, move_ids: Sequence[str]) -> dict[str, list[Entry]]:
         """All lines of many moves, by move; those without any are left out."""
         found: dict[str, list[Entry]] = {}
         with self._one_view() as connection:
             for at in range(0, len(move_ids), MANY):
-                part = seal.lines_of_moves(connection, self.metadata, move_ids[at : at + MANY])
+                part = integrity.lines_of_moves(connection, self.metadata, move_ids[at : at + MANY])
                 found |= {move_id: [_entry_from_values(line) for line in lines] for move_id, lines in part.items()}
         return found
 
@@ -361,7 +360,7 @@ class Journal:
                 "phase": Phase.INTENT.value, "intent": json.dumps(dict(intent)), "result": "{}", "error": "",
                 "started_at": self.now(), "finished_at": "",
             }  # fmt: skip
-            if not seal.insert_lines(connection, self.entries, move_id, [values], _noted(generations)):
+            if not integrity.insert_lines(connection, self.entries, move_id, [values], _noted(generations)):
                 raise self._vanished(move_id)
         return _entry_from_values(values)
 
@@ -379,7 +378,9 @@ class Journal:
     def announce(self, move_id: str, generations: Generations) -> None:
         """Commit which generations the server's mark may have from now on, for an action whose line is there already."""
         with self._writing() as connection:
-            if generations is not None and not seal.change_move(connection, self.moves, move_id, _noted(generations)):
+            if generations is not None and not integrity.change_move(
+                connection, self.moves, move_id, _noted(generations)
+            ):
                 raise self._vanished(move_id)
 
     def undoing(self, entry: Entry, generations: Generations = None) -> None:
@@ -400,7 +401,7 @@ class Journal:
         key = {"move_id": entry.move_id, "sequence": entry.sequence}
         with self._writing() as connection:
             change = {"phase": phase.value, "finished_at": self.now(), **values}
-            if not seal.change_line(connection, self.entries, key, change, _noted(generations)):
+            if not integrity.change_line(connection, self.entries, key, change, _noted(generations)):
                 raise Stopped(f"line {entry.sequence} of move {entry.move_id} has vanished from the journal")
         return _entry_from_values({**_entry_values(entry), **change})
 
@@ -412,7 +413,7 @@ class Journal:
         :raises Unreachable: the journal is damaged, or cannot be read
         """
         with self._one_view() as connection:
-            return JournalCheck(*seal.verify(connection, self.metadata))
+            return JournalCheck(*integrity.verify(connection, self.metadata))
 
 
 def _noted(generations: Generations) -> dict[str, str]:
@@ -499,7 +500,7 @@ def _without_writing(path: Path, now: Callable[[], str]) -> Journal | None:
         raise Unreachable(f"the journal {path} cannot be read: {error.strerror}", state="nothing was written") from None
     if has_file and not is_there:
         return None  # cut off at its beginning, which is told as ever
-    journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION)
+    journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION)
     engine = journal_file.open_copy(path) if is_there else journal_file.open_empty()
     journal = Journal(engine, now, str(path), is_read_only=True)
     _check(journal, only_reads=True)
@@ -518,13 +519,13 @@ def _check(journal: Journal, *, only_reads: bool) -> None:
     try:
         version = _version(journal, only_reads=only_reads)
         journal_file.require_known(location, version)
-        if version < seal.VERSION:
+        if version < integrity.VERSION:
             journal_upgrade.upgrade(engine, journal.metadata)
         engine = journal.engine
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # one view for all the reads: others may be writing
-            seal.verify_open(connection, journal.metadata)
+            integrity.verify_open(connection, journal.metadata)
     except DBAPIError as error:
         if journal_file.is_corrupt(error):
             raise journal_file.damaged(location, journal_file.words_of(error)) from None
@@ -532,8 +533,8 @@ def _check(journal: Journal, *, only_reads: bool) -> None:
             f"the journal {location} cannot be opened: {journal_file.words_of(error)}",
             state="nothing was written to the cloud",
         ) from None
-    except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
-        words = str(error) if isinstance(error, seal.Damaged) else f"it is no journal ({type(error).__name__})"
+    except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
+        words = str(error) if isinstance(error, integrity.Damaged) else f"it is no journal ({type(error).__name__})"
         raise journal_file.damaged(location, words) from None
 
 
@@ -558,18 +559,18 @@ def _version(journal: Journal, *, only_reads: bool) -> int:
     if known is not None:
         return known
     if journal.engine.dialect.name == "sqlite":
-        raise seal.Damaged("it does not say its version")
+        raise integrity.Damaged("it does not say its version")
     if only_reads:
         journal.engine, journal.is_read_only = journal_file.open_empty(), True
-        return seal.VERSION
+        return integrity.VERSION
     # Tables are made outside any transaction there: two first runs at once, one makes them, one waits.
     outside = journal.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     with outside as connection, journal_upgrade.tables_lock(connection):
         known = version(connection)
         if known is None:
             journal.metadata.create_all(connection)
-            seal.make_about(connection, about, seal.EMPTY, seal.EMPTY)
-    return known or seal.VERSION
+            integrity.make_about(connection, about, integrity.EMPTY, integrity.EMPTY)
+    return known or integrity.VERSION
 
 
 def _move_values(move: Move) -> dict[str, Any]:
@@ -579,7 +580,7 @@ def _move_values(move: Move) -> dict[str, Any]:
 
 
 def _move(row: Row[Any]) -> Move:
-    values = seal.verified("moves", row._mapping)
+    values = integrity.verified("moves", row._mapping)
     del values["open_server"], values["digest"]
     read = {
         "state": State(values["state"]),

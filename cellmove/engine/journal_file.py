@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.core import files
 from cellmove.core.errors import BadSetting, JournalUnreachable, Unreachable, Usage
 from cellmove.core.files import make_directories
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -130,10 +130,10 @@ def _make_tables(path: Path) -> None:
 
 
 def _fill(engine: Engine) -> None:
-    metadata = seal.make_metadata()
+    metadata = integrity.make_metadata()
     with engine.begin() as connection:
         metadata.create_all(connection)
-        seal.make_about(connection, metadata.tables["about"], seal.EMPTY, seal.EMPTY)
+        integrity.make_about(connection, metadata.tables["about"], integrity.EMPTY, integrity.EMPTY)
 
 
 # without writing
@@ -174,7 +174,7 @@ def open_copy(path: Path) -> Engine:
             state="nothing was written",
             next_command="cellmove list  # as a user who may write the journal",
         ) from None
-    if version_of(path) == seal.VERSION:
+    if version_of(path) == integrity.VERSION:
         return _kept_open(source)
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     with closing(source):
@@ -195,10 +195,10 @@ def require_known(location: str, version: int) -> None:
 
     :raises Usage: it is of one
     """
-    if version > seal.VERSION:
+    if version > integrity.VERSION:
         raise Usage(
             f"the journal {location} was written by a newer cellmove (schema {version}; this one "
-            f"knows {seal.VERSION}); use that version"
+            f"knows {integrity.VERSION}); use that version"
         )
 
 
@@ -214,9 +214,9 @@ def version_of(path: Path) -> int:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
             (version,) = connection.execute("SELECT schema_version FROM about").fetchone()
             with suppress(sqlite3.Error):
-                *digests, sealed = connection.execute("SELECT digest, open_digest, seal FROM about").fetchone()
-                if sealed == seal.seal_of(seal.VERSION, *digests):
-                    return seal.VERSION  # only the number is damaged, which is found out later
+                *digests, written = connection.execute("SELECT digest, open_digest, seal FROM about").fetchone()
+                if written == integrity.about_checksum(integrity.VERSION, *digests):
+                    return integrity.VERSION  # only the number is damaged, which is found out later
             return int(version)
     except (sqlite3.Error, TypeError, ValueError):
         return 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.core.errors import Stopped
 from cellmove.db import statements
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 from cellmove.engine.integrity import EMPTY, VERSION, Damaged
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def upgrade(engine: Engine, metadata: MetaData) -> None:
     if is_file:
         with engine.connect() as connection:
             try:
-                seal.require_sound_pages(connection)
+                integrity.require_sound_pages(connection)
             except Damaged as error:
                 raise Damaged(f"{error}; an earlier version wrote it") from None
         with engine.begin() as connection:
@@ -110,14 +110,14 @@ def _verify(connection: Connection, metadata: MetaData, version: int) -> None:
 
     about = metadata.tables["about"]
     rows = connection.execute(select(about.c.schema_version, about.c.digest, about.c.seal)).all()
-    if len(rows) != 1 or rows[0].seal != seal.seal_of(version, rows[0].digest):
+    if len(rows) != 1 or rows[0].seal != integrity.about_checksum(version, rows[0].digest):
         raise Damaged("the row of about is not what was written")
     digest = EMPTY
     for name, lacked in (("moves", LACKED_COLUMNS.get(version, ())), ("entries", ())):
         columns = [column for column in metadata.tables[name].c if column.name not in lacked]
-        for row in connection.execution_options(yield_per=seal.PAGE_ROWS).execute(select(*columns)):
-            seal.verified(name, row._mapping)
-            digest = seal.combined(digest, row._mapping["checksum"])
+        for row in connection.execution_options(yield_per=integrity.PAGE_ROWS).execute(select(*columns)):
+            integrity.verified(name, row._mapping)
+            digest = integrity.combined(digest, row._mapping["checksum"])
     if digest != rows[0].digest:
         raise Damaged("rows are missing, or old ones came back")
 
@@ -125,7 +125,7 @@ def _verify(connection: Connection, metadata: MetaData, version: int) -> None:
 def _add_checksums(connection: Connection, entries: Table) -> None:
     for row in connection.execute(statements.rows(entries)).all():
         key = {column.name: row._mapping[column.name] for column in entries.primary_key.columns}
-        written = {"checksum": seal.checksum(entries.name, row._mapping), **statements.keyed(**key)}
+        written = {"checksum": integrity.checksum(entries.name, row._mapping), **statements.keyed(**key)}
         connection.execute(statements.change(entries, *key), written)
 
 
@@ -133,15 +133,15 @@ def _add_digests(connection: Connection, metadata: MetaData) -> None:
     moves, entries = metadata.tables["moves"], metadata.tables["entries"]
     digests: dict[str, str] = {}
     columns = statements.rows(entries, columns=("move_id", "checksum"))
-    for move_id, sum_ in connection.execution_options(yield_per=seal.PAGE_ROWS).execute(columns):
-        digests[move_id] = seal.combined(digests.get(move_id, EMPTY), sum_)
+    for move_id, sum_ in connection.execution_options(yield_per=integrity.PAGE_ROWS).execute(columns):
+        digests[move_id] = integrity.combined(digests.get(move_id, EMPTY), sum_)
     digest = open_digest = EMPTY
     for (move_id,) in connection.execute(statements.rows(moves, columns=("id",))).all():
         row = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one()
         sum_ = _add_digest(connection, moves, row, digests.get(move_id, EMPTY))
-        digest = seal.combined(digest, sum_)
-        open_digest = seal.combined(open_digest, sum_) if row.open_server else open_digest
-    seal.make_about(connection, metadata.tables["about"], digest, open_digest)
+        digest = integrity.combined(digest, sum_)
+        open_digest = integrity.combined(open_digest, sum_) if row.open_server else open_digest
+    integrity.make_about(connection, metadata.tables["about"], digest, open_digest)
 
 
 def _add_digest(connection: Connection, moves: Table, row: Row[Any], digest: str) -> str:
@@ -149,7 +149,7 @@ def _add_digest(connection: Connection, moves: Table, row: Row[Any], digest: str
 
     :returns: the row's new checksum
     """
-    sum_ = seal.checksum(moves.name, {**row._mapping, "digest": digest})
+    sum_ = integrity.checksum(moves.name, {**row._mapping, "digest": digest})
     written = {"digest": digest, "checksum": sum_, **statements.keyed(id=row.id)}
     connection.execute(statements.change(moves, "id"), written)
     return sum_

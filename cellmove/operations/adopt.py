@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud import servers
-from cellmove.core import ownership as marks
+from cellmove.core import ownership
 from cellmove.core.errors import CallError, CannotConnect, Refused, Usage, before_writing
 from cellmove.core.move import Entry, Move, Phase, State, Step, next_commands
-from cellmove.core.ownership import Mark
+from cellmove.core.ownership import OwnershipMark
 from cellmove.core.reference import is_uuid
 from cellmove.core.shell import command_line, resume_elsewhere
 from cellmove.db import look, state, traces
@@ -157,7 +157,7 @@ def _find(session: Session, server_id: str, name: str) -> Found:
             continue
         rows[cell] = row
         name = row["display_name"] or name
-        mark = marks.mark_of(state.read_system_metadata(database, server_id))
+        mark = ownership.mark_of(state.read_system_metadata(database, server_id))
         if mark is not None:
             found[cell] = mark
     if why and len(rows) < 2:  # the other end of its move may be there
@@ -180,18 +180,18 @@ def _known(session: Session, move: Move) -> Refused:
     )
 
 
-def _require_lost(session: Session, found: Found, mark: Mark, journal_is_lost: bool) -> None:
-    here = marks.holder_of(session.settings.journal)
-    if journal_is_lost or marks.is_same_holder(mark.holder, here, mark.move_id):
+def _require_lost(session: Session, found: Found, mark: OwnershipMark, journal_is_lost: bool) -> None:
+    here = ownership.owner_of_journal(session.settings.journal)
+    if journal_is_lost or ownership.is_same_owner(mark.owner, here, mark.move_id):
         return
     adopt_anyway = f"cellmove adopt {found.server_id} --journal-is-lost"
     raise Refused(
-        f"{mark.move_id} of {found.name} is recorded in another journal: {mark.holder or 'its mark does not say where'}; "
+        f"{mark.move_id} of {found.name} is recorded in another journal: {mark.owner or 'its mark does not say where'}; "
         "whether a command works with it now cannot be seen from here",
         state="nothing was written. Two journals of one move would undo each other's work. "
         f"Only when that journal is gone for good: {adopt_anyway}",
-        next_command=f"{resume_elsewhere(mark.holder, mark.move_id)}  # on the machine where that journal is"
-        if mark.holder
+        next_command=f"{resume_elsewhere(mark.owner, mark.move_id)}  # on the machine where that journal is"
+        if mark.owner
         else adopt_anyway,
     )
 
@@ -228,7 +228,7 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     ours, theirs = gateway.database(source), database
     action = next(reversed(traces.move_actions(theirs, server_id)), None)
     kind = str(migration["migration_type"])
-    mark = Mark(
+    mark = OwnershipMark(
         move_id=move_id or f"move-{session.clock.new_token()}",
         request_id=action["request_id"] if action is not None else "",
     )

@@ -15,7 +15,7 @@ from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.cloud import image, network, placement, volume
 from cellmove.core.errors import Refused
 from cellmove.core.move import Move, State
-from cellmove.core.ownership import Mark
+from cellmove.core.ownership import OwnershipMark
 from cellmove.core.reference import means
 from cellmove.core.request import Destination, MoveRequest
 from cellmove.core.shell import quote
@@ -67,10 +67,10 @@ class Found:
     name: str
     home: Cell
     rows: Mapping[Cell, Mapping[str, Any]]
-    marks: Mapping[Cell, Mark]
+    marks: Mapping[Cell, OwnershipMark]
 
     @property
-    def mark(self) -> Mark | None:
+    def mark(self) -> OwnershipMark | None:
         """The one mark; cells never disagree (see ``adopt._find``)."""
         return next(iter(self.marks.values()), None)
 
@@ -95,7 +95,7 @@ def contradiction(name: str, what: str) -> Refused:
 # a move that is under way
 
 
-def half_made(session: Session, found: Found, mark: Mark, *, by_nova: bool = False) -> Adopted:
+def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: bool = False) -> Adopted:
     """A move that was begun and has not ended, and how far it has come.
 
     :param mark: what it carries; for one that nova began, what nova's own records say instead
@@ -244,9 +244,9 @@ def _within_its_cell(found: Found, migration: Mapping[str, Any]) -> Refused:
 
 
 def _wish_of_nova(
-    session: Session, found: Found, ends: Ends, mark: Mark, migration: Mapping[str, Any] | None,
+    session: Session, found: Found, ends: Ends, mark: OwnershipMark, migration: Mapping[str, Any] | None,
     arrival: Mapping[str, Any],
-) -> Mark:  # fmt: skip
+) -> OwnershipMark:  # fmt: skip
     """The new flavor and, when nova's scheduler had chosen, the host that it claimed."""
     flavor_id = ""
     if migration is not None:
@@ -305,7 +305,7 @@ def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -
     }
 
 
-def _before(mark: Mark, origin: End) -> dict[str, Any]:
+def _before(mark: OwnershipMark, origin: End) -> dict[str, Any]:
     """The columns that taking the server changed; nova's own defaults where the mark has no room for them."""
     guess = {"progress": 0, "auto_disk_config": origin.instance["auto_disk_config"], "image_base_image_ref": None}
     known = {name: value for name, value in mark.before.items() if name in guess}
@@ -344,7 +344,7 @@ def _require_sense(found: Found, everything: Traces) -> None:
 
 
 def facts_of(
-    session: Session, found: Found, ends: Ends, mark: Mark, kind: str, origin: End, target: End | None,
+    session: Session, found: Found, ends: Ends, mark: OwnershipMark, kind: str, origin: End, target: End | None,
     arrival: Mapping[str, Any], *, going_back: bool = False,
 ) -> tuple[bool, bool, dict[str, Any]]:  # fmt: skip
     """What planning it once came to; and whether it is volume-backed, and has a NUMA topology.
@@ -413,7 +413,7 @@ def _vm_state(found: Found, origin: End, target: End | None) -> str:
     return known
 
 
-def _new_flavor(session: Session, found: Found, mark: Mark, arrival: Mapping[str, Any]) -> Flavor:
+def _new_flavor(session: Session, found: Found, mark: OwnershipMark, arrival: Mapping[str, Any]) -> Flavor:
     if arrival.get("new_flavor"):
         return make_flavor(arrival["new_flavor"]["nova_object.data"])
     flavors = look.find_flavors(session.gateway.api_engine, mark.flavor_id) if mark.flavor_id else []
@@ -422,13 +422,13 @@ def _new_flavor(session: Session, found: Found, mark: Mark, arrival: Mapping[str
     return flavors[0]
 
 
-def _marked_cells(session: Session, mark: Mark) -> list[Cell]:
+def _marked_cells(session: Session, mark: OwnershipMark) -> list[Cell]:
     """The cells that a mark can mean: one, unless an earlier version has written a name that several have now."""
     cells = session.gateway.cells
     return [cell for cell in cells if mark.cell and means(mark.cell, cell.uuid, cell.nova_name or "")]
 
 
-def _target_cells(session: Session, ends: Ends, mark: Mark, wanted: Sequence[Cell]) -> dict[str, list[str]]:
+def _target_cells(session: Session, ends: Ends, mark: OwnershipMark, wanted: Sequence[Cell]) -> dict[str, list[str]]:
     """Where the scheduler may send it: where it is on its way to, or else what the operator wanted."""
     others = (cell for cell in session.gateway.cells if cell is not ends.source and not cell.disabled)
     cells = [ends.target] if ends.target is not None else list(wanted or others)

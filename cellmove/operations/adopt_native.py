@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cellmove.cloud import volume
 from cellmove.core.errors import CallError, CellmoveError, Refused
 from cellmove.core.move import Move, State
-from cellmove.core.ownership import Mark
+from cellmove.core.ownership import OwnershipMark
 from cellmove.db import look, state, traces
 from cellmove.db.look import CONDUCTOR
 from cellmove.hosts import bus as bus_module
@@ -134,7 +134,7 @@ def adopted(session: Session, found: Found, begun: Conducted, move_id: str = "")
     :param move_id: that the mark of a confirm or a revert names; empty without a mark
     """
     if begun.action in traces.MOVES:
-        mark = Mark(move_id=f"move-{session.clock.new_token()}", request_id=begun.request_id)
+        mark = OwnershipMark(move_id=f"move-{session.clock.new_token()}", request_id=begun.request_id)
         return evidence.half_made(session, found, mark, by_nova=True)
     return _ending(session, found, begun, move_id or f"move-{session.clock.new_token()}")
 
@@ -151,7 +151,7 @@ def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> A
         )
     ends, kind = Ends(source, target, found.home), str(migration["migration_type"])
     action = next(reversed(traces.move_actions(home, server_id)), None)
-    mark = Mark(move_id, request_id=action["request_id"] if action is not None else "")
+    mark = OwnershipMark(move_id, request_id=action["request_id"] if action is not None else "")
     both = {cell: _end(session, found, cell, str(migration["uuid"]), begun.request_id) for cell in (source, target)}
     origin = both[source] or both[target]
     if origin is None or (begun.action == "revertResize" and both[source] is None):

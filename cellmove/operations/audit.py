@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cellmove.core import ownership as marks
+from cellmove.core import ownership
 from cellmove.core.errors import CallError, CannotConnect, Interrupted, Locked, Refused, Usage, before_writing
 from cellmove.core.move import AUDIT, Move, State, Step, next_commands
 from cellmove.core.reference import means
@@ -117,13 +117,13 @@ def _ours(session: Session, patience: float) -> Ours:
         if move.is_repair:
             continue
         if not move.is_open:
-            generation = max(map(marks.number_of, move.generations), default=-1)
+            generation = max(map(ownership.number_of, move.generations), default=-1)
             moves[move.id] = Known(move.id, move.state.value, is_open=False, generation=generation)
             continue
         commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
         known = Known(move.id, move.state.value, is_open=True, next_command=commands[0] if commands else "")
         moves[move.id] = open_moves[move.server_id] = known
-    return Ours(open_moves, moves, marks.holder_of(session.settings.journal), patience)
+    return Ours(open_moves, moves, ownership.owner_of_journal(session.settings.journal), patience)
 
 
 def _is_meant(servers: Sequence[str], server_id: str, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from cellmove.checks.arrival import has_keypairs
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
 from cellmove.db import history, records, state, survey, traces
 from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
@@ -87,7 +87,7 @@ def _stop(context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any
         undo_checks.require_at_target(context)
         if migration["status"] not in ("confirming", "finished"):
             raise Unexpected(f"its migration in {database.name} is {migration['status']}")
-        state.remove_system_metadata(connection, database, server, mark.KEYS)
+        state.remove_system_metadata(connection, database, server, ownership.KEYS)
         if migration["status"] == "confirming":
             expected = {"status": "confirming"}
             state.swap_migration(
@@ -143,7 +143,7 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
         # Its owner may have gone on with the server since.
         if endpoints.is_marked(context, database):
             with state.transaction(database.engine, database.name) as connection:
-                state.remove_system_metadata(connection, database, server, mark.KEYS)
+                state.remove_system_metadata(connection, database, server, ownership.KEYS)
         return NOTHING
     instance = endpoints.row(database, server)
     vm_state = "stopped" if instance["power_state"] == GUEST_SHUT_DOWN else "active"
@@ -157,7 +157,7 @@ def _settle_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str,
         state.set_flavors(connection, database, server, old=None, new=None, now=now)
         state.set_extra(connection, database, server, {"migration_context": None}, now)
         state.set_system_metadata(connection, database, server, "old_vm_state", None, now)
-        state.remove_system_metadata(connection, database, server, mark.KEYS)
+        state.remove_system_metadata(connection, database, server, ownership.KEYS)
         for event in (compute.CONFIRM_AT_SOURCE.event, EVENT):
             history.finish_event(
                 database, server, request_id=facts["confirm_request_id"], event=event, now=now, connection=connection

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cellmove.cloud import network
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed, CannotConnect
 from cellmove.core.move import State
 from cellmove.db import history, look, state, traces
@@ -114,7 +114,7 @@ def is_marked(context: Context, database: CellDatabase) -> bool:
     stays open until the move is over or rolled back.
     """
     server = server_id(context)
-    marked = mark.move_id_of(state.read_system_metadata(database, server).get(mark.KEY))
+    marked = ownership.move_id_of(state.read_system_metadata(database, server).get(ownership.KEY))
     if marked or context.facts.get("begun_by") != NOVA:
         return marked == context.move.id
     request_id, event = context.facts["request_id"], traces.CONDUCTED["migrate"]
@@ -123,8 +123,8 @@ def is_marked(context: Context, database: CellDatabase) -> bool:
 
 def ending_mark(context: Context) -> dict[str, str]:
     """The mark that a confirm or a revert leaves while it is under way, as system metadata."""
-    holder = mark.holder_of(context.gateway.settings.journal)
-    return mark.rows_of(mark.Mark(context.move.id, holder, generation=context.generation))
+    owner = ownership.owner_of_journal(context.gateway.settings.journal)
+    return ownership.rows_of(ownership.OwnershipMark(context.move.id, owner, generation=context.generation))
 
 
 def map_to_target(context: Context) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed, OlderJournal, Stopped
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db import generation, history, state
@@ -39,7 +39,7 @@ class Fence:
         self.is_raised = False
         self.has_raised = False
         self._current: str | None = None
-        self._holder = ""
+        self._owner = ""
 
     def begin(self) -> None:
         """A run of a step or of an undo begins: the mark is looked at anew, and raised before its first effect."""
@@ -58,16 +58,16 @@ class Fence:
         if self._current is None:
             metadata = state.read_system_metadata(_row(context, step), context.move.server_id)
             self._current = require_current(context, entries, step, self.known, metadata)
-            self._holder = _new_holder(context, metadata)
+            self._owner = _new_owner(context, metadata)
         clears = action.sets_mark if undoing else action.clears_mark
         sets = action.sets_mark and not undoing
         if self.is_raised and not clears and (undoing or not action.is_fenced):
             return None
-        if self._current == mark.ABSENT and not sets:
+        if self._current == ownership.ABSENT and not sets:
             return None
-        self.wanted = mark.next_generation((*self.known, self._current), context.clock.new_token())
+        self.wanted = ownership.next_generation((*self.known, self._current), context.clock.new_token())
         kept = self.known[self.known.index(self._current) :] if self._current in self.known else (self._current,)
-        self.known = (*kept, self.wanted, *((mark.ABSENT,) if clears else ()))[-MOST_KNOWN:]
+        self.known = (*kept, self.wanted, *((ownership.ABSENT,) if clears else ()))[-MOST_KNOWN:]
         return self.known
 
     def raise_(self, context: Context, step: Step) -> None:
@@ -76,21 +76,21 @@ class Fence:
         :raises OlderJournal: another journal went on since the look; this run has written nothing yet
         :raises Stopped: the same, and this run has written something before
         """
-        if self._current not in (None, mark.ABSENT):
+        if self._current not in (None, ownership.ABSENT):
             database = _row(context, step)
             try:
                 generation.raise_generation(
                     database, context.move.server_id, str(self._current), self.wanted, endpoints.now(context),
-                    holder=self._holder,
+                    owner=self._owner,
                 )  # fmt: skip
             except CallFailed as error:
                 if error.kind != "conflict":
                     raise
-                if _generation(context, database) == mark.ABSENT and is_deleted(context):
-                    self._current = mark.ABSENT  # what is to be done finds that out by itself
+                if _generation(context, database) == ownership.ABSENT and is_deleted(context):
+                    self._current = ownership.ABSENT  # what is to be done finds that out by itself
                     return
                 raise self._overtaken(context, database, error) from None
-            self._current, self._holder = self.wanted, ""
+            self._current, self._owner = self.wanted, ""
         self.is_raised = self.has_raised = True
 
     def _overtaken(self, context: Context, database: CellDatabase, error: CallFailed) -> OlderJournal | Stopped:
@@ -104,7 +104,7 @@ class Fence:
         if action.sets_mark and not undoing:
             self._current = self.wanted or self._current
         elif action.clears_mark or action.sets_mark:
-            self._current = mark.ABSENT
+            self._current = ownership.ABSENT
 
 
 def _row(context: Context, step: Step) -> CellDatabase:
@@ -138,15 +138,19 @@ def require_current(
     """
     database = _row(context, step)
     known_there = state.read_system_metadata(database, context.move.server_id) if metadata is None else metadata
-    current = mark.generation_of(known_there, context.move.id)
-    if current not in _known(context.move, entries, known) and not (current == mark.ABSENT and is_deleted(context)):
+    current = ownership.generation_of(known_there, context.move.id)
+    if current not in _known(context.move, entries, known) and not (
+        current == ownership.ABSENT and is_deleted(context)
+    ):
         raise _older(context, database, _difference(current, known))
-    if context.move.state is State.FINISHED or current == mark.ABSENT:
+    if context.move.state is State.FINISHED or current == ownership.ABSENT:
         other = _other_row(context, step)
-        there = _generation(context, other) if other is not None else mark.ABSENT
-        if other is not None and mark.number_of(there) > max((mark.number_of(each) for each in known), default=0):
+        there = _generation(context, other) if other is not None else ownership.ABSENT
+        if other is not None and ownership.number_of(there) > max(
+            (ownership.number_of(each) for each in known), default=0
+        ):
             raise _older(context, other, _difference(there, known))
-    if current == mark.ABSENT and context.move.state in BEFORE_THE_SWITCH and not _may_have_switched(entries):
+    if current == ownership.ABSENT and context.move.state in BEFORE_THE_SWITCH and not _may_have_switched(entries):
         mapped = state.mapped_cell(context.gateway.api_engine, context.move.server_id)
         if mapped is not None and mapped != endpoints.source_cell(context).id:
             cells = {cell.id: cell.label for cell in context.gateway.cells}
@@ -170,16 +174,16 @@ def _was_begun_elsewhere(context: Context, entries: Sequence[Entry], database: C
     return history.is_recorded(database, move.server_id, str(context.facts["request_id"]))
 
 
-def _new_holder(context: Context, metadata: Mapping[str, str]) -> str:
+def _new_owner(context: Context, metadata: Mapping[str, str]) -> str:
     """The mark's first value, if it names another journal than this one: it was adopted, or its file was moved."""
-    here, found = mark.holder_of(context.gateway.settings.journal), metadata.get(mark.KEY)
-    ours = mark.rows_of(mark.Mark(context.move.id, here))[mark.KEY]
+    here, found = ownership.owner_of_journal(context.gateway.settings.journal), metadata.get(ownership.KEY)
+    ours = ownership.rows_of(ownership.OwnershipMark(context.move.id, here))[ownership.KEY]
     return ours if found is not None and found != ours else ""
 
 
 def _generation(context: Context, database: CellDatabase) -> str:
     server = context.move.server_id
-    return mark.generation_of(state.read_system_metadata(database, server), context.move.id)
+    return ownership.generation_of(state.read_system_metadata(database, server), context.move.id)
 
 
 def _known(move: Move, entries: Sequence[Entry], known: Sequence[str]) -> Sequence[str]:
@@ -188,13 +192,13 @@ def _known(move: Move, entries: Sequence[Entry], known: Sequence[str]) -> Sequen
     own = [entry for entry in entries if (entry.step, entry.action) in setters]
     if known:
         # That there was no mark is over once the action is done that wrote it.
-        is_set = len(known) > 1 and known[0] == mark.ABSENT and bool(own) and own[-1].phase is Phase.DONE
+        is_set = len(known) > 1 and known[0] == ownership.ABSENT and bool(own) and own[-1].phase is Phase.DONE
         return known[1:] if is_set else known
     own = [entry for entry in own if entry.step == Step.PREP_DEST]
     if not own or own[-1].phase is Phase.UNDONE:
-        return (mark.ABSENT,)
+        return (ownership.ABSENT,)
     is_there = own[-1].phase is Phase.DONE and not _has_cleared(entries) and move.state is not State.FINISHED
-    return (mark.UNNUMBERED,) if is_there else (mark.UNNUMBERED, mark.ABSENT)
+    return (ownership.UNNUMBERED,) if is_there else (ownership.UNNUMBERED, ownership.ABSENT)
 
 
 def _setters() -> set[tuple[str, str]]:
@@ -224,39 +228,39 @@ def known_anew(context: Context, step: Step | None) -> tuple[str, ...]:
     """
     if step is not None:
         there, other = _generation(context, _row(context, step)), _other_row(context, step)
-        if there != mark.ABSENT or other is None:
+        if there != ownership.ABSENT or other is None:
             return (there,)
         # Its owner deleted the server, or only the copy that travelled is left of the mark.
-        return tuple(dict.fromkeys((_generation(context, other), mark.ABSENT)))
+        return tuple(dict.fromkeys((_generation(context, other), ownership.ABSENT)))
     found = (
         _generation(context, endpoints.source(context)),
         _generation(context, endpoints.target(context)),
-        mark.ABSENT,
+        ownership.ABSENT,
     )
-    return tuple(dict.fromkeys(sorted(found, key=mark.number_of, reverse=True)))
+    return tuple(dict.fromkeys(sorted(found, key=ownership.number_of, reverse=True)))
 
 
 def _difference(current: str, known: Sequence[str]) -> str:
     """What is different, for a person."""
-    if current == mark.ABSENT:
+    if current == ownership.ABSENT:
         return "the server carries no mark of the move any more, so it was finished or rolled back"
-    latest = max((mark.number_of(each) for each in known), default=-1)
-    says = f"the server's mark says generation {mark.number_of(current)}"
+    latest = max((ownership.number_of(each) for each in known), default=-1)
+    says = f"the server's mark says generation {ownership.number_of(current)}"
     if latest < 0:
         return f"{says}, and this journal knows of none"
-    return f"{says}, and this journal knows {'another' if latest >= mark.number_of(current) else 'only'} {latest}"
+    return f"{says}, and this journal knows {'another' if latest >= ownership.number_of(current) else 'only'} {latest}"
 
 
 def _older(context: Context, database: CellDatabase, difference: str) -> OlderJournal:
     move, settings = context.move, context.gateway.settings
-    found = mark.mark_of(state.read_system_metadata(database, move.server_id))
-    holder = found.holder if found is not None and found.move_id == move.id else ""
-    here = mark.holder_of(settings.journal)
+    found = ownership.mark_of(state.read_system_metadata(database, move.server_id))
+    owner = found.owner if found is not None and found.move_id == move.id else ""
+    here = ownership.owner_of_journal(settings.journal)
     adopt = f"cellmove adopt {move.server_id} --journal-is-lost  # only when every newer copy is gone for good"
-    if holder and not mark.is_same_holder(holder, here, move.id):
-        where, path = f"the newest journal is {holder}: use that one", mark.local_path(holder)
+    if owner and not ownership.is_same_owner(owner, here, move.id):
+        where, path = f"the newest journal is {owner}: use that one", ownership.local_path(owner)
         again = f"cellmove --journal {path} show {move.id}" if path else adopt
-    elif holder:
+    elif owner:
         where, again = (
             "the mark names this very journal, so an older copy was put in its place: use the newest copy",
             adopt,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed, Unexpected
 from cellmove.db import history, records, state
 from cellmove.db.shapes import object_fields
@@ -205,7 +205,7 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
                 history.finish_event(
                     database, server, request_id=facts["request_id"], event=event, now=now, connection=connection
                 )
-            state.remove_system_metadata(connection, database, server, mark.KEYS)
+            state.remove_system_metadata(connection, database, server, ownership.KEYS)
     return NOTHING
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cellmove.cloud import network, placement, volume
 from cellmove.cloud.identity import caller
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.cell_names import wanted_cell
 from cellmove.core.errors import CallFailed, MovedElsewhere, Unexpected
 from cellmove.core.shell import resume_elsewhere
@@ -67,7 +67,7 @@ def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
             connection,
             content=False,
         )
-        for key, value in mark.rows_of(_mark(context, intent)).items():
+        for key, value in ownership.rows_of(_mark(context, intent)).items():
             state.set_system_metadata(connection, database, server, key, value, now)
         # libvirt rebases the disk on this image at the destination; servers from old releases lack it.
         state.set_system_metadata(connection, database, server, "image_base_image_ref", facts["image_ref"], now)
@@ -98,21 +98,21 @@ def _told_who_has_it(database: CellDatabase, server: str) -> Iterator[None]:
     try:
         yield
     except CallFailed as error:
-        other = mark.mark_of(state.read_system_metadata(database, server)) if error.kind == "conflict" else None
+        other = ownership.mark_of(state.read_system_metadata(database, server)) if error.kind == "conflict" else None
         if other is None:
             raise
         raise MovedElsewhere(
-            f"cellmove is moving it already: {other.move_id}, recorded in {other.holder or 'a journal unknown here'} "
-            f"(go on there with {resume_elsewhere(other.holder, other.move_id)})"
+            f"cellmove is moving it already: {other.move_id}, recorded in {other.owner or 'a journal unknown here'} "
+            f"(go on there with {resume_elsewhere(other.owner, other.move_id)})"
         ) from None
 
 
-def _mark(context: Context, intent: Mapping[str, Any]) -> mark.Mark:
+def _mark(context: Context, intent: Mapping[str, Any]) -> ownership.OwnershipMark:
     """What a lost journal can be rebuilt from, together with the rows of later actions."""
     facts = context.facts
-    return mark.Mark(
+    return ownership.OwnershipMark(
         move_id=context.move.id,
-        holder=mark.holder_of(context.gateway.settings.journal),
+        owner=ownership.owner_of_journal(context.gateway.settings.journal),
         request_id=facts["request_id"],
         flavor_id=facts["new_flavor_id"] if facts["kind"] == "resize" else "",
         cell=wanted_cell(facts),
@@ -139,7 +139,7 @@ def _give_back(context: Context, intent: Mapping[str, Any], _result: Mapping[str
         state.set_system_metadata(
             connection, database, server, "image_base_image_ref", intent["image_base_image_ref"], now
         )
-        state.remove_system_metadata(connection, database, server, mark.KEYS)
+        state.remove_system_metadata(connection, database, server, ownership.KEYS)
         if facts.get("begun_by") == endpoints.NOVA:
             # Ended below, it tells that this was rolled back; a conductor that never began has left none.
             history.start_event(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellmove.cloud import image
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CannotConnect
 from cellmove.db import state
 from cellmove.engine.action import Action, Context, ProbeResult
@@ -28,7 +28,7 @@ def _choose_image(context: Context) -> Mapping[str, Any]:
 def _create_image(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
     server, database = endpoints.server_id(context), endpoints.source(context)
     metadata = {
-        key: value for key, value in state.read_system_metadata(database, server).items() if key not in mark.KEYS
+        key: value for key, value in state.read_system_metadata(database, server).items() if key not in ownership.KEYS
     }
     image.create_temporary_image(
         context.gateway.admin,

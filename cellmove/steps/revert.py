@@ -12,7 +12,7 @@ from typing import Any
 
 from cellmove.cloud import volume
 from cellmove.cloud.identity import caller
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CannotConnect, Unexpected
 from cellmove.db import history, look, mappings, records, state
 from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
@@ -48,7 +48,7 @@ def _begin_and_tell(context: Context, intent: Mapping[str, Any]) -> Mapping[str,
 
 
 def _set_mark(context: Context) -> None:
-    """Mark the source's row, which lives through the whole revert: before anything is begun in the target cell."""
+    """OwnershipMark the source's row, which lives through the whole revert: before anything is begun in the target cell."""
     server, database = endpoints.server_id(context), endpoints.source(context)
     if not context.generation or endpoints.is_marked(context, database):
         return
@@ -61,7 +61,7 @@ def _clear_mark(context: Context) -> None:
     database = endpoints.source(context)
     if endpoints.is_marked(context, database):
         with state.transaction(database.engine, database.name) as connection:
-            state.remove_system_metadata(connection, database, endpoints.server_id(context), mark.KEYS)
+            state.remove_system_metadata(connection, database, endpoints.server_id(context), ownership.KEYS)
 
 
 def _begin(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:

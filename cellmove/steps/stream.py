@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT, too_old
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallError, CallFailed, CannotConnect, NotFound
 from cellmove.core.transfer import AUTO, IMAGE, STREAM
 from cellmove.db import state
@@ -113,12 +113,14 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
 
 def _mark(context: Context, *, streamed: bool) -> None:
     """Let the server's mark say what it came to, in every cell that has one."""
-    server, told = endpoints.server_id(context), mark.text_of(in_mark(context)) if streamed else None
+    server, told = endpoints.server_id(context), ownership.text_of(in_mark(context)) if streamed else None
     for database in (endpoints.source(context), endpoints.target(context)):
         there = state.read_system_metadata(database, server)
-        if mark.move_id_of(there.get(mark.KEY)) == context.move.id and there.get(mark.TRANSFER) != told:
+        if ownership.move_id_of(there.get(ownership.KEY)) == context.move.id and there.get(ownership.TRANSFER) != told:
             with state.transaction(database.engine, database.name) as connection:
-                state.set_system_metadata(connection, database, server, mark.TRANSFER, told, endpoints.now(context))
+                state.set_system_metadata(
+                    connection, database, server, ownership.TRANSFER, told, endpoints.now(context)
+                )
 
 
 def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cellmove.checks.duplicate import Duplicate, described
 from cellmove.checks.leftover import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
 from cellmove.cloud import image, network, placement, volume
-from cellmove.core import ownership as marks
+from cellmove.core import ownership
 from cellmove.core.reference import is_uuid
 from cellmove.db import survey
 from cellmove.steps.attachments import users_of
@@ -334,7 +334,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str], since: datetime.da
                 key_data=values["key_data"] or "",
                 keypairs=keypairs.get(server_id, ""),
                 stashed=server_id in stashed,
-                mark=marks.mark_of(metadata.get(server_id, {})),
+                mark=ownership.mark_of(metadata.get(server_id, {})),
                 migrations=tuple(own),
                 attachments=frozenset(attachment for _volume, attachment in volumes.get(server_id, ()) if attachment),
                 volumes=tuple(volumes.get(server_id, ())),

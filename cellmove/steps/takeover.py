@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed
 from cellmove.db import history, records, state
 from cellmove.engine.action import Context
@@ -24,8 +24,8 @@ def before_of(intent: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in intent.items() if name != "begun_by"}
 
 
-def take(context: Context, ours: mark.Mark) -> Mapping[str, Any]:
-    """Mark a server that nova has taken already: from here on others see that we go on with it.
+def take(context: Context, ours: ownership.OwnershipMark) -> Mapping[str, Any]:
+    """OwnershipMark a server that nova has taken already: from here on others see that we go on with it.
 
     :raises CallFailed: ``kind`` conflict when somebody else has gone on since it was adopted
     """
@@ -34,7 +34,7 @@ def take(context: Context, ours: mark.Mark) -> Mapping[str, Any]:
         raise CallFailed("somebody else went on with the move since it was adopted", kind="conflict")
     with state.transaction(database.engine, database.name) as connection:
         state.swap_instance(database, server, {"task_state": TAKEN}, {}, now, connection)
-        for key, value in mark.rows_of(ours).items():
+        for key, value in ownership.rows_of(ours).items():
             state.set_system_metadata(connection, database, server, key, value, now)
     return {}
 
@@ -44,7 +44,7 @@ def forget_copy(context: Context) -> None:
     database, server = endpoints.target(context), endpoints.server_id(context)
     event = compute.PREP_AT_DEST.event
     used = history.event_state(database, server, context.facts["request_id"], event)
-    if not used and mark.KEY not in state.read_system_metadata(database, server) and is_hidden(database, server):
+    if not used and ownership.KEY not in state.read_system_metadata(database, server) and is_hidden(database, server):
         records.delete_server(database, server)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cellmove.core.errors import Locked, Unreachable
 from cellmove.core.move import Move, Phase, State
-from cellmove.core.ownership import holder_of
+from cellmove.core.ownership import owner_of_journal
 from cellmove.engine.journal import open_journal
 from lab import cloud, oracle
 
@@ -34,7 +34,7 @@ def test_two_machines_share_a_journal(cellmove, started, boot, shared, tmp_path)
         assert len(turned_away.stderr.strip().splitlines()) == 1
         rows = oracle.snapshot(server.id)["cells"]["cell1"]["instance_system_metadata"]
         (value,) = [row["value"] for row in rows if row["key"] == "cellmove"]
-        assert value.split(" ", 1)[1] == holder_of(shared)
+        assert value.split(" ", 1)[1] == owner_of_journal(shared)
         assert "lab-secret" not in value
         run.kill()
     assert "finished" in cellmove("resume", server.name, env=there).stdout

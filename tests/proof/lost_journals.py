@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CellmoveError
 from cellmove.core.move import Move, State
 from cellmove.operations import adopt as adopting
@@ -56,7 +56,7 @@ def lose_journal(harness: Harness) -> None:
 def unmark(harness: Harness, server: str) -> None:
     """As nova's own conductor leaves a move: without our mark."""
     for cell in ("cell1", "cell2"):
-        for key in mark.KEYS:
+        for key in ownership.KEYS:
             harness.cloud.delete(cell, "instance_system_metadata", instance_uuid=server, key=key)
 
 

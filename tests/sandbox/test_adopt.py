@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CellmoveError
 from cellmove.core.move import State
 from cellmove.sandbox import seed
@@ -68,12 +68,14 @@ def test_a_move_in_this_journal_is_not_adopted(fixtures: Fixtures) -> None:
 
 def test_another_ones_move_needs_the_word_that_its_journal_is_lost(fixtures: Fixtures) -> None:
     scene = killed(fixtures, "prep-dest", "claim")
-    rows = fixtures.harness.cloud.rows("cell1", "instance_system_metadata", instance_uuid=scene.server, key=mark.KEY)
+    rows = fixtures.harness.cloud.rows(
+        "cell1", "instance_system_metadata", instance_uuid=scene.server, key=ownership.KEY
+    )
     move_id = rows[0]["value"].split()[0]
     for cell in ("cell1", "cell2"):
         fixtures.harness.cloud.update(
             cell, "instance_system_metadata", {"value": f"{move_id} root@elsewhere:/j.db"},
-            instance_uuid=scene.server, key=mark.KEY,
+            instance_uuid=scene.server, key=ownership.KEY,
         )  # fmt: skip
     lost_journals.lose_journal(fixtures.harness)
     said = refusal(fixtures, scene.server)

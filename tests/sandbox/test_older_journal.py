@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from lab import oracle
 from tests.scenarios.environment import Outcome, Server
 from tests.support import fork_server
@@ -230,7 +230,7 @@ def test_the_mark_names_the_journal_that_went_on_last(sandbox: Sandbox) -> None:
     copy = copied(sandbox)
     copy("prep-source", move)
     rows = sandbox.snapshot(server.id)["cells"]["cell1"]["instance_system_metadata"]
-    (value,) = [row["value"] for row in rows if row["key"] == mark.KEY]
+    (value,) = [row["value"] for row in rows if row["key"] == ownership.KEY]
     assert value.endswith("copy.db")
     refuses_everything(sandbox, server, move, sandbox.cellmove, "copy.db: use that one")
 
@@ -261,7 +261,7 @@ def test_a_move_that_an_earlier_version_began(sandbox: Sandbox, done: int, ends:
     server, move = begun(sandbox, *STEPS[:done])
     cloud = sandbox.process.cloud()
     for cell in ("cell1", "cell2"):
-        cloud.delete(cell, "instance_system_metadata", instance_uuid=server.id, key=mark.GENERATION)
+        cloud.delete(cell, "instance_system_metadata", instance_uuid=server.id, key=ownership.GENERATION)
     as_second_version(sandbox.folder / "journal.db")
     sandbox.cellmove(ends, move)
     if ends == "resume":
@@ -295,7 +295,7 @@ def test_a_mark_of_a_revert_that_its_owner_was_quicker_with_goes(sandbox: Sandbo
     server, move = begun(sandbox, *STEPS)
     killed(sandbox, "revert:begin_revert:after-intent", "revert", move)
     cloud = sandbox.process.cloud()
-    for key, value in mark.rows_of(mark.Mark(move, "me@here:/j", generation="9 raised")).items():
+    for key, value in ownership.rows_of(ownership.OwnershipMark(move, "me@here:/j", generation="9 raised")).items():
         row = {"instance_uuid": server.id, "key": key, "value": value, "deleted": 0}
         cloud.insert("cell1", "instance_system_metadata", row)
     # What nova's own revert leaves in the source cell.
@@ -304,4 +304,4 @@ def test_a_mark_of_a_revert_that_its_owner_was_quicker_with_goes(sandbox: Sandbo
     cloud.update("api", "instance_mappings", {"cell_id": 2}, instance_uuid=server.id)
     assert "reverted" in sandbox.cellmove("resume", move).stdout
     rows = sandbox.snapshot(server.id)["cells"]["cell1"]["instance_system_metadata"]
-    assert [row["key"] for row in rows if row["key"] in mark.KEYS] == []
+    assert [row["key"] for row in rows if row["key"] in ownership.KEYS] == []

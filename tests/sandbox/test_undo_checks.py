@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.sandbox.store import Cloud
 from tests.support.sandbox.fixtures import Checkpoint, Fixtures
 from tests.support.sandbox.harness import Harness
@@ -118,7 +118,7 @@ def world(harness: Harness, checkpoint: Checkpoint) -> Any:
     shot = snapshot(harness.cloud, checkpoint.scene.server)
     for tables in shot["cells"].values():
         rows = tables.get("instance_system_metadata", [])
-        tables["instance_system_metadata"] = [row for row in rows if row["key"] != mark.GENERATION]
+        tables["instance_system_metadata"] = [row for row in rows if row["key"] != ownership.GENERATION]
     return shot, harness.cloud.world.allocations, harness.cloud.world.guests
 
 

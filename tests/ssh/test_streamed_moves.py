@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.hosts import disk_link
 from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process
@@ -348,7 +348,7 @@ def test_a_target_that_cannot_be_reached_means_an_image(streaming):
 
 def marked_transfers(streaming: Streaming, server: str) -> list[str]:
     """What the server's mark says of its disks, in each cell that has one."""
-    cloud, match = streaming.process.cloud(), {"instance_uuid": server, "key": mark.TRANSFER, "deleted": 0}
+    cloud, match = streaming.process.cloud(), {"instance_uuid": server, "key": ownership.TRANSFER, "deleted": 0}
     return [
         row["value"] for cell in ("cell1", "cell2") for row in cloud.rows(cell, "instance_system_metadata", **match)
     ]

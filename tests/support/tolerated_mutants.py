@@ -31,10 +31,10 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         "cellmove/engine/journal.py : MANY = 500 → MANY = 499",
     ),
     "what a torn file makes SQLite and SQLAlchemy raise; tests/unit/engine/test_journal_damage.py plays thousands, too slow here": (
-        "cellmove/engine/journal.py : except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (seal.Damaged, NotImplementedError, ValueError, TypeError, ArithmeticError) as error:",
-        "cellmove/engine/journal.py : except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (seal.Damaged, SQLAlchemyError, NotImplementedError, TypeError, ArithmeticError) as error:",
-        "cellmove/engine/journal.py : except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (seal.Damaged, SQLAlchemyError, ValueError, NotImplementedError, ArithmeticError) as error:",
-        "cellmove/engine/journal.py : except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (seal.Damaged, SQLAlchemyError, ValueError, TypeError, NotImplementedError) as error:",
+        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, NotImplementedError, ValueError, TypeError, ArithmeticError) as error:",
+        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, NotImplementedError, TypeError, ArithmeticError) as error:",
+        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, ValueError, NotImplementedError, ArithmeticError) as error:",
+        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, NotImplementedError) as error:",
     ),
     "a State is a str, which is what is stored": (
         'cellmove/engine/journal.py _move_values: written = {"state": move.state.value, "plan": json.dumps(dict(move.plan))} → written = {"plan": json.dumps(dict(move.plan))}',
@@ -83,8 +83,8 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         'cellmove/engine/integrity.py : _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode # a torn value may be bytes → _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode # a torn value may be bytes',
     ),
     "the version is compared once more when the journal is checked": (
-        "cellmove/engine/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION) → journal_file.require_known(str(path), journal_file.version_of(path) if not is_there else seal.VERSION)",
-        "cellmove/engine/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else seal.VERSION) → pass",
+        "cellmove/engine/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION) → journal_file.require_known(str(path), journal_file.version_of(path) if not is_there else integrity.VERSION)",
+        "cellmove/engine/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION) → pass",
     ),
     "the argument is for shared journals, and this is a file": (
         "cellmove/engine/journal.py _without_writing: _check(journal, only_reads=True) → _check(journal, only_reads=False)",
@@ -107,7 +107,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         'cellmove/engine/journal.py open_journal: path = Path(database.url.database or "") if database.is_sqlite else None → path = Path(database.url.database) if database.is_sqlite else None',
     ),
     "upgrading a journal of this version finds its columns there and changes nothing": (
-        "cellmove/engine/journal.py _check: if version < seal.VERSION: → if version <= seal.VERSION:",
+        "cellmove/engine/journal.py _check: if version < integrity.VERSION: → if version <= integrity.VERSION:",
     ),
 }
 """Keys of mutants (``PATH FUNCTION: BEFORE → AFTER``) by the reason for which they may live."""

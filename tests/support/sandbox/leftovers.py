@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
 from tests.scenarios.environment import Server
@@ -118,8 +118,11 @@ def temporary_image(sandbox: Sandbox, server: Server) -> str:
 def stale_mark(sandbox: Sandbox, server: Server) -> str:
     move = str(sandbox.cellmove("plan", server.id, "--cell", "cell2", "-f", "json").json["move"])
     sandbox.cellmove("rollback", move)
-    for key, value in ((mark.KEY, f"{move} {mark.holder_of(str(sandbox.folder / 'journal.db'))}"), (mark.CELL, "x")):
-        row = {"instance_uuid": server.id, "key": key, "value": value[: mark.LENGTH]}
+    for key, value in (
+        (ownership.KEY, f"{move} {ownership.owner_of_journal(str(sandbox.folder / 'journal.db'))}"),
+        (ownership.CELL, "x"),
+    ):
+        row = {"instance_uuid": server.id, "key": key, "value": value[: ownership.LENGTH]}
         sandbox.process.cloud().insert("cell1", "instance_system_metadata", row)
     return move
 

@@ -25,7 +25,7 @@ from cellmove.checks.leftover import (
     Server,
 )
 from cellmove.core.cell_names import CellRef
-from cellmove.core.ownership import Mark
+from cellmove.core.ownership import OwnershipMark
 from cellmove.db.survey import misplaced
 from cellmove.steps.repair import MENDERS
 
@@ -144,7 +144,7 @@ def test_whose_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("moves", "holder", "expected"),
+    ("moves", "owner", "expected"),
     [
         ({"move-1": Known("move-1", "rolled-back", is_open=False)}, "me", ("stale-mark", True, "")),
         ({"move-1": Known("move-1", "rolled-back", is_open=False, generation=4)}, "me", ("stale-mark", True, "")),
@@ -157,12 +157,12 @@ def test_whose_it_is() -> None:
         ({}, "me", ("stale-mark", False, "journal")),
     ],
 )
-def test_marks(moves: dict[str, Known], holder: str, expected: tuple[str, bool, str]) -> None:
+def test_marks(moves: dict[str, Known], owner: str, expected: tuple[str, bool, str]) -> None:
     generation = "3 token" if any(move.generation >= 0 for move in moves.values()) else ""
-    found = find(server(row(mark=Mark("move-1", holder, generation=generation))), moves=moves, here="me")
+    found = find(server(row(mark=OwnershipMark("move-1", owner, generation=generation))), moves=moves, here="me")
     assert seen(found) == [expected]
     if not moves:
-        assert ("adopt" if holder == "me" else "resume move-1") in found[0].remedy
+        assert ("adopt" if owner == "me" else "resume move-1") in found[0].remedy
 
 
 def test_bindings() -> None:

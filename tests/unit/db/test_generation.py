@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from cellmove.core import ownership as mark
+from cellmove.core import ownership
 from cellmove.core.errors import CallFailed
 from cellmove.core.move import Entry, Move, Phase, State
 from cellmove.db import state
 from cellmove.db.generation import raise_generation
 from cellmove.db.tables import CellDatabase
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 from cellmove.engine import journal as journals
 from cellmove.sandbox.store import metadata
 from cellmove.steps import fence
@@ -36,28 +36,31 @@ def database(tmp_path: Path) -> Iterator[CellDatabase]:
 
 def put_mark(database: CellDatabase, generation: str = "") -> None:
     with state.transaction(database.engine, database.name) as connection:
-        for key, value in mark.rows_of(mark.Mark(MOVE, "me@here:/j", generation=generation)).items():
+        for key, value in ownership.rows_of(ownership.OwnershipMark(MOVE, "me@here:/j", generation=generation)).items():
             state.set_system_metadata(connection, database, SERVER, key, value, NOW)
 
 
 def generation_of(database: CellDatabase) -> str:
-    return mark.generation_of(state.read_system_metadata(database, SERVER), MOVE)
+    return ownership.generation_of(state.read_system_metadata(database, SERVER), MOVE)
 
 
 def test_a_generation_comes_after_all_known_ones_and_is_short() -> None:
-    assert mark.next_generation((), "ab12cd") == "1 ab12cd"
-    assert mark.next_generation((mark.ABSENT, mark.UNNUMBERED), "ab12cd") == "1 ab12cd"
-    assert mark.next_generation(("7 x", "9 y", "8 z"), "ab12cd") == "10 ab12cd"
-    assert mark.number_of("10 ab12cd") == 10
-    assert mark.number_of(mark.ABSENT) == -1
-    assert mark.number_of("nonsense") == -1
+    assert ownership.next_generation((), "ab12cd") == "1 ab12cd"
+    assert ownership.next_generation((ownership.ABSENT, ownership.UNNUMBERED), "ab12cd") == "1 ab12cd"
+    assert ownership.next_generation(("7 x", "9 y", "8 z"), "ab12cd") == "10 ab12cd"
+    assert ownership.number_of("10 ab12cd") == 10
+    assert ownership.number_of(ownership.ABSENT) == -1
+    assert ownership.number_of("nonsense") == -1
 
 
 def test_a_mark_of_an_earlier_version_is_read_as_unnumbered(database: CellDatabase) -> None:
-    assert generation_of(database) == mark.ABSENT
+    assert generation_of(database) == ownership.ABSENT
     put_mark(database)
-    assert generation_of(database) == mark.UNNUMBERED
-    assert mark.generation_of({mark.KEY: "move-2 me@here:/j", mark.GENERATION: "3 x"}, MOVE) == mark.ABSENT
+    assert generation_of(database) == ownership.UNNUMBERED
+    assert (
+        ownership.generation_of({ownership.KEY: "move-2 me@here:/j", ownership.GENERATION: "3 x"}, MOVE)
+        == ownership.ABSENT
+    )
 
 
 def test_it_is_raised_from_what_is_expected_alone(database: CellDatabase) -> None:
@@ -73,10 +76,10 @@ def test_it_is_raised_from_what_is_expected_alone(database: CellDatabase) -> Non
 
 def test_a_mark_without_a_generation_gets_one(database: CellDatabase) -> None:
     put_mark(database)
-    raise_generation(database, SERVER, mark.UNNUMBERED, "1 a", NOW)
+    raise_generation(database, SERVER, ownership.UNNUMBERED, "1 a", NOW)
     assert generation_of(database) == "1 a"
     with pytest.raises(CallFailed):
-        raise_generation(database, SERVER, mark.UNNUMBERED, "1 b", NOW)
+        raise_generation(database, SERVER, ownership.UNNUMBERED, "1 b", NOW)
     assert generation_of(database) == "1 a"
 
 
@@ -87,12 +90,12 @@ def test_a_mark_that_is_gone_gets_none(database: CellDatabase) -> None:
     assert state.read_system_metadata(database, SERVER) == {}
 
 
-def test_the_holder_is_corrected_with_it(database: CellDatabase) -> None:
+def test_the_owner_is_corrected_with_it(database: CellDatabase) -> None:
     put_mark(database, "1 a")
-    raise_generation(database, SERVER, "1 a", "2 b", NOW, holder=f"{MOVE} me@there:/k")
-    found = mark.mark_of(state.read_system_metadata(database, SERVER))
+    raise_generation(database, SERVER, "1 a", "2 b", NOW, owner=f"{MOVE} me@there:/k")
+    found = ownership.mark_of(state.read_system_metadata(database, SERVER))
     assert found is not None
-    assert (found.holder, found.generation) == ("me@there:/k", "2 b")
+    assert (found.owner, found.generation) == ("me@there:/k", "2 b")
 
 
 def entry(phase: Phase, step: str = "prep-dest", action: str = "take_server") -> Entry:
@@ -106,13 +109,13 @@ def move(state_: State = State.PLANNED) -> Move:
 @pytest.mark.parametrize(
     ("entries", "state_", "wanted"),
     [
-        ([], State.PLANNED, (mark.ABSENT,)),
-        ([entry(Phase.INTENT)], State.PLANNED, (mark.UNNUMBERED, mark.ABSENT)),
-        ([entry(Phase.DONE)], State.DEST_PREPARED, (mark.UNNUMBERED,)),
-        ([entry(Phase.UNDOING)], State.ROLLING_BACK, (mark.UNNUMBERED, mark.ABSENT)),
-        ([entry(Phase.UNDONE)], State.ROLLING_BACK, (mark.ABSENT,)),
-        ([entry(Phase.DONE), entry(Phase.INTENT, "finish", "close")], State.SOURCE_PREPARED, (mark.UNNUMBERED, mark.ABSENT)),
-        ([entry(Phase.DONE)], State.FINISHED, (mark.UNNUMBERED, mark.ABSENT)),
+        ([], State.PLANNED, (ownership.ABSENT,)),
+        ([entry(Phase.INTENT)], State.PLANNED, (ownership.UNNUMBERED, ownership.ABSENT)),
+        ([entry(Phase.DONE)], State.DEST_PREPARED, (ownership.UNNUMBERED,)),
+        ([entry(Phase.UNDOING)], State.ROLLING_BACK, (ownership.UNNUMBERED, ownership.ABSENT)),
+        ([entry(Phase.UNDONE)], State.ROLLING_BACK, (ownership.ABSENT,)),
+        ([entry(Phase.DONE), entry(Phase.INTENT, "finish", "close")], State.SOURCE_PREPARED, (ownership.UNNUMBERED, ownership.ABSENT)),
+        ([entry(Phase.DONE)], State.FINISHED, (ownership.UNNUMBERED, ownership.ABSENT)),
     ],
 )  # fmt: skip
 def test_what_a_journal_of_an_earlier_version_knows(
@@ -122,10 +125,14 @@ def test_what_a_journal_of_an_earlier_version_knows(
 
 
 def test_that_there_was_no_mark_is_over_once_it_was_set() -> None:
-    known = (mark.ABSENT, "1 a")
+    known = (ownership.ABSENT, "1 a")
     assert fence._known(move(), [entry(Phase.INTENT)], known) == known
     assert fence._known(move(), [entry(Phase.DONE)], known) == ("1 a",)
-    assert fence._known(move(), [entry(Phase.DONE)], ("1 a", "2 b", mark.ABSENT)) == ("1 a", "2 b", mark.ABSENT)
+    assert fence._known(move(), [entry(Phase.DONE)], ("1 a", "2 b", ownership.ABSENT)) == (
+        "1 a",
+        "2 b",
+        ownership.ABSENT,
+    )
 
 
 # the journal
@@ -185,15 +192,15 @@ def as_second_version(path: Path) -> None:
     with engine.begin() as connection:
         for column in ("moves DROP COLUMN generations", "moves DROP COLUMN digest", "about DROP COLUMN open_digest"):
             connection.exec_driver_sql(f"ALTER TABLE {column}")
-        digest = seal.EMPTY
+        digest = integrity.EMPTY
         for name, key in (("moves", ("id",)), ("entries", ("move_id", "sequence"))):
             for row in connection.exec_driver_sql(f"SELECT * FROM {name}").mappings().all():  # noqa: S608
-                sum_ = seal.checksum(name, row)
+                sum_ = integrity.checksum(name, row)
                 where = " AND ".join(f"{column} = ?" for column in key)
                 values = (sum_, *(row[column] for column in key))
                 connection.exec_driver_sql(f"UPDATE {name} SET checksum = ? WHERE {where}", values)  # noqa: S608
-                digest = seal.combined(digest, sum_)
-        values = (2, digest, seal.seal_of(2, digest))
+                digest = integrity.combined(digest, sum_)
+        values = (2, digest, integrity.about_checksum(2, digest))
         connection.exec_driver_sql("UPDATE about SET schema_version = ?, digest = ?, seal = ?", values)
     engine.dispose()
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateTable
 
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 
 TABLES = """
 CREATE TABLE about (schema_version INTEGER NOT NULL AUTO_INCREMENT, digest VARCHAR(32) NOT NULL DEFAULT '',
@@ -39,51 +39,53 @@ MOVE: dict[str, Any] = {
     "created_at": "t", "updated_at": "t", "plan": "{}", "aim": "", "generations": "",
 }  # fmt: skip
 CLOSED = MOVE | {"id": "m2", "server_id": "s2", "state": "confirmed", "open_server": None}
-MOVES, ENTRIES = seal.make_metadata().tables["moves"], seal.make_metadata().tables["entries"]
+MOVES, ENTRIES = integrity.make_metadata().tables["moves"], integrity.make_metadata().tables["entries"]
 
 
 def test_the_tables_of_this_version_stay_as_they_are() -> None:
     made = "".join(
-        str(CreateTable(table).compile(dialect=mysql.dialect())) for table in seal.make_metadata().sorted_tables
+        str(CreateTable(table).compile(dialect=mysql.dialect())) for table in integrity.make_metadata().sorted_tables
     )
     assert "".join(made.split()) == "".join(TABLES.split())
-    indexes = [index.name for table in seal.make_metadata().sorted_tables for index in table.indexes]
+    indexes = [index.name for table in integrity.make_metadata().sorted_tables for index in table.indexes]
     assert sorted(indexes) == ["ix_moves_server_id", "ix_moves_server_name"]
-    assert seal.VERSION == 4
+    assert integrity.VERSION == 4
 
 
 def test_a_digest_takes_checksums_in_and_out_again() -> None:
-    one, two = seal.checksum("entries", ROW), seal.checksum("moves", ROW)
+    one, two = integrity.checksum("entries", ROW), integrity.checksum("moves", ROW)
     assert one != two
-    digest = seal.combined(seal.EMPTY, one, two)
+    digest = integrity.combined(integrity.EMPTY, one, two)
     assert len(digest) == len(one) == 32
-    assert digest == seal.combined(seal.EMPTY, two, one)
-    assert seal.combined(digest, one) == two
-    assert seal.combined(digest, one, two) == seal.EMPTY
+    assert digest == integrity.combined(integrity.EMPTY, two, one)
+    assert integrity.combined(digest, one) == two
+    assert integrity.combined(digest, one, two) == integrity.EMPTY
 
 
 def test_a_checksum_is_of_every_column_but_itself() -> None:
     row = ROW | {"checksum": "x"}
-    assert seal.checksum("entries", row) == seal.checksum("entries", ROW)
-    sums = {seal.checksum("entries", ROW | {name: "other"}) for name in ROW}
-    assert len(sums | {seal.checksum("entries", ROW)}) == len(ROW) + 1
-    assert seal.checksum("entries", dict(reversed(ROW.items()))) == seal.checksum("entries", ROW)
-    good = ROW | {"checksum": seal.checksum("entries", ROW)}
-    assert seal.verified("entries", good) == ROW
-    with pytest.raises(seal.Damaged, match="a row of entries"):
-        seal.verified("entries", good | {"error": "x"})
+    assert integrity.checksum("entries", row) == integrity.checksum("entries", ROW)
+    sums = {integrity.checksum("entries", ROW | {name: "other"}) for name in ROW}
+    assert len(sums | {integrity.checksum("entries", ROW)}) == len(ROW) + 1
+    assert integrity.checksum("entries", dict(reversed(ROW.items()))) == integrity.checksum("entries", ROW)
+    good = ROW | {"checksum": integrity.checksum("entries", ROW)}
+    assert integrity.verified("entries", good) == ROW
+    with pytest.raises(integrity.Damaged, match="a row of entries"):
+        integrity.verified("entries", good | {"error": "x"})
 
 
 def test_a_checksum_is_taken_of_any_text_and_of_what_a_torn_row_gives() -> None:
-    assert seal.checksum("entries", ROW | {"error": "Tür – ü"}) == TEXT_CHECKSUM
-    assert seal.checksum("entries", ROW | {"error": b"\xff"}) == seal.checksum("entries", ROW | {"error": "b'\\xff'"})
+    assert integrity.checksum("entries", ROW | {"error": "Tür – ü"}) == TEXT_CHECKSUM
+    assert integrity.checksum("entries", ROW | {"error": b"\xff"}) == integrity.checksum(
+        "entries", ROW | {"error": "b'\\xff'"}
+    )
 
 
 def test_checksums_and_seals_are_those_that_stand_in_journals() -> None:
     """Other values would make every journal that there is a damaged one."""
-    assert seal.checksum("entries", ROW) == CHECKSUM
-    assert seal.seal_of(2, seal.EMPTY) == SEAL
-    assert seal.seal_of(4, seal.EMPTY, seal.EMPTY) == SEAL_OF_TWO
+    assert integrity.checksum("entries", ROW) == CHECKSUM
+    assert integrity.about_checksum(2, integrity.EMPTY) == SEAL
+    assert integrity.about_checksum(4, integrity.EMPTY, integrity.EMPTY) == SEAL_OF_TWO
 
 
 TEXT_CHECKSUM = "42dcdb7d0daa31a4f801785f205a62b3"
@@ -95,10 +97,10 @@ SEAL_OF_TWO = "7def3486ef288cbaf01c87a97e691caa"
 def engine() -> Engine:
     """An empty journal, in memory."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    metadata = seal.make_metadata()
+    metadata = integrity.make_metadata()
     with engine.begin() as connection:
         metadata.create_all(connection)
-        seal.make_about(connection, metadata.tables["about"], seal.EMPTY, seal.EMPTY)
+        integrity.make_about(connection, metadata.tables["about"], integrity.EMPTY, integrity.EMPTY)
     return engine
 
 
@@ -107,25 +109,25 @@ def connection(engine: Engine) -> Iterator[Connection]:
     """A transaction in which an open move got three lines, of which one was changed, and a closed move got one."""
     with engine.begin() as connection:
         for move in (MOVE, CLOSED):
-            seal.insert_move(connection, MOVES, move)
+            integrity.insert_move(connection, MOVES, move)
         for number in (1, 2, 3):
-            assert seal.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": number}], {})
-        assert seal.insert_lines(connection, ENTRIES, "m2", [ROW | {"move_id": "m2"}], {})
-        assert seal.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 2}, {"phase": "done"}, {})
-        assert not seal.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 9}, {"phase": "done"}, {})
+            assert integrity.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": number}], {})
+        assert integrity.insert_lines(connection, ENTRIES, "m2", [ROW | {"move_id": "m2"}], {})
+        assert integrity.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 2}, {"phase": "done"}, {})
+        assert not integrity.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 9}, {"phase": "done"}, {})
         yield connection
 
 
 def check(connection: Connection) -> tuple[int, int]:
-    return seal.verify(connection, seal.make_metadata())
+    return integrity.verify(connection, integrity.make_metadata())
 
 
 def check_open(connection: Connection) -> None:
-    seal.verify_open(connection, seal.make_metadata())
+    integrity.verify_open(connection, integrity.make_metadata())
 
 
 def lines(connection: Connection, move_id: str = "m1") -> list[Any]:
-    return [line["phase"] for line in seal.lines(connection, seal.make_metadata(), move_id)]
+    return [line["phase"] for line in integrity.lines(connection, integrity.make_metadata(), move_id)]
 
 
 def test_what_was_written_passes(connection: Connection) -> None:
@@ -159,7 +161,7 @@ def test_what_was_written_passes(connection: Connection) -> None:
 )
 def test_what_was_not_written_so_does_not_pass(connection: Connection, statement: str, words: str) -> None:
     connection.exec_driver_sql(statement)
-    with pytest.raises(seal.Damaged, match=words):
+    with pytest.raises(integrity.Damaged, match=words):
         check(connection)
 
 
@@ -176,7 +178,7 @@ def test_what_was_not_written_so_does_not_pass(connection: Connection, statement
 def test_an_open_move_that_changed_is_seen_when_the_journal_is_opened(connection: Connection, statement: str) -> None:
     check_open(connection)
     connection.exec_driver_sql(statement)
-    with pytest.raises(seal.Damaged):
+    with pytest.raises(integrity.Damaged):
         check_open(connection)
 
 
@@ -184,80 +186,82 @@ def test_a_damaged_closed_move_is_seen_when_it_is_read_and_only_then(connection:
     connection.exec_driver_sql("UPDATE entries SET error = 'x' WHERE move_id = 'm2'")
     check_open(connection)
     assert lines(connection) == ["intent", "done", "intent"]
-    with pytest.raises(seal.Damaged, match="a line of m2"):
+    with pytest.raises(integrity.Damaged, match="a line of m2"):
         lines(connection, "m2")
-    with pytest.raises(seal.Damaged, match="a line of m2"):
-        seal.lines_of_moves(connection, seal.make_metadata(), ["m1", "m2"])
-    with pytest.raises(seal.Damaged, match="a line of m2"):
+    with pytest.raises(integrity.Damaged, match="a line of m2"):
+        integrity.lines_of_moves(connection, integrity.make_metadata(), ["m1", "m2"])
+    with pytest.raises(integrity.Damaged, match="a line of m2"):
         check(connection)
 
 
 def test_an_old_line_that_came_back_does_not_pass(connection: Connection) -> None:
     columns = "move_id, sequence, step, action, phase, intent, result, error, started_at, finished_at, checksum"
     connection.exec_driver_sql("CREATE TEMP TABLE old AS SELECT * FROM entries WHERE sequence = 3")
-    seal.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 3}, {"phase": "done"}, {})
+    integrity.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 3}, {"phase": "done"}, {})
     check(connection)
     connection.exec_driver_sql("DELETE FROM entries WHERE sequence = 3")
     connection.exec_driver_sql(f"INSERT INTO entries ({columns}) SELECT {columns} FROM old")  # noqa: S608
     for read in (check, lines):
-        with pytest.raises(seal.Damaged, match="lines of m1 are missing, or old ones came back"):
+        with pytest.raises(integrity.Damaged, match="lines of m1 are missing, or old ones came back"):
             read(connection)
 
 
 def test_a_move_that_is_closed_is_no_longer_among_the_open_ones(connection: Connection) -> None:
-    assert seal.change_move(connection, MOVES, "m1", {"state": "confirmed", "open_server": None})
+    assert integrity.change_move(connection, MOVES, "m1", {"state": "confirmed", "open_server": None})
     check_open(connection)
     assert check(connection) == (2, 4)
-    assert not seal.change_move(connection, MOVES, "m9", {"state": "confirmed"})
+    assert not integrity.change_move(connection, MOVES, "m9", {"state": "confirmed"})
 
 
 def test_a_line_and_a_new_value_of_its_move_are_written_at_once(connection: Connection) -> None:
-    assert seal.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": 4}], {"generations": "[1]"})
+    assert integrity.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": 4}], {"generations": "[1]"})
     key = {"move_id": "m1", "sequence": 4}
-    assert seal.change_line(connection, ENTRIES, key, {"phase": "done"}, {"generations": "[1, 2]"})
+    assert integrity.change_line(connection, ENTRIES, key, {"phase": "done"}, {"generations": "[1, 2]"})
     assert connection.exec_driver_sql("SELECT generations FROM moves WHERE id = 'm1'").scalar() == "[1, 2]"
-    assert not seal.insert_lines(connection, ENTRIES, "m9", [ROW | {"move_id": "m9"}], {})
+    assert not integrity.insert_lines(connection, ENTRIES, "m9", [ROW | {"move_id": "m9"}], {})
 
 
 def test_nothing_is_written_onto_a_digest_that_changed(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE about SET digest = '00000000000000000000000000000000'")
-    with pytest.raises(seal.Damaged, match="the row of about"):
-        seal.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": 4}], {})
+    with pytest.raises(integrity.Damaged, match="the row of about"):
+        integrity.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": 4}], {})
 
 
 def test_a_line_that_changed_is_not_changed_again(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE entries SET error = 'x' WHERE sequence = 1")
-    with pytest.raises(seal.Damaged, match="a row of entries"):
-        seal.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 1}, {"phase": "done"}, {})
+    with pytest.raises(integrity.Damaged, match="a row of entries"):
+        integrity.change_line(connection, ENTRIES, {"move_id": "m1", "sequence": 1}, {"phase": "done"}, {})
 
 
 def test_a_move_that_changed_gets_no_line(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE moves SET aim = 'x' WHERE id = 'm1'")
-    with pytest.raises(seal.Damaged, match="a row of moves"):
-        seal.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": 4}], {})
+    with pytest.raises(integrity.Damaged, match="a row of moves"):
+        integrity.insert_lines(connection, ENTRIES, "m1", [ROW | {"sequence": 4}], {})
 
 
 def test_a_move_that_is_removed_is_gone_with_its_lines_and_the_others_pass(connection: Connection) -> None:
-    seal.remove_move(connection, MOVES, "m1")
+    integrity.remove_move(connection, MOVES, "m1")
     assert connection.exec_driver_sql("SELECT move_id, sequence FROM entries").all() == [("m2", 1)]
     assert check(connection) == (1, 1)
-    seal.remove_move(connection, MOVES, "m9")
+    integrity.remove_move(connection, MOVES, "m9")
     assert check(connection) == (1, 1)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE entries SET error = 'x'", "UPDATE moves SET aim = 'x'"])
 def test_a_move_that_changed_is_not_removed(connection: Connection, statement: str) -> None:
     connection.exec_driver_sql(statement)
-    with pytest.raises(seal.Damaged, match="is not what was written"):
-        seal.remove_move(connection, MOVES, "m1")
+    with pytest.raises(integrity.Damaged, match="is not what was written"):
+        integrity.remove_move(connection, MOVES, "m1")
     assert connection.exec_driver_sql("SELECT count(*) FROM entries").scalar() == 4
 
 
 def test_the_row_of_about_is_written_anew(connection: Connection) -> None:
-    about = seal.make_metadata().tables["about"]
-    seal.make_about(connection, about, seal.EMPTY, CHECKSUM)
-    sealed = seal.seal_of(seal.VERSION, seal.EMPTY, CHECKSUM)
-    assert connection.exec_driver_sql("SELECT * FROM about").all() == [(seal.VERSION, seal.EMPTY, CHECKSUM, sealed)]
+    about = integrity.make_metadata().tables["about"]
+    integrity.make_about(connection, about, integrity.EMPTY, CHECKSUM)
+    written = integrity.about_checksum(integrity.VERSION, integrity.EMPTY, CHECKSUM)
+    assert connection.exec_driver_sql("SELECT * FROM about").all() == [
+        (integrity.VERSION, integrity.EMPTY, CHECKSUM, written)
+    ]
 
 
 def miscount(path: Path) -> bytes:
@@ -271,12 +275,12 @@ def miscount(path: Path) -> bytes:
 def test_damaged_pages_do_not_pass_although_every_row_does(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     engine = create_engine(f"sqlite:///{path}")
-    metadata = seal.make_metadata()
+    metadata = integrity.make_metadata()
     with engine.begin() as connection:
         metadata.create_all(connection)
-        seal.make_about(connection, metadata.tables["about"], seal.EMPTY, seal.EMPTY)
-        seal.verify(connection, metadata)
+        integrity.make_about(connection, metadata.tables["about"], integrity.EMPTY, integrity.EMPTY)
+        integrity.verify(connection, metadata)
     engine.dispose()
     miscount(path)
-    with engine.connect() as connection, pytest.raises(seal.Damaged, match="its pages are damaged"):
-        seal.verify(connection, metadata)
+    with engine.connect() as connection, pytest.raises(integrity.Damaged, match="its pages are damaged"):
+        integrity.verify(connection, metadata)

@@ -16,7 +16,7 @@ import pytest
 
 from cellmove.core.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
 from cellmove.core.move import CLOSED, DRAIN, Move, Phase, State
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 from cellmove.engine.journal import Journal, open_journal
 
 
@@ -187,7 +187,7 @@ def test_a_newer_journal_is_left_alone(journal: Journal, tmp_path: Path, mode: s
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}")
-        connection.execute("UPDATE about SET schema_version = ?, seal = 'of another kind'", (seal.VERSION + 1,))
+        connection.execute("UPDATE about SET schema_version = ?, seal = 'of another kind'", (integrity.VERSION + 1,))
         connection.commit()
     before = path.read_bytes(), path.stat().st_mtime_ns, sorted(tmp_path.iterdir())
     error = opening(str(path))
@@ -227,7 +227,7 @@ def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Path) ->
     journal.intend("m1", "prep-dest", "mirror", {})
     journal.engine.dispose()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT schema_version FROM about").fetchall() == [(seal.VERSION,)]
+        assert connection.execute("SELECT schema_version FROM about").fetchall() == [(integrity.VERSION,)]
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
     again = open_journal(str(path), ticking())
     assert [each.action for each in again.entries_of("m1")] == ["claim", "mirror"]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event
 
 from cellmove.core.errors import Stopped
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 from cellmove.engine.journal import open_journal
 from cellmove.engine.journal_upgrade import LACKED_COLUMNS, upgrade
 from tests.unit.engine.test_integrity import CLOSED, MOVE, ROW, miscount
@@ -23,8 +23,8 @@ def test_a_journal_of_an_earlier_version_with_damaged_pages_stays_as_it_is(tmp_p
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(OLD)
     before = miscount(path)
-    with pytest.raises(seal.Damaged, match=r"its pages are damaged.*an earlier version wrote it"):
-        upgrade(create_engine(f"sqlite:///{path}"), seal.make_metadata())
+    with pytest.raises(integrity.Damaged, match=r"its pages are damaged.*an earlier version wrote it"):
+        upgrade(create_engine(f"sqlite:///{path}"), integrity.make_metadata())
     assert path.read_bytes() == before
 
 
@@ -35,25 +35,25 @@ def test_rows_of_the_first_version_get_their_own_checksums_once(tmp_path: Path) 
         connection.executescript(OLD)
     engine = create_engine(f"sqlite:///{path}")
     for _ in range(2):
-        upgrade(engine, seal.make_metadata())
+        upgrade(engine, integrity.make_metadata())
     with engine.connect() as connection:
-        assert seal.verify(connection, seal.make_metadata()) == (1, 1)
+        assert integrity.verify(connection, integrity.make_metadata()) == (1, 1)
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
         sums = connection.exec_driver_sql("SELECT checksum FROM moves UNION SELECT checksum FROM entries").all()
     assert len(sums) == 2
     engine.dispose()
 
 
-def earlier(path: Path, version: int, *, sealed: str = "") -> Engine:
+def earlier(path: Path, version: int, *, checksum: str = "") -> Engine:
     """A journal as version 2 or 3 wrote it, with an open move of two lines and a closed one of one.
 
-    :param sealed: another seal than the right one
+    :param checksum: another checksum of the row of about than the right one
     """
     engine = create_engine(f"sqlite:///{path}")
     lacked = LACKED_COLUMNS[version]
-    digest = seal.EMPTY
+    digest = integrity.EMPTY
     with engine.begin() as connection:
-        seal.make_metadata().create_all(connection)
+        integrity.make_metadata().create_all(connection)
         connection.exec_driver_sql("DROP INDEX ix_moves_server_name")
         connection.exec_driver_sql("ALTER TABLE about DROP COLUMN open_digest")
         for column in lacked:
@@ -61,12 +61,12 @@ def earlier(path: Path, version: int, *, sealed: str = "") -> Engine:
         lines = [ROW, ROW | {"sequence": 2}, ROW | {"move_id": "m2"}]
         for table, row in (*(("moves", move) for move in (MOVE, CLOSED)), *(("entries", line) for line in lines)):
             values = {name: value for name, value in row.items() if name not in lacked}
-            values["checksum"] = seal.checksum(table, values)
-            digest = seal.combined(digest, values["checksum"])
+            values["checksum"] = integrity.checksum(table, values)
+            digest = integrity.combined(digest, values["checksum"])
             columns, marks = ", ".join(values), ", ".join("?" * len(values))
             statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
             connection.exec_driver_sql(statement, tuple(values.values()))
-        about = (version, digest, sealed or seal.seal_of(version, digest))
+        about = (version, digest, checksum or integrity.about_checksum(version, digest))
         connection.exec_driver_sql("INSERT INTO about VALUES (?, ?, ?)", about)
     return engine
 
@@ -75,9 +75,9 @@ def earlier(path: Path, version: int, *, sealed: str = "") -> Engine:
 def test_an_earlier_journal_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     path = tmp_path / "earlier.db"
     engine = earlier(path, version)
-    upgrade(engine, seal.make_metadata())
+    upgrade(engine, integrity.make_metadata())
     with engine.connect() as connection:
-        assert seal.verify(connection, seal.make_metadata()) == (2, 3)
+        assert integrity.verify(connection, integrity.make_metadata()) == (2, 3)
         names = "SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'ix_%'"
         assert set(connection.exec_driver_sql(names).scalars()) == {"ix_moves_server_id", "ix_moves_server_name"}
     engine.dispose()
@@ -102,8 +102,8 @@ def test_a_damaged_earlier_journal_stays_as_it_is(tmp_path: Path, version: int, 
     engine = earlier(tmp_path / "earlier.db", version)
     with engine.begin() as connection:
         connection.exec_driver_sql(statement)
-    with pytest.raises(seal.Damaged, match=words):
-        upgrade(engine, seal.make_metadata())
+    with pytest.raises(integrity.Damaged, match=words):
+        upgrade(engine, integrity.make_metadata())
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT schema_version FROM about").scalar() == version
 
@@ -112,9 +112,9 @@ def test_an_upgrade_that_was_interrupted_between_two_columns_is_repeated(tmp_pat
     engine = earlier(tmp_path / "earlier.db", 3)
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE moves ADD COLUMN digest VARCHAR(32) NOT NULL DEFAULT ''")
-    upgrade(engine, seal.make_metadata())
+    upgrade(engine, integrity.make_metadata())
     with engine.connect() as connection:
-        assert seal.verify(connection, seal.make_metadata()) == (2, 3)
+        assert integrity.verify(connection, integrity.make_metadata()) == (2, 3)
 
 
 def test_nobody_else_writes_while_a_journal_is_upgraded(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_nobody_else_writes_while_a_journal_is_upgraded(tmp_path: Path) -> None:
                     refused.append(str(error))
 
     event.listen(engine, "before_cursor_execute", write)
-    upgrade(engine, seal.make_metadata())
+    upgrade(engine, integrity.make_metadata())
     assert refused[:1] == ["database is locked"]
 
 
@@ -161,7 +161,7 @@ def shared_earlier(path: Path, log: list[tuple[str, ...]], *, is_locked: bool) -
 def test_a_shared_journal_is_upgraded_by_one_machine_at_a_time(tmp_path: Path) -> None:
     log: list[tuple[str, ...]] = []
     engine = shared_earlier(tmp_path / "earlier.db", log, is_locked=False)
-    upgrade(engine, seal.make_metadata())
+    upgrade(engine, integrity.make_metadata())
     locks = [entry for entry in log if entry[0] in ("get", "release")]
     assert locks == [("get", "cellmove-tables", "300"), ("release", "cellmove-tables")]
     assert not [entry for entry in log if "quick_check" in entry[-1] or "journal_mode" in entry[-1]]
@@ -176,7 +176,7 @@ def test_a_shared_journal_that_another_machine_is_upgrading_stays_as_it_is(tmp_p
     log: list[tuple[str, ...]] = []
     engine = shared_earlier(tmp_path / "earlier.db", log, is_locked=True)
     with pytest.raises(Stopped, match="another run is making or upgrading the tables of the journal") as stopped:
-        upgrade(engine, seal.make_metadata())
+        upgrade(engine, integrity.make_metadata())
     assert stopped.value.next_command.startswith("cellmove list")
     statements = [entry[1] for entry in log if entry[0] == "sql"]
     assert statements == ["SELECT GET_LOCK('cellmove-tables', 300)"]

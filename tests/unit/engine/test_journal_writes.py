@@ -18,7 +18,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from cellmove.core.errors import JournalUnreachable, Locked, Stopped, Unreachable, Usage
 from cellmove.core.move import AUDIT, DRAIN, Move, Phase, State
-from cellmove.engine import integrity as seal
+from cellmove.engine import integrity
 from cellmove.engine import journal as journal_module
 from cellmove.engine.journal import Journal, open_journal
 
@@ -426,13 +426,13 @@ def empty(path: Path) -> Journal:
 
 
 def test_the_tables_of_a_shared_journal_are_made_once_by_one_machine(empty: Journal) -> None:
-    assert journal_module._version(empty, only_reads=False) == seal.VERSION
+    assert journal_module._version(empty, only_reads=False) == integrity.VERSION
     assert LOG == [("get", "cellmove-tables", 300), ("release", "cellmove-tables", 0)]
     empty.open_move(a_move("m1"))
-    assert journal_module._version(empty, only_reads=False) == seal.VERSION
+    assert journal_module._version(empty, only_reads=False) == integrity.VERSION
     assert len(LOG) == 2
     with empty.engine.begin() as connection:
-        assert connection.exec_driver_sql("SELECT schema_version FROM about").all() == [(seal.VERSION,)]
+        assert connection.exec_driver_sql("SELECT schema_version FROM about").all() == [(integrity.VERSION,)]
         connection.exec_driver_sql("UPDATE about SET schema_version = 1")
     assert journal_module._version(empty, only_reads=False) == 1
 
@@ -457,7 +457,9 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
 def test_a_shared_journal_of_a_newer_version_is_left_alone(empty: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal_module._version(empty, only_reads=False)
     with empty.engine.begin() as connection:
-        connection.execute(sqlalchemy.text("UPDATE about SET schema_version = :newer"), {"newer": seal.VERSION + 1})
+        connection.execute(
+            sqlalchemy.text("UPDATE about SET schema_version = :newer"), {"newer": integrity.VERSION + 1}
+        )
     monkeypatch.setattr(sqlalchemy, "create_engine", lambda *_all, **_options: empty.engine)
     with pytest.raises(Usage, match="newer cellmove"):
         open_journal("mysql+pymysql://user@host/name", str)
@@ -494,7 +496,7 @@ def test_a_shared_journal_that_is_only_read_is_not_taken_for_a_file() -> None:
 
 
 def test_a_shared_journal_without_tables_that_is_only_read_stays_without(empty: Journal, path: Path) -> None:
-    assert journal_module._version(empty, only_reads=True) == seal.VERSION
+    assert journal_module._version(empty, only_reads=True) == integrity.VERSION
     assert empty.is_read_only
     assert empty.all_moves() == []
     assert LOG == []
