@@ -37,11 +37,12 @@ test-all: $(STAMP)  ## What CI runs: both, a browser, disks over ssh, and the on
 test-long: $(STAMP)  ## The rest, in shards: all of them in order, or one of them with SHARD=K/N
 	@$(SUITES) $(if $(SHARD),shard $(SHARD),all-shards)
 
-lint: $(STAMP)  ## Style, types, the layers of imports, dead code
+lint: $(STAMP)  ## Style, types, the layers of imports, sizes, dead code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check cellmove tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.support.source_sizes
 
 unit: $(STAMP)  ## Tests without any cloud
 	$(BIN)/pytest -q tests/unit -n 2
