@@ -40,7 +40,7 @@ COMMANDS = (("list",), ("show", SHOWN), ("resume", SHOWN))
 
 FILL = """
 import sys
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.core.move import Entry, Move, Phase, State
 where, count, lines = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 when = "2026-01-01T00:00:00.000Z"

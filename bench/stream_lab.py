@@ -110,7 +110,7 @@ def streamed(server_id: str, host: str, folder: Path) -> Streamed:
 def parts_of(journal: Path) -> dict[str, float]:
     """Seconds of every action from the copying on."""
     from cellmove.core.clock import Clock
-    from cellmove.engine.journal import open_journal
+    from cellmove.engine.journal_open import open_journal
 
     opened = open_journal(str(journal), Clock().text)
     entries = opened.entries_of(opened.all_moves()[-1].id)

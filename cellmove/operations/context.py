@@ -21,7 +21,8 @@ from cellmove.engine.events import Observer
 from cellmove.engine.executor import (
     Runner,
 )
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.engine.locks import server_lock
 from cellmove.operations.reporting import HookRun, reported
 

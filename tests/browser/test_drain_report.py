@@ -9,7 +9,7 @@ import pytest
 
 from cellmove.drain.item import Bar, Stage, Story
 from cellmove.drain.story import downtime, tale_bars
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.ui.console import clean
 from cellmove.ui.drain_report import FEWEST, html
 from tests.support import browser, sample_drains

@@ -19,7 +19,8 @@ from cellmove.core.move import State
 from cellmove.drain.item import UNDER_WAY, Stage, Task
 from cellmove.drain.queue import Limits, Queue
 from cellmove.drain.tables import metadata
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.sandbox.process import Process
 from tests.proof import faulty_drain
 from tests.support import fork_server

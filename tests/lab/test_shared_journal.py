@@ -11,7 +11,7 @@ import pytest
 from cellmove.core.errors import Locked, Unreachable
 from cellmove.core.move import Move, Phase, State
 from cellmove.core.ownership import owner_of_journal
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from lab import cloud, oracle
 
 TARGET = "c2-host1"

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cellmove.core.clock import Clock
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from lab import oracle
 from tests.support.sandbox.environment import Sandbox
 from tests.support.sandbox.running import begin_held

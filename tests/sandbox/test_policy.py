@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.sandbox.seed import PROJECT
 from lab import oracle
 from tests.support.sandbox.environment import Sandbox

@@ -14,7 +14,7 @@ import pytest
 import cellmove
 from cellmove.checks import preflight
 from cellmove.core.move import LOSSES, Move
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from tests.support.sandbox.environment import Sandbox, change_cloud
 from tests.support.sandbox.harness import copy_databases, put_databases_back
 from tests.support.sandbox.refusals import CASES, Case

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cellmove.core.move import Move, State
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from lab import oracle
 from tests.support import fork_server
 from tests.support.commands import run_with_full_disk

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cellmove.core.clock import Clock
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from tests.support.folders import shared_memory
 from tests.support.sandbox.cloud_process import start
 from tests.support.sandbox.fake_ssh import make_ssh

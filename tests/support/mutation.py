@@ -49,6 +49,9 @@ TESTS: Mapping[str, tuple[str, ...]] = {
 
 OPEN: Mapping[str, tuple[str, ...]] = {
     "cellmove/engine/journal.py": (*JOURNAL, "tests/unit/engine/test_journal_check.py"),
+    "cellmove/engine/journal_open.py": (*JOURNAL, "tests/unit/engine/test_journal_check.py"),
+    "cellmove/engine/journal_rows.py": (*JOURNAL, "tests/unit/engine/test_journal_check.py"),
+    "cellmove/engine/journal_store.py": (*JOURNAL, "tests/unit/engine/test_journal_check.py"),
     "cellmove/engine/executor.py": ("tests/unit/engine/test_executor.py", "tests/unit/engine/test_executor_more.py"),
     "cellmove/engine/journal_file.py": (*JOURNAL, "tests/unit/engine/test_journal_damage.py"),
     "cellmove/db/*.py": ("tests/unit/db", CASES),

@@ -14,7 +14,8 @@ from cellmove.core.move import Entry, Move, State, Step
 from cellmove.engine.action import Action, Context, ProbeOutcome, ProbeResult
 from cellmove.engine.events import Event
 from cellmove.engine.executor import Runner, run_step, undo
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.gateway import Gateway
 
 LONG = 100.0

@@ -27,17 +27,17 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         'cellmove/db/records.py _adapted: elif name == "block_device_mapping" and values.get("destination_type") == "volume": → elif values.get("destination_type") == "volume":',
     ),
     "how many moves one statement asks about; any number will do": (
-        "cellmove/engine/journal.py : MANY = 500 → MANY = 501",
-        "cellmove/engine/journal.py : MANY = 500 → MANY = 499",
+        "cellmove/engine/journal.py : MOVES_PER_STATEMENT = 500 → MOVES_PER_STATEMENT = 501",
+        "cellmove/engine/journal.py : MOVES_PER_STATEMENT = 500 → MOVES_PER_STATEMENT = 499",
     ),
     "what a torn file makes SQLite and SQLAlchemy raise; tests/unit/engine/test_journal_damage.py plays thousands, too slow here": (
-        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, NotImplementedError, ValueError, TypeError, ArithmeticError) as error:",
-        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, NotImplementedError, TypeError, ArithmeticError) as error:",
-        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, ValueError, NotImplementedError, ArithmeticError) as error:",
-        "cellmove/engine/journal.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, NotImplementedError) as error:",
+        "cellmove/engine/journal_open.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, NotImplementedError, ValueError, TypeError, ArithmeticError) as error:",
+        "cellmove/engine/journal_open.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, NotImplementedError, TypeError, ArithmeticError) as error:",
+        "cellmove/engine/journal_open.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, ValueError, NotImplementedError, ArithmeticError) as error:",
+        "cellmove/engine/journal_open.py : except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error: → except (integrity.Damaged, SQLAlchemyError, ValueError, TypeError, NotImplementedError) as error:",
     ),
     "a State is a str, which is what is stored": (
-        'cellmove/engine/journal.py _move_values: written = {"state": move.state.value, "plan": json.dumps(dict(move.plan))} → written = {"plan": json.dumps(dict(move.plan))}',
+        'cellmove/engine/journal_rows.py move_values: "state": move.state.value, → "state": move.state,',
     ),
     "a key of two columns is never counted up by the database": (
         'cellmove/engine/integrity.py make_metadata: Column("sequence", Integer, primary_key=True, autoincrement=False), → Column("sequence", Integer, primary_key=True),',
@@ -83,15 +83,15 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         'cellmove/engine/integrity.py : _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=repr).encode # a torn value may be bytes → _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode # a torn value may be bytes',
     ),
     "the version is compared once more when the journal is checked": (
-        "cellmove/engine/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION) → journal_file.require_known(str(path), journal_file.version_of(path) if not is_there else integrity.VERSION)",
-        "cellmove/engine/journal.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION) → pass",
+        "cellmove/engine/journal_open.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION) → journal_file.require_known(str(path), journal_file.version_of(path) if not is_there else integrity.VERSION)",
+        "cellmove/engine/journal_open.py _without_writing: journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION) → pass",
     ),
     "the argument is for shared journals, and this is a file": (
-        "cellmove/engine/journal.py _without_writing: _check(journal, only_reads=True) → _check(journal, only_reads=False)",
+        "cellmove/engine/journal_open.py _without_writing: _require_sound(journal, only_reads=True) → _require_sound(journal, only_reads=False)",
     ),
     "a file that is not there cannot be written to either; one of one byte is damaged either way": (
-        "cellmove/engine/journal.py _without_writing: if is_there and journal_file.can_be_written(path): → if journal_file.can_be_written(path):",
-        "cellmove/engine/journal.py _without_writing: is_there = path.exists() and path.stat().st_size > 0 → is_there = path.exists() and path.stat().st_size > 1",
+        "cellmove/engine/journal_open.py _without_writing: if is_there and journal_file.can_be_written(path): → if journal_file.can_be_written(path):",
+        "cellmove/engine/journal_open.py _without_writing: is_there = path.exists() and path.stat().st_size > 0 → is_there = path.exists() and path.stat().st_size > 1",
     ),
     "no server's UUID looks like the id of a move": (
         "cellmove/engine/journal.py Journal.find: if kind is Kind.MOVE_ID: ⏎ return [] → pass",
@@ -101,13 +101,13 @@ REASONS: Mapping[str, tuple[str, ...]] = {
         "cellmove/engine/journal.py Journal.moves_named: if not move.is_drain and move.server_name == server_name → if not move.is_drain",
     ),
     "SQLAlchemy hides passwords unless it is told not to": (
-        "cellmove/engine/journal.py open_journal: location = str(path or database.url.render_as_string(hide_password=True)) → location = str(path or database.url.render_as_string())",
+        "cellmove/engine/journal_open.py open_journal: location = str(path or database.url.render_as_string(hide_password=True)) → location = str(path or database.url.render_as_string())",
     ),
     "the URL of a journal in a file always has a path": (
-        'cellmove/engine/journal.py open_journal: path = Path(database.url.database or "") if database.is_sqlite else None → path = Path(database.url.database) if database.is_sqlite else None',
+        'cellmove/engine/journal_open.py open_journal: path = Path(database.url.database or "") if database.is_sqlite else None → path = Path(database.url.database) if database.is_sqlite else None',
     ),
     "upgrading a journal of this version finds its columns there and changes nothing": (
-        "cellmove/engine/journal.py _check: if version < integrity.VERSION: → if version <= integrity.VERSION:",
+        "cellmove/engine/journal_open.py _require_sound: if version < integrity.VERSION: → if version <= integrity.VERSION:",
     ),
 }
 """Keys of mutants (``PATH FUNCTION: BEFORE → AFTER``) by the reason for which they may live."""

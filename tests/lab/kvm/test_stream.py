@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cellmove.core.clock import Clock
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from lab import cloud, kvm, oracle
 from lab.client import connect
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cellmove.core.move import Entry, Move
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.sandbox.buses import CELL_UUIDS
 from cellmove.sandbox.store import HOSTS
 from lab import oracle

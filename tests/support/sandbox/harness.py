@@ -30,7 +30,7 @@ from cellmove.core.clock import Clock
 from cellmove.core.errors import CellmoveError
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.core.request import Destination, MoveRequest
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.gateway import Gateway
 from cellmove.hosts import bus as calls_over_buses
 from cellmove.operations import planning

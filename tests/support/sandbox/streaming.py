@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellmove.core.clock import Clock
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.sandbox import disks
 from cellmove.sandbox.seed import IMAGE
 from lab import oracle

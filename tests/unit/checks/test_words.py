@@ -15,7 +15,7 @@ from cellmove.core.errors import Usage
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db.shapes import Group, MigrationRow
 from cellmove.engine.action import Action, describe
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.operations import probe
 from cellmove.operations.documents import move_document
 from cellmove.ui import demo

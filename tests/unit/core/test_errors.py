@@ -8,7 +8,7 @@ import pytest
 
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, NotFound, scrub
 from cellmove.core.move import Move, State
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 
 FERNET = "gAAAAABmXyz0123456789_-abcdefghijklmnopqrstuvwxyz=="
 SECRETS = (

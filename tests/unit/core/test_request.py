@@ -28,7 +28,7 @@ from cellmove.core.request import (
 )
 from cellmove.core.shell import VERBS, GlobalOptions, command_line, quote, resume_elsewhere
 from cellmove.core.transfer import TRANSFERS
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.man_pages import commands
 from cellmove.ui.group import subcommands
 from cellmove.ui.invocation import Options

@@ -23,7 +23,7 @@ from cellmove.core import database_url, settings
 from cellmove.core.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
 from cellmove.core.settings import Settings
 from cellmove.db import cells
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.hosts import bus_url
 from cellmove.hosts.bus_opener import BusOpener
 from cellmove.ui.fault import consequence
@@ -819,7 +819,9 @@ def test_an_argument_that_cannot_be_used_ends_with_2(
     result = typed(*line.split(" "))
     assert result.exit_code == 2, result.output
     assert "fault in cellmove" not in result.output
-    assert line.split(" ")[2].lstrip("-") in result.output or "is not a probe" in result.output or "wants" in result.output
+    assert (
+        line.split(" ")[2].lstrip("-") in result.output or "is not a probe" in result.output or "wants" in result.output
+    )
 
 
 def test_openssl_is_there() -> None:

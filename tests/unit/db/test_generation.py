@@ -16,8 +16,8 @@ from cellmove.core.move import Entry, Move, Phase, State
 from cellmove.db import state
 from cellmove.db.generation import raise_generation
 from cellmove.db.tables import CellDatabase
-from cellmove.engine import integrity
-from cellmove.engine import journal as journals
+from cellmove.engine import integrity, journal_open
+from cellmove.engine.journal import Journal
 from cellmove.sandbox.store import metadata
 from cellmove.steps import fence
 
@@ -138,8 +138,8 @@ def test_that_there_was_no_mark_is_over_once_it_was_set() -> None:
 # the journal
 
 
-def open_journal(path: Path) -> journals.Journal:
-    return journals.open_journal(str(path), lambda: "2026-06-01T00:00:00Z")
+def open_journal(path: Path) -> Journal:
+    return journal_open.open_journal(str(path), lambda: "2026-06-01T00:00:00Z")
 
 
 def test_the_journal_keeps_generations_with_the_line_that_announces_them(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from cellmove.drain.item import Bar, Census, Item, Stage, Story, Tale, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.room import Room
 from cellmove.drain.wish import Wish, to_document
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.ui.group import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document

@@ -11,7 +11,8 @@ import pytest
 
 from cellmove.drain.item import Stage, Task
 from cellmove.drain.queue import LEASE, Limits, Queue, has_tables
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 
 ANY = Limits(parallel=100)
 

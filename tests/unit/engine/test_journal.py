@@ -17,7 +17,8 @@ import pytest
 from cellmove.core.errors import CellmoveError, Refused, Stopped, Unreachable, Usage
 from cellmove.core.move import CLOSED, DRAIN, Move, Phase, State
 from cellmove.engine import integrity
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 
 
 def ticking() -> Callable[[], str]:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from cellmove.core.move import Move, State
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from tests.support.commands import typed
 
 OPEN, CLOSED = "move-aaaaaa", "move-bbbbbb"

@@ -16,7 +16,8 @@ import pytest
 
 from cellmove.core.errors import CellmoveError, Refused, Stopped, Unreachable
 from cellmove.core.move import Entry, Move, Phase, State
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 
 Content = tuple[list[Move], list[list[Entry]]]
 
@@ -217,7 +218,7 @@ def test_a_full_disk_stops_before_the_effect(sound: Path, tmp_path: Path) -> Non
 
 WRITE = """
 import resource, signal, sys
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = open_journal(sys.argv[1], lambda: "now")
 size = int(sys.argv[2])

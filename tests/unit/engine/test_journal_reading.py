@@ -12,7 +12,8 @@ from cellmove.core.clock import Clock
 from cellmove.core.errors import Unreachable, Usage
 from cellmove.core.move import Move, State
 from cellmove.engine import journal_file
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 
 NOW = Clock().text
 

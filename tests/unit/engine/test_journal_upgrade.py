@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, event
 
 from cellmove.core.errors import Stopped
 from cellmove.engine import integrity
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.engine.journal_upgrade import LACKED_COLUMNS, upgrade
 from tests.unit.engine.test_integrity import CLOSED, MOVE, ROW, miscount
 from tests.unit.engine.test_journal import OLD, a_move

@@ -18,9 +18,10 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from cellmove.core.errors import JournalUnreachable, Locked, Stopped, Unreachable, Usage
 from cellmove.core.move import AUDIT, DRAIN, Move, Phase, State
-from cellmove.engine import integrity
+from cellmove.engine import integrity, journal_open
 from cellmove.engine import journal as journal_module
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 
 
 def ticking() -> Callable[[], str]:
@@ -212,7 +213,7 @@ def test_each_mark_of_a_line_is_written_for_it_alone(journal: Journal) -> None:
 
 
 def test_lines_of_many_moves_are_read_a_part_at_a_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "MANY", 2)
+    monkeypatch.setattr(journal_module, "MOVES_PER_STATEMENT", 2)
     for number in range(3, 8):
         journal.open_move(a_move(f"m{number}", f"uuid-{number}"))
     for name in ("m7", "m1", "m3", "m5", "m1"):
@@ -426,15 +427,15 @@ def empty(path: Path) -> Journal:
 
 
 def test_the_tables_of_a_shared_journal_are_made_once_by_one_machine(empty: Journal) -> None:
-    assert journal_module._version(empty, only_reads=False) == integrity.VERSION
+    assert journal_open._version(empty, only_reads=False) == integrity.VERSION
     assert LOG == [("get", "cellmove-tables", 300), ("release", "cellmove-tables", 0)]
     empty.open_move(a_move("m1"))
-    assert journal_module._version(empty, only_reads=False) == integrity.VERSION
+    assert journal_open._version(empty, only_reads=False) == integrity.VERSION
     assert len(LOG) == 2
     with empty.engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT schema_version FROM about").all() == [(integrity.VERSION,)]
         connection.exec_driver_sql("UPDATE about SET schema_version = 1")
-    assert journal_module._version(empty, only_reads=False) == 1
+    assert journal_open._version(empty, only_reads=False) == 1
 
 
 def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Journal, path: Path) -> None:
@@ -447,7 +448,7 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
 
     ON_GET.append(make)
     try:
-        assert journal_module._version(empty, only_reads=False) == 7
+        assert journal_open._version(empty, only_reads=False) == 7
     finally:
         ON_GET.clear()
     with empty.engine.begin() as connection:
@@ -455,7 +456,7 @@ def test_tables_that_another_machine_made_meanwhile_are_not_made_again(empty: Jo
 
 
 def test_a_shared_journal_of_a_newer_version_is_left_alone(empty: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal_module._version(empty, only_reads=False)
+    journal_open._version(empty, only_reads=False)
     with empty.engine.begin() as connection:
         connection.execute(
             sqlalchemy.text("UPDATE about SET schema_version = :newer"), {"newer": integrity.VERSION + 1}
@@ -496,7 +497,7 @@ def test_a_shared_journal_that_is_only_read_is_not_taken_for_a_file() -> None:
 
 
 def test_a_shared_journal_without_tables_that_is_only_read_stays_without(empty: Journal, path: Path) -> None:
-    assert journal_module._version(empty, only_reads=True) == integrity.VERSION
+    assert journal_open._version(empty, only_reads=True) == integrity.VERSION
     assert empty.is_read_only
     assert empty.all_moves() == []
     assert LOG == []

@@ -30,7 +30,8 @@ from cellmove.core.hook_settings import Hooks, read_hooks
 from cellmove.core.move import Move, State
 from cellmove.core.shell import GlobalOptions
 from cellmove.engine.events import Event, EventKind
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.operations import reporting
 from cellmove.operations.hooks import call
 from cellmove.operations.reporting import HookRun, reported

@@ -19,7 +19,8 @@ from cellmove.core.move import DRAIN, Entry, Move, Phase, State, Step
 from cellmove.drain.item import Stage, Task
 from cellmove.drain.queue import Queue
 from cellmove.drain.wish import Wish, to_document
-from cellmove.engine.journal import Journal, open_journal
+from cellmove.engine.journal import Journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.steps import confirm, finish, revert
 from cellmove.ui import metrics
 from tests.support.commands import typed

@@ -11,7 +11,7 @@ import pytest
 
 from cellmove.core.clock import Clock
 from cellmove.core.files import make_directories, open_or_make
-from cellmove.engine.journal import open_journal
+from cellmove.engine.journal_open import open_journal
 from cellmove.engine.locks import server_lock
 
 PROBE = """
