@@ -43,6 +43,8 @@ lint: $(STAMP)  ## Style, types, the layers of imports, sizes, dead code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.support.source_sizes
+	$(BIN)/python -m tests.support.word_list
+	$(BIN)/codespell
 
 unit: $(STAMP)  ## Tests without any cloud
 	$(BIN)/pytest -q tests/unit -n 2

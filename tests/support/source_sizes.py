@@ -29,7 +29,6 @@ EXCEPTIONS: Mapping[str, str] = {
     "drain/queue.py": "not divided yet",
     "drain/run.py": "not divided yet",
     "engine/executor.py": "not divided yet",
-    "engine/journal.py": "not divided yet",
     "hosts/disk_link.py": "not divided yet",
     "hosts/disk_pass.py": "not divided yet",
     "hosts/disk_program.py": "not divided yet",
