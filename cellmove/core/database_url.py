@@ -81,6 +81,24 @@ def with_login(text: str, login: Login | None) -> str:
     return url.set(username=login.user, password=login.password).render_as_string(hide_password=False)
 
 
+def with_parameters(text: str, parameters: str) -> str:
+    """Return a database URL with more options in its query, as oslo.db opens it (oslo_db/sqlalchemy/engines.py, ``create_engine``).
+
+    :param text: a URL of nova's; one that cannot be parsed is returned as it is, for :func:`parse` to refuse
+    :param parameters: ``connection_parameters`` of nova.conf: ``name=value&name=value``
+    """
+    if not text or not parameters:
+        return text
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(text).update_query_string(parameters, append=True)
+    except (ArgumentError, ValueError):
+        return text
+    return url.render_as_string(hide_password=False)
+
+
 def parse(text: str) -> Database:
     """Read a database URL.
 

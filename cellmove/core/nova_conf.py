@@ -70,10 +70,16 @@ class Notifications:
 
 @dataclass(frozen=True)
 class NovaOptions:
-    """What nova.conf says of the things that cellmove needs. An empty string means: not set. Timeouts are in seconds."""
+    """What nova.conf says of the things that cellmove needs. An empty string means: not set. Timeouts are in seconds.
+
+    :param api_database_parameters: options that oslo.db appends to the URL of the API database
+    :param main_database_parameters: options that oslo.db appends to ``main_database_url`` and to the URL of every cell
+    """
 
     api_database_url: str = field(default="", repr=False)
+    api_database_parameters: str = field(default="", repr=False)
     main_database_url: str = field(default="", repr=False)
+    main_database_parameters: str = field(default="", repr=False)
     transport_url: str = field(default="", repr=False)
     control_exchange: str = "nova"
     rpc_response_timeout: int = 60
@@ -115,7 +121,9 @@ def read_options(paths: Sequence[Path], environ: Mapping[str, str]) -> NovaOptio
 
     return NovaOptions(
         api_database_url=option("connection", "api_database") or "",
+        api_database_parameters=option("connection_parameters", "api_database"),
         main_database_url=option("connection", "database") or "",
+        main_database_parameters=option("connection_parameters", "database"),
         transport_url=option("transport_url") or "",
         control_exchange=option("control_exchange"),
         rpc_response_timeout=option("rpc_response_timeout"),
@@ -279,9 +287,10 @@ def _register(conf: ConfigOpts) -> None:
             cfg.StrOpt("host", default=socket.gethostname()),
         ]
     )
-    conf.register_opt(cfg.StrOpt("connection", secret=True), group="api_database")
+    parameters = cfg.StrOpt("connection_parameters", default="", secret=True)
+    conf.register_opts([cfg.StrOpt("connection", secret=True), parameters], group="api_database")
     names = old((DEFAULT, "sql_connection"), ("DATABASE", "sql_connection"), ("sql", "connection"))
-    conf.register_opt(cfg.StrOpt("connection", secret=True, deprecated_opts=names), group="database")
+    conf.register_opts([cfg.StrOpt("connection", secret=True, deprecated_opts=names), parameters], group="database")
     conf.register_opt(cfg.BoolOpt("cross_az_attach", default=True), group="cinder")
     conf.register_opts(
         [

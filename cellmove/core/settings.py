@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cellmove.core import bus_login
-from cellmove.core.database_url import with_login
+from cellmove.core.database_url import with_login, with_parameters
 from cellmove.core.errors import BadSetting, Usage
 from cellmove.core.hook_settings import Hooks, read_hooks
 from cellmove.core.login import Login, own_login
@@ -98,6 +98,7 @@ class Settings:
     api_database_url: str = field(default="", repr=False)
     main_database_url: str = field(default="", repr=False)
     database_login: Login | None = None  # None: the login of each URL
+    cell_database_parameters: str = field(default="", repr=False)  # appended to the URL of every cell's database
     transport_url: str = field(default="", repr=False)
     bus_login: Login | None = None  # None: the login of each URL
     control_exchange: str = "nova"
@@ -173,6 +174,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         nova_conf=paths,
         api_database_url=_api_database(choose("api_database"), nova, login),
         database_login=login,
+        cell_database_parameters=nova.main_database_parameters,
         main_database_url=text("main_database", nova.main_database_url),
         transport_url=text("transport_url", bus_login.with_login(nova.transport_url, own)),
         bus_login=own,
@@ -205,7 +207,9 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
 
 def _api_database(chosen: str | None, nova: NovaOptions, login: Login | None) -> str:
     """Return the API database's URL: the operator's as it is, or that of nova.conf with cellmove's own login."""
-    return str(chosen) if chosen is not None else with_login(nova.api_database_url, login)
+    if chosen is not None:
+        return str(chosen)
+    return with_login(with_parameters(nova.api_database_url, nova.api_database_parameters), login)
 
 
 def require(settings: Settings, name: str) -> Any:

@@ -169,15 +169,17 @@ def _mappings(api_engine: Engine) -> Sequence[Any]:
 
 def _cell(row: Any, settings: Settings, display_name: str) -> Cell:
     transport, database = row.transport_url or "", row.database_connection or ""
+    # nova opens each cell with the options of [database]: nova/db/main/api.py, create_context_manager.
+    opened = database_url.with_parameters(
+        resolve_url(database, settings.main_database_url), settings.cell_database_parameters
+    )
     return Cell(
         id=row.id,
         uuid=row.uuid,
         nova_name=row.name,
         disabled=bool(row.disabled),
         transport_url=bus_login.with_login(resolve_url(transport, settings.transport_url), settings.bus_login),
-        database_url=database_url.with_login(
-            resolve_url(database, settings.main_database_url), settings.database_login
-        ),
+        database_url=database_url.with_login(opened, settings.database_login),
         transport_problem=problem_of(transport, settings.transport_url, "[DEFAULT]transport_url"),
         database_problem=problem_of(database, settings.main_database_url, "[database]connection"),
         display_name=display_name,

@@ -243,6 +243,19 @@ def test_its_own_database_user_replaces_that_of_novas_urls(home: Path) -> None:
     assert load(home, {"nova_conf": conf}).database_login is None
 
 
+def test_connection_parameters_are_appended_to_the_urls_of_nova_conf(home: Path) -> None:
+    text = "[api_database]\nconnection = mysql+pymysql://u:p%40@h/nova_api?charset=utf8\nconnection_parameters = ssl_ca=/ca&$own\n"
+    text += f"[database]\nconnection = mysql://u:p@h/cell0\nconnection_parameters = ssl_key_password={SECRET}\n[DEFAULT]\nown = read_timeout=9\n"
+    conf = write(home / "nova.conf", text)
+    found = load(home, {"nova_conf": conf})
+    assert found.api_database_url == "mysql+pymysql://u:p%40@h/nova_api?charset=utf8&read_timeout=9&ssl_ca=%2Fca"
+    assert found.main_database_url == "mysql://u:p@h/cell0", "templates are filled in without them"
+    assert found.cell_database_parameters == f"ssl_key_password={SECRET}"
+    assert SECRET not in repr(found)
+    given = "mysql://other:pw@h/nova_api"
+    assert load(home, {"nova_conf": conf}, CELLMOVE_API_DATABASE=given).api_database_url == given
+
+
 def test_half_a_database_login_is_refused(home: Path) -> None:
     for half in ({"CELLMOVE_DATABASE_USER": "cellmove"}, {"CELLMOVE_DATABASE_PASSWORD": SECRET}):
         with pytest.raises(Usage, match="set both database_user and database_password") as refused:

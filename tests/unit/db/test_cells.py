@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import QueuePool, create_engine, exc, text
 
+from cellmove.core import database_url
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, Usage
 from cellmove.core.login import Login
 from cellmove.core.settings import Settings
@@ -108,6 +109,46 @@ def test_its_own_database_user_replaces_that_of_every_cells_url(api_engine: sqla
     assert {cell.database_url for cell in cells.read_cells(api_engine, settings)} == {"mysql://cellmove:own@h/c"}
     unfilled = Settings(transport_url="rabbit://bus/", database_login=login)
     assert cells.read_cells(api_engine, unfilled)[0].database_problem.startswith("it is a template")
+
+
+def test_connection_parameters_of_the_main_database_hold_for_every_cell(api_engine: sqlalchemy.Engine) -> None:
+    with api_engine.begin() as connection:
+        statement = "UPDATE cell_mappings SET database_connection = 'mysql://{username}@h/c?charset=utf8&ssl_ca=/ca' WHERE id < 3"
+        connection.execute(text(statement))
+    found = Settings(
+        main_database_url="mysql://nova:pw@h/cell0?a=b", cell_database_parameters="ssl_ca=/ca&read_timeout=7",
+        database_login=Login("cellmove", "own"),
+    )  # fmt: skip
+    one, other = cells.read_cells(api_engine, found)
+    assert one.database_url == "mysql://cellmove:own@h/c?charset=utf8&read_timeout=7&ssl_ca=%2Fca&ssl_ca=%2Fca"
+    assert other.database_url == "mysql://cellmove:own@h/c?read_timeout=7&ssl_ca=%2Fca"
+    cell0 = cells.read_cell0(api_engine, found)
+    assert cell0 is not None
+    assert cell0.database_url == one.database_url
+
+
+PARAMETERS = (
+    "a=1",
+    "ssl_ca=/ca%2Fx&read_timeout=7",
+    "charset=utf8",
+    "charset=utf8&charset=latin1",
+    "a",
+    "=",
+    "a=%C3%A4&b=",
+)
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+@pytest.mark.parametrize(
+    "url", ["mysql+pymysql://u:p%40%2F@[::1]:3306/d?charset=utf8", "mysql://u@h/d", DATABASE.partition("#")[0]]
+)
+def test_connection_parameters_are_appended_as_oslo_db_does(url: str, parameters: str) -> None:
+    """oslo_db/sqlalchemy/engines.py, create_engine."""
+    expected = sqlalchemy.make_url(url).update_query_string(parameters, append=True)
+    assert sqlalchemy.make_url(database_url.with_parameters(url, parameters)) == expected
+    assert database_url.with_parameters(url, "") == url
+    assert database_url.with_parameters("", parameters) == ""
+    assert database_url.with_parameters("mysql://h:x/", parameters) == "mysql://h:x/"
 
 
 def test_its_own_bus_user_replaces_that_of_every_cells_url(api_engine: sqlalchemy.Engine) -> None:
