@@ -27,8 +27,10 @@ from cellmove.core.transfer import AUTO, Ssh, read_bwlimit, read_ssh, read_trans
 
 LONGEST = 31536000.0  # seconds that anything may be set to wait
 
-DEFAULT_NOVA_CONF = (Path("/etc/nova/nova.conf"), Path("/etc/nova/nova.conf.d"))
-"""What nova's own services read when started without --config-file (those that exist)."""
+DEFAULT_NOVA_CONF = tuple(
+    Path("/etc/nova") / name for name in ("nova.conf", "nova-conductor.conf", "nova.conf.d", "nova-conductor.conf.d")
+)
+"""What nova-conductor reads when started without --config-file (those that exist; oslo_config/cfg.py, ``find_config_files``)."""
 
 CONFIG_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "nova_conf": (str, list),

@@ -76,6 +76,63 @@ def test_default_conf_directory_comes_after_the_file_in_order_of_names(home: Pat
     assert (found.transport_url, found.control_exchange) == ("rabbit://twenty/", "x")
 
 
+def test_what_nova_conductor_reads_without_arguments_is_read_in_its_order(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oslo.config looks for files of the project's and of the program's name, and then for such directories."""
+    from oslo_config import cfg
+
+    default = [
+        f"/etc/nova/{name}" for name in ("nova.conf", "nova-conductor.conf", "nova.conf.d", "nova-conductor.conf.d")
+    ]
+    monkeypatch.undo()
+    assert [str(path) for path in settings.DEFAULT_NOVA_CONF] == default
+    places = [home / "etc" / Path(path).name for path in default]
+    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", tuple(places))
+    names = ("nova.conf", "nova-conductor.conf", "nova.conf.d/a.conf", "nova-conductor.conf.d/b.conf")
+    monkeypatch.setattr(cfg, "_get_config_dirs", lambda _project: [str(home / "etc")])
+    for number, name in enumerate(names):
+        write(home / "etc" / name, f"[DEFAULT]\nlong_rpc_timeout = {number + 1}\n")
+        write(home / "etc/nova-cell1.conf", "[DEFAULT]\nlong_rpc_timeout = 99\n")
+        oslo = cfg.ConfigOpts()
+        oslo.register_opt(cfg.IntOpt("long_rpc_timeout"))
+        oslo([], project="nova", prog="nova-conductor")
+        assert oslo.long_rpc_timeout == load(home).long_rpc_timeout == number + 1
+
+
+def test_named_files_and_directories_are_read_in_the_order_given_and_no_others(home: Path) -> None:
+    """As --config-file and --config-dir; a program that is given only --config-file=nova.conf reads nova.conf.d before it."""
+    from oslo_config import cfg
+
+    write(home / "etc/nova.conf.d/default.conf", "[DEFAULT]\ncontrol_exchange = default\n")
+    main = write(home / "nova.conf", "[DEFAULT]\nlong_rpc_timeout = 1\nservice_down_time = 1\n")
+    cell = write(
+        home / "nova-cell1.conf", "[DEFAULT]\nlong_rpc_timeout = 2\n[oslo_messaging_notifications]\ndriver = log\n"
+    )
+    write(
+        home / "own.d/20.conf",
+        "[DEFAULT]\nlong_rpc_timeout = 4\n[oslo_messaging_notifications]\ndriver = messagingv2\n",
+    )
+    write(home / "own.d/10.conf", "[DEFAULT]\nlong_rpc_timeout = 3\n")
+    (home / "empty.d").mkdir()
+    for named, expected in (
+        (f"{main}:{cell}:{home}/own.d:{home}/empty.d", 4),
+        (f"{home}/own.d:{main}", 1),
+        (f"{main}:{home}/own.d:{cell}", 2),
+        (main, 1),
+    ):
+        oslo = cfg.ConfigOpts()
+        oslo.register_opt(cfg.IntOpt("long_rpc_timeout"))
+        arguments = [("--config-dir" if path.endswith(".d") else "--config-file", path) for path in named.split(":")]
+        oslo([word for pair in arguments for word in pair], project="nova", default_config_dirs=[])
+        found = load(home, CELLMOVE_NOVA_CONF=named)
+        assert found.long_rpc_timeout == oslo.long_rpc_timeout == expected
+        assert (found.service_down_time, found.control_exchange) == (1, "nova")
+    assert load(home, {"nova_conf": f"{cell}:{home}/own.d"}).notifications.driver == "messagingv2"
+    config(home, f'nova_conf = ["{main}", "{home}/own.d"]\n')
+    assert load(home).long_rpc_timeout == 4
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
