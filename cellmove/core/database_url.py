@@ -126,7 +126,8 @@ def parse(text: str) -> Database:
     _check_address(url, options, named)
     arguments = _tls(options, named, strict_host=url.drivername.endswith("+pymysql"))
     arguments |= {name: _PLAIN[name](name, options.pop(name)) for name in tuple(options) if name in _PLAIN}
-    unknown = sorted(set(options) - IGNORED)
+    plugin = options.get("plugin")  # of SQLAlchemy, with options of its own; TripleO: plugin=collectd&collectd_host=…
+    unknown = sorted(name for name in set(options) - IGNORED if not (plugin and name.startswith(f"{plugin}_")))
     if unknown:
         raise BadSetting(f"the option {unknown[0]} is not known; known: {', '.join(sorted({*_PLAIN, *_TLS_OPTIONS}))}")
     arguments |= _password(url)
