@@ -108,9 +108,17 @@ cross_az_attach = False
 
 [neutron]
 region_name = RegionOne
-auth_section = service_user
+auth_type = password
 default_floating_pool = public
+username = nova
+password = {password}
+project_name = service
+user_domain_id = default
+project_domain_id = default
+auth_url = https://192.0.2.20:5000/v3
 insecure = False
+metadata_proxy_shared_secret = shared
+service_metadata_proxy = True
 
 [notifications]
 notify_on_state_change = vm_and_task_state
@@ -129,7 +137,7 @@ auth_url = https://192.0.2.20:5000/v3
 insecure = False
 
 [database]
-connection = mysql+pymysql://nova:{password}@192.0.2.20:3306/nova?charset=utf8&ssl_verify_cert=true&ssl_ca={ca}
+connection = mysql+pymysql://nova:{password}@192.0.2.20:3306/nova?charset=utf8&ssl_verify_cert=true
 max_overflow = 50
 
 [api_database]

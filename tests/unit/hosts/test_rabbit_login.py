@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import socket
 import ssl
 import struct
@@ -47,7 +48,8 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    address = x509.IPAddress(ipaddress.ip_address("::1"))
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), address])
     signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
     paths = folder / "broker.crt", folder / "broker.key"
     paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
@@ -92,13 +94,14 @@ def accept(connection: socket.socket) -> None:
 
 @contextmanager
 def broker(
-    then: Callable[[socket.socket], None], certificate: tuple[Path, Path] | None = None, client_ca: Path | None = None
-) -> Iterator[int]:
+    then: Callable[[socket.socket], None], certificate: tuple[Path, Path] | None = None, client_ca: Path | None = None,
+    family: socket.AddressFamily = socket.AF_INET,
+) -> Iterator[int]:  # fmt: skip
     """Something that listens once; gives its port.
 
     :param client_ca: insist on a client certificate that it vouches for
     """
-    with socket.create_server(("localhost", 0), family=socket.AF_INET) as server:
+    with socket.create_server(("::1" if family is socket.AF_INET6 else "localhost", 0), family=family) as server:
         server.settimeout(5)
 
         def serve() -> None:
@@ -256,6 +259,23 @@ def test_an_ipv6_broker_is_named_in_brackets(conf: Any) -> None:
     assert error_of(conf, "rabbit://nova:secret@[::1]:9/") == "[::1]:9: Connection refused"
 
 
+def test_an_ipv6_broker_lets_us_in_over_tls(conf: Any, certificate: tuple[Path, Path]) -> None:
+    for tls in (False, True):
+        query = f"?ssl=1&ssl_ca_file={certificate[0]}" if tls else ""
+        with broker(accept, certificate if tls else None, family=socket.AF_INET6) as port:
+            assert log_in(conf, f"rabbit://nova:secret@[::1]:{port}/{query}") == f"[::1]:{port}"
+
+
+def test_one_of_several_brokers_is_down_or_refuses(conf: Any) -> None:
+    for family, name in ((socket.AF_INET, "localhost"), (socket.AF_INET6, "[::1]")):
+        with (
+            broker(lambda connection: refuse(connection, ACCESS_REFUSED), family=family) as one,
+            broker(accept, family=family) as two,
+        ):
+            hosts = ",".join(f"nova:secret@{name}:{port}" for port in (9, one, two))
+            assert log_in(conf, f"rabbit://{hosts}/cell1") == f"{name}:{two}"
+
+
 def test_the_login_method_is_the_one_of_the_options(conf: Any, certificate: tuple[Path, Path]) -> None:
     with broker(lambda connection: refuse(connection, ACCESS_REFUSED), certificate) as port:
         query = f"?ssl=1&ssl_ca_file={certificate[0]}&rabbit_login_method=EXTERNAL"
@@ -281,3 +301,7 @@ def test_what_the_url_says_goes_before_nova_conf(conf: Any) -> None:
     }  # fmt: skip
     conf.clear_override("ssl", rabbit_login.GROUP)
     assert options("rabbit://u:p@h1/") is None
+    conf.clear_override("ssl_ca_file", rabbit_login.GROUP)
+    # openstack-ansible, where oslomsg_rpc_ssl_ca_file is not set: nothing is verified.
+    unverified = options("rabbit://u:p@h1:5671//nova?ssl=1&ssl_version=TLSv1_2&ssl_ca_file=")
+    assert unverified == {"ssl_version": ssl.PROTOCOL_TLSv1_2}
