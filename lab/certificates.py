@@ -10,7 +10,7 @@ SERVER = (
     "basicConstraints=critical,CA:FALSE",
     "keyUsage=critical,digitalSignature",
     "extendedKeyUsage=serverAuth",
-    f"subjectAltName=IP:{LOOPBACK},DNS:localhost",
+    f"subjectAltName=IP:{LOOPBACK},IP:::1,DNS:localhost",
 )
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 
 from lab import stores
-from lab.layout import CELLS, HOSTS, LOOPBACK, NAMELESS_CELL, PASSWORD, REGION, cell_of
+from lab.layout import CELLS, HOSTS, LOOPBACK, NAMELESS_CELL, OPERATOR_PASSWORD, PASSWORD, REGION, cell_of
 
 
 def sections(*pairs):
@@ -54,6 +54,14 @@ def service_user(layout, user):
     return "service_user", {"send_service_user_token": "true", **credentials(layout, user)}
 
 
+def policies(policy_file=None):
+    """[oslo_policy]: only the new defaults hold, and a token's scope is checked. Newer releases do so whatever is said here."""
+    return (
+        "oslo_policy",
+        {"enforce_new_defaults": "true", "enforce_scope": "true", "policy_file": policy_file},
+    )
+
+
 def message_bus(layout, tls=True):
     """[oslo_messaging_rabbit], as kolla-ansible writes it: TLS, quorum queues, streams. A plain lab has only defaults.
 
@@ -87,6 +95,7 @@ def keystone(layout):
         ("credential", {"key_repository": keys / "credential"}),
         ("cache", {"enabled": "true", "backend": "dogpile.cache.memory"}),
         ("identity", {"password_hash_rounds": 4}),
+        policies(),
     )
 
 
@@ -96,6 +105,7 @@ def placement(layout):
         ("DEFAULT", {"use_stderr": "true"}),
         ("placement_database", {"connection": layout.database_url("placement")}),
         ("api", {"auth_strategy": "keystone"}),
+        policies(),
         token_checks(layout, "placement"),
     )
 
@@ -118,6 +128,7 @@ def glance(layout):
             {"flavor": "keystone", "config_file": layout.venv / "etc" / "glance" / "glance-api-paste.ini"},
         ),
         ("oslo_concurrency", {"lock_path": data / "lock"}),
+        policies(),
         token_checks(layout, "glance"),
     )
 
@@ -159,6 +170,7 @@ def cinder(layout):
         ("nova", credentials(layout, "cinder")),
         ("oslo_concurrency", {"lock_path": data / "lock"}),
         service_user(layout, "cinder"),
+        policies(),
         token_checks(layout, "cinder"),
     )
 
@@ -202,6 +214,7 @@ def neutron(layout):
         ),
         ("ml2_type_vxlan", {"vni_ranges": "1:1000"}),
         ("securitygroup", {"enable_security_group": "true"}),
+        policies(),
         token_checks(layout, "neutron"),
     )
 
@@ -287,7 +300,7 @@ def nova_api(layout):
                 "build_failure_weight_multiplier": 0,
             },
         ),
-        ("oslo_policy", {"policy_file": layout.etc / "nova" / "policy.yaml"}),
+        policies(layout.etc / "nova" / "policy.yaml"),
         *nova_common(layout, folder),
     ]
 
@@ -408,7 +421,9 @@ def environment_file(layout):
     }
     if not layout.plain:
         variables["CELLMOVE_DATABASE_USER"] = stores.OPERATOR
-        variables["CELLMOVE_DATABASE_PASSWORD"] = PASSWORD
+        variables["CELLMOVE_DATABASE_PASSWORD"] = OPERATOR_PASSWORD
+        variables["CELLMOVE_BUS_USER"] = stores.OPERATOR
+        variables["CELLMOVE_BUS_PASSWORD"] = OPERATOR_PASSWORD
     if layout.kvm:
         variables["CELLMOVE_LAB_SSH_CONFIG"] = layout.ssh / "config"
     return "".join(f"export {name}='{value}'\n" for name, value in variables.items())

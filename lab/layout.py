@@ -7,6 +7,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 PASSWORD = "lab-secret"  # everything listens on the loopback only, so one word will do
+# cellmove's own at databases and buses: with characters that a URL cannot hold as they are, and some beyond Latin-1.
+OPERATOR_PASSWORD = f"{PASSWORD}/:@#?%,+ $&ä€"
 REGION = "RegionOne"
 # Below the range from which Linux takes the ports of outgoing connections (32768 and up): inside it, one of the lab's
 # own thousand connections may sit on a port on which a daemon wants to listen.
@@ -264,7 +266,10 @@ class Layout:
     @property
     def nova_conf_arguments(self):
         """Both, as arguments of nova's commands."""
-        words = [["--config-dir" if path == self.nova_conf_folder else "--config-file", path] for path in self.nova_conf_paths]
+        words = [
+            ["--config-dir" if path == self.nova_conf_folder else "--config-file", path]
+            for path in self.nova_conf_paths
+        ]
         return tuple(word for pair in words for word in pair)
 
     def host_state(self, host):

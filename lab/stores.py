@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import pwd
+import re
+import shlex
 import shutil
 import subprocess
 
-from lab.layout import CELLS, DATABASES, LOOPBACK, PASSWORD, REPOSITORY, LabError
+from lab.layout import CELLS, DATABASES, LOOPBACK, OPERATOR_PASSWORD, PASSWORD, REPOSITORY, LabError
 
 GRANTS = REPOSITORY / "docs" / "database-grants.sql"
+DEPLOYMENTS = REPOSITORY / "docs" / "deployments.md"
 OPERATOR = "cellmove"
 
 # The lab's data is worth nothing after a power cut, so nothing waits for a disk.
@@ -89,7 +92,7 @@ def operator_rights(layout):
     tls = "" if layout.plain else " REQUIRE SSL"
     return [
         f"DROP USER IF EXISTS {account};",
-        f"CREATE USER {account} IDENTIFIED BY '{PASSWORD}'{tls};",
+        f"CREATE USER {account} IDENTIFIED BY '{OPERATOR_PASSWORD}'{tls};",
         *documented_rights(),
         *(line for cell in CELLS for line in cell_rights(cell)),
     ]
@@ -123,6 +126,7 @@ def client(layout, program="mariadb"):
     return [
         program,
         "--no-defaults",
+        "--default-character-set=utf8mb4",
         f"--host={LOOPBACK}",
         f"--port={layout.port('mariadb')}",
         "--protocol=tcp",
@@ -195,14 +199,18 @@ def prepare_rabbitmq(layout):
     definitions = {
         "users": [
             {
-                "name": "lab",
-                "password_hash": rabbit_password_hash(PASSWORD),
+                "name": name,
+                "password_hash": rabbit_password_hash(password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": "administrator",
+                "tags": tags,
             }
+            for name, password, tags in (("lab", PASSWORD, "administrator"), (OPERATOR, OPERATOR_PASSWORD, ""))
         ],
         "vhosts": [{"name": name} for name in virtual_hosts],
-        "permissions": [{"user": "lab", "vhost": name, **everything} for name in virtual_hosts],
+        "permissions": [
+            *({"user": "lab", "vhost": name, **everything} for name in virtual_hosts),
+            *operator_permissions(layout),
+        ],
         # Notifications that nobody takes push the oldest ones out.
         "policies": [
             {
@@ -218,8 +226,7 @@ def prepare_rabbitmq(layout):
     }
     (folder / "definitions.json").write_text(json.dumps(definitions, indent=1))
     (folder / "rabbitmq.conf").write_text(
-        rabbitmq_listeners(layout)
-        + f"load_definitions = {folder / 'definitions.json'}\n"
+        rabbitmq_listeners(layout) + f"load_definitions = {folder / 'definitions.json'}\n"
         "vm_memory_high_watermark.absolute = 1GB\n"
         "disk_free_limit.absolute = 200MB\n"
         "log.console = true\nlog.console.level = warning\nlog.file = false\n"
@@ -227,6 +234,22 @@ def prepare_rabbitmq(layout):
     # Erlang's own network: loopback only; and no busy waiting on a machine with two cores.
     (folder / "advanced.config").write_text("[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}].\n")
     (folder / "enabled_plugins").write_text("[].\n")
+
+
+def documented_permissions():
+    """The permissions of cellmove's documentation at the message buses: those of every bus, and those where nova sends notifications."""
+    page = DEPLOYMENTS.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^ +rabbitmqctl (set_permissions .*)$", page, re.MULTILINE)
+    return [dict(zip(("configure", "write", "read"), shlex.split(line)[-3:], strict=True)) for line in lines]
+
+
+def operator_permissions(layout):
+    """What cellmove's own user of the buses may do: as documented, and no more."""
+    everywhere, notifying = documented_permissions()
+    return [
+        {"user": OPERATOR, "vhost": name, **(notifying if label == "/" else everywhere)}
+        for label, name in layout.virtual_hosts.items()
+    ]
 
 
 def rabbitmq_listeners(layout):

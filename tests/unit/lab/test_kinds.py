@@ -7,7 +7,17 @@ import pytest
 from cellmove.core import nova_conf, settings
 from cellmove.db.cells import resolve_url
 from lab import config, services, stores
-from lab.layout import CELL_UUIDS, DEPLOYED, PLAIN, LabError, Layout, cell_labelled, check_kind, find_kind
+from lab.layout import (
+    CELL_UUIDS,
+    DEPLOYED,
+    OPERATOR_PASSWORD,
+    PLAIN,
+    LabError,
+    Layout,
+    cell_labelled,
+    check_kind,
+    find_kind,
+)
 
 
 @pytest.fixture
@@ -159,10 +169,33 @@ def test_cellmoves_user_is_given_what_its_documentation_names_in_every_cell(layo
     statements = stores.operator_rights(layout)
     for cell in ("cell1", "cell2"):
         assert f"GRANT INSERT, UPDATE, DELETE ON nova_{cell}.instances TO 'cellmove'@'%';" in statements
-    assert "CREATE USER 'cellmove'@'%' IDENTIFIED BY 'lab-secret' REQUIRE SSL;" in statements
+    assert f"CREATE USER 'cellmove'@'%' IDENTIFIED BY '{OPERATOR_PASSWORD}' REQUIRE SSL;" in statements
     assert not any("nova_cell2" in line for line in stores.GRANTS.read_text().splitlines())
     assert "CELLMOVE_DATABASE_USER='cellmove'" in config.environment_file(layout)
     assert "CELLMOVE_DATABASE_USER" not in config.environment_file(plain)
+
+
+def test_cellmoves_user_of_the_buses_may_do_what_its_documentation_names(layout, plain):
+    """On the bus of the API level nova sends notifications; on those of the cells cellmove sends none."""
+    everywhere, notifying = stores.documented_permissions()
+    assert "notifications" in notifying["write"]
+    assert "notifications" not in "".join(everywhere.values())
+    given = {each.pop("vhost"): each for each in stores.operator_permissions(layout)}
+    names = layout.virtual_hosts
+    assert given == {
+        names["/"]: {"user": "cellmove", **notifying},
+        names["cell1"]: {"user": "cellmove", **everywhere},
+        names["cell2"]: {"user": "cellmove", **everywhere},
+    }
+    assert f"CELLMOVE_BUS_PASSWORD='{OPERATOR_PASSWORD}'" in config.environment_file(layout)
+    assert "CELLMOVE_BUS_USER" not in config.environment_file(plain)
+
+
+def test_every_service_with_an_api_holds_new_policy_defaults_only(layout):
+    texts = {path.name: text for path, text in config.files(layout).items()}
+    for name in ("keystone.conf", "placement.conf", "glance-api.conf", "cinder.conf", "neutron.conf", "nova.conf"):
+        policies = texts[name].partition("[oslo_policy]\n")[2].partition("\n[")[0]
+        assert "enforce_new_defaults = true\nenforce_scope = true" in policies, name
 
 
 def test_nova_conf_is_split_and_refers_to_other_options(layout):
