@@ -95,7 +95,7 @@ def looked_at(session: Session, source: Cell, ended: Ended) -> Ended:
         report = audit(session, AuditRequest(cells=(source.uuid,), older_than=0.0))
     except (CallError, Unreachable, Usage) as error:  # the servers are moved all the same
         return replace(ended, unseen=str(error))
-    texts = tuple(f"{each.server_name or each.server_id or each.cell}: {each.text}" for each in report.left)
+    texts = tuple(f"{each.server_name or each.server_id or each.cell}: {each.text}" for each in report.remaining)
     return replace(ended, ending=found, leftovers=texts)
 
 

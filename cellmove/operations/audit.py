@@ -1,7 +1,7 @@
-"""Finds what moves have left behind in the whole cloud, and mends what is safe.
+"""Find the leftovers of moves in the whole cloud, and repair those that are safe to repair.
 
-A repair is recorded like a move: one record a server, one action a leftover, so ``list``, ``show`` and
-``resume`` know it, and a run that dies goes on where it stopped.
+Repairs are recorded like a move: one record for each server, one action for each leftover. ``list``, ``show`` and
+``resume`` know them, and the next run completes what an interrupted run started.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A leftover and what became of it.
+class RepairResult:
+    """A leftover and the result of its repair.
 
-    :param outcome: "mended", "left" or empty when nothing was tried
-    :param why: what was done, or why nothing was
-    :param repair: the record of it in the journal
+    :param outcome: "mended" (repaired), "left" (not repaired), or empty if no repair was tried
+    :param why: the repair, or the reason why there was none
+    :param repair: the id of the repair's record in the journal
     """
 
     leftover: Leftover
@@ -43,33 +43,33 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What an audit came to.
+class AuditReport:
+    """The result of an audit.
 
-    :param mode: "no", "dry-run" or "yes": whether it was to mend
-    :param unseen: why cells could not be looked at, a line each
-    :param command: the command line that repairs what was found
+    :param mode: whether repairs were requested: "no", "dry-run" or "yes"
+    :param unseen: for each cell that could not be read, the reason
+    :param command: the command line that repairs the leftovers
     """
 
     now: datetime.datetime
     cells: tuple[CellRef, ...]
-    results: tuple[Result, ...]
+    results: tuple[RepairResult, ...]
     mode: str = "no"
     unseen: tuple[str, ...] = ()
     command: str = ""
 
     @property
-    def left(self) -> tuple[Leftover, ...]:
-        """The leftovers that are still there; what somebody owns is none."""
+    def remaining(self) -> tuple[Leftover, ...]:
+        """Return the leftovers that were not repaired. Things that belong to an open move are no leftovers."""
         return tuple(each.leftover for each in self.results if each.leftover.owner is None and each.outcome != "mended")
 
 
-def audit(session: Session, request: AuditRequest) -> Report:
-    """Look for leftovers, and mend them.
+def audit(session: Session, request: AuditRequest) -> AuditReport:
+    """Find leftovers, and repair them if the request says so.
 
-    :raises Usage: there is no such cell, or a name that several servers have
-    :raises Unreachable: something cannot be looked at; nothing was written
-    :raises Refused: nobody has agreed that anything is mended
+    :raises Usage: there is no such cell, or several servers have a requested name
+    :raises Unreachable: a part of the cloud cannot be read; nothing was written
+    :raises Refused: the repair has no consent
     :raises Stopped: a repair stopped part-way
     """
     from cellmove.checks.find_leftovers import classify
@@ -77,14 +77,14 @@ def audit(session: Session, request: AuditRequest) -> Report:
 
     older_than = request.older_than
     patience = session.settings.long_rpc_timeout if older_than is None else older_than * 60
-    mends = request.repair and not request.dry_run
+    repairs = request.repair and not request.dry_run
     for word in request.servers:
         session.journal.require_no_move_id(word)
-    if mends:
-        _go_on(session, request.servers)
+    if repairs:
+        _complete_repairs(session, request.servers)
     with _reading():
         reachable, unseen = session.gateway.reachable(session.gateway.cells)
-        if unseen and (mends or not reachable):  # a server that has rows there must not lose others
+        if unseen and (repairs or not reachable):  # a server with rows in an unread cell must not lose its others
             raise CannotConnect("; ".join(unseen))
         chosen = [session.gateway.cell(name) for name in dict.fromkeys(request.cells)] or list(reachable)
         if request.cells:
@@ -93,10 +93,12 @@ def audit(session: Session, request: AuditRequest) -> Report:
     leftovers = [each for each in classify(cloud) if _is_meant(request.servers, each.server_id, each.server_name)]
     _require_one_each(request.servers, {(each.server_id, each.server_name) for each in leftovers})
     results = (
-        _mend(session, leftovers, patience, request.command) if mends else [Result(leftover) for leftover in leftovers]
+        _repair(session, leftovers, patience, request.command)
+        if repairs
+        else [RepairResult(leftover) for leftover in leftovers]
     )
-    mode = "yes" if mends else "dry-run" if request.repair else "no"
-    return Report(cloud.now, tuple(cell.ref for cell in chosen), tuple(results), mode, unseen, request.command)
+    mode = "yes" if repairs else "dry-run" if request.repair else "no"
+    return AuditReport(cloud.now, tuple(cell.ref for cell in chosen), tuple(results), mode, unseen, request.command)
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def _reading() -> Iterator[None]:
 
 
 def _ours(session: Session, patience: float) -> Ours:
-    """What this journal knows of moves; repairs are none."""
+    """Return what this journal records about moves, without repairs."""
     from cellmove.checks.leftover import Known
     from cellmove.steps.survey import Ours
 
@@ -134,21 +136,21 @@ def _require_one_each(words: Sequence[str], servers: Iterable[tuple[str, str]]) 
     """Refuse a name that several servers have.
 
     :param servers: UUIDs and names
-    :raises Usage: naming them
+    :raises Usage: with the UUIDs of the servers
     """
     found = sorted(servers)
     for word in words:
         named = [server_id for server_id, name in found if means(word, server_id, name)]
         if len(named) > 1:
             lines = "\n".join(f"  {server_id}" for server_id in named)
-            raise Usage(f"{len(named)} servers are called {word}; use the UUID of one:\n{lines}")
+            raise Usage(f"{len(named)} servers have the name {word}; use the UUID of one:\n{lines}")
 
 
-# mending
+# repairing
 
 
-def _go_on(session: Session, servers: Sequence[str]) -> None:
-    """Finish the repairs that earlier runs began: nothing new is begun while something is half done."""
+def _complete_repairs(session: Session, servers: Sequence[str]) -> None:
+    """Complete the repairs that earlier runs started, before new ones are started."""
     begun = [move for move in session.journal.open_moves() if move.is_repair]
     meant = [move for move in begun if _is_meant(servers, move.server_id, move.server_name)]
     _require_one_each(servers, {(move.server_id, move.server_name) for move in meant})
@@ -157,10 +159,10 @@ def _go_on(session: Session, servers: Sequence[str]) -> None:
             run_repair(session, session.journal.move(move.id) or move)
 
 
-def _mend(session: Session, leftovers: Sequence[Leftover], patience: float, again: str) -> list[Result]:
-    """Mend what is safe, server by server, in the order in which it was found.
+def _repair(session: Session, leftovers: Sequence[Leftover], patience: float, again: str) -> list[RepairResult]:
+    """Repair the safe leftovers, server by server, in the order in which they were found.
 
-    :param again: the command, to be typed again
+    :param again: the command line that continues after an interrupt
     """
     from cellmove.operations import permission
 
@@ -170,31 +172,31 @@ def _mend(session: Session, leftovers: Sequence[Leftover], patience: float, agai
             safe.setdefault(leftover.server_id, []).append(leftover)
     if safe:
         permission.ask(session, _question(safe.values()), again)
-    done: dict[tuple[str, ...], Result] = {}
+    done: dict[tuple[str, ...], RepairResult] = {}
     for number, own in enumerate(safe.values()):
         if session.interrupted():
             raise Interrupted(
-                f"interrupted; the leftovers of {number} of {len(safe)} servers were seen to",
+                f"interrupted; the leftovers of {number} of {len(safe)} servers were processed",
                 signal_number=session.interrupted(),
-                state="no repair is half done",
+                state="no repair is incomplete",
                 next_command=again,
             )
-        for result in _mend_server(session, own, patience):
+        for result in _repair_server(session, own, patience):
             done[result.leftover.key] = result
-    return [done.get(leftover.key, Result(leftover)) for leftover in leftovers]
+    return [done.get(leftover.key, RepairResult(leftover)) for leftover in leftovers]
 
 
 def _question(many: Iterable[list[Leftover]]) -> str:
-    """One line: what will happen."""
+    """Return one line that says what will be repaired."""
     every = [leftover for own in many for leftover in own]
     kinds = [leftover.kind.value for leftover in every]
     listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     servers = len({leftover.server_id for leftover in every})
-    return f"{listed}: mended, of {servers} server{'s' if servers != 1 else ''}."
+    return f"repair {listed} of {servers} server{'s' if servers != 1 else ''}."
 
 
-def _mend_server(session: Session, leftovers: Sequence[Leftover], patience: float) -> list[Result]:
-    """Record and make the repairs of one server; somebody else's lock or move is a reason to leave it."""
+def _repair_server(session: Session, leftovers: Sequence[Leftover], patience: float) -> list[RepairResult]:
+    """Record and make the repairs of one server. A server that another run has locked or moves is left as it is."""
     from cellmove.steps.repair import LEFT, MENDED, name_of, plan_of
 
     first = leftovers[0]
@@ -206,20 +208,20 @@ def _mend_server(session: Session, leftovers: Sequence[Leftover], patience: floa
             session.journal.open_move(move)
             run_repair(session, move)
     except (Locked, Refused) as error:
-        return [Result(leftover, LEFT, error.message) for leftover in leftovers]
+        return [RepairResult(leftover, LEFT, error.message) for leftover in leftovers]
     results = {entry.action: entry.result for entry in session.journal.entries_of(move.id)}
     found = []
     for number, (leftover, wanted) in enumerate(zip(leftovers, plan["findings"], strict=True), 1):
         result = results.get(name_of(number, wanted), {})
         outcome = MENDED if MENDED in result else LEFT
-        found.append(Result(leftover, outcome, str(result.get(outcome, "")), move.id))
+        found.append(RepairResult(leftover, outcome, str(result.get(outcome, "")), move.id))
     return found
 
 
 def run_repair(session: Session, move: Move) -> Move:
-    """Make the repairs that a record names, going on where an earlier run stopped; the caller holds the lock.
+    """Make the repairs of a record, without those that an earlier run completed. The caller holds the lock.
 
-    :raises Stopped: the cloud does not answer; the journal records where it stands
+    :raises Stopped: the cloud does not answer; the journal records which repairs are complete
     """
     from cellmove.steps.repair import actions_for
 

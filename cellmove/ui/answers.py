@@ -100,11 +100,11 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
     from cellmove.ui.documents import audit_document
 
     document = audit_document(report)
-    if not report.left and not report.unseen:
+    if not report.remaining and not report.unseen:
         answer(options, document, draw_audit)
         return
     error: CellmoveError
-    if not report.left:
+    if not report.remaining:
         error = Unreachable(
             "this audit is not complete: " + "; ".join(report.unseen),
             state="nothing was written; no leftovers were found, apart from those that may belong to servers of that cell",
@@ -112,11 +112,11 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
         )
         answer(options, document | error_document(error), draw_audit)
         raise error
-    count, mendable = len(report.left), sum(leftover.safe for leftover in report.left)
+    count, repairable = len(report.remaining), sum(leftover.safe for leftover in report.remaining)
     error = LeftoversRemain(
-        f"{count} leftover{'s' if count != 1 else ''}, {mendable or 'none'} of which --repair can repair"
+        f"{count} leftover{'s' if count != 1 else ''}, {repairable or 'none'} of which --repair can repair"
         + ("; the audit is not complete" if report.unseen else ""),
-        next_command=again if mendable else "",
+        next_command=again if repairable else "",
     )
     answer(options, document | error_document(error), draw_audit)
     raise error

@@ -10,7 +10,7 @@ from cellmove.operations.documents import Document, move_document, place_documen
 
 if TYPE_CHECKING:
     from cellmove.engine.journal import JournalCheck
-    from cellmove.operations.audit import Report
+    from cellmove.operations.audit import AuditReport
 
 
 def list_document(moves: Sequence[tuple[Move, Sequence[Entry]]]) -> Document:
@@ -58,10 +58,10 @@ def _check_documents(checks: Sequence[Any]) -> list[Document]:
     ]
 
 
-def audit_document(report: Report) -> Document:
+def audit_document(report: AuditReport) -> Document:
     """What an audit found, and what became of it. docs/audit.md describes it.
 
-    :param report: an ``audit.Report``
+    :param report: the report
     """
     leftovers = []
     for each in report.results:
@@ -94,7 +94,7 @@ def audit_document(report: Report) -> Document:
         "counts": {
             "owned": sum(each.leftover.owner is not None for each in report.results),
             "mended": sum(each.outcome == "mended" for each in report.results),
-            "left": len(report.left),
+            "left": len(report.remaining),
         },
         "findings": leftovers,
     }

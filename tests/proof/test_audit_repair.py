@@ -13,7 +13,7 @@ import requests
 from cellmove.core.errors import CellmoveError
 from cellmove.core.request import AuditRequest
 from cellmove.operations import audit as auditing
-from cellmove.operations.audit import Report
+from cellmove.operations.audit import AuditReport
 from cellmove.operations.recover import resume
 from cellmove.sandbox import seed
 from cellmove.sandbox.store import Cloud
@@ -105,7 +105,7 @@ def left() -> Iterator[Left]:
     requests.adapters.HTTPAdapter.send = send  # type: ignore[method-assign]
 
 
-def audit(harness: Harness, **how: Any) -> Report | CellmoveError | None:
+def audit(harness: Harness, **how: Any) -> AuditReport | CellmoveError | None:
     """Type the command: what it found, what was said instead, or None when it was killed."""
     try:
         with harness.session() as session:
@@ -124,7 +124,7 @@ def again(left: Left) -> list[str]:
     if isinstance(said, CellmoveError):
         return [f"{said.exit_code}: {said.message}"]
     last = audit(left.harness)
-    assert isinstance(last, Report)
+    assert isinstance(last, AuditReport)
     with left.harness.session() as session:
         unfinished = [move.id for move in session.journal.all_moves() if move.is_open]
     return [each.leftover.text for each in last.results] + unfinished + left.problems()
@@ -134,12 +134,12 @@ def test_all_of_it_is_found_and_mended_and_looking_writes_nothing(left: Left) ->
     left.restore()
     for how in ({}, {"repair": True, "dry_run": True}):
         found = audit(left.harness, **how)
-        assert isinstance(found, Report)
+        assert isinstance(found, AuditReport)
         assert [each.leftover.kind.value for each in found.results] == list(LEFT)
         assert all(each.leftover.safe for each in found.results)
     assert left.harness.taps.effects == 0
     mended = audit(left.harness, repair=True)
-    assert isinstance(mended, Report)
+    assert isinstance(mended, AuditReport)
     assert [each.outcome for each in mended.results] == ["mended"] * len(LEFT)
     wrong = again(left)
     assert wrong == [], "\n".join(wrong)

@@ -100,7 +100,7 @@ def test_a_command_that_fails_is_named_as_it_was_typed() -> None:
 
 
 def test_a_command_that_the_shell_cannot_read_is_refused_and_nothing_of_it_is_run(tmp_path: Any) -> None:
-    with pytest.raises(Usage, match="cannot be read"):
+    with pytest.raises(Usage, match="cannot be parsed"):
         probe.parse(f"cmd:touch {tmp_path / 'done'}; if true")
     assert list(tmp_path.iterdir()) == []
     assert dataclasses.astuple(probe.parse("cmd:a && b")) == ("cmd", "a && b")
