@@ -32,7 +32,7 @@ from cellmove.core import settings as settings_module
 from cellmove.core.clock import Clock
 from cellmove.drain import census
 from cellmove.drain.item import Verdict
-from cellmove.drain.wish import Wish
+from cellmove.drain.options import DrainOptions
 from cellmove.gateway import Gateway
 from cellmove.sandbox.process import Process, start
 from cellmove.sandbox.store import Cloud
@@ -287,7 +287,7 @@ def measure(began: float) -> None:
     event.listen(sqlalchemy.Engine, "after_cursor_execute", after_statement)
     gateway = Gateway(settings_module.load({}, os.environ))
     connected = time.time()
-    found = census.take(gateway, Clock(), gateway.cell("cell1"), Wish())
+    found = census.take(gateway, Clock(), gateway.cell("cell1"), DrainOptions())
     verdicts = {each.value: sum(item.verdict is each for item in found.items) for each in Verdict}
     document = {
         "seconds": time.time() - began, "census": time.time() - connected, "rest": spent["rest"], "sql": spent["sql"],

@@ -28,7 +28,7 @@ COMMANDS = {
     "audit": "records:audit",
     "list": "records:list_moves",
     "show": "records:show",
-    "drain-cell": "drain:drain_cell",
+    "drain-cell": "drain_cell:drain_cell",
     "drain": "drain:drain",
     "journal": "journal:journal",
     "metrics": "metrics:metrics",

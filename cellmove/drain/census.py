@@ -1,16 +1,17 @@
-"""The census of a cell: every server of it held against the checks of a plan at once, and nothing is written.
+"""The census of a cell: runs the checks of a plan on every server. Nothing is written.
 
-Each server gets the snapshot that ``cellmove plan`` would draw of it, but the snapshots are drawn a page of
-servers at a time, from queries a table and from lists. Only what became of it is kept.
+The census builds the same snapshot of a server as ``cellmove plan``, but a page of servers at a time: one query a table,
+and one list call an API. Only the verdicts are kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from cellmove.checks import preflight
 from cellmove.checks.server import UNFINISHED
@@ -23,7 +24,7 @@ from cellmove.core.policy import Subject
 from cellmove.db import census, look, survey
 from cellmove.db.shapes import InstanceMapping, make_instance
 from cellmove.drain.item import Census, Item, Verdict
-from cellmove.drain.wish import why_not
+from cellmove.drain.options import skip_reason
 from cellmove.steps import plan, reach, rules
 from cellmove.steps.answers import Answers
 from cellmove.steps.attachments import users_of
@@ -36,22 +37,22 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import BlockDevice, Flavor, Group, Instance, MigrationRow, Node, Service
     from cellmove.db.tables import CellDatabase
-    from cellmove.drain.wish import Wish
+    from cellmove.drain.options import DrainOptions
     from cellmove.gateway import Gateway
     from cellmove.steps.reach import Access
 
 OPEN_MOVE = "open-move"
-"""The code of a server that a move of this journal is under way with: a drain goes on with it."""
+"""The code of a server with an open move in this journal. A drain continues the move."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """What is the same for every server."""
+    """The values that are equal for all servers."""
 
     gateway: Gateway
     source: Cell
-    wish: Wish
-    ours: frozenset[str]
+    options: DrainOptions
+    with_open_move: frozenset[str]
     policy: Policy
     database: CellDatabase
     services: tuple[Service, ...]
@@ -67,28 +68,38 @@ class _View:
     answers: Answers
 
 
+class InstanceRow(Protocol):
+    """The columns of a row of ``instances`` that the census reads itself."""
+
+    @property
+    def hidden(self) -> int: ...
+
+    @property
+    def created_at(self) -> datetime.datetime | None: ...
+
+
 @dataclass(frozen=True)
 class _Server:
-    """One server of a page, before anything is asked about it."""
+    """One server of a page, before its checks."""
 
-    row: Any
+    row: InstanceRow
     instance: Instance
     devices: tuple[BlockDevice, ...]
     tags: tuple[str, ...]
-    spec: Mapping[str, Any]
+    spec: Mapping[str, object]
     queued: bool
     new_flavor: Flavor | None
     volume_backed: bool
 
     @property
     def id(self) -> str:
-        """Its UUID."""
+        """Return the server's UUID."""
         return self.instance.uuid
 
 
 @dataclass(frozen=True)
 class _Page:
-    """What the databases say about a page of servers, each thing by server."""
+    """The rows of a page of servers in the databases, by server id."""
 
     building: Collection[str]
     migrations: Mapping[str, list[MigrationRow]]
@@ -100,18 +111,21 @@ class _Page:
     elsewhere: Mapping[str, tuple[Port, ...]]
 
 
-def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Collection[str] = ()) -> Census:
-    """Classify every server of a cell.
+def take(
+    gateway: Gateway, clock: Clock, source: Cell, options: DrainOptions, *, with_open_move: Collection[str] = ()
+) -> Census:
+    """Return the verdict of every server of a cell.
 
-    What the operator does not want moved is skipped, whatever else there is about it. The rule
-    ``policy.moves_a_day`` is left to whoever begins the moves.
+    Filters come first: a server that they exclude is skipped without checks. The rule ``policy.moves_a_day`` is not
+    checked here, but when a move starts.
 
-    :param ours: the servers that open moves of this journal are about
-    :raises Usage: there is no such cell, flavor or loss as the wish names
-    :raises CallError: something cannot be looked at
+    :param with_open_move: the servers with an open move in this journal
+    :raises Usage: a cell, flavor or loss of the options does not exist
+    :raises CallError: a database or an API cannot be read
     """
     mapped = census.mapped(gateway.api_engine, source.id)
-    view = _look_around(gateway, clock, source, wish, mapped.keys(), frozenset(ours))
+    view = _shared_view(gateway, clock, source, options, mapped.keys())
+    view = dataclasses.replace(view, with_open_move=frozenset(with_open_move))
     try:
         if mapped:
             view.answers.begin()
@@ -121,7 +135,7 @@ def take(gateway: Gateway, clock: Clock, source: Cell, wish: Wish, *, ours: Coll
 
 
 def _count(view: _View, mapped: dict[str, bool]) -> Census:
-    """Go through the cell's rows, and see which do not fit to the mappings.
+    """Judge the rows of the cell, and compare them with the mappings.
 
     :param mapped: :func:`cellmove.db.census.mapped`
     """
@@ -132,7 +146,7 @@ def _count(view: _View, mapped: dict[str, bool]) -> Census:
         strays |= page.keys() - mapped.keys()
         rows = {server_id: row for server_id, row in page.items() if server_id in mapped and not row.hidden}
         items |= _judge_page(view, rows, mapped)
-    # Rows and mappings were read at different times: what does not fit is looked at once more.
+    # Rows and mappings were read at different times, so the differences are read again.
     unseen = mapped.keys() - items.keys()
     still = census.mapped(engine, source.id, strays | unseen)
     strays -= still.keys()
@@ -154,29 +168,29 @@ def _count(view: _View, mapped: dict[str, bool]) -> Census:
     )
 
 
-def _look_around(
-    gateway: Gateway, clock: Clock, source: Cell, wish: Wish, servers: Collection[str], ours: frozenset[str]
+def _shared_view(
+    gateway: Gateway, clock: Clock, source: Cell, options: DrainOptions, servers: Collection[str]
 ) -> _View:
-    """What is looked at once."""
-    for name in wish.accept_loss:
+    """Read the values that are equal for all servers."""
+    for name in options.accept_loss:
         if name not in LOSSES:
-            raise Usage(f"--accept-loss: there is no {name!r}; there are: {', '.join(LOSSES)}")
-    flavors = {old: plan.find_flavor(gateway, new) for old, new in wish.flavor_map.items()}
-    named = [gateway.cell(name) for name in wish.to]
-    cells = [each for each in named or gateway.cells if each.uuid != source.uuid]
+            raise Usage(f"--accept-loss: unknown loss {name!r}; known are: {', '.join(LOSSES)}")
+    flavors = {old: plan.find_flavor(gateway, new) for old, new in options.flavor_map.items()}
+    named = [gateway.cell(name) for name in options.to]
+    cells = [cell for cell in named or gateway.cells if cell.uuid != source.uuid]
     database = gateway.database(source)
     services = tuple(look.services_of(database, clock.heartbeat_time(), gateway.settings.service_down_time))
     nodes = tuple(look.nodes_of(database))
     targets = plan.targets_of(gateway, clock, source, cells)
-    targets = tuple(reach.with_access_to(gateway, each) for each in targets)
+    targets = tuple(reach.with_access_to(gateway, target) for target in targets)
     computes = {service.host for service in services if service.binary == look.COMPUTE}
     policy = gateway.settings.policy
     hosts, providers = computes | {node.host for node in nodes}, [node.uuid for node in nodes]
     return _View(
         gateway=gateway,
         source=source,
-        wish=wish,
-        ours=ours,
+        options=options,
+        with_open_move=frozenset(),
         policy=dataclasses.replace(policy, moves_a_day=None),
         database=database,
         services=services,
@@ -185,15 +199,15 @@ def _look_around(
         access=reach.access_to(gateway, source),
         target_is_source=bool(named) and not cells,
         unknown={
-            each.uuid: look.unknown_columns(database, gateway.database(gateway.cell(each.uuid)))
-            for each in targets
-            if not each.unreachable
+            target.uuid: look.unknown_columns(database, gateway.database(gateway.cell(target.uuid)))
+            for target in targets
+            if not target.unreachable
         },
         zones=plan.zones_of(gateway, targets),
         flavors=flavors,
         wanted_cell=named[0] if len(named) == 1 else None,
         asks_projects="projects" in policy.allow.keys() | policy.deny.keys()
-        or any(each.kind == "project" for each in (*wish.include, *wish.exclude)),
+        or any(rule.kind == "project" for rule in (*options.include, *options.exclude)),
         answers=Answers(gateway, servers, hosts, providers, targets),
     )
 
@@ -201,35 +215,35 @@ def _look_around(
 # --- one page ---
 
 
-def _judge_page(view: _View, rows: Mapping[str, Any], mapped: Mapping[str, bool]) -> dict[str, Item]:
-    """The items of a page of rows."""
+def _judge_page(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[str, bool]) -> dict[str, Item]:
+    """Return the verdicts of a page of rows."""
     servers = _servers(view, rows, mapped)
     items: dict[str, Item] = {}
     judged: list[_Server] = []
     for server in servers:
-        skipped = why_not(view.wish, _values(view, server))
+        skipped = skip_reason(view.options, _values(view, server))
         if skipped is not None:
-            items[server.id] = _item(server, Verdict.SKIPPED, *((word,) for word in skipped))
-        elif server.id in view.ours:
-            items[server.id] = _item(server, Verdict.MOVABLE, (OPEN_MOVE,), ("a move of this journal is under way",))
+            items[server.id] = _item(server, Verdict.SKIPPED, *((text,) for text in skipped))
+        elif server.id in view.with_open_move:
+            items[server.id] = _item(server, Verdict.MOVABLE, (OPEN_MOVE,), ("it has an open move in this journal",))
         else:
             judged.append(server)
-    page = _look_closely(view, judged)
+    page = _read_page(view, judged)
     for server in judged:
         codes, reasons = _refusals(_snapshot(view, page, server))
         items[server.id] = _item(server, Verdict.REFUSED if codes else Verdict.MOVABLE, codes, reasons)
     return items
 
 
-def _servers(view: _View, rows: Mapping[str, Any], mapped: Mapping[str, bool]) -> list[_Server]:
-    """What every server is asked for, those that will be skipped too."""
+def _servers(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[str, bool]) -> list[_Server]:
+    """Read what the filters need."""
     metadata = census.metadata(view.database, rows.keys())
     devices, tags = census.devices(view.database, rows.keys()), census.tags(view.database, rows.keys())
     specs = census.request_specs(view.gateway.api_engine, rows.keys())
-    found = []
+    servers = []
     for server_id, row in rows.items():
         instance = make_instance(row, metadata.get(server_id, {}))
-        found.append(
+        servers.append(
             _Server(
                 row=row,
                 instance=instance,
@@ -243,11 +257,11 @@ def _servers(view: _View, rows: Mapping[str, Any], mapped: Mapping[str, bool]) -
                 ),
             )
         )
-    return found
+    return servers
 
 
 def _new_flavor(view: _View, old: Flavor | None) -> Flavor | None:
-    """What the server is to become, by the name or the id of what it is."""
+    """Return the flavor that --flavor-map gives a server, by the name or id of its flavor."""
     if old is None:
         return None
     return view.flavors.get(old.name) or view.flavors.get(old.flavorid)
@@ -258,7 +272,7 @@ def _values(view: _View, server: _Server) -> dict[str, tuple[str, ...]]:
 
 
 def values_of(instance: Instance, tags: tuple[str, ...], project: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """What the operator's filters are held against."""
+    """Return the values that filters match, by their kind."""
     return {
         "project": project,
         "flavor": (instance.flavor.name,) if instance.flavor else (),
@@ -270,18 +284,20 @@ def values_of(instance: Instance, tags: tuple[str, ...], project: tuple[str, ...
 
 
 def _project(view: _View, project_id: str) -> tuple[str, str]:
-    """Id and name of a project; the name is empty where no filter and no rule could name it."""
+    """Return id and name of a project. The name is empty when no filter and no rule uses projects."""
     return project_id, view.answers.project_name(project_id) if view.asks_projects else ""
 
 
-def _look_closely(view: _View, servers: list[_Server]) -> _Page:
-    """What else the checks want to know from the databases."""
+def _read_page(view: _View, servers: list[_Server]) -> _Page:
+    """Read what the checks need from the databases."""
     ids, engine, database = [server.id for server in servers], view.gateway.api_engine, view.database
     groups = census.groups(engine, ids)
     values = census.unique_values(database, ids)
     interfaces = Counter(values["virtual_interfaces"].values())
     reached = {
-        each.uuid: view.gateway.database(view.gateway.cell(each.uuid)) for each in view.targets if not each.unreachable
+        target.uuid: view.gateway.database(view.gateway.cell(target.uuid))
+        for target in view.targets
+        if not target.unreachable
     }
     known = view.answers.ports().of_server if ids else {}
     fewer = [server_id for server_id in ids if len(known.get(server_id, ())) < interfaces[server_id]]
@@ -300,23 +316,23 @@ def _look_closely(view: _View, servers: list[_Server]) -> _Page:
 
 
 def _group_hosts(view: _View, members: Collection[str]) -> dict[str, str]:
-    """The hosts of members of server groups, in whichever cell they are."""
-    homes, found = survey.mapped_cells(view.gateway.api_engine, members), dict[str, str]()
+    """Return the hosts of members of server groups in all cells."""
+    homes, hosts = survey.mapped_cells(view.gateway.api_engine, members), dict[str, str]()
     for cell in view.gateway.cells:
         own = [member for member, home in homes.items() if home == cell.id]
         if own:
             try:
-                found |= census.hosts(view.gateway.database(cell), own)
+                hosts |= census.hosts(view.gateway.database(cell), own)
             except CannotConnect:
-                continue  # they are told of, and forbid nothing
-    return found
+                continue  # the plan reports the cell; its members restrict no host
+    return hosts
 
 
 # --- one server ---
 
 
 def _snapshot(view: _View, page: _Page, server: _Server) -> ServerSnapshot:
-    """What :func:`cellmove.steps.plan.gather` would gather, but for what only its host can say of its disks."""
+    """Build the snapshot of :func:`cellmove.steps.plan.gather`, without the facts about disks that only the host knows."""
     instance, group = server.instance, page.groups.get(server.id)
     snapshot = ServerSnapshot(
         server_id=server.id,
@@ -326,7 +342,7 @@ def _snapshot(view: _View, page: _Page, server: _Server) -> ServerSnapshot:
         server=instance,
         build_request=server.id in page.building,
         request_spec=server.spec,
-        force_locked=view.wish.force_locked,
+        force_locked=view.options.force_locked,
         new_flavor=server.new_flavor,
         source_cell=view.source.label,
         source_services=view.services,
@@ -341,19 +357,20 @@ def _snapshot(view: _View, page: _Page, server: _Server) -> ServerSnapshot:
         wanted_cell=view.wanted_cell.label if view.wanted_cell else "",
         wanted_cell_uuid=view.wanted_cell.uuid if view.wanted_cell else "",
         target_is_source=view.target_is_source,
-        targets=tuple(_with_rows(page, each, server.id) for each in view.targets),
+        targets=tuple(_with_rows(page, target, server.id) for target in view.targets),
         zones=view.zones,
-        accepted_losses=view.wish.accept_loss,
+        accepted_losses=view.options.accept_loss,
         policy=view.policy,
-        **(_from_cloud(view, page, server, instance.flavor) if instance.flavor else {}),
     )
+    if instance.flavor:
+        snapshot = _with_cloud(view, page, server, instance.flavor, snapshot)
     if not snapshot.is_complete:
         return snapshot
-    return disks_assumed(view.gateway.settings, snapshot, view.wish.transfer, view.wish.bwlimit)
+    return disks_assumed(view.gateway.settings, snapshot, view.options.transfer, view.options.bwlimit)
 
 
-def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[str, Any]:
-    """The part of the snapshot that the APIs give."""
+def _with_cloud(view: _View, page: _Page, server: _Server, old: Flavor, snapshot: ServerSnapshot) -> ServerSnapshot:
+    """Add the fields of the snapshot that the APIs give."""
     instance, answers, new = server.instance, view.answers, server.new_flavor
     known, extended = answers.ports(), answers.has_extended_binding()
     ports = page.elsewhere.get(server.id) or known.of_server.get(server.id, ())
@@ -364,24 +381,27 @@ def _from_cloud(view: _View, page: _Page, server: _Server, old: Flavor) -> dict[
     attachments = answers.attachments().get(server.id, ()) if states else ()
     named = {device.attachment_id for device in volumes}
     grows = new is not None and quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))
-    return {
-        "extended_binding": extended,
-        "ports": ports,
-        "other_bindings": {
+    return dataclasses.replace(
+        snapshot,
+        extended_binding=extended,
+        ports=ports,
+        other_bindings={
             port.id: tuple(host for host in known.hosts.get(port.id, ()) if host not in (port.host, instance.host))
             for port in (ports if extended else ())
         },
-        "volume_states": states,
-        "volume_zones": plan.zones_that_bind(view.gateway.settings, (zone for _status, zone in own.values())),
-        "attachments": attachments,
-        "attachment_users": users_of(view.gateway, [each for each in attachments if each.id not in named]),
-        "allocations": answers.allocations(server.id),
-        "candidates": answers.candidates(new or old, volume_backed=server.volume_backed),
-        "stores": {} if server.volume_backed else answers.stores(),
-        "narrowed": answers.narrowed(new or old),
-        "quotas": answers.quotas(instance.project_id, instance.user_id) if grows else (),
-        "subject": _subject(view, server, old),
-    }
+        volume_states=states,
+        volume_zones=plan.zones_that_bind(view.gateway.settings, (zone for _status, zone in own.values())),
+        attachments=attachments,
+        attachment_users=users_of(
+            view.gateway, [attachment for attachment in attachments if attachment.id not in named]
+        ),
+        allocations=answers.allocations(server.id),
+        candidates=answers.candidates(new or old, volume_backed=server.volume_backed),
+        stores={} if server.volume_backed else answers.stores(),
+        narrowed=answers.narrowed(new or old),
+        quotas=answers.quotas(instance.project_id, instance.user_id) if grows else (),
+        subject=_subject(view, server, old),
+    )
 
 
 def _hosts_of_others(page: _Page, group: Group, server_id: str) -> tuple[str, ...]:
@@ -390,14 +410,14 @@ def _hosts_of_others(page: _Page, group: Group, server_id: str) -> tuple[str, ..
 
 
 def _with_rows(page: _Page, target: Target, server_id: str) -> Target:
-    """A target cell with what it has of this server, and what it has no place for; mostly nothing."""
+    """Return a target cell with the leftovers of this server there, and the columns that it lacks; usually unchanged."""
     leftovers = page.leftovers.get(target.uuid, {}).get(server_id, {})
     missing = page.missing.get(target.uuid, {}).get(server_id, ())
     return dataclasses.replace(target, leftovers=leftovers, missing=tuple(missing)) if leftovers or missing else target
 
 
 def _subject(view: _View, server: _Server, old: Flavor) -> Subject:
-    """What the operator's rules are held against, if there are rules."""
+    """Return the values that the operator's rules match, if there are rules."""
     if not view.policy.has_rules:
         return Subject()
     flavors = (old.name, server.new_flavor.name if server.new_flavor else "")
@@ -429,25 +449,42 @@ def _item(server: _Server, verdict: Verdict, codes: tuple[str, ...] = (), reason
 
 
 def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
-    """Servers that are mapped to the cell, which has no row of them."""
+    """Return the verdicts of servers that are mapped to the cell without a row in it."""
     engine, mapping = view.gateway.api_engine, InstanceMapping(view.source.uuid, queued_for_delete=False)
     building, specs = census.building(engine, servers), census.request_specs(engine, servers)
     items = {}
     for server_id in servers:
         snapshot = ServerSnapshot(
-            server_id, server_id, "migration", mapping, build_request=server_id in building,
-            request_spec=specs.get(server_id, {}), source_cell=view.source.label,
-        )  # fmt: skip
+            server_id,
+            server_id,
+            "migration",
+            mapping,
+            build_request=server_id in building,
+            request_spec=specs.get(server_id, {}),
+            source_cell=view.source.label,
+        )
         codes, reasons = _refusals(snapshot)
         items[server_id] = Item(
-            server_id=server_id, name=server_id, project_id="", host="", flavor="", vm_state="", volume_backed=False,
-            vcpus=0, memory_mb=0, disk_gb=0, created_at="", verdict=Verdict.REFUSED, codes=codes, reasons=reasons,
-        )  # fmt: skip
+            server_id=server_id,
+            name=server_id,
+            project_id="",
+            host="",
+            flavor="",
+            vm_state="",
+            volume_backed=False,
+            vcpus=0,
+            memory_mb=0,
+            disk_gb=0,
+            created_at="",
+            verdict=Verdict.REFUSED,
+            codes=codes,
+            reasons=reasons,
+        )
     return items
 
 
 def _refusals(snapshot: ServerSnapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The codes of all that speaks against a server, and the words."""
-    found = preflight.refusals(snapshot)
-    words = (f"{each.text} ({each.remedy})" if each.remedy else each.text for each in found)
-    return tuple(each.code for each in found), tuple(words)
+    """Return the codes and texts of the checks that refuse a server."""
+    refusals = preflight.refusals(snapshot)
+    texts = (f"{check.text} ({check.remedy})" if check.remedy else check.text for check in refusals)
+    return tuple(check.code for check in refusals), tuple(texts)

@@ -1,4 +1,4 @@
-"""Sums over a drain's story: what arrived, how fast, how long guests were down, host by host. Pure."""
+"""Statistics of a drain report: servers by stage and host, pace and downtimes. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellmove.drain.item import Bar, Stage, Story, Tale
+from cellmove.drain.drain_report import DrainReport, ServerReport
+from cellmove.drain.durations import StepBar
+from cellmove.drain.item import Stage
 
 MOVED = (Stage.MOVED, Stage.CONFIRMING, Stage.SOAKING)
 FAILED = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
@@ -22,26 +24,58 @@ SHARES: Mapping[str, tuple[Stage, ...]] = {
     "staying": STAYING,
     "gone": (Stage.GONE,),
 }
-"""What a stage comes to, for sums: every stage is in exactly one of them."""
+"""Groups of stages for sums. Every stage is in exactly one group."""
 
 ORDER = tuple(stage for share in SHARES.values() for stage in share)
-"""All stages as they are listed."""
+"""All stages in the order of lists."""
 
-SHORTEST_NIGHT, LONGEST_BREAK = 600.0, 10800.0
-"""A break in which nobody is at work is a night when it is an eighth of the work, within these bounds."""
+MIN_BREAK_SECONDS, MAX_BREAK_SECONDS = 600.0, 10800.0
+BREAK_SHARE = 1 / 8
+"""A time without work separates two stretches when it is this share of all work, within these bounds."""
 
-EDGES = (
-    0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 420, 600, 900, 1200, 1800, 2700, 3600, 5400, 7200,
-    10800, 18000, 28800, 43200, 86400, 172800, 345600, 691200,
-)  # fmt: skip
-STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
-NARROW = 8
-"""Downtimes whose longest is less than so many times the shortest get bins of one width."""
+BIN_EDGES_SECONDS = (
+    0,
+    1,
+    2,
+    3,
+    5,
+    7,
+    10,
+    15,
+    20,
+    30,
+    45,
+    60,
+    90,
+    120,
+    180,
+    300,
+    420,
+    600,
+    900,
+    1200,
+    1800,
+    2700,
+    3600,
+    5400,
+    7200,
+    10800,
+    18000,
+    28800,
+    43200,
+    86400,
+    172800,
+    345600,
+    691200,
+)
+BIN_WIDTHS_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+NARROW_FACTOR = 8
+"""Downtimes get bins of equal width when the longest is less than this factor times the shortest."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A time in which the drain was at work, between two nights; seconds since the epoch."""
+    """A time in which runs were at work. Times are seconds since the epoch."""
 
     began: float
     ended: float
@@ -53,7 +87,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast it went while it was at work, nights left out; None when nothing was done."""
+    """How fast servers and disks moved while runs were at work; None when nothing was done."""
 
     seconds: float
     servers_an_hour: float | None
@@ -62,16 +96,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class Spread:
-    """How long guests were down. ``ninety``: nine of ten were down no longer (nearest rank)."""
+    """Downtimes in seconds. ``ninety`` is the 90th percentile by nearest rank."""
 
     median: float
     ninety: float
-    longest: tuple[Tale, ...]
+    longest: tuple[ServerReport, ...]
 
 
 @dataclass(frozen=True)
 class Bin:
-    """A bar of the histogram: downtimes of ``low`` and more, and less than ``high`` seconds."""
+    """A bin of the histogram: downtimes from ``low`` to less than ``high`` seconds."""
 
     low: float
     high: float
@@ -80,11 +114,11 @@ class Bin:
 
 @dataclass(frozen=True)
 class HostSums:
-    """What became of the servers of one host.
+    """Sums of the servers of one host.
 
     :param counts: by the names of :data:`SHARES`; their sum is ``servers``
-    :param gib: of those that moved
-    :param median: of their downtimes; None when none is known
+    :param gib: of the servers that moved
+    :param median: of their downtimes in seconds; None when none is known
     """
 
     host: str
@@ -94,103 +128,105 @@ class HostSums:
     median: float | None
 
 
-def by_stage(tales: Iterable[Tale]) -> dict[Stage, int]:
-    """How many servers stand at each stage that there is one at, in :data:`ORDER`."""
-    found = [tale.stage for tale in tales]
-    return {stage: found.count(stage) for stage in ORDER if stage in found}
+def by_stage(servers: Iterable[ServerReport]) -> dict[Stage, int]:
+    """Return the number of servers by stage, without empty stages, in :data:`ORDER`."""
+    stages = [server.stage for server in servers]
+    return {stage: stages.count(stage) for stage in ORDER if stage in stages}
 
 
-def by_share(tales: Iterable[Tale]) -> dict[str, int]:
-    """How many servers moved, are left, failed, stay and are gone."""
-    found = by_stage(tales)
-    return {share: sum(found.get(stage, 0) for stage in stages) for share, stages in SHARES.items()}
+def by_share(servers: Iterable[ServerReport]) -> dict[str, int]:
+    """Return the number of servers by the names of :data:`SHARES`."""
+    counts = by_stage(servers)
+    return {share: sum(counts.get(stage, 0) for stage in stages) for share, stages in SHARES.items()}
 
 
-def gib_moved(tales: Iterable[Tale]) -> int:
-    """How much disk travelled with the servers that moved."""
-    return sum(tale.disk_gb for tale in tales if tale.stage in MOVED)
+def gib_moved(servers: Iterable[ServerReport]) -> int:
+    """Return the GiB of local disk of the servers that moved."""
+    return sum(server.disk_gb for server in servers if server.stage in MOVED)
 
 
-def end_of(bar: Bar, told: float) -> float:
-    """When a bar ends on paper: one that runs, when the story was told; none ends before it begins."""
-    return max(bar.began, told if bar.ended is None else bar.ended)
+def end_of(bar: StepBar, generated_at: float) -> float:
+    """Return the end of a bar in the report: the time of the report while the step runs, and never before its start."""
+    return max(bar.began, generated_at if bar.ended is None else bar.ended)
 
 
-def stretches(story: Story) -> tuple[Stretch, ...]:
-    """When the drain was at work, oldest first; what lies between two stretches is a night."""
+def stretches(report: DrainReport) -> tuple[Stretch, ...]:
+    """Return the times in which runs were at work, oldest first."""
     merged: list[list[float]] = []
-    for began, ended in sorted((bar.began, end_of(bar, story.told)) for tale in story.tales for bar in tale.bars):
+    for began, ended in sorted(
+        (bar.began, end_of(bar, report.generated_at)) for server in report.servers for bar in server.bars
+    ):
         if merged and began <= merged[-1][1]:
             merged[-1][1] = max(merged[-1][1], ended)
         else:
             merged.append([began, ended])
     busy = sum(ended - began for began, ended in merged)
-    night = min(max(busy / 8, SHORTEST_NIGHT), LONGEST_BREAK)
+    min_break = min(max(busy * BREAK_SHARE, MIN_BREAK_SECONDS), MAX_BREAK_SECONDS)
     joined: list[list[float]] = []
     for began, ended in merged:
-        if joined and began - joined[-1][1] < night:
+        if joined and began - joined[-1][1] < min_break:
             joined[-1][1] = ended
         else:
             joined.append([began, ended])
     return tuple(Stretch(began, ended) for began, ended in joined)
 
 
-def pace(story: Story) -> Pace:
-    """How fast servers and their disks moved."""
-    seconds = sum(stretch.seconds for stretch in stretches(story))
+def pace(report: DrainReport) -> Pace:
+    """Return how fast servers and their disks moved."""
+    seconds = sum(stretch.seconds for stretch in stretches(report))
     if seconds <= 0:
         return Pace(0.0, None, None)
-    moved, hours = by_share(story.tales)["moved"], seconds / 3600
-    return Pace(seconds, moved / hours, gib_moved(story.tales) / hours)
+    moved, hours = by_share(report.servers)["moved"], seconds / 3600
+    return Pace(seconds, moved / hours, gib_moved(report.servers) / hours)
 
 
-def arrivals(story: Story, found: Sequence[Stretch]) -> list[tuple[Stretch, int, int, int]]:
-    """For each stretch how many servers' moves ended well in it, their GiB, and how many failed.
+def arrivals(report: DrainReport, stretches: Sequence[Stretch]) -> list[tuple[Stretch, int, int, int]]:
+    """Return for each stretch the number of servers that moved in it, their GiB, and the number that failed.
 
-    A move counts where its last bar before the confirm ends.
+    A move counts in the stretch in which its last step before the confirm ends.
     """
-    sums = [[0, 0, 0] for _ in found]
-    ends = [stretch.ended for stretch in found]
-    for tale in story.tales:
-        bars = [bar for bar in tale.bars if bar.step != "confirm"]
-        if not bars or tale.stage not in (*MOVED, *FAILED):
+    sums = [[0, 0, 0] for _ in stretches]
+    ends = [stretch.ended for stretch in stretches]
+    for server in report.servers:
+        bars = [bar for bar in server.bars if bar.step != "confirm"]
+        if not bars or server.stage not in (*MOVED, *FAILED):
             continue
-        here = sums[bisect.bisect_left(ends, max(end_of(bar, story.told) for bar in bars))]
-        if tale.stage in MOVED:
+        here = sums[bisect.bisect_left(ends, max(end_of(bar, report.generated_at) for bar in bars))]
+        if server.stage in MOVED:
             here[0] += 1
-            here[1] += tale.disk_gb
+            here[1] += server.disk_gb
         else:
             here[2] += 1
-    return [(stretch, moved, gib, failed) for stretch, (moved, gib, failed) in zip(found, sums, strict=True)]
+    return [(stretch, moved, gib, failed) for stretch, (moved, gib, failed) in zip(stretches, sums, strict=True)]
 
 
-def spread(tales: Iterable[Tale], shown: int = 5) -> Spread | None:
-    """How long guests were down; None when it is known of none.
+def spread(servers: Iterable[ServerReport], shown: int = 5) -> Spread | None:
+    """Return the downtimes of guests; None when none is known.
 
-    :param shown: how many of the longest are named
+    :param shown: number of the longest ones to return
     """
-    known = [(tale.downtime, tale) for tale in tales if tale.downtime is not None]
+    known = [(server.downtime, server) for server in servers if server.downtime is not None]
     if not known:
         return None
     values = sorted(seconds for seconds, _ in known)
-    rank = -(-len(values) * 9 // 10) - 1  # nearest rank: the smallest that nine of ten do not exceed
-    worst = sorted(known, key=lambda one: (-one[0], one[1].name, one[1].server_id))[:shown]
-    return Spread(statistics.median(values), values[rank], tuple(tale for _, tale in worst))
+    rank = -(-len(values) * 9 // 10) - 1
+    worst = sorted(known, key=lambda pair: (-pair[0], pair[1].name, pair[1].server_id))[:shown]
+    return Spread(statistics.median(values), values[rank], tuple(server for _, server in worst))
 
 
 def histogram(values: Sequence[float]) -> tuple[Bin, ...]:
-    """Downtimes in bins: of one width when they lie close together, of growing widths otherwise."""
+    """Return a histogram of downtimes: bins of equal width for a narrow range, of growing width otherwise."""
     if not values:
         return ()
     least, most = max(min(values), 0.0), max(*values, 0.0)
-    if most < NARROW * least or most < 1:
-        wanted = max((most - least) / 12, most / 60, STEPS[0])
-        step = next((each for each in STEPS if each >= wanted), STEPS[-1])
-        first = int(least / step)
-        edges = [round(number * step, 1) for number in range(first, int(most / step) + 2)]
+    if most < NARROW_FACTOR * least or most < 1:
+        wanted = max((most - least) / 12, most / 60, BIN_WIDTHS_SECONDS[0])
+        width = next((candidate for candidate in BIN_WIDTHS_SECONDS if candidate >= wanted), BIN_WIDTHS_SECONDS[-1])
+        first = int(least / width)
+        edges = [round(number * width, 1) for number in range(first, int(most / width) + 2)]
     else:
-        low = max(bisect.bisect_right(EDGES, least) - 1, 0)
-        edges = list(EDGES[low : bisect.bisect_right(EDGES, most) + 1])
+        low = max(bisect.bisect_right(BIN_EDGES_SECONDS, least) - 1, 0)
+        edges = list(BIN_EDGES_SECONDS[low : bisect.bisect_right(BIN_EDGES_SECONDS, most) + 1])
         if most >= edges[-1]:
             edges.append(int(most) + 1)
     counts = [0] * (len(edges) - 1)
@@ -199,33 +235,33 @@ def histogram(values: Sequence[float]) -> tuple[Bin, ...]:
     return tuple(Bin(low, high, count) for low, high, count in zip(edges, edges[1:], counts, strict=False))
 
 
-def source_hosts(story: Story) -> tuple[HostSums, ...]:
-    """What became of the servers of each host of the cell."""
-    return _by_host(story.tales, lambda tale: tale.source_host)
+def source_hosts(report: DrainReport) -> tuple[HostSums, ...]:
+    """Return the sums of each host of the cell."""
+    return _by_host(report.servers, lambda server: server.source_host)
 
 
-def target_hosts(story: Story) -> tuple[HostSums, ...]:
-    """What became of the servers that each host was chosen for."""
-    return _by_host((tale for tale in story.tales if tale.target_host), lambda tale: tale.target_host)
+def target_hosts(report: DrainReport) -> tuple[HostSums, ...]:
+    """Return the sums of each target host that was chosen."""
+    return _by_host((server for server in report.servers if server.target_host), lambda server: server.target_host)
 
 
-def grouped(tales: Iterable[Tale], host: Callable[[Tale], str]) -> dict[str, list[Tale]]:
-    """Servers by host; host-2 comes before host-10."""
-    found: dict[str, list[Tale]] = {}
-    for tale in tales:
-        found.setdefault(host(tale), []).append(tale)
-    return {name: found[name] for name in sorted(found, key=natural)}
+def grouped(servers: Iterable[ServerReport], host: Callable[[ServerReport], str]) -> dict[str, list[ServerReport]]:
+    """Return the servers by host, in natural order: host-2 before host-10."""
+    by_host: dict[str, list[ServerReport]] = {}
+    for server in servers:
+        by_host.setdefault(host(server), []).append(server)
+    return {name: by_host[name] for name in sorted(by_host, key=natural)}
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """The key that sorts names as a person does."""
+    """Return the sort key of a name in natural order."""
     parts = re.findall(r"[0-9]{1,18}|[^0-9]+", name)
     return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], name
 
 
-def _by_host(tales: Iterable[Tale], host: Callable[[Tale], str]) -> tuple[HostSums, ...]:
+def _by_host(servers: Iterable[ServerReport], host: Callable[[ServerReport], str]) -> tuple[HostSums, ...]:
     sums = []
-    for name, own in grouped(tales, host).items():
-        down = spread(tale for tale in own if tale.stage in MOVED)
+    for name, own in grouped(servers, host).items():
+        down = spread(server for server in own if server.stage in MOVED)
         sums.append(HostSums(name, len(own), by_share(own), gib_moved(own), down.median if down else None))
     return tuple(sums)

@@ -1,4 +1,4 @@
-"""What a drain knows of the servers in its cell, and what becomes of them: plain data."""
+"""The servers of a cell and their stages in a drain: plain data."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from cellmove.core.cell_names import CellRef
 
 
 class Verdict(enum.StrEnum):
-    """What a look at a server comes to."""
+    """The result of the checks of one server."""
 
     MOVABLE = "movable"
-    SKIPPED = "skipped"  # the operator does not want it moved: a filter, a tag
-    REFUSED = "refused"  # a check speaks against it
+    SKIPPED = "skipped"  # a filter or a tag excludes it
+    REFUSED = "refused"  # a check refuses it
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One server of the cell.
 
-    :param flavor: the name of the flavor that it has; ``new_flavor`` that of the one it gets, empty when it keeps it
-    :param flavor_id: the id of the one that it has
-    :param vcpus: what it will need where it goes, by the flavor that it gets; so is ``memory_mb``
-    :param disk_gb: GiB of local disk that have to travel; 0 for a volume-backed server
+    :param flavor: name of the server's flavor; ``flavor_id`` is its id
+    :param new_flavor: name of the flavor that the server gets; empty when it keeps its flavor
+    :param vcpus: needed at the target, by the new flavor; likewise ``memory_mb``
+    :param disk_gb: GiB of local disk that travel; 0 for a volume-backed server
     :param created_at: UTC, ISO 8601
-    :param codes: of the checks or filters that speak against it; ``reasons`` are their words, with what to do about it.
-        A movable server that a move of this journal is about has the code ``open-move``
+    :param codes: of the checks or filters that refuse or exclude the server; ``reasons`` are their texts with remedies.
+        A movable server with an open move of this journal has the code ``open-move``
     """
 
     server_id: str
@@ -49,15 +49,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Census:
-    """Every server of a cell, classified.
+    """Every server of a cell with its verdict.
 
-    :param items: those that are mapped to it, in the order of their ids: one that is just being deleted, too, as long
-        as it has a row, and one that is missing
-    :param mapped: how many servers the API maps to the cell (those that are queued for delete aside)
-    :param missing: servers that are mapped to it and have no live, visible row in it
-    :param strays: servers with a live row in it that are mapped elsewhere: hidden ones are the source's copies of
-        moves, and none of the cell's servers any more
-    :param deleting: servers that are queued for delete and still have a live row in it
+    :param items: the servers that are mapped to the cell, by id. A server that is being deleted is included while it has
+        a row, and so is a missing one
+    :param mapped: number of servers that the API maps to the cell, without those that are queued for delete
+    :param missing: servers that are mapped to the cell and have no live, visible row in it
+    :param strays: servers with a live row in the cell that are mapped elsewhere. Hidden rows are the source records of
+        unconfirmed moves
+    :param deleting: servers that are queued for delete and still have a live row
     """
 
     cell: CellRef
@@ -69,49 +69,50 @@ class Census:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every server that is mapped to the cell was seen there."""
+        """Return whether every server that is mapped to the cell has a row there."""
         return not self.missing and len(self.items) == self.mapped + len(self.deleting)
 
 
 class Stage(enum.StrEnum):
-    """Where a server of a drain stands."""
+    """The stage of a server in a drain. docs/drain.md describes each."""
 
     WAITING = "waiting"
     MOVING = "moving"
-    SOAKING = "soaking"  # finished, verified once; to be confirmed when it is due
+    SOAKING = "soaking"  # at the target and verified once; confirmed when it is due
     CONFIRMING = "confirming"
-    MOVED = "moved"  # and confirmed, or left in VERIFY_RESIZE because nothing is to be confirmed
-    REVERTED = "reverted"  # was not what it had been, and is back at its source
-    UNVERIFIED = "unverified"  # is not what it was; left in VERIFY_RESIZE
+    MOVED = "moved"  # and confirmed, or left in VERIFY_RESIZE because the options say so
+    REVERTED = "reverted"  # failed verification and is back at its source
+    UNVERIFIED = "unverified"  # failed verification and stays in VERIFY_RESIZE
     FAILED = "failed"
     SKIPPED = "skipped"
     REFUSED = "refused"
-    GONE = "gone"  # its owner deleted it, or somebody else moved it
+    GONE = "gone"  # deleted by its owner, or moved outside of this drain
 
 
-UNDER_WAY = (Stage.MOVING, Stage.CONFIRMING)
-"""Stages in which somebody is at work on a server."""
+IN_PROGRESS = (Stage.MOVING, Stage.CONFIRMING)
+"""Stages in which a run works on a server."""
 
 TROUBLED = (Stage.FAILED, Stage.UNVERIFIED, Stage.REVERTED)
-"""Stages of servers that did not go as they should have."""
+"""Stages of servers that count as failures."""
 
-ARRIVED = (Stage.SOAKING, Stage.CONFIRMING, Stage.MOVED, Stage.UNVERIFIED)
+AT_TARGET = (Stage.SOAKING, Stage.CONFIRMING, Stage.MOVED, Stage.UNVERIFIED)
 """Stages of servers that run at the target."""
 
 
-def place_of(stage: str, source: str, target: str) -> str:
-    """The host on which a server is that stands there."""
-    return target if stage in ARRIVED and target else source
+def host_at(stage: str, source: str, target: str) -> str:
+    """Return the host of a server in this stage."""
+    return target if stage in AT_TARGET and target else source
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One server of a drain.
+    """One server of a drain: a row of the queue.
 
-    :param position: its place in the order
-    :param due: seconds since the epoch: when a soaking server is to be looked at again, or a waiting one to be begun
-    :param began: of the last try, ``ended`` likewise; 0 when there was none
-    :param worker: the run that is at work on it, or was
+    :param position: index in the order of the drain
+    :param due: when a soaking server is confirmed, or a waiting one may be started; seconds since the epoch
+    :param began: start of the last attempt, 0 without one; likewise ``ended``
+    :param tries: number of attempts
+    :param worker: the run that works on the server, or was the last to do so
     """
 
     server_id: str
@@ -139,47 +140,15 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A step of a server's move on the time line; seconds since the epoch. ``ended`` is None while it runs."""
+class JobResult:
+    """The result of one attempt on a server.
 
-    step: str
-    began: float
-    ended: float | None
-    failed: bool = False
-
-
-@dataclass(frozen=True)
-class Tale:
-    """What became of one server, for whoever looks back.
-
-    :param downtime: seconds for which the guest did not run; None when it was off anyway, or is not known
+    :param stage: the new stage; WAITING queues the server again
+    :param after: seconds until a soaking server is due, or until a queued one may be started
     """
 
-    server_id: str
-    name: str
-    project_id: str
-    source_host: str
-    target_host: str
-    disk_gb: int
     stage: Stage
     reason: str = ""
+    code: str = ""
     next_command: str = ""
-    move_id: str = ""
-    bars: tuple[Bar, ...] = ()
-    downtime: float | None = None
-
-
-@dataclass(frozen=True)
-class Story:
-    """A whole drain, for whoever looks back.
-
-    :param begun: seconds since the epoch, as all times here; ``told`` is when the story was told, or the drain was over
-    """
-
-    drain_id: str
-    cell: CellRef
-    to: tuple[CellRef, ...]
-    state: str
-    begun: float
-    told: float
-    tales: tuple[Tale, ...]
+    after: float = 0.0

@@ -8,7 +8,8 @@ import re
 import urllib.parse
 from collections.abc import Iterable
 
-from cellmove.drain.item import Stage, Tale
+from cellmove.drain.drain_report import ServerReport
+from cellmove.drain.item import Stage
 from cellmove.ui.console import clean
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -39,19 +40,19 @@ def attribute(value: str) -> str:
     return cleaned if re.fullmatch(r"[A-Za-z0-9_.:%#-]+", cleaned) else f'"{html.escape(cleaned)}"'
 
 
-def anchor(tale: Tale) -> str:
+def anchor(server: ServerReport) -> str:
     """The id of a server's row; apart from all ids of the page's own."""
-    return "s-" + urllib.parse.quote(clean(tale.server_id), safe="")
+    return "s-" + urllib.parse.quote(clean(server.server_id), safe="")
 
 
-def called(tale: Tale) -> str:
+def called(server: ServerReport) -> str:
     """What a server is called, escaped; its writing direction is its own."""
-    return f"<bdi>{text(tale.name).strip() or text(tale.server_id)}</bdi>"
+    return f"<bdi>{text(server.name).strip() or text(server.server_id)}</bdi>"
 
 
-def linked(tale: Tale) -> str:
+def linked(server: ServerReport) -> str:
     """Its name, leading to its row on the time line."""
-    return f"<a href=#{anchor(tale)}>{called(tale)}</a>"
+    return f"<a href=#{anchor(server)}>{called(server)}</a>"
 
 
 def percent(value: float) -> str:

@@ -1,7 +1,7 @@
 """A drain as one HTML file for whoever looks at it in the morning, and for whom they show it to.
 
 Everything is in the file: nothing is loaded, which its own content security policy sees to, and without JavaScript all
-there is to read is there. The same story gives the same bytes.
+there is to read is there. The same report gives the same bytes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import importlib.resources
 from collections.abc import Iterable, Sequence
 
 from cellmove.drain import figures
+from cellmove.drain.drain_report import DrainReport, ServerReport
 from cellmove.drain.figures import HostSums
-from cellmove.drain.item import Stage, Story, Tale
-from cellmove.drain.story import TROUBLE, iso
+from cellmove.drain.item import Stage
 from cellmove.ui import drain_markup as markup
 from cellmove.ui import drain_timeline as timeline
 from cellmove.ui.console import duration
+from cellmove.ui.drain_documents import iso
 from cellmove.ui.drain_markup import MARKS, attribute, clock, count, day, linked, number, percent, rate, text
+from cellmove.ui.drain_text import TROUBLE
 
 MEANINGS = {
     Stage.FAILED: "the move went wrong",
@@ -37,12 +39,12 @@ FEWEST = 3
 """Of fewer downtimes there is nothing to be seen in a histogram."""
 
 
-def html(story: Story) -> str:
+def html(report: DrainReport) -> str:
     """The whole page."""
-    style = f"{_asset('report.css')}.time ol svg,.axis svg{{background-image:{timeline.background(story)}}}\n"
+    style = f"{_asset('report.css')}.time ol svg,.axis svg{{background-image:{timeline.background(report)}}}\n"
     script = _asset("report.js")
     policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'"
-    title = f"{text(story.cell.label)}: drain {text(story.drain_id)}"
+    title = f"{text(report.cell.label)}: drain {text(report.drain_id)}"
     pieces = [
         "<!doctype html>\n<html lang=en><meta charset=utf-8>",
         f'<meta http-equiv=Content-Security-Policy content="{policy}">',
@@ -50,15 +52,15 @@ def html(story: Story) -> str:
         f"<title>{title}</title>",
         f"<style>{style}</style>",
         "<body>",
-        *_head(story),
+        *_head(report),
         "<main>",
-        *_trouble(story),
-        *_downtime(story),
-        *_nights(story),
-        *timeline.section(story),
-        *_hosts(story),
+        *_trouble(report),
+        *_downtime(report),
+        *_nights(report),
+        *timeline.section(report),
+        *_hosts(report),
         "</main>",
-        f"<footer>cellmove, drain <code>{text(story.drain_id)}</code>, told {iso(story.told)[:19].replace('T', ' ')} UTC."
+        f"<footer>cellmove, drain <code>{text(report.drain_id)}</code>, generated_at {iso(report.generated_at)[:19].replace('T', ' ')} UTC."
         " Times are UTC, disk is GiB.</footer>",
         HATCH,
         f"<script>{script}</script>\n",
@@ -76,42 +78,42 @@ HATCH = (
 # the head: whose drain, and how it went in one look
 
 
-def _head(story: Story) -> Iterable[str]:
-    shares, total = figures.by_share(story.tales), len(story.tales)
-    to = ", ".join(f"<bdi>{text(cell.label)}</bdi>" for cell in story.to) or "any other cell"
+def _head(report: DrainReport) -> Iterable[str]:
+    shares, total = figures.by_share(report.servers), len(report.servers)
+    to = ", ".join(f"<bdi>{text(cell.label)}</bdi>" for cell in report.to) or "any other cell"
     yield "<header><div class=title>"
-    yield f"<h1><bdi>{text(story.cell.label)}</bdi> <span>→</span> {to}</h1><p class=state>{text(story.state)}</p></div>"
-    yield f"<p class=when>{_span(story)} · drain <code>{text(story.drain_id)}</code></p>"
-    yield f"<dl class=figures>{''.join(_figures(story, shares, total))}</dl>"
-    yield from _stages(story, total)
-    yield "<nav>" + "".join(f"<a href=#{name}>{words}</a>" for name, words in _parts(story)) + "</nav></header>"
+    yield f"<h1><bdi>{text(report.cell.label)}</bdi> <span>→</span> {to}</h1><p class=state>{text(report.state)}</p></div>"
+    yield f"<p class=when>{_span(report)} · drain <code>{text(report.drain_id)}</code></p>"
+    yield f"<dl class=figures>{''.join(_figures(report, shares, total))}</dl>"
+    yield from _stages(report, total)
+    yield "<nav>" + "".join(f"<a href=#{name}>{words}</a>" for name, words in _parts(report)) + "</nav></header>"
 
 
-def _span(story: Story) -> str:
-    same_day = day(story.begun) == day(story.told)
-    end = clock(story.told) if same_day else f"{day(story.told)} {clock(story.told)}"
-    took = duration(max(story.told - story.begun, 0))
-    return f"{day(story.begun)} {markup.moment(story.begun).year} {clock(story.begun)} to {end} UTC ({took})"
+def _span(report: DrainReport) -> str:
+    same_day = day(report.begun) == day(report.generated_at)
+    end = clock(report.generated_at) if same_day else f"{day(report.generated_at)} {clock(report.generated_at)}"
+    took = duration(max(report.generated_at - report.begun, 0))
+    return f"{day(report.begun)} {markup.moment(report.begun).year} {clock(report.begun)} to {end} UTC ({took})"
 
 
-def _figures(story: Story, shares: dict[str, int], total: int) -> Iterable[str]:
-    pace, spread = figures.pace(story), figures.spread(story.tales, shown=1)
+def _figures(report: DrainReport, shares: dict[str, int], total: int) -> Iterable[str]:
+    pace, spread = figures.pace(report), figures.spread(report.servers, shown=1)
     yield _figure("moved", number(shares["moved"]), f"of {count(total, 'server')}")
     yield _figure("left", number(shares["left"]), "to be moved")
-    yield _figure("failed", number(shares["failed"]), _of_failed(story), shares["failed"])
+    yield _figure("failed", number(shares["failed"]), _of_failed(report), shares["failed"])
     yield _figure(
         "servers/hour",
         rate(pace.servers_an_hour),
         f"in {duration(pace.seconds)} at work" if pace.seconds else "nothing is done",
     )
-    yield _figure("GiB/hour", rate(pace.gib_an_hour), f"{number(figures.gib_moved(story.tales))} GiB moved")
+    yield _figure("GiB/hour", rate(pace.gib_an_hour), f"{number(figures.gib_moved(report.servers))} GiB moved")
     longest = f"longest {duration(spread.longest[0].downtime or 0)}" if spread else "none is known"
     yield _figure("median downtime", duration(spread.median) if spread else "–", longest)
 
 
-def _of_failed(story: Story) -> str:
+def _of_failed(report: DrainReport) -> str:
     """What besides failures is among the failed ones."""
-    others = {stage: amount for stage, amount in figures.by_stage(story.tales).items() if stage in URGENT[1:]}
+    others = {stage: amount for stage, amount in figures.by_stage(report.servers).items() if stage in URGENT[1:]}
     words = ", ".join(f"{amount:,} {stage}" for stage, amount in others.items())
     return f"of them {words}" if words else "none is unverified"
 
@@ -120,9 +122,9 @@ def _figure(name: str, value: str, note: str, bad: int = 0) -> str:
     return f"<div{' class=bad' if bad else ''}><dt>{name}<dd>{value}<dd><small>{note}</small></div>"
 
 
-def _stages(story: Story, total: int) -> Iterable[str]:
+def _stages(report: DrainReport, total: int) -> Iterable[str]:
     """One bar of all servers by stage, and the same in words."""
-    stages = figures.by_stage(story.tales)
+    stages = figures.by_stage(report.servers)
     left, rects, keys = 0.0, [], []
     for stage, amount in stages.items():
         width = 100 * amount / total
@@ -136,11 +138,11 @@ def _stages(story: Story, total: int) -> Iterable[str]:
         yield f"<svg class=stages role=img aria-label=stages>{''.join(rects)}</svg><ul class=legend>{''.join(keys)}</ul>"
 
 
-def _parts(story: Story) -> Iterable[tuple[str, str]]:
-    if any(tale.stage in TROUBLE for tale in story.tales):
-        yield "look", _to_look_at(story)
+def _parts(report: DrainReport) -> Iterable[tuple[str, str]]:
+    if any(server.stage in TROUBLE for server in report.servers):
+        yield "look", _to_look_at(report)
     yield "down", "Downtime"
-    if len(figures.stretches(story)) > 1:
+    if len(figures.stretches(report)) > 1:
         yield "nights", "Stretches of work"
     yield "time", "Time line"
     yield "hosts", "Hosts"
@@ -149,18 +151,18 @@ def _parts(story: Story) -> Iterable[tuple[str, str]]:
 # what somebody has to look at
 
 
-def _trouble(story: Story) -> Iterable[str]:
-    found = {stage: [tale for tale in story.tales if tale.stage is stage] for stage in TROUBLE}
+def _trouble(report: DrainReport) -> Iterable[str]:
+    found = {stage: [server for server in report.servers if server.stage is stage] for stage in TROUBLE}
     if not any(found.values()):
         return
-    yield f"<section class=look id=look><h2>{_to_look_at(story)}</h2>"
-    for stage, tales in found.items():
-        if tales:
+    yield f"<section class=look id=look><h2>{_to_look_at(report)}</h2>"
+    for stage, servers in found.items():
+        if servers:
             kind = "bad" if stage in URGENT else "fair"
-            yield f"<h3 class={kind}>{MARKS[stage]} {len(tales):,} {stage} <small>{MEANINGS[stage]}</small></h3>"
-            reasons: dict[str, list[Tale]] = {}
-            for tale in tales:
-                reasons.setdefault(tale.reason, []).append(tale)
+            yield f"<h3 class={kind}>{MARKS[stage]} {len(servers):,} {stage} <small>{MEANINGS[stage]}</small></h3>"
+            reasons: dict[str, list[ServerReport]] = {}
+            for server in servers:
+                reasons.setdefault(server.reason, []).append(server)
             ordered = sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
             for reason, own in ordered[:FEW]:
                 yield from _reason(reason, sorted(own, key=_by_name))
@@ -173,53 +175,53 @@ def _trouble(story: Story) -> Iterable[str]:
     yield "</section>"
 
 
-def _to_look_at(story: Story) -> str:
-    return "To look at" if figures.by_share(story.tales)["failed"] else "Not moved"
+def _to_look_at(report: DrainReport) -> str:
+    return "To look at" if figures.by_share(report.servers)["failed"] else "Not moved"
 
 
-def _by_name(tale: Tale) -> tuple[object, ...]:
-    return figures.natural(tale.source_host), figures.natural(tale.name), tale.server_id
+def _by_name(server: ServerReport) -> tuple[object, ...]:
+    return figures.natural(server.source_host), figures.natural(server.name), server.server_id
 
 
-def _reason(reason: str, tales: Sequence[Tale]) -> Iterable[str]:
+def _reason(reason: str, servers: Sequence[ServerReport]) -> Iterable[str]:
     """Servers with one reason. A command that is the same for all of them is said once."""
-    commands = {tale.next_command for tale in tales}
+    commands = {server.next_command for server in servers}
     common = commands.pop() if len(commands) == 1 else ""
     words = text(reason) or "no reason is recorded"
-    kind = '"why urgent"' if tales[0].stage in URGENT else "why"
-    yield f"<div class={kind}><p>{words}{f' <b>×{len(tales):,}</b>' if len(tales) > 1 else ''}</p>"
-    if common and len(tales) > 1:
+    kind = '"why urgent"' if servers[0].stage in URGENT else "why"
+    yield f"<div class={kind}><p>{words}{f' <b>×{len(servers):,}</b>' if len(servers) > 1 else ''}</p>"
+    if common and len(servers) > 1:
         yield f"<pre>{text(common)}</pre>"
-    if len(tales) > FEW:
-        yield f"<details><summary>{count(len(tales), 'server')}</summary>"
-    own = not common or len(tales) == 1
-    if tales[0].stage in URGENT or (own and common):
-        yield f"<ul class=each>{''.join(_troubled(tale, tale.next_command if own else '') for tale in tales)}</ul>"
+    if len(servers) > FEW:
+        yield f"<details><summary>{count(len(servers), 'server')}</summary>"
+    own = not common or len(servers) == 1
+    if servers[0].stage in URGENT or (own and common):
+        yield f"<ul class=each>{''.join(_troubled(server, server.next_command if own else '') for server in servers)}</ul>"
     else:
-        yield f"<ul class=names>{''.join(_named(tale, tale.next_command if own else '') for tale in tales)}</ul>"
-    yield f"{'</details>' if len(tales) > FEW else ''}</div>"
+        yield f"<ul class=names>{''.join(_named(server, server.next_command if own else '') for server in servers)}</ul>"
+    yield f"{'</details>' if len(servers) > FEW else ''}</div>"
 
 
-def _troubled(tale: Tale, command: str) -> str:
+def _troubled(server: ServerReport, command: str) -> str:
     """All that is needed to look for a server, and what to type."""
-    where = " → ".join(f"<bdi>{text(host)}</bdi>" for host in (tale.source_host, tale.target_host) if host)
+    where = " → ".join(f"<bdi>{text(host)}</bdi>" for host in (server.source_host, server.target_host) if host)
     typed = f"<pre>{text(command)}</pre>" if command else ""
-    return f"<li>{linked(tale)}<small>{where}</small><code>{text(tale.server_id)}</code>{typed}"
+    return f"<li>{linked(server)}<small>{where}</small><code>{text(server.server_id)}</code>{typed}"
 
 
-def _named(tale: Tale, command: str) -> str:
+def _named(server: ServerReport, command: str) -> str:
     """A server that nothing happened to: where it is."""
     typed = f" <pre>{text(command)}</pre>" if command else ""
-    return f"<li>{linked(tale)} <small><bdi>{text(tale.source_host)}</bdi></small>{typed}"
+    return f"<li>{linked(server)} <small><bdi>{text(server.source_host)}</bdi></small>{typed}"
 
 
 # how long guests were down
 
 
-def _downtime(story: Story) -> Iterable[str]:
+def _downtime(report: DrainReport) -> Iterable[str]:
     yield "<section class=down id=down><h2>Downtime <small>from the stop of a guest to its start</small></h2>"
-    spread = figures.spread(story.tales)
-    values = [tale.downtime for tale in story.tales if tale.downtime is not None]
+    spread = figures.spread(report.servers)
+    values = [server.downtime for server in report.servers if server.downtime is not None]
     bins = figures.histogram(values)
     if spread is None or not bins:
         yield "<p>None is known.</p></section>"
@@ -233,12 +235,12 @@ def _downtime(story: Story) -> Iterable[str]:
     yield f"<span>longest <b>{duration(spread.longest[0].downtime or 0)}</b></span></p>"
     rows = [
         (
-            linked(tale),
-            duration(tale.downtime or 0),
-            f"<bdi>{text(tale.source_host)}</bdi> → <bdi>{text(tale.target_host)}</bdi>",
-            number(tale.disk_gb),
+            linked(server),
+            duration(server.downtime or 0),
+            f"<bdi>{text(server.source_host)}</bdi> → <bdi>{text(server.target_host)}</bdi>",
+            number(server.disk_gb),
         )
-        for tale in spread.longest
+        for server in spread.longest
     ]
     yield markup.table("longest", ("server", "down", "hosts", "GiB"), rows, "Who was longest")
     yield "</div></div></section>"
@@ -295,13 +297,13 @@ def _short(seconds: float) -> str:
 # night by night, host by host
 
 
-def _nights(story: Story) -> Iterable[str]:
-    found = figures.stretches(story)
+def _nights(report: DrainReport) -> Iterable[str]:
+    found = figures.stretches(report)
     if len(found) < 2:
         return
     yield f"<section id=nights><h2>{len(found):,} stretches of work</h2>"
     rows = []
-    for stretch, moved, gib, failed in figures.arrivals(story, found):
+    for stretch, moved, gib, failed in figures.arrivals(report, found):
         hours = stretch.seconds / 3600 or None
         end = clock(stretch.ended)
         rows.append(
@@ -319,13 +321,13 @@ def _nights(story: Story) -> Iterable[str]:
     yield "</section>"
 
 
-def _hosts(story: Story) -> Iterable[str]:
+def _hosts(report: DrainReport) -> Iterable[str]:
     yield "<section id=hosts><h2>Hosts</h2><div class=tables>"
-    for title, hosts in (("From", figures.source_hosts(story)), ("To", figures.target_hosts(story))):
+    for title, hosts in (("From", figures.source_hosts(report)), ("To", figures.target_hosts(report))):
         if hosts:
             headers = ("host", "servers", *figures.SHARES, "GiB", "median down")
             yield markup.table("sums", headers, [_host(sums) for sums in hosts], f"{title} {count(len(hosts), 'host')}")
-    if not story.tales:
+    if not report.servers:
         yield "<p>There are no servers.</p>"
     yield "</div></section>"
 

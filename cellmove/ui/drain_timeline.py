@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from cellmove.core.move import Step
 from cellmove.drain import figures
+from cellmove.drain.drain_report import DrainReport, ServerReport
+from cellmove.drain.durations import StepBar
 from cellmove.drain.figures import Stretch, end_of
-from cellmove.drain.item import Bar, Stage, Story, Tale
+from cellmove.drain.item import Stage
 from cellmove.ui.console import duration
 from cellmove.ui.drain_markup import MARKS, anchor, attribute, called, clock, day, percent, text
 
@@ -116,49 +118,49 @@ class Axis:
         return f"linear-gradient(90deg,{inner or 'var(--clear),var(--clear)'})"
 
 
-def background(story: Story) -> str:
+def background(report: DrainReport) -> str:
     """What lies behind every row of the time line."""
-    found = figures.stretches(story)
+    found = figures.stretches(report)
     return Axis(found).background() if found else "none"
 
 
-def section(story: Story) -> Iterable[str]:
+def section(report: DrainReport) -> Iterable[str]:
     """The whole time line, piece by piece."""
     yield "<section class=time id=time><h2>Time line</h2>"
-    found = figures.stretches(story)
+    found = figures.stretches(report)
     if found:
         axis = Axis(found)
-        yield _legend(story)
+        yield _legend(report)
         yield f"<div class=axis><span>UTC</span><svg aria-hidden=true>{''.join(_labels(axis))}</svg><b>down</b></div>"
     else:
         axis = None
         yield "<p>Nothing has moved yet.</p>"
-    hosts = figures.grouped(story.tales, lambda tale: tale.source_host)
+    hosts = figures.grouped(report.servers, lambda server: server.source_host)
     buckets = min(max(BUCKETS // max(len(hosts), 1), 60), 240)
-    crowds = {host: _crowd(axis, own, story.told, buckets) if axis else [] for host, own in hosts.items()}
+    crowds = {host: _crowd(axis, own, report.generated_at, buckets) if axis else [] for host, own in hosts.items()}
     most = max((max(crowd, default=0) for crowd in crowds.values()), default=0)
-    is_open = " open" if len(story.tales) <= MANY else ""
+    is_open = " open" if len(report.servers) <= MANY else ""
     for host, own in hosts.items():
         yield f"<details{is_open}><summary><bdi>{text(host) or 'no host'}</bdi>{_curve(crowds[host], most)}<b>{_sums(own)}</b></summary>"
-        yield from _rows(axis, own, story.told)
+        yield from _rows(axis, own, report.generated_at)
         yield "</details>"
     yield "</section>"
 
 
-def _legend(story: Story) -> str:
-    used = {bar.step for tale in story.tales for bar in tale.bars}
+def _legend(report: DrainReport) -> str:
+    used = {bar.step for server in report.servers for bar in server.bars}
     keys = [
         f"<li><svg class=key><rect class={letter} width=100% /></svg>{step} <small>{words}</small>"
         for step, (letter, words) in STEPS.items()
         if step in used
     ]
-    if any(bar.failed for tale in story.tales for bar in tale.bars):
+    if any(bar.failed for server in report.servers for bar in server.bars):
         keys.append(
             "<li><svg class=key><rect class=b width=100% /><rect class=x width=100% /></svg>hatched, framed "
             "<small>failed or rolled back</small>"
         )
     keys.append("<li><svg class=key><rect class=l width=100% /></svg>line <small>between two steps: soaking</small>")
-    if len(figures.stretches(story)) > 1:
+    if len(figures.stretches(report)) > 1:
         keys.append(
             "<li><svg class=key><rect class=n width=100% /></svg>shaded <small>nobody at work; cut short</small>"
         )
@@ -176,39 +178,40 @@ def _labels(axis: Axis) -> Iterable[str]:
             yield f"<text class={kind} x={percent(tick.at)} y={height}{side}>{tick.label}</text>"
 
 
-def _rows(axis: Axis | None, tales: Sequence[Tale], told: float) -> Iterable[str]:
+def _rows(axis: Axis | None, servers: Sequence[ServerReport], generated_at: float) -> Iterable[str]:
     """Servers that moved in the order in which they did; then the names of those that never began."""
-    begun = [tale for tale in tales if tale.bars] if axis else []
+    begun = [server for server in servers if server.bars] if axis else []
     if axis and begun:
         yield "<ol>"
-        for tale in sorted(begun, key=lambda one: (one.bars[0].began, one.name, one.server_id)):
-            yield _row(axis, tale, told)
+        for server in sorted(begun, key=lambda one: (one.bars[0].began, one.name, one.server_id)):
+            yield _row(axis, server, generated_at)
         yield "</ol>"
-    still = [tale for tale in tales if axis is None or not tale.bars]
+    still = [server for server in servers if axis is None or not server.bars]
     for stage in figures.ORDER:
         own = sorted(
-            (tale for tale in still if tale.stage is stage), key=lambda one: (figures.natural(one.name), one.server_id)
+            (server for server in still if server.stage is stage),
+            key=lambda one: (figures.natural(one.name), one.server_id),
         )
         if own:
-            names = ", ".join(f"<span id={anchor(tale)}>{called(tale)}</span>" for tale in own)
+            names = ", ".join(f"<span id={anchor(server)}>{called(server)}</span>" for server in own)
             yield f"<p class=still><b>{MARKS.get(stage, '')} {len(own):,} {stage}</b> {names}</p>"
 
 
-def _row(axis: Axis, tale: Tale, told: float) -> str:
-    bars = "".join(_rects(axis, tale.bars, told))
-    down = "–" if tale.downtime is None else duration(tale.downtime)
-    mark = f"<i>{MARKS[tale.stage]} {tale.stage}</i>" if tale.stage in MARKS else ""
-    kind = " class=bad" if tale.stage in figures.FAILED else ""
-    return f"<li id={anchor(tale)}{kind}>{called(tale)}<svg><title>{_told(tale, told)}</title>{bars}</svg><b>{down}</b>{mark}"
+def _row(axis: Axis, server: ServerReport, generated_at: float) -> str:
+    bars = "".join(_rects(axis, server.bars, generated_at))
+    down = "–" if server.downtime is None else duration(server.downtime)
+    mark = f"<i>{MARKS[server.stage]} {server.stage}</i>" if server.stage in MARKS else ""
+    kind = " class=bad" if server.stage in figures.FAILED else ""
+    return f"<li id={anchor(server)}{kind}>{called(server)}<svg><title>{_told(server, generated_at)}</title>{bars}</svg><b>{down}</b>{mark}"
 
 
-def _rects(axis: Axis, bars: Sequence[Bar], told: float) -> Iterable[str]:
+def _rects(axis: Axis, bars: Sequence[StepBar], generated_at: float) -> Iterable[str]:
     """A thin line from the first to the last, the bars in the order in which they began, hatches where one failed."""
     places = []
     for bar in sorted(bars, key=lambda each: each.began):
         left = axis.at(bar.began)
         least = LEAST_MARK if bar.failed else LEAST_BAR
-        places.append((bar, left, max(axis.at(end_of(bar, told)) - left, least)))
+        places.append((bar, left, max(axis.at(end_of(bar, generated_at)) - left, least)))
     rests = [after[1] - before[1] - before[2] for before, after in itertools.pairwise(places)]
     if any(rest > LEAST_BAR for rest in rests):
         first, last = places[0][1], places[-1][1]
@@ -221,33 +224,33 @@ def _rects(axis: Axis, bars: Sequence[Bar], told: float) -> Iterable[str]:
             yield f"<rect class=x {place} />"
 
 
-def _told(tale: Tale, told: float) -> str:
+def _told(server: ServerReport, generated_at: float) -> str:
     """What a pointer over a row, or a screen reader, gets to know."""
     words = []
-    for bar in tale.bars:
+    for bar in server.bars:
         outcome = " (failed)" if bar.failed else " (runs)" if bar.ended is None else ""
-        words.append(f"{bar.step} {duration(end_of(bar, told) - bar.began)}{outcome}")
-    where = f"to {tale.target_host}, " if tale.target_host else ""
-    began = tale.bars[0].began
+        words.append(f"{bar.step} {duration(end_of(bar, generated_at) - bar.began)}{outcome}")
+    where = f"to {server.target_host}, " if server.target_host else ""
+    began = server.bars[0].began
     return text(f"{where}{day(began)} {clock(began, second=True)}: {', '.join(words)}")
 
 
-def _sums(tales: Sequence[Tale]) -> str:
+def _sums(servers: Sequence[ServerReport]) -> str:
     """A host's line: how many servers, and what became of those that are not moved."""
-    shares = figures.by_share(tales)
-    words = [f"{shares['moved']:,} of {len(tales):,} moved"]
+    shares = figures.by_share(servers)
+    words = [f"{shares['moved']:,} of {len(servers):,} moved"]
     words += [f"<em>{MARKS[Stage.FAILED]} {shares['failed']:,} failed</em>"] if shares["failed"] else []
     return ", ".join(words)
 
 
-def _crowd(axis: Axis, tales: Iterable[Tale], told: float, buckets: int) -> list[int]:
+def _crowd(axis: Axis, servers: Iterable[ServerReport], generated_at: float, buckets: int) -> list[int]:
     """How many servers of a host were at work at once, along the axis."""
     steps = [0] * (buckets + 1)
-    for tale in tales:
+    for server in servers:
         reached = -1  # a server is counted once where one of its bars ends and the next begins
-        for bar in sorted(tale.bars, key=lambda each: each.began):
+        for bar in sorted(server.bars, key=lambda each: each.began):
             left, right = (
-                min(int(axis.at(when) * buckets / 100), buckets - 1) for when in (bar.began, end_of(bar, told))
+                min(int(axis.at(when) * buckets / 100), buckets - 1) for when in (bar.began, end_of(bar, generated_at))
             )
             left = max(left, reached + 1)
             if left <= right:

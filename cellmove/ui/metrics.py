@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from cellmove.core.cell_names import recorded_ref
 from cellmove.core.clock import seconds_of
 from cellmove.core.move import CLOSED, Entry, Move, Phase, State, Step
-from cellmove.drain import figures, standing
-from cellmove.drain.drains import queue_of
-from cellmove.drain.item import TROUBLED, Stage, Story
-from cellmove.drain.story import DRAWN, down_since, outages, tale_bars
+from cellmove.drain import figures
+from cellmove.drain.drain_report import DrainReport, build_report
+from cellmove.drain.durations import REPORTED_STEPS, down_since, outages, step_bars
+from cellmove.drain.item import TROUBLED, Stage
+from cellmove.drain.queue import open_queue
+from cellmove.drain.status import active_runs
 from cellmove.ui.console import clean
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class Figures:
     repairs: Counter[Labels] = field(default_factory=Counter)
     oldest: dict[Labels, float] = field(default_factory=dict)
     longest: dict[Labels, float] = field(default_factory=dict)
-    steps: dict[Labels, list[float]] = field(default_factory=lambda: {(step.value,): [] for step in DRAWN})
+    steps: dict[Labels, list[float]] = field(default_factory=lambda: {(step.value,): [] for step in REPORTED_STEPS})
     downtimes: dict[Labels, list[float]] = field(
         default_factory=lambda: {(direction, transfer): [] for direction in DIRECTIONS for transfer in TRANSFERS}
     )
@@ -136,7 +138,7 @@ def _count_lines(found: Figures, move: Move, entries: Sequence[Entry]) -> None:
     done = {entry.action for entry in entries if entry.phase is Phase.DONE}
     # adopt writes lines whose start and end are the moment of writing: they tell no duration.
     is_told = any(entry.started_at != entry.finished_at for entry in entries)
-    for bar in tale_bars(entries) if is_told else ():
+    for bar in step_bars(entries) if is_told else ():
         if LAST_ACTIONS[Step(bar.step)] in done and bar.ended is not None and not bar.failed:
             found.steps[bar.step,].append(bar.ended - bar.began)
     if move.plan.get("active"):
@@ -165,31 +167,31 @@ def _drains(session: Session, now: float) -> Iterator[DrainFigures]:
     newest = {record.server_id: record for record in session.journal.drains()}
     for record in newest.values():
         if record.is_open or now - seconds_of(record.updated_at) < ENDED_DRAIN_SECONDS:
-            story = standing.story(session, record)
-            pace = figures.pace(story)
-            stages = figures.by_stage(story.tales)
+            report = build_report(session, record)
+            pace = figures.pace(report)
+            stages = figures.by_stage(report.servers)
             yield DrainFigures(
                 recorded_ref(record.server_id, record.server_name).label,
                 record.server_id,
                 record.is_open,
-                len(standing.runs(session, record)),
+                len(active_runs(session, record)),
                 {stage: stages.get(stage, 0) for stage in Stage},
                 _trouble(session, record),
-                figures.gib_moved(story.tales) << 30,
+                figures.gib_moved(report.servers) << 30,
                 pace.servers_an_hour,
-                _remaining_seconds(story, pace) if record.is_open else None,
+                _remaining_seconds(report, pace) if record.is_open else None,
             )
 
 
 def _trouble(session: Session, record: Move) -> Counter[Labels]:
-    tasks = queue_of(session, record).tasks(*TROUBLED, Stage.REFUSED, Stage.SKIPPED)
+    tasks = open_queue(session, record).tasks(*TROUBLED, Stage.REFUSED, Stage.SKIPPED)
     return Counter((task.stage.value, task.code.partition(",")[0] or "unknown") for task in tasks)
 
 
-def _remaining_seconds(story: Story, pace: figures.Pace) -> float | None:
+def _remaining_seconds(report: DrainReport, pace: figures.Pace) -> float | None:
     if not pace.servers_an_hour:
         return None
-    return figures.by_share(story.tales)["left"] / pace.servers_an_hour * 3600
+    return figures.by_share(report.servers)["left"] / pace.servers_an_hour * 3600
 
 
 # as Prometheus reads them

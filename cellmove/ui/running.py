@@ -14,14 +14,14 @@ from cellmove.ui.signals import UNDER_WAY, install_signals
 
 if TYPE_CHECKING:
     from cellmove.operations.context import Session
-    from cellmove.ui.progress import Progress
+    from cellmove.ui.progress import Renderer
 
 
 @contextmanager
 def running(
     options: Options,
     activity: str = "looking at the cloud",
-    observer: Progress | None = None,
+    observer: Renderer | None = None,
     again: str = "",
     only_reads: bool = False,
 ) -> Iterator[Session]:
@@ -36,10 +36,10 @@ def running(
     from cellmove.core import settings
     from cellmove.core.policy import Consent
     from cellmove.operations.context import open_session
-    from cellmove.ui.progress import observer_for
+    from cellmove.ui.progress import renderer_for
 
     with install_signals(options.in_front.inserted(again or options.again)) as signals, ExitStack() as stack:
-        watching = observer or stack.enter_context(observer_for(sys.stderr, options.quiet, activity=activity))
+        watching = observer or stack.enter_context(renderer_for(sys.stderr, options.quiet, activity=activity))
         signals.announce = watching.announce
 
         def observe(event: Event) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.drain.item import Bar, Stage, Story
-from cellmove.drain.story import downtime, tale_bars
+from cellmove.drain.drain_report import DrainReport
+from cellmove.drain.durations import StepBar, downtime, step_bars
+from cellmove.drain.item import Stage
 from cellmove.engine.journal_open import open_journal
 from cellmove.ui.console import clean
 from cellmove.ui.drain_report import FEWEST, html
@@ -83,21 +84,21 @@ def test_a_missing_browser_is_a_failure_that_says_what_to_install(
 
 
 def test_every_server_is_there_and_nothing_is_loaded(chromium: Browser) -> None:
-    story = sample_drains.a_story(300, nights=3)
-    seen, asked = chromium.look(html(story), ROWS)
-    assert sorted(name for _, name in seen["rows"]) == sorted(tale.name for tale in story.tales)
-    assert len({identity for identity, _ in seen["rows"]}) == len(story.tales)
+    report = sample_drains.a_report(300, nights=3)
+    seen, asked = chromium.look(html(report), ROWS)
+    assert sorted(name for _, name in seen["rows"]) == sorted(server.name for server in report.servers)
+    assert len({identity for identity, _ in seen["rows"]}) == len(report.servers)
     assert seen["commands"].count("") == 0
-    assert {tale.next_command for tale in story.tales if tale.next_command} == set(seen["commands"])
-    assert seen["hatched"] == sum(bar.failed for tale in story.tales for bar in tale.bars) > 0
+    assert {server.next_command for server in report.servers if server.next_command} == set(seen["commands"])
+    assert seen["hatched"] == sum(bar.failed for server in report.servers for bar in server.bars) > 0
     assert (seen["links"], seen["loaded"], seen["find"], seen["open"]) == (0, 0, 1, 6)
     assert set(asked) <= {"/frame.html", "/page.html", "/favicon.ico"}
 
 
 def test_names_are_only_names(chromium: Browser) -> None:
-    story = sample_drains.hostile_story()
-    seen, asked = chromium.look(html(story), ROWS)
-    wanted = sorted(clean(tale.name).strip() or tale.server_id for tale in story.tales)
+    report = sample_drains.hostile_report()
+    seen, asked = chromium.look(html(report), ROWS)
+    wanted = sorted(clean(server.name).strip() or server.server_id for server in report.servers)
     assert sorted(name.strip() for _, name in seen["rows"]) == wanted
     assert seen["title"].startswith('"><img src=x')
     assert (seen["scripts"], seen["images"], seen["handlers"], seen["links"], seen["loaded"]) == (1, 0, [], 0, 0)
@@ -105,32 +106,32 @@ def test_names_are_only_names(chromium: Browser) -> None:
 
 
 def test_without_scripts_all_is_there(chromium: Browser) -> None:
-    story = sample_drains.a_story(24, hours=0.4, hosts=3)
-    seen, _ = chromium.look(html(story), ROWS, scripts=False)
+    report = sample_drains.a_report(24, hours=0.4, hosts=3)
+    seen, _ = chromium.look(html(report), ROWS, scripts=False)
     assert (len(seen["rows"]), seen["find"], seen["open"]) == (24, 0, 3)
 
 
 def test_ten_thousand_are_folded_by_host(chromium: Browser) -> None:
-    story = sample_drains.a_story(10_000, nights=6, hosts=300, parallel=40)
-    seen, _ = chromium.look(html(story), ROWS)
+    report = sample_drains.a_report(10_000, nights=6, hosts=300, parallel=40)
+    seen, _ = chromium.look(html(report), ROWS)
     assert (len(seen["rows"]), seen["hosts"], seen["open"], seen["links"]) == (10_000, 300, 0, 0)
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
 @pytest.mark.parametrize(
-    "story",
-    [sample_drains.hostile_story(), sample_drains.a_story(300, nights=9), sample_drains.a_story(0)],
+    "report",
+    [sample_drains.hostile_report(), sample_drains.a_report(300, nights=9), sample_drains.a_report(0)],
     ids=["hostile", "300", "0"],
 )
-def test_nothing_is_wider_than_a_telephone(chromium: Browser, story: Story, scripts: bool) -> None:
-    seen, _ = chromium.look(html(story), WIDTHS, width=480, scripts=scripts)
+def test_nothing_is_wider_than_a_telephone(chromium: Browser, report: DrainReport, scripts: bool) -> None:
+    seen, _ = chromium.look(html(report), WIDTHS, width=480, scripts=scripts)
     assert seen["room"] == 480
     assert seen["wide"] <= 480
     assert seen["out"] == []
 
 
 def test_words_and_bars_are_readable_in_both_schemes(chromium: Browser) -> None:
-    page = html(sample_drains.a_story(300, nights=3))
+    page = html(sample_drains.a_report(300, nights=3))
     papers = set()
     for options in ((), (DARK,)):
         seen, _ = chromium.look(page, COLOURS, *options)
@@ -143,7 +144,7 @@ def test_words_and_bars_are_readable_in_both_schemes(chromium: Browser) -> None:
 
 def test_the_page_from_a_file_is_no_blank_one(chromium: Browser) -> None:
     blank = chromium.snapshot("<!doctype html><title>nothing</title>")
-    page = html(sample_drains.a_story(24, hours=0.4, hosts=3))
+    page = html(sample_drains.a_report(24, hours=0.4, hosts=3))
     light, dark = chromium.snapshot(page), chromium.snapshot(page, DARK)
     assert len(set(blank)) < 8
     assert len(set(light)) > 50
@@ -153,7 +154,7 @@ def test_the_page_from_a_file_is_no_blank_one(chromium: Browser) -> None:
 
 
 def test_search_and_sorting(chromium: Browser) -> None:
-    seen, _ = chromium.look(html(sample_drains.a_story(24, hours=0.4, hosts=5)), COMFORT)
+    seen, _ = chromium.look(html(sample_drains.a_report(24, hours=0.4, hosts=5)), COMFORT)
     assert seen["before"] > 20
     assert seen["after"] == 1
     assert seen["tabbed"] == 0
@@ -162,9 +163,9 @@ def test_search_and_sorting(chromium: Browser) -> None:
 
 
 def test_a_drain_that_is_under_way(chromium: Browser) -> None:
-    tale = sample_drains.a_tale(1, "h1", Stage.MOVING, bars=(Bar("prep-dest", sample_drains.BEGUN, None),))
-    story = Story("d", ref("cell1"), (), "running", sample_drains.BEGUN, sample_drains.BEGUN + 5, (tale,))
-    seen, _ = chromium.look(html(story), "(page) => page.querySelector('.time ol li').textContent")
+    server = sample_drains.a_server(1, "h1", Stage.MOVING, bars=(StepBar("prep-dest", sample_drains.BEGUN, None),))
+    report = DrainReport("d", ref("cell1"), (), "running", sample_drains.BEGUN, sample_drains.BEGUN + 5, (server,))
+    seen, _ = chromium.look(html(report), "(page) => page.querySelector('.time ol li').textContent")
     assert "prep-dest 5.0 s (runs)" in seen
     assert "→ moving" in seen
 
@@ -176,10 +177,10 @@ def test_bars_and_downtime_of_a_real_journal(sandbox: Sandbox) -> None:
     journal = open_journal(sandbox.environment["CELLMOVE_JOURNAL"], str)
     (move,) = journal.find(server.name)
     there = downtime(journal.entries_of(move.id), active=move.plan["active"])
-    assert [bar.step for bar in tale_bars(journal.entries_of(move.id))] == ["prep-dest", "prep-source", "finish"]
+    assert [bar.step for bar in step_bars(journal.entries_of(move.id))] == ["prep-dest", "prep-source", "finish"]
     sandbox.cellmove("revert", server.name)
     entries = journal.entries_of(move.id)
-    bars = tale_bars(entries)
+    bars = step_bars(entries)
     assert [bar.step for bar in bars] == ["prep-dest", "prep-source", "finish", "revert"]
     assert not any(bar.failed or bar.ended is None for bar in bars)
     both = downtime(entries, active=move.plan["active"])

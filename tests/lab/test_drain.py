@@ -153,7 +153,7 @@ def test_a_cell_is_emptied_over_several_nights(cellmove, started, servers):
         assert {stage: number for stage, number in after.items() if number} == {
             "moved": MOVABLE, "skipped": 1, "refused": 3,
         }  # fmt: skip
-        told = third.stderr.split(f"4 servers were left in {cloud.layout().display_name('cell1')}")[1]
+        told = third.stderr.split(f"4 servers were not moved from {cloud.layout().display_name('cell1')}")[1]
         assert {each.name for each in servers if f"  {each.name}: " in told} == {
             each.name for each in servers if each.kind in LEFT
         }

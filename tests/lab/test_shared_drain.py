@@ -16,8 +16,10 @@ import pytest
 import sqlalchemy
 
 from cellmove.core.move import State
-from cellmove.drain.item import UNDER_WAY, Stage, Task
+from cellmove.drain.item import IN_PROGRESS, JobResult, Stage, Task
+from cellmove.drain.options import DrainOptions
 from cellmove.drain.queue import Limits, Queue
+from cellmove.drain.request import DrainRequest
 from cellmove.drain.tables import metadata
 from cellmove.engine.journal import Journal
 from cellmove.engine.journal_open import open_journal
@@ -37,7 +39,7 @@ def run_with_lease(seconds: float, arguments: list[str], environment: dict[str, 
     """Be `cellmove` with leases that end soon, for a test that waits for that."""
     from cellmove.drain import queue
 
-    queue.LEASE = seconds
+    queue.LEASE_SECONDS = seconds
     run_command(arguments, environment, out, err)
 
 
@@ -100,7 +102,7 @@ class Cell:
         with self.journal.transaction() as connection:
             if not sqlalchemy.inspect(connection).has_table("drain_servers"):
                 return []
-            query = sqlalchemy.select(*columns).where(servers.c.stage.in_(UNDER_WAY), alive)
+            query = sqlalchemy.select(*columns).where(servers.c.stage.in_(IN_PROGRESS), alive)
             return [
                 Busy(row.server_id, row.host, row.worker.split(":")[1], row.target_host)
                 for row in connection.execute(query)
@@ -172,15 +174,15 @@ def test_eight_runs_begin_one_drain_at_once(shared: str) -> None:
     def run(_number: int) -> None:
         journal = open_journal(shared, lambda: "now")
         queue = Queue(journal, "drain-1", f"worker-{next(numbers)}")
-        queue.prepare({"parallel": 8})
-        began = queue.beat(0.0)
-        queue.sync(tasks, again=False, ended=began)
+        queue.prepare(DrainRequest(DrainOptions(parallel=8)))
+        began = queue.renew_leases(0.0)
+        queue.synchronise(tasks, is_alone=False, now=began)
         while (task := queue.take(0.0, Limits(parallel=8), start=True)) is not None:
             taken.append(task.server_id)
-            queue.note(task.server_id, target_host="t")
-            queue.beat(0.0)
-            queue.put(task.server_id, Stage.MOVED, 0.0)
-        queue.leave()
+            queue.set_target_host(task.server_id, "t")
+            queue.renew_leases(0.0)
+            queue.put(task.server_id, JobResult(Stage.MOVED), 0.0)
+        queue.release()
         journal.engine.dispose()
 
     with ThreadPoolExecutor(8) as threads:

@@ -24,7 +24,7 @@ from cellmove.db import census as sql
 from cellmove.db import look
 from cellmove.drain import census
 from cellmove.drain.item import Census, Item, Verdict
-from cellmove.drain.wish import SKIP_TAG, Filter, Wish, parse_filter
+from cellmove.drain.options import SKIP_TAG, DrainOptions, Filter, parse_filter
 from cellmove.gateway import Gateway
 from cellmove.sandbox import seed, services
 from cellmove.sandbox.buses import CELL_UUIDS
@@ -70,8 +70,8 @@ class Place:
         env = {**self.harness._environment, "CELLMOVE_CONFIG": str(folder / "config.toml"), **case.env}
         return Gateway(settings_module.load({}, env))
 
-    def take(self, wish: Wish | None = None, cell: str = "cell1", **how: Any) -> Census:
-        return census.take(self.gateway, self.harness.clock, self.gateway.cell(cell), wish or Wish(), **how)
+    def take(self, options: DrainOptions | None = None, cell: str = "cell1", **how: Any) -> Census:
+        return census.take(self.gateway, self.harness.clock, self.gateway.cell(cell), options or DrainOptions(), **how)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,10 @@ def item(found: Census, server: str) -> Item:
     return one
 
 
-def wish_of(case: Case) -> Wish:
+def options_of(case: Case) -> DrainOptions:
     """What a drain is asked for that is asked of one server so."""
     accepted = [word for word in " ".join(case.options).replace("--accept-loss", "").replace("=", "").split() if word]
-    return Wish(
+    return DrainOptions(
         to=tuple(case.where[1::2]),
         flavor_map={"m1.tiny": case.flavor} if case.flavor else {},
         accept_loss=tuple(name for words in accepted for name in words.split(",")),
@@ -165,19 +165,19 @@ def test_it_says_what_the_plan_says(
     server = seed.boot(place.cloud, "bad", **case.boot)
     other = seed.boot(place.cloud, "other", host="c1-host2", volume_backed=True, volumes=1, active=False)
     case.change(place.cloud, server)
-    gateway, wish = place.open(case, tmp_path), wish_of(case)
-    destination = Destination(cell=wish.to[0] if wish.to else "")
-    request = MoveRequest(server if case.by_id else "bad", case.flavor, destination, accept_loss=wish.accept_loss)
+    gateway, options = place.open(case, tmp_path), options_of(case)
+    destination = Destination(cell=options.to[0] if options.to else "")
+    request = MoveRequest(server if case.by_id else "bad", case.flavor, destination, accept_loss=options.accept_loss)
     planned = plan.gather(gateway, place.harness.clock, request)
     shown = refusals(planned.checks)
     assert shown == [] if case.level == "warning" else code in dict(shown)
-    found = census.take(gateway, place.harness.clock, gateway.cell("cell1"), wish)
+    found = census.take(gateway, place.harness.clock, gateway.cell("cell1"), options)
     if code in STRAYS:
         assert found.strays == (server,)
         assert [each.server_id for each in found.items if each.server_id != other] == []
         if code != "no-record":
             return
-        found = census.take(gateway, place.harness.clock, gateway.cell("cell2"), wish)
+        found = census.take(gateway, place.harness.clock, gateway.cell("cell2"), options)
         shown = [(code, words.replace("bad", server)) for code, words in shown]  # nobody knows its name
         assert found.missing == (server,)
     one = item(found, server)
@@ -205,7 +205,7 @@ def test_everything_that_a_check_looks_at_is_read() -> None:
 def test_a_server_as_it_is(place: Place) -> None:
     server = seed.boot(place.cloud, "web", volumes=1)
     stopped = seed.boot(place.cloud, "db", host="c1-host2", flavor="m1.small", volume_backed=True, active=False)
-    found = place.take(Wish(flavor_map={"m1.tiny": "m1.small"}))
+    found = place.take(DrainOptions(flavor_map={"m1.tiny": "m1.small"}))
     flavors = {row["name"]: row for row in place.cloud.rows("api", "flavors")}
     small, row = flavors["m1.small"], place.cloud.row("cell1", "instances", uuid=server) or {}
     assert item(found, server) == Item(
@@ -248,11 +248,11 @@ def test_filters(place: Place, include: tuple[str, ...], exclude: tuple[str, ...
     seed.boot(place.cloud, "db", host="c1-host2", flavor="m1.small", active=False)
     odd = seed.boot(place.cloud, "odd")
     place.cloud.update("cell1", "instances", {"task_state": "reboot_started"}, uuid=odd)
-    wish = Wish(
+    options = DrainOptions(
         include=tuple(parse_filter(each, "--include") for each in include),
         exclude=tuple(parse_filter(each, "--exclude") for each in exclude),
     )
-    found = {each.name: each for each in place.take(wish).items}
+    found = {each.name: each for each in place.take(options).items}
     assert {name for name, each in found.items() if each.verdict is Verdict.SKIPPED} == stay
     skipped = [each for each in found.values() if each.verdict is Verdict.SKIPPED]
     assert {each.codes for each in skipped} <= {("excluded",), ("not-included",)}
@@ -266,8 +266,8 @@ def test_a_tag_keeps_a_server_where_it_is_whatever_else_there_is(place: Place) -
     place.cloud.insert("cell1", "tags", {"resource_id": server, "tag": SKIP_TAG})
     place.cloud.update("cell1", "instances", {"vm_state": "error"}, uuid=server)
     assert item(place.take(), server).codes == ("tag",)
-    assert item(place.take(ours=[server]), server).verdict is Verdict.SKIPPED
-    assert item(place.take(Wish(include=(Filter("name", "web"),))), server).verdict is Verdict.SKIPPED
+    assert item(place.take(with_open_move=[server]), server).verdict is Verdict.SKIPPED
+    assert item(place.take(DrainOptions(include=(Filter("name", "web"),))), server).verdict is Verdict.SKIPPED
 
 
 def test_locked_servers_and_losses(place: Place) -> None:
@@ -275,28 +275,28 @@ def test_locked_servers_and_losses(place: Place) -> None:
     CASES["locked"][0].change(place.cloud, server)
     CASES["loses-swap"][0].change(place.cloud, server)
     assert item(place.take(), server).codes == ("locked", "loses-swap")
-    assert item(place.take(Wish(force_locked=True)), server).codes == ("loses-swap",)
-    assert item(place.take(Wish(force_locked=True, accept_loss=("swap",))), server).codes == ()
+    assert item(place.take(DrainOptions(force_locked=True)), server).codes == ("loses-swap",)
+    assert item(place.take(DrainOptions(force_locked=True, accept_loss=("swap",))), server).codes == ()
     with pytest.raises(Usage, match="there is no 'swop'; there are: ephemeral, swap"):
-        place.take(Wish(accept_loss=("swop",)))
+        place.take(DrainOptions(accept_loss=("swop",)))
 
 
 def test_a_move_of_this_journal_goes_on(place: Place) -> None:
     server = seed.boot(place.cloud, "web")
     CASES["being-moved"][0].change(place.cloud, server)
     assert item(place.take(), server).codes == ("being-moved",)
-    one = item(place.take(ours={server}), server)
+    one = item(place.take(with_open_move={server}), server)
     assert (one.verdict, one.codes) == (Verdict.MOVABLE, (census.OPEN_MOVE,))
 
 
 def test_the_flavor_map(place: Place) -> None:
     tiny = place.cloud.row("api", "flavors", name="m1.tiny") or {}
     server = seed.boot(place.cloud, "web")
-    assert item(place.take(Wish(flavor_map={tiny["flavorid"]: "m1.small"})), server).new_flavor == "m1.small"
-    assert item(place.take(Wish(flavor_map={"m1.small": "m1.tiny"})), server).new_flavor == ""
-    assert item(place.take(Wish(flavor_map={"m1.tiny": "m1.tiny"})), server).codes == ("same-flavor",)
+    assert item(place.take(DrainOptions(flavor_map={tiny["flavorid"]: "m1.small"})), server).new_flavor == "m1.small"
+    assert item(place.take(DrainOptions(flavor_map={"m1.small": "m1.tiny"})), server).new_flavor == ""
+    assert item(place.take(DrainOptions(flavor_map={"m1.tiny": "m1.tiny"})), server).codes == ("same-flavor",)
     with pytest.raises(Usage, match=r"there is no flavor m1\.smal; did you mean m1\.small"):
-        place.take(Wish(flavor_map={"m1.tiny": "m1.smal"}))
+        place.take(DrainOptions(flavor_map={"m1.tiny": "m1.smal"}))
 
 
 def test_mappings_and_rows_that_do_not_fit(place: Place) -> None:
@@ -325,7 +325,7 @@ def test_mappings_and_rows_that_do_not_fit(place: Place) -> None:
     assert found.deleting == (servers["leaving"],)
     assert found.strays == tuple(sorted([servers["copy"], servers["unmapped"]]))
     assert not found.is_whole
-    assert place.take(Wish(), "cell2").missing == (servers["copy"],)
+    assert place.take(DrainOptions(), "cell2").missing == (servers["copy"],)
 
 
 def test_what_changes_meanwhile_is_looked_at_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +374,7 @@ def test_no_cell_can_be_reached(place: Place, tmp_path: Path) -> None:
     CASES["target-unreachable"][0].change(place.cloud, "")
     gateway = place.open(CASES["locked"][0], tmp_path)
     with pytest.raises(CannotConnect, match="cell3"):
-        census.take(gateway, place.harness.clock, gateway.cell("cell1"), Wish(to=("cell3",)))
+        census.take(gateway, place.harness.clock, gateway.cell("cell1"), DrainOptions(to=("cell3",)))
 
 
 def grow(cloud: Cloud, count: int) -> None:
@@ -390,13 +390,13 @@ def grow(cloud: Cloud, count: int) -> None:
 def test_calls_do_not_grow_with_the_servers(place: Place) -> None:
     place.cloud.world.quota.update(cores=1000, ram=10**6)
     counts: list[list[str]] = []
-    wish = Wish(flavor_map={"m1.tiny": "m1.small"}, exclude=(Filter("project", "billing"),))
+    options = DrainOptions(flavor_map={"m1.tiny": "m1.small"}, exclude=(Filter("project", "billing"),))
     for count in (5, 40):
         place.harness.restore(place.empty)
         place.cloud.world.quota.update(cores=1000, ram=10**6)
         grow(place.cloud, count)
         place.harness.taps.calls.clear()
-        found = place.take(wish)
+        found = place.take(options)
         assert [each.codes for each in found.items] == [()] * count
         counts.append(sorted(f"{seen.kind} {seen.text}" for seen in place.harness.taps.calls))
     assert counts[0] == counts[1]

@@ -117,18 +117,18 @@ def run_with_full_disk(pages: int, arguments: list[str], environment: Environmen
 def run_impatient(arguments: list[str], environment: Environment, out: Path, err: Path) -> None:
     """Run a `cellmove` that soon gives up on what does not answer, and whose hours are two later while there is a file."""
     from cellmove.core import settings
-    from cellmove.drain import run, window
+    from cellmove.drain import window, worker
     from cellmove.operations import probe
 
     load = settings.load
     settings.load = lambda *given: dataclasses.replace(load(*given), patience=0.5)
     probe.PROBE_TIMEOUT_SECONDS = 2.0  # a busy machine takes its time to start a command
-    why_closed, late = run.why_closed, out.with_name("late")
+    closed_reason, late = worker.closed_reason, out.with_name("late")
 
     def hours_later(hours: window.Hours, now: datetime.datetime) -> str:
-        return why_closed(hours, now + datetime.timedelta(hours=2 if late.exists() else 0))
+        return closed_reason(hours, now + datetime.timedelta(hours=2 if late.exists() else 0))
 
-    run.why_closed = hours_later
+    worker.closed_reason = hours_later
     run_command(arguments, environment, out, err)
 
 

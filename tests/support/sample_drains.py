@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from cellmove.drain.item import Bar, Stage, Story, Tale
+from cellmove.drain.drain_report import DrainReport, ServerReport
+from cellmove.drain.durations import StepBar
+from cellmove.drain.item import Stage
 from tests.support.cell_refs import ref
 
 BEGUN = 1773349200.0
@@ -34,9 +36,9 @@ REFUSALS = (
 )
 
 
-def a_story(
+def a_report(
     count: int, *, nights: int = 1, hours: float = 8, hosts: int = 6, parallel: int = 4, seed: int = 1
-) -> Story:
+) -> DrainReport:
     """A drain of so many servers as it usually goes: a few fail, some are refused, the last ones wait.
 
     :param hours: of work in each night
@@ -44,13 +46,13 @@ def a_story(
     chance = random.Random(seed)  # noqa: S311 - nothing secret comes of it
     lanes = [BEGUN + 20 * lane for lane in range(parallel)]
     room = nights * hours * 3600 * parallel / max(count, 1)
-    tales = []
+    servers = []
     for number in range(count):
         kind = chance.random()
         host = f"c1-compute-{number % hosts + 1}"
         if kind < 0.05:
             stage, reason = chance.choice(REFUSALS)
-            tales.append(a_tale(number, host, stage, reason=reason))
+            servers.append(a_server(number, host, stage, reason=reason))
             continue
         lane = lanes.index(min(lanes))
         began = lanes[lane]
@@ -59,21 +61,21 @@ def a_story(
             night += 1
             began = BEGUN + night * 86400 + 20 * lane
         if night >= nights:
-            tales.append(a_tale(number, host, Stage.WAITING))
+            servers.append(a_server(number, host, Stage.WAITING))
             continue
         took = min(chance.lognormvariate(0, 0.6) * room * 0.8, hours * 1800)
         lanes[lane] = began + took
-        tales.append(_moved(number, host, began, took, chance, kind))
+        servers.append(_moved(number, host, began, took, chance, kind))
     told = max(lanes) if count else BEGUN
-    return Story(
-        "drain-7c01f2", ref("cell1"), (ref("cell2"), ref("cell3")), "drained", BEGUN - 60, told + 30, tuple(tales)
+    return DrainReport(
+        "drain-7c01f2", ref("cell1"), (ref("cell2"), ref("cell3")), "drained", BEGUN - 60, told + 30, tuple(servers)
     )
 
 
-def a_tale(number: int, host: str, stage: Stage, **more: object) -> Tale:
+def a_server(number: int, host: str, stage: Stage, **more: object) -> ServerReport:
     """A server of which nothing but its stage is known."""
     values = {"name": f"web-{number:04}", "project_id": "7a" * 16, "target_host": "", "disk_gb": 0} | more
-    return Tale(server_id=an_id(number), source_host=host, stage=stage, **values)  # type: ignore[arg-type]
+    return ServerReport(server_id=an_id(number), source_host=host, stage=stage, **values)  # type: ignore[arg-type]
 
 
 def an_id(number: int) -> str:
@@ -81,28 +83,28 @@ def an_id(number: int) -> str:
     return f"{number:08x}-{number % 65536:04x}-4c3d-9a1b-{number * 7919 % 16**12:012x}"
 
 
-def hostile_story() -> Story:
+def hostile_report() -> DrainReport:
     """Servers with names that want to be something else than names, in every part of the page."""
-    tales = []
+    servers = []
     for number, name in enumerate(HOSTILE):
         for stage in Stage:
             place = number * len(Stage) + list(Stage).index(stage)
             bars = (
-                Bar("prep-dest", BEGUN, BEGUN + 5),
-                Bar("prep-source", BEGUN + 5, BEGUN + 60 + place, failed=number % 2 == 0),
+                StepBar("prep-dest", BEGUN, BEGUN + 5),
+                StepBar("prep-source", BEGUN + 5, BEGUN + 60 + place, failed=number % 2 == 0),
             )
             more = {"bars": bars, "downtime": float(place)} if number % 3 else {}
             words = dict.fromkeys(("name", "project_id", "target_host", "reason", "next_command", "move_id"), name)
-            tales.append(a_tale(place, name, stage, **words, **more))
-    return Story(
-        HOSTILE[0], ref(HOSTILE[1]), tuple(map(ref, HOSTILE[2:4])), HOSTILE[0], BEGUN, BEGUN + 900, tuple(tales)
+            servers.append(a_server(place, name, stage, **words, **more))
+    return DrainReport(
+        HOSTILE[0], ref(HOSTILE[1]), tuple(map(ref, HOSTILE[2:4])), HOSTILE[0], BEGUN, BEGUN + 900, tuple(servers)
     )
 
 
-def _moved(number: int, host: str, began: float, took: float, chance: random.Random, kind: float) -> Tale:
+def _moved(number: int, host: str, began: float, took: float, chance: random.Random, kind: float) -> ServerReport:
     marks = [began, began + took * 0.04, began + took * 0.7, began + took * 0.85, began + took]
     names = ("prep-dest", "prep-source", "finish", "confirm")
-    bars = tuple(Bar(name, start, end) for name, start, end in zip(names, marks, marks[1:], strict=False))
+    bars = tuple(StepBar(name, start, end) for name, start, end in zip(names, marks, marks[1:], strict=False))
     values = {
         "target_host": f"c{2 + number % 2}-compute-{number % 9 + 1}", "disk_gb": chance.choice((0, 10, 20, 40, 80)),
         "move_id": f"move-{number:06x}", "bars": bars, "downtime": round(took * 0.81, 3),
@@ -111,12 +113,12 @@ def _moved(number: int, host: str, began: float, took: float, chance: random.Ran
         stage, reason, command = chance.choice(TROUBLES)
         keep = {Stage.FAILED: 2, Stage.UNVERIFIED: 3, Stage.REVERTED: 3}[stage]
         last = bars[keep - 1]
-        tail = (Bar("revert", marks[3], marks[4]),) if stage is Stage.REVERTED else ()
+        tail = (StepBar("revert", marks[3], marks[4]),) if stage is Stage.REVERTED else ()
         failed = stage is Stage.FAILED
         values |= {
-            "bars": (*bars[: keep - 1], Bar(last.step, last.began, last.ended, failed), *tail),
+            "bars": (*bars[: keep - 1], StepBar(last.step, last.began, last.ended, failed), *tail),
             "reason": reason, "next_command": command.format(move=values["move_id"]),
             "downtime": None if failed else values["downtime"],
         }  # fmt: skip
-        return a_tale(number, host, stage, **values)
-    return a_tale(number, host, Stage.MOVED, **values)
+        return a_server(number, host, stage, **values)
+    return a_server(number, host, Stage.MOVED, **values)

@@ -8,7 +8,7 @@ import click
 
 from cellmove.engine.events import Event, EventKind
 from cellmove.ui.answers import answer_move, answer_moves, answer_plan
-from cellmove.ui.commands.drain import dry_plan
+from cellmove.ui.commands.drain_cell import dry_plan
 from cellmove.ui.invocation import Options
 from cellmove.ui.options import (
     confirm_option,

@@ -76,7 +76,7 @@ def move_elsewhere(cell: Drained) -> str:
     }
     values |= {"uuid": UUID.format(0xA4), "migration_type": "migration", "cross_cell_move": 1}
     cell.process.cloud().insert("cell1", "migrations", values)
-    return f"1 server is being moved there: {other.id} by somebody"
+    return f"1 server has a migration in progress in cell1: {other.id} (not by cellmove)"
 
 
 @pytest.mark.parametrize("hinder", [hold_room, move_elsewhere], ids=lambda each: each.__name__)

@@ -60,8 +60,8 @@ def test_none_is_confirmed(two: Drained) -> None:
         assert line["next"] == f"cellmove confirm {line['move']}"
     assert "confirmed" not in {two.move(name).state for name in two.servers}
     left = next(said(lines, "ended"))["ending"]
-    assert any("hidden ones are those of unconfirmed moves" in text for text in left["hindrances"])
-    (moving,) = (text for text in left["hindrances"] if "being moved there" in text)
+    assert any("hidden rows belong to unconfirmed moves" in text for text in left["hindrances"])
+    (moving,) = (text for text in left["hindrances"] if "a migration in progress" in text)
     assert all(f"(cellmove confirm {two.move(name).id})" in moving for name in two.servers)
     assert left["commands"] == [], "the cell cannot be deleted yet"
 
@@ -88,7 +88,7 @@ def test_what_an_abort_leaves_unconfirmed_is_named(two: Drained) -> None:
 
 def test_a_soak_needs_a_confirm(two: Drained) -> None:
     wrong = two.drain("--confirm", "never", "--soak", "10m", expect=2)
-    assert "--soak waits for a confirm, and --confirm never has none" in wrong.stderr
+    assert "--soak and --confirm never exclude each other" in wrong.stderr
 
 
 def test_confirmed_later(two: Drained) -> None:
@@ -132,7 +132,7 @@ def test_what_goes_wrong_while_it_soaks_is_left_and_named(two: Drained) -> None:
     move = two.move("one")
     assert move.state is State.FINISHED
     shown = err(run)
-    assert "one: is not what it was: one differs from its state before the move: " in shown
+    assert "one: verification failed: one differs from its state before the move: " in shown
     assert "memory_mb" in shown
     assert f"(next: cellmove verify {move.id})" in shown
     assert shown.splitlines()[-1] == f"next: cellmove verify {move.id}"
@@ -250,7 +250,7 @@ def test_abort_ends_a_soak_and_leaves_its_servers_in_verify_resize(two: Drained)
     assert run.end(20) == 0
     shown = run.err.read_text()
     for name in ("one", "two"):
-        assert f"in VERIFY_RESIZE, as the drain was aborted (next: cellmove confirm {two.move(name).id})" in shown
+        assert f"in VERIFY_RESIZE, because the drain was aborted (next: cellmove confirm {two.move(name).id})" in shown
     two.judge("one", "two", status="VERIFY_RESIZE")
     assert (two.status()["state"], two.status()["counts"]["moved"]) == ("rolled-back", 2)
     two.cellmove("confirm", two.move("one").id)
@@ -262,7 +262,7 @@ def test_abort_names_what_would_have_been_confirmed_later(two: Drained) -> None:
     aborted = two.cellmove("drain", "abort")
     for name in ("one", "two"):
         assert (
-            f"{name}: note: in VERIFY_RESIZE, as the drain was aborted: cellmove confirm {two.move(name).id}"
+            f"{name}: note: in VERIFY_RESIZE, because the drain was aborted: cellmove confirm {two.move(name).id}"
             in aborted.stderr
         )
     assert two.status()["soaking"] == []

@@ -158,7 +158,7 @@ def test_a_drain_that_is_being_taken_back_does_not_go_on(cell: Drained) -> None:
     (record,) = (each for each in journal.drains() if each.is_open)
     journal.set_state(record.id, State.ROLLING_BACK)
     refused = cell.drain(expect=5)
-    assert f"{record.id} is being rolled back" in refused.stderr
+    assert f"{record.id} is being aborted" in refused.stderr
     assert f"next: cellmove drain abort {SOURCE}" in refused.stderr
     assert cell.moved == set()
     assert cell.cellmove("drain", "abort", "-f", "json").json["state"] == "rolled-back"
@@ -185,7 +185,9 @@ def test_abort_from_another_terminal_while_a_run_works(cell: Drained) -> None:
     assert record.state is State.ROLLED_BACK
     cell.pace(0)
     cell.judge(*cell.moved)
-    assert "cell1: nothing new is begun: cellmove drain abort; what runs is finished" in run.err.read_text()
+    assert (
+        "cell1: starting no more servers: cellmove drain abort. Moves in progress are completed" in run.err.read_text()
+    )
     again = cell.cellmove("drain", "abort", "cell1", "-f", "json").json
     assert again["state"] == "rolled-back", "once more changes nothing"
 
@@ -201,7 +203,7 @@ def test_a_run_that_was_killed_does_not_keep_an_abort_waiting(cell: Drained) -> 
     move = cell.move("one")
     aborted = cell.drain("--abort", "-f", "json", expect=3)
     assert (aborted.json["state"], aborted.json["next"]) == ("rolled-back", f"cellmove resume {move.id}")
-    assert "cell1 is open again, but the move of one stopped half-way" in aborted.stderr
+    assert "cell1 is uncordoned, but the move of one is incomplete" in aborted.stderr
     assert f"next: cellmove resume {move.id}" in aborted.stderr
     assert everything(cell) == before
     assert cell.status()["next"] == f"cellmove resume {move.id}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cellmove.core.move import State
-from cellmove.drain.wish import SKIP_TAG
+from cellmove.drain.options import SKIP_TAG
 from tests.support.sandbox.drained_cell import Drained, most_at_once, most_by, most_in_calls, until_called
 
 PACE = 0.04

@@ -50,7 +50,10 @@ def test_a_server_that_leaves_between_two_runs_is_told_of(cell: Drained) -> None
     (gone,) = (each for each in (one, two) if each.name not in cell.moved)
     cell.process.control("delete", server=gone.id)
     again = cell.drain()
-    assert f"{gone.name}: gone: it is not in the cell any more: deleted, or moved by somebody else" in again.stderr
+    assert (
+        f"{gone.name}: gone: the server has left the cell: it was deleted, or moved outside of this drain"
+        in again.stderr
+    )
     assert cell.status()["counts"]["gone"] == 1
     assert "3: 2 moved, 1 gone" in cell.cellmove("drain", "report").stdout
 
@@ -119,7 +122,7 @@ def test_cron_reads_of_a_failure_once_in_the_end(cell: Drained) -> None:
     )
     assert mailed.returncode == 8
     assert mailed.stdout.count("it is locked by its owner") == 1, mailed.stdout
-    assert "1 server was left in cell1" in mailed.stdout
+    assert "1 server was not moved from cell1" in mailed.stdout
     apart = cell.drain(expect=8)
     assert "it is locked by its owner" in apart.stdout
     assert "locked: refused: it is locked by its owner" in apart.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellmove.drain.wish import SKIP_TAG
+from cellmove.drain.options import SKIP_TAG
 from cellmove.sandbox import seed
 from tests.support.sandbox.drained_cell import Drained
 
@@ -57,7 +57,7 @@ def test_every_server_is_classified_and_nothing_is_written(cell: Drained) -> Non
     assert found["estimate"] == {"seconds": 3 * 60 + 2 * 8, "guess": True}
     assert len(cell.history) == effects
     assert [cell.snapshot(each.id) for each in cell.servers.values()] == before
-    assert cell.cellmove("drain", "status", expect=2).stderr.startswith("nothing was ever drained with this journal")
+    assert cell.cellmove("drain", "status", expect=2).stderr.startswith("the journal has no drain")
 
 
 def test_the_same_by_plan_and_as_a_person_sees_it(cell: Drained) -> None:
@@ -65,8 +65,8 @@ def test_the_same_by_plan_and_as_a_person_sees_it(cell: Drained) -> None:
     shown = cell.drain("--dry-run")
     assert shown.stdout == cell.cellmove("plan", "--cell", "cell1").stdout
     assert "servers  5: 3 movable, 1 skipped, 1 refused" in shown.stdout
-    assert "seen     every one of the 5 that the API maps to it" in shown.stdout
-    assert "room     cell2: 2 hosts; 64 of 64 vCPU free" in shown.stdout
+    assert "seen     all 5 servers that the API maps to the cell" in shown.stdout
+    assert "free     cell2: 2 hosts; 64 of 64 vCPU, " in shown.stdout
     for name in cell.servers:
         assert f"\n{name} " in shown.stdout
     assert cell.cellmove("plan", expect=2).stdout == ""
@@ -88,14 +88,14 @@ def test_too_little_room_is_said(cell: Drained) -> None:
     found = cell.plan()
     assert found["enough_room"] is False
     assert found["room"][0]["VCPU"] == {"total": 2, "used": 0}
-    assert "no: the target has less room than they need" in cell.drain("--dry-run").stdout
+    assert "no: the target has less capacity than needed" in cell.drain("--dry-run").stdout
 
 
 def test_what_is_to_stay_free_is_no_room(cell: Drained) -> None:
     cell.add("one")
     assert "fits     yes, all at once\n" in cell.drain("--dry-run").stdout
     assert (
-        "fits     no: the target has less room than they need, and 99 % stay free\n"
+        "fits     no: the target has less capacity than needed, and 99 % stay free\n"
         in cell.drain("--dry-run", "--min-free", "99").stdout
     )
 

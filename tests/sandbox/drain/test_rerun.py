@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellmove.core.move import State
-from cellmove.drain.wish import SKIP_TAG
+from cellmove.drain.options import SKIP_TAG
 from tests.support.sandbox.drained_cell import SOURCE, Drained, said, today, until_called
 from tests.support.sandbox.running import begin, files_of
 
@@ -85,7 +85,7 @@ def test_what_was_skipped_or_refused_is_looked_at_anew_every_time(cell: Drained)
     cell.add("free")
     shown = cell.drain(expect=8)
     assert cell.moved == {"free"}
-    assert "2 servers were left in cell1" in shown.stderr
+    assert "2 servers were not moved from cell1" in shown.stderr
     assert f"kept: skipped: it has the tag {SKIP_TAG}" in shown.stderr
     assert "locked: refused: " in shown.stderr
     cell.drain(expect=8)
@@ -101,7 +101,7 @@ def test_what_is_unfinished_is_finished_first_whatever_the_hour(cell: Drained) -
     cell.killed("prep-source:stop_source:after-done")
     assert cell.moved == set()
     stopped = cell.drain("--days", today(1), expect=9)
-    assert "1 server remains in cell1: nothing is begun on a " in stopped.stderr
+    assert "1 server remains in cell1: --days excludes " in stopped.stderr
     assert cell.moved == {"a"}
     cell.judge("a")
     assert "b" not in cell.moves()
@@ -135,7 +135,7 @@ def test_a_confirm_that_failed_half_way_is_finished_by_the_next_run(cell: Draine
     move = cell.move("a")
     assert cell.moved == {"a"}
     assert f"next: cellmove resume {move.id}" in failed.stderr
-    assert "state: the move of a stopped half-way" in failed.stderr
+    assert "state: the move of a is incomplete" in failed.stderr
     assert cell.drain(expect=8).stderr != ""
     assert len(cell.journal.drains()) == 1
     cell.process.control("world", faults={})
@@ -150,7 +150,9 @@ def test_a_person_who_walks_a_move_is_not_disturbed(cell: Drained) -> None:
     cell.cellmove("prep-dest", "mine")
     shown = cell.drain(expect=8)
     assert cell.moved == {"b"}
-    assert f"mine: skipped: {cell.move('mine').id} is somebody's, and dest-prepared" in shown.stderr
+    assert (
+        f"mine: skipped: {cell.move('mine').id} was started outside of this drain and is dest-prepared" in shown.stderr
+    )
     assert f"next: cellmove prep-source {cell.move('mine').id}" in shown.stderr
     cell.cellmove("rollback", "mine")
     cell.drain()
@@ -170,7 +172,7 @@ def test_a_server_that_another_command_works_on_is_waited_for(cell: Drained) -> 
     cell.judge("b")
     cell.judge("a", status="VERIFY_RESIZE")
     assert cell.where("a") == "c2-host2", "it is not ours to confirm"
-    assert "a: waits again: another run of cellmove is working on a" in run.err.read_text()
+    assert "a: waiting again: another run of cellmove is working on a" in run.err.read_text()
 
 
 def test_another_run_of_the_same_drain_is_turned_away_in_one_line(cell: Drained) -> None:
@@ -181,7 +183,7 @@ def test_another_run_of_the_same_drain_is_turned_away_in_one_line(cell: Drained)
     other = cell.drain("--parallel", "2", expect=6)
     assert other.stdout == ""
     assert other.stderr.splitlines() == [
-        f"another run is emptying cell1; this run touched nothing; next: cellmove drain status {SOURCE}"
+        f"another run is draining cell1; this run touched nothing; next: cellmove drain status {SOURCE}"
     ]
     (line,) = cell.lines(expect=6)
     assert (line["event"], line["next"]) == ("error", f"cellmove drain status {SOURCE}")

@@ -47,7 +47,7 @@ def test_a_guest_that_is_down_is_started_at_the_target_first(slow: Drained, numb
     until_called(slow, "call begun", "prep_snapshot_based_resize_at_source", 2)
     shown = interrupt(slow, run, number)
     assert shown.splitlines()[-1] == f"next: cellmove drain-cell {SOURCE} --parallel 2"
-    assert "interrupted; no server was left in the middle of its downtime" in shown
+    assert "interrupted; no guest was left down" in shown
     assert slow.moved == {"a", "b"}
     assert "c" not in slow.moves(), "nothing new is begun"
     steps = {name: {entry.step for entry in slow.moves()[name][-1][1]} for name in ("a", "b")}

@@ -44,7 +44,7 @@ def first_call(cell: Drained) -> None:
 def test_outside_of_its_hours_nothing_is_begun_and_nothing_closed(slow: Drained) -> None:
     closed = (
         (("--window", f"{clock(120)}-{clock(180)}"), "the window is "),
-        (("--days", today(1)), "nothing is begun on a "),
+        (("--days", today(1)), "--days excludes "),
         (("--window", f"{clock(-60)}-{clock(60)}", "--days", today(3)), ""),
     )
     for options, words in closed:
@@ -88,7 +88,7 @@ def test_when_the_hour_comes_what_runs_is_finished(slow: Drained, option: str) -
     assert slow.moved == {"a"}
     assert slow.move("a").state is State.CONFIRMED
     shown = err(run)
-    assert "cell1: nothing new is begun: " in shown
+    assert "cell1: starting no more servers: " in shown
     assert "; what runs is finished" in shown
     assert "2 servers remain in cell1: " in shown
     assert f"next: cellmove drain-cell {SOURCE} {option}" in shown
@@ -187,7 +187,7 @@ def test_while_a_file_is_there(slow: Drained) -> None:
     assert slow.moved == {"a", "b", "c"}
     shown = err(run)
     assert f"cell1: paused: the file {file} is there; what runs is finished" in shown
-    assert "cell1: goes on" in shown
+    assert "cell1: continued" in shown
 
 
 def test_pause_and_resume_from_another_terminal(slow: Drained) -> None:
@@ -214,7 +214,7 @@ def test_a_pause_holds_for_the_next_run_too(slow: Drained) -> None:
     wait_until(lambda: "paused" in err(run), "it says so")
     slow.cellmove("drain", "abort")
     assert run.end() == 9
-    assert "goes on" not in err(run)
+    assert "continued" not in err(run)
     assert slow.moved == {"a"}
     for verb in ("pause", "resume"):
         refused = slow.cellmove("drain", verb, expect=5)
@@ -236,9 +236,9 @@ def test_json_says_why_nothing_is_begun(slow: Drained) -> None:
     slow.pace(0)
     lines = slow.lines("--limit", "1", expect=9)
     (line,) = said(lines, "stopping")
-    assert line["reason"] == "--limit 1: so many were begun"
+    assert line["reason"] == "--limit 1 reached"
     (end,) = said(lines, "ended")
-    assert end["reason"] == "2 servers remain in cell1: --limit 1: so many were begun"
+    assert end["reason"] == "2 servers remain in cell1: --limit 1 reached"
     assert end["next"] == f"cellmove drain-cell {SOURCE} --limit 1"
     assert end["counts"] == {"moved": 1, "waiting": 2}
     assert end["ending"] is None

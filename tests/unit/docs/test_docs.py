@@ -15,16 +15,19 @@ from cellmove import man_pages as docs
 from cellmove.cli import cli
 from cellmove.core.clock import Clock
 from cellmove.core.move import DRAIN, Move, State
-from cellmove.drain import ending as endings
-from cellmove.drain import plan, standing
-from cellmove.drain import story as stories
-from cellmove.drain.ending import Ended, Ending
-from cellmove.drain.happening import Happening, Kind, document
-from cellmove.drain.item import Bar, Census, Item, Stage, Story, Tale, Task
+from cellmove.drain.capacity import CellCapacity
+from cellmove.drain.drain_report import DrainReport, ServerReport
+from cellmove.drain.durations import StepBar
+from cellmove.drain.events import DrainEvent, DrainEventKind
+from cellmove.drain.item import Census, Item, Stage, Task
+from cellmove.drain.options import DrainOptions
+from cellmove.drain.plan import make_plan
 from cellmove.drain.queue import Queue
-from cellmove.drain.room import Room
-from cellmove.drain.wish import Wish, to_document
+from cellmove.drain.request import DrainRequest
+from cellmove.drain.result import Decommission, RunResult
+from cellmove.drain.status import read_status
 from cellmove.engine.journal_open import open_journal
+from cellmove.ui.drain_documents import event_document, plan_document, report_document, status_document
 from cellmove.ui.group import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
 from tests.support.documents import check_document
@@ -49,7 +52,7 @@ def table_rows(path: Path = ROOT / "README.md") -> list[list[str]]:
 
 
 def named(heading: str) -> list[str]:
-    """What stands in the first column of the table below a heading of the story of a drain."""
+    """What stands in the first column of the table below a heading of the report of a drain."""
     sections = re.split(r"^#+ (.*)$", STORY.read_text(encoding="utf-8"), flags=re.MULTILINE)
     section = sections[sections.index(heading) + 1]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
@@ -138,7 +141,7 @@ def test_no_option_is_without_words(name: str) -> None:
             assert each.help.endswith("."), f"{name} {each.opts[-1]}"
 
 
-# the story of a drain
+# the report of a drain
 
 
 def test_the_story_has_every_option() -> None:
@@ -148,22 +151,22 @@ def test_the_story_has_every_option() -> None:
 
 
 def test_the_story_has_every_event() -> None:
-    assert named("Events") == [kind.value for kind in Kind]
+    assert named("Events") == [kind.value for kind in DrainEventKind]
 
 
 def test_the_story_has_every_key_of_a_line() -> None:
-    ending = {"unseen": "", **endings.document(Ended(None, ref("cell1"), "", (), Ending((), ())))}
-    line = document(
-        Happening(Kind.STEP, "2026-03-12T21:00:00Z", ref("cell1"), server_id="id", server_name="name", ending=ending)
-    )
+    result = RunResult(None, ref("cell1"), "", (), Decommission((), ()))
+    kind, at = DrainEventKind.STEP_FINISHED, "2026-03-12T21:00:00Z"
+    line: Any = event_document(DrainEvent(kind, at, ref("cell1"), server_id="id", server_name="name", result=result))
+    line["ending"] = {"unseen": "", **line["ending"]}
     check_document(line, "drain-event")
     assert named("Keys of a line") == ["schema_version", *keys_of(line)[1:]]
 
 
 def test_the_story_has_every_key_of_a_plan() -> None:
     item = Item("id", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
-    room = Room(ref("cell2"), ("c2-host1",), dict.fromkeys(("DISK_GB", "MEMORY_MB", "VCPU"), 1.0))
-    found = plan.document(plan.make(Census(ref("cell1"), (item,), 1), Wish(), [room], []), "")
+    capacity = CellCapacity(ref("cell2"), ("c2-host1",), dict.fromkeys(("DISK_GB", "MEMORY_MB", "VCPU"), 1.0))
+    found = plan_document(make_plan(Census(ref("cell1"), (item,), 1), DrainOptions(), [capacity], []), "")
     check_document(found, "drain-plan")
     known = [key.replace(".DISK_GB", ".CLASS") for key in keys_of(found) if not re.search(r"\.(MEMORY_MB|VCPU)\b", key)]
     assert named("Keys of a plan") == known
@@ -172,21 +175,30 @@ def test_the_story_has_every_key_of_a_plan() -> None:
 def test_the_story_has_every_key_of_the_status(tmp_path: Path) -> None:
     clock = Clock()
     journal = open_journal(str(tmp_path / "journal.db"), clock.text)
-    move = Move("drain-1", "uuid", "cell1", DRAIN, State.DRAINING, "", "", {"command": "cellmove drain-cell cell1"})
+    move = Move(
+        "drain-1",
+        "uuid",
+        "cell1",
+        DRAIN,
+        State.DRAINING,
+        "",
+        "",
+        {"command": "cellmove drain-cell cell1", "hosts": [], "closes_cell": True},
+    )
     session: Any = SimpleNamespace(journal=journal, clock=clock)
     queue = Queue(journal, move.id, "worker")
-    queue.prepare(to_document(Wish()))
-    queue.sync([Task("id", "web-1", stage=Stage.MOVING)], again=True, ended=0.0, open_moves=set())
-    found = standing.status(session, move)
+    queue.prepare(DrainRequest(DrainOptions()))
+    queue.synchronise([Task("id", "web-1", stage=Stage.MOVING)], is_alone=True, now=0.0)
+    found = status_document(read_status(session, move))
     check_document(found, "drain-status")
     known = [key.replace("under_way.", "SERVERS.") for key in keys_of(found) if not re.match(r"(wish|counts)\.", key)]
     assert named("Keys of the status") == known
 
 
 def test_the_story_has_every_key_of_the_report() -> None:
-    bar = Bar("finish", 1.0, 2.0)
-    tale = Tale("id", "web-1", "p", "c1-host1", "c2-host1", 1, Stage.MOVED, bars=(bar,), downtime=1.0)
-    found = stories.document(Story("drain-1", ref("cell1"), (), "drained", 0.0, 3.0, (tale,)))
+    bar = StepBar("finish", 1.0, 2.0)
+    server = ServerReport("id", "web-1", "p", "c1-host1", "c2-host1", 1, Stage.MOVED, bars=(bar,), downtime=1.0)
+    found = report_document(DrainReport("drain-1", ref("cell1"), (), "drained", 0.0, 3.0, (server,)))
     check_document(found, "drain-report")
     known = [key for key in keys_of(found) if not re.match(r"(counts\.stages|target_hosts)\.", key)]
     assert named("Keys of the report") == known

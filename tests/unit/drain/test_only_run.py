@@ -1,4 +1,4 @@
-"""One run a cell: another one is told so, and what the run itself meets stays as it is."""
+"""One run a cell: a second run is refused, and errors of the run itself are unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from cellmove.core.errors import Locked
-from cellmove.drain import drains
+from cellmove.drain import runs
 from cellmove.engine.locks import server_lock
 
 CELL = cast("Any", SimpleNamespace(uuid="11111111-0000-4000-8000-000000000001", label="web"))
@@ -26,15 +26,15 @@ def test_another_run_of_the_cell_is_named(session: Any) -> None:
     with (
         server_lock(session.lock_directory, CELL.uuid, CELL.label),
         pytest.raises(Locked) as refused,
-        drains._only_run(session, CELL),
+        runs._only_run(session, CELL),
     ):
         raise AssertionError("two runs at once")
-    assert refused.value.message == "another run is emptying web"
+    assert refused.value.message == "another run is draining web"
     assert refused.value.next_command == f"cellmove drain status {CELL.uuid}"
 
 
 def test_a_locked_server_is_not_taken_for_its_cell(session: Any) -> None:
     words = "another run of cellmove is working on web-1"
-    with pytest.raises(Locked) as refused, drains._only_run(session, CELL):
+    with pytest.raises(Locked) as refused, runs._only_run(session, CELL):
         raise Locked(words, next_command="cellmove show web-1")
     assert (refused.value.message, refused.value.next_command) == (words, "cellmove show web-1")

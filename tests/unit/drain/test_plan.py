@@ -1,4 +1,4 @@
-"""What a person reads of a cell that is looked at."""
+"""The plan of a drain as text."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from typing import Any
 
 import pytest
 
-from cellmove.drain import plan
+from cellmove.drain.capacity import CellCapacity
 from cellmove.drain.item import Census, Item, Verdict
-from cellmove.drain.room import Room
-from cellmove.drain.wish import Wish
+from cellmove.drain.options import DrainOptions
+from cellmove.drain.plan import make_plan
 from cellmove.ui.console import Page
+from cellmove.ui.drain_documents import plan_document
+from cellmove.ui.drain_text import MAX_PLAN_SERVERS, draw_plan
 from tests.support.cell_refs import ref
 
 ONE = Item("id-1", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
 LOCKED = {"verdict": Verdict.REFUSED, "codes": ("locked",), "reasons": ("it is locked by its owner " * 6,)}
-ROOM = Room(ref("cell2"), ("c2-host1",), {"VCPU": 64.0}, {"VCPU": 1.0})
+CAPACITY = CellCapacity(ref("cell2"), ("c2-host1",), {"VCPU": 64.0}, {"VCPU": 1.0})
 
 
 def shown(*items: Item, width: int | None = None) -> str:
-    found = plan.make(Census(ref("cell1"), items, len(items)), Wish(), [ROOM], [])
+    plan = make_plan(Census(ref("cell1"), items, len(items)), DrainOptions(), [CAPACITY], [])
     page = Page(width)
-    plan.draw(page, plan.document(found, "cellmove drain-cell cell1"))
+    draw_plan(page, plan_document(plan, "cellmove drain-cell cell1"))
     return page.text
 
 
 def many(number: int, **values: Any) -> list[Item]:
-    return [replace(ONE, server_id=f"id-{each}", name=f"web-{each}", **values) for each in range(number)]
+    return [replace(ONE, server_id=f"id-{at}", name=f"web-{at}", **values) for at in range(number)]
 
 
-@pytest.mark.parametrize("number", [2, plan.SHOWN + 1])
+@pytest.mark.parametrize("number", [2, MAX_PLAN_SERVERS + 1])
 def test_a_narrow_terminal_shows_names_and_whole_reasons(number: int) -> None:
     text = shown(*many(number, **LOCKED), width=80)
     assert "web-0" in text
@@ -44,9 +46,9 @@ def test_the_command_that_moves_them_comes_last() -> None:
 
 def test_a_command_is_never_broken_however_narrow_the_terminal() -> None:
     command = "cellmove drain-cell cell1 --to cell2 --parallel 4 --window 22:00-06:00 --include name='web-*'"
-    found = plan.make(Census(ref("cell1"), (ONE,), 1), Wish(), [ROOM], [])
+    plan = make_plan(Census(ref("cell1"), (ONE,), 1), DrainOptions(), [CAPACITY], [])
     page = Page(40)
-    plan.draw(page, plan.document(found, command))
+    draw_plan(page, plan_document(plan, command))
     (line,) = [line for line in page.text.splitlines() if "cellmove" in line]
     assert line.endswith(command) or line.replace("\x1b[0m", "").endswith(command)
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from cellmove.drain import figures
+from cellmove.drain.drain_report import DrainReport
+from cellmove.drain.durations import StepBar
 from cellmove.drain.figures import Stretch
-from cellmove.drain.item import Bar, Stage, Story
+from cellmove.drain.item import Stage
 from cellmove.ui import drain_markup as markup
 from cellmove.ui import drain_timeline as timeline
 from cellmove.ui.console import clean
@@ -56,32 +58,32 @@ class Reader(html.parser.HTMLParser):
         return [attributes["id"] or "" for _, attributes in self.tags if "id" in attributes]
 
 
-def a_drain(*tales: object, told: float = T0 + 7200) -> Story:
-    return Story("d1", ref("cell1"), (ref("cell2"),), "done", T0, told, tales)  # type: ignore[arg-type]
+def a_drain(*servers: object, generated_at: float = T0 + 7200) -> DrainReport:
+    return DrainReport("d1", ref("cell1"), (ref("cell2"),), "done", T0, generated_at, servers)  # type: ignore[arg-type]
 
 
-def moved(number: int, *bars: Bar, stage: Stage = Stage.MOVED, **more: object) -> object:
-    return sample_drains.a_tale(number, "h1", stage, bars=bars, **more)
+def moved(number: int, *bars: StepBar, stage: Stage = Stage.MOVED, **more: object) -> object:
+    return sample_drains.a_server(number, "h1", stage, bars=bars, **more)
 
 
-STORIES = {
-    "none": sample_drains.a_story(0), "one": sample_drains.a_story(1, hours=0.05), "24": sample_drains.a_story(24, hours=0.4),
-    "300": sample_drains.a_story(300, nights=3), "hostile": sample_drains.hostile_story(), "waiting": sample_drains.a_story(50, hours=0.0),
-    "sixty nights": sample_drains.a_story(2000, nights=60, parallel=1),
+REPORTS = {
+    "none": sample_drains.a_report(0), "one": sample_drains.a_report(1, hours=0.05), "24": sample_drains.a_report(24, hours=0.4),
+    "300": sample_drains.a_report(300, nights=3), "hostile": sample_drains.hostile_report(), "waiting": sample_drains.a_report(50, hours=0.0),
+    "sixty nights": sample_drains.a_report(2000, nights=60, parallel=1),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_every_server_has_one_row(story):
-    ids = Reader(page_of(story)).ids
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_every_server_has_one_row(report):
+    ids = Reader(page_of(report)).ids
     rows = [each for each in ids if each.startswith("s-")]
-    assert sorted(rows) == sorted(f"s-{tale.server_id}" for tale in story.tales)
+    assert sorted(rows) == sorted(f"s-{server.server_id}" for server in report.servers)
     assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_nothing_is_loaded_from_anywhere(story):
-    reader = Reader(page_of(story))
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_nothing_is_loaded_from_anywhere(report):
+    reader = Reader(page_of(report))
     allowed = {"href", "class", "id", "content", "charset", "name", "lang", "http-equiv", "open", "title", "role"}
     drawing = {"x", "y", "x1", "x2", "y1", "y2", "dx", "d", "width", "height", "viewbox", "preserveaspectratio"}
     drawing |= {"text-anchor", "patternunits", "patterntransform", "aria-hidden", "aria-label", "scope", "value"}
@@ -98,7 +100,7 @@ def test_the_policy_lets_through_this_style_and_this_script_alone():
     import base64
     import hashlib
 
-    reader = Reader(page_of(sample_drains.a_story(24)))
+    reader = Reader(page_of(sample_drains.a_report(24)))
     policy = next(attributes["content"] for _, attributes in reader.tags if "http-equiv" in attributes)
     for tag in ("style", "script"):
         digest = base64.b64encode(hashlib.sha256(reader.words[tag][0].encode()).digest()).decode()
@@ -107,8 +109,8 @@ def test_the_policy_lets_through_this_style_and_this_script_alone():
 
 
 def test_names_are_words_and_nothing_else():
-    story = sample_drains.hostile_story()
-    page = page_of(story)
+    report = sample_drains.hostile_report()
+    page = page_of(report)
     page.encode("utf-8")
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", page)
     reader = Reader(page)
@@ -117,8 +119,10 @@ def test_names_are_words_and_nothing_else():
         if clean(name).strip():
             assert names[clean(name).strip()] >= len(Stage), name
     plain = dataclasses.replace(
-        story,
-        tales=tuple(dataclasses.replace(tale, name="x", target_host=tale.target_host and "x") for tale in story.tales),
+        report,
+        servers=tuple(
+            dataclasses.replace(server, name="x", target_host=server.target_host and "x") for server in report.servers
+        ),
     )
     ours = collections.Counter(tag for tag, _ in reader.tags if tag in {"script", "b", "img", "svg"})
     others = collections.Counter(tag for tag, _ in Reader(page_of(plain)).tags if tag in {"script", "b", "img", "svg"})
@@ -126,15 +130,15 @@ def test_names_are_words_and_nothing_else():
 
 
 def test_ids_are_hostile_too():
-    tale = dataclasses.replace(sample_drains.a_tale(1, "h", Stage.REFUSED), server_id='1" onclick=x><b id=time')
-    reader = Reader(page_of(a_drain(tale)))
+    server = dataclasses.replace(sample_drains.a_server(1, "h", Stage.REFUSED), server_id='1" onclick=x><b id=time')
+    reader = Reader(page_of(a_drain(server)))
     assert "s-1%22%20onclick%3Dx%3E%3Cb%20id%3Dtime" in reader.ids
     assert all("onclick" not in attributes for _, attributes in reader.tags)
 
 
 def test_the_same_story_gives_the_same_bytes_in_every_process():
     program = "import hashlib; from tests.support import sample_drains; from cellmove.ui.drain_report import html; "
-    program += "print(hashlib.sha256(html(sample_drains.a_story(300, nights=3)).encode()).hexdigest())"
+    program += "print(hashlib.sha256(html(sample_drains.a_report(300, nights=3)).encode()).hexdigest())"
     root = Path(__file__).resolve().parents[3]
     told = {
         subprocess.run(
@@ -146,21 +150,21 @@ def test_the_same_story_gives_the_same_bytes_in_every_process():
 
 
 def test_ten_thousand_servers_stay_small():
-    story = sample_drains.a_story(10_000, nights=6, hosts=300, parallel=40)
-    page = page_of(story)
+    report = sample_drains.a_report(10_000, nights=6, hosts=300, parallel=40)
+    page = page_of(report)
     assert len(page.encode()) < 4_200_000
     assert page.count("<li id=s-") + page.count("<span id=s-") == 10_000
     assert "<details open>" not in page
     worst = tuple(
         dataclasses.replace(
-            tale,
+            server,
             stage=Stage.FAILED,
-            reason=f"no room for {tale.name}",
-            next_command=f"cellmove rollback {tale.move_id}",
+            reason=f"no room for {server.name}",
+            next_command=f"cellmove rollback {server.move_id}",
         )
-        for tale in story.tales
+        for server in report.servers
     )
-    assert len(page_of(dataclasses.replace(story, tales=worst)).encode()) < 9_000_000
+    assert len(page_of(dataclasses.replace(report, servers=worst)).encode()) < 9_000_000
 
 
 def test_the_style_and_the_script_are_installed_with_the_package():
@@ -169,10 +173,10 @@ def test_the_style_and_the_script_are_installed_with_the_package():
 
 
 def test_the_head_sums_up():
-    bars = (Bar("prep-dest", T0, T0 + 600), Bar("prep-source", T0 + 600, T0 + 3600))
-    tales = [moved(number, *bars, disk_gb=10, downtime=60.0 * number) for number in range(1, 5)]
-    tales.append(moved(9, *bars, stage=Stage.UNVERIFIED, disk_gb=500))
-    words = Reader(page_of(a_drain(*tales))).words
+    bars = (StepBar("prep-dest", T0, T0 + 600), StepBar("prep-source", T0 + 600, T0 + 3600))
+    servers = [moved(number, *bars, disk_gb=10, downtime=60.0 * number) for number in range(1, 5)]
+    servers.append(moved(9, *bars, stage=Stage.UNVERIFIED, disk_gb=500))
+    words = Reader(page_of(a_drain(*servers))).words
     assert words["dd"][::2] == ["4", "0", "1", "4.0", "40.0", "2 min 30 s"]
     assert words["small"][:6] == [
         "of 5 servers", "to be moved", "of them 1 unverified", "in 1 h 00 min at work", "40 GiB moved", "longest 4 min 00 s",
@@ -181,11 +185,11 @@ def test_the_head_sums_up():
 
 def test_reasons_are_said_once_and_commands_can_be_copied():
     refused = [
-        sample_drains.a_tale(number, "h1", Stage.REFUSED, reason="no", next_command="cellmove plan")
+        sample_drains.a_server(number, "h1", Stage.REFUSED, reason="no", next_command="cellmove plan")
         for number in range(30)
     ]
     failed = [
-        sample_drains.a_tale(50 + number, "h1", Stage.FAILED, reason="so", next_command=f"do {number}")
+        sample_drains.a_server(50 + number, "h1", Stage.FAILED, reason="so", next_command=f"do {number}")
         for number in range(3)
     ]
     words = Reader(page_of(a_drain(*refused, *failed))).words
@@ -194,12 +198,12 @@ def test_reasons_are_said_once_and_commands_can_be_copied():
 
 
 def test_many_reasons_fold_away():
-    failed = [sample_drains.a_tale(number, "h1", Stage.FAILED, reason=f"reason {number}") for number in range(50)]
+    failed = [sample_drains.a_server(number, "h1", Stage.FAILED, reason=f"reason {number}") for number in range(50)]
     assert "30 more servers, each with its reason" in page_of(a_drain(*failed))
 
 
 def test_nothing_to_look_at():
-    page = page_of(a_drain(moved(1, Bar("finish", T0, T0 + 9))))
+    page = page_of(a_drain(moved(1, StepBar("finish", T0, T0 + 9))))
     assert "id=look" not in page
     assert "href=#look" not in page
 
@@ -208,30 +212,30 @@ def test_nothing_to_look_at():
 
 
 def test_nights_are_cut_short():
-    first, second = Bar("finish", T0, T0 + 8 * 3600), Bar("finish", T0 + 86400, T0 + 86400 + 8 * 3600)
-    story = a_drain(moved(1, first), moved(2, second), told=T0 + 2 * 86400)
-    assert figures.stretches(story) == (Stretch(first.began, first.ended), Stretch(second.began, second.ended))
-    axis = timeline.Axis(figures.stretches(story))
+    first, second = StepBar("finish", T0, T0 + 8 * 3600), StepBar("finish", T0 + 86400, T0 + 86400 + 8 * 3600)
+    report = a_drain(moved(1, first), moved(2, second), generated_at=T0 + 2 * 86400)
+    assert figures.stretches(report) == (Stretch(first.began, first.ended), Stretch(second.began, second.ended))
+    axis = timeline.Axis(figures.stretches(report))
     ((left, right),) = axis.nights()
     assert right - left == pytest.approx(timeline.NIGHT_WIDTH)
     assert (axis.at(T0), axis.at(second.ended)) == (0, pytest.approx(100))
     assert axis.at(T0 + 12 * 3600) == pytest.approx(left)
-    assert "stretches of work" in page_of(story)
+    assert "stretches of work" in page_of(report)
     assert [tick.label for tick in axis.days()] == ["Thu 12 Mar", "Fri 13 Mar", "Fri 13 Mar", "Sat 14 Mar"]
 
 
 def test_a_short_break_is_none():
-    story = a_drain(moved(1, Bar("finish", T0, T0 + 3600)), moved(2, Bar("finish", T0 + 4000, T0 + 7200)))
-    assert len(figures.stretches(story)) == 1
+    report = a_drain(moved(1, StepBar("finish", T0, T0 + 3600)), moved(2, StepBar("finish", T0 + 4000, T0 + 7200)))
+    assert len(figures.stretches(report)) == 1
 
 
 def test_moments_go_from_left_to_right_and_labels_do_not_touch():
-    for story in STORIES.values():
-        found = figures.stretches(story)
+    for report in REPORTS.values():
+        found = figures.stretches(report)
         if not found:
             continue
         axis = timeline.Axis(found)
-        moments = sorted(bar.began for tale in story.tales for bar in tale.bars)
+        moments = sorted(bar.began for server in report.servers for bar in server.bars)
         places = [axis.at(moment) for moment in moments]
         assert places == sorted(places)
         assert 0 <= places[0] <= places[-1] <= 100.0001
@@ -242,7 +246,7 @@ def test_moments_go_from_left_to_right_and_labels_do_not_touch():
 
 def test_what_failed_is_hatched_and_what_is_short_can_be_seen():
     page = page_of(
-        a_drain(moved(1, Bar("finish", T0, T0 + 3600)), moved(2, Bar("prep-dest", T0, T0 + 0.1, failed=True)))
+        a_drain(moved(1, StepBar("finish", T0, T0 + 3600)), moved(2, StepBar("prep-dest", T0, T0 + 0.1, failed=True)))
     )
     assert (
         f"<rect class=a x=0% width={timeline.LEAST_MARK}% /><rect class=x x=0% width={timeline.LEAST_MARK}% />" in page
@@ -250,14 +254,20 @@ def test_what_failed_is_hatched_and_what_is_short_can_be_seen():
 
 
 def test_a_bar_says_its_step_and_seconds():
-    bars = (Bar("prep-dest", T0, T0 + 1.7), Bar("prep-source", T0 + 2, T0 + 47), Bar("finish", T0 + 47, None))
-    page = page_of(a_drain(moved(1, *bars, target_host="c2-host1"), told=T0 + 50))
+    bars = (
+        StepBar("prep-dest", T0, T0 + 1.7),
+        StepBar("prep-source", T0 + 2, T0 + 47),
+        StepBar("finish", T0 + 47, None),
+    )
+    page = page_of(a_drain(moved(1, *bars, target_host="c2-host1"), generated_at=T0 + 50))
     said = "to c2-host1, Thu 12 Mar 21:00:00: prep-dest 1.7 s, prep-source 45 s, finish 3.0 s (runs)"
     assert f"<title>{said}</title>" in page
 
 
 def test_times_that_run_backwards_do_no_harm():
-    assert page_of(a_drain(moved(1, Bar("finish", T0 + 50, T0 + 20)), moved(2, Bar("x", T0, None)), told=T0 - 5))
+    assert page_of(
+        a_drain(moved(1, StepBar("finish", T0 + 50, T0 + 20)), moved(2, StepBar("x", T0, None)), generated_at=T0 - 5)
+    )
 
 
 # sums
@@ -267,14 +277,14 @@ def test_every_stage_is_in_one_share():
     assert sorted(figures.ORDER) == sorted(Stage)
 
 
-@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_the_bins_hold_every_downtime(story):
-    values = [tale.downtime for tale in story.tales if tale.downtime is not None]
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_the_bins_hold_every_downtime(report):
+    values = [server.downtime for server in report.servers if server.downtime is not None]
     bins = figures.histogram(values)
     assert sum(one.count for one in bins) == len(values)
     assert all(one.low < one.high for one in bins)
     assert all(before.high == after.low for before, after in itertools.pairwise(bins))
-    assert len(bins) <= len(figures.EDGES)
+    assert len(bins) <= len(figures.BIN_EDGES_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -287,11 +297,11 @@ def test_odd_downtimes_have_bins_too(values):
 
 
 def test_stretches_of_work_add_up():
-    story = sample_drains.a_story(300, nights=3)
-    found = figures.arrivals(story, figures.stretches(story))
-    shares = figures.by_share(story.tales)
+    report = sample_drains.a_report(300, nights=3)
+    found = figures.arrivals(report, figures.stretches(report))
+    shares = figures.by_share(report.servers)
     assert sum(moved for _, moved, _, _ in found) == shares["moved"]
-    assert sum(gib for _, _, gib, _ in found) == figures.gib_moved(story.tales)
+    assert sum(gib for _, _, gib, _ in found) == figures.gib_moved(report.servers)
     assert sum(failed for _, _, _, failed in found) == shares["failed"]
 
 

@@ -195,7 +195,7 @@ def test_a_step(fake: Fake, verb: str) -> None:
     assert fake.asked == [("find_move", "web-1"), ("run_step", "m1", Step(verb))]
     assert "state   dest-prepared" in result.stdout
     assert "next    cellmove prep-source m1" in result.stdout
-    assert f"web-1 {verb}: begun" in result.stderr
+    assert f"web-1 {verb}: started" in result.stderr
 
 
 def test_plan(fake: Fake) -> None:

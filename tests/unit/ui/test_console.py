@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -283,7 +284,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     drawn, refused, followed = Gone(), Gone(), Gone()
     console.render(documents.move_document(a_move(), []), "json", drawn, console.draw_move)
     console.render_error(Stopped("nobody reads this"), refused)
-    with progress.observer_for(followed, quiet=False) as observer:
+    with progress.renderer_for(followed, quiet=False) as observer:
         observer(Event(EventKind.NOTE, "m1", "web-1", text="nobody reads this"))
         observer.announce("nor this")
     assert all(stream.writes for stream in (drawn, refused, followed))
@@ -317,12 +318,12 @@ def clock() -> list[float]:
 
 
 @pytest.fixture
-def plain(clock: list[float]) -> tuple[progress.Plain, io.StringIO]:
+def plain(clock: list[float]) -> tuple[progress.LineRenderer, io.StringIO]:
     stream = io.StringIO()
-    return progress.Plain(stream, lambda: clock[0], lambda: "12:00:00"), stream
+    return progress.LineRenderer(stream, lambda: clock[0], lambda: "12:00:00"), stream
 
 
-def test_one_line_for_each_change(plain: tuple[progress.Plain, io.StringIO]) -> None:
+def test_one_line_for_each_change(plain: tuple[progress.LineRenderer, io.StringIO]) -> None:
     observer, stream = plain
     for one in (
         event(EventKind.STEP_STARTED),
@@ -339,7 +340,7 @@ def test_one_line_for_each_change(plain: tuple[progress.Plain, io.StringIO]) -> 
     ):
         observer(one)
     assert stream.getvalue().splitlines() == [
-        "12:00:00 web-1 prep-dest: begun",
+        "12:00:00 web-1 prep-dest: started",
         "12:00:00 web-1 prep-dest: copy the records: waiting: not there yet",
         "12:00:00 web-1 prep-dest: copy the records to cell2 (0.1 s)",
         "12:00:00 web-1 prep-dest: bind the ports: failed: HTTP 409",
@@ -350,16 +351,16 @@ def test_one_line_for_each_change(plain: tuple[progress.Plain, io.StringIO]) -> 
     assert observer.running == {}
 
 
-def test_a_heartbeat_once_a_minute(plain: tuple[progress.Plain, io.StringIO], clock: list[float]) -> None:
+def test_a_heartbeat_once_a_minute(plain: tuple[progress.LineRenderer, io.StringIO], clock: list[float]) -> None:
     observer, stream = plain
     observer(event(EventKind.ACTION_STARTED, action="image", title="upload the disk"))
     for second in range(0, 181, 10):
         clock[0] = float(second)
         observer.tick()
     assert stream.getvalue().splitlines() == [
-        "12:00:00 web-1 prep-dest: still at: upload the disk (1 min 00 s)",
-        "12:00:00 web-1 prep-dest: still at: upload the disk (2 min 00 s)",
-        "12:00:00 web-1 prep-dest: still at: upload the disk (3 min 00 s)",
+        "12:00:00 web-1 prep-dest: in progress: upload the disk (1 min 00 s)",
+        "12:00:00 web-1 prep-dest: in progress: upload the disk (2 min 00 s)",
+        "12:00:00 web-1 prep-dest: in progress: upload the disk (3 min 00 s)",
     ]
     observer(event(EventKind.ACTION_FINISHED, action="image", title="upload the disk", seconds=185))
     clock[0] = 1000.0
@@ -367,7 +368,7 @@ def test_a_heartbeat_once_a_minute(plain: tuple[progress.Plain, io.StringIO], cl
     assert len(stream.getvalue().splitlines()) == 4
 
 
-def test_two_moves_at_once_are_told_apart(plain: tuple[progress.Plain, io.StringIO]) -> None:
+def test_two_moves_at_once_are_told_apart(plain: tuple[progress.LineRenderer, io.StringIO]) -> None:
     observer, stream = plain
     observer(event(EventKind.ACTION_STARTED, action="a", title="one"))
     observer(event(EventKind.ACTION_STARTED, move_id="m2", server_name="web-2", action="a", title="two"))
@@ -376,7 +377,7 @@ def test_two_moves_at_once_are_told_apart(plain: tuple[progress.Plain, io.String
     assert [running.title for running in observer.running.values()] == ["two"]
 
 
-def test_what_others_wrote_cannot_reach_the_terminal(plain: tuple[progress.Plain, io.StringIO]) -> None:
+def test_what_others_wrote_cannot_reach_the_terminal(plain: tuple[progress.LineRenderer, io.StringIO]) -> None:
     observer, stream = plain
     observer(event(EventKind.NOTE, text="a\x1b[31mb\nc"))
     assert "\x1b" not in stream.getvalue()
@@ -385,7 +386,7 @@ def test_what_others_wrote_cannot_reach_the_terminal(plain: tuple[progress.Plain
 
 def test_quiet_shows_only_announcements() -> None:
     stream = io.StringIO()
-    with progress.observer_for(stream, quiet=True) as observer:
+    with progress.renderer_for(stream, quiet=True) as observer:
         observer(event(EventKind.STEP_STARTED))
         observer.announce("finishing")
     assert stream.getvalue() == "finishing\n"
@@ -393,15 +394,15 @@ def test_quiet_shows_only_announcements() -> None:
 
 def test_off_a_terminal_lines_carry_the_time_of_day() -> None:
     stream = io.StringIO()
-    with progress.observer_for(stream, quiet=False) as observer:
+    with progress.renderer_for(stream, quiet=False) as observer:
         observer(event(EventKind.STEP_STARTED))
         observer.announce("finishing")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d web-1 prep-dest: begun\n\d\d:\d\d:\d\d finishing\n", stream.getvalue())
+    assert re.fullmatch(r"\d\d:\d\d:\d\d web-1 prep-dest: started\n\d\d:\d\d:\d\d finishing\n", stream.getvalue())
 
 
 def test_on_a_terminal_lines_are_aligned_and_the_spinner_goes_away(clock: list[float]) -> None:
     stream = Terminal()
-    with progress.observer_for(stream, quiet=False, monotonic=lambda: clock[0]) as observer:
+    with progress.renderer_for(stream, quiet=False, monotonic=lambda: clock[0]) as observer:
         for one in (
             event(EventKind.STEP_STARTED),
             event(EventKind.ACTION_STARTED, action="copy", title="copy the records"),
@@ -426,33 +427,33 @@ def test_on_a_terminal_lines_are_aligned_and_the_spinner_goes_away(clock: list[f
 
 
 def test_the_action_under_way_shows_its_seconds_and_what_it_waits_for(clock: list[float]) -> None:
-    lively = progress.Lively(Terminal(), "looking at the cloud", lambda: clock[0])
+    live = progress.LiveRenderer(Terminal(), "looking at the cloud", lambda: clock[0])
     clock[0] = 3.0
-    assert lively._under_way().plain.split()[1:] == ["looking", "at", "the", "cloud", "3.0", "s"]
-    lively(event(EventKind.ACTION_STARTED, action="image", title="upload the disk"))
-    lively(event(EventKind.WAITING, action="image", text="40 % there"))
+    assert live._render().plain.split()[1:] == ["looking", "at", "the", "cloud", "3.0", "s"]
+    live(event(EventKind.ACTION_STARTED, action="image", title="upload the disk"))
+    live(event(EventKind.WAITING, action="image", text="40 % there"))
     clock[0] = 75.0
-    lively.announce("finishing the action in hand")
-    first, second, third = lively._under_way().plain.splitlines()
+    live.announce("finishing the action in hand")
+    first, second, third = live._render().plain.splitlines()
     assert "upload the disk" in first
     assert first.endswith("1 min 12 s")
     assert second.strip() == "40 % there"
     assert third == "finishing the action in hand"
-    lively(event(EventKind.UNDO_STARTED, action="image", title="upload the disk"))
-    assert "rolling back: upload the disk" in lively._under_way().plain
+    live(event(EventKind.UNDO_STARTED, action="image", title="upload the disk"))
+    assert "rolling back: upload the disk" in live._render().plain
 
 
 def test_a_terminal_without_unicode_gets_other_marks() -> None:
     class Old(Terminal):
         encoding = "ascii"
 
-    assert all(mark.isascii() for mark in progress.marks_for(Old()))
+    assert all(mark.isascii() for mark in dataclasses.astuple(progress.marks_for(Old())))
 
 
 def test_a_real_terminal_sees_the_spinner_move() -> None:
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w", encoding="utf-8") as stream:
-        with progress.observer_for(stream, quiet=False) as observer:
+        with progress.renderer_for(stream, quiet=False) as observer:
             observer(event(EventKind.ACTION_STARTED, action="image", title="upload the disk"))
             time.sleep(0.5)
         seen = os.read(leader, 100_000).decode()

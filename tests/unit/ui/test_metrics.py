@@ -17,8 +17,9 @@ from cellmove.core.clock import text_of
 from cellmove.core.files import publish
 from cellmove.core.move import DRAIN, Entry, Move, Phase, State, Step
 from cellmove.drain.item import Stage, Task
+from cellmove.drain.options import DrainOptions
 from cellmove.drain.queue import Queue
-from cellmove.drain.wish import Wish, to_document
+from cellmove.drain.request import DrainRequest
 from cellmove.engine.journal import Journal
 from cellmove.engine.journal_open import open_journal
 from cellmove.steps import confirm, finish, revert
@@ -260,7 +261,7 @@ def a_drain(journal: Journal, state: State, cell: str = "cell1", age: float = 72
     record = Move(f"drain-{cell}", f"uuid-{cell}", cell, DRAIN, state, moment(age), moment(age), plan)
     journal.open_move(record)
     queue = Queue(journal, record.id, "elsewhere:1:a")
-    queue.prepare(to_document(Wish()))
+    queue.prepare(DrainRequest(DrainOptions()))
     return record, queue
 
 
@@ -272,8 +273,8 @@ def test_where_a_drain_stands(journal: Journal, path: Path) -> None:
     tasks += [Task(f"id-{n}", "x", stage=Stage.WAITING) for n in (3, 4, 5, 6)]
     tasks += [Task("id-7", "x", stage=Stage.REFUSED, code="locked,ephemeral")]
     _record, queue = a_drain(journal, State.DRAINING)
-    queue.sync(tasks, again=True, ended=0.0)
-    queue.beat(datetime.datetime.now(datetime.UTC).timestamp())  # leases end by the real clock
+    queue.synchronise(tasks, is_alone=True, now=0.0)
+    queue.renew_leases(datetime.datetime.now(datetime.UTC).timestamp())  # leases end by the real clock
     found, cell = read(path), {"cell": "cell1", "cell_uuid": "uuid-cell1"}
     assert [of(found, f"drain_{name}", **cell) for name in ("open", "runs", "moved_bytes")] == [1, 1, 6 << 30]
     counts = {stage: of(found, "drain_servers", stage=stage.value, **cell) for stage in Stage}
@@ -286,7 +287,7 @@ def test_where_a_drain_stands(journal: Journal, path: Path) -> None:
 
 def test_a_drain_that_moved_nothing_has_no_rate(journal: Journal, path: Path) -> None:
     _record, queue = a_drain(journal, State.CORDONING)
-    queue.sync([Task("id-1", "x")], again=True, ended=0.0)
+    queue.synchronise([Task("id-1", "x")], is_alone=True, now=0.0)
     names = {name for name, _labels in read(path)}
     assert "cellmove_drain_servers" in names
     assert names.isdisjoint({"cellmove_drain_servers_per_hour", "cellmove_drain_remaining_seconds"})

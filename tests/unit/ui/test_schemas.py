@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import re
@@ -16,12 +17,12 @@ from cellmove.checks import leftover as leftovers
 from cellmove.checks.result import Level
 from cellmove.core.errors import Stopped
 from cellmove.core.move import LOSSES, Phase, State, Step
-from cellmove.drain import ending, happening, story
-from cellmove.drain.ending import Ended, Ending
-from cellmove.drain.happening import Happening
+from cellmove.drain.events import DrainEvent, DrainEventKind
 from cellmove.drain.item import Stage, Verdict
+from cellmove.drain.result import Decommission, RunResult
 from cellmove.operations.documents import error_document
 from cellmove.ui import schemas
+from cellmove.ui.drain_documents import event_document, report_document
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
 from tests.support.commands import typed
@@ -94,7 +95,7 @@ def test_a_key_names_all_values(definition: str, key: str, values: type[enum.Str
 
 def test_events_and_verdicts_are_those_of_a_drain() -> None:
     event = json.loads((FOLDER / "drain-event.json").read_text())["properties"]["event"]
-    assert event["enum"] == [kind.value for kind in happening.Kind]
+    assert event["enum"] == [kind.value for kind in DrainEventKind]
     servers = json.loads((FOLDER / "drain-plan.json").read_text())["properties"]["servers"]
     assert servers["items"]["properties"]["verdict"]["enum"] == [verdict.value for verdict in Verdict]
 
@@ -118,15 +119,17 @@ def test_an_unknown_name_is_refused() -> None:
 
 
 def test_the_report_of_a_sample_drain() -> None:
-    check_document(story.document(sample_drains.a_story(60)), "drain-report")
+    check_document(report_document(sample_drains.a_report(60)), "drain-report")
 
 
-@pytest.mark.parametrize("kind", happening.Kind)
-def test_a_line_of_each_kind(kind: happening.Kind) -> None:
-    whole = ending.document(Ended(None, ref("cell1"), "", (), Ending(("a",), ("b",))))
-    for more in (whole, {"unseen": "no answer"}, {}):
-        line = Happening(kind, "2026-03-12T21:00:00Z", ref("cell1"), "id", "web-1", counts={"moved": 1}, ending=more)
-        check_document(happening.document(line), "drain-event")
+@pytest.mark.parametrize("kind", DrainEventKind)
+def test_a_line_of_each_kind(kind: DrainEventKind) -> None:
+    result = RunResult(None, ref("cell1"), "", (), Decommission(("a",), ("b",)))
+    unchecked = dataclasses.replace(result, decommission=None, unchecked_reason="no answer")
+    at, cell = "2026-03-12T21:00:00Z", ref("cell1")
+    for each in (result, unchecked, dataclasses.replace(result, decommission=None), None):
+        line = DrainEvent(kind, at, cell, "id", "web-1", counts={"moved": 1}, result=each)
+        check_document(event_document(line), "drain-event")
 
 
 def test_an_error() -> None:
@@ -137,7 +140,7 @@ def test_an_error() -> None:
 
 
 def test_a_key_that_no_schema_names_is_found_wherever_it_is() -> None:
-    sound = story.document(sample_drains.a_story(20))
+    sound = report_document(sample_drains.a_report(20))
     check_document(sound, "drain-report")
     for path in (
         (),
@@ -158,7 +161,7 @@ def test_a_key_that_no_schema_names_is_found_wherever_it_is() -> None:
 
 
 def test_a_key_that_is_missing_is_found() -> None:
-    document = story.document(sample_drains.a_story(20))
+    document = report_document(sample_drains.a_report(20))
     del document["servers"][3]["stage"]
     with pytest.raises(AssertionError, match="'stage' is a required property"):
         check_document(document, "drain-report")

@@ -1,4 +1,4 @@
-"""From the journal's lines to bars and downtimes, to JSON and to a terminal."""
+"""The report of a drain: from lines of the journal to bars and downtimes, to JSON and to text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from cellmove.core.move import SCHEMA_VERSION, Entry, Phase, Step
-from cellmove.drain import story as module
-from cellmove.drain.item import Bar, Stage, Story
-from cellmove.drain.story import document, downtime, draw, tale_bars
+from cellmove.drain.drain_report import DrainReport
+from cellmove.drain.durations import REPORTED_STEPS, StepBar, downtime, step_bars
+from cellmove.drain.item import Stage
 from cellmove.steps import confirm, finish, prep_dest, prep_source, revert
 from cellmove.ui.console import Page, render
+from cellmove.ui.drain_documents import iso, report_document
+from cellmove.ui.drain_text import MAX_NAMES, draw_report
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
 
@@ -30,7 +32,7 @@ def lines(*rows: tuple[str, str, float, float | None, Phase]) -> list[Entry]:
 
 
 def text(seconds: float) -> str:
-    return module.iso(T0 + seconds)
+    return iso(T0 + seconds)
 
 
 def a_move(*more: tuple[str, str, float, float | None, Phase]) -> list[Entry]:
@@ -49,7 +51,7 @@ def a_move(*more: tuple[str, str, float, float | None, Phase]) -> list[Entry]:
 def bars(entries: list[Entry]) -> list[tuple[str, float, float | None, bool]]:
     return [
         (bar.step, round(bar.began - T0, 3), None if bar.ended is None else round(bar.ended - T0, 3), bar.failed)
-        for bar in tale_bars(entries)
+        for bar in step_bars(entries)
     ]
 
 
@@ -144,34 +146,37 @@ def test_what_adopt_wrote_has_no_times():
 
 
 def test_the_document_is_plain_json_and_its_sums_are_right():
-    story = sample_drains.a_story(300, nights=3, hours=7)
-    found = document(story)
+    report = sample_drains.a_report(300, nights=3, hours=7)
+    found = report_document(report)
     assert json.loads(json.dumps(found)) == found
-    assert found == document(sample_drains.a_story(300, nights=3, hours=7))
+    assert found == report_document(sample_drains.a_report(300, nights=3, hours=7))
     assert found["schema_version"] == SCHEMA_VERSION
     assert found["begun_at"] == "2026-03-12T20:59:00.000Z"
     assert sum(found["counts"]["stages"].values()) == sum(found["counts"]["shares"].values()) == 300
     assert len({one["server"]["id"] for one in found["servers"]}) == 300
-    for hosts, some in (("source_hosts", 300), ("target_hosts", sum(1 for tale in story.tales if tale.target_host))):
+    for hosts, some in (
+        ("source_hosts", 300),
+        ("target_hosts", sum(1 for server in report.servers if server.target_host)),
+    ):
         assert sum(host["servers"] for host in found[hosts]) == some
         assert all(sum(host[share] for share in found["counts"]["shares"]) == host["servers"] for host in found[hosts])
     assert sum(host["gib"] for host in found["source_hosts"]) == found["pace"]["gib_moved"]
-    known = [tale.downtime for tale in story.tales if tale.downtime is not None]
+    known = [server.downtime for server in report.servers if server.downtime is not None]
     assert found["downtime"]["longest"] == max(known)
     assert sum(value <= found["downtime"]["ninety_percent"] for value in known) >= 0.9 * len(known)
 
 
 def test_the_document_of_nothing():
-    found = document(sample_drains.a_story(0))
+    found = report_document(sample_drains.a_report(0))
     assert (found["downtime"], found["servers"], found["pace"]["servers_an_hour"]) == (None, [], None)
 
 
 def test_the_document_of_one_server():
-    bar = Bar("prep-source", T0, None)
-    tale = sample_drains.a_tale(
-        1, "h1", Stage.FAILED, bars=(Bar("prep-dest", T0, T0 + 2, failed=True), bar), move_id="m1"
+    bar = StepBar("prep-source", T0, None)
+    server = sample_drains.a_server(
+        1, "h1", Stage.FAILED, bars=(StepBar("prep-dest", T0, T0 + 2, failed=True), bar), move_id="m1"
     )
-    (found,) = document(Story("d", ref("cell1"), (ref("cell2"),), "running", T0, T0, (tale,)))["servers"]
+    (found,) = report_document(DrainReport("d", ref("cell1"), (ref("cell2"),), "running", T0, T0, (server,)))["servers"]
     assert found["steps"] == [
         {"step": "prep-dest", "state": "failed", "started_at": text(0), "finished_at": text(2)},
         {"step": "prep-source", "state": "running", "started_at": text(0), "finished_at": None},
@@ -182,14 +187,14 @@ def test_the_document_of_one_server():
 # at a terminal
 
 
-def drawn(story: Story, width: int | None = None) -> str:
+def drawn(report: DrainReport, width: int | None = None) -> str:
     page = Page(width)
-    draw(page, document(story))
+    draw_report(page, report_document(report))
     return page.text
 
 
 def test_drawn_for_a_person():
-    text = drawn(sample_drains.a_story(300, nights=3, hours=7))
+    text = drawn(sample_drains.a_report(300, nights=3, hours=7))
     assert "cell     cell1 -> cell2, cell3\n" in text
     assert "when     2026-03-12 20:59 to 2026-03-15 02:" in text
     assert "failed  web-0036 on c1-compute-1\n  why   prep-source failed at stop_source" in text
@@ -202,25 +207,25 @@ def test_drawn_for_a_person():
 @pytest.mark.parametrize("width", [None, 80, 200])
 @pytest.mark.parametrize("count", [0, 1, 24])
 def test_every_drain_can_be_drawn(count, width):
-    assert "cell1" in drawn(sample_drains.a_story(count), width)
+    assert "cell1" in drawn(sample_drains.a_report(count), width)
 
 
 def test_nothing_that_a_terminal_would_obey_is_drawn():
-    text = drawn(sample_drains.hostile_story())
+    text = drawn(sample_drains.hostile_report())
     assert "\x1b" not in text
     assert "\u202e" not in text
 
 
 def test_a_long_list_is_not_drawn_in_full():
-    story = sample_drains.a_story(10_000, nights=6, hosts=30, parallel=40)
-    skipped = [tale.name for tale in story.tales if tale.stage is Stage.SKIPPED]
-    text = drawn(story)
-    assert sum(name in text for name in skipped) == module.SHOWN_NAMES
-    assert f" and {len(skipped) - module.SHOWN_NAMES} more" in text
+    report = sample_drains.a_report(10_000, nights=6, hosts=30, parallel=40)
+    skipped = [server.name for server in report.servers if server.stage is Stage.SKIPPED]
+    text = drawn(report)
+    assert sum(name in text for name in skipped) == MAX_NAMES
+    assert f" and {len(skipped) - MAX_NAMES} more" in text
 
 
 def test_it_goes_through_the_one_renderer():
     stream: Any = io.StringIO()
-    render(document(sample_drains.a_story(3)), "table", stream, draw)
+    render(report_document(sample_drains.a_report(3)), "table", stream, draw_report)
     assert stream.getvalue().startswith("drain")
-    assert Step.FINISH in module.DRAWN
+    assert Step.FINISH in REPORTED_STEPS

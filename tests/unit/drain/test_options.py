@@ -7,16 +7,16 @@ import json
 import pytest
 
 from cellmove.core.errors import Usage
-from cellmove.drain.wish import (
+from cellmove.drain.options import (
     SKIP_TAG,
-    Wish,
+    DrainOptions,
     from_document,
     parse_confirm,
     parse_filter,
     parse_flavor_map,
     parse_seconds,
+    skip_reason,
     to_document,
-    why_not,
 )
 
 WEB = {
@@ -25,8 +25,8 @@ WEB = {
 }  # fmt: skip
 
 
-def wish(include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> Wish:
-    return Wish(
+def options(include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> DrainOptions:
+    return DrainOptions(
         include=tuple(parse_filter(text, "--include") for text in include),
         exclude=tuple(parse_filter(text, "--exclude") for text in exclude),
     )
@@ -48,13 +48,13 @@ def wish(include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> Wish:
     ],
 )
 def test_filters(include: tuple[str, ...], exclude: tuple[str, ...], why: tuple[str, str] | None) -> None:
-    assert why_not(wish(include, exclude), WEB) == why
+    assert skip_reason(options(include, exclude), WEB) == why
 
 
 def test_the_tag_goes_before_everything() -> None:
     tagged = WEB | {"tag": (SKIP_TAG,)}
-    assert why_not(wish(("name=web-*",)), tagged) == ("tag", "it has the tag cellmove:skip")
-    assert why_not(wish((), ("name=web-*",)), tagged) == ("tag", "it has the tag cellmove:skip")
+    assert skip_reason(options(("name=web-*",)), tagged) == ("tag", "it has the tag cellmove:skip")
+    assert skip_reason(options((), ("name=web-*",)), tagged) == ("tag", "it has the tag cellmove:skip")
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_what_is_no_filter(text: str) -> None:
 
 
 def test_through_the_journal_and_back() -> None:
-    full = Wish(
+    full = DrainOptions(
         to=("cell2", "cell3"), parallel=4, per_source_host=1, per_target_host=2, per_project=3, order="host",
         include=(parse_filter("name=a=*", ""),), exclude=(parse_filter("tag=b", ""),), limit=5, flavor_map={"a": "b"},
         confirm="after", confirm_after=3600.0, soak=60.0, on_unverified="revert", probes=("tcp:22",), max_failures=0,
         until="06:00", window="22:00-06:00", days="mon-fri", min_free=7.5, pause_file="/tmp/x",  # noqa: S108 - never opened
         force_locked=True, accept_loss=("swap",), max_hosts=2,
     )  # fmt: skip
-    for each in (full, Wish()):
+    for each in (full, DrainOptions()):
         assert from_document(json.loads(json.dumps(to_document(each)))) == each
-    assert from_document({}) == Wish()
-    assert from_document(to_document(Wish()) | {"of a newer one": 1}) == Wish()
+    assert from_document({}) == DrainOptions()
+    assert from_document(to_document(DrainOptions()) | {"of a newer one": 1}) == DrainOptions()
