@@ -250,7 +250,7 @@ def test_a_cordon_that_fails_is_taken_back(cell: Drained) -> None:
     cell.broken(**{"PUT /compute/v2.1/os-services": 403})
     failed = cell.drain("--parallel", "2", expect=1)
     assert f"next: cellmove drain-cell {SOURCE} --parallel 2" in failed.stderr
-    assert "what this run did to the services of cell1 was rolled back" in failed.stderr
+    assert "the changes of this run to the services of cell1 were rolled back" in failed.stderr
     cell.broken()
     assert everything(cell)[1] == before[1]
     assert services(cell)["c1-host2"] == (0, None)
