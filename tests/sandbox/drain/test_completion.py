@@ -12,7 +12,7 @@ from tests.support.sandbox.drained_cell import Drained
 from tests.support.sandbox.leftovers import UUID, change, stuck
 
 ARCHIVE = "nova-manage db archive_deleted_rows --all-cells --until-complete"
-RESTART = "systemctl restart nova-scheduler nova-conductor nova-api  # wherever they run: each keeps the list of cells"
+RESTART = "systemctl restart nova-scheduler nova-conductor nova-api  # on every controller: they cache the list of cells"
 
 
 def ending(cell: Drained) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def deletions(cell: Drained, *hosts: str) -> list[str]:
         row["host"]: row for row in cell.process.cloud().rows("cell1", "services", binary="nova-compute", deleted=0)
     }
     return [
-        f"openstack --os-compute-api-version 2.53 compute service delete {rows[host]['uuid']}  # {host}, once its nova-compute is stopped"
+        f"openstack --os-compute-api-version 2.53 compute service delete {rows[host]['uuid']}  # {host}, after its nova-compute is stopped"
         for host in hosts
     ]
 
@@ -62,7 +62,7 @@ def hold_room(cell: Drained) -> str:
     held = {services.provider_of("c1-host2"): {"resources": {"VCPU": 1}}}
     body = {"allocations": held, "generation": 1, "project_id": "p", "user_id": "u"}
     change(cell, "allocations", lambda all_: all_.update({UUID.format(0xA3): body}))
-    return "placement still holds something of c1-host2 for 1 server or migration"
+    return "placement has allocations on c1-host2"
 
 
 def move_elsewhere(cell: Drained) -> str:
