@@ -52,7 +52,7 @@ def codes_in_the_source() -> set[str]:
     found: set[str] = set()
     asked = {check.__module__ for group in (*preflight.CHECKS, preflight.MARKED) for check in group.checks}
     checks = [PACKAGE / "checks" / f"{name.rpartition('.')[2]}.py" for name in asked]
-    for path in (*checks, PACKAGE / "policy.py", PACKAGE / "permission.py"):
+    for path in (*checks, PACKAGE / "core" / "policy.py", PACKAGE / "operations" / "permission.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             if name in ("refusal", "warning", "PolicyViolation"):
