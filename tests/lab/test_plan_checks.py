@@ -33,7 +33,8 @@ class Copy:
     @property
     def environment(self):
         """Lead cellmove to it, by the logins that stand in the URLs: the user of cellmove's own knows nova's databases only."""
-        return {"CELLMOVE_API_DATABASE": self.url, "CELLMOVE_DATABASE_USER": "", "CELLMOVE_DATABASE_PASSWORD": ""}
+        own = ("DATABASE_USER", "DATABASE_PASSWORD", "BUS_USER", "BUS_PASSWORD")
+        return {"CELLMOVE_API_DATABASE": self.url, **{f"CELLMOVE_{name}": "" for name in own}}
 
     def make(self, copied):
         """Create it."""
