@@ -12,7 +12,8 @@ from cellmove.drain.durations import StepBar, downtime, step_bars
 from cellmove.drain.item import Stage
 from cellmove.engine.journal_open import open_journal
 from cellmove.ui.console import clean
-from cellmove.ui.drain_report import FEWEST, html
+from cellmove.ui.drain_html import html
+from cellmove.ui.drain_page import MIN_HISTOGRAM_VALUES
 from tests.support import browser, sample_drains
 from tests.support.browser import DARK, Browser, contrast
 from tests.support.cell_refs import ref
@@ -190,7 +191,7 @@ def test_bars_and_downtime_of_a_real_journal(sandbox: Sandbox) -> None:
 
 
 def test_the_page_of_a_drain_that_was_run_is_written_to_a_file(chromium: Browser, cell: Drained) -> None:
-    names = [f"web{number}" for number in range(FEWEST)]
+    names = [f"web{number}" for number in range(MIN_HISTOGRAM_VALUES)]
     (bad,), _good = cell.add("bad"), cell.add(*names)
     cell.process.control(
         "world", faults={f"{host}:get_host_ip_addr:{bad.id}": "fail" for host in ("c2-host1", "c2-host2")}

@@ -94,7 +94,6 @@ NOT_YET: tuple[str, ...] = (
     "cellmove/ui/*",
     "docs/*",
     "lab/*",
-    "tests/browser/*",
     "tests/lab/*",
     "tests/packaging/*",
     "tests/proof/*",

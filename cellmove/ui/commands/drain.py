@@ -187,7 +187,7 @@ def _with_global_options(options: Options, report: DrainReport) -> DrainReport:
 
 
 def _write_page(path: Path, report: DrainReport) -> None:
-    from cellmove.ui.drain_report import html
+    from cellmove.ui.drain_html import html
 
     try:
         path.write_text(html(report), encoding="utf-8")

@@ -12,7 +12,9 @@ from tests.support.sandbox.drained_cell import Drained
 from tests.support.sandbox.leftovers import UUID, change, stuck
 
 ARCHIVE = "nova-manage db archive_deleted_rows --all-cells --until-complete"
-RESTART = "systemctl restart nova-scheduler nova-conductor nova-api  # on every controller: they cache the list of cells"
+RESTART = (
+    "systemctl restart nova-scheduler nova-conductor nova-api  # on every controller: they cache the list of cells"
+)
 
 
 def ending(cell: Drained) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from cellmove.drain.drain_report import DrainReport
 from cellmove.drain.durations import StepBar
 from cellmove.drain.figures import Stretch
 from cellmove.drain.item import Stage
-from cellmove.ui import drain_markup as markup
 from cellmove.ui import drain_timeline as timeline
 from cellmove.ui.console import clean
-from cellmove.ui.drain_report import html as page_of
+from cellmove.ui.drain_html import html as page_of
 from tests.support import sample_drains
 from tests.support.cell_refs import ref
 
@@ -137,7 +136,7 @@ def test_ids_are_hostile_too():
 
 
 def test_the_same_story_gives_the_same_bytes_in_every_process():
-    program = "import hashlib; from tests.support import sample_drains; from cellmove.ui.drain_report import html; "
+    program = "import hashlib; from tests.support import sample_drains; from cellmove.ui.drain_html import html; "
     program += "print(hashlib.sha256(html(sample_drains.a_report(300, nights=3)).encode()).hexdigest())"
     root = Path(__file__).resolve().parents[3]
     told = {
@@ -167,9 +166,10 @@ def test_ten_thousand_servers_stay_small():
     assert len(page_of(dataclasses.replace(report, servers=worst)).encode()) < 9_000_000
 
 
-def test_the_style_and_the_script_are_installed_with_the_package():
+def test_style_script_and_templates_are_installed_with_the_package():
     project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())
-    assert set(project["tool"]["setuptools"]["package-data"]["cellmove.drain"]) == {"report.css", "report.js"}
+    data = {"report.css", "report.js", "templates/*.j2"}
+    assert set(project["tool"]["setuptools"]["package-data"]["cellmove.ui"]) == data
 
 
 def test_the_head_sums_up():
@@ -216,8 +216,8 @@ def test_nights_are_cut_short():
     report = a_drain(moved(1, first), moved(2, second), generated_at=T0 + 2 * 86400)
     assert figures.stretches(report) == (Stretch(first.began, first.ended), Stretch(second.began, second.ended))
     axis = timeline.Axis(figures.stretches(report))
-    ((left, right),) = axis.nights()
-    assert right - left == pytest.approx(timeline.NIGHT_WIDTH)
+    ((left, right),) = axis.breaks()
+    assert right - left == pytest.approx(timeline.BREAK_WIDTH)
     assert (axis.at(T0), axis.at(second.ended)) == (0, pytest.approx(100))
     assert axis.at(T0 + 12 * 3600) == pytest.approx(left)
     assert "stretches of work" in page_of(report)
@@ -239,7 +239,7 @@ def test_moments_go_from_left_to_right_and_labels_do_not_touch():
         places = [axis.at(moment) for moment in moments]
         assert places == sorted(places)
         assert 0 <= places[0] <= places[-1] <= 100.0001
-        for ticks, room in ((axis.ticks(), timeline.TICK_ROOM), (axis.days(), timeline.DAY_ROOM)):
+        for ticks, room in ((axis.ticks(), timeline.TICK_SPACE), (axis.days(), timeline.DAY_SPACE)):
             assert all(after.at - before.at > room / 3 for before, after in itertools.pairwise(ticks))
             assert len(ticks) <= 100 / room + 1
 
@@ -249,7 +249,8 @@ def test_what_failed_is_hatched_and_what_is_short_can_be_seen():
         a_drain(moved(1, StepBar("finish", T0, T0 + 3600)), moved(2, StepBar("prep-dest", T0, T0 + 0.1, failed=True)))
     )
     assert (
-        f"<rect class=a x=0% width={timeline.LEAST_MARK}% /><rect class=x x=0% width={timeline.LEAST_MARK}% />" in page
+        f"<rect class=a x=0% width={timeline.MIN_FAILED_WIDTH}% /><rect class=x x=0% width={timeline.MIN_FAILED_WIDTH}% />"
+        in page
     )
 
 
@@ -308,9 +309,3 @@ def test_stretches_of_work_add_up():
 def test_hosts_are_sorted_as_a_person_does():
     names = ["h-10", "h-2", "h-1", "", "a", "h-", "1", "²"]
     assert sorted(names, key=figures.natural) == ["", "1", "a", "h-", "h-1", "h-2", "h-10", "²"]
-
-
-def test_attributes_are_quoted_where_they_have_to_be():
-    assert markup.attribute("a-b.1") == "a-b.1"
-    assert markup.attribute("") == '""'
-    assert markup.attribute('a "b') == '"a &quot;b"'
