@@ -234,7 +234,7 @@ def test_so_much_is_left_free(cell: Drained) -> None:
     assert cell.status()["counts"]["failed"] == 0
     again = cell.drain("--min-free", "75", expect=9)
     assert len(cell.moved) == 2
-    assert "cell2 has 75 % left" in again.stderr
+    assert "cell2 has 75 % free" in again.stderr
     cell.drain("--min-free", "50")
     assert len(cell.moved) == 4
 
@@ -246,7 +246,7 @@ def test_policy_allows_so_many_moves_a_day_also_when_they_run_at_once(cell: Drai
     cell.pace(PACE)
     env = {"CELLMOVE_CONFIG": str(config)}
     look = cell.drain("--dry-run", env=env)
-    assert "today    policy.moves_a_day lets 2 of them begin now" in look.stdout
+    assert "today    policy.moves_a_day allows 2 of them to start now" in look.stdout
     said = cell.drain("--parallel", "4", expect=9, env=env)
     assert json.loads(cell.drain("--dry-run", "-f", "json", env=env).stdout)["left_today"] == 0
     assert len(cell.moved) == 2

@@ -36,7 +36,7 @@ def test_what_to_type_next_is_said_by_status(cell: Drained) -> None:
     cell.drain("--limit", "1", "--parallel", "2", expect=9)
     assert cell.status()["next"] == f"cellmove drain-cell {SOURCE} --limit 1 --parallel 2"
     shown = cell.cellmove("drain", "pause").stdout
-    assert "asked to pause" in shown
+    assert "pause requested" in shown
     assert f"next     cellmove drain resume {SOURCE}" in shown
     cell.cellmove("drain", "resume")
     cell.drain()
@@ -90,7 +90,7 @@ def test_a_run_that_is_aborted_says_when_the_cell_is_open_again(cell: Drained) -
 
 def test_of_an_empty_cell_cron_hears_nothing(cell: Drained) -> None:
     cell.add("one")
-    assert "the cell can be deleted; type, in this order:" in cell.drain().stdout
+    assert "the cell can be deleted. Type, in this order:" in cell.drain().stdout
     for more in ((), ("-f", "json")):
         again = cell.drain(*more)
         assert again.stdout + again.stderr == ""

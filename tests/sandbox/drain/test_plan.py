@@ -79,7 +79,10 @@ def test_a_server_that_cannot_be_seen_is_said(cell: Drained) -> None:
     found = cell.plan()
     assert found["seen"]["whole"] is False
     assert found["seen"]["missing"] == [lost]
-    assert f"not all of the 5 that the API maps to it: 1 have no row there ({lost})" in cell.drain("--dry-run").stdout
+    assert (
+        f"not all 5 servers that the API maps to the cell: 1 have no row there ({lost})"
+        in cell.drain("--dry-run").stdout
+    )
 
 
 def test_too_little_room_is_said(cell: Drained) -> None:

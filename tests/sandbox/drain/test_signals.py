@@ -104,7 +104,7 @@ def test_the_second_signal_ends_it_at_once(slow: Drained) -> None:
     run = slow.begin()
     until_called(slow, "call begun", "prep_snapshot_based_resize_at_source")
     run.signal(signal.SIGINT)
-    wait_until(lambda: "once more to leave now" in err(run), "the first one is heard")
+    wait_until(lambda: "Press Ctrl-C again" in err(run), "the first one is heard")
     assert run.child.is_alive()
     run.signal(signal.SIGTERM)
     assert run.end(5) == 143

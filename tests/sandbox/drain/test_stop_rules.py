@@ -89,7 +89,7 @@ def test_when_the_hour_comes_what_runs_is_finished(slow: Drained, option: str) -
     assert slow.move("a").state is State.CONFIRMED
     shown = err(run)
     assert "cell1: starting no more servers: " in shown
-    assert "; what runs is finished" in shown
+    assert ". Moves in progress are completed" in shown
     assert "2 servers remain in cell1: " in shown
     assert f"next: cellmove drain-cell {SOURCE} {option}" in shown
 
@@ -135,7 +135,10 @@ def test_one_that_fails_every_night_does_not_keep_the_others_from_being_moved(ce
 
 def test_nonsense_is_a_line_of_json_too(cell: Drained) -> None:
     (line,) = cell.lines("--confirm", "never", "--soak", "1s", expect=2)
-    assert (line["event"], line["reason"]) == ("error", "--soak waits for a confirm, and --confirm never has none")
+    assert (line["event"], line["reason"]) == (
+        "error",
+        "--soak and --confirm never exclude each other: a soak ends with a confirm",
+    )
 
 
 def test_a_cloud_that_cannot_be_reached_in_the_middle_fails_servers_and_not_the_run(cell: Drained) -> None:
@@ -147,7 +150,7 @@ def test_a_cloud_that_cannot_be_reached_in_the_middle_fails_servers_and_not_the_
     assert run.end() == 9
     cell.broken()
     shown = err(run)
-    assert "this is a fault" not in shown
+    assert "internal error" not in shown
     (trouble,) = cell.status()["trouble"]
     assert trouble["next"].startswith("cellmove "), trouble
     cell.pace(0)
@@ -186,7 +189,7 @@ def test_while_a_file_is_there(slow: Drained) -> None:
     assert run.end() == 0
     assert slow.moved == {"a", "b", "c"}
     shown = err(run)
-    assert f"cell1: paused: the file {file} is there; what runs is finished" in shown
+    assert f"cell1: paused: the file {file} exists. Moves in progress are completed" in shown
     assert "cell1: continued" in shown
 
 
@@ -199,7 +202,7 @@ def test_pause_and_resume_from_another_terminal(slow: Drained) -> None:
     wait_until(lambda: "paused: cellmove drain pause" in err(run), "it says so")
     assert run.child.is_alive()
     assert slow.status()["control"] == "pause"
-    assert "asked to pause" in slow.cellmove("drain", "status").stdout
+    assert "pause requested" in slow.cellmove("drain", "status").stdout
     assert len(slow.history) == idle
     assert slow.cellmove("drain", "resume", "-f", "json").json["control"] is None
     assert run.end() == 0
