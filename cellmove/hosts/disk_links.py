@@ -13,7 +13,8 @@ from cellmove.core.errors import CallFailed
 from cellmove.core.transfer import Host, Ssh
 
 if TYPE_CHECKING:
-    from cellmove.hosts.disk_link import Destination, Link
+    from cellmove.hosts.disk_link import Link
+    from cellmove.hosts.disk_ssh import Destination
 
 
 def destination(ssh: Ssh, host: str) -> Destination:
@@ -21,7 +22,7 @@ def destination(ssh: Ssh, host: str) -> Destination:
 
     :param host: nova's name for it
     """
-    from cellmove.hosts.disk_link import Destination
+    from cellmove.hosts.disk_ssh import Destination
 
     own = ssh.hosts.get(host, Host())
     return Destination(

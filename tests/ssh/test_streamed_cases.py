@@ -58,7 +58,7 @@ def test_a_source_that_changes_during_the_last_pass_is_not_believed(fixtures):
     outcome = fixtures.harness.run("prep-source", checkpoint.move)
     assert touched
     assert outcome.code == 1
-    assert "though nothing should run on it any more" in outcome.message
+    assert "although its guest should be off" in outcome.message
     assert violations(fixtures.harness, checkpoint.scene, [outcome]) == []
 
 

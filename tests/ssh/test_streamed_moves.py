@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cellmove.core import ownership
-from cellmove.hosts import disk_link
+from cellmove.hosts import disk_archive
 from cellmove.sandbox import disks, seed
 from cellmove.sandbox.process import Process
 from tests.proof.streamed_cases import flip
@@ -25,7 +25,7 @@ from tests.support.sandbox.streaming import OTHER, SOURCE, TARGET, Streaming
 
 STREAM = ("--cell", "cell2", "--transfer", "stream")
 AUTO = ("--cell", "cell2", "--transfer", "auto")
-PROGRAM = len(disk_link.program())
+PROGRAM = len(disk_archive.archive())
 SMALL = 1024  # times 512 bytes: a limit that the image is below, and a disk above
 
 
@@ -209,7 +209,7 @@ def test_why_it_cannot_be_streamed_to_an_old_release(old_releases):
     said = old_releases.cellmove("plan", server.id, *AUTO, "-f", "json", expect=5).json
     (refused,) = (check for check in said["checks"] if check["level"] == "refusal")
     assert refused["code"] == "root-disk-lost"
-    assert "it accepts no key of ours" in refused["remedy"]
+    assert "it accepts no key of this user" in refused["remedy"]
 
 
 # what verify makes of disks that went through an image
@@ -275,7 +275,7 @@ def test_why_a_disk_was_not_compared(streaming):
     streaming.ssh.order(SOURCE, "deny")
     found = verified(streaming, server.id)["disk-not-compared"]
     assert found["level"] == "warning"
-    assert "it accepts no key of ours" in found["text"]
+    assert "it accepts no key of this user" in found["text"]
     streaming.ssh.order(SOURCE)
     assert "disk-not-compared" not in verified(streaming, server.id)
     disk = streaming.path(TARGET, f"{server.id}/disk")
@@ -328,10 +328,10 @@ def test_a_source_that_lets_nobody_in_means_an_image(streaming):
     server = streaming.boot()
     streaming.ssh.order(SOURCE, "deny")
     said = streaming.cellmove("migrate", server.id, *STREAM, expect=5)
-    assert "it accepts no key of ours" in said.stdout + said.stderr
+    assert "it accepts no key of this user" in said.stdout + said.stderr
     told = streaming.cellmove("plan", server.id, *AUTO)
     assert "no stream" in told.stdout
-    assert "it accepts no key of ours" in told.stdout
+    assert "it accepts no key of this user" in told.stdout
     streaming.cellmove("migrate", server.id, *AUTO)
     streaming.has_moved(server.id)
 

@@ -18,9 +18,10 @@ import pytest
 
 from cellmove.core.clock import Clock
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect
-from cellmove.hosts import disk_link, disks
-from cellmove.hosts.disk_link import Destination, connect
+from cellmove.hosts import disk_archive, disks
+from cellmove.hosts.disk_link import connect
 from cellmove.hosts.disk_pass import Progress, Transfer, compare, run_pass
+from cellmove.hosts.disk_ssh import Destination
 from tests.support.disk_harness import MIB, MOVE, Ends, dirty, host, sparse
 from tests.support.ssh_server import Server, free_port, program
 
@@ -75,7 +76,7 @@ def test_a_disk_is_moved_while_it_is_written_to(server: Server, tmp_path: Path) 
     [
         ({"known": "empty_hosts"}, "its host key is not known here: verify it"),
         ({"known": "changed_hosts"}, "find out why before anything else"),
-        ({"key": "stranger"}, "it accepts no key of ours"),
+        ({"key": "stranger"}, "it accepts no key of this user"),
         ({"port": -1}, "it cannot be reached"),
     ],
 )
@@ -100,9 +101,9 @@ def test_a_host_without_python_or_without_sudo_is_named(server: Server, tmp_path
 
 
 def test_a_key_that_may_start_the_installed_program_can_do_nothing_else(server: Server, tmp_path: Path) -> None:
-    installed = tmp_path / "disk_program.py"
+    installed = tmp_path / "disk_agent.pyz"
     with open(installed, "wb") as file:
-        subprocess.run([sys.executable, "-m", "cellmove.hosts.disk_link"], stdout=file, check=True)
+        subprocess.run([sys.executable, "-m", "cellmove.hosts.disk_archive"], stdout=file, check=True)
     (tmp_path / "instances" / "server").mkdir(parents=True)
     server.only("restricted", f"{sys.executable} -I {installed} --instances-path {tmp_path / 'instances'}")
     config = server.client(key="restricted")
@@ -113,9 +114,9 @@ def test_a_key_that_may_start_the_installed_program_can_do_nothing_else(server: 
     command = ["ssh", "-F", str(config), "source", "touch", str(tmp_path / "trespass")]
     subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
     assert not (tmp_path / "trespass").exists()
-    installed.write_bytes(installed.read_bytes() + b"# older\n")
+    installed.write_bytes(b"#!/usr/bin/python3\n" + installed.read_bytes())
     with (
-        pytest.raises(CannotConnect, match="install it there anew"),
+        pytest.raises(CannotConnect, match="install this version"),
         connect(at(server, tmp_path / "instances", config=config), MOVE),
     ):
         pass
@@ -236,4 +237,4 @@ def test_an_image_gets_another_backing_file_or_none(tmp_path: Path) -> None:
         assert read(disk) == seen
         with pytest.raises(CallFailed, match="_base/def, its backing file, is not there"):
             disks.rebase(link, path, "_base/def", "raw")
-    assert disk_link.program().decode().count("qemu-img") > 1
+    assert disk_archive.archive().count(b"qemu-img") > 1

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellmove.hosts import disk_link
-from cellmove.hosts.disk_link import Destination, Link
+from cellmove.hosts import disk_archive, disk_link
+from cellmove.hosts.disk_link import Link
+from cellmove.hosts.disk_ssh import Destination
 
 MOVE = "move-c0ffee"
 MIB = 1 << 20
-LOCAL = (sys.executable, "-I", "-c", disk_link.BOOTSTRAP)
+LOCAL = (sys.executable, "-I", "-c", disk_archive.BOOTSTRAP)
 """What ssh would start on a host."""
 
 FLIP = """

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.hosts import disk_extents, disk_program
-from cellmove.hosts.disk_extents import Extent, cloned, differing, file_system, is_trusted
-from cellmove.hosts.disk_reading import Refusal, State, Workers
+from cellmove.hosts.disk_agent import extents, source
+from cellmove.hosts.disk_agent.extents import Extent, cloned, differing, file_system, is_trusted
+from cellmove.hosts.disk_agent.protocol import Refusal
+from cellmove.hosts.disk_agent.reading import Workers
+from cellmove.hosts.disk_agent.state import State
 
 BASE: list[Extent] = [(0, 100, 1000), (200, 300, 5000)]
 
@@ -73,7 +75,7 @@ def test_only_the_file_system_that_tells_is_trusted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("release", ["5.2.21", "4.18.0-553.el8_10.x86_64", "3.10.0-1160.el7", "unknown"])
 def test_kernels_in_which_a_write_could_slip_in_are_not_trusted(monkeypatch: pytest.MonkeyPatch, release: str) -> None:
-    monkeypatch.setattr(disk_extents, "file_system", lambda _device: "xfs")
+    monkeypatch.setattr(extents, "file_system", lambda _device: "xfs")
     with open(__file__, "rb") as file:
         told = [release, "5.3.0-1-amd64"]
         monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", told[-1], "1", "x86_64")))
@@ -87,30 +89,30 @@ def test_clones_are_given_up_when_there_is_hardly_any_room(tmp_path: Path, monke
     (tmp_path / "disk").write_bytes(b"content" * 1000)
     state = State("")
     state.root, state.workers = os.open(tmp_path, os.O_RDONLY), Workers(1, 4096)
-    monkeypatch.setattr(disk_program, "cloned", lambda file, _directory, _taken: os.dup(file))
-    monkeypatch.setattr(disk_program, "room", lambda _file: disk_extents.MARGIN)
-    disk_program.begin(state, {"path": "disk", "token": "", "cache": "keep"}, b"")
-    disk_program.relieve(state)
+    monkeypatch.setattr(source, "cloned", lambda file, _directory, _taken: os.dup(file))
+    monkeypatch.setattr(source, "free_bytes", lambda _file: extents.MARGIN)
+    source.begin(state, {"path": "disk", "token": "", "cache": "keep"}, b"")
+    source.relieve(state)
     assert len(state.clones()) == 1
-    monkeypatch.setattr(disk_program, "room", lambda _file: 1 << 20)
-    disk_program.relieve(state)
+    monkeypatch.setattr(source, "free_bytes", lambda _file: 1 << 20)
+    source.relieve(state)
     assert state.clones() == []
-    with pytest.raises(Refusal, match="hardly any room is left"):
-        disk_program.more(state, {"path": "disk", "bytes": 1 << 20}, b"")
-    disk_program.begin(state, {"path": "disk", "token": "", "cache": "keep"}, b"")
+    with pytest.raises(Refusal, match="almost full"):
+        source.more(state, {"path": "disk", "bytes": 1 << 20}, b"")
+    source.begin(state, {"path": "disk", "token": "", "cache": "keep"}, b"")
     assert state.clones() == []
-    answer, content = disk_program.more(state, {"path": "disk", "bytes": 1 << 20}, b"")
+    answer, content = source.more(state, {"path": "disk", "bytes": 1 << 20}, b"")
     assert (len(content), answer["done"]) == (7000, True)
 
 
 def test_one_program_at_a_time_keeps_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "disk").write_bytes(b"content")
-    monkeypatch.setattr(disk_program, "cloned", lambda file, _directory, _taken: os.dup(file))
+    monkeypatch.setattr(source, "cloned", lambda file, _directory, _taken: os.dup(file))
     states = [State(""), State("")]
     for state, kept in zip(states, (1, 0), strict=True):
         state.root, state.workers = os.open(tmp_path, os.O_RDONLY), Workers(1, 4096)
-        disk_program.begin(state, {"path": "disk", "token": "", "cache": "keep"}, b"")
+        source.begin(state, {"path": "disk", "token": "", "cache": "keep"}, b"")
         assert len(state.clones()) == kept
     os.close(states[0].root)  # as when its process ends
-    disk_program.begin(states[1], {"path": "disk", "token": "", "cache": "keep"}, b"")
+    source.begin(states[1], {"path": "disk", "token": "", "cache": "keep"}, b"")
     assert len(states[1].clones()) == 1

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect
-from cellmove.hosts import disk_link, disks
-from cellmove.hosts.disk_link import Destination, connect, ssh_command
+from cellmove.hosts import disk_archive, disk_link, disks
+from cellmove.hosts.disk_link import connect
+from cellmove.hosts.disk_ssh import Destination, ssh_command
 from tests.support.disk_harness import LOCAL, MOVE, host
 
 CHANGED = """@@@@@@@@@@@@@@@
@@ -24,14 +25,14 @@ SAYS = {
     "find out why before anything else": (CHANGED, 255),
     "the ssh configuration cannot be used (ssh.config of config.toml": ("/x/config: line 1: Bad configuration option: foo\n/x/config: terminating, 1 bad configuration options", 255),
     "or the user's own)": ("Can't open user config file /x/config: No such file or directory", 255),
-    "it accepts no key of ours": ("me@h: Permission denied (publickey,password).", 255),
+    "it accepts no key of this user": ("me@h: Permission denied (publickey,password).", 255),
     "its name cannot be resolved": ("ssh: Could not resolve hostname h: Name or service not known", 255),
     "it cannot be reached": ("ssh: connect to host h port 22: Connection refused", 255),
-    "sudo wants a password there": ("sudo: a password is required", 1),
+    "sudo asks for a password there": ("sudo: a password is required", 1),
     "sudo does not allow it there": ("Sorry, user me is not allowed to execute '/usr/bin/python3' as root on h.\nsudo: not allowed", 1),
     "there is no python3 there": ("bash: line 1: python3: command not found", 127),
     "is older than 3.6": ('  File "cellmove-disks", line 3\nSyntaxError: invalid syntax', 1),
-    "the program does not run there": ("something else entirely", 3),
+    "the agent does not run there": ("something else entirely", 3),
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_the_system_s_ssh_is_started_as_the_operator_configured_it() -> None:
     assert command[0] == "ssh"
     assert {"-T", "-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oServerAliveInterval=7"} <= set(command)
     assert command[-8:-1] == ["/x/config", "-p", "2222", "-l", "me", "--", "h"]
-    assert shlex.split(command[-1]) == ["sudo", "-n", "python3", "-I", "-c", disk_link.BOOTSTRAP]
+    assert shlex.split(command[-1]) == ["sudo", "-n", "python3", "-I", "-c", disk_archive.BOOTSTRAP]
     assert not [word for word in command if "cipher" in word.lower() or "password" in word.lower()]
     assert "-F" not in ssh_command(Destination("h"))
 
@@ -111,10 +112,10 @@ ODD = (
 @pytest.mark.parametrize(
     ("does", "words"),
     [
-        ("sys.stdout.write('HTTP/1.1 400 Bad Request' * 9)", "makes no sense"),
-        ("sys.stdout.buffer.write(b'cmD1' + bytes(12))", "makes no sense"),
-        ("sys.stdout.buffer.write(b'cmD1\\0\\0\\0\\2\\0\\0\\0\\0\\0\\0\\0\\0{}')", "makes no sense"),
-        ("sys.stdout.buffer.write(b'cmD1\\0\\0\\0\\2\\0\\0\\0\\0\\x1c\\x63\\x25\\xa6[]')", "makes no sense"),
+        ("sys.stdout.write('HTTP/1.1 400 Bad Request' * 9)", "cannot be parsed"),
+        ("sys.stdout.buffer.write(b'cmD1' + bytes(12))", "cannot be parsed"),
+        ("sys.stdout.buffer.write(b'cmD1\\0\\0\\0\\2\\0\\0\\0\\0\\0\\0\\0\\0{}')", "cannot be parsed"),
+        ("sys.stdout.buffer.write(b'cmD1\\0\\0\\0\\2\\0\\0\\0\\0\\x1c\\x63\\x25\\xa6[]')", "cannot be parsed"),
         ("sys.exit('out of memory')", "broke during hello (out of memory)"),
         ("import time; time.sleep(30)", "was silent for too long during hello"),
     ],

@@ -16,7 +16,8 @@ import pytest
 
 from cellmove.core.clock import Clock
 from cellmove.core.errors import CallFailed, CallUncertain, NotFound
-from cellmove.hosts import disk_link, disks
+from cellmove.hosts import disk_archive, disks
+from cellmove.hosts.disk_agent import protocol
 from cellmove.hosts.disk_pass import (
     FileResult,
     PassResult,
@@ -160,7 +161,7 @@ def test_no_more_bytes_a_second_are_sent_than_is_allowed(both: Ends, limit: int)
     assert result.seconds == time.now
 
 
-@pytest.mark.parametrize("place", [disk_link.BLOCK + 200_000, 3 * MIB])
+@pytest.mark.parametrize("place", [protocol.BLOCK + 200_000, 3 * MIB])
 def test_a_byte_that_is_flipped_on_the_way_is_not_written(tmp_path: Path, place: int) -> None:
     wire = (sys.executable, "-c", FLIP, str(place), *LOCAL)
     with ends(tmp_path, target=wire) as both:
@@ -176,9 +177,9 @@ def test_a_byte_that_is_flipped_on_the_way_is_not_written(tmp_path: Path, place:
 
 
 def test_a_byte_that_is_flipped_in_a_request_ends_the_connection(tmp_path: Path) -> None:
-    text = disk_link.program()
+    text = disk_archive.archive()
     wire = (sys.executable, "-c", FLIP, str(len(text) + len(f"cellmove-disks 1 {len(text)}\n") + 30), *LOCAL)
-    with pytest.raises(CallUncertain, match="a request came in damaged"), host(tmp_path, command=wire):
+    with pytest.raises(CallUncertain, match="a request arrived damaged"), host(tmp_path, command=wire):
         pass
 
 
@@ -229,7 +230,7 @@ def test_a_connection_that_breaks_in_the_middle_costs_only_what_was_on_the_way(t
             if progress.done > 16 * MIB and link._process.poll() is None:
                 os.kill(link._process.pid, signal.SIGKILL)
 
-        with pytest.raises(CallUncertain, match=f"the connection to {end} broke during .*goes on from what is there"):
+        with pytest.raises(CallUncertain, match=f"the connection to {end} broke during .*continues with what was copied"):
             run_pass(both.source, both.target, [DISK], observer=kill, clock=Clock(monotonic=HandTicks()))
         assert not link.usable
         other = both.target if end == "source" else both.source
@@ -295,7 +296,7 @@ def meddle(both: Ends, how: str) -> None:
         ("vanishes", "was removed or replaced while it was read"),
         ("is replaced", "was removed or replaced while it was read"),
         ("is cut off", "became shorter while it was read"),
-        ("is written to", "was written to while it was read, though nothing should run"),
+        ("is written to", "was written to while it was read, although its guest"),
     ],
 )
 def test_a_file_that_changes_under_the_last_pass_is_told(both: Ends, how: str, words: str) -> None:

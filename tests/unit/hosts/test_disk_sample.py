@@ -146,5 +146,5 @@ def test_images_that_stand_on_themselves(tmp_path: Path) -> None:
     disk = tmp_path / "server" / "disk"
     sandbox._write_overlay(disk, str(disk), "server", "x")
     edited(disk, 108, ">I5s", 5, b"qcow2")  # the format of what it stands on
-    with host(tmp_path) as link, pytest.raises(CallFailed, match="too many images"):
+    with host(tmp_path) as link, pytest.raises(CallFailed, match="too many backing files"):
         sample(link, "server/disk", "qcow2", places=[CLUSTER])

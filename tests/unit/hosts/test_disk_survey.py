@@ -10,7 +10,8 @@ import pytest
 
 from cellmove.core.errors import NotFound
 from cellmove.hosts import disks
-from cellmove.hosts.disk_link import Destination, Link
+from cellmove.hosts.disk_link import Link
+from cellmove.hosts.disk_ssh import Destination
 from cellmove.hosts.disk_survey import (
     SPARE,
     Disk,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import struct
 import subprocess
 import sys
 import time
+import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 
 from cellmove.core.errors import CallFailed, CannotConnect, NotFound
-from cellmove.hosts import disk_link, disks
-from cellmove.hosts.disk_extents import file_system
+from cellmove.hosts import disk_archive, disk_link, disks
+from cellmove.hosts.disk_agent.extents import file_system
 from cellmove.hosts.disk_link import Link
+from cellmove.hosts.disk_ssh import Destination
 from cellmove.hosts.disks import Identity, marked
 from tests.support.disk_harness import LOCAL, MOVE, host
 
@@ -70,13 +72,26 @@ def qcow2(path: Path, backing: str = "", backing_format: str = "", features: int
     path.write_bytes((head + extensions + backing.encode()).ljust(65536, b"\0"))
 
 
-def test_what_is_sent_is_one_text_that_python_3_6_understands_and_needs_nothing_else() -> None:
-    text = disk_link.program().decode()
+def modules() -> dict[str, str]:
+    """The text of each file of the archive, by name."""
+    with zipfile.ZipFile(io.BytesIO(disk_archive.archive())) as file:
+        return {name: file.read(name).decode() for name in file.namelist()}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_each_module_of_the_agent_runs_on_python_3_6_and_needs_nothing_else(name: str) -> None:
+    text = modules()[name]
     tree = ast.parse(text, feature_version=(3, 6))
     imported = {
         name.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
-    } | {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert imported <= sys.stdlib_module_names
+    }
+    imported |= {
+        (node.module or "").partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 0
+    }
+    assert imported <= {*sys.stdlib_module_names, disk_archive.PACKAGE}
+    assert all(node.level < 2 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
     assert not any(isinstance(node, ast.NamedExpr | ast.Match) for node in ast.walk(tree))
     subscripted = {
         node.value.id for node in ast.walk(tree) if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
@@ -87,18 +102,12 @@ def test_what_is_sent_is_one_text_that_python_3_6_understands_and_needs_nothing_
         for node in ast.walk(tree)
         if isinstance(node, ast.With) and text.splitlines()[node.lineno - 1].endswith("with (")
     ]
-    assert not parenthesized  # 3.9's grammar, which feature_version lets through
-    assert len(text) < 70_000
+    assert not parenthesized  # 3.9's grammar, which feature_version accepts
 
 
-def test_no_part_of_the_program_gives_a_name_that_another_has() -> None:
-    """They run as one text: the later one would count for both."""
-    names = []
-    for node in ast.parse(disk_link.program()).body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        names += [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
-        names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-    assert [name for name, times in Counter(names).items() if times > 1] == []
+def test_the_archive_is_small_and_the_same_every_time() -> None:
+    assert len(disk_archive.archive()) < 90_000
+    assert disk_archive.archive.__wrapped__() == disk_archive.archive()
 
 
 def test_facts(link: Link) -> None:
@@ -275,7 +284,7 @@ def test_an_image_in_two_files_or_with_a_guessed_backing_file_is_not_touched(lin
         assert told.value.kind in ("image", "path")
     qcow2(root / "base", "/another", "raw")
     qcow2(file, str(root / "base"), "qcow2")
-    with pytest.raises(CallFailed, match="not one plain file"):
+    with pytest.raises(CallFailed, match="not a single file"):
         disks.flatten(link, path)
     with pytest.raises(CallFailed, match="not in the format raw"):
         disks.rebase(link, path, f"{root.name}/base", "raw")
@@ -304,7 +313,7 @@ def test_what_is_no_request_is_answered_or_ends_the_program_without_a_traceback(
     assert refusal(link, "explode") == "usage"
     assert refusal(link, "look") == "usage"
     assert refusal(link, "more", path="x", bytes=5) == "usage"
-    text = disk_link.program()
+    text = disk_archive.archive()
     (tmp_path / "instances").mkdir()
     command = installed(tmp_path, text)
     for rubbish in (b"GET / HTTP/1.0\r\n\r\n" + bytes(100), b"cmD1" + b"\xff" * 12, b"cmD1\0\0\0\2\0\0\0\0\0\0\0\0{}"):
@@ -328,30 +337,30 @@ def test_a_pass_that_failed_at_the_source_cannot_go_on_behind_the_gap(link: Link
 def test_a_place_that_is_not_there_or_not_meant_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(NotFound, match="nowhere"),
-        disk_link.connect(disk_link.Destination("host", str(tmp_path / "nowhere")), MOVE, command=LOCAL),
+        disk_link.connect(Destination("host", str(tmp_path / "nowhere")), MOVE, command=LOCAL),
     ):
         pass
     with (
         pytest.raises(CallFailed, match="absolute path"),
-        disk_link.connect(disk_link.Destination("host", "instances"), MOVE, command=LOCAL),
+        disk_link.connect(Destination("host", "instances"), MOVE, command=LOCAL),
     ):
         pass
 
 
 def installed(tmp_path: Path, text: bytes) -> tuple[str, ...]:
-    (tmp_path / "program.py").write_bytes(text)
-    return (sys.executable, "-I", str(tmp_path / "program.py"), "--instances-path", str(tmp_path / "instances"))
+    (tmp_path / "agent.pyz").write_bytes(text)
+    return (sys.executable, "-I", str(tmp_path / "agent.pyz"), "--instances-path", str(tmp_path / "instances"))
 
 
 def test_an_installed_program_works_in_its_own_place_only_and_runs_nothing_that_is_sent(tmp_path: Path) -> None:
-    command = installed(tmp_path, disk_link.program())
+    command = installed(tmp_path, disk_archive.archive())
     with host(tmp_path / "instances", command=command) as link:
         assert disks.mkdir(link, "server")[0]
     with pytest.raises(CallFailed, match="this key may work in"), host(tmp_path / "elsewhere", command=command):
         pass
     with (
-        pytest.raises(CannotConnect, match="is not this cellmove's: install it there anew"),
-        host(tmp_path / "instances", command=installed(tmp_path, disk_link.program() + b"\n")),
+        pytest.raises(CannotConnect, match="has another version: install this version"),
+        host(tmp_path / "instances", command=installed(tmp_path, b"#!/usr/bin/python3\n" + disk_archive.archive())),
     ):
         pass
 
