@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 
-from lab import kvm_hosts, processes, services, up
+from lab import kvm_files, kvm_hosts, processes, services, up
 from lab.client import MICROVERSION, connect, layout, raise_for, wait_for
 from lab.layout import HOSTS, KVM_HOSTS, cell_of
 
@@ -159,9 +159,7 @@ def clear_faults():
 def guest(host, server_id):
     """The record that a host's driver keeps of a guest, or None."""
     if host in KVM_HOSTS:
-        from lab import kvm
-
-        return kvm.guest(host, server_id)
+        return kvm_files.guest(host, server_id)
     path = layout().host_state(host) / "guests" / f"{server_id}.json"
     try:
         return json.loads(path.read_text())
@@ -179,9 +177,7 @@ def disks(server_id):
     """host -> {file name: sha256} of a guest's disk files, for every host that has any."""
     found = {}
     if layout().kvm:
-        from lab import kvm
-
-        found |= {host: files for host in KVM_HOSTS if (files := kvm.disks(host, server_id))}
+        found |= {host: files for host in KVM_HOSTS if (files := kvm_files.disks(host, server_id))}
     for host in HOSTS:
         for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):
             for path in sorted(folder.iterdir()):
@@ -208,9 +204,7 @@ def write_to_disk(server_id, data):
 def forget_guest(host, server_id):
     """Remove what a host still has of a server that is gone: its record and its disks."""
     if host in KVM_HOSTS:
-        from lab import kvm
-
-        kvm.forget(host, server_id)
+        kvm_files.forget(host, server_id)
         return
     (layout().host_state(host) / "guests" / f"{server_id}.json").unlink(missing_ok=True)
     for folder in (layout().host_state(host) / "instances").glob(f"{server_id}*"):

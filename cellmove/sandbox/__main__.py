@@ -20,7 +20,9 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer,
 import bottle  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
-from cellmove.sandbox import buses, disks, rest, seed, storm
+from cellmove.sandbox import buses, disks, rest, seed
+from cellmove.sandbox.fault_injection import CONNECTION, FaultInjector
+from cellmove.sandbox.instances import Instances
 from cellmove.sandbox.store import HOSTS, Cloud, Refusal, cell_of, files, make_databases
 
 HEARTBEAT = 10.0  # seconds
@@ -61,15 +63,15 @@ class _Quiet(WSGIRequestHandler):
         self.wfile.flush()
 
     def get_environ(self) -> dict[str, Any]:
-        """With the connection, for a storm to cut."""
-        return super().get_environ() | {storm.CONNECTION: self.connection}
+        """Return the environment of a request, with its connection for fault injection."""
+        return super().get_environ() | {CONNECTION: self.connection}
 
     def log_message(self, *_words: Any) -> None:
         """Say nothing: the history tells what happened."""
 
 
 def write_configuration(
-    folder: Path, base: str, urls: dict[str, str], instances: disks.Instances | None = None
+    folder: Path, base: str, urls: dict[str, str], instances: Instances | None = None
 ) -> dict[str, str]:
     """The files by which cellmove finds this cloud; returns the environment that names them.
 
@@ -103,7 +105,7 @@ def write_configuration(
     }  # fmt: skip
 
 
-def add_control(app: Any, cloud: Cloud, pace: list[float], weather: storm.Storm) -> None:
+def add_control(app: Any, cloud: Cloud, pace: list[float], faults: FaultInjector) -> None:
     """What tests and the demo do to the cloud: POST /sandbox/NAME with the arguments as JSON."""
 
     def state() -> Any:
@@ -133,7 +135,7 @@ def add_control(app: Any, cloud: Cloud, pace: list[float], weather: storm.Storm)
 
     known: dict[str, Callable[..., Any]] = {
         "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "fault": fault, "pace": slow,
-        "world": world, "storm": weather.blow,
+        "world": world, "fault_injection": faults.start,
         **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
            for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
                         seed.make_volume, seed.make_flavor, seed.name_cell, seed.map_again, disks.write, disks.add_base)},
@@ -169,13 +171,13 @@ def main() -> None:
     server = make_server("127.0.0.1", chosen.port, nothing, _Server, _Quiet)
     base = f"http://127.0.0.1:{server.server_port}"
     cloud, pace = Cloud(urls), [0.0, 0.0]
-    cloud.instances = disks.Instances(chosen.folder.absolute() / "disks") if chosen.disks else None
+    cloud.instances = Instances(chosen.folder.absolute() / "disks") if chosen.disks else None
     seed.make_cloud(cloud, base.replace("http://", "sandbox://", 1) + "/bus")
     app = rest.make_app(cloud, base)
     rest.add_bus(app, cloud, pace)
-    weather = storm.Storm(app)
-    add_control(app, cloud, pace, weather)
-    server.set_app(weather)
+    faults = FaultInjector(app)
+    add_control(app, cloud, pace, faults)
+    server.set_app(faults)
     environment = write_configuration(chosen.folder, base, urls, cloud.instances)
     bottle.debug(False)
     bottle.BaseRequest.MEMFILE_MAX = WHOLE_WORLD

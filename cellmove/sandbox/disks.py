@@ -29,32 +29,6 @@ TOKEN = 64
 NOISE = ((TABLES + TOKEN, 12 << 10), (4 << 18, 12 << 10), (5 << 18, 4096))
 """Where the guest wrote, and how much. Between the pieces are holes."""
 
-ALIKE = "/proc/self/cwd"
-"""An instances_path that is the same on every host, as in most clouds: the directory in which ssh starts a command."""
-
-
-@dataclass(frozen=True)
-class Instances:
-    """Where the hosts' directories are.
-
-    :param alike: whether each host calls its own by one and the same path
-    """
-
-    folder: Path
-    alike: bool = False
-
-    def path(self, host: str) -> Path:
-        """A host's directory, from outside."""
-        return self.folder / host
-
-    def seen(self, host: str) -> str:
-        """The same as the host itself calls it."""
-        return ALIKE if self.alike else str(self.path(host))
-
-    def disk(self, host: str, server: str) -> Path:
-        """A server's root disk."""
-        return self.path(host) / server / "disk"
-
 
 @dataclass(frozen=True)
 class Content:

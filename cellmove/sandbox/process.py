@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cellmove.sandbox.disks import Instances
+from cellmove.sandbox.instances import Instances
 from cellmove.sandbox.store import Cloud, World
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Table
 
-    from cellmove.sandbox.disks import Instances
+    from cellmove.sandbox.instances import Instances
 
 Record = dict[str, Any]
 

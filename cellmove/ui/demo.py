@@ -10,12 +10,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cellmove.core.errors import RolledBack
+from cellmove.core.errors import RolledBack, Usage
 from cellmove.sandbox import services
 from cellmove.sandbox.process import Process, start
 from cellmove.sandbox.seed import running_hosts
@@ -40,8 +41,11 @@ def show(pace: float) -> None:
     """Run the whole show, in a temporary folder that is gone afterwards.
 
     :param pace: seconds that a host takes between two of its writes
+    :raises Usage: the extra ``demo`` is not installed
     :raises RolledBack: something is not as it has to be
     """
+    if find_spec("bottle") is None:
+        raise Usage("cellmove demo needs the package bottle: run pip install 'cellmove[demo]'")
     with tempfile.TemporaryDirectory(prefix="cellmove-demo-") as folder:
         _say("An embedded cloud: cells cell1 and cell2, two hosts each. All that follows is real but for nova.")
         process = start(Path(folder))

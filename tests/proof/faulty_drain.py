@@ -94,14 +94,14 @@ def boot(process: Process, number: int) -> dict[str, Shape]:
 def play(seed: int, *, servers: int = SERVERS, rate: float = RATE) -> Told:
     """Drain a cell of a fresh cloud, and judge what came of it."""
     told, begun = Told(seed), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="cellmove-storm-", dir=shared_memory()) as folder:
+    with tempfile.TemporaryDirectory(prefix="cellmove-faults-", dir=shared_memory()) as folder:
         process = start(Path(folder) / "cloud")
         try:
             made = boot(process, servers)
-            process.control("storm", rate=rate, seed=seed)
+            process.control("fault_injection", rate=rate, seed=seed)
             process.control("pace", seconds=0.01)
             _drain(process, Path(folder), told)
-            told.hits = process.control("storm", rate=0.0)
+            told.hits = process.control("fault_injection", rate=0.0)
             told.problems += [*judged(process, made), *_too_calm(told, servers)]
         finally:
             process.end()

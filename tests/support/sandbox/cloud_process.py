@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
-from cellmove.sandbox.disks import Instances
+from cellmove.sandbox.instances import Instances
 from cellmove.sandbox.process import Process
 from tests.support import fork_server
 

@@ -39,8 +39,9 @@ from cellmove.operations.context import Session
 from cellmove.operations.find import find_move
 from cellmove.operations.run import run_step, run_to_finish
 from cellmove.sandbox import __main__ as process
-from cellmove.sandbox import buses, disks, rest, seed
+from cellmove.sandbox import buses, rest, seed
 from cellmove.sandbox.compute import Call, Work
+from cellmove.sandbox.instances import Instances
 from cellmove.sandbox.store import Cloud, Refusal, files
 from tests.support.folders import own_folder
 from tests.support.sandbox import disk_requests
@@ -186,7 +187,7 @@ class Harness:
         self.reader: sqlite3.Connection | None = None
         self.without_intent = ""
         self.cloud = Cloud(files(self.folder), lambda: self._utc().replace(tzinfo=None, microsecond=0))
-        self.instances = disks.Instances(self.folder / "disks", alike=True)
+        self.instances = Instances(self.folder / "disks", alike=True)
         self.ssh = make_ssh(self.folder / "ssh", self.instances.folder)
         self.cloud.instances = self.instances
         seed.make_cloud(self.cloud, BASE.replace("http://", "sandbox://") + "/bus")

@@ -230,7 +230,9 @@ def test_a_connection_that_breaks_in_the_middle_costs_only_what_was_on_the_way(t
             if progress.done > 16 * MIB and link._process.poll() is None:
                 os.kill(link._process.pid, signal.SIGKILL)
 
-        with pytest.raises(CallUncertain, match=f"the connection to {end} broke during .*continues with what was copied"):
+        with pytest.raises(
+            CallUncertain, match=f"the connection to {end} broke during .*continues with what was copied"
+        ):
             run_pass(both.source, both.target, [DISK], observer=kill, clock=Clock(monotonic=HandTicks()))
         assert not link.usable
         other = both.target if end == "source" else both.source
