@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cellmove.core.errors import Usage
+from cellmove.core.toml_table import read_table
 
 AFTER_MOVE, ON_FAILURE = "after_move", "on_failure"
 
@@ -17,8 +16,8 @@ LONGEST_TIMEOUT_SECONDS = 3600.0
 class Hooks:
     """The operator's hooks. Each is an argument list; an empty one is not set.
 
-    :param after_move: for a move that came to a new state in which it may stay
-    :param on_failure: for a move that failed
+    :param after_move: runs after a move reached a new state in which it may stay
+    :param on_failure: runs after a move failed
     :param timeout: seconds after which a hook is killed
     """
 
@@ -27,17 +26,14 @@ class Hooks:
     timeout: float = 30.0
 
 
-def read_hooks(table: Mapping[str, Any], file: str) -> Hooks:
-    """Return the hooks of a configuration.
+def read_hooks(value: object, file: str) -> Hooks:
+    """Read the table ``[hooks]``.
 
-    :param table: ``[hooks]`` as it was read
-    :param file: where it stands, for messages
-    :raises Usage: a key that is not known, or a value that cannot be used
+    :param value: as tomllib gives it; None: there is none
+    :param file: the file that holds it, for messages
+    :raises Usage: an unknown key, or a value that cannot be used
     """
-    known = (AFTER_MOVE, ON_FAILURE, "timeout")
-    for key in table:
-        if key not in known:
-            raise Usage(f"{file}: unknown key hooks.{key}; known: {', '.join(known)}")
+    table = read_table(value, dict.fromkeys((AFTER_MOVE, ON_FAILURE, "timeout"), object), file, "hooks").values
     timeout = table.get("timeout", Hooks.timeout)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST_TIMEOUT_SECONDS:
         raise Usage(f"{file}: hooks.timeout has to be a number of seconds above 0 and of at most an hour")
@@ -46,7 +42,7 @@ def read_hooks(table: Mapping[str, Any], file: str) -> Hooks:
 
 
 def _arguments(value: object, where: str) -> tuple[str, ...]:
-    """A hook as an argument list: a text is one for the shell."""
+    """Return the argument list of a hook; a text is a command line of the shell."""
     if value is None:
         return ()
     words = ["/bin/sh", "-c", value] if isinstance(value, str) else value

@@ -126,7 +126,7 @@ def _run_plan(run: _Run, record: Move | None, plan: DrainPlan, *, cordons: bool)
         return _end_of_empty_cell(session, source, record)
     if closed_reason and not unfinished:
         if plan.movable:
-            permission.require_somebody(session, run.command)  # also outside of the window, so that cron fails early
+            permission.require_attended(session, run.command)  # also outside of the window, so that cron fails early
         return RunResult(record, source.ref, closed_reason, tuple(_tasks_with_past(session, record, plan)))
     if record is None and not plan.movable:
         return with_decommission(session, source, RunResult(None, source.ref, "", tuple(tasks_of(plan))))

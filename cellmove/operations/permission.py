@@ -43,9 +43,9 @@ def ask(session: Session, question: str, again: str) -> None:
     policy.ask(session.settings.policy, session.consent, question, again)
 
 
-def require_somebody(session: Session, again: str) -> None:
+def require_attended(session: Session, again: str) -> None:
     """Refuse an unattended run before it starts work for which it would need consent."""
-    policy.require_somebody(session.settings.policy, session.consent, again)
+    policy.require_attended(session.settings.policy, session.consent, again)
 
 
 def unwatched(session: Session, runs_to: State | None) -> tuple[CheckResult, ...]:

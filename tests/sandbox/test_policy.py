@@ -168,7 +168,7 @@ def test_so_many_a_day_and_no_more(sandbox: Sandbox, config: Config) -> None:
     sandbox.cellmove("migrate", servers[1].name, "--host", TARGET, env=env)
     refused = sandbox.cellmove("prep-dest", servers[2].name, expect=5, env=env)
     assert "policy.moves_a_day = 2" in refused.stderr
-    assert "2 moves were begun" in refused.stderr
+    assert "started 2 moves" in refused.stderr
     assert str(config.path) in refused.stderr
     sandbox.cellmove("confirm", servers[0].name, env=env)
     sandbox.cellmove("revert", servers[1].name, env=env)

@@ -20,7 +20,6 @@ EXCEPTIONS: Mapping[str, str] = {
     "checks/find_leftovers.py": "not divided yet",
     "checks/target.py:obstacles": "not divided yet",
     "cloud/identity.py": "not divided yet",
-    "core/settings.py:load": "not divided yet",
     "db/cells.py": "not divided yet",
     "db/cells.py:open_database": "not divided yet",
     "db/survey.py": "not divided yet",

@@ -58,7 +58,7 @@ def test_a_line_of_a_crontab_that_may_not_move_anything_is_refused_by_day_too(sl
     config = slow.folder / "config.toml"
     config.write_text("")
     refused = slow.drain("--window", f"{clock(120)}-{clock(180)}", expect=5, env={"CELLMOVE_CONFIG": str(config)})
-    assert "nobody is at a terminal to be asked" in refused.stderr
+    assert "there is no terminal to ask for consent" in refused.stderr
 
 
 def test_outside_of_its_hours_the_summary_has_what_earlier_nights_moved(slow: Drained) -> None:

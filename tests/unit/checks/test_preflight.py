@@ -141,7 +141,7 @@ def findings(of: ServerSnapshot) -> list[tuple[str, str]]:
         snapshot(stores={"ceph": frozenset({"node-of-c1-host2", "node-of-c2-host1"})}),
         snapshot(narrowed={"trait X": frozenset({"node-of-c2-host1", "node-of-c2-host2"})}),
         resize(quotas=(Quota("project", "cores", 10, 7), Quota("user", "ram", -1, 10**6))),
-        snapshot(policy=Policy(moves_a_day=2), subject=Subject(begun=1)),
+        snapshot(policy=Policy(moves_a_day=2), subject=Subject(started_today=1)),
         volume_backed(kind="resize", new_flavor=dataclasses.replace(LARGE, root_gb=0)),
         snapshot(server=instance(vm_state="stopped")),
         snapshot(server=instance(locked=True, locked_by="admin"), force_locked=True),
@@ -336,7 +336,7 @@ REFUSALS: dict[str, list[ServerSnapshot]] = {
         snapshot(policy=Policy(allow={"tags": ("ok",)}), subject=Subject({"tags": ()})),
         snapshot(policy=Policy(allow={"flavors": ("m1.*",)}), subject=Subject({"flavors": ("m1.tiny", "c1.big")})),
     ],
-    "policy-day": [snapshot(policy=Policy(moves_a_day=2), subject=Subject(begun=2))],
+    "policy-day": [snapshot(policy=Policy(moves_a_day=2), subject=Subject(started_today=2))],
 }  # fmt: skip
 
 WARNINGS: dict[str, list[ServerSnapshot]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.core import settings
+from cellmove.core import settings, settings_files
 from cellmove.core.errors import Usage
 from cellmove.core.login import Login
 
@@ -16,7 +16,7 @@ SECRET = "s3cret-pw"
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home directory, and no nova.conf of this machine's."""
-    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", (tmp_path / "etc/nova.conf", tmp_path / "etc/nova.conf.d"))
+    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", (tmp_path / "etc/nova.conf", tmp_path / "etc/nova.conf.d"))
     return tmp_path
 
 
@@ -86,9 +86,9 @@ def test_what_nova_conductor_reads_without_arguments_is_read_in_its_order(
         f"/etc/nova/{name}" for name in ("nova.conf", "nova-conductor.conf", "nova.conf.d", "nova-conductor.conf.d")
     ]
     monkeypatch.undo()
-    assert [str(path) for path in settings.DEFAULT_NOVA_CONF] == default
+    assert [str(path) for path in settings_files.DEFAULT_NOVA_CONF] == default
     places = [home / "etc" / Path(path).name for path in default]
-    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", tuple(places))
+    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", tuple(places))
     names = ("nova.conf", "nova-conductor.conf", "nova.conf.d/a.conf", "nova-conductor.conf.d/b.conf")
     monkeypatch.setattr(cfg, "_get_config_dirs", lambda _project: [str(home / "etc")])
     for number, name in enumerate(names):

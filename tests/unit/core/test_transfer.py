@@ -33,13 +33,13 @@ def test_a_whole_table() -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"keyfile": "x"}, "ssh: unknown key keyfile; known: config, user"),
+        ({"keyfile": "x"}, "unknown key ssh.keyfile; known: config, user"),
         ({"user": 7}, "ssh.user has a value of the wrong type (int)"),
         ({"become": "sudo -n"}, "ssh.become has a value of the wrong type (str)"),
         ({"become": ["sudo", 1]}, 'ssh.become has to be a list of words, as ["sudo", "-n"]'),
         ({"instances_path": "instances"}, "instances_path has to begin with a slash, not 'instances'"),
         ({"hosts": {"c1": "10.0.0.1"}}, "ssh.hosts: 'c1' has to be a table, as [ssh.hosts.\"c1\"]"),
-        ({"hosts": {"c1": {"adress": "x"}}}, 'ssh.hosts."c1": unknown key adress'),
+        ({"hosts": {"c1": {"adress": "x"}}}, 'unknown key ssh.hosts."c1".adress'),
         ({"hosts": {"c1": {"port": "22"}}}, 'ssh.hosts."c1".port has a value of the wrong type (str)'),
         ({"hosts": {"c1": {"port": True}}}, 'ssh.hosts."c1".port has a value of the wrong type (bool)'),
         ({"hosts": {"c1": {"instances_path": "./x"}}}, "instances_path has to begin with a slash, not './x'"),

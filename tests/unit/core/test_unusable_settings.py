@@ -19,7 +19,7 @@ from openstack.config import loader
 from oslo_config import cfg
 
 from cellmove.cloud import identity
-from cellmove.core import database_url, settings
+from cellmove.core import database_url, settings, settings_files
 from cellmove.core.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
 from cellmove.core.settings import Settings
 from cellmove.db import cells
@@ -532,7 +532,7 @@ UNUSABLE_TOML = {
 
 @pytest.mark.parametrize("text", UNUSABLE_TOML)
 def test_a_config_toml_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
+    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", ())
     path = tmp_path / "config.toml"
     path.write_text(text)
     environ = {"HOME": str(tmp_path), "CELLMOVE_CONFIG": str(path)}
@@ -594,7 +594,7 @@ def test_a_nova_conf_that_cannot_be_used(tmp_path: Path, text: bytes) -> None:
 def test_a_variable_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
+    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", ())
     ended(lambda: settings.load({}, {"HOME": str(tmp_path), variable: value}), Usage)
 
 
@@ -817,7 +817,7 @@ UNUSABLE_ARGUMENTS = (
 def test_an_argument_that_cannot_be_used_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
 ) -> None:
-    monkeypatch.setattr(settings, "DEFAULT_NOVA_CONF", ())
+    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", ())
     monkeypatch.setenv("HOME", str(tmp_path))
     result = typed(*line.split(" "))
     assert result.exit_code == 2, result.output
