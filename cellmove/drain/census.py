@@ -7,108 +7,33 @@ and one list call an API. Only the verdicts are kept.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cellmove.checks import preflight
 from cellmove.checks.server import UNFINISHED
-from cellmove.checks.snapshot import ServerSnapshot, Target, is_volume_backed
-from cellmove.cloud import quota
+from cellmove.checks.snapshot import ServerSnapshot, is_volume_backed
 from cellmove.cloud.servers import status_of
 from cellmove.core.errors import CannotConnect, Usage
 from cellmove.core.move import LOSSES
-from cellmove.core.policy import Subject
 from cellmove.db import census, look, survey
 from cellmove.db.shapes import InstanceMapping, make_instance
+from cellmove.drain.census_snapshot import CensusPage, CensusServer, CensusView, InstanceRow, project_of, snapshot_of
 from cellmove.drain.item import Census, Item, Verdict
 from cellmove.drain.options import skip_reason
-from cellmove.steps import plan, reach, rules
+from cellmove.steps import plan, reach
 from cellmove.steps.answers import Answers
-from cellmove.steps.attachments import users_of
-from cellmove.steps.plan_disks import disks_assumed
 
 if TYPE_CHECKING:
-    from cellmove.cloud.network import Port
     from cellmove.core.clock import Clock
-    from cellmove.core.policy import Policy
     from cellmove.db.cells import Cell
-    from cellmove.db.shapes import BlockDevice, Flavor, Group, Instance, MigrationRow, Node, Service
-    from cellmove.db.tables import CellDatabase
+    from cellmove.db.shapes import Flavor, Instance
     from cellmove.drain.options import DrainOptions
     from cellmove.gateway import Gateway
-    from cellmove.steps.reach import Access
 
 OPEN_MOVE = "open-move"
 """The code of a server with an open move in this journal. A drain continues the move."""
-
-
-@dataclass(frozen=True)
-class _View:
-    """The values that are equal for all servers."""
-
-    gateway: Gateway
-    source: Cell
-    options: DrainOptions
-    with_open_move: frozenset[str]
-    policy: Policy
-    database: CellDatabase
-    services: tuple[Service, ...]
-    nodes: tuple[Node, ...]
-    targets: tuple[Target, ...]
-    access: Access
-    target_is_source: bool
-    unknown: Mapping[str, Mapping[str, list[str]]]
-    zones: Mapping[str, str]
-    flavors: Mapping[str, Flavor]
-    wanted_cell: Cell | None
-    asks_projects: bool
-    answers: Answers
-
-
-class InstanceRow(Protocol):
-    """The columns of a row of ``instances`` that the census reads itself."""
-
-    @property
-    def hidden(self) -> int: ...
-
-    @property
-    def created_at(self) -> datetime.datetime | None: ...
-
-
-@dataclass(frozen=True)
-class _Server:
-    """One server of a page, before its checks."""
-
-    row: InstanceRow
-    instance: Instance
-    devices: tuple[BlockDevice, ...]
-    tags: tuple[str, ...]
-    spec: Mapping[str, object]
-    queued: bool
-    new_flavor: Flavor | None
-    volume_backed: bool
-
-    @property
-    def id(self) -> str:
-        """Return the server's UUID."""
-        return self.instance.uuid
-
-
-@dataclass(frozen=True)
-class _Page:
-    """The rows of a page of servers in the databases, by server id."""
-
-    building: Collection[str]
-    migrations: Mapping[str, list[MigrationRow]]
-    shares: Mapping[str, int]
-    groups: Mapping[str, Group]
-    group_hosts: Mapping[str, str]
-    leftovers: Mapping[str, Mapping[str, Mapping[str, int]]]
-    missing: Mapping[str, Mapping[str, list[str]]]
-    elsewhere: Mapping[str, tuple[Port, ...]]
 
 
 def take(
@@ -134,7 +59,7 @@ def take(
         view.answers.end()
 
 
-def _count(view: _View, mapped: dict[str, bool]) -> Census:
+def _count(view: CensusView, mapped: dict[str, bool]) -> Census:
     """Judge the rows of the cell, and compare them with the mappings.
 
     :param mapped: :func:`cellmove.db.census.mapped`
@@ -170,7 +95,7 @@ def _count(view: _View, mapped: dict[str, bool]) -> Census:
 
 def _shared_view(
     gateway: Gateway, clock: Clock, source: Cell, options: DrainOptions, servers: Collection[str]
-) -> _View:
+) -> CensusView:
     """Read the values that are equal for all servers."""
     for name in options.accept_loss:
         if name not in LOSSES:
@@ -186,7 +111,7 @@ def _shared_view(
     computes = {service.host for service in services if service.binary == look.COMPUTE}
     policy = gateway.settings.policy
     hosts, providers = computes | {node.host for node in nodes}, [node.uuid for node in nodes]
-    return _View(
+    return CensusView(
         gateway=gateway,
         source=source,
         options=options,
@@ -212,14 +137,11 @@ def _shared_view(
     )
 
 
-# --- one page ---
-
-
-def _judge_page(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[str, bool]) -> dict[str, Item]:
+def _judge_page(view: CensusView, rows: Mapping[str, InstanceRow], mapped: Mapping[str, bool]) -> dict[str, Item]:
     """Return the verdicts of a page of rows."""
     servers = _servers(view, rows, mapped)
     items: dict[str, Item] = {}
-    judged: list[_Server] = []
+    judged: list[CensusServer] = []
     for server in servers:
         skipped = skip_reason(view.options, _values(view, server))
         if skipped is not None:
@@ -230,12 +152,12 @@ def _judge_page(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[st
             judged.append(server)
     page = _read_page(view, judged)
     for server in judged:
-        codes, reasons = _refusals(_snapshot(view, page, server))
+        codes, reasons = _refusals(snapshot_of(view, page, server))
         items[server.id] = _item(server, Verdict.REFUSED if codes else Verdict.MOVABLE, codes, reasons)
     return items
 
 
-def _servers(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[str, bool]) -> list[_Server]:
+def _servers(view: CensusView, rows: Mapping[str, InstanceRow], mapped: Mapping[str, bool]) -> list[CensusServer]:
     """Read what the filters need."""
     metadata = census.metadata(view.database, rows.keys())
     devices, tags = census.devices(view.database, rows.keys()), census.tags(view.database, rows.keys())
@@ -244,7 +166,7 @@ def _servers(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[str, 
     for server_id, row in rows.items():
         instance = make_instance(row, metadata.get(server_id, {}))
         servers.append(
-            _Server(
+            CensusServer(
                 row=row,
                 instance=instance,
                 devices=tuple(devices.get(server_id, ())),
@@ -260,15 +182,15 @@ def _servers(view: _View, rows: Mapping[str, InstanceRow], mapped: Mapping[str, 
     return servers
 
 
-def _new_flavor(view: _View, old: Flavor | None) -> Flavor | None:
+def _new_flavor(view: CensusView, old: Flavor | None) -> Flavor | None:
     """Return the flavor that --flavor-map gives a server, by the name or id of its flavor."""
     if old is None:
         return None
     return view.flavors.get(old.name) or view.flavors.get(old.flavorid)
 
 
-def _values(view: _View, server: _Server) -> dict[str, tuple[str, ...]]:
-    return values_of(server.instance, server.tags, _project(view, server.instance.project_id))
+def _values(view: CensusView, server: CensusServer) -> dict[str, tuple[str, ...]]:
+    return values_of(server.instance, server.tags, project_of(view, server.instance.project_id))
 
 
 def values_of(instance: Instance, tags: tuple[str, ...], project: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -283,12 +205,7 @@ def values_of(instance: Instance, tags: tuple[str, ...], project: tuple[str, ...
     }
 
 
-def _project(view: _View, project_id: str) -> tuple[str, str]:
-    """Return id and name of a project. The name is empty when no filter and no rule uses projects."""
-    return project_id, view.answers.project_name(project_id) if view.asks_projects else ""
-
-
-def _read_page(view: _View, servers: list[_Server]) -> _Page:
+def _read_page(view: CensusView, servers: list[CensusServer]) -> CensusPage:
     """Read what the checks need from the databases."""
     ids, engine, database = [server.id for server in servers], view.gateway.api_engine, view.database
     groups = census.groups(engine, ids)
@@ -301,7 +218,7 @@ def _read_page(view: _View, servers: list[_Server]) -> _Page:
     }
     known = view.answers.ports().of_server if ids else {}
     fewer = [server_id for server_id in ids if len(known.get(server_id, ())) < interfaces[server_id]]
-    return _Page(
+    return CensusPage(
         building=census.building(engine, ids),
         migrations=census.migrations(database, ids, UNFINISHED),
         shares=census.shares(database, ids),
@@ -315,7 +232,7 @@ def _read_page(view: _View, servers: list[_Server]) -> _Page:
     )
 
 
-def _group_hosts(view: _View, members: Collection[str]) -> dict[str, str]:
+def _group_hosts(view: CensusView, members: Collection[str]) -> dict[str, str]:
     """Return the hosts of members of server groups in all cells."""
     homes, hosts = survey.mapped_cells(view.gateway.api_engine, members), dict[str, str]()
     for cell in view.gateway.cells:
@@ -328,104 +245,7 @@ def _group_hosts(view: _View, members: Collection[str]) -> dict[str, str]:
     return hosts
 
 
-# --- one server ---
-
-
-def _snapshot(view: _View, page: _Page, server: _Server) -> ServerSnapshot:
-    """Build the snapshot of :func:`cellmove.steps.plan.gather`, without the facts about disks that only the host knows."""
-    instance, group = server.instance, page.groups.get(server.id)
-    snapshot = ServerSnapshot(
-        server_id=server.id,
-        server_name=instance.display_name or server.id,
-        kind="resize" if server.new_flavor else "migration",
-        mapping=InstanceMapping(view.source.uuid, server.queued),
-        server=instance,
-        build_request=server.id in page.building,
-        request_spec=server.spec,
-        force_locked=view.options.force_locked,
-        new_flavor=server.new_flavor,
-        source_cell=view.source.label,
-        source_services=view.services,
-        source_nodes=view.nodes,
-        bus_errors=view.access.bus_errors,
-        rights=view.access.rights,
-        migrations=tuple(page.migrations.get(server.id, ())),
-        devices=server.devices,
-        shares=page.shares.get(server.id, 0),
-        group=group,
-        group_hosts=_hosts_of_others(page, group, server.id) if group else (),
-        wanted_cell=view.wanted_cell.label if view.wanted_cell else "",
-        wanted_cell_uuid=view.wanted_cell.uuid if view.wanted_cell else "",
-        target_is_source=view.target_is_source,
-        targets=tuple(_with_rows(page, target, server.id) for target in view.targets),
-        zones=view.zones,
-        accepted_losses=view.options.accept_loss,
-        policy=view.policy,
-    )
-    if instance.flavor:
-        snapshot = _with_cloud(view, page, server, instance.flavor, snapshot)
-    if not snapshot.is_complete:
-        return snapshot
-    return disks_assumed(view.gateway.settings, snapshot, view.options.transfer, view.options.bwlimit)
-
-
-def _with_cloud(view: _View, page: _Page, server: _Server, old: Flavor, snapshot: ServerSnapshot) -> ServerSnapshot:
-    """Add the fields of the snapshot that the APIs give."""
-    instance, answers, new = server.instance, view.answers, server.new_flavor
-    known, extended = answers.ports(), answers.has_extended_binding()
-    ports = page.elsewhere.get(server.id) or known.of_server.get(server.id, ())
-    volumes = [device for device in server.devices if device.destination_type == "volume"]
-    every = answers.volume_states() if volumes else {}
-    own = {device.volume_id: every[device.volume_id] for device in volumes if device.volume_id in every}
-    states = {volume_id: status for volume_id, (status, _zone) in own.items()}
-    attachments = answers.attachments().get(server.id, ()) if states else ()
-    named = {device.attachment_id for device in volumes}
-    grows = new is not None and quota.upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))
-    return dataclasses.replace(
-        snapshot,
-        extended_binding=extended,
-        ports=ports,
-        other_bindings={
-            port.id: tuple(host for host in known.hosts.get(port.id, ()) if host not in (port.host, instance.host))
-            for port in (ports if extended else ())
-        },
-        volume_states=states,
-        volume_zones=plan.zones_that_bind(view.gateway.settings, (zone for _status, zone in own.values())),
-        attachments=attachments,
-        attachment_users=users_of(
-            view.gateway, [attachment for attachment in attachments if attachment.id not in named]
-        ),
-        allocations=answers.allocations(server.id),
-        candidates=answers.candidates(new or old, volume_backed=server.volume_backed),
-        stores={} if server.volume_backed else answers.stores(),
-        narrowed=answers.narrowed(new or old),
-        quotas=answers.quotas(instance.project_id, instance.user_id) if grows else (),
-        subject=_subject(view, server, old),
-    )
-
-
-def _hosts_of_others(page: _Page, group: Group, server_id: str) -> tuple[str, ...]:
-    others = (page.group_hosts.get(member) for member in group.members if member != server_id)
-    return tuple(sorted({host for host in others if host}))
-
-
-def _with_rows(page: _Page, target: Target, server_id: str) -> Target:
-    """Return a target cell with the leftovers of this server there, and the columns that it lacks; usually unchanged."""
-    leftovers = page.leftovers.get(target.uuid, {}).get(server_id, {})
-    missing = page.missing.get(target.uuid, {}).get(server_id, ())
-    return dataclasses.replace(target, leftovers=leftovers, missing=tuple(missing)) if leftovers or missing else target
-
-
-def _subject(view: _View, server: _Server, old: Flavor) -> Subject:
-    """Return the values that the operator's rules match, if there are rules."""
-    if not view.policy.has_rules:
-        return Subject()
-    flavors = (old.name, server.new_flavor.name if server.new_flavor else "")
-    project = _project(view, server.instance.project_id)
-    return Subject(rules.by_kind(project, flavors, server.tags, server.instance.host))
-
-
-def _item(server: _Server, verdict: Verdict, codes: tuple[str, ...] = (), reasons: tuple[str, ...] = ()) -> Item:
+def _item(server: CensusServer, verdict: Verdict, codes: tuple[str, ...] = (), reasons: tuple[str, ...] = ()) -> Item:
     instance, flavor = server.instance, server.instance.flavor
     needed = server.new_flavor or flavor
     return Item(
@@ -448,7 +268,7 @@ def _item(server: _Server, verdict: Verdict, codes: tuple[str, ...] = (), reason
     )
 
 
-def _lost(view: _View, servers: Collection[str]) -> dict[str, Item]:
+def _lost(view: CensusView, servers: Collection[str]) -> dict[str, Item]:
     """Return the verdicts of servers that are mapped to the cell without a row in it."""
     engine, mapping = view.gateway.api_engine, InstanceMapping(view.source.uuid, queued_for_delete=False)
     building, specs = census.building(engine, servers), census.request_specs(engine, servers)

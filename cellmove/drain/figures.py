@@ -162,13 +162,13 @@ def stretches(report: DrainReport) -> tuple[Stretch, ...]:
             merged.append([began, ended])
     busy = sum(ended - began for began, ended in merged)
     min_break = min(max(busy * BREAK_SHARE, MIN_BREAK_SECONDS), MAX_BREAK_SECONDS)
-    joined: list[list[float]] = []
+    stretches: list[list[float]] = []
     for began, ended in merged:
-        if joined and began - joined[-1][1] < min_break:
-            joined[-1][1] = ended
+        if stretches and began - stretches[-1][1] < min_break:
+            stretches[-1][1] = ended
         else:
-            joined.append([began, ended])
-    return tuple(Stretch(began, ended) for began, ended in joined)
+            stretches.append([began, ended])
+    return tuple(Stretch(began, ended) for began, ended in stretches)
 
 
 def pace(report: DrainReport) -> Pace:

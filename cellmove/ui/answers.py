@@ -48,7 +48,7 @@ def answer_error(options: Options, error: CellmoveError, exit_code: int) -> None
 def answer_move(options: Options, session: Session, move: Move, *, detailed: bool = False) -> None:
     """Show where a move stands, or (detailed) everything the journal knows about it."""
     from cellmove.operations.documents import move_document
-    from cellmove.ui.console import draw_details, draw_move
+    from cellmove.ui.move_text import draw_details, draw_move
 
     document = move_document(move, session.journal.entries_of(move.id))
     answer(options, document, draw_details if detailed else draw_move)
@@ -56,8 +56,8 @@ def answer_move(options: Options, session: Session, move: Move, *, detailed: boo
 
 def answer_moves(options: Options, session: Session, moves: list[Move]) -> None:
     """List moves."""
-    from cellmove.ui.console import draw_list
     from cellmove.ui.documents import list_document
+    from cellmove.ui.move_text import draw_list
 
     journal = session.journal
     entries = journal.entries_of_moves([move.id for move in moves])
@@ -70,8 +70,8 @@ def answer_verification(options: Options, session: Session, found: Any) -> None:
     :raises Refused: when anything is not as it was
     """
     from cellmove.operations.documents import error_document
-    from cellmove.ui.console import draw_verification
     from cellmove.ui.documents import verification_document
+    from cellmove.ui.move_text import draw_verification
 
     document = verification_document(found, session.journal.entries_of(found.move.id))
     count = len(found.differences)
@@ -96,8 +96,8 @@ def answer_audit(options: Options, report: Any, again: str) -> None:
     """
     from cellmove.core.errors import LeftoversRemain, Unreachable
     from cellmove.operations.documents import error_document
-    from cellmove.ui.console import draw_audit
     from cellmove.ui.documents import audit_document
+    from cellmove.ui.move_text import draw_audit
 
     document = audit_document(report)
     if not report.remaining and not report.unseen:
@@ -129,8 +129,8 @@ def answer_plan(options: Options, session: Session, report: Any, command: str) -
     :raises Refused: when a check refuses
     """
     from cellmove.operations.documents import error_document
-    from cellmove.ui.console import draw_plan
     from cellmove.ui.documents import plan_document
+    from cellmove.ui.move_text import draw_plan
 
     entries = session.journal.entries_of(report.move.id) if report.move is not None else []
     document = plan_document(report, entries, command)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 NOTHING = "nothing was written"
 
 
-class Left(BaseException):
-    """The first signal came while nothing was under way: there is nothing to wait for."""
+class EarlyExit(BaseException):
+    """A signal arrived before any action started, so the command ends at once."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -41,8 +41,8 @@ def consequence(error: BaseException, options: Options | None = None) -> Cellmov
         return error
     if isinstance(error, click.ClickException):
         return CellmoveError(error.format_message())
-    if isinstance(error, Left):
-        return CellmoveError(f"{signal.Signals(error.number).name} before anything was begun")
+    if isinstance(error, EarlyExit):
+        return CellmoveError(f"{signal.Signals(error.number).name} before any action started")
     if isinstance(error, CannotConnect):
         return consequence_of_call(error)
     state, command = where_it_stands(options) if options is not None else ("", "cellmove list")

@@ -13,7 +13,7 @@ import click
 
 from cellmove.core.errors import CellmoveError
 from cellmove.ui.answers import answer_error
-from cellmove.ui.fault import Left, consequence, with_standing
+from cellmove.ui.fault import EarlyExit, consequence, with_standing
 from cellmove.ui.invocation import Options
 from cellmove.ui.streams import open_closed_streams
 
@@ -101,8 +101,8 @@ def _guarded(options: Options, run: Callable[[], Any]) -> int:
         return 2
     except click.Abort:
         return 130
-    except Left as left:
-        return _report(options, consequence(left, options), 128 + left.number)
+    except EarlyExit as early_exit:
+        return _report(options, consequence(early_exit, options), 128 + early_exit.number)
     except Exception as error:  # noqa: BLE001 - the last resort: a fault of ours must not read as exit code 1
         known = consequence(error, options)
         return _report(options, known, known.exit_code)

@@ -230,29 +230,40 @@ def families(found: Figures, version: str) -> list[Metric]:
         _gauge("cellmove_moves", "Moves in the journal.", ("kind", "state"), found.moves),
         _gauge("cellmove_repairs", "Repairs of audit in the journal.", ("state",), found.repairs),
         _gauge(
-            "cellmove_open_move_oldest_age_seconds", "Age of the oldest open move; 0 without any.",
-            ("state",), found.oldest,
+            "cellmove_open_move_oldest_age_seconds",
+            "Age of the oldest open move; 0 without any.",
+            ("state",),
+            found.oldest,
         ),
         _gauge(
             "cellmove_open_move_longest_in_state_seconds",
-            "Longest time since the last change of state of an open move; 0 without any.", ("state",), found.longest,
+            "Longest time since the last change of state of an open move; 0 without any.",
+            ("state",),
+            found.longest,
         ),
         _gauge(
             "cellmove_guest_down_seconds",
             "Longest time for which a guest has been down because of its open move; 0 without any.",
-            (), found.guest_down,
+            (),
+            found.guest_down,
         ),
         _histogram(
-            "cellmove_step_duration_seconds", "Duration of complete steps, from their first action to their last.",
-            ("step",), found.steps, STEP_BUCKETS_SECONDS,
+            "cellmove_step_duration_seconds",
+            "Duration of complete steps, from their first action to their last.",
+            ("step",),
+            found.steps,
+            STEP_BUCKETS_SECONDS,
         ),
         _histogram(
-            "cellmove_guest_downtime_seconds", "Time for which a guest did not run because of its move.",
-            ("direction", "transfer"), found.downtimes, DOWNTIME_BUCKETS_SECONDS,
+            "cellmove_guest_downtime_seconds",
+            "Time for which a guest did not run because of its move.",
+            ("direction", "transfer"),
+            found.downtimes,
+            DOWNTIME_BUCKETS_SECONDS,
         ),
         _gauge("cellmove_failures", "Moves in which this action failed.", ("step", "action"), found.failures),
         *_drain_families(found.drains),
-    ]  # fmt: skip
+    ]
 
 
 def _drain_families(drains: Sequence[DrainFigures]) -> list[Metric]:
@@ -262,26 +273,36 @@ def _drain_families(drains: Sequence[DrainFigures]) -> list[Metric]:
         _gauge("cellmove_drain_open", "1 while the drain is open.", cell, {key: drain.is_open for drain, key in keys}),
         _gauge("cellmove_drain_runs", "Runs that are at work.", cell, {key: drain.runs for drain, key in keys}),
         _gauge(
-            "cellmove_drain_servers", "Servers of the drain by stage.", (*cell, "stage"),
+            "cellmove_drain_servers",
+            "Servers of the drain by stage.",
+            (*cell, "stage"),
             {(*key, stage.value): number for drain, key in keys for stage, number in drain.servers.items()},
         ),
         _gauge(
-            "cellmove_drain_trouble", "Servers that failed, were refused or were skipped.", (*cell, "stage", "code"),
+            "cellmove_drain_trouble",
+            "Servers that failed, were refused or were skipped.",
+            (*cell, "stage", "code"),
             {(*key, *labels): number for drain, key in keys for labels, number in drain.trouble.items()},
         ),
         _gauge(
-            "cellmove_drain_moved_bytes", "Local disks of the servers that moved.", cell,
+            "cellmove_drain_moved_bytes",
+            "Local disks of the servers that moved.",
+            cell,
             {key: drain.moved_bytes for drain, key in keys},
         ),
         _gauge(
-            "cellmove_drain_servers_per_hour", "Servers moved an hour, while runs were at work.", cell,
+            "cellmove_drain_servers_per_hour",
+            "Servers moved an hour, while runs were at work.",
+            cell,
             {key: drain.servers_per_hour for drain, key in keys if drain.servers_per_hour is not None},
         ),
         _gauge(
-            "cellmove_drain_remaining_seconds", "Estimated time at work until no server waits.", cell,
+            "cellmove_drain_remaining_seconds",
+            "Estimated time at work until no server waits.",
+            cell,
             {key: drain.remaining_seconds for drain, key in keys if drain.remaining_seconds is not None},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _gauge(name: str, words: str, labels: Sequence[str], values: Mapping[Labels, float]) -> Metric:

@@ -219,7 +219,7 @@ class LiveDisplay(abc.ABC):
         self.announcement = ""
         self.marks = marks_for(stream)
         self._lock = threading.Lock()
-        self._out = console(SafeStream(stream), None)
+        self._out = console(cast(TextIO, SafeStream(stream)), None)
         self._live = Live(
             console=self._out,
             get_renderable=self._render,

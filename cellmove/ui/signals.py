@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from cellmove.engine.events import EventKind
-from cellmove.ui.fault import Left
+from cellmove.ui.fault import EarlyExit
 
 if TYPE_CHECKING:
     pass
@@ -45,7 +45,7 @@ class Signals:
             leave_now(128 + number, self.again)
         self.number = number
         if not self.busy:
-            raise Left(number)
+            raise EarlyExit(number)
         self.announce("Finishing the current action. Press Ctrl-C again to quit immediately.")
 
 

@@ -96,7 +96,7 @@ def test_a_person_is_asked_once_a_command(sandbox: Sandbox, config: Config) -> N
     command = ("migrate", server.name, "--host", TARGET, "--confirm")
     code, shown = at_a_terminal(sandbox, off, INTERRUPT, *command)
     assert code == 130, shown
-    assert "before anything was begun" in shown
+    assert "before any action started" in shown
     for answer in ("n", "", "yellow", END):
         code, shown = at_a_terminal(sandbox, off, answer, *command)
         assert code == 5, shown

@@ -14,7 +14,7 @@ from cellmove.core.shell import command_line
 from cellmove.drain.options import DrainOptions
 from cellmove.ui.answers import answer
 from cellmove.ui.drain_arguments import HEADINGS, DrainArguments, drain_option_decorators, drain_options_of
-from cellmove.ui.fault import Left, consequence
+from cellmove.ui.fault import EarlyExit, consequence
 from cellmove.ui.invocation import Options
 from cellmove.ui.options import Grouped, output_options, pass_options, typed_command, yes_option
 from cellmove.ui.running import running
@@ -104,13 +104,13 @@ def _answer_result(options: Options, result: RunResult, command: str) -> None:
     if not result.had_work and not sys.stdout.isatty():
         return  # cron would mail it each night
     from cellmove.drain.result import error_of
-    from cellmove.ui.console import is_one_place
+    from cellmove.ui.console import is_same_file
     from cellmove.ui.drain_documents import result_document
     from cellmove.ui.drain_text import draw_result
 
     if options.form != "json":
         answer_document(options, result_document(result), draw_result)
-    is_listed = options.form not in ("json", "value") and is_one_place(sys.stdout, sys.stderr)
+    is_listed = options.form not in ("json", "value") and is_same_file(sys.stdout, sys.stderr)
     error = error_of(result, command, is_listed=is_listed)
     if error is not None:
         raise error
@@ -147,7 +147,7 @@ def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
     """With ``--format json``, write an error that ends the run as one more line."""
     try:
         yield
-    except (Exception, Left) as failure:
+    except (Exception, EarlyExit) as failure:
         if options.form == "json":
             _write_error_line(options, cell, consequence(failure, options))
         raise

@@ -39,7 +39,7 @@ def check(options: Options) -> None:
     with running(options, activity="checking the journal", only_reads=True) as session:
         opened = session.journal
         checked = opened.check()
-    from cellmove.ui.console import draw_journal_check
     from cellmove.ui.documents import journal_check_document
+    from cellmove.ui.move_text import draw_journal_check
 
     answer(options, journal_check_document(opened.location, checked), draw_journal_check)

@@ -16,9 +16,10 @@ from cellmove.ui.running import running
 
 @click.command("metrics", short_help="Print figures about moves and drains for Prometheus.")
 @click.option(
-    "--textfile", metavar="FILE",
+    "--textfile",
+    metavar="FILE",
     help="Write them to FILE, for node_exporter's textfile collector, instead of standard output.",
-)  # fmt: skip
+)
 @pass_options
 def metrics(options: Options, textfile: str | None) -> None:
     """Print figures about moves and drains for Prometheus: states, durations, downtimes, failures, progress.

@@ -19,9 +19,10 @@ from cellmove.engine.journal_open import open_journal
 from cellmove.operations import probe
 from cellmove.operations.documents import move_document
 from cellmove.ui import demo
-from cellmove.ui.console import IN_USE, Page, draw_list, draw_move, draws_over
+from cellmove.ui.console import Page, draws_over
 from cellmove.ui.fault import with_standing
 from cellmove.ui.invocation import Options
+from cellmove.ui.move_text import IN_USE, draw_list, draw_move
 from tests.unit.checks.test_preflight import compute, conductor, instance, snapshot
 
 GUEST = probe.Guest("uuid-1", "web 1", ("192.0.2.1",))

@@ -541,7 +541,7 @@ def test_before_anything_is_begun_the_first_signal_is_enough() -> None:
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=5)
     assert process.returncode == 130
-    assert err == "SIGINT before anything was begun\n"
+    assert err == "SIGINT before any action started\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -19,7 +19,7 @@ from cellmove.core.errors import RolledBack, Stopped
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.engine.events import Event, EventKind
 from cellmove.operations import documents
-from cellmove.ui import console, progress
+from cellmove.ui import console, move_text, progress
 from cellmove.ui import documents as ui_documents
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -176,18 +176,18 @@ def shown(document: dict[str, Any], draw: Any, form: str = "table", stream: io.S
 
 def test_json_is_the_document() -> None:
     document = documents.move_document(a_move(), [])
-    assert json.loads(shown(document, console.draw_move, "json")) == document
+    assert json.loads(shown(document, move_text.draw_move, "json")) == document
 
 
 def test_bare_values_are_one_line_with_tabs() -> None:
     document = documents.move_document(a_move(), [])
-    assert shown(document, console.draw_move, "value") == "m1\tplanned\tcellmove prep-dest m1\n"
+    assert shown(document, move_text.draw_move, "value") == "m1\tplanned\tcellmove prep-dest m1\n"
     listed = ui_documents.list_document([(a_move(), []), (a_move(State.CONFIRMED), [])])
-    assert shown(listed, console.draw_list, "value") == "m1\tplanned\tcellmove prep-dest m1\nm1\tconfirmed\t\n"
+    assert shown(listed, move_text.draw_list, "value") == "m1\tplanned\tcellmove prep-dest m1\nm1\tconfirmed\t\n"
 
 
 def test_a_move_off_a_terminal_is_aligned_and_plain() -> None:
-    text = shown(documents.move_document(a_move(), []), console.draw_move)
+    text = shown(documents.move_document(a_move(), []), move_text.draw_move)
     assert "\x1b" not in text
     lines = text.splitlines()
     assert lines[0] == "move    m1"
@@ -201,7 +201,7 @@ def test_the_details_name_every_action_with_its_time_and_error() -> None:
         entry(1, Step.PREP_DEST, "claim", Phase.UNDONE, error="no valid host"),
         entry(2, Step.PREP_DEST, "claim", Phase.INTENT, finished_at=""),
     ]
-    text = shown(documents.move_document(a_move(), entries), console.draw_details)
+    text = shown(documents.move_document(a_move(), entries), move_text.draw_details)
     assert re.search(r"claim +undone +10:00:00 +2\.5 s +no valid host\n", text)
     assert re.search(r"claim +intent +10:00:00\n", text)
     assert re.search(r"prep-dest +running\n", text)
@@ -209,10 +209,10 @@ def test_the_details_name_every_action_with_its_time_and_error() -> None:
 
 def test_a_list() -> None:
     listed = ui_documents.list_document([(a_move(), [])])
-    text = shown(listed, console.draw_list)
+    text = shown(listed, move_text.draw_list)
     assert text.splitlines()[0].split() == ["MOVE", "SERVER", "KIND", "STATE", "FROM", "TO", "CHANGED", "(UTC)", "NEXT"]
     assert "cellmove prep-dest m1" in text
-    assert shown(ui_documents.list_document([]), console.draw_list) == "moves  none\n"
+    assert shown(ui_documents.list_document([]), move_text.draw_list) == "moves  none\n"
 
 
 def test_a_plan() -> None:
@@ -222,7 +222,7 @@ def test_a_plan() -> None:
         CheckResult("locked", Level.REFUSAL, "the server is locked", "unlock it"),
     )
     text = shown(
-        ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), console.draw_plan
+        ui_documents.plan_document(Report(None, SUMMARY, checks), [], "cellmove plan web-1"), move_text.draw_plan
     )
     assert "flavor  m1.small -> m1.large" in text
     assert "compute-11 (half full), compute-12" in text
@@ -237,7 +237,7 @@ def test_a_plan() -> None:
 def test_a_plan_of_what_could_not_be_looked_at() -> None:
     bare = {"server_id": "uuid-1", "server_name": "web-1", "target_hosts": [], "copied": {}, "lost": [], "backing": ""}
     checks = (CheckResult("x", Level.REFUSAL, "no"),)
-    text = shown(ui_documents.plan_document(Report(None, bare, checks), [], ""), console.draw_plan)
+    text = shown(ui_documents.plan_document(Report(None, bare, checks), [], ""), move_text.draw_plan)
     assert "lost" not in text
     assert "guest" not in text
 
@@ -245,22 +245,22 @@ def test_a_plan_of_what_could_not_be_looked_at() -> None:
 def test_on_a_terminal_it_is_the_same_text_in_colour() -> None:
     document = documents.move_document(a_move(State.FINISHED), [])
     stream = Terminal()
-    coloured = shown(document, console.draw_details, stream=stream)
+    coloured = shown(document, move_text.draw_details, stream=stream)
     assert "\x1b[" in coloured
-    plain = shown(document, console.draw_details)
+    plain = shown(document, move_text.draw_details)
     assert stream.plain.split() == plain.split()
 
 
 def test_no_colour_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    coloured = shown(documents.move_document(a_move(State.FINISHED), []), console.draw_move, stream=Terminal())
+    coloured = shown(documents.move_document(a_move(State.FINISHED), []), move_text.draw_move, stream=Terminal())
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", coloured)
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_a_server_name_cannot_write_on_the_terminal(stream: io.StringIO) -> None:
     move = Move("m1", "uuid-1", "web\x1b]0;evil\x07[red]\n", "resize", State.PLANNED, "", "", {})
-    text = shown(documents.move_document(move, []), console.draw_move, stream=stream)
+    text = shown(documents.move_document(move, []), move_text.draw_move, stream=stream)
     assert "\x1b]" not in text
     assert "\x07" not in text
     assert "[red]" in text
@@ -282,7 +282,7 @@ def test_an_error_is_three_lines() -> None:
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
     drawn, refused, followed = Gone(), Gone(), Gone()
-    console.render(documents.move_document(a_move(), []), "json", drawn, console.draw_move)
+    console.render(documents.move_document(a_move(), []), "json", drawn, move_text.draw_move)
     console.render_error(Stopped("nobody reads this"), refused)
     with progress.renderer_for(followed, quiet=False) as observer:
         observer(Event(EventKind.NOTE, "m1", "web-1", text="nobody reads this"))
