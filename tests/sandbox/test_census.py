@@ -277,7 +277,7 @@ def test_locked_servers_and_losses(place: Place) -> None:
     assert item(place.take(), server).codes == ("locked", "loses-swap")
     assert item(place.take(DrainOptions(force_locked=True)), server).codes == ("loses-swap",)
     assert item(place.take(DrainOptions(force_locked=True, accept_loss=("swap",))), server).codes == ()
-    with pytest.raises(Usage, match="there is no 'swop'; there are: ephemeral, swap"):
+    with pytest.raises(Usage, match="unknown loss 'swop'; known are: ephemeral, swap"):
         place.take(DrainOptions(accept_loss=("swop",)))
 
 

@@ -198,7 +198,7 @@ NONSENSE = [
     (("--parallel", "0"), "0"),
     (("--limit", "0"), "0 is not in the range x>=1"),
     (("--per-source-host", "0"), "0 is not in the range x>=1"),
-    (("--accept-loss", "everything"), "there is no 'everything'"),
+    (("--accept-loss", "everything"), "unknown loss 'everything'"),
     (("--to", "cell1"), "--to cell1 is the cell that is to be emptied"),
     (("--to", "cell9"), "cell9"),
     (("--order", "random"), "random"),
