@@ -8,9 +8,8 @@ recorded by name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from cellmove.core.reference import is_uuid
 
@@ -81,22 +80,3 @@ def is_called(cell: CellRef, word: str) -> bool:
         return word.lower() == cell.uuid.lower()
     with_digits = (f"{word} ({cell.uuid[:DIGITS]})", f"{word} ({cell.uuid})")  # all digits where two UUIDs begin alike
     return word in (cell.uuid[:DIGITS], cell.label) or cell.label in with_digits
-
-
-def allowed_cells(facts: Mapping[str, Any]) -> list[str]:
-    """The cells that a plan allows, in order: UUIDs, or the names that a journal of an earlier version holds."""
-    return list(facts.get("target_cell_uuids") or facts["target_cells"])
-
-
-def wanted_cell(facts: Mapping[str, Any]) -> str:
-    """The cell that a plan's operator named: its UUID, or its name in a journal of an earlier version; empty: none."""
-    return str(facts.get("wanted_cell_uuid") or facts.get("wanted_cell") or "")
-
-
-def with_display_names(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A move's facts with a display name for each end.
-
-    Earlier versions recorded a blank name for a cell without one. The UUID beside it says which cell it was.
-    """
-    ends = ((f"{end}_cell", str(facts.get(f"{end}_cell_uuid") or "")) for end in ("source", "target"))
-    return {**facts, **{key: uuid[:DIGITS] for key, uuid in ends if uuid and not str(facts.get(key) or "").strip()}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from cellmove.core.documents import Document
 from cellmove.core.shell import command_line
 
 SCHEMA_VERSION = 1
@@ -75,6 +75,18 @@ TRANSITIONS: Mapping[Step, tuple[State, State]] = {
 TO_FINISH = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
 """The steps that ``resize`` and ``migrate`` run."""
 
+EARLIER: Mapping[Step, tuple[Step, ...]] = {
+    Step.PREP_DEST: (),
+    Step.PREP_SOURCE: TO_FINISH[:1],
+    Step.FINISH: TO_FINISH[:2],
+    Step.CONFIRM: TO_FINISH,
+    Step.REVERT: TO_FINISH,
+    Step.SWEEP: TO_FINISH[:2],  # finish may not be complete
+    Step.REPAIR: (),
+    Step.CORDON: (),
+}
+"""The steps that are complete when a step begins."""
+
 CLOSED = frozenset(
     {
         State.CONFIRMED,
@@ -104,7 +116,7 @@ class Move:
     state: State
     created_at: str  # UTC, ISO 8601
     updated_at: str
-    plan: Mapping[str, Any] = field(default_factory=dict)
+    plan: Document = field(default_factory=dict)
     goal_state: str = (
         ""  # the state that a whole run ("resize", "migrate") leads to; empty: the steps are typed one by one
     )
@@ -157,8 +169,8 @@ class Entry:
     step: str
     action: str
     phase: Phase
-    intent: Mapping[str, Any]
-    result: Mapping[str, Any]
+    intent: Document
+    result: Document
     error: str
     started_at: str
     finished_at: str

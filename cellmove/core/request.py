@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from cellmove.core.documents import structure, to_document
 from cellmove.core.move import Move, State
 from cellmove.core.shell import command_line
 
@@ -106,32 +106,6 @@ class AuditRequest:
         return command_line("audit", cell=self.cells, server=self.servers, older_than=self.older_than, repair=True)
 
 
-def to_document(request: MoveRequest) -> dict[str, Any]:
-    """A request as plain JSON values, for the journal."""
-    return _plain(dataclasses.asdict(request))
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _plain(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-    }
-
-
-def from_document(document: Mapping[str, Any]) -> MoveRequest:
-    """A request from the journal; keys of a newer cellmove are left out."""
-    values = _known(MoveRequest, document)
-    destination = _known(Destination, document.get("destination", {}))
-    return MoveRequest(**(values | {"destination": Destination(**destination)}))
-
-
-def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in dataclasses.fields(kind)}
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in document.items() if name in names
-    }
-
-
 def continued_by(earlier: MoveRequest, later: MoveRequest) -> MoveRequest:
     """What a move is asked for when a later command continues it.
 
@@ -148,7 +122,7 @@ def continued_by(earlier: MoveRequest, later: MoveRequest) -> MoveRequest:
     )
 
 
-def plan_values(request: MoveRequest) -> dict[str, Any]:
+def plan_values(request: MoveRequest) -> dict[str, object]:
     """What a move's plan holds of the request. ``command`` is there for older versions that share the journal."""
     return {KEY: to_document(request), "command": request.command}
 
@@ -156,7 +130,11 @@ def plan_values(request: MoveRequest) -> dict[str, Any]:
 def request_of(move: Move) -> MoveRequest | None:
     """The request that a move was made or continued with; None when its journal is older than requests."""
     document = move.plan.get(KEY)
-    return from_document(document) if document else None
+    return (
+        structure(MoveRequest, document, f"the request of {move.id}")
+        if document and isinstance(document, Mapping)
+        else None
+    )
 
 
 def command_of(move: Move) -> str:

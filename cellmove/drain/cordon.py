@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cellmove.cloud.services import compute_services
+from cellmove.core.documents import to_document
 from cellmove.core.errors import Interrupted, Locked, RollbackFailed, RolledBack, Stopped
-from cellmove.core.move import Move, Phase, State, Step
+from cellmove.core.move import Move, State, Step
 from cellmove.core.shell import command_line
 from cellmove.db import look
 from cellmove.engine.executor import Runner, run_step, undo
 from cellmove.operations.context import lock
 from cellmove.steps import cordon
-from cellmove.steps.cordon import cell_of
+from cellmove.steps.cordon import CordonPlan, cell_of
 
 if TYPE_CHECKING:
     from cellmove.db.cells import Cell
@@ -27,37 +28,22 @@ LOCK_TIMEOUT_SECONDS = 300.0
 """How long to wait for another run that cordons or uncordons the cell. It makes calls for each host."""
 
 
-@dataclass(frozen=True)
-class RecordPlan:
-    """The plan of a drain, as its record in the journal has it.
-
-    :param hosts: whose compute services the drain disables
-    :param closes_cell: whether the drain cordons the cell
-    :param command: of the run that opened the drain
-    """
-
-    hosts: tuple[str, ...]
-    closes_cell: bool
-    command: str
-
-
-def plan_of(record: Move) -> RecordPlan:
+def plan_of(record: Move) -> CordonPlan:
     """Return the plan of a drain."""
-    hosts = tuple(str(host) for host in record.plan["hosts"])
-    return RecordPlan(hosts, bool(record.plan["closes_cell"]), str(record.plan.get("command", "")))
+    return cordon.plan_of(record)
 
 
-def new_plan(session: Session, source: Cell, *, closes_cell: bool, command: str = "") -> dict[str, object]:
-    """Return the plan of a new drain, as the journal stores it.
+def new_plan(session: Session, source: Cell, *, closes_cell: bool, command: str = "") -> CordonPlan:
+    """Return the plan of a new drain.
 
     :raises CallError: the services cannot be read
     """
     hosts = _hosts_to_disable(session, source) if closes_cell else []
     was_ours = closes_cell and _was_cordoned(session, source)
-    plan: dict[str, object] = dict(cordon.plan_of(source.uuid, hosts, closes_cell=closes_cell, was_ours=was_ours))
-    if command:
-        plan |= {"command": command, "source_cell": source.label, "source_cell_uuid": source.uuid}
-    return plan
+    plan = CordonPlan(source.uuid, tuple(hosts), closes_cell=closes_cell, was_ours=was_ours)
+    if not command:
+        return plan
+    return replace(plan, command=command, source_cell=source.label, source_cell_uuid=source.uuid)
 
 
 def _hosts_to_disable(session: Session, source: Cell) -> list[str]:
@@ -78,7 +64,7 @@ def _was_cordoned(session: Session, source: Cell) -> bool:
     """Return whether the last drain of the cell disabled it and emptied it. Then a new drain may enable it again."""
     ended = [record for record in session.journal.drains() if record.server_id == source.uuid and not record.is_open]
     return any(
-        entry.action == cordon.CELL and entry.phase is Phase.DONE and entry.result.get(cordon.CHANGED)
+        cordon.has_closed(entry)
         for record in ended[-1:]
         if record.state is State.DRAINED
         for entry in session.journal.entries_of(record.id)
@@ -102,7 +88,7 @@ def plan_cordon(session: Session, record: Move, source: Cell) -> Move:
     with _exclusive(session, record) as current:
         if plan_of(current).closes_cell or current.state is not State.DRAINING:
             return current
-        plan = new_plan(session, source, closes_cell=True)
+        plan = to_document(new_plan(session, source, closes_cell=True))
         return session.journal.set_plan(current.id, {**current.plan, **plan}, State.CORDONING)
 
 

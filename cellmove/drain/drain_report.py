@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.core.clock import seconds_of
+from cellmove.core.move_plan import outline_of
 from cellmove.drain.durations import downtime, step_bars
 from cellmove.drain.queue import open_queue
 from cellmove.drain.request import target_cells
@@ -79,7 +80,7 @@ def build_report(session: Session, record: Move) -> DrainReport:
 
 
 def _server_report(task: Task, move: Move | None, entries: list[Entry]) -> ServerReport:
-    active = bool(move.plan.get("active")) if move is not None else False
+    active = outline_of(move).active if move is not None else False
     return ServerReport(
         server_id=task.server_id,
         name=task.name,

@@ -10,13 +10,15 @@ from cellmove.checks.duplicate import described
 from cellmove.core.clock import seconds_of
 from cellmove.core.errors import CannotConnect, Usage
 from cellmove.core.move import Move, State, Step
+from cellmove.core.move_plan import outline_of
 from cellmove.drain import census, window
 from cellmove.drain.capacity import cell_capacities
 from cellmove.drain.plan import make_plan
 from cellmove.drain.queue import open_queue
-from cellmove.engine.executor import facts_of
+from cellmove.engine.record import record_of
 from cellmove.operations import permission, probe
 from cellmove.operations.context import before_anything_is_written
+from cellmove.steps.action_types import SCHEDULE
 from cellmove.steps.duplicates import distinct, duplicates
 from cellmove.steps.plan import find_flavor
 
@@ -139,7 +141,9 @@ def _past_moves(session: Session, moves: Sequence[Move]) -> Iterator[tuple[int, 
     entries = session.journal.entries_of_moves([move.id for move in finished])
     for move in finished:
         own = [entry for entry in entries.get(move.id, ()) if entry.step in FORWARD_STEPS]
-        if own and own[-1].finished_at and not move.plan.get("adopted"):
-            flavor = (facts_of(move, own).get("new_flavor") or {}).get("nova_object.data") or {}
-            gib = 0 if move.plan.get("volume_backed") else int(flavor.get("root_gb") or 0)
+        if own and own[-1].finished_at and not outline_of(move).adopted:
+            chosen = record_of(move, own).get(SCHEDULE)
+            flavor = (chosen.new_flavor if chosen is not None else None) or {}
+            root_gb = (flavor.get("nova_object.data") or {}).get("root_gb")
+            gib = 0 if outline_of(move).volume_backed else int(root_gb or 0)
             yield gib, seconds_of(own[-1].finished_at) - seconds_of(own[0].started_at)

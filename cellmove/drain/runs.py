@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cellmove.core.documents import to_document
 from cellmove.core.errors import (
     CallError,
     Interrupted,
@@ -283,7 +284,14 @@ def _open_record(session: Session, source: Cell, *, cordons: bool, command: str)
         plan = cordon.new_plan(session, source, closes_cell=cordons, command=command)
     now = session.clock.text()
     record = Move(
-        f"drain-{session.clock.new_token()}", source.uuid, source.label, DRAIN, State.CORDONING, now, now, plan
+        f"drain-{session.clock.new_token()}",
+        source.uuid,
+        source.label,
+        DRAIN,
+        State.CORDONING,
+        now,
+        now,
+        to_document(plan),
     )
     try:
         session.journal.open_move(record)

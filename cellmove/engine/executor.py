@@ -17,9 +17,9 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar, Unpack
 
-from cellmove.core.cell_names import with_display_names
+from cellmove.core.documents import Document
 from cellmove.core.errors import (
     CallError,
     CallFailed,
@@ -37,8 +37,9 @@ from cellmove.core.errors import (
 )
 from cellmove.core.move import TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
 from cellmove.core.request import command_of
-from cellmove.engine.action import Action, Context, HomeReport, Pivot, ProbeOutcome, ProbeResult, describe
+from cellmove.engine.action import AnyAction, Context, HomeReport, Pivot, ProbeOutcome, ProbeResult, describe
 from cellmove.engine.events import Event, EventKind, Observer
+from cellmove.engine.record import labels_from, record_of
 from cellmove.engine.retry import patiently
 
 if TYPE_CHECKING:
@@ -59,12 +60,22 @@ class Fence(Protocol):
     def begin(self) -> None: ...
 
     def announce(
-        self, context: Context, entries: Sequence[Entry], step: Step, action: Action, *, undoing: bool = False
+        self, context: Context, entries: Sequence[Entry], step: Step, action: AnyAction, *, undoing: bool = False
     ) -> tuple[str, ...] | None: ...
 
     def raise_(self, context: Context, step: Step) -> None: ...
 
-    def settled(self, action: Action, *, undoing: bool = False) -> None: ...
+    def settled(self, action: AnyAction, *, undoing: bool = False) -> None: ...
+
+
+class EventValues(TypedDict, total=False):
+    """What an event says besides which move it is about; see :class:`Event`."""
+
+    step: str
+    action: str
+    title: str
+    seconds: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -75,13 +86,13 @@ class Runner:
     gateway: Gateway
     clock: Clock
     observer: Observer
-    actions: Mapping[Step, Sequence[Action]]
+    actions: Mapping[Step, Sequence[AnyAction]]
     interrupted: Callable[[], int]  # the signal's number, 0 for none
     host_restarted: bool = False  # the operator's word: a call that an earlier run left under way died with its host
     fence: Fence | None = None
     look_home: Callable[[Context], HomeReport] | None = None  # at a server whose move was rolled back
 
-    def tell(self, kind: EventKind, move: Move, **values: Any) -> None:
+    def tell(self, kind: EventKind, move: Move, **values: Unpack[EventValues]) -> None:
         self.observer(Event(kind, move.id, move.server_name, **values))
 
 
@@ -97,15 +108,6 @@ def busy_step(entries: Sequence[Entry], move: Move) -> Step | None:
 def is_undoing(entries: Sequence[Entry]) -> bool:
     """Whether a run began to roll this move back and did not end."""
     return any(entry.phase is Phase.UNDOING for entry in entries)
-
-
-def facts_of(move: Move, entries: Sequence[Entry]) -> dict[str, Any]:
-    """The plan overlaid with the results of what is done."""
-    facts = dict(move.plan)
-    for entry in entries:
-        if entry.phase is Phase.DONE:
-            facts |= entry.result
-    return with_display_names(facts)
 
 
 def past_pivot(runner: Runner, entries: Sequence[Entry], step: Step) -> bool:
@@ -199,7 +201,7 @@ def next_choice(
     :param failed: the line of the action that failed with it; None: find the newest one that did
     :returns: the line of the action that chose; None when nothing failed so, or nothing is left to choose
     """
-    choosers = {action.name: action.retry_from for action in runner.actions[step] if action.retry_from}
+    choosers = {action.name: action.retry_from.name for action in runner.actions[step] if action.retry_from}
     own = [entry for entry in entries if entry.step == step]
     if failed is None:
         failed = next((entry for entry in reversed(own) if entry.error and entry.action in choosers), None)
@@ -210,11 +212,11 @@ def next_choice(
         return None
     chooser = next(action for action in runner.actions[step] if action.name == newest.action)
     known = _context(runner, move, [entry for entry in entries if entry.sequence < newest.sequence], step)
-    context = replace(known, facts={**known.facts, **newest.result})
+    context = replace(known, record=known.record.with_result(newest))
     return newest if chooser.has_alternative(context) else None
 
 
-def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error: CallError) -> bool:
+def _choose_again(runner: Runner, move: Move, step: Step, action: AnyAction, error: CallError) -> bool:
     """After a failure that another choice may not have: roll back all since that choice.
 
     :returns: whether the step can begin anew from there
@@ -233,7 +235,7 @@ def _choose_again(runner: Runner, move: Move, step: Step, action: Action, error:
     return True
 
 
-def _current(entries: Sequence[Entry], step: Step, action: Action) -> Entry | None:
+def _current(entries: Sequence[Entry], step: Step, action: AnyAction) -> Entry | None:
     """The live line of an action: the newest that was not rolled back."""
     for entry in reversed(entries):
         if entry.step == step and entry.action == action.name and entry.phase is not Phase.UNDONE:
@@ -253,7 +255,7 @@ def _context(runner: Runner, move: Move, entries: Sequence[Entry], step: Step | 
             _honour_interrupt(runner, move, step)
 
     return Context(
-        move, facts_of(move, entries), runner.gateway, runner.clock, note, progress, leave_if_asked, runner.host_restarted,
+        move, record_of(move, entries), runner.gateway, runner.clock, note, progress, leave_if_asked, runner.host_restarted,
         _tried(runner, entries, step) if step else (),
     )  # fmt: skip
 
@@ -265,7 +267,7 @@ def context_before(runner: Runner, move: Move, step: Step) -> Context:
 
 def _tried(runner: Runner, entries: Sequence[Entry], step: Step) -> tuple[Entry, ...]:
     """The choices of this attempt at a step that were rolled back; an attempt begins with its first live action."""
-    choosers = {action.retry_from for action in runner.actions[step]} - {""}
+    choosers = {action.retry_from.name for action in runner.actions[step] if action.retry_from}
     began = next((e.sequence for e in entries if e.step == step and e.phase is not Phase.UNDONE), None)
     if began is None:
         return ()
@@ -292,7 +294,7 @@ def _begin_fence(runner: Runner) -> None:
 
 
 def _announced(
-    runner: Runner, context: Context, entries: Sequence[Entry], step: Step, action: Action, *, undoing: bool = False
+    runner: Runner, context: Context, entries: Sequence[Entry], step: Step, action: AnyAction, *, undoing: bool = False
 ) -> tuple[str, ...] | None:
     """The generations that the journal is to know before an effect; None when none is raised for it."""
     fence = runner.fence
@@ -317,7 +319,7 @@ def _raise(
 
 
 def _perform(
-    runner: Runner, context: Context, step: Step, action: Action, current: Entry | None, entries: Sequence[Entry]
+    runner: Runner, context: Context, step: Step, action: AnyAction, current: Entry | None, entries: Sequence[Entry]
 ) -> Entry:
     """Do one action, or find out what became of it.
 
@@ -327,12 +329,12 @@ def _perform(
     :raises CallError: its outcome could not be settled
     """
     move = context.move
-    title = describe(action, context.facts)
+    title = describe(action, context.record.labels)
     started = runner.clock.monotonic()
     runner.tell(EventKind.ACTION_STARTED, move, step=step.value, action=action.name, title=title)
     if current is None:
         announced = _announced(runner, context, entries, step, action)
-        intent = patiently(runner, lambda: action.intend(context))
+        intent = patiently(runner, lambda: action.make_intent(context))
         try:
             entry = runner.journal.intend(move.id, step.value, action.name, intent, announced)
         except Unreachable as error:
@@ -356,22 +358,22 @@ def _perform(
     seconds = runner.clock.monotonic() - started
     runner.tell(
         EventKind.ACTION_FINISHED, move, step=step.value, action=action.name,
-        title=describe(action, {**context.facts, **result}), seconds=seconds,
+        title=describe(action, context.record.with_result(done).labels), seconds=seconds,
     )  # fmt: skip
     return done
 
 
-def _do(runner: Runner, context: Context, action: Action, entry: Entry, *, again: bool = True) -> Mapping[str, Any]:
+def _do(runner: Runner, context: Context, action: AnyAction, entry: Entry, *, again: bool = True) -> Document:
     """Have the effect.
 
     :param again: when the outcome was unknown and then seen not to have happened, try once more
     """
     try:
-        if action.probe is None:
-            return patiently(runner, lambda: action.do(context, entry.intent)) or {}
-        return action.do(context, entry.intent) or {}
+        if not action.has_probe:
+            return patiently(runner, lambda: action.perform(context, entry.intent))
+        return action.perform(context, entry.intent)
     except CallUncertain as error:
-        if action.probe is None:
+        if not action.has_probe:
             raise
         context.note(f"{error}; watching what becomes of it")
         return _settle(runner, context, action, entry, again=again)
@@ -380,13 +382,13 @@ def _do(runner: Runner, context: Context, action: Action, entry: Entry, *, again
         raise
 
 
-def _settle(runner: Runner, context: Context, action: Action, entry: Entry, *, again: bool = True) -> Mapping[str, Any]:
+def _settle(runner: Runner, context: Context, action: AnyAction, entry: Entry, *, again: bool = True) -> Document:
     """Find out what became of an intended action: watch it until it is known, do it if it is not done."""
-    if action.probe is None:
+    if not action.has_probe:
         return _do(runner, context, action, entry)
     finding = _watch(runner, context, action, entry)
     if finding.outcome is ProbeOutcome.HAPPENED:
-        return finding.result
+        return finding.result or {}
     if finding.outcome is ProbeOutcome.NOT_HAPPENED and not again:
         finding = ProbeResult(
             ProbeOutcome.FAILED, text=f"{action.name} was tried twice, got no answer, and did not happen"
@@ -401,18 +403,15 @@ def _settle(runner: Runner, context: Context, action: Action, entry: Entry, *, a
     raise CallUncertain(finding.text or f"what became of {action.name} cannot be told yet")
 
 
-def _watch(runner: Runner, context: Context, action: Action, entry: Entry) -> ProbeResult:
+def _watch(runner: Runner, context: Context, action: AnyAction, entry: Entry) -> ProbeResult[Document]:
     """Look until it is known what became of an action, time is up, or an interrupt comes.
 
     :raises CallUncertain: looking itself failed, which says nothing about the action
     """
-    probe = action.probe
-    if probe is None:
-        return ProbeResult(ProbeOutcome.UNKNOWN)
 
-    def look() -> ProbeResult:
+    def look() -> ProbeResult[Document]:
         try:
-            return patiently(runner, lambda: probe(context, entry.intent))
+            return patiently(runner, lambda: action.look(context, entry.intent))
         except CallError as error:
             raise CallUncertain(f"what became of {action.name} cannot be seen: {error}") from None
 
@@ -435,7 +434,7 @@ def _failed_before(runner: Runner, entry: Entry) -> bool:
 
 
 def _after_failure(
-    runner: Runner, move: Move, step: Step, action: Action, error: CallError, undo_whole_move: bool
+    runner: Runner, move: Move, step: Step, action: AnyAction, error: CallError, undo_whole_move: bool
 ) -> None:
     """Decide what a failure means, roll back what has to be rolled back, and end the run. Always raises."""
     runner.tell(EventKind.ACTION_FAILED, move, step=step.value, action=action.name, text=str(error))
@@ -449,7 +448,7 @@ def _after_failure(
             next_command=f"cellmove resume {move.id}",
         ) from None
     current = _current(entries, step, action)
-    if isinstance(error, CallUncertain) and action.probe is not None and current is not None:
+    if isinstance(error, CallUncertain) and action.has_probe and current is not None:
         _honour_interrupt(runner, move, step)
         raise Stopped(
             f"{step} of {move.server_name} stopped at {action.name}: {error}",
@@ -472,7 +471,7 @@ def _after_failure(
 
 
 def _take_back(
-    runner: Runner, move: Move, step: Step | None, action: Action, error: CallError, *, back_to: int = 0
+    runner: Runner, move: Move, step: Step | None, action: AnyAction, error: CallError, *, back_to: int = 0
 ) -> Move:
     """Undo after a failure; when that fails as well, both are told of."""
     try:
@@ -491,7 +490,7 @@ def _told(runner: Runner, entries: Sequence[Entry], step: Step) -> str:
     for chose in _tried(runner, entries, step):
         failed = next((e for e in entries if e.sequence > chose.sequence and e.step == step and e.error), None)
         if failed is not None:
-            lines.append(f"\nbefore that, {describe(by_name[chose.action], chose.result)}: {failed.error}")
+            lines.append(f"\nbefore that, {describe(by_name[chose.action], labels_from(chose.result))}: {failed.error}")
     return "".join(lines)
 
 
@@ -559,7 +558,7 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
                 next_command=_again(move),
             )
         action = by_name[entry.step, entry.action]
-        if action.undo is None:
+        if not action.has_undo:
             runner.journal.undone(entry)
             continue
         _undo_one(runner, _undo_context(runner, move, entries, entry), action, entry, entries)
@@ -572,9 +571,9 @@ def _undo(runner: Runner, move: Move, step: Step | None, back_to: int = 0) -> Mo
 
 
 def _undo_context(runner: Runner, move: Move, entries: Sequence[Entry], entry: Entry) -> Context:
-    """What an undo looks at: the entry's own result is added, which is no fact any more once its undo was begun."""
+    """What an undo looks at: the entry's own result is added, which no other action sees once its undo was begun."""
     before = _context(runner, move, [e for e in entries if e.sequence <= entry.sequence])
-    return replace(before, facts={**before.facts, **entry.result})
+    return replace(before, record=before.record.with_result(entry))
 
 
 def _reach_for_undo(runner: Runner, move: Move, entries: Sequence[Entry], live: Sequence[Entry]) -> None:
@@ -623,20 +622,19 @@ def _again(move: Move) -> str:
     return f"cellmove {'rollback' if move.state is State.ROLLING_BACK else 'resume'} {move.id}"
 
 
-def _undo_one(runner: Runner, context: Context, action: Action, entry: Entry, entries: Sequence[Entry]) -> None:
+def _undo_one(runner: Runner, context: Context, action: AnyAction, entry: Entry, entries: Sequence[Entry]) -> None:
     move, step = context.move, Step(entry.step)
-    title = describe(action, context.facts)
+    title = describe(action, context.record.labels)
     started = runner.clock.monotonic()
     runner.tell(EventKind.UNDO_STARTED, move, step=entry.step, action=action.name, title=title)
-    take_back = action.undo
-    if take_back is None:
-        return
     again = _again(move)
+    # An undo that was begun before may be of an action that was never done: then nothing stands in its result.
+    result = entry.result or ({} if entry.phase is Phase.DONE else None)
     try:
         announced = _announced(runner, context, entries, step, action, undoing=True)
         runner.journal.undoing(entry, announced)
         _raise(runner, context, step, announced, undoing=True)
-        patiently(runner, lambda: take_back(context, entry.intent, entry.result), insists=True)
+        patiently(runner, lambda: action.take_back(context, entry.intent, result), insists=True)
         if runner.fence is not None:
             runner.fence.settled(action, undoing=True)
     except (CannotConnect, CallUncertain) as error:

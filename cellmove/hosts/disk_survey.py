@@ -14,7 +14,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core.errors import NotFound
 
@@ -70,16 +70,6 @@ class Survey:
     def allocated(self) -> int:
         """Bytes that all of it takes."""
         return sum(disk.allocated for disk in self.disks)
-
-
-def as_facts(disks: Sequence[Disk]) -> list[dict[str, Any]]:
-    """Disks as the journal holds them."""
-    return [dataclasses.asdict(disk) for disk in disks]
-
-
-def from_facts(facts: Mapping[str, Any]) -> tuple[Disk, ...]:
-    """The disks that a move carries."""
-    return tuple(Disk(**each) for each in facts.get("disks") or ())
 
 
 def survey_source(link: Link, server_id: str, image_ref: str) -> Survey:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cellmove.core.errors import CallFailed
+from cellmove.core.move_plan import Selection
 from cellmove.db.cells import Cell
 from cellmove.hosts.bus import Bus, call
 from cellmove.hosts.conductor import data
@@ -23,22 +24,6 @@ FORECAST_SECONDS = 20.0
 
 NEVER_NULL = ("network_metadata", "requested_networks", "request_level_params", "security_groups")
 """RequestSpec fields that the scheduler refuses as None. They are left out instead."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """A host that the scheduler chose.
-
-    :param limits: the SchedulerLimits primitive for the claim
-    """
-
-    host: str
-    node: str
-    cell_uuid: str
-    compute_node_uuid: str
-    limits: Primitive | None
-    allocation_request: Primitive
-    allocation_request_version: str
 
 
 def destination(*, cell: Cell | None, host: str = "", node: str = "") -> Primitive:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-Primitive: TypeAlias = dict[str, Any]
+from cellmove.core.documents import NovaObject
+
+Primitive: TypeAlias = NovaObject
 """A versioned object of nova as it travels: decoded JSON (oslo.versionedobjects, ``obj_to_primitive``)."""
 
 RpcContext: TypeAlias = Mapping[str, Any]

@@ -15,14 +15,15 @@ from cellmove.cloud import servers
 from cellmove.core import ownership
 from cellmove.core.errors import CallError, CannotConnect, Refused, Usage, before_writing
 from cellmove.core.move import Entry, Move, Phase, State, Step, next_commands
+from cellmove.core.move_plan import plan_document
 from cellmove.core.ownership import OwnershipMark
 from cellmove.core.reference import is_uuid
 from cellmove.core.shell import command_line, resume_elsewhere
 from cellmove.db import look, state, traces
-from cellmove.engine import executor as pipeline
 from cellmove.engine.action import Context
 from cellmove.engine.executor import busy_step
 from cellmove.engine.locks import server_lock
+from cellmove.engine.record import record_of
 from cellmove.operations import adopt_native as natively
 from cellmove.operations.adopt_inspect import (
     ENDED,
@@ -32,8 +33,8 @@ from cellmove.operations.adopt_inspect import (
     arrival_of,
     contradiction,
     end_of,
-    facts_of,
     half_made,
+    plan_from,
 )
 from cellmove.operations.execute import is_older
 from cellmove.steps import rebuild
@@ -107,7 +108,7 @@ def _generations(session: Session, move: Move, lines: list[Entry]) -> tuple[str,
 
     busy = busy_step(lines, move)
     step = None if move.state is State.FINISHED and busy is None else busy or Step.PREP_DEST
-    context = Context(move, pipeline.facts_of(move, lines), session.gateway, session.clock, note=lambda _text: None)
+    context = Context(move, record_of(move, lines), session.gateway, session.clock, note=lambda _text: None)
     return known_anew(context, step)
 
 
@@ -237,11 +238,12 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     if source_end is None or source_end.migration is None or source_end.migration["status"] != "post-migrating":
         raise _not_ours(found, migration)
     arrival = arrival_of(session, found, ends, target_end)
-    volume_backed, _numa, facts = facts_of(session, found, ends, mark, kind, source_end, target_end, arrival)
-    reached = {**arrival, "migration_uuid": migration["uuid"]}
+    plan, _numa = plan_from(session, found, ends, mark, kind, source_end, target_end, arrival)
+    if arrival is None:
+        raise contradiction(found.name, "where it was moved to is not recorded")
     now = session.clock.text()
-    move = Move(mark.move_id, server_id, found.name, kind, State.FINISHED, now, now, facts)
-    return Adopted(move, rebuild.finished_lines(volume_backed=volume_backed, kind=kind, facts=reached))
+    move = Move(mark.move_id, server_id, found.name, kind, State.FINISHED, now, now, plan_document(plan))
+    return Adopted(move, rebuild.finished_lines(plan, arrival, str(migration["uuid"])))
 
 
 def _nothing_to_adopt(found: Found, row: Mapping[str, Any], migrations: list[dict[str, Any]]) -> Refused:

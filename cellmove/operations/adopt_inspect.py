@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.cloud import image, network, placement, volume
+from cellmove.core.documents import structure, to_document
 from cellmove.core.errors import Refused
 from cellmove.core.move import Move, State
+from cellmove.core.move_plan import ChosenHost, MovePlan, plan_document
 from cellmove.core.ownership import OwnershipMark
 from cellmove.core.reference import means
 from cellmove.core.request import Destination, MoveRequest
@@ -23,11 +25,15 @@ from cellmove.db import history, look, state, traces
 from cellmove.db.shapes import make_flavor
 from cellmove.hosts import compute
 from cellmove.steps import plan, rebuild
+from cellmove.steps.action_types import MarkedTransfer, ServerBefore
 from cellmove.steps.duplicates import distinct
 from cellmove.steps.endpoints import NOVA
 from cellmove.steps.rebuild import End, Line, Traces
 
 if TYPE_CHECKING:
+    import datetime
+
+    from cellmove.core.documents import Row
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import Flavor
     from cellmove.db.tables import CellDatabase
@@ -66,7 +72,7 @@ class Found:
     server_id: str
     name: str
     home: Cell
-    rows: Mapping[Cell, Mapping[str, Any]]
+    rows: Mapping[Cell, Row]
     marks: Mapping[Cell, OwnershipMark]
 
     @property
@@ -126,13 +132,12 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
     claimed = target_end is not None and bool(target_end.events.get(compute.PREP_AT_DEST.event))
     if by_nova:
         mark = _wish_of_nova(session, found, ends, mark, migration, arrival)
-    volume_backed, has_numa, facts = facts_of(
-        session, found, ends, mark, kind, origin, target_end, arrival, going_back=undecided
-    )
+    plan, has_numa = plan_from(session, found, ends, mark, kind, origin, target_end, arrival, going_back=undecided)
     ports = tuple(network.ports_of(gateway.service, server_id))
-    image_id = _image(session, found, volume_backed)
+    image_id = _image(session, found, plan.volume_backed)
     streamed = bool(mark.transfer) and not by_nova and not image_id
-    facts |= mark.transfer if streamed else {}
+    if streamed:
+        plan = _with_transfer(plan, mark)
     everything = Traces(
         before=_before(mark, origin),
         source=source_end,
@@ -140,13 +145,13 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
         migration_uuid=uuid,
         mapped_to_target=ends.home is ends.target,
         holds=bool(uuid) and bool(placement.allocations_of(gateway.admin, uuid)["allocations"]),
-        volume_backed=volume_backed,
+        volume_backed=plan.volume_backed,
         arrival=arrival,
         ports=ports,
         bound=frozenset(
             port.id
             for port in ports
-            if arrival and network.binding_for(gateway.service, port.id, arrival["target_host"]) is not None
+            if arrival and network.binding_for(gateway.service, port.id, arrival.target_host) is not None
         ),
         attachments=tuple(volume.attachments_of(gateway.admin, server_id)),
         image_id=image_id,
@@ -159,16 +164,16 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
     _require_sense(found, everything)
     reached, lines = rebuild.rebuild(everything)
     if everything.needs_limits and arrival and not claimed:
-        facts |= {"wanted_host": arrival["target_host"]}
+        plan = dataclasses.replace(plan, wanted_host=arrival.target_host)
     if by_nova:
-        facts |= {"begun_by": NOVA}
+        plan = dataclasses.replace(plan, begun_by=NOVA)
     now = session.clock.text()
     goal = "" if reached is State.ROLLING_BACK else State.FINISHED.value
-    move = Move(mark.move_id, server_id, found.name, kind, reached, now, now, facts, goal)
+    move = Move(mark.move_id, server_id, found.name, kind, reached, now, now, plan_document(plan), goal)
     return Adopted(move, lines)
 
 
-def ends_of(session: Session, found: Found, known: Mapping[Cell, list[dict[str, Any]]]) -> Ends:
+def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> Ends:
     """Which cell is the source and which the target."""
     if len(found.rows) > 2:
         names = ", ".join(cell.label for cell in found.rows)
@@ -199,7 +204,7 @@ def ends_of(session: Session, found: Found, known: Mapping[Cell, list[dict[str, 
     return Ends(source, target, found.home)
 
 
-def _age(migration: Mapping[str, Any]) -> tuple[Any, int]:
+def _age(migration: Row) -> tuple[datetime.datetime, int]:
     """What to sort records of one cell by, oldest first; of two of one second the live one is the newer."""
     return migration["created_at"], int(migration["status"] not in ENDED)
 
@@ -211,9 +216,9 @@ def cell_of_host(session: Session, host: str | None) -> Cell | None:
 
 
 def _migration(
-    session: Session, found: Found, ends: Ends, known: Mapping[Cell, list[dict[str, Any]]], began: Any,
+    session: Session, found: Found, ends: Ends, known: Mapping[Cell, list[Row]], began: datetime.datetime,
     *, by_nova: bool,
-) -> Mapping[str, Any] | None:  # fmt: skip
+) -> Row | None:  # fmt: skip
     """The move's record: the newest since it was begun, unless an attempt that was rolled back left it."""
     here = known.get(ends.source, [])
     there = {migration["uuid"]: migration for migration in (known.get(ends.target, []) if ends.target else [])}
@@ -235,7 +240,7 @@ def _migration(
     return newest
 
 
-def _within_its_cell(found: Found, migration: Mapping[str, Any]) -> Refused:
+def _within_its_cell(found: Found, migration: Row) -> Refused:
     return Refused(
         f"nova moves {found.name} to {migration['dest_compute']}, within its cell: the computes end that by themselves",
         state=f"its migration is {migration['status']}; nothing was written",
@@ -244,15 +249,15 @@ def _within_its_cell(found: Found, migration: Mapping[str, Any]) -> Refused:
 
 
 def _wish_of_nova(
-    session: Session, found: Found, ends: Ends, mark: OwnershipMark, migration: Mapping[str, Any] | None,
-    arrival: Mapping[str, Any],
+    session: Session, found: Found, ends: Ends, mark: OwnershipMark, migration: Row | None,
+    arrival: ChosenHost | None,
 ) -> OwnershipMark:  # fmt: skip
     """The new flavor and, when nova's scheduler had chosen, the host that it claimed."""
     flavor_id = ""
     if migration is not None:
         flavor = look.flavor_of_row(session.gateway.api_engine, migration["new_instance_type_id"])
         flavor_id = flavor.flavorid if flavor is not None else ""
-    host, cell = str(arrival.get("target_host", "")), str(arrival.get("target_cell_uuid", ""))
+    host, cell = (arrival.target_host, arrival.target_cell_uuid) if arrival is not None else ("", "")
     if not host and migration is not None and migration["cross_cell_move"]:
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
         others = session.gateway.reachable(each for each in session.gateway.cells if each is not ends.source)[0]
@@ -263,9 +268,7 @@ def _wish_of_nova(
     return dataclasses.replace(mark, flavor_id=flavor_id, cell=cell, host=host)
 
 
-def end_of(
-    database: CellDatabase, row: Mapping[str, Any] | None, server_id: str, migration_uuid: str, request_id: str
-) -> End | None:
+def end_of(database: CellDatabase, row: Row | None, server_id: str, migration_uuid: str, request_id: str) -> End | None:
     if row is None:
         return None
     return End(
@@ -278,10 +281,10 @@ def end_of(
     )
 
 
-def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -> dict[str, Any]:
+def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -> ChosenHost | None:
     """What the scheduler had chosen, from the claim's record or else from placement."""
     if target is None or ends.target is None:
-        return {}
+        return None
     record = target.migration or {}
     host, node = record.get("dest_compute"), record.get("dest_node")
     flavors = target.flavors
@@ -293,23 +296,24 @@ def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -
         if claimed is None:
             raise contradiction(found.name, f"placement holds nothing for it on any host of {ends.target.label}")
         host, node = claimed
-    return {
-        "target_cell": ends.target.label,
-        "target_cell_uuid": ends.target.uuid,
-        "target_host": host,
-        "target_node": node,
-        "limits": None,
-        "alternates": [],
+    return ChosenHost(
+        target_cell=ends.target.label,
+        target_cell_uuid=ends.target.uuid,
+        target_host=str(host),
+        target_node=str(node),
         # nova's own copy does not name it before the claim: then the scheduler is asked again, and says it.
-        "new_flavor": flavors.get("new") or (None if unnamed else flavors["cur"]),
-    }
+        new_flavor=flavors.get("new") or (None if unnamed else flavors["cur"]),
+    )
 
 
-def _before(mark: OwnershipMark, origin: End) -> dict[str, Any]:
+def _before(mark: OwnershipMark, origin: End) -> ServerBefore:
     """The columns that taking the server changed; nova's own defaults where the mark has no room for them."""
-    guess = {"progress": 0, "auto_disk_config": origin.instance["auto_disk_config"], "image_base_image_ref": None}
-    known = {name: value for name, value in mark.before.items() if name in guess}
-    return guess | {"image_base_image_ref": origin.metadata.get("image_base_image_ref")} | known
+    guess = ServerBefore(
+        progress=0,
+        auto_disk_config=origin.instance["auto_disk_config"],
+        image_base_image_ref=origin.metadata.get("image_base_image_ref"),
+    )
+    return structure(ServerBefore, to_document(guess) | dict(mark.before), "the mark")
 
 
 def _image(session: Session, found: Found, volume_backed: bool) -> str:
@@ -343,11 +347,11 @@ def _require_sense(found: Found, everything: Traces) -> None:
 # what planning it once came to
 
 
-def facts_of(
+def plan_from(
     session: Session, found: Found, ends: Ends, mark: OwnershipMark, kind: str, origin: End, target: End | None,
-    arrival: Mapping[str, Any], *, going_back: bool = False,
-) -> tuple[bool, bool, dict[str, Any]]:  # fmt: skip
-    """What planning it once came to; and whether it is volume-backed, and has a NUMA topology.
+    arrival: ChosenHost | None, *, going_back: bool = False,
+) -> tuple[MovePlan, bool]:  # fmt: skip
+    """The plan that the move was made with, and whether the server has a NUMA topology.
 
     :param going_back: where to is not known, and does not matter any more
     """
@@ -388,15 +392,27 @@ def facts_of(
         wanted_cell_uuid=wanted[0].uuid if len(wanted) == 1 else "",
         wanted_host=mark.host,
     )
-    if not snapshot.is_complete:
-        raise contradiction(found.name, f"its row in {database.name} holds no readable flavor")
     request = MoveRequest(
         found.server_id, flavor.name if flavor else "",
         Destination(cell=snapshot.wanted_cell_uuid or mark.cell, host=mark.host), is_stepwise=True,
     )  # fmt: skip
-    facts = plan.plan_facts(snapshot, ends.source, request)
-    facts |= _target_cells(session, ends, mark, wanted) | {"request_id": mark.request_id, "adopted": True}
-    return snapshot.is_volume_backed, server.has_numa_topology, facts | dict(arrival)
+    made = plan.make_plan(snapshot, ends.source, request)
+    if made is None:
+        raise contradiction(found.name, f"its row in {database.name} holds no readable flavor")
+    uuids, names = _target_cells(session, ends, mark, wanted)
+    made = dataclasses.replace(
+        made, target_cell_uuids=uuids, target_cells=names, request_id=mark.request_id, adopted=True, arrival=arrival
+    )
+    return made, server.has_numa_topology
+
+
+def _with_transfer(plan: MovePlan, mark: OwnershipMark) -> MovePlan:
+    """The plan of a move whose disks are streamed, as the mark says."""
+    told = structure(MarkedTransfer, mark.transfer, "the mark")
+    return dataclasses.replace(
+        plan, transfer=told.transfer, transfer_wish=told.transfer_wish, only_streamed=told.only_streamed,
+        bwlimit=told.bwlimit,
+    )  # fmt: skip
 
 
 def _vm_state(found: Found, origin: End, target: End | None) -> str:
@@ -413,9 +429,9 @@ def _vm_state(found: Found, origin: End, target: End | None) -> str:
     return known
 
 
-def _new_flavor(session: Session, found: Found, mark: OwnershipMark, arrival: Mapping[str, Any]) -> Flavor:
-    if arrival.get("new_flavor"):
-        return make_flavor(arrival["new_flavor"]["nova_object.data"])
+def _new_flavor(session: Session, found: Found, mark: OwnershipMark, arrival: ChosenHost | None) -> Flavor:
+    if arrival is not None and arrival.new_flavor:
+        return make_flavor(arrival.new_flavor["nova_object.data"])
     flavors = look.find_flavors(session.gateway.api_engine, mark.flavor_id) if mark.flavor_id else []
     if not flavors:
         raise contradiction(found.name, f"the new flavor {mark.flavor_id or '(not noted)'} is not to be found")
@@ -428,13 +444,12 @@ def _marked_cells(session: Session, mark: OwnershipMark) -> list[Cell]:
     return [cell for cell in cells if mark.cell and means(mark.cell, cell.uuid, cell.nova_name or "")]
 
 
-def _target_cells(session: Session, ends: Ends, mark: OwnershipMark, wanted: Sequence[Cell]) -> dict[str, list[str]]:
-    """Where the scheduler may send it: where it is on its way to, or else what the operator wanted."""
+def _target_cells(
+    session: Session, ends: Ends, mark: OwnershipMark, wanted: Sequence[Cell]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The cells where the scheduler may send it, by UUID and by name: where it is on its way to, or what the operator wanted."""
     others = (cell for cell in session.gateway.cells if cell is not ends.source and not cell.disabled)
     cells = [ends.target] if ends.target is not None else list(wanted or others)
     if mark.cell and not wanted and ends.target is None:
-        return {
-            "target_cell_uuids": [],
-            "target_cells": [mark.cell],
-        }  # renamed since: a resume says so, a rollback works
-    return {"target_cell_uuids": [cell.uuid for cell in cells], "target_cells": [cell.label for cell in cells]}
+        return (), (mark.cell,)  # renamed since: a resume says so, a rollback works
+    return tuple(cell.uuid for cell in cells), tuple(cell.label for cell in cells)

@@ -9,11 +9,13 @@ A confirm or revert of our own leaves the same traces, and is taken on here as w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cellmove.cloud import volume
 from cellmove.core.errors import CallError, CellmoveError, Refused
 from cellmove.core.move import Move, State
+from cellmove.core.move_plan import ChosenHost, plan_document
 from cellmove.core.ownership import OwnershipMark
 from cellmove.db import look, state, traces
 from cellmove.db.look import CONDUCTOR
@@ -24,9 +26,7 @@ from cellmove.steps import rebuild
 from cellmove.steps.rebuild_ending import Ending, confirm_lines, revert_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
+    from cellmove.core.documents import Row
     from cellmove.db.cells import Cell
     from cellmove.db.traces import Conducted
     from cellmove.operations.context import Session
@@ -69,8 +69,8 @@ def _has_traces(session: Session, found: Found, begun: Conducted) -> bool:
 
 
 def _ended_one(
-    row: Mapping[str, Any], migrations: list[dict[str, Any]], begun: Conducted
-) -> dict[str, Any] | None:  # fmt: skip
+    row: Row, migrations: list[Row], begun: Conducted
+) -> Row | None:  # fmt: skip
     """The cross-cell migration that is being confirmed or reverted, if one is."""
     newest = max(migrations, key=lambda each: (each["created_at"], each["status"] in UNDER_WAY), default=None)
     if newest is None or not newest["cross_cell_move"]:
@@ -157,26 +157,23 @@ def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> A
     if origin is None or (begun.action == "revertResize" and both[source] is None):
         raise evidence.contradiction(found.name, f"{source.label} has no row of it any more")
     flavors = (both[target] or origin).flavors
-    arrival = {
-        "target_cell": target.label,
-        "target_cell_uuid": target.uuid,
-        "target_host": migration["dest_compute"],
-        "target_node": migration["dest_node"],
-        "limits": None,
-        "alternates": [],
-        "new_flavor": flavors.get("new") or flavors["cur"],
-    }
-    volume_backed, _numa, facts = evidence.facts_of(session, found, ends, mark, kind, origin, both[target], arrival)
-    facts |= {"source_host": migration["source_compute"], "source_node": migration["source_node"]}
+    arrival = ChosenHost(
+        target_cell=target.label,
+        target_cell_uuid=target.uuid,
+        target_host=migration["dest_compute"],
+        target_node=migration["dest_node"],
+        new_flavor=flavors.get("new") or flavors["cur"],
+    )
+    plan, _numa = evidence.plan_from(session, found, ends, mark, kind, origin, both[target], arrival)
+    plan = replace(plan, source_host=migration["source_compute"], source_node=migration["source_node"])
     ending = Ending(
         begun.request_id, both[source], both[target], found.home is target,
         tuple(volume.attachments_of(gateway.admin, server_id)),
     )  # fmt: skip
     lines = confirm_lines(ending) if begun.action == "confirmResize" else revert_lines(ending)
-    reached = {**arrival, "migration_uuid": migration["uuid"]}
-    finished = rebuild.finished_lines(volume_backed=volume_backed, kind=kind, facts=reached)
+    finished = rebuild.finished_lines(plan, arrival, str(migration["uuid"]))
     now = session.clock.text()
-    move = Move(mark.move_id, server_id, found.name, kind, State.FINISHED, now, now, facts)
+    move = Move(mark.move_id, server_id, found.name, kind, State.FINISHED, now, now, plan_document(plan))
     return Adopted(move, (*finished, *lines))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cellmove.core import ownership
+from cellmove.core.documents import to_document
 from cellmove.core.errors import CallError, CannotConnect, Interrupted, Locked, Refused, Usage, before_writing
 from cellmove.core.move import AUDIT, Move, State, Step, next_commands
 from cellmove.core.reference import means
@@ -197,24 +198,27 @@ def _question(many: Iterable[list[Leftover]]) -> str:
 
 def _repair_server(session: Session, leftovers: Sequence[Leftover], patience: float) -> list[RepairResult]:
     """Record and make the repairs of one server. A server that another run has locked or moves is left as it is."""
-    from cellmove.steps.repair import LEFT, MENDED, name_of, plan_of
+    from cellmove.steps.repair import RepairOutcome, make_plan, name_of, outcome_of
 
     first = leftovers[0]
     name, now = first.server_name or first.server_id, session.clock.text()
-    plan = plan_of(leftovers, _ours(session, patience))
-    move = Move(f"audit-{session.clock.new_token()}", first.server_id, name, AUDIT, State.REPAIRING, now, now, plan)
+    plan = make_plan(leftovers, _ours(session, patience))
+    move = Move(
+        f"audit-{session.clock.new_token()}", first.server_id, name, AUDIT, State.REPAIRING, now, now, to_document(plan)
+    )
     try:
         with _lock(session, move.server_id, move.server_name):
             session.journal.open_move(move)
             run_repair(session, move)
     except (Locked, Refused) as error:
-        return [RepairResult(leftover, LEFT, error.message) for leftover in leftovers]
-    results = {entry.action: entry.result for entry in session.journal.entries_of(move.id)}
+        return [RepairResult(leftover, "left", error.message) for leftover in leftovers]
+    outcomes = {entry.action: outcome_of(entry) for entry in session.journal.entries_of(move.id)}
     found = []
-    for number, (leftover, wanted) in enumerate(zip(leftovers, plan["findings"], strict=True), 1):
-        result = results.get(name_of(number, wanted), {})
-        outcome = MENDED if MENDED in result else LEFT
-        found.append(RepairResult(leftover, outcome, str(result.get(outcome, "")), move.id))
+    for number, (leftover, wanted) in enumerate(zip(leftovers, plan.findings, strict=True), 1):
+        result = outcomes.get(name_of(number, wanted), RepairOutcome())
+        found.append(
+            RepairResult(leftover, "mended" if result.mended else "left", result.mended or result.left, move.id)
+        )
     return found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cellmove.core.cell_names import with_display_names
+from cellmove.core.documents import to_document
 from cellmove.core.move import SCHEMA_VERSION, TRANSITIONS, Entry, Move, Phase, State, Step, next_commands
-from cellmove.engine.executor import busy_step, facts_of
+from cellmove.core.move_plan import outline_of
+from cellmove.engine.executor import busy_step
+from cellmove.engine.record import EndpointLabels, labels_from, record_of
+from cellmove.steps.repair import outcome_of
 
 if TYPE_CHECKING:
     from cellmove.core.errors import CellmoveError
@@ -23,7 +26,7 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
     :param entries: the entries of the move in the journal
     :param with_steps: False omits the steps, as in a list
     """
-    facts, busy = facts_of(move, entries), busy_step(entries, move)
+    labels, busy = record_of(move, entries).labels, busy_step(entries, move)
     document: Document = {
         "schema_version": SCHEMA_VERSION,
         "move": move.id,
@@ -31,11 +34,11 @@ def move_document(move: Move, entries: Sequence[Entry], *, with_steps: bool = Tr
         "busy_step": busy.value if busy is not None and move.is_open else None,
         "server": {"id": move.server_id, "name": move.server_name},
         "kind": move.kind,
-        "source": place_document(facts, "source"),
-        "target": _target(move, entries, facts),
+        "source": source_document(labels),
+        "target": _target(move, entries),
         "created_at": move.created_at,
         "updated_at": move.updated_at,
-        "accepted_losses": list(facts.get("accepted_losses", ())),
+        "accepted_losses": list(outline_of(move).accepted_losses),
         "next": list(next_commands(move, busy)),
     }
     if with_steps:
@@ -66,8 +69,7 @@ def _tried(entries: Sequence[Entry]) -> list[Document]:
         later = (entry for entry in entries if entry.sequence > chose.sequence and entry.step == chose.step)
         failed = next((entry for entry in later if entry.error or entry.action == chose.action), None)
         if failed is not None and failed.error:
-            host = place_document(with_display_names(chose.result), "target")
-            found.append(host | {"action": failed.action, "error": failed.error})
+            found.append(target_document(labels_from(chose.result)) | {"action": failed.action, "error": failed.error})
     return found
 
 
@@ -105,7 +107,7 @@ def _step_state(move: Move, step: Step, own: Sequence[Entry]) -> str:
 
 
 def _action_document(entry: Entry) -> Document:
-    outcome = {name: entry.result[name] for name in ("mended", "left") if name in entry.result}
+    outcome: Document = dict(to_document(outcome_of(entry))) if entry.step == Step.REPAIR else {}
     return outcome | {
         "action": entry.action,
         "phase": entry.phase.value,
@@ -115,22 +117,23 @@ def _action_document(entry: Entry) -> Document:
     }
 
 
-def _target(move: Move, entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, str]:
+def _target(move: Move, entries: Sequence[Entry]) -> dict[str, str]:
     """Return the target: the scheduler's choice, even if it was rolled back; before the choice, the requested one."""
-    chosen = dict(facts)
-    for entry in entries:
-        names = ("target_cell", "target_cell_uuid", "target_host")
-        chosen |= {name: entry.result[name] for name in names if name in entry.result}
-    target = place_document(with_display_names(chosen), "target")
-    return place_document(move.plan, "wanted") | {key: value for key, value in target.items() if value}
+    labels = labels_from(move.plan, *(entry.result for entry in entries))
+    wanted = endpoint_document(labels.wanted_cell, labels.wanted_cell_uuid, labels.wanted_host)
+    return wanted | {key: value for key, value in target_document(labels).items() if value}
 
 
-def place_document(facts: Mapping[str, Any], end: str) -> dict[str, str]:
-    """Return the document of a cell and a host.
+def source_document(labels: EndpointLabels) -> dict[str, str]:
+    """The end that a server comes from."""
+    return endpoint_document(labels.source_cell, labels.source_cell_uuid, labels.source_host)
 
-    :param end: the prefix of the keys: ``source``, ``target`` or ``wanted``
-    """
-    return {
-        "cell": facts.get(f"{end}_cell", ""), "cell_uuid": facts.get(f"{end}_cell_uuid", ""),
-        "host": facts.get(f"{end}_host", ""),
-    }  # fmt: skip
+
+def target_document(labels: EndpointLabels) -> dict[str, str]:
+    """The end that a server goes to."""
+    return endpoint_document(labels.target_cell, labels.target_cell_uuid, labels.target_host)
+
+
+def endpoint_document(cell: str, cell_uuid: str, host: str) -> dict[str, str]:
+    """Return the document of a cell and a host."""
+    return {"cell": cell, "cell_uuid": cell_uuid, "host": host}

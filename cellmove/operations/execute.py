@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cellmove.core.cell_names import allowed_cells
 from cellmove.core.errors import (
     CallError,
     OlderJournal,
@@ -19,11 +18,12 @@ from cellmove.engine import executor
 from cellmove.engine.executor import (
     busy_step,
     context_before,
-    facts_of,
     undo,
 )
+from cellmove.engine.record import record_of
 from cellmove.engine.retry import patiently
 from cellmove.operations.context import Session, fresh, make_runner
+from cellmove.steps.endpoints import chosen_host, has_chosen
 from cellmove.steps.reconcile import owners_deed
 
 
@@ -35,11 +35,12 @@ def run_actions(session: Session, move: Move, step: Step, *, undo_whole_move: bo
     :raises RolledBack: the step failed and was rolled back
     :raises Stopped: the step stopped part-way
     """
-    facts = facts_of(move, session.journal.entries_of(move.id))
+    record = record_of(move, session.journal.entries_of(move.id))
     with calls_to_consequences(session, move, step):
-        targets = [facts["target_cell_uuid"]] if "target_cell_uuid" in facts else allowed_cells(facts)
+        plan = record.plan
+        targets = [chosen_host(record).target_cell_uuid] if has_chosen(record) else plan.allowed_cells
         cell = session.gateway.cell
-        session.gateway.reach([cell(facts["source_cell_uuid"])], one_of=[cell(word) for word in targets])
+        session.gateway.reach([cell(plan.source_cell_uuid)], one_of=[cell(word) for word in targets])
         try:
             return executor.run_step(make_runner(session, move), move, step, undo_whole_move=undo_whole_move)
         except RolledBack as error:

@@ -15,10 +15,11 @@ from cellmove.core.shell import command_line
 from cellmove.engine.events import EventKind
 from cellmove.engine.executor import (
     busy_step,
-    facts_of,
 )
+from cellmove.engine.record import record_of
 from cellmove.operations.context import Session, lock, make_runner
 from cellmove.operations.execute import calls_to_consequences
+from cellmove.steps.endpoints import chosen_host
 from cellmove.steps.reconcile import moved_by_others, owners_deed
 
 
@@ -98,7 +99,7 @@ def _drop_marks(session: Session, move: Move, entries: Sequence[Entry]) -> None:
     """Remove the ownership mark of a confirm or revert that had only been announced when the owner ended the move."""
     from cellmove.db.survey import drop_mark
 
-    facts = facts_of(move, entries)
+    record = record_of(move, entries)
     with calls_to_consequences(session, move):
-        for name in ("source_cell_uuid", "target_cell_uuid"):
-            drop_mark(session.gateway.database(session.gateway.cell(facts[name])), move.server_id, move.id)
+        for uuid in (record.plan.source_cell_uuid, chosen_host(record).target_cell_uuid):
+            drop_mark(session.gateway.database(session.gateway.cell(uuid)), move.server_id, move.id)

@@ -6,20 +6,22 @@ Nothing here stops a move that is already in progress, in either direction.
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.result import CheckResult, refusal
 from cellmove.core import policy
 from cellmove.core.clock import text_of
 from cellmove.core.errors import CallError, Refused, before_writing
 from cellmove.core.move import Move, State, Step
+from cellmove.core.move_plan import plan_of
 from cellmove.core.request import command_of
 from cellmove.db import look
-from cellmove.engine.executor import busy_step, facts_of
+from cellmove.engine.executor import busy_step
+from cellmove.engine.record import record_of
+from cellmove.steps.endpoints import chosen_host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from cellmove.core.move_plan import MovePlan
     from cellmove.operations.context import Session
 
 DAY = datetime.timedelta(hours=24)
@@ -57,16 +59,16 @@ def unwatched(session: Session, runs_to: State | None) -> tuple[CheckResult, ...
     return (refusal(found.code, found.text, found.remedy),) if found else ()
 
 
-def for_plan(session: Session, facts: Mapping[str, Any], goal: State, again: str) -> None:
+def for_plan(session: Session, plan: MovePlan, goal: State, again: str) -> None:
     """Ask before ``resize`` or ``migrate`` opens its move.
 
-    :param facts: the plan of the move
+    :param plan: the move's
     :param again: the command line of the command, printed when consent is missing
     """
-    cells = " or ".join(facts["target_cells"])  # display names, as the plan has shown them
-    origin = f"{facts['source_cell']} / {facts['source_host']}"
-    target = " / ".join(part for part in (facts["wanted_cell"] or cells, facts["wanted_host"]) if part)
-    ask(session, _whole(facts["server_name"], facts["server_id"], origin, target, goal), again)
+    cells = " or ".join(plan.target_cells)  # display names, as the plan has shown them
+    origin = f"{plan.source_cell} / {plan.source_host}"
+    target = " / ".join(part for part in (plan.wanted_cell or cells, plan.wanted_host) if part)
+    ask(session, _whole(plan.server_name, plan.server_id, origin, target, goal), again)
 
 
 def for_run(session: Session, move: Move, goal: State, again: str = "") -> None:
@@ -117,10 +119,10 @@ def check_rules(session: Session, move: Move) -> None:
     given = session.settings.policy
     if not given.has_rules:
         return
-    facts = move.plan
+    plan = plan_of(move)
     values = rules.values_of(
-        session.gateway, given, facts["source_cell_uuid"], move.server_id, str(facts["project_id"]),
-        (str(facts["flavor_from"]), str(facts["flavor_name"])), str(facts["source_host"]),
+        session.gateway, given, plan.source_cell_uuid, move.server_id, plan.project_id,
+        (plan.flavor_from, plan.flavor_name), plan.source_host,
     )  # fmt: skip
     found = policy.violations(given, policy.Subject(values, begun_today(session)))
     if found:
@@ -141,31 +143,33 @@ def _check_quota(session: Session, move: Move) -> None:
     from cellmove.checks.quota import exceeded
     from cellmove.cloud import quota
 
-    facts = facts_of(move, session.journal.entries_of(move.id))
+    record = record_of(move, session.journal.entries_of(move.id))
+    project_id, user_id = record.plan.project_id, record.plan.user_id
     try:
-        database = session.gateway.database(session.gateway.cell(facts["target_cell_uuid"]))
+        database = session.gateway.database(session.gateway.cell(chosen_host(record).target_cell_uuid))
         old, new = look.flavors_of(database, move.server_id)
         if old is None or new is None:
             return
         deltas = quota.upsize((new.vcpus, new.memory_mb), (old.vcpus, old.memory_mb))
         if not deltas:
             return
-        found = list(exceeded(quota.quotas(session.gateway.admin, facts["project_id"], facts["user_id"]), deltas))
+        found = list(exceeded(quota.quotas(session.gateway.admin, project_id, user_id), deltas))
     except CallError as error:
         raise before_writing(error, next_command=f"cellmove revert {move.id}") from None
     if found:
         raise Refused(
-            "\n".join(f"{text} ({remedy.replace('PROJECT', facts['project_id'])})" for text, remedy in found),
+            "\n".join(f"{text} ({remedy.replace('PROJECT', project_id)})" for text, remedy in found),
             state="nothing was written; the move is finished, and was not reverted",
             next_command=f"cellmove rollback {move.id}  # rolls it back without this check",
         )
 
 
 def _ends(session: Session, move: Move) -> tuple[str, str]:
-    facts = facts_of(move, session.journal.entries_of(move.id))
-    cell = facts.get("target_cell") or facts["wanted_cell"] or " or ".join(facts["target_cells"])
-    target = " / ".join(part for part in (cell, facts.get("target_host") or facts["wanted_host"]) if part)
-    return f"{facts['source_cell']} / {facts['source_host']}", target
+    record = record_of(move, session.journal.entries_of(move.id))
+    labels = record.labels
+    cell = labels.target_cell or labels.wanted_cell or " or ".join(record.plan.target_cells)
+    target = " / ".join(part for part in (cell, labels.target_host or labels.wanted_host) if part)
+    return f"{labels.source_cell} / {labels.source_host}", target
 
 
 def _whole(name: str, server_id: str, origin: str, target: str, goal: State) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cellmove.core.cell_names import wanted_cell
 from cellmove.core.errors import Refused
 from cellmove.core.move import Move, State, standing
+from cellmove.core.move_plan import plan_document, plan_of
 from cellmove.core.reference import is_uuid
 from cellmove.core.request import MoveRequest, command_of
 from cellmove.db import state
-from cellmove.engine.executor import busy_step, facts_of
+from cellmove.engine.executor import busy_step
+from cellmove.engine.record import record_of
 from cellmove.operations import permission
 from cellmove.operations.context import Session, before_anything_is_written, lock
 from cellmove.operations.find import reconcile_server
+from cellmove.steps.endpoints import chosen_host
 
 if TYPE_CHECKING:
     from cellmove.checks.preflight import CheckResult
@@ -32,7 +34,7 @@ class PlanReport:
     """
 
     move: Move | None
-    summary: Mapping[str, Any]
+    summary: Mapping[str, object]
     checks: tuple[CheckResult, ...]
     request: MoveRequest | None = None
 
@@ -70,27 +72,30 @@ def plan(
             shown=None if is_uuid(request.server) else server, begun_today=permission.begun_today(session),
         )  # fmt: skip
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)), request)
-        if not report.refused:
+        found = planned.plan
+        if not report.refused and found is not None:
             gateway = session.gateway
-            targets = [gateway.cell(uuid) for uuid in planned.facts["target_cell_uuids"]]
-            gateway.reach([gateway.cell(planned.facts["source_cell_uuid"])], one_of=targets)
-    if report.refused or not open_move:
+            gateway.reach(
+                [gateway.cell(found.source_cell_uuid)], one_of=[gateway.cell(uuid) for uuid in found.target_cell_uuids]
+            )
+    if report.refused or found is None or not open_move:
         return report
-    facts = planned.facts
     if runs_to is not None:
-        permission.for_plan(session, facts, runs_to, request.command)
-    reconcile_server(session, facts["server_id"])
-    with lock(session, facts["server_id"], facts["server_name"]):
+        permission.for_plan(session, found, runs_to, request.command)
+    reconcile_server(session, found.server_id)
+    with lock(session, found.server_id, found.server_name):
         now = session.clock.text()
+        request_id = f"req-{session.clock.new_uuid()}"
+        found = dataclasses.replace(found, request_id=request_id, max_hosts=request.max_hosts)
         move = Move(
             id=f"move-{session.clock.new_token()}",
-            server_id=facts["server_id"],
-            server_name=facts["server_name"],
-            kind=facts["kind"],
+            server_id=found.server_id,
+            server_name=found.server_name,
+            kind=found.kind,
             state=State.PLANNED,
             created_at=now,
             updated_at=now,
-            plan={**facts, "request_id": f"req-{session.clock.new_uuid()}", "max_hosts": request.max_hosts},
+            plan=plan_document(found),
         )
         session.journal.open_move(move)
     return PlanReport(move, planned.summary, planned.checks, request)
@@ -162,7 +167,7 @@ def _wanted_uuid(session: Session, move: Move) -> str:
 
     :raises Usage: an earlier version recorded a name, and no cell or several cells have it now
     """
-    word = wanted_cell(move.plan)
+    word = plan_of(move).wanted
     if not word or is_uuid(word):
         return word
     with before_anything_is_written():
@@ -184,17 +189,17 @@ def _fits(session: Session, move: Move, request: MoveRequest, *, exactly: bool) 
     :param request: with UUIDs of cells
     :param exactly: a destination that is not given now fits only a move without one
     """
-    facts, host, cell, flavor = move.plan, request.destination.host, request.destination.cell, request.flavor
+    plan, host, cell, flavor = plan_of(move), request.destination.host, request.destination.cell, request.flavor
     wanted = _wanted_uuid(session, move)
-    unsaid = ("",) if exactly else (facts["wanted_host"], wanted)
+    unsaid = ("",) if exactly else (plan.wanted_host, wanted)
     return (
         (not flavor) == (move.kind == "migration")
-        and flavor in ("", facts["flavor_name"], facts["new_flavor_id"])
-        and facts["wanted_host"] in ((host,) if host else unsaid)
+        and flavor in ("", plan.flavor_name, plan.new_flavor_id)
+        and plan.wanted_host in ((host,) if host else unsaid)
         and wanted in ((cell,) if cell else (*unsaid, *([wanted] if host else [])))
-        and request.transfer in ("", facts.get("transfer_wish"))
-        and request.max_hosts in (0, facts.get("max_hosts", request.max_hosts))
-        and request.bwlimit in (0, facts.get("bwlimit", request.bwlimit))
+        and request.transfer in ("", plan.transfer_wish)
+        and (plan.max_hosts is None or request.max_hosts in (0, plan.max_hosts))
+        and (plan.bwlimit is None or request.bwlimit in (0, plan.bwlimit))
     )
 
 
@@ -206,9 +211,9 @@ def _done_already(session: Session, server_id: str, request: MoveRequest) -> Mov
     moves = [move for move in session.journal.moves_of(server_id) if not move.is_repair]
     if not moves or moves[-1].state is not State.CONFIRMED or not _fits(session, moves[-1], request, exactly=True):
         return None
-    facts = facts_of(moves[-1], session.journal.entries_of(moves[-1].id))
+    chosen = chosen_host(record_of(moves[-1], session.journal.entries_of(moves[-1].id)))
     with before_anything_is_written():
         instance = state.read_instance(
-            session.gateway.database(session.gateway.cell(facts["target_cell_uuid"])), server_id
+            session.gateway.database(session.gateway.cell(chosen.target_cell_uuid)), server_id
         )
-    return moves[-1] if instance is not None and instance["host"] == facts["target_host"] else None
+    return moves[-1] if instance is not None and instance["host"] == chosen.target_host else None

@@ -6,9 +6,9 @@ or reverted (:mod:`cellmove.checks.arrival`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.arrival import Arrival, examine
 from cellmove.checks.result import CheckResult, Level, refusal
@@ -21,9 +21,11 @@ from cellmove.core.shell import command_line
 from cellmove.core.transfer import IMAGE, STREAM, VOLUMES
 from cellmove.db import look, records, state
 from cellmove.engine.events import Event, EventKind
-from cellmove.engine.executor import facts_of
+from cellmove.engine.record import MoveRecord, record_of
 from cellmove.engine.retry import patiently
 from cellmove.operations import probe
+from cellmove.steps import endpoints, stream
+from cellmove.steps.action_types import START_TARGET
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
@@ -116,21 +118,22 @@ def _compared_disk(session: Session, move: Move) -> RootDisk | None:
     """Compare the root disk with the source's. A volume needs no comparison; a streamed disk was read back before."""
     from cellmove.steps.disk_comparison import compare_root_disks
 
-    facts = facts_of(move, session.journal.entries_of(move.id))
-    return compare_root_disks(session.gateway, move, facts) if _transfer(facts) == IMAGE else None
+    record = record_of(move, session.journal.entries_of(move.id))
+    return compare_root_disks(session.gateway, record) if _transfer(record) == IMAGE else None
 
 
-def _transfer(facts: Mapping[str, Any]) -> str:
+def _transfer(record: MoveRecord) -> str:
     """Return how the root disk was copied. nova's own moves use an image."""
-    if facts["volume_backed"]:
+    if record.plan.volume_backed:
         return VOLUMES
-    return STREAM if facts.get("transfer") == STREAM else IMAGE
+    return STREAM if stream.transfer_of(record) == STREAM else IMAGE
 
 
 def _look(session: Session, move: Move) -> Arrival:
     gateway = session.gateway
-    facts = facts_of(move, session.journal.entries_of(move.id))
-    source, target = (gateway.cell(facts[name]) for name in ("source_cell_uuid", "target_cell_uuid"))
+    record = record_of(move, session.journal.entries_of(move.id))
+    chosen, started = endpoints.chosen_host(record), record.get(START_TARGET)
+    source, target = gateway.cell(record.plan.source_cell_uuid), gateway.cell(chosen.target_cell_uuid)
     server, database = move.server_id, gateway.database(target)
     after = records.read_rows(database, server)
     spec = state.read_request_spec(gateway.api_engine, server).get("nova_object.data") or {}
@@ -140,12 +143,13 @@ def _look(session: Session, move: Move) -> Arrival:
         name=move.server_name,
         kind=move.kind,
         target_cell=target.label,
-        target_host=facts["target_host"],
-        transfer=_transfer(facts),
-        target_version=facts.get("target_compute_version") or _version_of(database, facts["target_host"]),
+        target_host=chosen.target_host,
+        transfer=_transfer(record),
+        target_version=(started.target_compute_version if started is not None else 0)
+        or _version_of(database, chosen.target_host),
         mapped=state.mapped_cell(gateway.api_engine, server) == target.id,
-        active=facts["active"],
-        flavor_id=facts["new_flavor_id"],
+        active=record.plan.active,
+        flavor_id=record.plan.new_flavor_id,
         before=records.read_rows(gateway.database(source), server),
         after=after,
         detached=frozenset(records.removed_devices(database, server)),

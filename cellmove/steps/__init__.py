@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cellmove.core.move import Step
-from cellmove.engine.action import Action
+from cellmove.engine.action import AnyAction, require_order
 from cellmove.steps import confirm, finish, prep_dest, prep_source, revert, sweep
 
-ACTIONS: Mapping[Step, Sequence[Action]] = {
+ACTIONS: Mapping[Step, Sequence[AnyAction]] = {
     Step.PREP_DEST: prep_dest.ACTIONS,
     Step.PREP_SOURCE: prep_source.ACTIONS,
     Step.FINISH: finish.ACTIONS,
@@ -17,3 +17,5 @@ ACTIONS: Mapping[Step, Sequence[Action]] = {
     Step.SWEEP: sweep.ACTIONS,
 }
 """All actions of every step, in the order in which they are done."""
+
+require_order(ACTIONS)

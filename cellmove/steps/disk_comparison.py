@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cellmove.checks.root_disk import RootDisk
 from cellmove.core.errors import CallError, CallFailed
 from cellmove.hosts.disk_survey import ROOT
+from cellmove.steps.endpoints import chosen_host
 from cellmove.steps.plan_disks import NOT_CONFIGURED
 
 if TYPE_CHECKING:
-    from cellmove.core.move import Move
+    from cellmove.engine.record import MoveRecord
     from cellmove.gateway import Gateway
     from cellmove.hosts.disk_link import Link
     from cellmove.hosts.disks import Entry
 
 
-def compare_root_disks(gateway: Gateway, move: Move, facts: Mapping[str, Any]) -> RootDisk:
+def compare_root_disks(gateway: Gateway, record: MoveRecord) -> RootDisk:
     """Read samples of both. That it cannot be done is an answer, and no error."""
     from cellmove.hosts.disks import sample
 
+    move = record.move
     if gateway.settings.ssh is None:
         return RootDisk(why=NOT_CONFIGURED)
     path = f"{move.server_id}/{ROOT}"
     try:
         source, target = (
-            gateway.links.to(facts[end], move.server_id, move.id) for end in ("source_host", "target_host")
+            gateway.links.to(host, move.server_id, move.id)
+            for host in (record.plan.source_host, chosen_host(record).target_host)
         )
         before = sample(source, path, _format(source, move.server_id))
         after = sample(target, path, _format(target, move.server_id), places=before.places)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import datetime
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from cellmove.cloud import network
 from cellmove.core import ownership
-from cellmove.core.errors import CallFailed, CannotConnect
+from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
 from cellmove.core.move import State
 from cellmove.db import history, look, state, traces
 from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
 from cellmove.hosts.context import request_context
+from cellmove.steps.action_types import CREATE_IMAGE, RECORD_MIGRATION, SCHEDULE
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
+    from cellmove.core.documents import NovaObject, Row
+    from cellmove.core.move_plan import ChosenHost
     from cellmove.db.cells import Cell
     from cellmove.db.tables import CellDatabase
+    from cellmove.engine.record import MoveRecord
     from cellmove.hosts.compute import Method
+
+R = TypeVar("R")
 
 NOVA = "nova"
 """Who began a move that is adopted half-way and is none of ours: the value of the fact ``begun_by``."""
@@ -32,12 +38,12 @@ LOOKS = 5
 
 def source_cell(context: Context) -> Cell:
     """The cell that the server comes from."""
-    return context.gateway.cell(context.facts["source_cell_uuid"])
+    return context.gateway.cell(context.plan.source_cell_uuid)
 
 
 def target_cell(context: Context) -> Cell:
     """The cell that the server goes to; known once the scheduler has chosen."""
-    return context.gateway.cell(context.facts["target_cell_uuid"])
+    return context.gateway.cell(chosen_host(context.record).target_cell_uuid)
 
 
 def source(context: Context) -> CellDatabase:
@@ -48,6 +54,49 @@ def source(context: Context) -> CellDatabase:
 def target(context: Context) -> CellDatabase:
     """The target cell's database."""
     return context.gateway.database(target_cell(context))
+
+
+def chosen_host(record: MoveRecord) -> ChosenHost:
+    """The host that the server goes to: the scheduler's choice, or what a rebuilt journal says of it until then.
+
+    :raises Unexpected: none is chosen
+    """
+    return record.plan.arrival if record.plan.arrival and record.get(SCHEDULE) is None else record[SCHEDULE]
+
+
+def has_chosen(record: MoveRecord) -> bool:
+    """Whether it is known where the server goes."""
+    return record.get(SCHEDULE) is not None or record.plan.arrival is not None
+
+
+def target_host(context: Context) -> str:
+    """The compute host that the server goes to."""
+    return chosen_host(context.record).target_host
+
+
+def new_flavor(context: Context) -> NovaObject:
+    """The flavor that the server will have.
+
+    :raises Unexpected: a rebuilt journal does not know it
+    """
+    flavor = chosen_host(context.record).new_flavor
+    if flavor is None:
+        raise Unexpected("the journal does not name the server's new flavor")
+    return flavor
+
+
+def migration_uuid(record: MoveRecord) -> str:
+    """The UUID of the move's migration record."""
+    recorded, chosen = record.get(RECORD_MIGRATION), record.get(SCHEDULE)
+    if recorded is None and chosen is not None and chosen.migration_uuid:
+        return chosen.migration_uuid
+    return record[RECORD_MIGRATION].migration_uuid
+
+
+def image_id(context: Context) -> str | None:
+    """The temporary image with the root disk; None for a move without one."""
+    created = context.get(CREATE_IMAGE)
+    return created.image_id if created is not None else None
 
 
 def server_id(context: Context) -> str:
@@ -72,7 +121,7 @@ def ports(context: Context) -> list[Port]:
     return [port for port in network.ports_of(context.gateway.service, server) if port.id in known]
 
 
-def row(database: CellDatabase, server: str) -> dict[str, Any]:
+def row(database: CellDatabase, server: str) -> Row:
     """The server's live row in a cell.
 
     :raises CallFailed: when there is none
@@ -83,12 +132,12 @@ def row(database: CellDatabase, server: str) -> dict[str, Any]:
     return found
 
 
-def migration_row(context: Context, database: CellDatabase) -> dict[str, Any]:
+def migration_row(context: Context, database: CellDatabase) -> Row:
     """This move's migration record in a cell.
 
     :raises CallFailed: when there is none
     """
-    found = state.read_migration(database, context.facts["migration_uuid"])
+    found = state.read_migration(database, migration_uuid(context.record))
     if found is None:
         raise CallFailed(f"the migration record is not in {database.name}", kind="404")
     return found
@@ -103,7 +152,7 @@ def is_up(context: Context, database: CellDatabase, host: str) -> bool:
 
 def target_version(context: Context) -> int:
     """The service version of nova-compute on the target host; 0 when it has no service there."""
-    service = state.read_service(target(context), context.facts["target_host"])
+    service = state.read_service(target(context), target_host(context))
     return int(service["version"] or 0) if service is not None else 0
 
 
@@ -115,9 +164,9 @@ def is_marked(context: Context, database: CellDatabase) -> bool:
     """
     server = server_id(context)
     marked = ownership.move_id_of(state.read_system_metadata(database, server).get(ownership.KEY))
-    if marked or context.facts.get("begun_by") != NOVA:
+    if marked or context.plan.begun_by != NOVA:
         return marked == context.move.id
-    request_id, event = context.facts["request_id"], traces.CONDUCTED["migrate"]
+    request_id, event = context.plan.request_id, traces.CONDUCTED["migrate"]
     return history.event_state(database, server, request_id, event) in ("", "running")
 
 
@@ -141,19 +190,19 @@ def _map(context: Context, old: Cell, new: Cell) -> None:
     state.swap_mapping(context.gateway.api_engine, server_id(context), old.id, new.id, now(context))
 
 
-def call_source(context: Context, method: Method, request_id: str, **more: Any) -> Any:
+def call_source(context: Context, method: Method, request_id: str, **more: object) -> None:
     """Make one of the six calls to the source host, with fresh objects of the source cell."""
     cell = source_cell(context)
-    return _call(context, cell, context.facts["source_host"], method, request_id, more)
+    _call(context, cell, context.plan.source_host, method, request_id, more)
 
 
-def call_target(context: Context, method: Method, request_id: str, **more: Any) -> Any:
+def call_target(context: Context, method: Method, request_id: str, **more: object) -> None:
     """Make one of the six calls to the target host, with fresh objects of the target cell."""
     cell = target_cell(context)
-    return _call(context, cell, context.facts["target_host"], method, request_id, more)
+    _call(context, cell, target_host(context), method, request_id, more)
 
 
-def _call(context: Context, cell: Cell, host: str, method: Method, request_id: str, more: dict[str, Any]) -> Any:
+def _call(context: Context, cell: Cell, host: str, method: Method, request_id: str, more: Mapping[str, object]) -> None:
     database = context.gateway.database(cell)
     service = state.read_service(database, host)
     if service is None or not is_up(context, database, host):
@@ -162,14 +211,13 @@ def _call(context: Context, cell: Cell, host: str, method: Method, request_id: s
     rpc = request_context(context.gateway, context.clock, request_id)
     arguments = {
         "instance": conductor.instance(bus, rpc, server_id(context)),
-        "migration": conductor.migration(bus, rpc, context.facts["migration_uuid"]),
+        "migration": conductor.migration(bus, rpc, migration_uuid(context.record)),
         **more,
     }
     compute_service = compute.ComputeService(host, int(service["version"]))
-    answer = compute.invoke(bus, rpc, method, compute_service, arguments, context.gateway.sent_calls)
+    compute.invoke(bus, rpc, method, compute_service, arguments, context.gateway.sent_calls)
     # nova ends the first event of that name; after a call that was sent again, one is still open.
     history.finish_event(database, server_id(context), request_id=request_id, event=method.event, now=now(context))
-    return answer
 
 
 def _seen_soon(context: Context, seen: Callable[[], str]) -> str:
@@ -231,7 +279,7 @@ def _answers(context: Context, cell: Cell, host: str, method: Method) -> bool:
     )
 
 
-def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> ProbeResult:
+def find_out(context: Context, cell: Cell, host: str, method: Method, request_id: str) -> ProbeResult[R]:
     """What became of a call that may not be sent twice, from the event that nova-compute writes around it.
 
     No event and the host answers a ping on the same queue: queues keep their order, so the call was

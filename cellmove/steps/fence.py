@@ -12,7 +12,7 @@ from cellmove.core import ownership
 from cellmove.core.errors import CallFailed, OlderJournal, Stopped
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db import generation, history, state
-from cellmove.engine.action import Action, Context, Pivot
+from cellmove.engine.action import AnyAction, Context, Pivot
 from cellmove.steps import ACTIONS, endpoints
 from cellmove.steps.reconcile import BEFORE_THE_SWITCH
 from cellmove.steps.undo_checks import is_deleted
@@ -47,7 +47,7 @@ class Fence:
         self._current = None
 
     def announce(
-        self, context: Context, entries: Sequence[Entry], step: Step, action: Action, *, undoing: bool = False
+        self, context: Context, entries: Sequence[Entry], step: Step, action: AnyAction, *, undoing: bool = False
     ) -> tuple[str, ...] | None:
         """What the journal is to know before an action or its undo; None when nothing is raised for it.
 
@@ -99,7 +99,7 @@ class Fence:
             return older
         return Stopped(older.message, state="this run stopped before its next action", next_command=older.next_command)
 
-    def settled(self, action: Action, *, undoing: bool = False) -> None:
+    def settled(self, action: AnyAction, *, undoing: bool = False) -> None:
         """An action, or its undo, has had its effect."""
         if action.sets_mark and not undoing:
             self._current = self.wanted or self._current
@@ -114,7 +114,7 @@ def _row(context: Context, step: Step) -> CellDatabase:
 
 def _other_row(context: Context, step: Step) -> CellDatabase | None:
     """The other cell's; None while no target is chosen."""
-    if "target_cell_uuid" not in context.facts:
+    if not endpoints.has_chosen(context.record):
         return None
     return endpoints.source(context) if step is Step.CONFIRM else endpoints.target(context)
 
@@ -168,10 +168,10 @@ def _was_begun_elsewhere(context: Context, entries: Sequence[Entry], database: C
     """
     move = context.move
     own = [entry for entry in entries if (entry.step, entry.action) in _setters() and entry.step == Step.PREP_DEST]
-    is_natives = "begun_by" in context.facts or any("begun_by" in entry.intent for entry in own)
+    is_natives = bool(context.plan.begun_by) or any("begun_by" in entry.intent for entry in own)
     if move.state is not State.PLANNED or is_natives or any(entry.phase is not Phase.INTENT for entry in own):
         return False
-    return history.is_recorded(database, move.server_id, str(context.facts["request_id"]))
+    return history.is_recorded(database, move.server_id, context.plan.request_id)
 
 
 def _new_owner(context: Context, metadata: Mapping[str, str]) -> str:

@@ -5,26 +5,38 @@ Follows the conductor's FinishResizeAtDestTask. The pivot is the instance mappin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core import ownership
+from cellmove.core.documents import NOTHING, Nothing, NovaObject
 from cellmove.core.errors import CallFailed, Unexpected
 from cellmove.db import history, records, state
 from cellmove.db.shapes import object_fields
 from cellmove.engine.action import Action, Context, Pivot, ProbeResult
 from cellmove.hosts import compute
 from cellmove.steps import endpoints, prep_dest, recover, stream, stream_off, undo_checks
+from cellmove.steps.action_types import (
+    CLOSE,
+    HAND_OVER,
+    HIDE_SOURCE,
+    RECORD_MIGRATION,
+    SAVE_REQUEST_SPEC,
+    SCHEDULE,
+    SHOW_TARGET,
+    START_TARGET,
+    SWITCH_MAPPING,
+    Carried,
+    CarriedOver,
+    StartedTarget,
+)
 from cellmove.steps.releases import PCI_REQUESTS_NAME_THE_SERVER, superconductor_version
 
 if TYPE_CHECKING:
     from cellmove.db.tables import CellDatabase
 
-NOTHING: Mapping[str, Any] = {}
 
-
-def _hand_over(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+def _hand_over(context: Context, _intent: Nothing) -> CarriedOver:
+    plan, server, now = context.plan, endpoints.server_id(context), endpoints.now(context)
     require_server(context)
     source, target = endpoints.source(context), endpoints.target(context)
     instance = endpoints.row(source, server)
@@ -34,14 +46,14 @@ def _hand_over(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
         state.carry_over(connection, target, server, instance, now)
         records.copy_labels(source, target, server, connection)
     history.start_event(
-        endpoints.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
-        host=facts["target_host"], now=now,
+        endpoints.source(context), server, request_id=plan.request_id, event=compute.FINISH_AT_DEST.event,
+        host=endpoints.target_host(context), now=now,
     )  # fmt: skip
-    return {"carried": state.owners_part(instance)}
+    return CarriedOver(state.owners_part(instance))
 
 
-def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
-    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+def _take_over(context: Context, _intent: object, _result: object) -> None:
+    plan, server, now = context.plan, endpoints.server_id(context), endpoints.now(context)
     database = endpoints.target(context)
     undo_checks.require_at_source(context)
     instance = state.read_instance(database, server)
@@ -49,7 +61,7 @@ def _take_over(context: Context, _intent: Mapping[str, Any], _result: Mapping[st
         expected = {"task_state": "resize_migrated"}
         state.swap_instance(database, server, expected, {"task_state": "resize_prep"}, now)
     history.finish_event(
-        endpoints.source(context), server, request_id=facts["request_id"], event=compute.FINISH_AT_DEST.event,
+        endpoints.source(context), server, request_id=plan.request_id, event=compute.FINISH_AT_DEST.event,
         now=now, error="the step was rolled back",
     )  # fmt: skip
 
@@ -69,31 +81,31 @@ def require_server(context: Context) -> None:
         raise CallFailed(f"somebody else took the server: its task state is {instance['task_state']}", kind="conflict")
 
 
-def _start_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts = context.facts
+def _start_target(context: Context, _intent: Nothing) -> StartedTarget:
+    plan = context.plan
     require_server(context)
-    if stream.is_imaged(context) and not facts.get("image_id"):
+    if stream.is_imaged(context) and not endpoints.image_id(context):
         # The host would start the guest from the image it was first built from, without a word.
         raise CallFailed("the move knows of no image with the root disk")
     stream.require_kept_disk(context)
     version = endpoints.target_version(context)
-    endpoints.call_target(context, compute.FINISH_AT_DEST, facts["request_id"], snapshot_id=facts.get("image_id"))
-    return {"target_compute_version": version}
+    endpoints.call_target(context, compute.FINISH_AT_DEST, plan.request_id, snapshot_id=endpoints.image_id(context))
+    return StartedTarget(version)
 
 
-def _probe_target(context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
-    facts = context.facts
+def _probe_target(context: Context, _intent: object) -> ProbeResult[StartedTarget]:
+    plan = context.plan
     return endpoints.find_out(
-        context, endpoints.target_cell(context), facts["target_host"], compute.FINISH_AT_DEST, facts["request_id"]
+        context, endpoints.target_cell(context), endpoints.target_host(context), compute.FINISH_AT_DEST, plan.request_id
     )
 
 
-def _release(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+def _release(context: Context, _intent: object, _result: object) -> None:
     undo_checks.require_at_source(context)
     recover.release_target(context)
 
 
-def _show_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _show_target(context: Context, _intent: Nothing) -> Nothing:
     require_server(context)
     expected = {"vm_state": "resized", "task_state": None}
     state.swap_instance(
@@ -102,14 +114,14 @@ def _show_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, A
     return NOTHING
 
 
-def _hide_target(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+def _hide_target(context: Context, _intent: object, _result: object) -> None:
     database = endpoints.target(context)
     undo_checks.require_at_source(context)
     if state.read_instance(database, endpoints.server_id(context)) is not None:
         state.swap_instance(database, endpoints.server_id(context), {}, {"hidden": 1}, endpoints.now(context))
 
 
-def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _switch_mapping(context: Context, _intent: Nothing) -> Nothing:
     """The pivot. Repeated after a crash, it first looks whether the owner went on meanwhile."""
     migration = endpoints.migration_row(context, endpoints.target(context))
     if migration["status"] != "finished":
@@ -122,7 +134,7 @@ def _switch_mapping(context: Context, _intent: Mapping[str, Any]) -> Mapping[str
     return NOTHING
 
 
-def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+def _switch_back(context: Context, _intent: object, _result: object) -> None:
     """Point the mapping at the source again, where the switch had its effect and its answer was lost.
 
     Where the owner deleted the server before the switch, the mapping never pointed at the target.
@@ -136,27 +148,29 @@ def _switch_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[
     endpoints.map_to_source(context)
 
 
-def _hide_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _hide_source(context: Context, _intent: Nothing) -> Nothing:
     """Nobody changes the source's row any more; what its owner changed since the hand-over comes along."""
     server, now = endpoints.server_id(context), endpoints.now(context)
     source, target = endpoints.source(context), endpoints.target(context)
     # Never a row that lives again: after the owner's own revert its task state is another.
     state.swap_instance(source, server, {"task_state": "resize_migrated"}, {"hidden": 1}, now)
-    carry_late_changes(context, source, target)
+    handed_over = context.get(HAND_OVER)
+    if handed_over is not None:  # else the journal was rebuilt
+        carry_late_changes(context, handed_over.carried, source, target)
     with state.transaction(target.engine, target.name) as connection:
         records.copy_labels(source, target, server, connection)
-    history.copy_news(source, target, server, but=context.facts["request_id"])
+    history.copy_news(source, target, server, but=context.plan.request_id)
     return NOTHING
 
 
-def carry_late_changes(context: Context, old: CellDatabase, new: CellDatabase) -> None:
+def carry_late_changes(context: Context, carried: Carried, old: CellDatabase, new: CellDatabase) -> None:
     """Bring what an owner changed in the old cell's row after it was carried over, unless it was changed anew since.
 
     A start takes minutes, and all that time the owner still reaches the old row.
+
+    :param carried: the columns as they were carried over
     """
-    server, carried = endpoints.server_id(context), context.facts.get("carried")
-    if carried is None:
-        return  # not known: a move whose journal was rebuilt
+    server = endpoints.server_id(context)
     before, after = state.owners_part(endpoints.row(old, server)), state.owners_part(endpoints.row(new, server))
     late = {name: value for name, value in before.items() if value != carried[name] and after[name] == carried[name]}
     if late:
@@ -164,20 +178,20 @@ def carry_late_changes(context: Context, old: CellDatabase, new: CellDatabase) -
 
 
 def _is_resize(context: Context) -> bool:
-    return bool(context.facts["kind"] == "resize")
+    return context.plan.is_resize
 
 
-def _save_request_spec(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _save_request_spec(context: Context, _intent: Nothing) -> Nothing:
     """The stored spec gets the new flavor, and keeps the server to no host; see :func:`store_flavor`."""
-    store_flavor(context, context.facts["new_flavor"])
+    store_flavor(context, endpoints.new_flavor(context))
     return NOTHING
 
 
 def _changes_spec(context: Context) -> bool:
-    return _is_resize(context) or bool(context.facts.get("forced"))
+    return _is_resize(context) or context.plan.forced
 
 
-def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
+def store_flavor(context: Context, flavor: NovaObject) -> None:
     """Put a flavor into the server's stored request spec.
 
     As nova's API and conductor do when they save one (nova/objects/request_spec.py, ``_get_update_primitives``):
@@ -196,14 +210,14 @@ def store_flavor(context: Context, flavor: Mapping[str, Any]) -> None:
     state.write_request_spec(engine, server, spec, endpoints.now(context))
 
 
-def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _close(context: Context, _intent: Nothing) -> Nothing:
     """End the events in both cells and take our mark off: from here on any tool may go on."""
-    facts, server, now = context.facts, endpoints.server_id(context), endpoints.now(context)
+    plan, server, now = context.plan, endpoints.server_id(context), endpoints.now(context)
     for database in (endpoints.source(context), endpoints.target(context)):
         with state.transaction(database.engine, database.name) as connection:
             for event in (*prep_dest.EVENTS, compute.FINISH_AT_DEST.event):
                 history.finish_event(
-                    database, server, request_id=facts["request_id"], event=event, now=now, connection=connection
+                    database, server, request_id=plan.request_id, event=event, now=now, connection=connection
                 )
             state.remove_system_metadata(connection, database, server, ownership.KEYS)
     return NOTHING
@@ -212,42 +226,58 @@ def _close(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
 ACTIONS = (
     *stream_off.BEFORE_THE_START,
     Action(
-        "hand_over",
+        HAND_OVER,
         "hand the server over to {target_cell} (resize_migrated)",
         _hand_over,
         undo=_take_over,
         rolls_back_move=True,
+        requires=(RECORD_MIGRATION, SCHEDULE),
     ),
     Action(
-        "start_target",
+        START_TARGET,
         "connect ports and volumes and start the guest on {target_host}",
         _start_target,
         probe=_probe_target,
         undo=_release,
         reach_for_undo=recover.reach_target,
         rolls_back_move=True,
+        requires=(RECORD_MIGRATION, SCHEDULE),
     ),
     Action(
-        "show_target",
+        SHOW_TARGET,
         "show the server in {target_cell}",
         _show_target,
         undo=_hide_target,
         uninterruptible_with_next=True,
+        requires=(SCHEDULE,),
     ),
     Action(
-        "switch_mapping",
+        SWITCH_MAPPING,
         "point the server's mapping at {target_cell}",
         _switch_mapping,
         undo=_switch_back,
         pivot=Pivot.WHEN_DONE,
         uninterruptible_with_next=True,
+        requires=(RECORD_MIGRATION, SCHEDULE),
     ),
-    Action("hide_source", "hide the server in {source_cell}", _hide_source),
     Action(
-        "save_request_spec",
+        HIDE_SOURCE,
+        "hide the server in {source_cell}",
+        _hide_source,
+        requires=(SCHEDULE,),
+    ),
+    Action(
+        SAVE_REQUEST_SPEC,
         "store flavor and destination in the request spec",
         _save_request_spec,
         applies=_changes_spec,
+        requires=(SCHEDULE,),
     ),
-    Action("close", "close the events in both cells", _close, clears_mark=True),
+    Action(
+        CLOSE,
+        "close the events in both cells",
+        _close,
+        clears_mark=True,
+        requires=(SCHEDULE,),
+    ),
 )

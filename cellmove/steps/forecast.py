@@ -12,10 +12,10 @@ from cellmove.core.errors import CallFailed
 from cellmove.db import look, state
 from cellmove.hosts import conductor, scheduler
 from cellmove.hosts.context import request_context
+from cellmove.hosts.transport import RpcContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable
 
     from cellmove.checks.snapshot import ServerSnapshot
     from cellmove.core.clock import Clock
@@ -63,7 +63,7 @@ def with_scheduler(gateway: Gateway, clock: Clock, snapshot: ServerSnapshot) -> 
     return dataclasses.replace(snapshot, no_host=refused, aggregates=tuple(look.aggregates(gateway.api_engine)))
 
 
-def _flavor(gateway: Gateway, rpc: Mapping[str, Any], snapshot: ServerSnapshot) -> Primitive:
+def _flavor(gateway: Gateway, rpc: RpcContext, snapshot: ServerSnapshot) -> Primitive:
     """The flavor that the server will have, as an object."""
     if snapshot.new_flavor is not None:
         return conductor.flavor(gateway.api_bus, rpc, snapshot.new_flavor.flavorid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud import network, servers, volume
 from cellmove.core.errors import CallError, NotFound
@@ -13,6 +13,9 @@ from cellmove.steps import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cellmove.core.documents import Row
+    from cellmove.core.move_plan import MovePlan
 
 RUNNING, SHUT_DOWN = 1, 4  # nova/compute/power_state.py
 POWER = {RUNNING: "running", SHUT_DOWN: "shut down"}
@@ -53,7 +56,7 @@ def _is_deleted(context: Context) -> bool:
 
 
 def _row(context: Context, seen: list[str]) -> Iterator[str]:
-    facts, server, cell = context.facts, endpoints.server_id(context), endpoints.source_cell(context)
+    plan, server, cell = context.plan, endpoints.server_id(context), endpoints.source_cell(context)
     row = endpoints.row(endpoints.source(context), server)
     power = POWER.get(row["power_state"], f"power state {row['power_state']}")
     busy = f", busy with {row['task_state']}" if row["task_state"] else ""
@@ -63,16 +66,16 @@ def _row(context: Context, seen: list[str]) -> Iterator[str]:
         yield f"its mapping does not point at {cell.label}"
     if row["hidden"]:
         yield f"its row in {cell.label} is hidden"
-    if row["host"] != facts["source_host"]:
-        yield f"it was on {facts['source_host']} before"
+    if row["host"] != plan.source_host:
+        yield f"it was on {plan.source_host} before"
     if row["task_state"] is None:  # else its owner, or nova, is at work on it again
-        yield from _states(facts, row)
+        yield from _states(plan, row)
 
 
-def _states(facts: Any, row: Any) -> Iterator[str]:
-    if row["vm_state"] != facts["vm_state"]:
-        yield f"it was {facts['vm_state']} before and is {row['vm_state']}"
-    if facts["active"] and row["power_state"] == SHUT_DOWN:
+def _states(plan: MovePlan, row: Row) -> Iterator[str]:
+    if row["vm_state"] != plan.vm_state:
+        yield f"it was {plan.vm_state} before and is {row['vm_state']}"
+    if plan.active and row["power_state"] == SHUT_DOWN:
         yield "its guest ran before and is shut down"
 
 
@@ -86,7 +89,7 @@ def _shown(context: Context, seen: list[str]) -> Iterator[str]:
 
 
 def _ports(context: Context, seen: list[str]) -> Iterator[str]:
-    host, ports = context.facts["source_host"], network.ports_of(context.gateway.service, endpoints.server_id(context))
+    host, ports = context.plan.source_host, network.ports_of(context.gateway.service, endpoints.server_id(context))
     elsewhere = [port for port in ports if port.host != host]
     if ports:
         seen.append(f"{_share(len(ports) - len(elsewhere), len(ports), 'port')} bound to {host}")

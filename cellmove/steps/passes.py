@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cellmove.core.errors import CallFailed, CallUncertain
 from cellmove.engine.action import Context
 from cellmove.steps import endpoints
+from cellmove.steps.action_types import FinalPass, PassFigures, Stamp
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
@@ -24,12 +25,12 @@ T = TypeVar("T")
 
 def source(context: Context) -> Link:
     """The connection to the host where the guest is."""
-    return context.gateway.links.to(context.facts["source_host"], endpoints.server_id(context), context.move.id)
+    return context.gateway.links.to(context.plan.source_host, endpoints.server_id(context), context.move.id)
 
 
 def target(context: Context) -> Link:
     """The connection to the host where it goes."""
-    return context.gateway.links.to(context.facts["target_host"], endpoints.server_id(context), context.move.id)
+    return context.gateway.links.to(endpoints.target_host(context), endpoints.server_id(context), context.move.id)
 
 
 def path(context: Context, name: str) -> str:
@@ -64,7 +65,7 @@ def run(
 
     return run_pass(
         source(context), target(context), transfers, clock=context.clock, cache=cache, still=is_off,
-        bwlimit=0 if is_off else context.facts.get("bwlimit") or 0, observer=watch(context, what, may_end=not is_off),
+        bwlimit=0 if is_off else context.plan.bwlimit or 0, observer=watch(context, what, may_end=not is_off),
     )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def until_right(context: Context, do: Callable[[], tuple[T, list[str]]]) -> T:
         result, wrong = again(context, do)
     if wrong:
         raise CallFailed(
-            f"{', '.join(wrong)} on {context.facts['target_host']} is not what was sent, twice: look at its storage",
+            f"{', '.join(wrong)} on {endpoints.target_host(context)} is not what was sent, twice: look at its storage",
             kind="damaged",
         )
     return result
@@ -118,20 +119,18 @@ def tell_wrong(context: Context, wrong: Sequence[str]) -> None:
     context.note(f"{', '.join(wrong)}: what lies at the target is not what was sent; it is sent again")
 
 
-def stamps(
-    link: Link, context: Context, disks: Sequence[Disk], *, unfinished: bool = False
-) -> dict[str, dict[str, int] | None]:
+def stamps(link: Link, context: Context, disks: Sequence[Disk], *, unfinished: bool = False) -> dict[str, Stamp | None]:
     """By which it is seen, later, that nobody has written to the disks.
 
     :param unfinished: to the copies that have no name yet
     """
     from cellmove.hosts.disks import find, marked
 
-    found: dict[str, dict[str, int] | None] = {}
+    found: dict[str, Stamp | None] = {}
     for disk in disks:
         there = path(context, disk.name)
         entry = find(link, marked(there, link.move_id) if unfinished else there)
-        found[disk.name] = {"size": entry.file.size, "mtime_ns": entry.file.mtime_ns} if entry is not None else None
+        found[disk.name] = Stamp(entry.file.size, entry.file.mtime_ns) if entry is not None else None
     return found
 
 
@@ -163,13 +162,11 @@ def again(context: Context, do: Callable[[], T]) -> T:
     return do()
 
 
-def told(result: PassResult) -> dict[str, Any]:
+def figures(result: PassResult) -> PassFigures:
     """What the journal keeps of a pass."""
-    return {"read": result.read, "sent": result.sent, "seconds": round(result.seconds, 2)}
+    return PassFigures(result.read, result.sent, round(result.seconds, 2))
 
 
-def final(result: PassResult) -> dict[str, Any]:
+def final(result: PassResult) -> FinalPass:
     """What the journal keeps of the last one."""
-    return {
-        "last_pass": told(result), "digests": {file.path.rpartition("/")[2]: file.digest for file in result.files}
-    }  # fmt: skip
+    return FinalPass(figures(result), {file.path.rpartition("/")[2]: file.digest for file in result.files})

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks import baggage, preflight, target
 from cellmove.checks.duplicate import described as described_duplicates
@@ -15,20 +15,22 @@ from cellmove.checks.snapshot import ServerSnapshot, Target, likely_nodes
 from cellmove.cloud import candidates, network, placement, quota, stores, volume
 from cellmove.core.errors import CallFailed, CannotConnect, NotFound, Usage
 from cellmove.core.move import LOSSES
+from cellmove.core.move_plan import MovePlan, PlannedVolume
 from cellmove.core.policy import Subject
-from cellmove.core.request import Destination, MoveRequest, plan_values
+from cellmove.core.request import Destination, MoveRequest
 from cellmove.core.settings import disk_store_between
 from cellmove.db import look, schemas, state
 from cellmove.db.shapes import object_fields
 from cellmove.steps import duplicates, region, rules
 from cellmove.steps.attachments import users_of
 from cellmove.steps.forecast import with_scheduler
-from cellmove.steps.plan_disks import disk_facts, disk_summary, with_disks
+from cellmove.steps.plan_disks import disk_summary, with_disks
 from cellmove.steps.reach import require_reachable, with_access
 
 if TYPE_CHECKING:
     from cellmove.cloud.servers import ShownServer
     from cellmove.core.clock import Clock
+    from cellmove.core.documents import Answer, NovaObject
     from cellmove.core.settings import Settings
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import Flavor, Node
@@ -40,14 +42,13 @@ if TYPE_CHECKING:
 class Planned:
     """What planning came to.
 
-    :param facts: becomes ``Move.plan``: plain JSON values, nothing secret. Empty when the server's
-        records are not complete enough to plan anything (``checks`` then refuses)
+    :param plan: None when the server's records are not complete enough to plan anything (``checks`` then refuses)
     :param summary: what a person is shown
     :param checks: all findings, good and bad
     """
 
-    facts: dict[str, Any]
-    summary: dict[str, Any]
+    plan: MovePlan | None
+    summary: dict[str, object]
     checks: tuple[preflight.CheckResult, ...]
 
 
@@ -109,10 +110,10 @@ def gather(
         snapshot = with_access(gateway, snapshot, source)
         snapshot = with_scheduler(gateway, clock, snapshot)
         snapshot = _with_present_state(gateway, snapshot)
-    facts = plan_facts(snapshot, source, request) if source else {}
+    plan = make_plan(snapshot, source, request) if source else None
     checks = preflight.examine(snapshot)
     require_reachable(checks)
-    return Planned(facts, _summary(snapshot, found.status), checks)
+    return Planned(plan, _summary(snapshot, found.status), checks)
 
 
 # --- what the operator named ---
@@ -177,7 +178,7 @@ def _check_names(snapshot: ServerSnapshot, accept_loss: tuple[str, ...]) -> None
 # --- looking ---
 
 
-def request_spec(gateway: Gateway, server_id: str) -> Mapping[str, Any]:
+def request_spec(gateway: Gateway, server_id: str) -> NovaObject:
     """The server's stored request spec; empty when it has none that can be read."""
     try:
         return state.read_request_spec(gateway.api_engine, server_id)
@@ -404,60 +405,60 @@ def zones_that_bind(settings: Settings, zones: Iterable[str]) -> frozenset[str]:
 # --- what comes out ---
 
 
-def plan_facts(snapshot: ServerSnapshot, source: Cell, request: MoveRequest) -> dict[str, Any]:
-    """The move's plan; empty when the server's records are not complete enough."""
+def make_plan(snapshot: ServerSnapshot, source: Cell, request: MoveRequest) -> MovePlan | None:
+    """The move's plan; None when the server's records are not complete enough."""
     if not snapshot.is_complete:
-        return {}
+        return None
     server, old, compute = snapshot.instance, snapshot.flavor, snapshot.source_compute
     new = snapshot.new_flavor or old
-    return {
-        "server_id": server.uuid,
-        "server_name": snapshot.server_name,
-        "project_id": server.project_id,
-        "user_id": server.user_id,
-        "kind": snapshot.kind,
-        "source_cell": source.label,
-        "source_cell_uuid": source.uuid,
-        "source_host": server.host,
-        "source_node": server.node,
-        "source_compute_version": compute.version if compute else 0,
-        "wanted_cell": snapshot.wanted_cell,
-        "wanted_cell_uuid": snapshot.wanted_cell_uuid,
-        "wanted_host": snapshot.wanted_host,
-        **allowed_cells_facts(target.allowed_targets(snapshot)),
-        "flavor_name": new.name,
-        "new_flavor_id": new.flavorid,
-        "old_instance_type_id": old.id,
-        "new_instance_type_id": new.id,
-        "volume_backed": snapshot.is_volume_backed,
-        "vm_state": server.vm_state,
-        "active": server.vm_state == "active",
-        **disk_facts(snapshot),
-        "volume_zones": sorted(snapshot.volume_zones),
-        "architecture": [snapshot.needs.architecture, snapshot.needs.named],
-        "ports": [port.id for port in snapshot.ports],
-        "volumes": [{"bdm_uuid": device.uuid, "volume_id": device.volume_id} for device in snapshot.volumes],
-        "flavor_from": old.name,
-        "image_ref": server.image_ref,
-        "accepted_losses": list(snapshot.accepted_losses),
-        "forced": _is_forced(snapshot.request_spec),
-        **plan_values(request),
-    }
+    allowed = target.allowed_targets(snapshot)
+    return MovePlan(
+        server_id=server.uuid,
+        server_name=snapshot.server_name,
+        project_id=server.project_id,
+        user_id=server.user_id,
+        kind=snapshot.kind,
+        source_cell=source.label,
+        source_cell_uuid=source.uuid,
+        source_host=server.host,
+        source_node=server.node,
+        source_compute_version=compute.version if compute else 0,
+        wanted_cell=snapshot.wanted_cell,
+        wanted_cell_uuid=snapshot.wanted_cell_uuid,
+        wanted_host=snapshot.wanted_host,
+        target_cell_uuids=tuple(each.uuid for each in allowed),
+        target_cells=tuple(each.cell for each in allowed),
+        flavor_name=new.name,
+        new_flavor_id=new.flavorid,
+        old_instance_type_id=old.id,
+        new_instance_type_id=new.id,
+        volume_backed=snapshot.is_volume_backed,
+        vm_state=server.vm_state,
+        active=server.vm_state == "active",
+        transfer=snapshot.transfer,
+        transfer_wish=snapshot.transfer_wish,
+        only_streamed=tuple(baggage.carried(snapshot)),
+        bwlimit=snapshot.bwlimit,
+        volume_zones=tuple(sorted(snapshot.volume_zones)),
+        architecture=(snapshot.needs.architecture, snapshot.needs.named),
+        ports=tuple(port.id for port in snapshot.ports),
+        volumes=tuple(PlannedVolume(device.uuid, device.volume_id) for device in snapshot.volumes),
+        flavor_from=old.name,
+        image_ref=server.image_ref,
+        accepted_losses=snapshot.accepted_losses,
+        forced=_is_forced(snapshot.request_spec),
+        request=request,
+        command=request.command,
+    )
 
 
-def _is_forced(spec: Mapping[str, Any]) -> bool:
+def _is_forced(spec: Answer) -> bool:
     """Whether the stored request spec keeps a server to the host that it was built on."""
     fields = object_fields(spec)
     return bool(fields.get("force_hosts") or fields.get("force_nodes"))
 
 
-def allowed_cells_facts(targets: Iterable[Target]) -> dict[str, list[str]]:
-    """The cells that the scheduler may choose from, in order: UUIDs, and the names that people are shown."""
-    cells = list(targets)
-    return {"target_cell_uuids": [each.uuid for each in cells], "target_cells": [each.cell for each in cells]}
-
-
-def _summary(snapshot: ServerSnapshot, status: str) -> dict[str, Any]:
+def _summary(snapshot: ServerSnapshot, status: str) -> dict[str, object]:
     """What a person is shown."""
     complete = snapshot.is_complete
     cells = target.allowed_targets(snapshot)

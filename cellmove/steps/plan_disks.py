@@ -6,9 +6,8 @@ The target host is chosen later; what speaks against it is seen then (:mod:`cell
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cellmove.checks import baggage
 from cellmove.core.errors import CallError
 from cellmove.core.transfer import IMAGE, STREAM, Ssh
 from cellmove.hosts.disk_links import destination
@@ -80,20 +79,10 @@ def _survey(ssh: Ssh, snapshot: ServerSnapshot) -> Survey:
         return Survey(hindrances=(str(error),))
 
 
-def disk_facts(snapshot: ServerSnapshot) -> dict[str, Any]:
-    """What of it becomes part of the move's plan."""
-    return {
-        "transfer": snapshot.transfer,
-        "transfer_wish": snapshot.transfer_wish,
-        "only_streamed": baggage.carried(snapshot),
-        "bwlimit": snapshot.bwlimit,
-    }
-
-
-def disk_summary(snapshot: ServerSnapshot) -> dict[str, Any]:
+def disk_summary(snapshot: ServerSnapshot) -> dict[str, object]:
     """What of it a person is shown."""
     survey = snapshot.survey
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "transfer": snapshot.transfer,
         "transfer_why": "; ".join(survey.hindrances) if survey else "",
     }

@@ -8,20 +8,60 @@ later trace vouches for the earlier action.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+from cellmove.core.documents import NOTHING, to_document
 from cellmove.core.move import TO_FINISH, Phase, State, Step
 from cellmove.db.history import SUCCESS
 from cellmove.db.shapes import read_object
 from cellmove.hosts import compute
 from cellmove.steps import ACTIONS, stream, stream_off
+from cellmove.steps.action_types import (
+    BIND_PORTS,
+    CLAIM,
+    COPY_RECORDS,
+    COPY_RUNNING,
+    CREATE_IMAGE,
+    HAND_OVER,
+    HIDE_SOURCE,
+    MIRROR,
+    MOVE_ALLOCATIONS,
+    NOTE_TARGET,
+    PLACE_DISKS,
+    RECORD_MIGRATION,
+    RESERVE_VOLUMES,
+    SAVE_REQUEST_SPEC,
+    SCHEDULE,
+    SHOW_TARGET,
+    START_TARGET,
+    STASH,
+    STOP_SOURCE,
+    SWITCH_MAPPING,
+    TAKE_SERVER,
+    CopyRequest,
+    ImageId,
+    KnownAttachments,
+    MigrationId,
+    OfferedHosts,
+    PortBefore,
+    PortsBefore,
+    ServerBefore,
+    SourceAttachments,
+)
 from cellmove.steps.endpoints import NOVA
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
     from cellmove.cloud.volume import Attachment
+    from cellmove.core.documents import Document, NovaObject, Row
+    from cellmove.core.move_plan import ChosenHost, MovePlan
+    from cellmove.engine.record import ActionType
+
+I = TypeVar("I")  # noqa: E741 - the type of an intent
+R = TypeVar("R")
 
 RESERVED = "reserved"
 REPLACED = "replaced"
@@ -38,15 +78,15 @@ class End:
     :param events: how the computes' parts of the move stand, by event (``history.event_state``)
     """
 
-    instance: Mapping[str, Any]
+    instance: Row
     metadata: Mapping[str, str]
-    extra: Mapping[str, Any]
-    migration: Mapping[str, Any] | None
-    volumes: tuple[Mapping[str, Any], ...]
+    extra: Row
+    migration: Row | None
+    volumes: tuple[Row, ...]
     events: Mapping[str, str]
 
     @property
-    def flavors(self) -> Mapping[str, Any]:
+    def flavors(self) -> Mapping[str, NovaObject | None]:
         """The primitives of the flavors: ``cur``, and ``old`` and ``new`` while they are stashed."""
         stored = self.extra.get("flavor")
         return read_object(stored, "instance_extra.flavor") if stored else {}
@@ -64,7 +104,7 @@ class Traces:
     :param before: the columns that taking the server changes, as they were
     :param source: None when the server was deleted there meanwhile
     :param holds: whether the migration holds an allocation
-    :param arrival: the facts that the scheduler's choice gave (``target_host`` …); empty without a copy
+    :param arrival: the host that the scheduler chose; None without a copy
     :param bound: the ports that have a binding for the target host
     :param needs_limits: whether the claim wants what only the scheduler can say
     :param by_nova: whether nova's conductor began it, and died
@@ -72,14 +112,14 @@ class Traces:
     :param streamed: whether its disks are streamed, as far as its mark and its image tell
     """
 
-    before: Mapping[str, Any]
+    before: ServerBefore
     source: End | None
     target: End | None
     migration_uuid: str
     mapped_to_target: bool
     holds: bool
     volume_backed: bool
-    arrival: Mapping[str, Any]
+    arrival: ChosenHost | None
     ports: tuple[Port, ...]
     bound: frozenset[str]
     attachments: tuple[Attachment, ...]
@@ -103,8 +143,16 @@ class Line:
     step: Step
     action: str
     phase: Phase
-    intent: Mapping[str, Any]
-    result: Mapping[str, Any]
+    intent: Document
+    result: Document
+
+
+def line_of(step: Step, action: ActionType[I, R], phase: Phase, intent: I, result: R | None = None) -> Line:
+    """A line of an action with the types that it declares.
+
+    :param result: None where it cannot be known any more
+    """
+    return Line(step, action.name, phase, to_document(intent), to_document(result))
 
 
 def rebuild(traces: Traces) -> tuple[State, tuple[Line, ...]]:
@@ -114,19 +162,20 @@ def rebuild(traces: Traces) -> tuple[State, tuple[Line, ...]]:
         return State.ROLLING_BACK, lines
     done = {line.action for line in lines if line.phase is Phase.DONE}
     reached = State.PLANNED
-    if ("copy_running" if traces.streamed else "mirror") in done:
+    if (COPY_RUNNING if traces.streamed else MIRROR).name in done:
         reached = State.DEST_PREPARED
-    if ("place_disks" if traces.streamed else "stop_source") in done:
+    if (PLACE_DISKS if traces.streamed else STOP_SOURCE).name in done:
         reached = State.SOURCE_PREPARED
     return reached, lines
 
 
-def finished_lines(*, volume_backed: bool, kind: str, facts: Mapping[str, Any]) -> tuple[Line, ...]:
+def finished_lines(plan: MovePlan, chosen: ChosenHost, migration_uuid: str) -> tuple[Line, ...]:
     """The lines of a move that is finished: everything happened, whoever did it. How its disks came does not show any more."""
-    left_out = {action.name for action in stream_off.ACTIONS} | ({"create_image"} if volume_backed else set())
-    left_out |= {"save_request_spec"} if kind != "resize" else set()
+    left_out = {action.name for action in stream_off.ACTIONS} | ({CREATE_IMAGE.name} if plan.volume_backed else set())
+    left_out |= {SAVE_REQUEST_SPEC.name} if not plan.is_resize else set()
+    results = {SCHEDULE.name: to_document(chosen), RECORD_MIGRATION.name: to_document(MigrationId(migration_uuid))}
     return tuple(
-        Line(step, action.name, Phase.DONE, {}, facts if action.name == "schedule" else {})
+        Line(step, action.name, Phase.DONE, {}, results.get(action.name, {}))
         for step in TO_FINISH
         for action in ACTIONS[step]
         if action.name not in left_out
@@ -167,16 +216,16 @@ def _lines(traces: Traces) -> Iterator[Line]:
         yield from _streamed(traces)
     stopped = traces.event(compute.PREP_AT_SOURCE)
     if traces.image_id:
-        image = {"image_id": traces.image_id}
-        yield Line(Step.PREP_SOURCE, "create_image", Phase.DONE, image, image)
+        image = ImageId(traces.image_id)
+        yield line_of(Step.PREP_SOURCE, CREATE_IMAGE, Phase.DONE, image, image)
     if not stopped and not (traces.source is not None and traces.source.stashed):
         return
     if not stopped and traces.source is not None and traces.source.instance["task_state"] == "resize_prep":
-        yield Line(Step.PREP_SOURCE, "stash", Phase.INTENT, {}, {})  # nova saves the flavors before the task state
+        yield line_of(Step.PREP_SOURCE, STASH, Phase.INTENT, NOTHING)  # nova saves the flavors before the task state
         return
-    yield Line(Step.PREP_SOURCE, "stash", Phase.DONE, {}, {})
+    yield line_of(Step.PREP_SOURCE, STASH, Phase.DONE, NOTHING)
     phase = Phase.DONE if stopped == SUCCESS else Phase.INTENT
-    yield Line(Step.PREP_SOURCE, "stop_source", phase, {"attachments": _source_attachments(traces)}, {})
+    yield line_of(Step.PREP_SOURCE, STOP_SOURCE, phase, SourceAttachments(_source_attachments(traces)))
     if traces.streamed and _is_handed_over(traces):
         for action in (*stream_off.WHILE_IT_IS_OFF, *stream_off.BEFORE_THE_START):
             step = Step.FINISH if action in stream_off.BEFORE_THE_START else Step.PREP_SOURCE
@@ -188,14 +237,14 @@ def _lines(traces: Traces) -> Iterator[Line]:
 def _taken(traces: Traces) -> Iterator[Line]:
     """Up to the scheduler: what the source cell and placement show."""
     if traces.by_nova:
-        yield Line(Step.PREP_DEST, "take_server", Phase.INTENT, {**traces.before, "begun_by": NOVA}, {})
+        yield line_of(Step.PREP_DEST, TAKE_SERVER, Phase.INTENT, dataclasses.replace(traces.before, begun_by=NOVA))
     else:
-        yield Line(Step.PREP_DEST, "take_server", Phase.DONE, traces.before, {})
+        yield line_of(Step.PREP_DEST, TAKE_SERVER, Phase.DONE, traces.before)
     if traces.migration_uuid:
-        uuid = {"migration_uuid": traces.migration_uuid}
-        yield Line(Step.PREP_DEST, "record_migration", Phase.DONE, uuid, uuid)
+        uuid = MigrationId(traces.migration_uuid)
+        yield line_of(Step.PREP_DEST, RECORD_MIGRATION, Phase.DONE, uuid, uuid)
         if traces.holds or traces.target is not None:
-            yield Line(Step.PREP_DEST, "move_allocations", Phase.DONE, {}, {})
+            yield line_of(Step.PREP_DEST, MOVE_ALLOCATIONS, Phase.DONE, NOTHING)
 
 
 def _prepared(traces: Traces) -> Iterator[Line]:
@@ -205,30 +254,31 @@ def _prepared(traces: Traces) -> Iterator[Line]:
         return
     claimed = traces.event(compute.PREP_AT_DEST)
     # Asked again for the very same host, the scheduler gives the same answer, limits and all.
-    unsaid = (traces.needs_limits and not claimed) or not traces.arrival.get("new_flavor")
+    unsaid = (traces.needs_limits and not claimed) or traces.arrival is None or not traces.arrival.new_flavor
     asked = Phase.INTENT if unsaid else Phase.DONE
-    yield Line(Step.PREP_DEST, "schedule", asked, {}, traces.arrival if asked is Phase.DONE else {})
+    chosen = traces.arrival if asked is Phase.DONE else None
+    yield line_of(Step.PREP_DEST, SCHEDULE, asked, OfferedHosts(), chosen)
     if traces.streamed:
         yield from (_of_disks(traces, action.name) for action in stream.BEFORE_THE_CLAIM)
     phase = Phase.DONE if claimed else Phase.INTENT
     anew = traces.by_nova and not claimed
-    yield Line(Step.PREP_DEST, "copy_records", Phase.INTENT if anew else Phase.DONE, {"anew": True} if anew else {}, {})
-    ports = [{"id": port.id, "vnic_type": port.vnic_type, "profile": dict(port.profile)} for port in traces.ports]
-    yield Line(Step.PREP_DEST, "bind_ports", phase, {"ports": ports}, {})
-    yield Line(Step.PREP_DEST, "reserve_volumes", phase, {"known": _known_attachments(traces)}, {})
+    yield line_of(Step.PREP_DEST, COPY_RECORDS, Phase.INTENT if anew else Phase.DONE, CopyRequest(anew=anew))
+    ports = tuple(PortBefore(port.id, port.vnic_type, dict(port.profile)) for port in traces.ports)
+    yield line_of(Step.PREP_DEST, BIND_PORTS, phase, PortsBefore(ports))
+    yield line_of(Step.PREP_DEST, RESERVE_VOLUMES, phase, KnownAttachments(tuple(_known_attachments(traces))))
     ready = all(port.id in traces.bound for port in traces.ports)
     ready = ready and len(_target_attachments(traces)) == len(target.volumes)
     if not claimed and not ready:
         return
-    yield Line(Step.PREP_DEST, "claim", Phase.DONE if claimed == SUCCESS else Phase.INTENT, {}, {})
+    yield line_of(Step.PREP_DEST, CLAIM, Phase.DONE if claimed == SUCCESS else Phase.INTENT, NOTHING)
     if claimed != SUCCESS:
         return
     mirrored = _is_mirrored(traces)
-    yield Line(Step.PREP_DEST, "note_target", Phase.DONE if mirrored else Phase.INTENT, {}, {})
+    yield line_of(Step.PREP_DEST, NOTE_TARGET, Phase.DONE if mirrored else Phase.INTENT, NOTHING)
     if mirrored:
-        yield Line(Step.PREP_DEST, "mirror", Phase.DONE, {}, {})
+        yield line_of(Step.PREP_DEST, MIRROR, Phase.DONE, NOTHING)
     elif traces.source is not None and traces.source.extra.get("migration_context"):
-        yield Line(Step.PREP_DEST, "mirror", Phase.INTENT, {}, {})  # nova saves it in two parts
+        yield line_of(Step.PREP_DEST, MIRROR, Phase.INTENT, NOTHING)  # nova saves it in two parts
 
 
 def _is_mirrored(traces: Traces) -> bool:
@@ -246,16 +296,16 @@ def _finished(traces: Traces) -> Iterator[Line]:
     if target is None or not _is_handed_over(traces):
         return
     started = traces.event(compute.FINISH_AT_DEST)
-    yield Line(Step.FINISH, "hand_over", Phase.DONE if started else Phase.INTENT, {}, {})
-    yield Line(Step.FINISH, "start_target", Phase.DONE if started == SUCCESS else Phase.INTENT, {}, {})
+    yield line_of(Step.FINISH, HAND_OVER, Phase.DONE if started else Phase.INTENT, NOTHING)
+    yield line_of(Step.FINISH, START_TARGET, Phase.DONE if started == SUCCESS else Phase.INTENT, NOTHING)
     if started != SUCCESS:
         return
     if not target.instance["hidden"]:
-        yield Line(Step.FINISH, "show_target", Phase.DONE, {}, {})
+        yield line_of(Step.FINISH, SHOW_TARGET, Phase.DONE, NOTHING)
     if traces.mapped_to_target:
-        yield Line(Step.FINISH, "switch_mapping", Phase.DONE, {}, {})
+        yield line_of(Step.FINISH, SWITCH_MAPPING, Phase.DONE, NOTHING)
         if source is not None and source.instance["hidden"]:
-            yield Line(Step.FINISH, "hide_source", Phase.DONE, {}, {})
+            yield line_of(Step.FINISH, HIDE_SOURCE, Phase.DONE, NOTHING)
 
 
 def _is_handed_over(traces: Traces) -> bool:

@@ -8,15 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+from cellmove.core.documents import NOTHING
 from cellmove.core.move import Phase, Step
 from cellmove.hosts import compute
-from cellmove.steps.rebuild import Line, all_but_nameless
+from cellmove.steps.action_types import (
+    BEGIN_CONFIRM,
+    BEGIN_REVERT,
+    CLEAN_SOURCE,
+    CLEAN_TARGET,
+    DELETE_TARGET,
+    HIDE_TARGET,
+    MATCH_VOLUMES,
+    PREPARE_SOURCE,
+    SHOW_SOURCE,
+    SWITCH_BACK,
+    ConfirmRequest,
+    KnownAttachments,
+    RevertBefore,
+    RevertRequest,
+)
+from cellmove.steps.rebuild import Line, all_but_nameless, line_of
 
 if TYPE_CHECKING:
     from cellmove.cloud.volume import Attachment
+    from cellmove.core.documents import Nothing
+    from cellmove.engine.record import ActionType
     from cellmove.steps.rebuild import End
+
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -42,42 +64,39 @@ class Ending:
 
 def confirm_lines(ending: Ending) -> Iterator[Line]:
     """The lines of a confirm that was begun."""
-    request = {"confirm_request_id": ending.request_id}
+    request = ConfirmRequest(ending.request_id)
     gone = ending.source is None
-    yield Line(Step.CONFIRM, "begin_confirm", Phase.DONE if gone else Phase.INTENT, request, request)
+    yield line_of(Step.CONFIRM, BEGIN_CONFIRM, Phase.DONE if gone else Phase.INTENT, request, request)
     if gone or ending.is_sent(compute.CONFIRM_AT_SOURCE):
-        yield Line(Step.CONFIRM, "clean_source", Phase.INTENT, {}, {})
+        yield line_of(Step.CONFIRM, CLEAN_SOURCE, Phase.INTENT, NOTHING)
 
 
 def revert_lines(ending: Ending) -> Iterator[Line]:
     """The lines of a revert that was begun."""
     source, target = ending.source, ending.target
-    request = {"revert_request_id": ending.request_id}
     zone = target.instance["availability_zone"] if target is not None else None
     switched = not ending.mapped_to_target
-    known = {"known": all_but_nameless(ending.attachments, source, target)}
+    known = KnownAttachments(tuple(all_but_nameless(ending.attachments, source, target)))
 
-    def line(action: str, phase: Phase) -> Line:
-        intents: dict[str, dict[str, Any]] = {
-            "begin_revert": {**request, "availability_zone": zone},
-            "match_volumes": known,
-        }
-        return Line(Step.REVERT, action, phase, intents.get(action, {}), request if action == "begin_revert" else {})
+    def line(action: ActionType[Nothing, R], phase: Phase) -> Line:
+        return line_of(Step.REVERT, action, phase, NOTHING)
 
-    yield line("begin_revert", Phase.DONE if switched else Phase.INTENT)
+    phase = Phase.DONE if switched else Phase.INTENT
+    begun = RevertBefore(ending.request_id, zone)
+    yield line_of(Step.REVERT, BEGIN_REVERT, phase, begun, RevertRequest(ending.request_id))
     if switched or (source is not None and source.instance["task_state"] == "resize_reverting"):
-        yield line("prepare_source", Phase.DONE if switched else Phase.INTENT)
-        yield line("match_volumes", Phase.DONE if switched else Phase.INTENT)
+        yield line(PREPARE_SOURCE, phase)
+        yield line_of(Step.REVERT, MATCH_VOLUMES, phase, known)
     if not switched:
         if source is not None and not source.instance["hidden"]:
-            yield line("show_source", Phase.INTENT)
+            yield line(SHOW_SOURCE, Phase.INTENT)
         return
-    yield line("show_source", Phase.DONE)
-    yield line("switch_back", Phase.DONE)
+    yield line(SHOW_SOURCE, Phase.DONE)
+    yield line(SWITCH_BACK, Phase.DONE)
     if target is None or target.instance["hidden"]:
-        yield line("hide_target", Phase.DONE)
+        yield line(HIDE_TARGET, Phase.DONE)
     if target is None:
-        yield line("clean_target", Phase.DONE)
-        yield line("delete_target", Phase.DONE)
+        yield line(CLEAN_TARGET, Phase.DONE)
+        yield line(DELETE_TARGET, Phase.DONE)
     elif ending.is_sent(compute.REVERT_AT_DEST):
-        yield line("clean_target", Phase.INTENT)
+        yield line(CLEAN_TARGET, Phase.INTENT)

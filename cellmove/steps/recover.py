@@ -7,15 +7,16 @@ claim at the destination, and tells the operator to hard reboot (CrossCellMigrat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from cellmove.cloud import network, servers, volume
+from cellmove.core.documents import Row
 from cellmove.core.errors import CallFailed, CallUncertain
 from cellmove.db import history, state
 from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
 from cellmove.hosts import compute
 from cellmove.steps import endpoints
+from cellmove.steps.action_types import SourceAttachments, StoppedSource
 
 GUEST_RUNNING = 1  # nova/compute/power_state.py
 COULD_NOT_POWER_OFF = "Failed to power off instance"  # nova.exception.InstancePowerOffFailure
@@ -31,13 +32,13 @@ def release_target(context: Context) -> None:
     :raises CallUncertain: the host is still at work
     :raises CannotConnect: the host is down and may have the guest
     """
-    facts, server = context.facts, endpoints.server_id(context)
+    plan, server = context.plan, endpoints.server_id(context)
     database = endpoints.target(context)
     if state.read_instance(database, server) is None:
         return
     _fence_target(context)
     migration = endpoints.migration_row(context, database)
-    request_id, host = facts["request_id"], facts["target_host"]
+    request_id, host = plan.request_id, endpoints.target_host(context)
     finished = how_finish_stands(context)
     claimed = endpoints.how_it_stands(context, database, compute.PREP_AT_DEST, request_id)
     if finished == "running":
@@ -58,11 +59,11 @@ def reach_target(context: Context) -> None:
 
     :raises CannotConnect: it cannot
     """
-    facts, database = context.facts, endpoints.target(context)
+    plan, database = context.plan, endpoints.target(context)
     if state.read_instance(database, endpoints.server_id(context)) is None:
         return
-    claimed = endpoints.how_it_stands(context, database, compute.PREP_AT_DEST, facts["request_id"])
-    if claimed not in ("", history.ERROR) and endpoints.is_up(context, database, facts["target_host"]):
+    claimed = endpoints.how_it_stands(context, database, compute.PREP_AT_DEST, plan.request_id)
+    if claimed not in ("", history.ERROR) and endpoints.is_up(context, database, endpoints.target_host(context)):
         context.gateway.reach_cell(endpoints.target_cell(context))
 
 
@@ -83,7 +84,7 @@ def _fence_target(context: Context) -> None:
 
     :raises CallUncertain: it has begun and has not ended
     """
-    facts, server, database = context.facts, endpoints.server_id(context), endpoints.target(context)
+    server, database = endpoints.server_id(context), endpoints.target(context)
     free: tuple[str | None, ...] = (None, "resize_prep", "resize_migrated", "resize_reverting")
     if how_finish_stands(context) in (history.SUCCESS, history.ERROR):
         free = (*free, "resize_finish")
@@ -94,7 +95,7 @@ def _fence_target(context: Context) -> None:
     except CallFailed as error:
         if error.kind != "conflict":
             raise
-        text = endpoints.still_at_work(context, facts["target_host"], compute.FINISH_AT_DEST)
+        text = endpoints.still_at_work(context, endpoints.target_host(context), compute.FINISH_AT_DEST)
         raise CallUncertain(text) from None
 
 
@@ -103,8 +104,8 @@ def how_finish_stands(context: Context) -> str:
 
     One whose last save was made has succeeded, whatever became of its event.
     """
-    facts, database = context.facts, endpoints.target(context)
-    how = endpoints.how_it_stands(context, database, compute.FINISH_AT_DEST, facts["request_id"])
+    plan, database = context.plan, endpoints.target(context)
+    how = endpoints.how_it_stands(context, database, compute.FINISH_AT_DEST, plan.request_id)
     if how != "running":
         return how
     instance = state.read_instance(database, endpoints.server_id(context))
@@ -113,16 +114,16 @@ def how_finish_stands(context: Context) -> str:
     return history.SUCCESS if arrived and finished else how
 
 
-def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
+def restart_source(context: Context, intent: SourceAttachments) -> None:
     """Bring the guest back to life at the source after prep_at_source, however far that came.
 
     :param intent: of the action that made the call: ``attachments`` (attachment id by BDM id, as it
         was before)
     :raises CallUncertain: the host is still at work, or nobody can tell yet
     """
-    facts, server = context.facts, endpoints.server_id(context)
+    plan, server = context.plan, endpoints.server_id(context)
     database = endpoints.source(context)
-    request_id = facts["request_id"]
+    request_id = plan.request_id
     instance = state.read_instance(database, server)
     if instance is None:
         return  # its owner deleted the server meanwhile
@@ -144,7 +145,7 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
         # are as they were. The recorded power_state cannot be trusted (it is saved later), so a
         # guest that may be off is rebooted; one that could not even be powered off is still on.
         still_on = COULD_NOT_POWER_OFF in finding.text
-        if instance["vm_state"] == "error" or (facts["active"] and not still_on):
+        if instance["vm_state"] == "error" or (plan.active and not still_on):
             reboot_source(context)
         return
     if finding.outcome is ProbeOutcome.FAILED:
@@ -152,14 +153,16 @@ def restart_source(context: Context, intent: Mapping[str, Any]) -> None:
     finish_revert(context, request_id)
 
 
-def find_out_source(context: Context, request_id: str) -> ProbeResult:
+def find_out_source(context: Context, request_id: str) -> ProbeResult[StoppedSource]:
     """What became of prep_at_source.
 
     A host that was restarted during the call starts the guest again by itself and clears the task
     state (ComputeManager._init_instance), but the call's event stays open for ever.
     """
-    host = context.facts["source_host"]
-    finding = endpoints.find_out(context, endpoints.source_cell(context), host, compute.PREP_AT_SOURCE, request_id)
+    host = context.plan.source_host
+    finding: ProbeResult[StoppedSource] = endpoints.find_out(
+        context, endpoints.source_cell(context), host, compute.PREP_AT_SOURCE, request_id
+    )
     if finding.outcome is not ProbeOutcome.UNDER_WAY:
         return finding
     instance = state.read_instance(endpoints.source(context), endpoints.server_id(context))
@@ -186,7 +189,7 @@ def finish_revert(context: Context, request_id: str) -> None:
     """
     server = endpoints.server_id(context)
     database = endpoints.source(context)
-    host = context.facts["source_host"]
+    host = context.plan.source_host
     how = endpoints.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id)
     if how == history.SUCCESS:
         return
@@ -231,7 +234,7 @@ def bind_source(context: Context) -> None:
     """Make the source host's port bindings the active ones again."""
     neutron = context.gateway.service
     for port in endpoints.ports(context):
-        network.activate_binding(neutron, port.id, context.facts["source_host"])
+        network.activate_binding(neutron, port.id, context.plan.source_host)
 
 
 def reboot_source(context: Context) -> None:
@@ -241,7 +244,7 @@ def reboot_source(context: Context) -> None:
 
     :raises CallFailed: it did not come back
     """
-    facts, server, database = context.facts, endpoints.server_id(context), endpoints.source(context)
+    plan, server, database = context.plan, endpoints.server_id(context), endpoints.source(context)
     task_state = endpoints.row(database, server)["task_state"]
     if task_state in ("resize_migrating", "resize_reverting"):
         # Left by a call that died with its host; one that fails takes it away itself.
@@ -250,12 +253,12 @@ def reboot_source(context: Context) -> None:
     if task_state is None:
         servers.hard_reboot(context.gateway.admin, server)
     _wait(context, lambda row: row["vm_state"] == "active" and row["power_state"] == GUEST_RUNNING)
-    if not facts["active"]:
+    if not plan.active:
         servers.stop(context.gateway.admin, server)
         _wait(context, lambda row: row["vm_state"] == "stopped")
 
 
-def _wait(context: Context, good: Any) -> None:
+def _wait(context: Context, good: Callable[[Row], bool]) -> None:
     server, database = endpoints.server_id(context), endpoints.source(context)
     deadline = context.clock.monotonic() + context.gateway.settings.long_rpc_timeout
     for pause in context.clock.waits():
@@ -263,31 +266,31 @@ def _wait(context: Context, good: Any) -> None:
         if instance["task_state"] is None and good(instance):
             return
         if instance["task_state"] is None and instance["vm_state"] == "error":
-            raise CallFailed(f"the guest did not come back at {context.facts['source_host']}: see the server's fault")
+            raise CallFailed(f"the guest did not come back at {context.plan.source_host}: see the server's fault")
         if context.clock.monotonic() > deadline:
             break
         context.clock.sleep(pause)
     raise CallUncertain("the guest is still being started again at the source")
 
 
-def _is_detached(context: Context, intent: Mapping[str, Any]) -> bool:
+def _is_detached(context: Context, intent: SourceAttachments) -> bool:
     """Whether prep_at_source came as far as giving up the volumes' or ports' connections."""
-    server, before = endpoints.server_id(context), intent["attachments"]
+    server, before = endpoints.server_id(context), intent.attachments
     present = {each.id for each in volume.attachments_of(context.gateway.admin, server)}
     for mapping in state.volume_mappings(endpoints.source(context), server):
         if before.get(str(mapping["id"])) != mapping["attachment_id"] or mapping["attachment_id"] not in present:
             return True
-    return any(port.host == context.facts["target_host"] for port in endpoints.ports(context))
+    return any(port.host == endpoints.target_host(context) for port in endpoints.ports(context))
 
 
-def _empty_attachments(context: Context, intent: Mapping[str, Any]) -> None:
+def _empty_attachments(context: Context, intent: SourceAttachments) -> None:
     """Give every volume that still has its old attachment an empty one, as its siblings have already.
 
     A host that died between making the new one and noting it leaves it behind, and perhaps a note of
     one that is gone: the one that is there is taken.
     """
     server, database, cinder = endpoints.server_id(context), endpoints.source(context), context.gateway.admin
-    before = intent["attachments"]
+    before = intent.attachments
     reserved = {mapping["attachment_id"] for mapping in state.volume_mappings(endpoints.target(context), server)}
     used = [
         each for each in state.volume_mappings(database, server) if each["attachment_id"] == before.get(str(each["id"]))

@@ -9,88 +9,137 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cellmove.checks.find_leftovers import classify
 from cellmove.checks.leftover import Cloud, Kind, Known, Leftover
 from cellmove.cloud import image, network, placement, volume
+from cellmove.core.documents import IF_SET, Nothing, NovaObject, structure
 from cellmove.core.errors import CallFailed
 from cellmove.core.reference import is_uuid
 from cellmove.db import records, state, survey
-from cellmove.engine.action import Action, Context, Pivot
+from cellmove.engine.action import Action, AnyAction, Context, Pivot
+from cellmove.engine.record import ActionType
 from cellmove.steps.survey import Ours, look_again
 
 if TYPE_CHECKING:
-    from cellmove.core.move import Move
-
-MENDED, LEFT = "mended", "left"
-"""Keys of an action's result: what was done, or why it was not."""
+    from cellmove.core.move import Entry, Move
 
 
-def plan_of(leftovers: Sequence[Leftover], ours: Ours) -> dict[str, Any]:
-    """What the journal keeps of a repair, as plain JSON values."""
+@dataclass(frozen=True)
+class RecordedFinding:
+    """A finding that is to be repaired.
+
+    :param cell: UUID of the cell; its name in a record of an earlier version
+    """
+
+    kind: str
+    server_id: str
+    subject: str
+    cell: str
+    host: str
+    cell_name: str = ""
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """What the journal keeps of a repair.
+
+    :param closed: the states of closed moves whose marks are to be removed, by id
+    :param generations: the highest generation that the journal knows of each of them
+    :param here: who holds this journal
+    :param patience: seconds after which whoever was at work would have shown a sign of it
+    """
+
+    findings: tuple[RecordedFinding, ...]
+    closed: Mapping[str, str]
+    here: str
+    patience: float
+    generations: Mapping[str, int] = field(default_factory=dict)  # not in a record of an earlier version
+
+
+@dataclass(frozen=True)
+class RepairOutcome:
+    """What was done, or why it was not."""
+
+    mended: str = field(default="", metadata=IF_SET)
+    left: str = field(default="", metadata=IF_SET)
+
+
+def make_plan(leftovers: Sequence[Leftover], ours: Ours) -> RepairPlan:
+    """What is to be kept of a repair."""
     marks = {leftover.subject for leftover in leftovers if leftover.kind is Kind.MARK}
-    return {
-        "findings": [
-            {
-                "kind": leftover.kind.value, "server_id": leftover.server_id, "subject": leftover.subject,
-                "cell": leftover.cell_uuid, "cell_name": str(leftover.cell or ""), "host": leftover.host,
-            }
+    return RepairPlan(
+        findings=tuple(
+            RecordedFinding(
+                leftover.kind.value, leftover.server_id, leftover.subject, leftover.cell_uuid, leftover.host,
+                str(leftover.cell or ""),
+            )
             for leftover in leftovers
-        ],
-        "closed": {move_id: move.state for move_id, move in ours.moves.items() if move_id in marks},
-        "generations": {move_id: move.generation for move_id, move in ours.moves.items() if move_id in marks},
-        "here": ours.here,
-        "patience": ours.patience,
-    }  # fmt: skip
+        ),
+        closed={move_id: move.state for move_id, move in ours.moves.items() if move_id in marks},
+        generations={move_id: move.generation for move_id, move in ours.moves.items() if move_id in marks},
+        here=ours.here,
+        patience=ours.patience,
+    )  # fmt: skip
 
 
-def actions_for(move: Move) -> tuple[Action, ...]:
+def actions_for(move: Move) -> tuple[AnyAction, ...]:
     """The actions of a repair: one a leftover, named by what is mended."""
-    return tuple(_action(number, leftover, move.plan) for number, leftover in enumerate(move.plan["findings"], 1))
+    plan = structure(RepairPlan, move.plan, f"the record {move.id}")
+    return tuple(_action(number, leftover, plan) for number, leftover in enumerate(plan.findings, 1))
 
 
-def _action(number: int, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> Action:
-    kind = Kind(wanted["kind"])
+def _action(number: int, wanted: RecordedFinding, plan: RepairPlan) -> AnyAction:
+    kind = Kind(wanted.kind)
 
-    def do(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    def do(context: Context, _intent: Nothing) -> RepairOutcome:
         try:
             cloud, leftover = _still(context, wanted, plan)
             if leftover is None:
-                return {LEFT: "it is not there any more"}
+                return RepairOutcome(left="it is not there any more")
             if not leftover.safe:
-                return {LEFT: leftover.owner.text if leftover.owner else leftover.remedy}
+                return RepairOutcome(left=leftover.owner.text if leftover.owner else leftover.remedy)
             done = MENDERS[kind](context, cloud, leftover)
         except CallFailed as error:
             if error.kind in ("deadlock", "lost"):
                 raise  # to be tried again
-            return {LEFT: str(error)}
-        return {MENDED: leftover.remedy} if done else {LEFT: "it was changed by somebody else just now"}
+            return RepairOutcome(left=str(error))
+        return (
+            RepairOutcome(mended=leftover.remedy)
+            if done
+            else RepairOutcome(left="it was changed by somebody else just now")
+        )
 
-    where = f" in {wanted.get('cell_name') or wanted['cell']}" if wanted["cell"] else ""
-    title = f"mend {kind}{where}: {wanted['subject']}".replace("{", "{{").replace("}", "}}")
-    # A failure rolls nothing back: what is mended stays mended.
-    return Action(name_of(number, wanted), title, do, pivot=Pivot.WHEN_BEGUN)
+    where = f" in {wanted.cell_name or wanted.cell}" if wanted.cell else ""
+    title = f"mend {kind}{where}: {wanted.subject}".replace("{", "{{").replace("}", "}}")
+    # A failure takes nothing back: what is mended stays mended.
+    return Action(ActionType(name_of(number, wanted), Nothing, RepairOutcome), title, do, pivot=Pivot.WHEN_BEGUN)
 
 
-def name_of(number: int, wanted: Mapping[str, str]) -> str:
+def outcome_of(entry: Entry) -> RepairOutcome:
+    """What became of a repair's action, from its line."""
+    return structure(RepairOutcome, entry.result, f"the result of {entry.action} of {entry.move_id}")
+
+
+def name_of(number: int, wanted: RecordedFinding) -> str:
     """The name of the action that mends a leftover, unique in its repair."""
-    return f"{number}/{wanted['kind']}/{wanted['subject'][:36]}"
+    return f"{number}/{wanted.kind}/{wanted.subject[:36]}"
 
 
-def _still(context: Context, wanted: Mapping[str, str], plan: Mapping[str, Any]) -> tuple[Cloud, Leftover | None]:
+def _still(context: Context, wanted: RecordedFinding, plan: RepairPlan) -> tuple[Cloud, Leftover | None]:
     """The cloud around a leftover as it is now, and the leftover if it is still there."""
-    generations = plan.get("generations", {})  # not in a record of an earlier version
     closed = {
-        move_id: Known(move_id, state, is_open=False, generation=generations.get(move_id, -1))
-        for move_id, state in plan["closed"].items()
+        move_id: Known(move_id, state, is_open=False, generation=plan.generations.get(move_id, -1))
+        for move_id, state in plan.closed.items()
     }
-    ours = Ours(moves=closed, here=plan["here"], patience=plan["patience"])
-    cloud = look_again(context.gateway, context.clock, ours, wanted["server_id"], wanted["subject"], wanted["host"])
+    ours = Ours(moves=closed, here=plan.here, patience=plan.patience)
+    cloud = look_again(context.gateway, context.clock, ours, wanted.server_id, wanted.subject, wanted.host)
     # An earlier version recorded the name of the cell.
-    word = wanted["cell"]
+    word = wanted.cell
     cell = context.gateway.cell(word).uuid if word and not is_uuid(word) else word
-    key = (wanted["kind"], wanted["server_id"], wanted["subject"], cell, wanted["host"])
+    key = (wanted.kind, wanted.server_id, wanted.subject, cell, wanted.host)
     return cloud, next((each for each in classify(cloud) if each.key == key), None)
 
 
@@ -167,10 +216,10 @@ def _keypairs(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
     return survey.set_keypairs(database, server.id, keypairs, context.clock.database_time())
 
 
-def keypairs_of(key: Mapping[str, Any]) -> str:
+def keypairs_of(key: Mapping[str, object]) -> str:
     """A keypair of the API database as nova records it with a server (KeyPairList 1.3 of KeyPair 1.4)."""
 
-    def moment(value: Any) -> str | None:
+    def moment(value: object) -> str | None:
         if value is None:
             return None
         text = value.isoformat() if isinstance(value, datetime.datetime) else str(value).replace(" ", "T")[:19]
@@ -182,7 +231,7 @@ def keypairs_of(key: Mapping[str, Any]) -> str:
     return json.dumps(_object("KeyPairList", "1.3", {"objects": [_object("KeyPair", "1.4", data)]}))
 
 
-def _object(name: str, version: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def _object(name: str, version: str, data: Mapping[str, object]) -> NovaObject:
     return {
         "nova_object.name": name,
         "nova_object.namespace": "nova",

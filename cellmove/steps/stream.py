@@ -8,34 +8,65 @@ are whole. What follows once the guest is off: :mod:`cellmove.steps.stream_off`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT, too_old
 from cellmove.core import ownership
+from cellmove.core.documents import NOTHING, Nothing, to_document
 from cellmove.core.errors import CallError, CallFailed, CannotConnect, NotFound
 from cellmove.core.transfer import AUTO, IMAGE, STREAM
 from cellmove.db import state
 from cellmove.engine.action import Action, Context
 from cellmove.hosts import disk_survey
 from cellmove.steps import endpoints, passes, undo_checks
+from cellmove.steps.action_types import (
+    COPY_AGAIN,
+    COPY_RUNNING,
+    LOOK_AT_DISKS,
+    MAKE_DIRECTORY,
+    SCHEDULE,
+    SEED_BASE,
+    CopiedAgain,
+    CopiedDisks,
+    MarkedTransfer,
+    SeededBases,
+    SurveyedDisks,
+    TransferChoice,
+)
 
 if TYPE_CHECKING:
+    from cellmove.core.documents import Document
+    from cellmove.engine.record import MoveRecord
     from cellmove.hosts.disk_pass import PassResult, Transfer
+    from cellmove.hosts.disk_survey import Disk
 
-NOTHING: Mapping[str, Any] = {}
+C = TypeVar("C", bound=TransferChoice)
+
 DANGER = "danger"
 """The kind of a failure for which a server must not go to that host, through an image neither."""
 
 
 def is_streamed(context: Context) -> bool:
     """Whether this move's disks are streamed, as far as is known by now."""
-    return context.facts.get("transfer") == STREAM
+    return transfer_of(context.record) == STREAM
+
+
+def transfer_of(record: MoveRecord) -> str:
+    """How the disks travel, as far as is known by now: an action may decide otherwise than the plan."""
+    known = (record.get(SEED_BASE), record.get(LOOK_AT_DISKS))
+    return next((each.transfer for each in known if each is not None and each.transfer), record.plan.transfer)
+
+
+def disks_of(context: Context) -> tuple[Disk, ...]:
+    """The disks that are streamed, as they were seen last; none where a rebuilt journal does not know them."""
+    again, looked = context.get(COPY_AGAIN), context.get(LOOK_AT_DISKS)
+    return again.disks if again is not None else (looked.disks or ()) if looked is not None else ()
 
 
 def is_imaged(context: Context) -> bool:
     """Whether they go through a temporary image."""
-    return not context.facts["volume_backed"] and not is_streamed(context)
+    return not context.plan.volume_backed and not is_streamed(context)
 
 
 def require_kept_disk(context: Context) -> None:
@@ -46,56 +77,58 @@ def require_kept_disk(context: Context) -> None:
     version = endpoints.target_version(context) if is_imaged(context) else STARTS_FROM_SNAPSHOT
     if version < STARTS_FROM_SNAPSHOT:
         raise CallFailed(
-            f"nova-compute on {context.facts['target_host']} {too_old(version)}; move it with --transfer stream",
+            f"nova-compute on {endpoints.target_host(context)} {too_old(version)}; move it with --transfer stream",
             kind="root-disk-lost",
         )
 
 
-def in_mark(context: Context) -> Mapping[str, Any]:
+def in_mark(context: Context) -> Document:
     """What the server's mark says of it, so that a journal that is written anew knows."""
     if not is_streamed(context):
-        return NOTHING
-    return {name: context.facts.get(name) for name in ("transfer", "transfer_wish", "only_streamed", "bwlimit")}
+        return {}
+    plan = context.plan
+    return to_document(MarkedTransfer(STREAM, plan.transfer_wish, plan.only_streamed, plan.bwlimit))
 
 
 # prep-dest: while the guest runs
 
 
-def _look(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _look(context: Context, _intent: Nothing) -> SurveyedDisks:
     """Whether these two hosts can do it. What ``auto`` comes to is decided here, and stands in the journal."""
-    found = _or_image(context, lambda: _looked(context), lambda: None)
-    if found["transfer"] == STREAM:
+    found = _or_image(context, SurveyedDisks, lambda: _looked(context), lambda: None)
+    if found.transfer == STREAM:
         _mark(context, streamed=True)  # at an earlier host it may have come to an image
     return found
 
 
-def _looked(context: Context) -> Mapping[str, Any]:
+def _looked(context: Context) -> SurveyedDisks:
     server = endpoints.server_id(context)
-    survey = disk_survey.survey_source(passes.source(context), server, context.facts["image_ref"])
+    survey = disk_survey.survey_source(passes.source(context), server, context.plan.image_ref)
     if not survey.hindrances:
         survey = disk_survey.survey_target(passes.target(context), passes.source(context), server, survey)
     if survey.hindrances:
         raise CallFailed("; ".join(survey.hindrances), kind=DANGER if survey.dangers else "cannot-stream")
-    return {"transfer": STREAM, "disks": disk_survey.as_facts(survey.disks)}
+    return SurveyedDisks(transfer=STREAM, disks=survey.disks)
 
 
-def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Callable[[], None]) -> Mapping[str, Any]:
+def _or_image(context: Context, kind: type[C], do: Callable[[], C], clear: Callable[[], None]) -> C:
     """Go on through an image where that was left to us, and nothing is lost by it that was promised to travel.
 
+    :param kind: the type of the result
     :param clear: removes what ``do`` may have left at the target
     """
     try:
         return do()
     except (CallFailed, CannotConnect) as error:
-        if context.facts.get("transfer_wish") != AUTO or getattr(error, "kind", "") == DANGER:
+        if context.plan.transfer_wish != AUTO or getattr(error, "kind", "") == DANGER:
             raise
         version = endpoints.target_version(context)
         if version < STARTS_FROM_SNAPSHOT:
-            host = context.facts["target_host"]
+            host = endpoints.target_host(context)
             raise CallFailed(
                 f"{error}; and through an image: nova-compute on {host} {too_old(version)}", kind="cannot-stream"
             ) from None
-        carried = context.facts.get("only_streamed") or ()
+        carried = context.plan.only_streamed
         if carried:
             raise CallFailed(
                 f"{error}; and through an image its {', '.join(carried)} would be lost"
@@ -108,7 +141,7 @@ def _or_image(context: Context, do: Callable[[], Mapping[str, Any]], clear: Call
             raise error from None  # rolling back insists on it
         _mark(context, streamed=False)
         context.note(f"the disks go through an image: {error}")
-        return {"transfer": IMAGE, "transfer_why": str(error)}
+        return kind(transfer=IMAGE, transfer_why=str(error))
 
 
 def _mark(context: Context, *, streamed: bool) -> None:
@@ -123,34 +156,37 @@ def _mark(context: Context, *, streamed: bool) -> None:
                 )
 
 
-def _seed_bases(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _seed_bases(context: Context, _intent: Nothing) -> SeededBases:
     return _or_image(
-        context, lambda: passes.again(context, lambda: _seeded(context)), lambda: _unseed(context, NOTHING, NOTHING)
+        context,
+        SeededBases,
+        lambda: passes.again(context, lambda: _seeded(context)),
+        lambda: _unseed(context, NOTHING, None),
     )
 
 
-def _unseed(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+def _unseed(context: Context, _intent: object, _result: object) -> None:
     """Remove what is unfinished. A base that was brought stays: other servers may stand on it by now, and nova's image
     cache removes it when none does.
     """
     from cellmove.hosts import disks
 
     undo_checks.require_guest_at_source(context)
-    unfinished = disks.marked(disk_survey.base_of_image(context.facts["image_ref"]), context.move.id)
+    unfinished = disks.marked(disk_survey.base_of_image(context.plan.image_ref), context.move.id)
     try:
         disks.remove(passes.target(context), unfinished)
     except NotFound:
         return  # there is no _base at all
 
 
-def _seeded(context: Context) -> Mapping[str, Any]:
+def _seeded(context: Context) -> SeededBases:
     """The image that the root disk stands on has to be the same at the target, byte for byte.
 
     nova would fetch it during finish, and only if glance still has it.
     """
-    disks = disk_survey.from_facts(context.facts)
+    disks = disks_of(context)
     seeded = [disk.base for disk in disks if disk.base and not disk.is_flattened and _seed(context, disk.base)]
-    return {"seeded": seeded}
+    return SeededBases(seeded=tuple(seeded))
 
 
 def _seed(context: Context, base: str) -> bool:
@@ -191,14 +227,14 @@ def _seed(context: Context, base: str) -> bool:
     return brought
 
 
-def _make_directory(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _make_directory(context: Context, _intent: Nothing) -> Nothing:
     from cellmove.hosts import disks
 
     disks.mkdir(passes.target(context), endpoints.server_id(context))
     return NOTHING
 
 
-def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+def _clear(context: Context, _intent: object, _result: object) -> None:
     """Remove what this move left at the target, and the directory if that was all.
 
     nova removes it as well when it gives up a guest there, so it may be gone. Files that got their names already are
@@ -228,14 +264,14 @@ def _clear(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, A
     disks.rmdir(target, server, file=folder.identity)
 
 
-def _copy_running(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _copy_running(context: Context, _intent: Nothing) -> CopiedDisks:
     """Passes until what changes between two is little, or no longer gets less."""
-    disks = disk_survey.from_facts(context.facts)
+    disks = disks_of(context)
     for base in passes.bases(context, disks):
         passes.again(context, lambda base=base: passes.run(context, [base], "bases"))  # type: ignore[misc]
     done, why = _passes(context, passes.own(context, disks), "pass")
     context.note(f"{len(done)} {'pass' if len(done) == 1 else 'passes'}: {why}")
-    return {"passes": [passes.told(each) for each in done]}
+    return CopiedDisks(tuple(passes.figures(each) for each in done))
 
 
 def _passes(context: Context, files: Sequence[Transfer], what: str) -> tuple[list[PassResult], str]:
@@ -254,10 +290,10 @@ def refresh(context: Context) -> None:
 
     :raises CallError: it broke off; the next one goes on from what is there
     """
-    passes.run(context, passes.own(context, disk_survey.from_facts(context.facts)), "pass while it is held")
+    passes.run(context, passes.own(context, disks_of(context)), "pass while it is held")
 
 
-def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _copy_again(context: Context, _intent: Nothing) -> CopiedAgain:
     """A pass just before the guest is stopped.
 
     Much time may have gone by since prep-dest; and the program at the source, if it is a new one, learns what the
@@ -265,9 +301,9 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
     """
     from cellmove.hosts.disks import find
 
-    survey = disk_survey.survey_source(passes.source(context), endpoints.server_id(context), context.facts["image_ref"])
+    survey = disk_survey.survey_source(passes.source(context), endpoints.server_id(context), context.plan.image_ref)
     # A journal that was written anew does not know them: they are what they are.
-    known = disk_survey.from_facts(context.facts) or survey.disks
+    known = disks_of(context) or survey.disks
     if survey.hindrances or [disk.name for disk in survey.disks] != [disk.name for disk in known]:
         raise CallFailed(
             "its disks are not those that prep-dest saw: " + ("; ".join(survey.hindrances) or "some came or went"),
@@ -275,7 +311,7 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
         )
     for disk in known:
         if disk.base and not disk.is_flattened and find(passes.target(context), disk.base) is None:
-            raise CallFailed(f"{disk.base} has gone from {context.facts['target_host']}", kind="cannot-stream")
+            raise CallFailed(f"{disk.base} has gone from {endpoints.target_host(context)}", kind="cannot-stream")
     bases, own = passes.bases(context, known), passes.own(context, known)
     # What lies there already is read while it takes nobody's time; a new connection's first pass does that by itself.
     _check(context, own)
@@ -283,7 +319,7 @@ def _copy_again(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, An
         passes.until_right(context, lambda base=base: passes.compared(context, [base], "bases"))  # type: ignore[misc]
     done, _why = _passes(context, own, "pass before the stop,")
     _check(context, own)
-    return {"last_running": passes.told(done[-1]), "disks": disk_survey.as_facts(known)}
+    return CopiedAgain(passes.figures(done[-1]), known)
 
 
 def _check(context: Context, files: Sequence[Transfer]) -> None:
@@ -295,36 +331,43 @@ def _check(context: Context, files: Sequence[Transfer]) -> None:
 
 BEFORE_THE_CLAIM = (
     Action(
-        "look_at_disks",
+        LOOK_AT_DISKS,
         "look at the disks on {source_host} and at the room on {target_host}",
         _look,
         applies=is_streamed,
-        retry_from="schedule",
+        retry_from=SCHEDULE,
+        requires=(SCHEDULE,),
     ),
 )
 """For prep-dest, once a host is chosen. Before the claim: nova rolls that back by removing the server's directory there."""
 
 WHILE_IT_RUNS = (
     Action(
-        "seed_base",
+        SEED_BASE,
         "see that {target_host} has the image that the disk stands on",
         _seed_bases,
         undo=_unseed,
         applies=is_streamed,
-        retry_from="schedule",
-    ),
-    Action("make_directory", "make the server's directory on {target_host}", _make_directory, undo=_clear, applies=is_streamed),
+        retry_from=SCHEDULE,
+    requires=(SCHEDULE,),),
+    Action(MAKE_DIRECTORY, "make the server's directory on {target_host}", _make_directory, undo=_clear, applies=is_streamed, requires=(SCHEDULE,),),
     Action(
-        "copy_running",
+        COPY_RUNNING,
         "copy the disks to {target_host} while the guest runs",
         _copy_running,
         applies=is_streamed,
-        retry_from="schedule",
-    ),
+        retry_from=SCHEDULE,
+    requires=(SCHEDULE,),),
 )  # fmt: skip
 """For the end of prep-dest."""
 
 BEFORE_THE_STOP = (
-    Action("copy_again", "copy what has changed since, while the guest still runs", _copy_again, applies=is_streamed),
+    Action(
+        COPY_AGAIN,
+        "copy what has changed since, while the guest still runs",
+        _copy_again,
+        applies=is_streamed,
+        requires=(SCHEDULE,),
+    ),
 )
 """For the beginning of prep-source."""

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cellmove.core.documents import NOTHING, Nothing
 from cellmove.core.errors import CallFailed, CannotConnect
 from cellmove.engine.action import Action, Context
-from cellmove.hosts import disk_survey
 from cellmove.steps import passes, stream
+from cellmove.steps.action_types import (
+    CHECK_DISKS,
+    COPY_REST,
+    PLACE_DISKS,
+    SCHEDULE,
+    CopiedRest,
+    FileIdentity,
+    FinalPass,
+    PlacedDisks,
+    Stamps,
+    UnfinishedFiles,
+)
 from cellmove.steps.stream_stop import still_holds
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
     from cellmove.hosts.disk_survey import Disk
+    from cellmove.hosts.disks import Entry
 
-NOTHING: Mapping[str, Any] = {}
 
-
-def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _copy_rest(context: Context, _intent: Nothing) -> CopiedRest:
     """Nothing writes any more: one pass past the host's cache; what it wrote is read from the target's disk and compared.
 
     Before the stop all the rest was (:func:`cellmove.steps.stream._copy_again`); what somebody has written to since is again.
     """
-    disks = disk_survey.from_facts(context.facts)
+    disks = stream.disks_of(context)
     began, stamps = context.clock.monotonic(), passes.stamps(passes.source(context), context, disks)
 
-    def last_pass() -> tuple[Mapping[str, Any], list[str]]:
+    def last_pass() -> tuple[FinalPass, list[str]]:
         early = still_holds(context, disks, stamps)
-        if early:
-            return {name: early[name] for name in ("last_pass", "digests")}, []
+        if early is not None:
+            return early, []
         own = passes.own(context, disks)
         result, wrong = passes.compared(context, own, "last pass", is_off=True, cache="direct")
         return passes.final(result), wrong
@@ -38,51 +47,59 @@ def _copy_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any
     result = passes.until_right(context, last_pass)
     compared = passes.stamps(passes.target(context), context, disks, unfinished=True)
     _require_untouched(passes.source(context), context, stamps)
-    return {
-        **result,
-        "stopped": stamps,
-        "compared": compared,
-        "checked_seconds": round(context.clock.monotonic() - began, 2),
-    }
+    return CopiedRest(
+        last_pass=result.last_pass,
+        digests=result.digests,
+        stopped=stamps,
+        compared=compared,
+        checked_seconds=round(context.clock.monotonic() - began, 2),
+    )
 
 
-def _require_untouched(link: Link, context: Context, stamps: Mapping[str, Any]) -> None:
+def _require_untouched(link: Link, context: Context, stamps: Stamps) -> None:
     """See to it that the disks are what they were.
 
     :raises CallFailed: one was written to, or is gone
     """
-    now = passes.stamps(link, context, disk_survey.from_facts(context.facts))
+    now = passes.stamps(link, context, stream.disks_of(context))
     for name, before in stamps.items():
         if now[name] != before:
             what = "changed" if now[name] else "removed"
             raise CallFailed(f"{name} on {link.host} was {what} while its guest was off: who did that?", kind="changed")
 
 
-def _identities(context: Context) -> Mapping[str, Any]:
+def _identities(context: Context) -> UnfinishedFiles:
     """Which files will get their names: known before, so that it can be repeated.
 
     A move whose journal was lost may have placed some already: then those are replaced.
     """
     from cellmove.hosts import disks
 
-    target, files, over = passes.target(context), {}, {}
-    for disk in disk_survey.from_facts(context.facts):
+    target = passes.target(context)
+    files: dict[str, FileIdentity] = {}
+    over: dict[str, FileIdentity] = {}
+    for disk in stream.disks_of(context):
         path = passes.path(context, disk.name)
         (unfinished,) = disks.look(target, disks.marked(path, target.move_id))
-        files[disk.name] = dataclasses.asdict(unfinished.file.identity)
-        there = disks.find(target, path) if context.facts.get("adopted") else None
+        files[disk.name] = _identity(unfinished)
+        there = disks.find(target, path) if context.plan.adopted else None
         if there is not None:
-            over[disk.name] = dataclasses.asdict(there.file.identity)
-    return {"files": files, "over": over}
+            over[disk.name] = _identity(there)
+    return UnfinishedFiles(files, over)
 
 
-def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _identity(entry: Entry) -> FileIdentity:
+    return FileIdentity(entry.file.identity.device, entry.file.identity.inode)
+
+
+def _place(context: Context, intent: UnfinishedFiles) -> PlacedDisks:
     """Give the files their names, each standing on what the target has."""
     from cellmove.hosts import disks
 
     source, target = passes.source(context), passes.target(context)
-    compared: Mapping[str, Any] = context.facts.get("compared") or {}
-    for disk in disk_survey.from_facts(context.facts):
+    copied = context.get(COPY_REST)
+    compared = (copied.compared if copied is not None else None) or {}
+    for disk in stream.disks_of(context):
         path = passes.path(context, disk.name)
         unfinished = disks.marked(path, target.move_id)
         if disks.find(target, unfinished) is not None:
@@ -98,14 +115,14 @@ def _place(context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
                         kind="changed",
                     )
             disks.sync(target, unfinished)
-        over = intent.get("over", {}).get(disk.name)
+        file, over = intent.files[disk.name], intent.over.get(disk.name)
         disks.rename(
-            target, unfinished, disk.name, file=disks.Identity(**intent["files"][disk.name]),
-            over=disks.Identity(**over) if over else None,
+            target, unfinished, disk.name, file=disks.Identity(file.device, file.inode),
+            over=disks.Identity(over.device, over.inode) if over else None,
         )  # fmt: skip
         for base in passes.bases(context, [disk]):
             disks.remove(target, base.unfinished(target.move_id))
-    return {"placed": passes.stamps(target, context, disk_survey.from_facts(context.facts))}
+    return PlacedDisks(passes.stamps(target, context, stream.disks_of(context)))
 
 
 def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
@@ -121,43 +138,45 @@ def _flatten(context: Context, disk: Disk, unfinished: str) -> None:
 # finish
 
 
-def _check_placed(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_placed(context: Context, _intent: Nothing) -> Nothing:
     """Nobody has touched the files since they were compared, at either end: hours may have gone by in single steps.
 
     A source that died meanwhile is no reason to stay there.
     """
     try:
-        _require_untouched(passes.source(context), context, context.facts["stopped"])
+        _require_untouched(passes.source(context), context, context[COPY_REST].stopped)
     except CannotConnect as error:
         context.note(f"whether anybody has written to its disks at the source since cannot be seen: {error}")
-    _require_untouched(passes.target(context), context, context.facts["placed"])
+    _require_untouched(passes.target(context), context, context[PLACE_DISKS].placed)
     return NOTHING
 
 
 WHILE_IT_IS_OFF = (
     Action(
-        "copy_rest",
+        COPY_REST,
         "copy the last changes and compare what lies on {target_host}",
         _copy_rest,
         applies=stream.is_streamed,
         rolls_back_move=True,
+        requires=(SCHEDULE,),
     ),
     Action(
-        "place_disks",
+        PLACE_DISKS,
         "give the disks their names on {target_host}",
         _place,
         intend=_identities,
         applies=stream.is_streamed,
         rolls_back_move=True,
+        requires=(SCHEDULE,),
     ),
 )
 """For the end of prep-source. What they leave is removed with the directory (:func:`_clear`)."""
 
 BEFORE_THE_START = (
     Action(
-        "check_disks", "see that nobody has touched the disks since", _check_placed, applies=stream.is_streamed,
+        CHECK_DISKS, "see that nobody has touched the disks since", _check_placed, applies=stream.is_streamed,
         rolls_back_move=True,
-    ),
+    requires=(SCHEDULE, COPY_REST, PLACE_DISKS,),),
 )  # fmt: skip
 """For the beginning of finish."""
 

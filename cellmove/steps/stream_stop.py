@@ -8,14 +8,14 @@ by :func:`still_holds`: when nobody has written to the disks since it began, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallError
 from cellmove.engine.action import Context
-from cellmove.hosts import disk_survey
 from cellmove.steps import passes
+from cellmove.steps.action_types import STOP_SOURCE, EarlyPass, Stamps, StoppedSource
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_survey import Disk
@@ -24,26 +24,26 @@ LOOKS = 0.1
 """Seconds between two looks at whether the disks are closed; the guest is down, so each counts."""
 
 
-def while_it_stops(context: Context, stop: Callable[[], None]) -> Mapping[str, Any]:
+def while_it_stops(context: Context, disks: Sequence[Disk], stop: Callable[[], None]) -> StoppedSource:
     """Have the guest stopped, and make the last pass meanwhile if the host shows when that may begin.
 
     :param stop: nova's call
-    :returns: what :func:`still_holds` wants to know, under ``early``; nothing where no such pass was made
+    :param disks: of the server
+    :returns: with what :func:`still_holds` wants to know, if such a pass was made
     :raises CallError: what ``stop`` raises; a pass that fails is made again later, by whoever needs it
     """
-    disks = disk_survey.from_facts(context.facts)
     if not _all_held(context, disks):
         stop()
-        return {}
+        return StoppedSource()
     with ThreadPoolExecutor(1, thread_name_prefix="stop") as threads:
         stopping = threads.submit(stop)
         try:
             early = _early(context, disks, stopping)
         except CallError as error:
             context.note(f"the disks are read again once nova has stopped the guest: {error}")
-            early = {}
+            early = None
         stopping.result()
-    return {"early": early} if early else {}
+    return StoppedSource(early)
 
 
 def _all_held(context: Context, disks: Sequence[Disk]) -> bool:
@@ -57,26 +57,28 @@ def _all_held(context: Context, disks: Sequence[Disk]) -> bool:
         return False
 
 
-def _early(context: Context, disks: Sequence[Disk], stopping: Future[None]) -> Mapping[str, Any]:
+def _early(context: Context, disks: Sequence[Disk], stopping: Future[None]) -> EarlyPass | None:
     from cellmove.hosts.disks import holders
 
     source, own = passes.source(context), passes.own(context, disks)
     while any(holders(source, passes.path(context, disk.name)) for disk in disks):
         if stopping.done():
-            return {}
+            return None
         context.clock.sleep(LOOKS)
     stamps = passes.stamps(source, context, disks)
     result, wrong = passes.compared(context, own, "last pass", is_off=True, cache="direct")
-    return {} if wrong else {"stamps": stamps, **passes.final(result)}
+    final = passes.final(result)
+    return None if wrong else EarlyPass(final.last_pass, final.digests, stamps)
 
 
-def still_holds(context: Context, disks: Sequence[Disk], stamps: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the pass made while the guest was being stopped came to, if it may count as the last one; else nothing.
+def still_holds(context: Context, disks: Sequence[Disk], stamps: Stamps) -> EarlyPass | None:
+    """What the pass made while the guest was being stopped came to, if it may count as the last one; else None.
 
     :param stamps: of the source's disks, now
     :raises CallError: a connection broke
     """
-    early: Mapping[str, Any] = context.facts.get("early") or {}
-    if not early or stamps != early["stamps"]:
-        return {}
-    return early if passes.read_back(context, passes.own(context, disks), "check") == [] else {}
+    stopped = context.get(STOP_SOURCE)
+    early = stopped.early if stopped is not None else None
+    if early is None or stamps != early.stamps:
+        return None
+    return early if passes.read_back(context, passes.own(context, disks), "check") == [] else None

@@ -7,18 +7,15 @@ Each action first checks that the server is still deleted: a journal or a databa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cellmove.cloud import image, placement
+from cellmove.core.documents import NOTHING, Nothing
 from cellmove.core.errors import Stopped
 from cellmove.db import records, state
 from cellmove.engine.action import Action, Context
 from cellmove.hosts import compute
 from cellmove.steps import endpoints
+from cellmove.steps.action_types import CLEAR_REST, CLEAR_SOURCE, CLEAR_TARGET, RECORD_MIGRATION, SCHEDULE
 from cellmove.steps.undo_checks import is_deleted
-
-NOTHING: Mapping[str, Any] = {}
 
 
 def _require_deleted(context: Context) -> None:
@@ -35,19 +32,19 @@ def _require_deleted(context: Context) -> None:
         )
 
 
-def _clear_source(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _clear_source(context: Context, _intent: Nothing) -> Nothing:
     """The kept disk, bindings, attachments and records at the source, by the call that a confirm makes."""
     _require_deleted(context)
     server, database = endpoints.server_id(context), endpoints.source(context)
     if state.read_instance(database, server) is None:
         return NOTHING
     state.swap_instance(database, server, {}, {"hidden": 1}, endpoints.now(context))
-    endpoints.call_source(context, compute.CONFIRM_AT_SOURCE, context.facts["request_id"])
+    endpoints.call_source(context, compute.CONFIRM_AT_SOURCE, context.plan.request_id)
     records.delete_server(database, server)
     return NOTHING
 
 
-def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _clear_target(context: Context, _intent: Nothing) -> Nothing:
     """Guest, disk, bindings, attachments, claim and records at the target, by the call that a revert makes."""
     _require_deleted(context)
     server, database = endpoints.server_id(context), endpoints.target(context)
@@ -55,23 +52,39 @@ def _clear_target(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, 
         return NOTHING
     values = {"hidden": 1, "task_state": "resize_reverting"}
     state.swap_instance(database, server, {}, values, endpoints.now(context))
-    endpoints.call_target(context, compute.REVERT_AT_DEST, context.facts["request_id"])
+    endpoints.call_target(context, compute.REVERT_AT_DEST, context.plan.request_id)
     records.delete_server(database, server)
     return NOTHING
 
 
-def _clear_rest(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
+def _clear_rest(context: Context, _intent: Nothing) -> Nothing:
     _require_deleted(context)
     admin = context.gateway.admin
-    for consumer in (context.facts["migration_uuid"], endpoints.server_id(context)):
+    for consumer in (endpoints.migration_uuid(context.record), endpoints.server_id(context)):
         placement.delete_allocations(admin, consumer, sleep=context.clock.sleep)
-    if context.facts.get("image_id"):
-        image.delete_image(admin, context.facts["image_id"])
+    temporary = endpoints.image_id(context)
+    if temporary:
+        image.delete_image(admin, temporary)
     return NOTHING
 
 
 ACTIONS = (
-    Action("clear_source", "remove what is left of the deleted server on {source_host}", _clear_source),
-    Action("clear_target", "remove what is left of the deleted server on {target_host}", _clear_target),
-    Action("clear_rest", "give up its allocations and the temporary image", _clear_rest),
+    Action(
+        CLEAR_SOURCE,
+        "remove what is left of the deleted server on {source_host}",
+        _clear_source,
+        requires=(RECORD_MIGRATION,),
+    ),
+    Action(
+        CLEAR_TARGET,
+        "remove what is left of the deleted server on {target_host}",
+        _clear_target,
+        requires=(RECORD_MIGRATION, SCHEDULE),
+    ),
+    Action(
+        CLEAR_REST,
+        "give up its allocations and the temporary image",
+        _clear_rest,
+        requires=(RECORD_MIGRATION,),
+    ),
 )

@@ -6,8 +6,9 @@ What each undo changes, and what it verifies first, stands in docs/journal.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cellmove.core.documents import Row
 from cellmove.core.errors import Unexpected
 from cellmove.db import state
 from cellmove.engine.action import Context
@@ -28,7 +29,7 @@ def is_deleted(context: Context) -> bool:
     return home is None or state.read_instance(gateway.database(home), server) is None
 
 
-def require_at_source(context: Context) -> dict[str, Any] | None:
+def require_at_source(context: Context) -> Row | None:
     """Make sure that the server belongs to the source cell and its host there.
 
     :returns: its row there; None when its owner deleted it
@@ -41,13 +42,13 @@ def require_at_source(context: Context) -> dict[str, Any] | None:
         return None
     if row["hidden"]:
         raise Unexpected(f"its row in {source.label} is hidden")
-    host = context.facts["source_host"]
+    host = context.plan.source_host
     if row["host"] != host:
         raise Unexpected(f"its row in {source.label} says that it is on {row['host'] or 'no host'}, not on {host}")
     return row
 
 
-def require_guest_at_source(context: Context) -> dict[str, Any] | None:
+def require_guest_at_source(context: Context) -> Row | None:
     """The same, and that its guest was not stopped for the move, or was started again since.
 
     :returns: see :func:`require_at_source`

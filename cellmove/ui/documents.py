@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellmove.core.move import SCHEMA_VERSION, Entry, Move
-from cellmove.operations.documents import Document, move_document, place_document
+from cellmove.engine.record import labels_from
+from cellmove.operations.documents import Document, move_document, source_document, target_document
 
 if TYPE_CHECKING:
     from cellmove.engine.journal import JournalCheck
@@ -26,6 +27,7 @@ def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> D
     :param next_command: what to type next when no move was opened
     """
     summary = dict(report.summary)
+    labels = labels_from(summary)
     if report.move is not None:
         document = move_document(report.move, entries)
     else:
@@ -35,8 +37,8 @@ def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> D
             "state": "refused" if report.refused else "not recorded",
             "server": {"id": summary.get("server_id", ""), "name": summary.get("server_name", "")},
             "kind": summary.get("kind", ""),
-            "source": place_document(summary, "source"),
-            "target": place_document(summary, "target"),
+            "source": source_document(labels),
+            "target": target_document(labels),
             "next": [next_command] if next_command else [],
             "steps": [],
         }

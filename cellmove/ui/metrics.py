@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cellmove.core.cell_names import recorded_ref
 from cellmove.core.clock import seconds_of
 from cellmove.core.move import CLOSED, Entry, Move, Phase, State, Step
+from cellmove.core.move_plan import outline_of
 from cellmove.drain import figures
 from cellmove.drain.drain_report import DrainReport, build_report
 from cellmove.drain.durations import REPORTED_STEPS, down_since, outages, step_bars
@@ -141,21 +142,22 @@ def _count_lines(found: Figures, move: Move, entries: Sequence[Entry]) -> None:
     for bar in step_bars(entries) if is_told else ():
         if LAST_ACTIONS[Step(bar.step)] in done and bar.ended is not None and not bar.failed:
             found.steps[bar.step,].append(bar.ended - bar.began)
-    if move.plan.get("active"):
+    if outline_of(move).active:
         _count_downtimes(found, move, entries, done)
     failed = {(entry.step, entry.action) for entry in entries if entry.error}
     found.failures.update(failed)
 
 
 def _count_guest_down(found: Figures, move: Move, entries: Sequence[Entry], now: float) -> None:
-    since = down_since(entries) if move.is_open and move.plan.get("active") else None
+    since = down_since(entries) if move.is_open and outline_of(move).active else None
     if since is not None:
         found.guest_down[()] = max(found.guest_down[()], now - since)
 
 
 def _count_downtimes(found: Figures, move: Move, entries: Sequence[Entry], done: Collection[str]) -> None:
     """Count the downtimes that do not change any more, because a histogram must not shrink."""
-    transfer = str(move.plan.get("transfer") or ("volumes" if move.plan.get("volume_backed") else "image"))
+    outline = outline_of(move)
+    transfer = outline.transfer or ("volumes" if outline.volume_backed else "image")
     last_steps = (Step.FINISH, Step.REVERT)
     for direction, last_step, known in zip(DIRECTIONS, last_steps, outages(entries), strict=True):
         if LAST_ACTIONS[last_step] in done or not move.is_open:

@@ -38,8 +38,8 @@ def test_disks_travel_as_the_command_says(streaming: Streaming, transfer: str) -
     )
     assert said_all.code == 0
     for each in servers:
-        facts = streaming.facts(each.id)
-        assert (facts["transfer"], facts["bwlimit"]) == (transfer, 40 << 20)
+        plan = streaming.plan(each.id)
+        assert (plan["transfer"], plan["bwlimit"]) == (transfer, 40 << 20)
         host = next(name for name in (TARGET, "c2-host2") if streaming.path(name, f"{each.id}/disk").exists())
         streaming.has_moved(each.id, host, status="ACTIVE")
 

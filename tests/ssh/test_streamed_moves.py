@@ -180,7 +180,7 @@ def test_an_old_release_keeps_what_was_streamed(old_releases, ending):
     refused = old_releases.cellmove("migrate", server.id, "--cell", "cell2", "--transfer", "image", expect=5)
     assert "--transfer stream" in refused.stdout + refused.stderr
     old_releases.cellmove("migrate", server.id, *AUTO)
-    assert old_releases.facts(server.id)["transfer"] == "stream"
+    assert old_releases.plan(server.id)["transfer"] == "stream"
     old_releases.has_moved(server.id)
     old_releases.cellmove(ending, server.id)
     if ending == "confirm":
@@ -320,7 +320,7 @@ def test_without_ssh_it_is_refused(streaming, tmp_path):
     assert "there is no table [ssh] in config.toml" in said.stdout + said.stderr
     assert "--transfer image" in said.stdout + said.stderr
     streaming.cellmove("migrate", server.id, *AUTO, env=env)
-    assert streaming.facts(server.id)["transfer"] == "image"
+    assert streaming.plan(server.id)["transfer"] == "image"
     streaming.has_moved(server.id)
 
 
@@ -426,7 +426,7 @@ def test_another_image_of_that_name(streaming, wish):
     if wish == "stream":
         streaming.is_home(server.id)
     else:
-        assert streaming.facts(server.id)["transfer"] == "stream"
+        assert streaming.plan(server.id)["transfer"] == "stream"
         assert streaming.result(server.id, "seed_base")["transfer"] == "image"
         streaming.base(TARGET).unlink()
         streaming.process.control("add_base", host=TARGET, image=seed.IMAGE)
@@ -557,11 +557,11 @@ def test_a_limit_is_kept_and_stands_in_the_journal(streaming):
     server = streaming.boot()
     streaming.cellmove("plan", server.id, *STREAM, "--bwlimit", "300k")
     streaming.cellmove("prep-dest", server.id)
-    assert streaming.facts(server.id)["bwlimit"] == 300 << 10
+    assert streaming.plan(server.id)["bwlimit"] == 300 << 10
     (made,) = streaming.result(server.id, "copy_running")["passes"]
     assert made["sent"] > 600 << 10
     assert made["seconds"] > 0.9 * (made["sent"] - (260 << 10)) / (300 << 10)  # nothing waits for the last message
-    assert streaming.facts(server.id)["command"].endswith(f"--transfer stream --bwlimit {300 << 10}")
+    assert streaming.plan(server.id)["command"].endswith(f"--transfer stream --bwlimit {300 << 10}")
     streaming.cellmove("rollback", server.id)
     streaming.is_home(server.id)
 

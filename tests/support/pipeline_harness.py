@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +11,12 @@ from typing import Any, cast
 
 from cellmove.core.clock import Clock
 from cellmove.core.move import Entry, Move, State, Step
-from cellmove.engine.action import Action, Context, ProbeOutcome, ProbeResult
+from cellmove.engine.action import Action, AnyAction, Context, ProbeOutcome, ProbeResult
 from cellmove.engine.events import Event
 from cellmove.engine.executor import Runner, run_step, undo
 from cellmove.engine.journal import Journal
 from cellmove.engine.journal_open import open_journal
+from cellmove.engine.record import ActionType
 from cellmove.gateway import Gateway
 
 LONG = 100.0
@@ -26,6 +27,20 @@ class Crash(BaseException):
     """The process dies here."""
 
 
+Words = Mapping[str, Any]
+Toy = Action[Words, Words]
+
+
+def toy_type(name: str) -> ActionType[Words, Words]:
+    """The type of a toy action, whose intent and result are what its functions make of them."""
+    return ActionType(name, dict, dict)
+
+
+def toy(name: str, title: str, do: Callable[[Context, Words], Words | None], **more: Any) -> Toy:
+    """A toy action."""
+    return Action(toy_type(name), title, do, **more)
+
+
 @dataclass
 class World:
     """A toy cloud: which effects are there, every call made, and what the next calls do."""
@@ -33,7 +48,7 @@ class World:
     effects: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
     faults: dict[str, list[BaseException | None]] = field(default_factory=dict)
-    findings: dict[str, list[ProbeResult]] = field(default_factory=dict)
+    findings: dict[str, list[ProbeResult[Words]]] = field(default_factory=dict)
     repeatable: set[str] = field(default_factory=set)
 
     def call(self, name: str) -> None:
@@ -44,7 +59,7 @@ class World:
         if fault is not None:
             raise fault
 
-    def action(self, name: str, *, probed: bool = False, can_undo: bool = True, **more: Any) -> Action:
+    def action(self, name: str, *, probed: bool = False, can_undo: bool = True, **more: Any) -> Toy:
         """An action that adds its name to the effects."""
 
         def do(_context: Context, intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,7 +69,7 @@ class World:
             self.effects.add(name)
             return {name: "its id"}
 
-        def probe(_context: Context, _intent: Mapping[str, Any]) -> ProbeResult:
+        def probe(_context: Context, _intent: Mapping[str, Any]) -> ProbeResult[Words]:
             self.call(f"probe {name}")
             queue = self.findings.get(name)
             if queue:
@@ -66,12 +81,12 @@ class World:
                 else ProbeResult(ProbeOutcome.NOT_HAPPENED)
             )
 
-        def take_back(_context: Context, intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
+        def take_back(_context: Context, intent: Mapping[str, Any], _result: object) -> None:
             assert intent == {"for": name}
             self.call(f"undo {name}")
             self.effects.discard(name)
 
-        return Action(
+        return toy(
             name,
             f"make {name}",
             do,
@@ -115,7 +130,7 @@ class Bench:
 
 def make_bench(
     path: Path,
-    actions: Mapping[Step, list[Action]],
+    actions: Mapping[Step, Sequence[AnyAction]],
     world: World,
     wrap: Callable[[Journal], Journal] = lambda journal: journal,
 ) -> Bench:
@@ -142,12 +157,12 @@ def make_bench(
         )  # fmt: skip
         journal.open_move(move)
     gateway = cast(Gateway, SimpleNamespace(settings=SimpleNamespace(long_rpc_timeout=LONG, patience=PATIENCE)))
-    full: dict[Step, list[Action]] = {step: list(actions.get(step, [])) for step in Step}
+    full: dict[Step, Sequence[AnyAction]] = {step: list(actions.get(step, [])) for step in Step}
     runner = Runner(wrap(journal), gateway, clock, events.append, full, lambda: signal[0])
     return Bench(world, journal, runner, events, signal, now, move)
 
 
-def three(world: World, **more: Any) -> list[Action]:
+def three(world: World, **more: Any) -> list[AnyAction]:
     return [world.action("a"), world.action("b", probed=True, **more), world.action("c")]
 
 

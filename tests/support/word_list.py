@@ -80,7 +80,6 @@ NOT_YET: tuple[str, ...] = (
     "cellmove/core/*",
     "cellmove/db/*",
     "cellmove/drain/*",
-    "cellmove/engine/action.py",
     "cellmove/engine/events.py",
     "cellmove/engine/executor.py",
     "cellmove/engine/integrity.py",

@@ -48,7 +48,7 @@ class Streaming(Sandbox):
         move = journal.find(server)[-1]
         return next(entry.result for entry in reversed(journal.entries_of(move.id)) if entry.action == action)
 
-    def facts(self, server: str) -> Mapping[str, Any]:
+    def plan(self, server: str) -> Mapping[str, Any]:
         """What the newest move's plan says."""
         return open_journal(str(self.folder / "journal.db"), Clock().text).find(server)[-1].plan
 

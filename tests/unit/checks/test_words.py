@@ -14,8 +14,9 @@ from cellmove.checks.leftover import Kind
 from cellmove.core.errors import Usage
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db.shapes import Group, MigrationRow
-from cellmove.engine.action import Action, describe
+from cellmove.engine.action import describe
 from cellmove.engine.journal_open import open_journal
+from cellmove.engine.record import EndpointLabels
 from cellmove.operations import probe
 from cellmove.operations.documents import move_document
 from cellmove.ui import demo
@@ -23,6 +24,7 @@ from cellmove.ui.console import Page, draws_over
 from cellmove.ui.fault import with_standing
 from cellmove.ui.invocation import Options
 from cellmove.ui.move_text import IN_USE, draw_list, draw_move
+from tests.support.pipeline_harness import toy
 from tests.unit.checks.test_preflight import compute, conductor, instance, snapshot
 
 GUEST = probe.Guest("uuid-1", "web 1", ("192.0.2.1",))
@@ -178,11 +180,15 @@ def test_a_command_that_wrote_nothing_does_not_say_so_of_a_server_that_is_half_m
 
 
 def test_a_title_leaves_out_what_is_not_known_yet() -> None:
-    action = Action("schedule", "ask the scheduler: {host} in {cell}", lambda *_all: {})
-    assert describe(action, {}) == "ask the scheduler"
-    assert describe(action, {"host": "c2-host1"}) == "ask the scheduler"
-    assert describe(action, {"host": "c2-host1", "cell": "cell2"}) == "ask the scheduler: c2-host1 in cell2"
-    assert describe(Action("a", "bind the ports to {host}", lambda *_all: {}), {}) == "bind the ports to …"
+    action = toy("schedule", "ask the scheduler: {target_host} in {target_cell}", lambda *_all: {})
+    assert describe(action, EndpointLabels()) == "ask the scheduler"
+    assert describe(action, EndpointLabels(target_host="c2-host1")) == "ask the scheduler"
+    chosen = EndpointLabels(target_host="c2-host1", target_cell="cell2")
+    assert describe(action, chosen) == "ask the scheduler: c2-host1 in cell2"
+    assert (
+        describe(toy("a", "bind the ports to {target_host}", lambda *_all: {}), EndpointLabels())
+        == "bind the ports to …"
+    )
 
 
 @pytest.mark.parametrize(("no_color", "words"), [("1", "all is well"), ("", "\x1b[32mall is well\x1b[0m")])

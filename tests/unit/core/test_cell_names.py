@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 from cellmove.core.cell_names import (
     CELL0_UUID,
     CellRef,
-    allowed_cells,
     display_names,
     is_called,
-    wanted_cell,
-    with_display_names,
 )
 
 ONE, TWO = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
@@ -80,17 +77,3 @@ def test_a_recorded_cell_is_called_by_its_name_whatever_digits_its_label_has(cel
         assert is_called(cell, word)
     for word in ("cell", TWO, NEAR, TWO[:8], ""):
         assert not is_called(cell, word)
-
-
-def test_a_plan_is_read_by_uuids_and_one_of_an_earlier_version_by_names() -> None:
-    now = {"target_cells": ["a", "a"], "target_cell_uuids": [ONE, TWO], "wanted_cell": "a", "wanted_cell_uuid": ONE}
-    assert (allowed_cells(now), wanted_cell(now)) == ([ONE, TWO], ONE)
-    before = {"target_cells": ["a", "b"], "wanted_cell": "a"}
-    assert (allowed_cells(before), wanted_cell(before)) == (["a", "b"], "a")
-    assert wanted_cell({"target_cells": [], "wanted_cell": ""}) == ""
-
-
-def test_a_blank_name_that_an_earlier_version_recorded_is_shown_as_digits() -> None:
-    facts = {"source_cell": "", "source_cell_uuid": ONE, "target_cell": "b", "target_cell_uuid": TWO, "host": "h"}
-    assert with_display_names(facts) == facts | {"source_cell": "11111111"}
-    assert with_display_names({"source_cell": ""}) == {"source_cell": ""}

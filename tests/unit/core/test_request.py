@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 
 from cellmove.cli import cli
 from cellmove.core.clock import Clock
+from cellmove.core.documents import structure, to_document
 from cellmove.core.move import Move, State, next_commands
 from cellmove.core.request import (
     Destination,
     MoveRequest,
     command_of,
     continued_by,
-    from_document,
     plan_values,
     request_of,
-    to_document,
 )
 from cellmove.core.shell import VERBS, GlobalOptions, command_line, quote, resume_elsewhere
 from cellmove.core.transfer import TRANSFERS
@@ -268,8 +267,8 @@ def test_a_journal_without_requests_is_read(aim: str, command: str) -> None:
 def test_a_journal_of_a_newer_version_is_read() -> None:
     document = to_document(MoveRequest("web-1", destination=Destination("cell2"))) | {"colour": "red"}
     document["destination"]["rack"] = 7
-    assert from_document(document) == MoveRequest("web-1", destination=Destination("cell2"))
-    assert from_document({"server": "web-1"}) == MoveRequest("web-1")
+    assert structure(MoveRequest, document, "the request") == MoveRequest("web-1", destination=Destination("cell2"))
+    assert structure(MoveRequest, {"server": "web-1"}, "the request") == MoveRequest("web-1")
 
 
 def test_a_later_command_keeps_what_shaped_the_plan() -> None:
@@ -285,7 +284,7 @@ def test_a_later_command_keeps_what_shaped_the_plan() -> None:
 def test_a_drain_names_the_first_of_its_cells() -> None:
     request = MoveRequest(UUID, destination=Destination(cells=("cell3", "cell2")))
     assert request.command == f"cellmove migrate {UUID} --cell cell3"
-    assert from_document(json.loads(json.dumps(to_document(request)))) == request
+    assert structure(MoveRequest, json.loads(json.dumps(to_document(request))), "the request") == request
 
 
 @pytest.mark.parametrize(

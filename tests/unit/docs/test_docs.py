@@ -14,6 +14,7 @@ import pytest
 from cellmove import man_pages as docs
 from cellmove.cli import cli
 from cellmove.core.clock import Clock
+from cellmove.core.documents import to_document as to_record
 from cellmove.core.move import DRAIN, Move, State
 from cellmove.drain.capacity import CellCapacity
 from cellmove.drain.drain_report import DrainReport, ServerReport
@@ -27,6 +28,7 @@ from cellmove.drain.request import DrainRequest
 from cellmove.drain.result import Decommission, RunResult
 from cellmove.drain.status import read_status
 from cellmove.engine.journal_open import open_journal
+from cellmove.steps.cordon import CordonPlan
 from cellmove.ui.drain_documents import event_document, plan_document, report_document, status_document
 from cellmove.ui.group import EXIT_CODES, subcommands
 from tests.support.cell_refs import ref
@@ -183,7 +185,7 @@ def test_the_story_has_every_key_of_the_status(tmp_path: Path) -> None:
         State.DRAINING,
         "",
         "",
-        {"command": "cellmove drain-cell cell1", "hosts": [], "closes_cell": True},
+        to_record(CordonPlan("u", (), closes_cell=True, command="cellmove drain-cell cell1")),
     )
     session: Any = SimpleNamespace(journal=journal, clock=clock)
     queue = Queue(journal, move.id, "worker")

@@ -19,11 +19,12 @@ from cellmove.core.errors import (
     Unreachable,
 )
 from cellmove.core.move import Entry, State, Step
-from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult, describe
+from cellmove.engine.action import AnyAction, Context, Pivot, ProbeOutcome, ProbeResult, describe
 from cellmove.engine.events import EventKind
-from cellmove.engine.executor import busy_step, facts_of, is_undoing, past_pivot, run_step, undo
+from cellmove.engine.executor import busy_step, is_undoing, past_pivot, run_step, undo
 from cellmove.engine.journal import Journal
-from tests.support.pipeline_harness import LONG, PATIENCE, Bench, World, a_bench, make_bench, three
+from cellmove.engine.record import EndpointLabels, record_of
+from tests.support.pipeline_harness import LONG, PATIENCE, Bench, World, a_bench, make_bench, three, toy, toy_type
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_step_does_its_actions_in_order_and_moves_on(tmp_path: Path, world: Wo
     assert bench.run().state is State.DEST_PREPARED
     assert world.calls == ["do a", "do b", "do c"]
     assert bench.phases() == {"a": "done", "b": "done", "c": "done"}
-    assert facts_of(bench.fresh(), bench.entries)["c"] == "its id"
+    assert record_of(bench.fresh(), bench.entries)[toy_type("c")] == {"c": "its id"}
     kinds = [event.kind for event in bench.events]
     assert kinds[0] is EventKind.STEP_STARTED
     assert kinds[-1] is EventKind.STEP_FINISHED
@@ -53,7 +54,7 @@ def test_the_intent_is_durable_before_the_effect(tmp_path: Path, world: World) -
     def do(_context: Context, _intent: Mapping[str, Any]) -> None:
         seen.extend(f"{entry.action} {entry.phase}" for entry in bench.entries)
 
-    bench = make_bench(tmp_path, {Step.PREP_DEST: [Action("a", "a", do)]}, world)
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [toy("a", "a", do)]}, world)
     bench.run()
     assert seen == ["a intent"]
 
@@ -74,16 +75,16 @@ def test_what_is_done_is_skipped(tmp_path: Path, world: World) -> None:
 
 
 def test_later_actions_know_what_earlier_ones_found(tmp_path: Path, world: World) -> None:
-    facts: list[Mapping[str, Any]] = []
-    last = Action("z", "z", lambda context, _intent: facts.append(context.facts))
+    known: list[object] = []
+    last = toy("z", "z", lambda context, _intent: known.append(context[toy_type("a")]))
     bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action("a"), last]}, world)
     bench.run()
-    assert facts == [{"source_cell": "cell1", "command": "cellmove migrate web-1", "a": "its id"}]
+    assert known == [{"a": "its id"}]
 
 
 def test_a_title_fills_in_what_is_known() -> None:
-    action = Action("a", "copy to {cell} on {host}", lambda _context, _intent: None)
-    assert describe(action, {"cell": "cell2"}) == "copy to cell2 on …"
+    action = toy("a", "copy to {target_cell} on {target_host}", lambda _context, _intent: None)
+    assert describe(action, EndpointLabels(target_cell="cell2")) == "copy to cell2 on …"
 
 
 # an intent without done: look first
@@ -276,14 +277,14 @@ def test_a_heavy_action_that_was_not_begun_takes_nothing_more_back(tmp_path: Pat
 def test_an_undo_gets_what_the_action_found(tmp_path: Path, world: World) -> None:
     given: list[tuple[Any, Any, Any]] = []
     actions = [
-        Action(
+        toy(
             "a", "a", lambda _context, _intent: {"host": "h1"}, intend=lambda _context: {"before": 1},
-            undo=lambda context, intent, result: given.append((dict(intent), dict(result), context.facts["host"])),
+            undo=lambda context, intent, result: given.append((dict(intent), dict(result), context[toy_type("a")]["host"])),
         )
     ]  # fmt: skip
     bench = make_bench(tmp_path, {Step.PREP_DEST: actions}, world)
     bench.run()
-    bench.journal.undoing(bench.entries[0])  # and died: the facts have to be there the second time too
+    bench.journal.undoing(bench.entries[0])  # and died: the result has to be there the second time too
     bench.undo()
     assert given == [({"before": 1}, {"host": "h1"}, "h1")]
 
@@ -331,7 +332,7 @@ def test_a_step_whose_undo_stopped_goes_on_with_resume(tmp_path: Path, world: Wo
 # the pivot
 
 
-def with_pivot(world: World, pivot: Pivot) -> dict[Step, list[Action]]:
+def with_pivot(world: World, pivot: Pivot) -> dict[Step, list[AnyAction]]:
     return {
         Step.PREP_DEST: [
             world.action("a"),

@@ -18,14 +18,16 @@ from cellmove.core.errors import (
     JournalUnreachable,
     RolledBack,
     Stopped,
+    Unexpected,
     Unreachable,
 )
 from cellmove.core.move import Entry, Phase, State, Step
-from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
+from cellmove.engine.action import Context, Pivot, ProbeOutcome, ProbeResult
 from cellmove.engine.events import Event, EventKind
-from cellmove.engine.executor import busy_step, context_before, facts_of, is_undoing, next_choice, past_pivot
+from cellmove.engine.executor import busy_step, context_before, is_undoing, next_choice, past_pivot
 from cellmove.engine.journal import Journal
-from tests.support.pipeline_harness import Bench, World, a_bench, make_bench
+from cellmove.engine.record import record_of
+from tests.support.pipeline_harness import Bench, Toy, World, a_bench, make_bench, toy, toy_type
 
 
 @pytest.fixture
@@ -58,11 +60,15 @@ def test_only_a_line_that_is_being_taken_back_says_so() -> None:
     ]  # fmt: skip
 
 
-def test_only_results_of_what_is_done_are_facts(tmp_path: Path, world: World) -> None:
+def test_only_results_of_what_is_done_are_known(tmp_path: Path, world: World) -> None:
     move = a_bench(tmp_path, world).fresh()
     lines = [an_entry("s", "a", Phase.DONE, 1, host="one"), an_entry("s", "b", Phase.UNDOING, 2, host="two")]
-    assert facts_of(move, lines) == {**move.plan, "host": "one"}
-    assert facts_of(move, [*lines, an_entry("s", "c", Phase.DONE, 3, host="three")])["host"] == "three"
+    record = record_of(move, lines)
+    assert (record.get(toy_type("a")), record.get(toy_type("b"))) == ({"host": "one"}, None)
+    with pytest.raises(Unexpected, match="the journal has no result of b"):
+        record[toy_type("b")]
+    again = record_of(move, [*lines, an_entry("s", "a", Phase.DONE, 3, host="three")])
+    assert again[toy_type("a")] == {"host": "three"}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +147,7 @@ def _values(event: Event) -> tuple[Any, ...]:
     return event.kind.value, event.step, event.action, event.title, event.seconds, event.text
 
 
-def slow(name: str, seconds: float, error: Exception | None = None) -> Action:
+def slow(name: str, seconds: float, error: Exception | None = None) -> Toy:
     """An action that takes its time, and what it takes to undo it."""
 
     def do(context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,13 +155,13 @@ def slow(name: str, seconds: float, error: Exception | None = None) -> Action:
         context.clock.sleep(seconds)
         if error is not None:
             raise error
-        return {"name": "its id"}
+        return {"target_host": "its id"}
 
     def take_back(context: Context, _intent: Mapping[str, Any], _result: Mapping[str, Any]) -> None:
         context.note("back")
         context.clock.sleep(seconds * 2)
 
-    return Action(name, f"make {name} {{name}}", do, undo=take_back)
+    return toy(name, f"make {name} {{target_host}}", do, undo=take_back)
 
 
 def test_every_action_is_told_with_its_title_and_how_long_it_took(tmp_path: Path, world: World) -> None:
@@ -246,6 +252,11 @@ def test_a_journal_lost_later_is_a_stop(tmp_path: Path, world: World, method: st
 # the next choice
 
 
+def host_of(context: Context) -> int:
+    """The host that was chosen."""
+    return int(context[toy_type("pick")]["target_host"])
+
+
 class Hosts:
     """An action that chooses a host, of some; those after it fail with the first ones."""
 
@@ -254,28 +265,31 @@ class Hosts:
         self.error = error or CallFailed("no room")
         self.chosen: list[int] = []
         self.tried: list[list[str]] = []
-        self.pick = Action(
+        self.pick = toy(
             "pick",
-            "ask: host {host}",
+            "ask: host {target_host}",
             self.choose,
-            has_alternative=lambda context: context.facts["a"] == "its id" and context.facts["host"] < self.hosts,
+            has_alternative=lambda context: context[toy_type("a")]["a"] == "its id" and host_of(context) < self.hosts,
         )
-        self.actions = [world.action("a"), self.pick, world.action("b"), replace(self._use(), retry_from="pick")]
+        self.actions = [
+            world.action("a"),
+            self.pick,
+            world.action("b"),
+            replace(self._use(), retry_from=toy_type("pick")),
+        ]
 
     def choose(self, context: Context, _intent: Mapping[str, Any]) -> Mapping[str, Any]:
         self.chosen.append(len(self.chosen) + 1)
-        self.tried.append([str(entry.result["host"]) for entry in context.tried])
-        return {"host": self.chosen[-1]}
+        self.tried.append([str(entry.result["target_host"]) for entry in context.tried])
+        return {"target_host": self.chosen[-1]}
 
-    def _use(self) -> Action:
+    def _use(self) -> Toy:
         def use(context: Context, _intent: Mapping[str, Any]) -> None:
-            self.world.call(f"use {context.facts['host']}")
-            if context.facts["host"] <= self.bad:
+            self.world.call(f"use {host_of(context)}")
+            if host_of(context) <= self.bad:
                 raise self.error
 
-        return Action(
-            "use", "use it", use, undo=lambda context, _i, _r: self.world.call(f"leave {context.facts['host']}")
-        )
+        return toy("use", "use it", use, undo=lambda context, _i, _r: self.world.call(f"leave {host_of(context)}"))
 
 
 def test_the_next_choice_is_tried_and_what_came_before_stays(tmp_path: Path, world: World) -> None:
@@ -339,7 +353,7 @@ def test_a_run_that_died_while_a_choice_was_taken_back_takes_back_the_rest_and_g
     hosts = Hosts(world)
     bench = make_bench(tmp_path, {Step.PREP_DEST: hosts.actions}, world)
     lines = {}
-    for name, result in (("a", {"a": "its id"}), ("pick", {"host": 1}), ("b", {"b": "its id"})):
+    for name, result in (("a", {"a": "its id"}), ("pick", {"target_host": 1}), ("b", {"b": "its id"})):
         intent = {} if name == "pick" else {"for": name}
         lines[name] = bench.journal.done(bench.journal.intend("m1", "prep-dest", name, intent), result)
     failed = bench.journal.intend("m1", "prep-dest", "use", {})
@@ -370,7 +384,7 @@ def test_a_failure_before_the_intent_is_no_reason_to_choose_again(tmp_path: Path
 def test_without_a_choice_a_failure_is_taken_back(tmp_path: Path, world: World) -> None:
     hosts = Hosts(world)
     pick = replace(hosts.pick, applies=lambda _context: False)
-    use = replace(world.action("use"), retry_from="pick")
+    use = replace(world.action("use"), retry_from=toy_type("pick"))
     world.faults["do use"] = [CallFailed("no")]
     bench = make_bench(tmp_path, {Step.PREP_DEST: [world.action("a"), pick, use]}, world)
     with pytest.raises(RolledBack):
@@ -394,7 +408,7 @@ def test_a_choice_counts_that_was_made_before_the_failure_and_not_taken_back(
 ) -> None:
     bench = make_bench(tmp_path, {Step.PREP_DEST: Hosts(world).actions}, world)
     first = an_entry("prep-dest", "a", Phase.DONE, 1, a="its id")
-    chosen = an_entry("prep-dest", "pick", pick, pick_sequence, host=1)
+    chosen = an_entry("prep-dest", "pick", pick, pick_sequence, target_host=1)
     failed = replace(an_entry("prep-dest", "use", Phase.FAILED, 3), error="no room")
     lines = sorted((first, chosen, failed), key=lambda line: line.sequence)
     for known in (None, failed):
@@ -418,7 +432,7 @@ def test_a_step_that_was_being_taken_back_is_taken_back_whole_when_nothing_was_c
 def test_the_context_before_a_step_knows_what_is_done(tmp_path: Path, world: World) -> None:
     bench = a_bench(tmp_path, world)
     bench.run()
-    assert context_before(bench.runner, bench.fresh(), Step.PREP_SOURCE).facts["c"] == "its id"
+    assert context_before(bench.runner, bench.fresh(), Step.PREP_SOURCE)[toy_type("c")] == {"c": "its id"}
 
 
 def test_an_action_may_leave_when_it_is_interrupted(tmp_path: Path, world: World) -> None:
@@ -429,7 +443,7 @@ def test_an_action_may_leave_when_it_is_interrupted(tmp_path: Path, world: World
         bench.signal[0] = 15
         context.leave_if_asked()
 
-    bench = make_bench(tmp_path, {Step.PREP_DEST: [Action("a", "a", do)]}, world)
+    bench = make_bench(tmp_path, {Step.PREP_DEST: [toy("a", "a", do)]}, world)
     with pytest.raises(Interrupted) as caught:
         bench.run()
     assert (caught.value.exit_code, caught.value.next_command) == (143, "cellmove resume m1")
@@ -448,7 +462,7 @@ def intended_b(bench: Bench, *, failed: str = "") -> None:
 
 
 def test_a_call_without_a_result_has_an_empty_one(tmp_path: Path, world: World) -> None:
-    action = Action("b", "b", lambda _c, _i: None, probe=lambda _c, _i: ProbeResult(ProbeOutcome.NOT_HAPPENED))
+    action = toy("b", "b", lambda _c, _i: None, probe=lambda _c, _i: ProbeResult(ProbeOutcome.NOT_HAPPENED))
     bench = make_bench(tmp_path, {Step.PREP_DEST: [action]}, world)
     bench.run()
     assert [(line.phase, line.result) for line in bench.entries] == [(Phase.DONE, {})]

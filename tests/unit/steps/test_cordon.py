@@ -9,8 +9,10 @@ import pytest
 
 from cellmove.cloud.services import ComputeService
 from cellmove.core.clock import Clock
+from cellmove.core.documents import to_document
 from cellmove.core.move import DRAIN, Move, State
 from cellmove.engine.action import Context
+from cellmove.engine.record import MoveRecord
 from cellmove.steps import cordon
 
 CELL = "11111111-0000-4000-8000-000000000001"
@@ -30,13 +32,12 @@ def reopened(monkeypatch: pytest.MonkeyPatch, name: str, reason: str) -> tuple[l
     monkeypatch.setattr(
         cordon.cells, "set_disabled", lambda _engine, uuid, *, disabled: written.append((uuid, disabled))
     )
-    plan = cordon.plan_of(CELL, [], closes_cell=True)
+    plan = to_document(cordon.CordonPlan(CELL, (), closes_cell=True))
     drain = Move("drain-1", CELL, name, DRAIN, State.ROLLING_BACK, "", "", plan)
     (action,) = cordon.actions_for(drain)
     gateway = cast("Any", SimpleNamespace(admin=None, api_engine=None))
-    undo = action.undo
-    assert undo is not None
-    undo(Context(drain, plan, gateway, Clock(), notes.append), {"was_disabled": False}, {cordon.CHANGED: True})
+    context = Context(drain, MoveRecord(drain, {}), gateway, Clock(), notes.append)
+    action.take_back(context, {"was_disabled": False}, {"changed": True})
     return written, notes
 
 

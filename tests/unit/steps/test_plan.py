@@ -16,8 +16,10 @@ from cellmove.cloud.network import Binding, Port
 from cellmove.cloud.volume import Attachment
 from cellmove.core.cell_names import CELL0_UUID
 from cellmove.core.clock import Clock
+from cellmove.core.documents import structure, to_document
 from cellmove.core.errors import CannotConnect, NotFound, Usage
-from cellmove.core.request import Destination, MoveRequest, to_document
+from cellmove.core.move_plan import MovePlan, plan_document
+from cellmove.core.request import Destination, MoveRequest
 from cellmove.core.settings import Settings
 from cellmove.db import look, schemas, state
 from cellmove.db.cells import Cell, find_cell
@@ -168,10 +170,17 @@ def test_a_server_that_nova_was_asked_for_is_not_asked_for_again(world: World, m
         return {"id": SERVER, "name": "web-1", "status": "ACTIVE"}
 
     monkeypatch.setattr(servers, "find_server", find_server)
-    assert plan(world).facts["server_id"] == SERVER
+    assert stored(plan(world))["server_id"] == SERVER
     assert calls == ["web-1"]
     shown = plan(world, shown=servers.ShownServer(SERVER, "web-1", "SHUTOFF"))
-    assert (shown.facts["server_id"], calls) == (SERVER, ["web-1"])
+    assert (stored(shown)["server_id"], calls) == (SERVER, ["web-1"])
+
+
+def stored(planned: Planned) -> dict[str, Any]:
+    """The plan as the journal has it."""
+    assert planned.plan is not None
+    document: dict[str, Any] = json.loads(json.dumps(plan_document(planned.plan)))
+    return document
 
 
 def refusals(planned: Planned) -> list[str]:
@@ -181,9 +190,9 @@ def refusals(planned: Planned) -> list[str]:
 def test_facts_of_a_migration(world: World) -> None:
     planned = plan(world)
     assert refusals(planned) == []
-    assert planned.facts.keys() == FACTS
-    assert json.loads(json.dumps(planned.facts)) == planned.facts
-    assert planned.facts == {
+    assert stored(planned).keys() == FACTS
+    assert structure(MovePlan, stored(planned), "the plan") == planned.plan
+    assert stored(planned) == {
         "server_id": SERVER, "server_name": "web-1", "project_id": "project", "user_id": "user",
         "kind": "migration", "source_cell": "cell1", "source_cell_uuid": "uuid-1", "source_host": "c1-host1",
         "source_node": "c1-node1", "source_compute_version": 74, "wanted_cell": "", "wanted_cell_uuid": "", "wanted_host": "",
@@ -196,7 +205,7 @@ def test_facts_of_a_migration(world: World) -> None:
 
 
 def test_facts_of_a_resize(world: World) -> None:
-    facts = plan(world, flavor="m1.large", cell="cell2").facts
+    facts = stored(plan(world, flavor="m1.large", cell="cell2"))
     assert facts["kind"] == "resize"
     assert (facts["flavor_from"], facts["flavor_name"], facts["new_flavor_id"]) == ("m1.small", "m1.large", "two")
     assert (facts["old_instance_type_id"], facts["new_instance_type_id"]) == (1, 12)
@@ -213,9 +222,9 @@ def test_facts_of_a_volume_backed_server(world: World) -> None:
     world.volumes = {"volume-1": "in-use"}
     planned = plan(world)
     assert refusals(planned) == []
-    assert planned.facts["volume_backed"] is True
-    assert planned.facts["transfer"] == "volumes"
-    assert planned.facts["volumes"] == [{"bdm_uuid": "bdm-1", "volume_id": "volume-1"}]
+    assert stored(planned)["volume_backed"] is True
+    assert stored(planned)["transfer"] == "volumes"
+    assert stored(planned)["volumes"] == [{"bdm_uuid": "bdm-1", "volume_id": "volume-1"}]
     assert (planned.summary["backing"], planned.summary["volumes"]) == ("volume", 1)
     assert world.asked[0]["volume_backed"] is True
 
@@ -236,8 +245,8 @@ def test_summary(world: World) -> None:
 def test_a_host_names_its_cell(world: World) -> None:
     planned = plan(world, host="c2-host2", force_locked=True)
     assert refusals(planned) == []
-    assert (planned.facts["wanted_host"], planned.facts["target_cells"]) == ("c2-host2", ["cell2"])
-    assert planned.facts["command"] == "cellmove migrate web-1 --host c2-host2 --force-locked"
+    assert (stored(planned)["wanted_host"], stored(planned)["target_cells"]) == ("c2-host2", ["cell2"])
+    assert stored(planned)["command"] == "cellmove migrate web-1 --host c2-host2 --force-locked"
     assert [each["host"] for each in planned.summary["target_hosts"]] == ["c2-host2"]
     assert world.asked[0]["only"] == "node-of-c2-host2"
 
@@ -246,7 +255,7 @@ def test_a_host_names_its_cell(world: World) -> None:
 def test_the_source_is_no_target(world: World, options: dict[str, str]) -> None:
     planned = plan(world, **options)
     assert refusals(planned) == ["same-cell"]
-    assert planned.facts["target_cells"] == []
+    assert stored(planned)["target_cells"] == []
 
 
 @pytest.mark.parametrize(
@@ -266,14 +275,14 @@ def test_what_makes_no_sense(world: World, options: dict[str, str], words: str) 
 
 
 def test_the_command_is_quoted(world: World) -> None:
-    assert plan(world, server="my server").facts["command"] == "cellmove migrate 'my server'"
+    assert stored(plan(world, server="my server"))["command"] == "cellmove migrate 'my server'"
 
 
 def test_no_mapping(world: World) -> None:
     world.mapping = None
     planned = plan(world)
     assert refusals(planned) == ["no-mapping"]
-    assert planned.facts == {}
+    assert planned.plan is None
     assert planned.summary.keys() == SUMMARY
 
 
@@ -288,7 +297,7 @@ def test_incomplete_records(world: World, instance: str | None) -> None:
     world.instance = dataclasses.replace(found, flavor=None) if instance and found else None
     planned = plan(world)
     assert refusals(planned) == ["no-flavor" if instance else "no-record"]
-    assert planned.facts == {}
+    assert planned.plan is None
     assert planned.summary.keys() == SUMMARY
 
 
@@ -300,7 +309,7 @@ def test_no_request_spec(world: World) -> None:
 def test_a_cell_that_is_out_of_reach_is_left_out(world: World) -> None:
     world.unreachable = frozenset({"cell3"})
     planned = plan(world)
-    assert planned.facts["target_cells"] == ["cell2"]
+    assert stored(planned)["target_cells"] == ["cell2"]
     assert planned.summary["target_cell"] == "cell2"
     assert any(check.code == "target-unreachable" and check.level is Level.WARNING for check in planned.checks)
 
@@ -334,7 +343,7 @@ def test_of_two_mappings_of_one_database_the_one_with_more_hosts_is_a_target(wor
     world.services = dict.fromkeys(("uuid-2", "uuid-3"), frozenset({"service"}))
     planned = plan(world)
     assert codes(planned) == [("warning", "duplicate-cell")]
-    assert planned.facts["target_cell_uuids"] == ["uuid-2"]
+    assert stored(planned)["target_cell_uuids"] == ["uuid-2"]
     assert codes(plan(world, cell="cell3")) == []  # hosts are mapped to it, so it is compared with the source alone
 
 
@@ -342,5 +351,5 @@ def test_a_second_mapping_of_the_database_where_the_server_is_is_no_target(world
     world.services = dict.fromkeys(("uuid-1", "uuid-3"), frozenset({"service"}))
     planned = plan(world)
     assert codes(planned) == [("warning", "duplicate-cell")]
-    assert planned.facts["target_cell_uuids"] == ["uuid-2"]
+    assert stored(planned)["target_cell_uuids"] == ["uuid-2"]
     assert codes(plan(world, cell="cell3")) == [("refusal", "duplicate-cell")]

@@ -10,13 +10,17 @@ import pytest
 
 from cellmove.cloud.network import Port
 from cellmove.cloud.volume import Attachment
+from cellmove.core.documents import to_document
 from cellmove.core.move import Phase, State
+from cellmove.core.move_plan import ChosenHost
 from cellmove.hosts import compute
 from cellmove.steps import ACTIONS
+from cellmove.steps.action_types import ServerBefore
 from cellmove.steps.rebuild import REPLACED, End, Traces, finished_lines, rebuild
+from tests.support.plans import a_plan
 
 PORT = Port("port-1", "c1-host1", "ACTIVE", "normal", "ovs", "compute:nova")
-ARRIVAL = {"new_flavor": {"a": 1}, "target_cell": "cell2", "target_host": "c2-host1"}
+ARRIVAL = ChosenHost("cell2", "uuid-2", "c2-host1", "c2-node1", new_flavor={"a": 1})
 ORDER = [action.name for actions in ACTIONS.values() for action in actions]
 
 
@@ -36,8 +40,8 @@ def end(*, stashed: bool = False, context: str | None = None, events: dict[str, 
 def traces(**changes: Any) -> Traces:
     """Taken, recorded, allocations moved; nothing in the target yet."""
     values: dict[str, Any] = {
-        "before": {"progress": 3}, "source": end(), "target": None, "migration_uuid": "migration-1",
-        "mapped_to_target": False, "holds": True, "volume_backed": True, "arrival": {}, "ports": (PORT,),
+        "before": ServerBefore(3, 0, None), "source": end(), "target": None, "migration_uuid": "migration-1",
+        "mapped_to_target": False, "holds": True, "volume_backed": True, "arrival": None, "ports": (PORT,),
         "bound": frozenset(), "attachments": (Attachment("attachment-1", "volume-1", "server-1", "attached"),),
         "image_id": "",
     }  # fmt: skip
@@ -62,7 +66,7 @@ def told(of: Traces) -> tuple[State, dict[str, str]]:
 def test_a_server_just_taken() -> None:
     state, lines = told(traces(migration_uuid="", holds=False))
     assert (state, lines) == (State.PLANNED, {"take_server": "done"})
-    assert rebuild(traces())[1][0].intent == {"progress": 3}
+    assert rebuild(traces())[1][0].intent == to_document(ServerBefore(3, 0, None))
 
 
 def test_what_is_not_certain_is_an_intent() -> None:
@@ -157,12 +161,13 @@ def test_past_the_pivot_nothing_goes_back() -> None:
 
 @pytest.mark.parametrize(("volume_backed", "kind"), [(True, "migration"), (False, "resize")])
 def test_a_finished_move_has_a_line_for_every_action_that_applies(volume_backed: bool, kind: str) -> None:
-    lines = finished_lines(volume_backed=volume_backed, kind=kind, facts=ARRIVAL)
+    lines = finished_lines(a_plan(volume_backed=volume_backed, kind=kind), ARRIVAL, "migration-1")
     names = {line.action for line in lines}
     assert ("create_image" in names) is not volume_backed
     assert ("save_request_spec" in names) is (kind == "resize")
     assert {line.phase for line in lines} == {Phase.DONE}
-    assert [line.result for line in lines if line.result] == [ARRIVAL]
+    results = {line.action: line.result for line in lines if line.result}
+    assert results == {"schedule": to_document(ARRIVAL), "record_migration": {"migration_uuid": "migration-1"}}
 
 
 # disks that are streamed
@@ -222,6 +227,6 @@ def test_a_stopped_guest_without_an_image_goes_back_unless_its_disks_are_streame
 
 
 def test_what_is_finished_has_no_lines_of_disks() -> None:
-    names = {line.action for line in finished_lines(volume_backed=False, kind="resize", facts={})}
+    names = {line.action for line in finished_lines(a_plan(kind="resize"), ARRIVAL, "migration-1")}
     assert "create_image" in names
     assert not names & {"look_at_disks", "copy_rest", "place_disks", "check_disks"}
