@@ -19,6 +19,7 @@ from cellmove.checks.leftover import (
     Leftover,
     Migration,
     Owner,
+    RepairDetails,
     Row,
     Server,
     ago,
@@ -198,7 +199,7 @@ def _keypairs(server: Server, cloud: Cloud) -> Iterable[Leftover]:
         source, remedy = "", f"look again when it is no longer {home.task_state}"
     yield Leftover(
         Kind.KEYPAIRS, server.id, home.key_name, text, home.cell, home.host, safe=bool(source), remedy=remedy,
-        facts={"from": source},
+        details=RepairDetails(keypair_from=source),
     )  # fmt: skip
 
 
@@ -244,7 +245,7 @@ def _old_migrations(server: Server, cloud: Cloud) -> Iterable[Leftover]:
         remedy = why or "set its status to error: the server is at rest, and nothing works on it"
         yield Leftover(
             Kind.OLD_MIGRATION, server.id, migration.subject, text, home.cell, home.host, since=migration.changed,
-            safe=not why, remedy=remedy, facts={"number": migration.number, "status": migration.status},
+            safe=not why, remedy=remedy, details=RepairDetails(migration_number=migration.number, migration_status=migration.status),
         )  # fmt: skip
 
 
@@ -323,7 +324,7 @@ def _attachment(attachment: Attachment, cloud: Cloud) -> Iterable[Leftover]:
         remedy = "first settle the server, then cellmove audit again"
     yield Leftover(
         Kind.ATTACHMENT, attachment.server_id, attachment.id, text, using.cell if using else None,
-        since=_ended_move(server), safe=safe, remedy=remedy, facts={"volume_id": attachment.volume_id},
+        since=_ended_move(server), safe=safe, remedy=remedy,
     )  # fmt: skip
 
 
@@ -403,7 +404,7 @@ def _allocation(allocation: Allocation, cloud: Cloud) -> Iterable[Leftover]:
     yield Leftover(
         Kind.ALLOCATION, migration.server_id, allocation.consumer, text, cloud.hosts.get(hosts[0]), hosts[0],
         since=migration.changed, owner=owner, safe=bool(how) and owner is None, remedy="" if owner else remedy,
-        facts={"how": how},
+        details=RepairDetails(allocation=how),
     )  # fmt: skip
 
 

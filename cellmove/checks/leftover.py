@@ -274,6 +274,21 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class RepairDetails:
+    """What a repair has to know about a leftover of its kind.
+
+    :param keypair_from: where the keypair is: a cell's UUID, or "api" for the owner's keypairs
+    :param migration_number: id of the migration record in its cell, and ``migration_status`` its status
+    :param allocation: "give-back" or "delete"; empty: neither is safe
+    """
+
+    keypair_from: str = ""
+    migration_number: int = 0
+    migration_status: str = ""
+    allocation: str = ""
+
+
+@dataclass(frozen=True)
 class Leftover:
     """One thing that was found.
 
@@ -283,7 +298,7 @@ class Leftover:
     :param owner: whose it is; None: nobody's, so it is a leftover
     :param safe: whether ``--repair`` mends it
     :param remedy: what mends it: what ``--repair`` does, or what a person is to type
-    :param facts: what the repair has to know; plain JSON values
+    :param details: what the repair has to know
     """
 
     kind: Kind
@@ -298,7 +313,7 @@ class Leftover:
     owner: Owner | None = None
     safe: bool = False
     remedy: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    details: RepairDetails = RepairDetails()
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:

@@ -62,7 +62,7 @@ class OwnershipMark:
     :param cell: UUID of the cell that the operator named, if any; its name in a mark of an earlier version
     :param host: the host that the operator named, if any
     :param before: the columns that taking the server changes, as they were
-    :param transfer: of disks that are streamed: the facts that say how; empty for all others
+    :param transfer: of disks that are streamed: how; empty for all others
     :param generation: see the module; empty: none is written
     """
 

@@ -6,10 +6,10 @@ writes is what a run that died would have left: after that ``resume`` and ``roll
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud import servers
 from cellmove.core import ownership
@@ -41,6 +41,7 @@ from cellmove.steps import rebuild
 from cellmove.steps.duplicates import distinct
 
 if TYPE_CHECKING:
+    from cellmove.core.documents import Row
     from cellmove.operations.context import Session
 
 
@@ -246,7 +247,7 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     return Adopted(move, rebuild.finished_lines(plan, arrival, str(migration["uuid"])))
 
 
-def _nothing_to_adopt(found: Found, row: Mapping[str, Any], migrations: list[dict[str, Any]]) -> Refused:
+def _nothing_to_adopt(found: Found, row: Row, migrations: list[Row]) -> Refused:
     under_way = [migration for migration in migrations if migration["status"] not in ENDED]
     if under_way:
         return _not_ours(found, under_way[-1])
@@ -261,7 +262,7 @@ def _nothing_to_adopt(found: Found, row: Mapping[str, Any], migrations: list[dic
     )
 
 
-def _not_ours(found: Found, migration: Mapping[str, Any]) -> Refused:
+def _not_ours(found: Found, migration: Row) -> Refused:
     """Under way by its migration, and nobody's by the server's history."""
     ends = f"from {migration['source_compute'] or '?'} to {migration['dest_compute'] or 'a host not chosen yet'}"
     return Refused(

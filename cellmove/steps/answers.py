@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cellmove.cloud import candidates, identity, network, placement, quota, stores, volume
 from cellmove.db.look import COMPUTE
@@ -60,7 +60,10 @@ class Answers:
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS))
     stopped: Event = field(default_factory=Event)
     kept: dict[Hashable, object] = field(default_factory=dict)
-    begun: dict[Hashable, Future[Any]] = field(default_factory=dict)
+    begun_ports: dict[str, Future[list[tuple[str, Port]]]] = field(default_factory=dict)
+    begun_consumers: dict[str, Future[list[str]]] = field(default_factory=dict)
+    begun_volumes: list[Future[dict[str, tuple[str, str]]]] = field(default_factory=list)
+    begun_attachments: list[Future[dict[str, tuple[Attachment, ...]]]] = field(default_factory=list)
 
     def begin(self) -> None:
         """Begin to read the lists that servers will be looked for in."""
@@ -68,11 +71,11 @@ class Answers:
             getattr(connection, name)  # finds its endpoint, once and not once a thread
         there = {each.host for target in self.targets for each in target.services if each.binary == COMPUTE}
         for host in (*sorted(self.hosts), *sorted(there - set(self.hosts))):
-            self.begun["ports", host] = self.pool.submit(self._ports_on, host)
+            self.begun_ports[host] = self.pool.submit(self._ports_on, host)
         for provider in sorted(self.providers):
-            self.begun["consumers", provider] = self.pool.submit(self._consumers_of, provider)
-        self.begun["volumes"] = self.pool.submit(self._volume_states)
-        self.begun["attachments"] = self.pool.submit(self._attachments)
+            self.begun_consumers[provider] = self.pool.submit(self._consumers_of, provider)
+        self.begun_volumes.append(self.pool.submit(self._volume_states))
+        self.begun_attachments.append(self.pool.submit(self._attachments))
 
     def end(self) -> None:
         """Read no further; what is asked just now is waited for."""
@@ -89,10 +92,6 @@ class Answers:
         answer: T = self.kept[what]  # type: ignore[assignment]
         return answer
 
-    def _read(self, what: Hashable) -> Any:
-        """A list that was begun; it is not kept as it came."""
-        return self.begun.pop(what).result()
-
     # neutron
 
     def has_extended_binding(self) -> bool:
@@ -106,8 +105,8 @@ class Answers:
     def _ports(self) -> Ports:
         found: dict[str, tuple[str, Port]] = {}
         bound: dict[str, tuple[str, ...]] = {}
-        for kind, host in [what for what in self.begun if isinstance(what, tuple) and what[0] == "ports"]:
-            for server_id, port in self._read((kind, host)):
+        for host in list(self.begun_ports):
+            for server_id, port in self.begun_ports.pop(host).result():
                 found[port.id] = (server_id, port)
                 if port.host != host:
                     bound[port.id] = (*bound.get(port.id, ()), host)
@@ -125,7 +124,7 @@ class Answers:
 
     def volume_states(self) -> Mapping[str, tuple[str, str]]:
         """The status and the availability zone of every volume of the cloud."""
-        return self.once("volumes", lambda: self._read("volumes"))
+        return self.once("volumes", lambda: self.begun_volumes.pop().result())
 
     def _volume_states(self) -> dict[str, tuple[str, str]]:
         listed = self._while_wanted(volume.all_states(self.gateway.admin))
@@ -134,7 +133,7 @@ class Answers:
 
     def attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
         """The servers' attachments, in the order of their ids."""
-        return self.once("attachments", lambda: self._read("attachments"))
+        return self.once("attachments", lambda: self.begun_attachments.pop().result())
 
     def _attachments(self) -> dict[str, tuple[Attachment, ...]]:
         found: dict[str, list[Attachment]] = {}
@@ -151,7 +150,7 @@ class Answers:
         return here.get(server_id) or self.once("allocations elsewhere", self._elsewhere).get(server_id, frozenset())
 
     def _allocations(self) -> dict[str, frozenset[str]]:
-        return _held({provider: self._read(("consumers", provider)) for provider in self.providers})
+        return _held({provider: self.begun_consumers.pop(provider).result() for provider in self.providers})
 
     def _elsewhere(self) -> dict[str, frozenset[str]]:
         return _held({node.uuid: self._consumers_of(node.uuid) for each in self.targets for node in each.nodes})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecordedFinding:
+class RecordedLeftover:
     """A finding that is to be repaired.
 
     :param cell: UUID of the cell; its name in a record of an earlier version
@@ -52,7 +52,7 @@ class RepairPlan:
     :param patience: seconds after which whoever was at work would have shown a sign of it
     """
 
-    findings: tuple[RecordedFinding, ...]
+    findings: tuple[RecordedLeftover, ...]
     closed: Mapping[str, str]
     here: str
     patience: float
@@ -72,7 +72,7 @@ def make_plan(leftovers: Sequence[Leftover], ours: Ours) -> RepairPlan:
     marks = {leftover.subject for leftover in leftovers if leftover.kind is Kind.MARK}
     return RepairPlan(
         findings=tuple(
-            RecordedFinding(
+            RecordedLeftover(
                 leftover.kind.value, leftover.server_id, leftover.subject, leftover.cell_uuid, leftover.host,
                 str(leftover.cell or ""),
             )
@@ -91,7 +91,7 @@ def actions_for(move: Move) -> tuple[AnyAction, ...]:
     return tuple(_action(number, leftover, plan) for number, leftover in enumerate(plan.findings, 1))
 
 
-def _action(number: int, wanted: RecordedFinding, plan: RepairPlan) -> AnyAction:
+def _action(number: int, wanted: RecordedLeftover, plan: RepairPlan) -> AnyAction:
     kind = Kind(wanted.kind)
 
     def do(context: Context, _intent: Nothing) -> RepairOutcome:
@@ -123,12 +123,12 @@ def outcome_of(entry: Entry) -> RepairOutcome:
     return structure(RepairOutcome, entry.result, f"the result of {entry.action} of {entry.move_id}")
 
 
-def name_of(number: int, wanted: RecordedFinding) -> str:
+def name_of(number: int, wanted: RecordedLeftover) -> str:
     """The name of the action that mends a leftover, unique in its repair."""
     return f"{number}/{wanted.kind}/{wanted.subject[:36]}"
 
 
-def _still(context: Context, wanted: RecordedFinding, plan: RepairPlan) -> tuple[Cloud, Leftover | None]:
+def _still(context: Context, wanted: RecordedLeftover, plan: RepairPlan) -> tuple[Cloud, Leftover | None]:
     """The cloud around a leftover as it is now, and the leftover if it is still there."""
     closed = {
         move_id: Known(move_id, state, is_open=False, generation=plan.generations.get(move_id, -1))
@@ -158,7 +158,7 @@ def _attachment(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
 
 def _allocation(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
     admin, sleep = context.gateway.admin, context.clock.sleep
-    if leftover.facts["how"] == "give-back":
+    if leftover.details.allocation == "give-back":
         return placement.move_allocations(admin, leftover.subject, leftover.server_id, sleep=sleep)
     return placement.delete_allocations(admin, leftover.subject, sleep=sleep)
 
@@ -200,8 +200,8 @@ def _old_migration(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
         return False
     at_rest = {"vm_state": home.vm_state, "task_state": None, "host": home.host, "hidden": 0}
     database = gateway.database(gateway.cell(leftover.cell_uuid))
-    facts = leftover.facts
-    return survey.settle_migration(database, leftover.server_id, at_rest, facts["number"], facts["status"])
+    number, status = leftover.details.migration_number, leftover.details.migration_status
+    return survey.settle_migration(database, leftover.server_id, at_rest, number, status)
 
 
 def _keypairs(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
@@ -209,7 +209,7 @@ def _keypairs(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
     home = server.home
     if home is None:
         return False
-    source = leftover.facts["from"]
+    source = leftover.details.keypair_from
     kept = next((row.keypairs for row in server.live if row.cell.uuid == source), "")
     keypairs = kept or keypairs_of(cloud.keys[home.user_id, home.key_name])
     database = gateway.database(gateway.cell(leftover.cell_uuid))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.duplicate import Duplicate, described
 from cellmove.checks.leftover import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
@@ -24,6 +24,8 @@ from cellmove.steps.duplicates import duplicates
 if TYPE_CHECKING:
     from cellmove.core.cell_names import CellRef
     from cellmove.core.clock import Clock
+    from cellmove.core.documents import Answer
+    from cellmove.core.documents import Row as TableRow
     from cellmove.db.cells import Cell
     from cellmove.gateway import Gateway
 
@@ -227,7 +229,7 @@ def _allocations(gateway: Gateway, cells: _Cells, consumers: Mapping[str, Collec
     ]
 
 
-def _image(body: Mapping[str, Any]) -> Image:
+def _image(body: Answer) -> Image:
     created = str(body.get("created_at") or "")
     try:
         moment = datetime.datetime.fromisoformat(created.replace("Z", "+00:00")).replace(tzinfo=None)
@@ -236,7 +238,7 @@ def _image(body: Mapping[str, Any]) -> Image:
     return Image(body["id"], str(body["name"]), str(body["instance_uuid"]), str(body.get("status") or ""), moment)
 
 
-def _migration(row: Mapping[str, Any], cell: CellRef) -> Migration:
+def _migration(row: TableRow, cell: CellRef) -> Migration:
     return Migration(
         uuid=row["uuid"] or "",
         status=row["status"] or "",

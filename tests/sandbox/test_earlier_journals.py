@@ -12,16 +12,17 @@ from cellmove.core.documents import structure, to_document
 from cellmove.core.errors import JournalUnreachable
 from cellmove.core.move import Entry, Move, Phase, State
 from cellmove.core.move_plan import plan_document, plan_of
+from cellmove.drain import cordon as cell_cordon
 from cellmove.engine.action import Action
 from cellmove.engine.record import result_from
 from cellmove.operations.documents import move_document
-from cellmove.steps import ACTIONS, repair
+from cellmove.steps import ACTIONS, cordon, repair
 from tests.proof.cases import recover
 from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.earlier_journals import Moment, moments, put
 from tests.support.sandbox.harness import Harness, Outcome
 
-MOVES = [name for name in moments() if name != "repair"]
+MOVES = [name for name in moments() if name != "repair" and not name.startswith("drain")]
 OPEN = [name for name in MOVES if not name.startswith("closed")]
 GOALS = {"begin_confirm": State.CONFIRMED, "clean_source": State.CONFIRMED} | dict.fromkeys(
     ("begin_revert", "switch_back"), State.REVERTED
@@ -88,6 +89,28 @@ def test_a_repair_goes_on(harness: Harness) -> None:
         (entry,) = session.journal.entries_of(move.id)
     assert entry.phase is Phase.DONE
     assert repair.outcome_of(entry).mended
+
+
+@pytest.mark.parametrize("name", ["drain_cordoning", "drain_draining"])
+@pytest.mark.parametrize("goes_on", [True, False], ids=["on", "back"])
+def test_a_drain_closes_its_cell_and_opens_it(harness: Harness, name: str, goes_on: bool) -> None:
+    record, entries = opened(harness, name)
+    assert json.loads(json.dumps(to_document(cordon.plan_of(record)))) == record.plan
+    kinds = {action.name: action.kind for action in cordon.actions_for(record) if isinstance(action, Action)}
+    for entry in entries:
+        result = to_document(result_from(kinds[entry.action], entry.result, ""))
+        assert (to_document(structure(kinds[entry.action].intent, entry.intent, "")), result) == (
+            entry.intent,
+            entry.result,
+        )
+    with harness.session() as session:
+        if goes_on:
+            record = cell_cordon.cordon_cell(session, record, lambda _event: None, "cellmove drain-cell cell1")
+        else:
+            record = cell_cordon.uncordon_cell(session, record, lambda _event: None)
+    (cell,) = harness.cloud.rows("api", "cell_mappings", uuid=record.server_id)
+    assert record.state is (State.DRAINING if goes_on else State.ROLLED_BACK)
+    assert bool(cell["disabled"]) is goes_on
 
 
 def test_a_key_of_a_newer_version_is_no_error(harness: Harness) -> None:

@@ -21,6 +21,7 @@ from cellmove.checks.leftover import (
     Known,
     Leftover,
     Migration,
+    RepairDetails,
     Row,
     Server,
 )
@@ -212,7 +213,7 @@ def test_attachments() -> None:
 def test_allocations(held: str, of_server: str, where: str, how: str) -> None:
     dead = Allocation("m", frozenset([held]), migration(), frozenset([of_server] if of_server else []))
     (found,) = find(server(row(host=where)), allocations=[dead])
-    assert (found.kind, found.facts["how"], found.safe) == (Kind.ALLOCATION, how, bool(how))
+    assert (found.kind, found.details.allocation, found.safe) == (Kind.ALLOCATION, how, bool(how))
 
 
 def test_allocations_of_others() -> None:
@@ -244,10 +245,10 @@ def test_keypairs() -> None:
     key = {"public_key": "ssh-rsa one\n"}
     assert seen(find(server(lost))) == [("lost-keypairs", False, "")]
     (found,) = find(server(lost), keys={("u", "k"): key})
-    assert (found.safe, found.facts) == (True, {"from": "api"})
+    assert (found.safe, found.details.keypair_from) == (True, "api")
     assert seen(find(server(lost), keys={("u", "k"): {"public_key": "ssh-rsa two"}})) == [("lost-keypairs", False, "")]
     kept = row("cell2", hidden=True, host="h2", keypairs="{}")
-    assert [each.facts for each in find(server(lost, kept)) if each.kind is Kind.KEYPAIRS] == [{"from": "cell2"}]
+    assert [each.details.keypair_from for each in find(server(lost, kept)) if each.kind is Kind.KEYPAIRS] == ["cell2"]
 
 
 def test_contexts() -> None:
@@ -270,7 +271,7 @@ def test_the_record_of_a_migration_that_never_ended_is_settled_when_nothing_work
     (found,) = find(server(row(migrations=(resize(status, kind=kind),))))
     assert (found.kind, found.subject, found.safe, found.owner) == (Kind.OLD_MIGRATION, "m", True, None)
     assert found.text == (f"the record of its {kind or 'migration'} from h0 to h1 never ended: its status is {status}")
-    assert found.facts == {"number": 7, "status": status}
+    assert found.details == RepairDetails(migration_number=7, migration_status=status)
 
 
 def test_each_record_without_a_uuid_is_one_of_its_own() -> None:
