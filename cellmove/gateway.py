@@ -39,12 +39,12 @@ class Choice:
 
     :param full: hosts that may not be chosen now, because enough servers are on their way there
     :param chosen: the host that was chosen; whoever counts reads it afterwards
-    :param turned_away: set when none was found although there are some that are only full just now
+    :param rejected: set when none was found although there are some that are only full just now
     """
 
     full: tuple[str, ...] = ()
     chosen: str = ""
-    turned_away: bool = False
+    rejected: bool = False
 
 
 @contextmanager

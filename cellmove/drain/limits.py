@@ -119,7 +119,7 @@ class HostLimiter:
             finally:
                 # If some cell has enough free, its hosts refused the server for other reasons than capacity.
                 all_hosts = {host for capacity in self._capacities for host in capacity.hosts}
-                if choice.turned_away and (at_limit or scarce == all_hosts):
+                if choice.rejected and (at_limit or scarce == all_hosts):
                     self.rejected[server_id] = PER_TARGET_HOST if at_limit else MIN_FREE
             if choice.chosen:
                 self.queue.set_target_host(server_id, choice.chosen)

@@ -43,7 +43,7 @@ def choose(context: Context, intent: OfferedHosts) -> ChosenHost:
             else:
                 found = _ask(context, choice.full)
         except CallFailed as error:
-            choice.turned_away = bool(choice.full) and error.kind == "NoValidHost"
+            choice.rejected = bool(choice.full) and error.kind == "NoValidHost"
             raise
         choice.chosen = found.target_host
     return found

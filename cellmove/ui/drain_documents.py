@@ -121,7 +121,7 @@ def _plan_server(item: Item) -> PlanServer:
 
 def event_document(event: DrainEvent) -> EventDocument:
     """Return an event as a document."""
-    ending = decommission_document(event.result) if event.result is not None else None
+    decommission = decommission_document(event.result) if event.result is not None else None
     return {
         "schema_version": DRAIN_SCHEMA_VERSION,
         "event": event.kind.value,
@@ -138,7 +138,7 @@ def event_document(event: DrainEvent) -> EventDocument:
         "reason": event.reason or None,
         "next": event.next_command or None,
         "counts": dict(event.counts) or None,
-        "ending": ending,
+        "ending": decommission,
     }
 
 

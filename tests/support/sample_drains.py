@@ -45,7 +45,7 @@ def a_report(
     """
     chance = random.Random(seed)  # noqa: S311 - nothing secret comes of it
     lanes = [BEGUN + 20 * lane for lane in range(parallel)]
-    room = nights * hours * 3600 * parallel / max(count, 1)
+    seconds_a_server = nights * hours * 3600 * parallel / max(count, 1)
     servers = []
     for number in range(count):
         kind = chance.random()
@@ -63,12 +63,12 @@ def a_report(
         if night >= nights:
             servers.append(a_server(number, host, Stage.WAITING))
             continue
-        took = min(chance.lognormvariate(0, 0.6) * room * 0.8, hours * 1800)
+        took = min(chance.lognormvariate(0, 0.6) * seconds_a_server * 0.8, hours * 1800)
         lanes[lane] = began + took
         servers.append(_moved(number, host, began, took, chance, kind))
-    told = max(lanes) if count else BEGUN
+    end = max(lanes) if count else BEGUN
     return DrainReport(
-        "drain-7c01f2", ref("cell1"), (ref("cell2"), ref("cell3")), "drained", BEGUN - 60, told + 30, tuple(servers)
+        "drain-7c01f2", ref("cell1"), (ref("cell2"), ref("cell3")), "drained", BEGUN - 60, end + 30, tuple(servers)
     )
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 import click
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cellmove.drain.result import RunResult
     from cellmove.engine.events import Event
     from cellmove.operations.context import Session
+    from cellmove.operations.documents import Document
     from cellmove.ui.console import Page
 
     D = TypeVar("D", bound=Mapping[str, object])
@@ -139,7 +140,7 @@ def dry_plan(
 
 def answer_document(options: Options, document: D, draw: Callable[[Page, D], None]) -> None:
     """Print a document."""
-    answer(options, cast(dict[str, Any], document), cast(Callable[["Page", dict[str, Any]], None], draw))
+    answer(options, cast("Document", document), cast("Callable[[Page, Document], None]", draw))
 
 
 @contextmanager

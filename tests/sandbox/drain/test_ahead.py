@@ -87,7 +87,7 @@ def test_what_was_prepared_when_a_run_died_goes_on_in_the_next(slow: Drained, ag
     assert len(open_moves) > 1
     slow.drain(*again)
     assert slow.moved == slow.servers.keys()
-    assert stopped(slow) <= 2  # the one that was down already waits for nobody's place
+    assert stopped(slow) <= 2  # the guest that was down already does not wait for a slot
     assert {len(slow.moves()[name]) for name in open_moves} == {1}
 
 

@@ -17,7 +17,7 @@ RESTART = (
 )
 
 
-def ending(cell: Drained) -> dict[str, Any]:
+def decommission(cell: Drained) -> dict[str, Any]:
     """What the last line of a drain says of the cell."""
     found: dict[str, Any] = cell.lines()[-1]["ending"]
     return found
@@ -41,7 +41,7 @@ def deletions(cell: Drained, *hosts: str) -> list[str]:
 
 def test_what_to_type_is_said_in_its_order(cell: Drained) -> None:
     cell.add("one")
-    assert ending(cell) == {"leftovers": [], "hindrances": [], "commands": [
+    assert decommission(cell) == {"leftovers": [], "hindrances": [], "commands": [
         ARCHIVE, *deletions(cell, "c1-host1", "c1-host2"),
         f"nova-manage cell_v2 delete_cell --cell_uuid {uuid_of(cell)}", RESTART,
     ]}  # fmt: skip
@@ -53,14 +53,14 @@ def test_a_host_whose_service_has_gone_is_taken_out_of_the_cell_by_itself(cell: 
     cloud = cell.process.cloud()
     (row,) = cloud.rows("cell1", "services", host="c1-host2", binary="nova-compute")
     cloud.update("cell1", "services", {"deleted": row["id"]}, id=row["id"])
-    assert ending(cell)["commands"] == [
+    assert decommission(cell)["commands"] == [
         ARCHIVE, *deletions(cell, "c1-host1"), f"nova-manage cell_v2 delete_host --cell_uuid {uuid_of(cell)} --host c1-host2",
         f"nova-manage cell_v2 delete_cell --cell_uuid {uuid_of(cell)}", RESTART,
     ]  # fmt: skip
 
 
-def hold_room(cell: Drained) -> str:
-    """Placement holds something of a host for somebody."""
+def hold_allocation(cell: Drained) -> str:
+    """Placement has an allocation of another consumer on a host."""
     held = {services.provider_of("c1-host2"): {"resources": {"VCPU": 1}}}
     body = {"allocations": held, "generation": 1, "project_id": "p", "user_id": "u"}
     change(cell, "allocations", lambda all_: all_.update({UUID.format(0xA3): body}))
@@ -68,7 +68,7 @@ def hold_room(cell: Drained) -> str:
 
 
 def move_elsewhere(cell: Drained) -> str:
-    """Somebody moves a server there that is of another cell."""
+    """An operator migrates a server of another cell to it."""
     (other,) = cell.add("other", host="c2-host1")
     values = {
         "instance_uuid": other.id,
@@ -81,17 +81,17 @@ def move_elsewhere(cell: Drained) -> str:
     return f"1 server has a migration in progress in cell1: {other.id} (not by cellmove)"
 
 
-@pytest.mark.parametrize("hinder", [hold_room, move_elsewhere], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("hinder", [hold_allocation, move_elsewhere], ids=lambda each: each.__name__)
 def test_what_stands_in_the_way_is_said_and_nothing_is_to_be_typed(cell: Drained, hinder: Any) -> None:
     cell.add("one")
     words = hinder(cell)
-    found = ending(cell)
+    found = decommission(cell)
     assert any(each.startswith(words) for each in found["hindrances"]), found
     assert found["commands"] == []
 
 
 def test_what_moves_left_behind_just_now_is_named(cell: Drained) -> None:
-    """However new it is: nothing is under way any more, so nobody is at work on it."""
+    """Also recent ones: after the run, no move is in progress."""
     (one,) = cell.add("one")
     stuck(cell, one)
     found = json.loads(cell.drain("-f", "json", expect=8).stdout.splitlines()[-1])["ending"]

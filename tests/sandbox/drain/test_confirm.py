@@ -25,7 +25,7 @@ def spoil(cell: Drained, name: str) -> None:
     cell.process.cloud().update("cell2", "instances", {"memory_mb": 1}, uuid=cell.servers[name].id)
 
 
-def mend(cell: Drained, name: str) -> None:
+def repair(cell: Drained, name: str) -> None:
     cell.process.cloud().update("cell2", "instances", {"memory_mb": 64}, uuid=cell.servers[name].id)
 
 

@@ -1,4 +1,4 @@
-"""The cell is closed to new servers while it is emptied; what was closed before is nobody's business."""
+"""The cordon of a cell during its drain. Services that were disabled before stay disabled."""
 
 from __future__ import annotations
 

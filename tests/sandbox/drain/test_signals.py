@@ -12,7 +12,7 @@ from tests.support.sandbox.running import Begun
 from tests.support.sandbox.terminal import END, at_a_terminal
 
 PACE = 0.1
-AGAIN = ("--parallel", "2")
+OPTIONS = ("--parallel", "2")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def slow(cell: Drained) -> Iterator[Drained]:
     cell.pace(0)
     for name in cell.servers:
         assert cell.where(name), "its guest runs"
-    cell.drain(*AGAIN)
+    cell.drain(*OPTIONS)
     cell.judge("a", "b", "c")
     assert len(cell.journal.drains()) == 1
 
@@ -43,7 +43,7 @@ def interrupt(cell: Drained, run: Begun, number: int) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_guest_that_is_down_is_started_at_the_target_first(slow: Drained, number: int) -> None:
-    run = slow.begin(*AGAIN)
+    run = slow.begin(*OPTIONS)
     until_called(slow, "call begun", "prep_snapshot_based_resize_at_source", 2)
     shown = interrupt(slow, run, number)
     assert shown.splitlines()[-1] == f"next: cellmove drain-cell {SOURCE} --parallel 2"
@@ -55,7 +55,7 @@ def test_a_guest_that_is_down_is_started_at_the_target_first(slow: Drained, numb
 
 
 def test_a_move_stops_after_the_action_in_hand_while_its_guest_still_runs(slow: Drained) -> None:
-    run = slow.begin(*AGAIN)
+    run = slow.begin(*OPTIONS)
     until_called(slow, "call begun", "prep_snapshot_based_resize_at_dest", 2)
     interrupt(slow, run, signal.SIGINT)
     assert slow.moved == set()
@@ -111,7 +111,7 @@ def test_the_second_signal_ends_it_at_once(slow: Drained) -> None:
     assert "Aborted. The journal records where the move stopped." in err(run)
     wait_until(lambda: calls_are_over(slow), "the compute goes on alone")
     slow.pace(0)
-    slow.drain(*AGAIN)
+    slow.drain(*OPTIONS)
 
 
 def calls_are_over(cell: Drained) -> bool:

@@ -283,9 +283,9 @@ def test_an_error_is_three_lines() -> None:
 def test_a_reader_that_has_gone_is_no_error() -> None:
     drawn, refused, followed = Gone(), Gone(), Gone()
     console.render(documents.move_document(a_move(), []), "json", drawn, move_text.draw_move)
-    console.render_error(Stopped("nobody reads this"), refused)
+    console.render_error(Stopped("without a reader"), refused)
     with progress.renderer_for(followed, quiet=False) as observer:
-        observer(Event(EventKind.NOTE, "m1", "web-1", text="nobody reads this"))
+        observer(Event(EventKind.NOTE, "m1", "web-1", text="without a reader"))
         observer.announce("nor this")
     assert all(stream.writes for stream in (drawn, refused, followed))
 
@@ -433,12 +433,12 @@ def test_the_action_under_way_shows_its_seconds_and_what_it_waits_for(clock: lis
     live(event(EventKind.ACTION_STARTED, action="image", title="upload the disk"))
     live(event(EventKind.WAITING, action="image", text="40 % there"))
     clock[0] = 75.0
-    live.announce("finishing the action in hand")
+    live.announce("finishing the current action")
     first, second, third = live._render().plain.splitlines()
     assert "upload the disk" in first
     assert first.endswith("1 min 12 s")
     assert second.strip() == "40 % there"
-    assert third == "finishing the action in hand"
+    assert third == "finishing the current action"
     live(event(EventKind.UNDO_STARTED, action="image", title="upload the disk"))
     assert "rolling back: upload the disk" in live._render().plain
 

@@ -139,13 +139,13 @@ def test_the_same_story_gives_the_same_bytes_in_every_process():
     program = "import hashlib; from tests.support import sample_drains; from cellmove.ui.drain_html import html; "
     program += "print(hashlib.sha256(html(sample_drains.a_report(300, nights=3)).encode()).hexdigest())"
     root = Path(__file__).resolve().parents[3]
-    told = {
+    digests = {
         subprocess.run(
             [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=True
         ).stdout
         for environment in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C"})
     }
-    assert len(told) == 1
+    assert len(digests) == 1
 
 
 def test_ten_thousand_servers_stay_small():
@@ -158,7 +158,7 @@ def test_ten_thousand_servers_stay_small():
         dataclasses.replace(
             server,
             stage=Stage.FAILED,
-            reason=f"no room for {server.name}",
+            reason=f"no space for {server.name}",
             next_command=f"cellmove rollback {server.move_id}",
         )
         for server in report.servers
@@ -236,12 +236,12 @@ def test_moments_go_from_left_to_right_and_labels_do_not_touch():
             continue
         axis = timeline.Axis(found)
         moments = sorted(bar.began for server in report.servers for bar in server.bars)
-        places = [axis.at(moment) for moment in moments]
-        assert places == sorted(places)
-        assert 0 <= places[0] <= places[-1] <= 100.0001
-        for ticks, room in ((axis.ticks(), timeline.TICK_SPACE), (axis.days(), timeline.DAY_SPACE)):
-            assert all(after.at - before.at > room / 3 for before, after in itertools.pairwise(ticks))
-            assert len(ticks) <= 100 / room + 1
+        positions = [axis.at(moment) for moment in moments]
+        assert positions == sorted(positions)
+        assert 0 <= positions[0] <= positions[-1] <= 100.0001
+        for ticks, space in ((axis.ticks(), timeline.TICK_SPACE), (axis.days(), timeline.DAY_SPACE)):
+            assert all(after.at - before.at > space / 3 for before, after in itertools.pairwise(ticks))
+            assert len(ticks) <= 100 / space + 1
 
 
 def test_what_failed_is_hatched_and_what_is_short_can_be_seen():
