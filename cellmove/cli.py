@@ -1,14 +1,14 @@
-"""The entry point: a group whose commands are imported when they are needed.
+"""The entry point: a group whose commands are imported when they are used.
 
-Only click is imported here. Each command is in a module of :mod:`cellmove.ui.commands`, which imports what reaches a
-database, a bus or an API when it runs; so ``cellmove --help`` answers at once.
+Only click is imported here. Each command is in a module of :mod:`cellmove.ui.commands`, which imports clients of
+databases, buses and APIs when it runs. So ``cellmove --help`` starts fast.
 """
 
 from __future__ import annotations
 
 import click
 
-from cellmove.ui.group import Commands
+from cellmove.ui.group import LazyGroup
 from cellmove.ui.invocation import Options
 from cellmove.ui.options import output_options, pass_options
 
@@ -35,32 +35,46 @@ COMMANDS = {
     "schema": "schema:schema",
     "demo": "demo:demo",
 }
-"""The commands in the order of their use: for each name, its module in :mod:`cellmove.ui.commands` and its function."""
+"""For each command, in the order of use, its module in :mod:`cellmove.ui.commands` and its function."""
+
+
+class CellmoveGroup(LazyGroup):
+    """The commands of cellmove."""
+
+    commands_at = COMMANDS
 
 
 @click.group(
-    cls=Commands,
-    commands_at=COMMANDS,
+    cls=CellmoveGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command prints what to type next. Exit codes are the same for all: see the man page, cellmove(1).",
+    epilog="Every command prints the command to type next. Exit codes are the same for all commands; the man page "
+    "cellmove(1) lists them.",
 )
-@click.option("--nova-conf", metavar="FILE", help="nova's configuration of a superconductor.")
-@click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml with the operator's admin rights.")
-@click.option("--os-region-name", metavar="NAME", help="The region of nova's APIs, where keystone has several.")
-@click.option("--journal", metavar="PATH", help="Where the moves are recorded: a file, or an SQLAlchemy URL.")
+@click.option("--nova-conf", metavar="FILE", help="The nova.conf of a superconductor.")
+@click.option("--os-cloud", metavar="NAME", help="The entry of clouds.yaml that has administrator rights.")
+@click.option("--os-region-name", metavar="NAME", help="The region of nova's API, if keystone has several regions.")
+@click.option("--journal", metavar="PATH", help="The journal of all moves: a file, or an SQLAlchemy URL.")
 @click.option(
-    "--config", metavar="FILE", help="cellmove's own configuration: settings, [policy], [hooks], disk_stores."
+    "--config", metavar="FILE", help="The configuration of cellmove: settings, [policy], [hooks], disk_stores."
 )
 @output_options
 @click.version_option(package_name="cellmove", prog_name="cellmove", message="%(prog)s %(version)s")
 @pass_options
-def cli(options: Options, /, **given: str | None) -> None:
+def cli(
+    options: Options,
+    /,
+    nova_conf: str | None,
+    os_cloud: str | None,
+    os_region_name: str | None,
+    journal: str | None,
+    config: str | None,
+) -> None:
     """Move servers between the cells of an OpenStack nova cloud.
 
-    A move goes through five steps: plan, prep-dest, prep-source, finish, and then confirm or revert.
-    Every step can be run on its own; resize and migrate run them in one go. Every side effect stands in
-    the journal before it happens, so that after any crash one command finishes the move (resume) and
-    one rolls it back (rollback).
+    A move has five steps: plan, prep-dest, prep-source, finish, and then confirm or revert. Each step is
+    a command. The commands resize and migrate run all steps up to finish. cellmove writes each side
+    effect to the journal before it happens. So after any crash, resume completes the move, and rollback
+    rolls it back.
 
     \b
     Example:
@@ -68,8 +82,11 @@ def cli(options: Options, /, **given: str | None) -> None:
       cellmove migrate web-1 --cell cell2
       cellmove confirm web-1
     """
-    for name, value in given.items():
-        setattr(options, name, value)
+    options.nova_conf = nova_conf
+    options.os_cloud = os_cloud
+    options.os_region_name = os_region_name
+    options.journal = journal
+    options.config = config
 
 
 def main() -> None:

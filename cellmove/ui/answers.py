@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from cellmove.core.errors import CellmoveError, Refused, Stopped
+from cellmove.core.errors import CellmoveError, LeftoversRemain, Refused, Stopped, Unreachable
 from cellmove.core.shell import command_line
 from cellmove.ui.invocation import Options
 
 if TYPE_CHECKING:
     from cellmove.core.move import Move
+    from cellmove.operations.audit import AuditReport
     from cellmove.operations.context import Session
     from cellmove.operations.documents import Document
+    from cellmove.operations.planning import PlanReport
+    from cellmove.operations.verify import Verification
+    from cellmove.ui.console import Page
+
+D = TypeVar("D", bound="Mapping[str, object]")
 
 
-def answer(options: Options, document: Document, draw: Callable[[Any, Document], None]) -> None:
-    """Write the command's one result.
+def answer(options: Options, document: D, draw: Callable[[Page, D], None]) -> None:
+    """Write the one result of a command.
 
-    :raises Stopped: there is no room for it where stdout goes
+    :param draw: draws the document as text for a person
+    :raises Stopped: stdout cannot be written, such as on a full disk
     """
     from cellmove.ui.console import render, silence
 
-    options.answered = True
+    options.has_answered = True
+    shown = options.global_options.inserted_everywhere(document)
     try:
-        render(options.in_front.inserted_everywhere(document), options.form, sys.stdout, draw)
+        render(shown, options.output_format, sys.stdout, cast("Callable[[Page, Document], None]", draw))
     except OSError as error:
         silence(sys.stdout)
         move = document.get("move")
         raise Stopped(
-            f"the result cannot be written to stdout: {error.strerror}",
-            state="all that the command was to do is done",
+            f"cannot write the result to stdout: {error.strerror}",
+            state="the command itself is complete",
             next_command=f"cellmove show {move}" if isinstance(move, str) else options.typed or "cellmove list",
         ) from None
 
 
 def answer_error(options: Options, error: CellmoveError, exit_code: int) -> None:
-    if options.form != "json" or options.answered:
+    """Write an error as JSON, if JSON was asked for and the command has no other document."""
+    if options.output_format != "json" or options.has_answered:
         return
     from cellmove.operations.documents import error_document
 
@@ -46,7 +55,7 @@ def answer_error(options: Options, error: CellmoveError, exit_code: int) -> None
 
 
 def answer_move(options: Options, session: Session, move: Move, *, detailed: bool = False) -> None:
-    """Show where a move stands, or (detailed) everything the journal knows about it."""
+    """Show the state of a move, or (detailed) everything that the journal records about it."""
     from cellmove.operations.documents import move_document
     from cellmove.ui.move_text import draw_details, draw_move
 
@@ -54,79 +63,81 @@ def answer_move(options: Options, session: Session, move: Move, *, detailed: boo
     answer(options, document, draw_details if detailed else draw_move)
 
 
-def answer_moves(options: Options, session: Session, moves: list[Move]) -> None:
+def answer_moves(options: Options, session: Session, moves: Sequence[Move]) -> None:
     """List moves."""
     from cellmove.ui.documents import list_document
     from cellmove.ui.move_text import draw_list
 
-    journal = session.journal
-    entries = journal.entries_of_moves([move.id for move in moves])
+    entries = session.journal.entries_of_moves([move.id for move in moves])
     answer(options, list_document([(move, entries.get(move.id, ())) for move in moves]), draw_list)
 
 
-def answer_verification(options: Options, session: Session, found: Any) -> None:
-    """Show how a moved server compares with what it was.
+def answer_verification(options: Options, session: Session, verification: Verification) -> None:
+    """Show how a moved server compares with its state before the move.
 
-    :raises Refused: when anything is not as it was
+    :raises Refused: the server differs
     """
     from cellmove.operations.documents import error_document
     from cellmove.ui.documents import verification_document
     from cellmove.ui.move_text import draw_verification
 
-    document = verification_document(found, session.journal.entries_of(found.move.id))
-    count = len(found.differences)
+    move, count = verification.move, len(verification.differences)
+    document = verification_document(verification, session.journal.entries_of(move.id))
     if not count:
         answer(options, document, draw_verification)
         return
     error = Refused(
-        f"{found.move.server_name} differs from its state before the move: {count} difference{'s' if count != 1 else ''}",
+        f"verification failed: {move.server_name} differs from its state before the move"
+        f" ({count} difference{'s' if count != 1 else ''})",
         state="nothing was written; the move is finished, and was not confirmed",
-        next_command=f"cellmove revert {found.move.id}",
+        next_command=f"cellmove revert {move.id}",
     )
     answer(options, document | error_document(error), draw_verification)
     raise error
 
 
-def answer_audit(options: Options, report: Any, again: str) -> None:
-    """Show what an audit found.
+def answer_audit(options: Options, report: AuditReport) -> None:
+    """Show the findings of an audit.
 
-    :param again: the same command with ``--repair``
-    :raises LeftoversRemain: when anything of it is nobody's and still there
-    :raises Unreachable: when nothing was found, and a cell could not be looked at
+    :raises LeftoversRemain: leftovers remain
+    :raises Unreachable: no leftovers were found, and a cell could not be read
     """
-    from cellmove.core.errors import LeftoversRemain, Unreachable
     from cellmove.operations.documents import error_document
     from cellmove.ui.documents import audit_document
     from cellmove.ui.move_text import draw_audit
 
     document = audit_document(report)
-    if not report.remaining and not report.unseen:
+    error = _audit_error(options, report)
+    if error is None:
         answer(options, document, draw_audit)
         return
-    error: CellmoveError
-    if not report.remaining:
-        error = Unreachable(
-            "this audit is not complete: " + "; ".join(report.unseen),
-            state="nothing was written; no leftovers were found, apart from those that may belong to servers of that cell",
-            next_command=options.again,
-        )
-        answer(options, document | error_document(error), draw_audit)
-        raise error
-    count, repairable = len(report.remaining), sum(leftover.safe for leftover in report.remaining)
-    error = LeftoversRemain(
-        f"{count} leftover{'s' if count != 1 else ''}, {repairable or 'none'} of which --repair can repair"
-        + ("; the audit is not complete" if report.unseen else ""),
-        next_command=again if repairable else "",
-    )
     answer(options, document | error_document(error), draw_audit)
     raise error
 
 
-def answer_plan(options: Options, session: Session, report: Any, command: str) -> None:
+def _audit_error(options: Options, report: AuditReport) -> CellmoveError | None:
+    count = len(report.remaining)
+    if count:
+        repairable = sum(leftover.safe for leftover in report.remaining)
+        incomplete = "; the audit is incomplete" if report.unseen else ""
+        return LeftoversRemain(
+            f"{count} leftover{'s' if count != 1 else ''}; --repair can repair {repairable or 'none'}{incomplete}",
+            next_command=report.command if repairable else "",
+        )
+    if report.unseen:
+        return Unreachable(
+            "the audit is incomplete: " + "; ".join(report.unseen),
+            state="nothing was written; the cells that could be read have no leftovers",
+            next_command=options.retry_command,
+        )
+    return None
+
+
+def answer_plan(options: Options, session: Session, report: PlanReport, command: str) -> None:
     """Show a plan.
 
-    :param command: what to type next when the plan opened no move
-    :raises Refused: when a check refuses
+    :param command: the command to type next if the plan opened no move
+    :raises Refused: a check refuses the move
     """
     from cellmove.operations.documents import error_document
     from cellmove.ui.documents import plan_document
@@ -137,15 +148,16 @@ def answer_plan(options: Options, session: Session, report: Any, command: str) -
     if not report.refused:
         answer(options, document, draw_plan)
         return
-    count = sum(check["level"] == "refusal" for check in document["checks"])
-    name, again = document["server"]["name"] or document["server"]["id"], options.typed or command
-    if any(check["code"] == "being-moved" for check in document["checks"]):
-        # It says where to resume when the journal is not lost.
-        again = command_line("adopt", document["server"]["id"] or name)
+    count = sum(check.level == "refusal" for check in report.checks)
+    server_id, name = document["server"]["id"], document["server"]["name"] or document["server"]["id"]
+    next_command = options.typed or command
+    if any(check.code == "being-moved" for check in report.checks):
+        # adopt tells which journal has the move, unless that journal is lost.
+        next_command = command_line("adopt", server_id or name)
     error = Refused(
-        f"{name} cannot be moved as it is: {count} check{'s' if count != 1 else ''} refused",
-        state="nothing was written; every reason is listed with what to do about it",
-        next_command=again,
+        f"{name} cannot be moved: {count} check{'s' if count != 1 else ''} refused",
+        state="nothing was written; each reason is listed with its remedy",
+        next_command=next_command,
     )
     answer(options, document | error_document(error), draw_plan)
     raise error

@@ -1,30 +1,34 @@
-"""The documents that ``--format json`` prints, except for those of one move; the tables are drawn from them, too."""
+"""The documents that ``--format json`` prints, except those of one move. The tables are drawn from them as well."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cellmove.core.move import SCHEMA_VERSION, Entry, Move
 from cellmove.engine.record import labels_from
 from cellmove.operations.documents import Document, move_document, source_document, target_document
 
 if TYPE_CHECKING:
+    import datetime
+
+    from cellmove.checks.result import CheckResult
     from cellmove.engine.journal import JournalCheck
-    from cellmove.operations.audit import AuditReport
+    from cellmove.operations.audit import AuditReport, RepairResult
+    from cellmove.operations.planning import PlanReport
+    from cellmove.operations.verify import Verification
 
 
 def list_document(moves: Sequence[tuple[Move, Sequence[Entry]]]) -> Document:
-    """Many moves as plain data, without their steps."""
+    """Return many moves as plain data, without their steps."""
     documents = [move_document(move, entries, with_steps=False) for move, entries in moves]
     return {"schema_version": SCHEMA_VERSION, "moves": documents}
 
 
-def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> Document:
-    """A plan as plain data: the move it opened (if it did), the summary and every check.
+def plan_document(report: PlanReport, entries: Sequence[Entry], next_command: str) -> Document:
+    """Return a plan as plain data: the move that it opened (if any), the summary and every check.
 
-    :param report: a ``PlanReport``
-    :param next_command: what to type next when no move was opened
+    :param next_command: the command to type next if no move was opened
     """
     summary = dict(report.summary)
     labels = labels_from(summary)
@@ -45,48 +49,23 @@ def plan_document(report: Any, entries: Sequence[Entry], next_command: str) -> D
     return document | {"refused": report.refused, "checks": _check_documents(report.checks), "summary": summary}
 
 
-def verification_document(found: Any, entries: Sequence[Entry]) -> Document:
-    """A verification as plain data: the move and every check.
+def verification_document(verification: Verification, entries: Sequence[Entry]) -> Document:
+    """Return a verification as plain data: the move and every check."""
+    document = move_document(verification.move, entries, with_steps=False)
+    return document | {
+        "verified": not verification.differences,
+        "checks": _check_documents(verification.checks),
+    }
 
-    :param found: a ``Verification``
-    """
-    document = move_document(found.move, entries, with_steps=False)
-    return document | {"verified": not found.differences, "checks": _check_documents(found.checks)}
 
-
-def _check_documents(checks: Sequence[Any]) -> list[Document]:
+def _check_documents(checks: Iterable[CheckResult]) -> list[Document]:
     return [
         {"code": check.code, "level": check.level.value, "text": check.text, "remedy": check.remedy} for check in checks
     ]
 
 
 def audit_document(report: AuditReport) -> Document:
-    """What an audit found, and what became of it. docs/audit.md describes it.
-
-    :param report: the report
-    """
-    leftovers = []
-    for each in report.results:
-        leftover, owner = each.leftover, each.leftover.owner
-        leftovers.append(
-            {
-                "kind": leftover.kind.value,
-                "server": {"id": leftover.server_id, "name": leftover.server_name, "project": leftover.project_id},
-                "cell": str(leftover.cell or ""),
-                "cell_uuid": leftover.cell_uuid,
-                "host": leftover.host,
-                "subject": leftover.subject,
-                "text": leftover.text,
-                "since": f"{leftover.since.isoformat()}Z" if leftover.since else None,
-                "age_seconds": max(int((report.now - leftover.since).total_seconds()), 0) if leftover.since else None,
-                "owner": {"by": owner.by, "move": owner.move_id or None, "text": owner.text} if owner else None,
-                "safe": leftover.safe,
-                "mend": leftover.remedy,
-                "outcome": each.outcome or None,
-                "why": each.why or None,
-                "repair": each.repair or None,
-            }
-        )
+    """Return the leftovers that an audit found, each with the result of its repair. docs/audit.md describes the keys."""
     return {
         "schema_version": SCHEMA_VERSION,
         "cells": [cell.label for cell in report.cells],
@@ -94,16 +73,37 @@ def audit_document(report: AuditReport) -> Document:
         "unseen": list(report.unseen),
         "repair": report.mode,
         "counts": {
-            "owned": sum(each.leftover.owner is not None for each in report.results),
-            "mended": sum(each.outcome == "mended" for each in report.results),
+            "owned": sum(result.leftover.owner is not None for result in report.results),
+            "mended": sum(result.outcome == "mended" for result in report.results),
             "left": len(report.remaining),
         },
-        "findings": leftovers,
+        "findings": [_leftover_document(result, report.now) for result in report.results],
+    }
+
+
+def _leftover_document(result: RepairResult, now: datetime.datetime) -> Document:
+    leftover, owner = result.leftover, result.leftover.owner
+    return {
+        "kind": leftover.kind.value,
+        "server": {"id": leftover.server_id, "name": leftover.server_name, "project": leftover.project_id},
+        "cell": str(leftover.cell or ""),
+        "cell_uuid": leftover.cell_uuid,
+        "host": leftover.host,
+        "subject": leftover.subject,
+        "text": leftover.text,
+        "since": f"{leftover.since.isoformat()}Z" if leftover.since else None,
+        "age_seconds": max(int((now - leftover.since).total_seconds()), 0) if leftover.since else None,
+        "owner": {"by": owner.by, "move": owner.move_id or None, "text": owner.text} if owner else None,
+        "safe": leftover.safe,
+        "mend": leftover.remedy,
+        "outcome": result.outcome or None,
+        "why": result.why or None,
+        "repair": result.repair or None,
     }
 
 
 def journal_check_document(location: str, check: JournalCheck) -> Document:
-    """A journal that was found sound.
+    """Return the result of a check that found no damage in the journal.
 
     :param location: the journal's path, or its URL without the password
     """

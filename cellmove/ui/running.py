@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cellmove.engine.events import Event
 from cellmove.ui.invocation import Options
-from cellmove.ui.signals import UNDER_WAY, install_signals
+from cellmove.ui.signals import ACTION_EVENTS, install_signals
 
 if TYPE_CHECKING:
     from cellmove.operations.context import Session
@@ -20,52 +20,60 @@ if TYPE_CHECKING:
 @contextmanager
 def running(
     options: Options,
-    activity: str = "looking at the cloud",
+    activity: str = "reading the state of the cloud",
     observer: Renderer | None = None,
-    again: str = "",
+    retry_command: str = "",
     only_reads: bool = False,
 ) -> Iterator[Session]:
-    """Open a session; progress is shown and signals are received while the block runs.
+    """Open a session; show progress and receive signals while the block runs.
 
-    :param activity: what a terminal shows until something happens
-    :param observer: who shows it instead
-    :param again: what to type after a second signal, which leaves at once; empty: what goes on with the move
+    :param activity: is shown on a terminal until the first event
+    :param observer: shows the progress instead of the usual renderer
+    :param retry_command: is printed when a second signal ends the process; empty: the command that continues the move
     :param only_reads: the command writes nothing, not even to the journal
     """
-    _hush()
+    _silence_libraries()
     from cellmove.core import settings
     from cellmove.core.policy import Consent
     from cellmove.operations.context import open_session
     from cellmove.ui.progress import renderer_for
 
-    with install_signals(options.in_front.inserted(again or options.again)) as signals, ExitStack() as stack:
-        watching = observer or stack.enter_context(renderer_for(sys.stderr, options.quiet, activity=activity))
-        signals.announce = watching.announce
+    global_options = options.global_options
+    with (
+        install_signals(global_options.inserted(retry_command or options.retry_command)) as signals,
+        ExitStack() as stack,
+    ):
+        progress = observer or stack.enter_context(renderer_for(sys.stderr, options.quiet, activity=activity))
+        signals.announce = progress.announce
 
         def observe(event: Event) -> None:
-            signals.busy = signals.busy or event.kind in UNDER_WAY
-            watching(options.hear(event))
-            signals.again = signals.again if again else options.in_front.inserted(options.again)
+            signals.busy = signals.busy or event.kind in ACTION_EVENTS
+            progress(options.record_event(event))
+            if not retry_command:
+                signals.retry_command = global_options.inserted(options.retry_command)
 
         environ = dict(os.environ) | ({"CELLMOVE_CONFIG": options.config} if options.config else {})
-        found = settings.load(options.flags(), environ)
-        consent = Consent(options.yes, watching.ask if at_a_terminal() else None)
         options.session = open_session(
-            found, observe, interrupted=signals, consent=consent, only_reads=only_reads, in_front=options.in_front
+            settings.load(options.settings_flags(), environ),
+            observe,
+            interrupted=signals,
+            consent=Consent(options.yes, progress.ask if is_interactive() else None),
+            only_reads=only_reads,
+            in_front=global_options,
         )
         yield options.session
 
 
-def at_a_terminal() -> bool:
-    """Whether a person can be asked: what is typed and what is shown go through a terminal."""
+def is_interactive() -> bool:
+    """Whether the operator can be asked: input and output go through a terminal."""
     try:
         return sys.stdin.isatty() and sys.stderr.isatty()
-    except (AttributeError, ValueError):  # closed, or none at all
+    except (AttributeError, ValueError):  # closed, or absent
         return False
 
 
-def _hush() -> None:
-    """Keep libraries from writing on stderr between our lines, unless somebody is looking for a fault."""
+def _silence_libraries() -> None:
+    """Keep libraries from writing between the lines on stderr, unless CELLMOVE_DEBUG is set."""
     import logging
     import warnings
 

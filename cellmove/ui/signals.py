@@ -1,4 +1,4 @@
-"""The first signal asks a run to finish its current action, the second one ends the process."""
+"""The first signal asks a run to finish its current action. The second one ends the process."""
 
 from __future__ import annotations
 
@@ -8,32 +8,27 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from cellmove.engine.events import EventKind
 from cellmove.ui.fault import EarlyExit
 
-if TYPE_CHECKING:
-    pass
-
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-
-UNDER_WAY = (EventKind.STEP_STARTED, EventKind.ACTION_STARTED, EventKind.UNDO_STARTED)
-"""Events after which an interrupt has to wait for the action in hand."""
+ACTION_EVENTS = (EventKind.STEP_STARTED, EventKind.ACTION_STARTED, EventKind.UNDO_STARTED)
+"""Events after which an interrupt waits for the current action."""
 
 
 class Signals:
-    """Counts signals: the first one asks, the second one ends.
+    """Receive signals; the first one asks the run to stop, the second one ends the process.
 
-    Called, it gives the number of the first signal, or 0.
+    A call returns the number of the first signal, or 0.
     """
 
-    def __init__(self, again: str) -> None:
+    def __init__(self, retry_command: str) -> None:
         self.number = 0
         self.busy = False
-        self.again = again
+        self.retry_command = retry_command
         self.announce: Callable[[str], None] = lambda _text: None
 
     def __call__(self) -> int:
@@ -42,40 +37,37 @@ class Signals:
     def receive(self, number: int, _frame: FrameType | None) -> None:
         """Handle one signal."""
         if self.number:
-            leave_now(128 + number, self.again)
+            abort(128 + number, self.retry_command)
         self.number = number
         if not self.busy:
             raise EarlyExit(number)
         self.announce("Finishing the current action. Press Ctrl-C again to quit immediately.")
 
 
-def leave_now(code: int, again: str) -> NoReturn:
-    """End the process at once: no cleaning up that could take time. The journal is right anyway.
-
-    :param again: what to type then
-    """
+def abort(exit_code: int, retry_command: str) -> NoReturn:
+    """End the process at once, without any clean-up that could take time. The journal is consistent all the same."""
     from cellmove.ui.console import draws_over
 
     with suppress(OSError):
         if draws_over(sys.stderr):
             os.write(2, b"\x1b[?25h\n")  # a spinner has hidden the cursor
-        os.write(2, f"Aborted. The journal records where the move stopped.\nnext: {again}\n".encode())
-    os._exit(code)
+        os.write(2, f"Aborted. The journal records where the move stopped.\nnext: {retry_command}\n".encode())
+    os._exit(exit_code)
 
 
 @contextmanager
-def install_signals(again: str) -> Iterator[Signals]:
-    """Receive signals during the block, except those that the caller (nohup, cron) had ignored.
+def install_signals(retry_command: str) -> Iterator[Signals]:
+    """Receive signals during the block, except those that the caller (nohup, cron) ignores.
 
-    :param again: what to type when one ends the block at once
+    :param retry_command: is printed when a second signal ends the process
     """
-    signals = Signals(again)
-    before = {}
+    signals = Signals(retry_command)
+    handlers = {}
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, signals.receive)
+            handlers[number] = signal.signal(number, signals.receive)
     try:
         yield signals
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -289,7 +289,7 @@ def test_a_person_and_a_script_see_it(sandbox: Sandbox) -> None:
     assert only == f"empty-attachment\t{server.id}\t{volume}\tsafe\n"
     sandbox.cellmove("audit", "--older-than", "0", "--server", "another", expect=0)
     assert "there is no cell nowhere" in sandbox.cellmove("audit", "--cell", "nowhere", expect=2).stderr
-    assert "--dry-run goes with --repair" in sandbox.cellmove("audit", "--dry-run", expect=2).stderr
+    assert "--dry-run needs --repair" in sandbox.cellmove("audit", "--dry-run", expect=2).stderr
 
 
 def test_nothing_is_mended_unattended_without_the_switch(sandbox: Sandbox) -> None:

@@ -166,7 +166,7 @@ def test_a_third_cell_that_cannot_be_used_is_a_warning(cloud: Sandbox, server: s
     assert said in warning["text"]
     assert "the database of cell3" in warning["text"]
     assert audited["cells"] == ["cell1", "cell2"]
-    assert "this audit is not complete: the database of cell3" in " ".join(limited.stderr.split())
+    assert "the audit is incomplete: the database of cell3" in " ".join(limited.stderr.split())
     assert "next: cellmove audit --cell cell1" in limited.stderr
     assert audited["error"]["exit_code"] == 4
     assert audited["counts"] == {"owned": 0, "mended": 0, "left": 0}

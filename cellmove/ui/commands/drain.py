@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cellmove.core.errors import Stopped, Unreachable
-from cellmove.ui.commands.drain_cell import answer_document
+from cellmove.ui.answers import answer
 from cellmove.ui.group import InOrder
 from cellmove.ui.invocation import Options
 from cellmove.ui.options import output_options, pass_options
@@ -62,7 +62,7 @@ def _answer_status(options: Options, status: DrainStatus) -> None:
     from cellmove.ui.drain_documents import status_document
     from cellmove.ui.drain_text import draw_status
 
-    answer_document(options, status_document(status), draw_status)
+    answer(options, status_document(status), draw_status)
 
 
 def _control(options: Options, cell: str | None, *, pauses: bool) -> None:
@@ -176,12 +176,12 @@ def report(options: Options, cell: str | None, page: str | None) -> None:
     from cellmove.ui.drain_documents import report_document
     from cellmove.ui.drain_text import draw_report
 
-    answer_document(options, report_document(found), draw_report)
+    answer(options, report_document(found), draw_report)
 
 
 def _with_global_options(options: Options, report: DrainReport) -> DrainReport:
     """Insert the options in front of the verb into the commands of a report."""
-    insert = options.in_front.inserted
+    insert = options.global_options.inserted
     servers = tuple(replace(server, next_command=insert(server.next_command)) for server in report.servers)
     return replace(report, servers=servers)
 

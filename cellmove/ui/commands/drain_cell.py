@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -14,25 +14,18 @@ from cellmove.core.shell import command_line
 from cellmove.drain.options import DrainOptions
 from cellmove.ui.answers import answer
 from cellmove.ui.drain_arguments import HEADINGS, DrainArguments, drain_option_decorators, drain_options_of
-from cellmove.ui.fault import EarlyExit, consequence
+from cellmove.ui.fault import EarlyExit, as_cellmove_error
 from cellmove.ui.invocation import Options
 from cellmove.ui.options import Grouped, output_options, pass_options, typed_command, yes_option
 from cellmove.ui.running import running
 from cellmove.ui.signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cellmove.core.errors import CellmoveError
     from cellmove.drain.events import DrainEvent, DrainObserver
     from cellmove.drain.result import RunResult
     from cellmove.engine.events import Event
     from cellmove.operations.context import Session
-    from cellmove.operations.documents import Document
-    from cellmove.ui.console import Page
-
-    D = TypeVar("D", bound=Mapping[str, object])
-
 
 MODES = ("dry_run", "aborts")
 """Parameters that a printed command does not have."""
@@ -109,9 +102,9 @@ def _answer_result(options: Options, result: RunResult, command: str) -> None:
     from cellmove.ui.drain_documents import result_document
     from cellmove.ui.drain_text import draw_result
 
-    if options.form != "json":
-        answer_document(options, result_document(result), draw_result)
-    is_listed = options.form not in ("json", "value") and is_same_file(sys.stdout, sys.stderr)
+    if options.output_format != "json":
+        answer(options, result_document(result), draw_result)
+    is_listed = options.output_format not in ("json", "value") and is_same_file(sys.stdout, sys.stderr)
     error = error_of(result, command, is_listed=is_listed)
     if error is not None:
         raise error
@@ -135,12 +128,7 @@ def dry_plan(
     command = command_line("drain-cell", uuid)
     if context is not None:
         command = typed_command(context, without=MODES, instead={"cell": uuid, "to": drain_options.to})
-    answer_document(options, plan_document(plan, command), draw_plan)
-
-
-def answer_document(options: Options, document: D, draw: Callable[[Page, D], None]) -> None:
-    """Print a document."""
-    answer(options, cast("Document", document), cast("Callable[[Page, Document], None]", draw))
+    answer(options, plan_document(plan, command), draw_plan)
 
 
 @contextmanager
@@ -149,8 +137,8 @@ def _errors_as_lines(options: Options, cell: str) -> Iterator[None]:
     try:
         yield
     except (Exception, EarlyExit) as failure:
-        if options.form == "json":
-            _write_error_line(options, cell, consequence(failure, options))
+        if options.output_format == "json":
+            _write_error_line(options, cell, as_cellmove_error(failure, options))
         raise
 
 
@@ -164,13 +152,13 @@ def _write_error_line(options: Options, cell: str, error: CellmoveError) -> None
     typed = CellRef(cell if is_uuid(cell) else "", cell)
     reason = "; ".join(part for part in (error.message, error.state) if part)
     event = DrainEvent(DrainEventKind.RUN_FAILED, Clock().text(), typed, reason=reason, next_command=error.next_command)
-    options.answered = True
+    options.has_answered = True
     DrainJsonRenderer(sys.stdout, sys.stderr)(_with_global_options(options, event))
 
 
 def _with_global_options(options: Options, event: DrainEvent) -> DrainEvent:
     """Insert the options in front of the verb into the commands of an event."""
-    insert = options.in_front.inserted
+    insert = options.global_options.inserted
     return replace(event, reason=insert(event.reason), next_command=insert(event.next_command))
 
 
@@ -183,17 +171,17 @@ def _rendered_run(options: Options, command: str) -> Iterator[tuple[Session, Dra
     from cellmove.drain.events import DrainEvent
     from cellmove.ui.drain_progress import drain_renderer_for
 
-    as_json = options.form == "json"
+    as_json = options.output_format == "json"
     with (
         drain_renderer_for(sys.stdout, sys.stderr, as_json=as_json, quiet=options.quiet) as render,
-        running(options, observer=render, again=command) as session,
+        running(options, observer=render, retry_command=command) as session,
     ):
 
         def observe(event: Event | DrainEvent) -> None:
             if not isinstance(event, DrainEvent):
                 session.observer(event)
                 return
-            options.answered = options.answered or as_json  # stdout holds lines, so no document may follow
+            options.has_answered = options.has_answered or as_json  # stdout holds lines, so no document may follow
             if isinstance(session.interrupted, Signals):
                 session.interrupted.busy = True  # a signal has to wait for the moves in progress
             render(_with_global_options(options, event))

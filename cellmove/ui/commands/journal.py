@@ -13,7 +13,7 @@ from cellmove.ui.running import running
 
 @click.group("journal", cls=InOrder, short_help="Check the journal.")
 def journal() -> None:
-    """Check the journal: the record of all moves.
+    """Check the journal, the record of all moves.
 
     \b
     Example:
@@ -25,11 +25,11 @@ def journal() -> None:
 @output_options
 @pass_options
 def check(options: Options) -> None:
-    """Check that every move and line of the journal is what cellmove wrote, and that none is missing.
+    """Check that no move and no line of the journal is missing or changed.
 
-    Every command checks what it reads: the open moves, and the lines of the move that it is about. This command
-    also checks the moves that are over, which takes seconds for a long history. It only reads. Exit code 4 says
-    that the journal is damaged; the message says where.
+    Every command checks what it reads: the open moves, and the lines of its own move. This command also checks
+    the closed moves, which takes seconds for a long history. It only reads. Exit code 4 means that the journal
+    is damaged; the message names the place.
 
     \b
     Example:
@@ -37,9 +37,8 @@ def check(options: Options) -> None:
       cellmove journal check -f json
     """
     with running(options, activity="checking the journal", only_reads=True) as session:
-        opened = session.journal
-        checked = opened.check()
+        location, result = session.journal.location, session.journal.check()
     from cellmove.ui.documents import journal_check_document
     from cellmove.ui.move_text import draw_journal_check
 
-    answer(options, journal_check_document(opened.location, checked), draw_journal_check)
+    answer(options, journal_check_document(location, result), draw_journal_check)

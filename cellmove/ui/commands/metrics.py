@@ -14,34 +14,33 @@ from cellmove.ui.options import pass_options
 from cellmove.ui.running import running
 
 
-@click.command("metrics", short_help="Print figures about moves and drains for Prometheus.")
+@click.command("metrics", short_help="Print metrics of moves and drains for Prometheus.")
 @click.option(
     "--textfile",
     metavar="FILE",
-    help="Write them to FILE, for node_exporter's textfile collector, instead of standard output.",
+    help="Write to FILE, for node_exporter's textfile collector, instead of standard output.",
 )
 @pass_options
 def metrics(options: Options, textfile: str | None) -> None:
-    """Print figures about moves and drains for Prometheus: states, durations, downtimes, failures, progress.
+    """Print metrics of moves and drains for Prometheus: states, durations, downtimes, failures, progress.
 
-    Only the journal is read. Standard output is OpenMetrics. A FILE is in the text format of Prometheus, has mode
-    0644 and is replaced as a whole; its name has to end in .prom. If the journal cannot be read, the old FILE stays,
-    and its time tells its age. docs/metrics.md describes every metric, alerts and a dashboard.
+    metrics reads only the journal. Standard output is OpenMetrics. FILE is in the text format of Prometheus, has
+    mode 0644 and is replaced atomically; its name must end in .prom. If the journal cannot be read, the old FILE
+    stays, and its modification time shows its age. docs/metrics.md describes every metric, alerts and a dashboard.
 
     \b
     Example:
       cellmove metrics
       cellmove metrics --textfile /var/lib/prometheus/node-exporter/cellmove.prom
     """
-    if options.form == "json":
+    if options.output_format == "json":
         raise click.UsageError("metrics prints OpenMetrics, not JSON")
     if textfile is not None and not textfile.endswith(".prom"):
         raise click.UsageError(f"--textfile {textfile}: node_exporter reads only files whose name ends in .prom")
     with running(options, activity="", only_reads=True) as session:
-        from cellmove.ui import metrics as figures
+        from cellmove.ui.metrics import exposition, gather
 
-        found = figures.gather(session)
-        text = figures.exposition(found, version("cellmove"), is_for_file=textfile is not None)
+        text = exposition(gather(session), version("cellmove"), is_for_file=textfile is not None)
     if textfile is None:
         _print(options, text)
     else:
@@ -51,12 +50,12 @@ def metrics(options: Options, textfile: str | None) -> None:
 def _print(options: Options, text: bytes) -> None:
     from cellmove.ui.console import write
 
-    options.answered = True
+    options.has_answered = True
     try:
         write(sys.stdout, text.decode())
     except OSError as error:
         raise Unreachable(
-            f"the figures cannot be written to stdout: {error.strerror}", state="nothing was written"
+            f"cannot write the metrics to stdout: {error.strerror}", state="nothing was written"
         ) from None
 
 

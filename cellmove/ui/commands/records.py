@@ -1,8 +1,6 @@
-"""The commands that read what the journal and the cloud hold: ``list``, ``show``, ``audit``."""
+"""The commands that show the records of moves and the leftovers in the cloud: ``list``, ``show``, ``audit``."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import click
 
@@ -18,16 +16,13 @@ from cellmove.ui.options import (
 )
 from cellmove.ui.running import running
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command("list", short_help="List the open moves and what to type next.")
-@click.option("--all", "everything", is_flag=True, help="Also the moves that are over.")
+@click.option("--all", "includes_closed", is_flag=True, help="Include closed moves.")
 @output_options
 @pass_options
-def list_moves(options: Options, everything: bool) -> None:
-    """List the open moves, each with what to type next.
+def list_moves(options: Options, includes_closed: bool) -> None:
+    """List the open moves, each with the command to type next.
 
     \b
     Example:
@@ -35,17 +30,16 @@ def list_moves(options: Options, everything: bool) -> None:
       cellmove list --all -f json
     """
     with running(options, activity="", only_reads=True) as session:
-        record = session.journal
-        moves = record.all_moves() if everything else record.open_moves()
+        moves = session.journal.all_moves() if includes_closed else session.journal.open_moves()
     answer_moves(options, session, moves)
 
 
-@click.command(short_help="Show what the journal knows about a move.")
+@click.command(short_help="Show what the journal records about a move.")
 @move_argument
 @output_options
 @pass_options
 def show(options: Options, reference: str) -> None:
-    """Show what the journal knows about a move: its steps, their actions, times and errors.
+    """Show what the journal records about a move: its steps, their actions, times and errors.
 
     MOVE is a move's id, or the name or UUID of its server.
 
@@ -60,28 +54,42 @@ def show(options: Options, reference: str) -> None:
     answer_move(options, session, move, detailed=True)
 
 
-@click.command(short_help="Find what moves left behind, and mend it.")
-@click.option("--cell", "cells", metavar="CELL", multiple=True, help="Look at this cell only; may be given again.")
-@click.option("--server", "servers", metavar="SERVER", multiple=True, help="Only what is found of this server.")
-@click.option("--repair", is_flag=True, help="Mend what is safe, each leftover by one action in the journal.")
-@click.option("--dry-run", is_flag=True, help="With --repair: say what it would do, and write nothing.")
+@click.command(short_help="Find and repair leftovers of moves.")
 @click.option(
-    "--older-than", type=FiniteRange(0), metavar="MINUTES",
-    help="What changed within this time may be somebody's at work. Default: nova's long_rpc_timeout, 30 minutes.",
-)  # fmt: skip
+    "--cell", "cells", metavar="CELL", multiple=True, help="Audit only this cell. May be given more than once."
+)
+@click.option(
+    "--server",
+    "servers",
+    metavar="SERVER",
+    multiple=True,
+    help="Report only leftovers of this server. May be given more than once.",
+)
+@click.option("--repair", is_flag=True, help="Repair what is safe, each leftover by one action in the journal.")
+@click.option("--dry-run", is_flag=True, help="With --repair: show what it would do, and write nothing.")
+@click.option(
+    "--older-than",
+    type=FiniteRange(0),
+    metavar="MINUTES",
+    help="Regard what changed in the last MINUTES as in use. Default: nova's long_rpc_timeout, 30 minutes.",
+)
 @yes_option
 @output_options
 @pass_options
 def audit(
-    options: Options, cells: tuple[str, ...], servers: tuple[str, ...], repair: bool, dry_run: bool,
+    options: Options,
+    cells: tuple[str, ...],
+    servers: tuple[str, ...],
+    repair: bool,
+    dry_run: bool,
     older_than: float | None,
-) -> None:  # fmt: skip
-    """Find what moves left behind, cellmove's own and nova's, in the whole cloud.
+) -> None:
+    """Find the leftovers of moves in the whole cloud, those of cellmove and those of nova.
 
-    For each leftover: what it is, how old, whose it is, and what mends it. What belongs to a move that is
-    under way, or waits to be confirmed, is listed as owned and left alone. --repair mends what is safe
-    and looks again before each; what is not safe is named with what a person can type. Exit code 10 says
-    that leftovers are still there, 4 that a cell could not be looked at.
+    For each leftover audit shows its kind, its age, its owner and its repair. A record that belongs to a move
+    in progress, or to one that is not confirmed yet, is listed as owned and not changed. --repair repairs what
+    is safe, and reads the state again before each repair. For the rest audit shows the command to type. Exit
+    code 10 means that leftovers remain, 4 that a cell could not be read.
 
     \b
     Example:
@@ -91,10 +99,10 @@ def audit(
       cellmove audit --repair --server web-1
     """
     if dry_run and not repair:
-        raise click.UsageError("--dry-run goes with --repair; without it nothing is mended anyway")
+        raise click.UsageError("--dry-run needs --repair; without --repair, audit writes nothing")
     request = AuditRequest(cells, servers, repair, dry_run, older_than)
     with running(options, only_reads=dry_run or not repair) as session:
-        from cellmove.operations import audit as auditing
+        from cellmove.operations.audit import audit as audit_cloud
 
-        report = auditing.audit(session, request)
-    answer_audit(options, report, report.command)
+        report = audit_cloud(session, request)
+    answer_audit(options, report)

@@ -12,7 +12,6 @@ from cellmove.ui.invocation import Options
 from cellmove.ui.options import output_options, pass_options
 
 if TYPE_CHECKING:
-    from cellmove.operations.documents import Document
     from cellmove.ui.console import Page
 
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 def schema(options: Options, name: str | None) -> None:
     """Print the JSON Schema of a document that --format json prints; without NAME, list the schemas.
 
-    A schema is printed as JSON in every format and holds all definitions that it needs. It permits keys that it
-    does not name: a newer cellmove may add keys. A key is removed or changes its meaning only with a higher
-    schema_version.
+    A schema is printed as JSON in every format and includes all definitions that it needs. It permits keys that
+    it does not name, because a newer cellmove may add keys. If a key is removed or its meaning changes, the
+    schema_version is raised.
 
     \b
     Example:
@@ -35,10 +34,10 @@ def schema(options: Options, name: str | None) -> None:
     if name is None:
         answer(options, schemas.list_document(), _draw_list)
         return
-    options.form = "json"
+    options.output_format = "json"
     answer(options, schemas.schema(name), lambda _page, _document: None)
 
 
-def _draw_list(page: Page, document: Document) -> None:
+def _draw_list(page: Page, document: schemas.SchemaList) -> None:
     rows = [(each["name"], each["title"], ", ".join(each["commands"])) for each in document["schemas"]]
     page.table(("schema", "document", "printed by"), rows)

@@ -1,4 +1,4 @@
-"""The commands that run one step of a move, and ``verify`` between two of them."""
+"""The commands that run one step of a move, and ``verify``."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def _run_step(
 @output_options
 @pass_options
 def prep_dest(options: Options, reference: str) -> None:
-    """Claim a host in the target cell and prepare it; the guest goes on running at the source.
+    """Claim a host in the target cell and prepare it.
 
-    MOVE is a move's id, or the name or UUID of its server.
+    MOVE is a move's id, or the name or UUID of its server. The guest keeps running at the source.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def prep_dest(options: Options, reference: str) -> None:
     _run_step(options, reference, Step.PREP_DEST)
 
 
-@click.command("prep-source", short_help="Stop the guest; hand over disks, volumes, ports.")
+@click.command("prep-source", short_help="Stop the guest; hand over disks, volumes and ports.")
 @move_argument
 @yes_option
 @output_options
@@ -61,7 +61,7 @@ def prep_dest(options: Options, reference: str) -> None:
 def prep_source(options: Options, reference: str) -> None:
     """Stop the guest at the source and hand over its disks, volumes and ports.
 
-    MOVE is a move's id, or the name or UUID of its server. From here until finish the guest is down.
+    MOVE is a move's id, or the name or UUID of its server. The guest is down until finish.
 
     \b
     Example:
@@ -76,11 +76,11 @@ def prep_source(options: Options, reference: str) -> None:
 @output_options
 @pass_options
 def finish(options: Options, reference: str) -> None:
-    """Start the guest in the target cell and make that cell the server's home.
+    """Start the guest in the target cell and map the server to that cell.
 
-    MOVE is a move's id, or the name or UUID of its server. One that is held (resize or migrate --hold) is
-    stopped and finished, by the run that holds it. Afterwards the server is in VERIFY_RESIZE:
-    confirm or revert it, with cellmove or as any resize.
+    MOVE is a move's id, or the name or UUID of its server. If a run of resize or migrate holds the move
+    (--hold), that run stops the guest and finishes the move. Afterwards the server is in VERIFY_RESIZE.
+    Confirm or revert it, with cellmove or with nova.
 
     \b
     Example:
@@ -89,49 +89,49 @@ def finish(options: Options, reference: str) -> None:
     _run_step(options, reference, Step.FINISH)
 
 
-@click.command(short_help="Compare a moved server with what it was.")
+@click.command(short_help="Compare a moved server with its state before the move.")
 @move_argument
 @probe_option
 @output_options
 @pass_options
 def verify(options: Options, reference: str, probes: tuple[str, ...]) -> None:
-    """Compare a server between finish and confirm with what it was before the move.
+    """Compare a server in VERIFY_RESIZE with its state before the move.
 
-    MOVE is a move's id, or the name or UUID of its server. Its records in the target cell are compared
-    with those that nova keeps in the source cell, column by column; besides, the guest has to run (or be
-    stopped) at the target, its ports to be bound there and up, its volumes to be attached there. What its
-    owner changed since is only told. Exit code 5 when anything is not as it was. Nothing is written.
+    MOVE is a move's id, or the name or UUID of its server. verify compares the server's records in the
+    target cell with those that nova keeps in the source cell, column by column. It also checks that the
+    guest runs at the target (or is stopped, as before), that its ports are bound there and up, and that its
+    volumes are attached there. Changes that the owner made since are reported and are no difference. Exit
+    code 5 means that the server differs. verify writes nothing.
 
-    A probe is asked of the guest until it answers, for a minute at most; tcp and ping try its fixed
-    addresses, a command finds CELLMOVE_SERVER_ID, CELLMOVE_SERVER_NAME and CELLMOVE_ADDRESSES.
+    A probe is repeated until the guest answers, for a minute at most. tcp and ping try its fixed addresses.
+    The environment of a command has CELLMOVE_SERVER_ID, CELLMOVE_SERVER_NAME and CELLMOVE_ADDRESSES.
 
     \b
     Example:
       cellmove verify web-1
       cellmove verify web-1 --probe tcp:22 --probe 'cmd:/usr/local/bin/is-web-alive'
     """
-    asked = probes_of(probes)
+    parsed_probes = probes_of(probes)
     with running(options, only_reads=True) as session:
-        from cellmove.operations import verify as verifying
         from cellmove.operations.find import find_move
+        from cellmove.operations.verify import verify as verify_move
 
-        move = find_move(session, reference)
-        found = verifying.verify(session, move, asked)
-    answer_verification(options, session, found)
+        verification = verify_move(session, find_move(session, reference), parsed_probes)
+    answer_verification(options, session, verification)
 
 
 @click.command(short_help="Keep the move; clean up at the source.")
 @move_argument
-@click.option("--force", is_flag=True, help="Confirm also when the server is not what it was.")
+@click.option("--force", is_flag=True, help="Confirm the move although verification fails.")
 @probe_option
 @yes_option
 @output_options
 @pass_options
 def confirm(options: Options, reference: str, force: bool, probes: tuple[str, ...]) -> None:
-    """Keep the server in the target cell and remove what is left at the source.
+    """Keep the server in the target cell and remove its remains at the source.
 
-    MOVE is a move's id, or the name or UUID of its server. Before, all that verify looks at has to be as
-    it was; otherwise nothing is done, unless --force says to confirm it as it is.
+    MOVE is a move's id, or the name or UUID of its server. confirm first verifies the server as verify does.
+    A server that differs from its state before the move is only confirmed with --force.
 
     \b
     Example:
@@ -141,13 +141,13 @@ def confirm(options: Options, reference: str, force: bool, probes: tuple[str, ..
     _run_step(options, reference, Step.CONFIRM, force=force, probes=probes_of(probes))
 
 
-@click.command(short_help="Bring the server back; clean up at the target.")
+@click.command(short_help="Return the server to its source; clean up at the target.")
 @move_argument
 @yes_option
 @output_options
 @pass_options
 def revert(options: Options, reference: str) -> None:
-    """Bring the server back to the source cell and remove what is left at the target.
+    """Return the server to its source cell and remove its remains at the target.
 
     MOVE is a move's id, or the name or UUID of its server.
 

@@ -8,7 +8,7 @@ tests do not permit them, so that every key has a description.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import TypedDict, cast
 
 Schema = dict[str, object]
 
@@ -17,7 +17,17 @@ HOOKS = "hooks of config.toml"
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "move": (
-        "prep-dest", "prep-source", "finish", "confirm", "revert", "resize", "migrate", "resume", "rollback", "adopt", "show",
+        "prep-dest",
+        "prep-source",
+        "finish",
+        "confirm",
+        "revert",
+        "resize",
+        "migrate",
+        "resume",
+        "rollback",
+        "adopt",
+        "show",
     ),
     "moves": ("list", "resume --all"),
     "plan": ("plan", "resize", "migrate"),
@@ -31,9 +41,24 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "schemas": ("schema",),
     "hook": (HOOKS,),
     "error": (ALL,),
-}  # fmt: skip
-"""The commands that print a document of each schema. ``error`` is printed by a command that has no other document; a hook
-gets its document on standard input."""
+}
+"""The commands that print a document of each schema. A command that has no other document prints ``error``. A hook reads
+its document from standard input."""
+
+
+class ListedSchema(TypedDict):
+    """One schema in the list of all."""
+
+    name: str
+    title: str
+    commands: list[str]
+
+
+class SchemaList(TypedDict):
+    """The list of all schemas: the document ``schemas``."""
+
+    schema_version: int
+    schemas: list[ListedSchema]
 
 
 def schema(name: str) -> Schema:
@@ -41,24 +66,25 @@ def schema(name: str) -> Schema:
 
     :param name: a key of :data:`COMMANDS`
     """
-    found = _read(name)
+    document = _read(name)
     definitions = cast(Mapping[str, Schema], _read("definitions")["$defs"])
     needed: dict[str, Schema] = {}
-    waiting = list(_references(found))
+    waiting = list(_references(document))
     while waiting:
         reference = waiting.pop()
         if reference not in needed:
             needed[reference] = definitions[reference]
             waiting += _references(definitions[reference])
-    return {**found, "$defs": {key: needed[key] for key in sorted(needed)}} if needed else found
+    return {**document, "$defs": {key: needed[key] for key in sorted(needed)}} if needed else document
 
 
-def list_document() -> Schema:
+def list_document() -> SchemaList:
     """Return the list of all schemas, as ``cellmove schema --format json`` prints it."""
     from cellmove.core.move import SCHEMA_VERSION
 
-    listed = [
-        {"name": name, "title": _read(name)["title"], "commands": list(commands)} for name, commands in COMMANDS.items()
+    listed: list[ListedSchema] = [
+        {"name": name, "title": str(_read(name)["title"]), "commands": list(commands)}
+        for name, commands in COMMANDS.items()
     ]
     return {"schema_version": SCHEMA_VERSION, "schemas": listed}
 
@@ -67,8 +93,8 @@ def _read(name: str) -> Schema:
     import json
     from importlib.resources import files
 
-    found: Schema = json.loads(files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    document: Schema = json.loads(files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return document
 
 
 def _references(part: object) -> Iterator[str]:

@@ -21,7 +21,7 @@ from cellmove.operations import probe
 from cellmove.operations.documents import move_document
 from cellmove.ui import demo
 from cellmove.ui.console import Page, draws_over
-from cellmove.ui.fault import with_standing
+from cellmove.ui.fault import with_move_state
 from cellmove.ui.invocation import Options
 from cellmove.ui.move_text import IN_USE, draw_list, draw_move
 from tests.support.pipeline_harness import toy
@@ -176,7 +176,7 @@ def test_a_command_that_wrote_nothing_does_not_say_so_of_a_server_that_is_half_m
     journal = open_journal(str(tmp_path / "journal.db"), lambda: "t")
     journal.adopt(a_move(), entries)
     options = Options(session=SimpleNamespace(journal=journal), reference="web-1", verb="migrate")
-    assert with_standing(options, state) == words
+    assert with_move_state(options, state) == words
 
 
 def test_a_title_leaves_out_what_is_not_known_yet() -> None:

@@ -26,7 +26,7 @@ from cellmove.cloud import (
 from cellmove.core.errors import CallError, CallFailed, CallUncertain, Unreachable
 from cellmove.db.shapes import Flavor
 from cellmove.operations.context import before_anything_is_written
-from cellmove.ui.fault import consequence
+from cellmove.ui.fault import as_cellmove_error
 
 ID = "11111111-1111-1111-1111-111111111111"
 FLAVOR = Flavor(1, "1", "m1", 1, 512, 1)
@@ -119,7 +119,7 @@ def test_an_answer_that_is_not_understood_is_named_with_its_api_and_call(call: s
 def test_a_command_that_only_looks_ends_with_4(call: str, body: str) -> None:
     with pytest.raises(Unreachable) as caught, before_anything_is_written():
         CALLS[call][1](Api(body))
-    error = consequence(caught.value)
+    error = as_cellmove_error(caught.value)
     assert (error.exit_code, error.state) == (4, "nothing was written")
 
 
@@ -193,7 +193,7 @@ def test_whatever_the_libraries_raise_ends_with_2_or_4(error: Exception) -> None
     connection: Any = Broken(error)
     with pytest.raises(CallError) as caught:
         services.compute_services(connection)
-    known = consequence(caught.value)
+    known = as_cellmove_error(caught.value)
     assert known.exit_code in (2, 4)
     assert known.message.startswith("nova, GET /os-services: ")
     assert "fault in cellmove" not in known.message

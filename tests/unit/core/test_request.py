@@ -31,7 +31,7 @@ from cellmove.engine.journal_open import open_journal
 from cellmove.man_pages import commands
 from cellmove.ui.group import subcommands
 from cellmove.ui.invocation import Options
-from cellmove.ui.options import request_from, typed_command
+from cellmove.ui.options import plan_request, run_request, typed_command
 from tests.support.commands import typed
 
 UUID = "6f1c0a52-1b7e-4d0e-9a53-0e8f5f0f6a11"
@@ -40,7 +40,7 @@ AWKWARD = (
     "~", "#1", "!!", UUID, UUID.upper(), "move-ab12cd", "cellmove list", "x cellmove list y", "it's 'cellmove list'",
     "a=b", "%s", "{x}", "&", "web\u00a01", "b\u200bc", "tab\tname",
 )  # fmt: skip
-OUTPUT_ONLY = {"quiet", "form", "yes"}
+OUTPUT_ONLY = {"quiet", "format", "yes"}
 """How a result is shown, and the answer to a question: not part of what is asked for."""
 LEAVES = {words: command for words, command in commands() if not isinstance(command, click.Group)}
 
@@ -99,8 +99,8 @@ def words_of(command: str) -> list[str]:
 def request_that(command: str) -> MoveRequest:
     """The request that typing a command makes."""
     _group, context = parsed(words_of(command))
-    values = {"flavor": None} | {name: value for name, value in context.params.items() if name != "dry_run"}
-    return request_from(is_stepwise=context.info_name == "plan", **values)
+    make_request: Any = plan_request if context.info_name == "plan" else run_request
+    return make_request(context.params["server"], context.params.get("flavor"), context.params)
 
 
 @given(requests())
@@ -294,7 +294,7 @@ def test_a_drain_names_the_first_of_its_cells() -> None:
         (("migrate", ""), "SERVER is empty"),
         (("migrate", "web-1", "--cell", " "), "--cell is empty"),
         (("plan", "web-1", "--host="), "--host is empty"),
-        (("migrate", "web-1", "--probe", "ping"), "give --confirm as well"),
+        (("migrate", "web-1", "--probe", "ping"), "--probe needs --confirm"),
         (("migrate", "web-1", "--confirm", "--probe", "nonsense"), "'nonsense' is not a probe"),
     ],
 )

@@ -26,7 +26,7 @@ from cellmove.db import cells
 from cellmove.engine.journal_open import open_journal
 from cellmove.hosts import bus_url
 from cellmove.hosts.bus_opener import BusOpener
-from cellmove.ui.fault import consequence
+from cellmove.ui.fault import as_cellmove_error
 from tests.support.commands import typed
 
 SECRET = "s3cr3t"
@@ -37,7 +37,7 @@ def ended(call: Callable[[], object], kind: type[CellmoveError], *words: str) ->
     """How a command ends in which this call fails: as it has to."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which kind comes of it is what is looked at
         call()
-    error = consequence(caught.value)
+    error = as_cellmove_error(caught.value)
     assert type(error) is kind, error.message
     assert error.exit_code == (2 if kind is Usage else 4)
     for text in (error.message, error.state, error.next_command):

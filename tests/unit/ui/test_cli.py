@@ -241,7 +241,7 @@ def test_a_refused_plan_shows_all_reasons_and_exits_5(fake: Fake, form: str) -> 
     assert result.exit_code == 5
     for words in ("it is locked", "unlock it", "compute is down"):
         assert words in result.stdout
-    assert result.stderr.splitlines()[0] == "web-1 cannot be moved as it is: 2 checks refused"
+    assert result.stderr.splitlines()[0] == "web-1 cannot be moved: 2 checks refused"
     assert result.stderr.splitlines()[-1] == "next: cellmove plan web-1"
     if form == "json":
         document = json.loads(result.stdout)
@@ -536,12 +536,12 @@ def test_the_second_signal_leaves_at_once() -> None:
     assert "The journal records where" in err
 
 
-def test_before_anything_is_begun_the_first_signal_is_enough() -> None:
+def test_before_any_action_the_first_signal_ends_the_process() -> None:
     process = start("finish", "unfound")
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=5)
     assert process.returncode == 130
-    assert err == "SIGINT before any action started\n"
+    assert err == "interrupted by SIGINT before any action started\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
@@ -565,4 +565,4 @@ def test_no_room_for_the_result_is_said_and_is_no_fault_of_ours() -> None:
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert ended.returncode == 3
-    assert ended.stderr.splitlines()[0] == "the result cannot be written to stdout: No space left on device"
+    assert ended.stderr.splitlines()[0] == "cannot write the result to stdout: No space left on device"
