@@ -23,7 +23,7 @@ def test_the_show_ends_well_and_leaves_nothing(tmp_path):
     for command in ("plan", "prep-dest", "prep-source", "finish", "resume", "confirm", "migrate", "revert"):
         assert f"$ cellmove {command} " in ended.stdout
     assert ended.stdout.index("$ kill -9 ") < ended.stdout.index("$ cellmove resume ")
-    assert "all is as it should be" in ended.stdout
+    assert "all checks passed" in ended.stdout
     assert list(temporary.iterdir()) == []
 
 
@@ -63,7 +63,7 @@ def wrong_flavor(cloud: Cloud, server: str) -> None:
 
 BREAKS = {
     double_guest: "its guest runs on", second_binding: "is bound", second_attachment: "its volumes are attached",
-    no_allocation: "it holds allocations of", left_disk: "a disk is left", row_in_the_other_cell: "cell2 still has rows",
+    no_allocation: "it holds allocations of", left_disk: "a disk remains", row_in_the_other_cell: "cell2 still has rows",
     hidden: "hidden are", wrong_flavor: "its flavor",
 }  # fmt: skip
 
@@ -71,10 +71,10 @@ BREAKS = {
 @pytest.mark.parametrize("spoil", BREAKS, ids=lambda spoil: spoil.__name__)
 def test_the_judge_sees_what_is_broken(small_cloud, spoil):
     cloud, server = small_cloud
-    wanted = demo.Wanted("one", "c1-host1", "m1.tiny")
-    assert list(demo.misplaced(cloud, server, wanted)) == []
+    expected = demo.Expected("one", "c1-host1", "m1.tiny")
+    assert list(demo.misplaced(cloud, server, expected)) == []
     spoil(cloud, server)
-    found = list(demo.misplaced(cloud, server, wanted))
+    found = list(demo.misplaced(cloud, server, expected))
     assert any(BREAKS[spoil] in each for each in found), found
 
 

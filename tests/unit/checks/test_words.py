@@ -197,7 +197,7 @@ def test_the_demo_writes_no_escape_sequence_when_asked_for_none(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setattr(demo, "draws_over", lambda stream: draws_over(SimpleNamespace(isatty=lambda: True)))
-    assert demo._styled("all is well", fg="green") == words
+    assert demo.colored("all is well", "green") == words
 
 
 def test_nothing_that_a_healthy_move_uses_is_called_left_over() -> None:
