@@ -75,7 +75,6 @@ EXCEPTIONS: Mapping[str, tuple[str, ...]] = {
 """Words that a file may use, in lower case, and why; ``*``: all of them."""
 
 NOT_YET: tuple[str, ...] = (
-    "CONTRIBUTING.md",
     "bench/*",
     "cellmove/checks/*",
     "cellmove/cloud/*",
@@ -92,7 +91,8 @@ NOT_YET: tuple[str, ...] = (
     "cellmove/operations/*",
     "cellmove/sandbox/*",
     "cellmove/steps/*",
-    "cellmove/ui/*",
+    "cellmove/ui/console.py",
+    "cellmove/ui/drain_*.py",
     "docs/*",
     "lab/*",
     "tests/lab/*",
