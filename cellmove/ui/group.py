@@ -19,13 +19,13 @@ from cellmove.ui.streams import open_closed_streams
 
 EXIT_CODES = {
     "0": "done, or already done",
-    "1": "failed and rolled back; the message gives the state of the server after the rollback",
+    "1": "failed and rolled back; the message gives the state of the server as read after the rollback",
     "2": "the command line or the configuration is invalid",
     "3": "stopped part-way; the journal records where, and the next command is printed",
     "4": "a service cannot be reached or refuses the login; nothing was written",
     "5": "refused by a check; nothing was written",
     "6": "another run is working on this server or draining this cell",
-    "7": "the rollback failed; the remaining manual steps are printed",
+    "7": "the rollback failed, or the server differs from its state before the move; the remaining work is printed",
     "8": "drain-cell: complete, but servers failed, were skipped or were refused",
     "9": "drain-cell: stopped by its window, a limit or a stop rule; servers wait for the next run",
     "10": "audit: leftovers remain",
