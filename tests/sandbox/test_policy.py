@@ -115,7 +115,7 @@ def test_a_person_is_asked_once_a_command(sandbox: Sandbox, config: Config) -> N
     assert "[y/N]" not in shown, "--yes has answered"
     code, shown = at_a_terminal(sandbox, off, "no", "confirm", server.name)
     assert code == 5
-    assert "is destroyed for good" in shown
+    assert "deleted for good" in shown
     code, shown = at_a_terminal(sandbox, off, "yes", "revert", server.name)
     assert code == 0, shown
     code, shown = at_a_terminal(sandbox, off, "", "revert", server.name)
