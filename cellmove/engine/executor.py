@@ -255,9 +255,16 @@ def _context(runner: Runner, move: Move, entries: Sequence[Entry], step: Step | 
             _honour_interrupt(runner, move, step)
 
     return Context(
-        move, record_of(move, entries), runner.gateway, runner.clock, note, progress, leave_if_asked, runner.host_restarted,
+        move,
+        record_of(move, entries),
+        runner.gateway,
+        runner.clock,
+        note,
+        progress,
+        leave_if_asked,
+        runner.host_restarted,
         _tried(runner, entries, step) if step else (),
-    )  # fmt: skip
+    )
 
 
 def context_before(runner: Runner, move: Move, step: Step) -> Context:
@@ -357,9 +364,13 @@ def _perform(
     done = runner.journal.done(entry, result)
     seconds = runner.clock.monotonic() - started
     runner.tell(
-        EventKind.ACTION_FINISHED, move, step=step.value, action=action.name,
-        title=describe(action, context.record.with_result(done).labels), seconds=seconds,
-    )  # fmt: skip
+        EventKind.ACTION_FINISHED,
+        move,
+        step=step.value,
+        action=action.name,
+        title=describe(action, context.record.with_result(done).labels),
+        seconds=seconds,
+    )
     return done
 
 

@@ -241,10 +241,17 @@ class Journal(JournalStore):
         with self.writing() as connection:
             last = connection.execute(last_sequence(self.entries), {"move_id": move_id}).scalar()
             values = {
-                "move_id": move_id, "sequence": (last or 0) + 1, "step": step, "action": action,
-                "phase": Phase.INTENT.value, "intent": json.dumps(dict(intent)), "result": "{}", "error": "",
-                "started_at": self.now(), "finished_at": "",
-            }  # fmt: skip
+                "move_id": move_id,
+                "sequence": (last or 0) + 1,
+                "step": step,
+                "action": action,
+                "phase": Phase.INTENT.value,
+                "intent": json.dumps(dict(intent)),
+                "result": "{}",
+                "error": "",
+                "started_at": self.now(),
+                "finished_at": "",
+            }
             if not integrity.insert_lines(connection, self.entries, move_id, [values], generation_values(generations)):
                 raise self._vanished(move_id)
         return entry_of(values)

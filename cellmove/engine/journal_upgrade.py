@@ -26,10 +26,14 @@ LACKED_COLUMNS = {1: ("checksum", "generations", "digest"), 2: ("generations", "
 """The columns of ``moves`` that earlier versions did not have."""
 
 ADDED_COLUMNS = (
-    ("moves", "checksum", "VARCHAR(32)"), ("entries", "checksum", "VARCHAR(32)"), ("about", "digest", "VARCHAR(32)"),
-    ("about", "seal", "VARCHAR(32)"), ("moves", "generations", "VARCHAR(1000)"), ("moves", "digest", "VARCHAR(32)"),
+    ("moves", "checksum", "VARCHAR(32)"),
+    ("entries", "checksum", "VARCHAR(32)"),
+    ("about", "digest", "VARCHAR(32)"),
+    ("about", "seal", "VARCHAR(32)"),
+    ("moves", "generations", "VARCHAR(1000)"),
+    ("moves", "digest", "VARCHAR(32)"),
     ("about", "open_digest", "VARCHAR(32)"),
-)  # fmt: skip
+)
 
 
 def upgrade(engine: Engine, metadata: MetaData) -> None:

@@ -19,16 +19,16 @@ from cellmove.core.move_plan import plan_document
 from cellmove.core.ownership import OwnershipMark
 from cellmove.core.reference import is_uuid
 from cellmove.core.shell import command_line, resume_elsewhere
-from cellmove.db import look, state, traces
+from cellmove.db import look, move_records, state
 from cellmove.engine.action import Context
 from cellmove.engine.executor import busy_step
 from cellmove.engine.locks import server_lock
 from cellmove.engine.record import record_of
-from cellmove.operations import adopt_native as natively
+from cellmove.operations import adopt_native
 from cellmove.operations.adopt_inspect import (
     ENDED,
     Adopted,
-    Ends,
+    CellPair,
     Found,
     arrival_of,
     contradiction,
@@ -80,9 +80,7 @@ def adopt(session: Session, server: str, *, journal_is_lost: bool, nova_is_dead:
         return session.journal.replace(old, move, lines) if old is not None else session.journal.adopt(move, lines)
 
 
-def _adopted(
-    session: Session, found: Found, old: Move | None, *, journal_is_lost: bool, nova_is_dead: bool
-) -> Adopted:  # fmt: skip
+def _adopted(session: Session, found: Found, old: Move | None, *, journal_is_lost: bool, nova_is_dead: bool) -> Adopted:
     """The move that the cloud shows.
 
     :param old: an open move of this journal, which is older than the move in the cloud
@@ -97,10 +95,10 @@ def _adopted(
     if mark.request_id:
         return half_made(session, found, mark)
     # The mark of a confirm or a revert; it may be all that there is of it yet.
-    begun = natively.unended(session, found)
-    if begun is None or begun.action in traces.MOVES:
+    begun = adopt_native.unended(session, found)
+    if begun is None or begun.action in move_records.MOVES:
         return _finished(session, found, mark.move_id)
-    return natively.adopted(session, found, begun, mark.move_id)
+    return adopt_native.adopted(session, found, begun, mark.move_id)
 
 
 def _generations(session: Session, move: Move, lines: list[Entry]) -> tuple[str, ...]:
@@ -124,11 +122,19 @@ def _reading() -> Iterator[None]:
 def _entries(adopted: Adopted, now: str) -> list[Entry]:
     return [
         Entry(
-            adopted.move.id, number, line.step.value, line.action, line.phase, line.intent, line.result, "",
-            now, "" if line.phase is Phase.INTENT else now,
+            adopted.move.id,
+            number,
+            line.step.value,
+            line.action,
+            line.phase,
+            line.intent,
+            line.result,
+            "",
+            now,
+            "" if line.phase is Phase.INTENT else now,
         )
         for number, line in enumerate(adopted.lines, start=1)
-    ]  # fmt: skip
+    ]
 
 
 # what there is
@@ -214,7 +220,7 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     gateway, server_id, there = session.gateway, found.server_id, found.home
     row = found.rows.get(there)
     database = gateway.database(there)
-    migrations = traces.cross_cell_migrations(database, server_id)
+    migrations = move_records.cross_cell_migrations(database, server_id)
     if row is None:
         raise contradiction(found.name, f"it is mapped to {there.label}, which has no row of it")
     finished = [migration for migration in migrations if migration["status"] == "finished"]
@@ -226,9 +232,9 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     old = found.rows.get(source) if source is not None else None
     if source is None or source is there or old is None or not old["hidden"] or old["task_state"] != "resize_migrated":
         raise _not_ours(found, migration)
-    ends = Ends(source, there, there)
+    ends = CellPair(source, there, there)
     ours, theirs = gateway.database(source), database
-    action = next(reversed(traces.move_actions(theirs, server_id)), None)
+    action = next(reversed(move_records.move_actions(theirs, server_id)), None)
     kind = str(migration["migration_type"])
     mark = OwnershipMark(
         move_id=move_id or f"move-{session.clock.new_token()}",
@@ -278,8 +284,8 @@ def _not_ours(found: Found, migration: Row) -> Refused:
 
 def _unmarked(session: Session, found: Found, *, nova_is_dead: bool) -> Adopted:
     """What nova began (or a confirm or revert of ours), or a server that waits for confirm or revert."""
-    begun = natively.unended(session, found)
+    begun = adopt_native.unended(session, found)
     if begun is None:
         return _finished(session, found)
-    natively.require_dead(session, found, begun, nova_is_dead=nova_is_dead)
-    return natively.adopted(session, found, begun)
+    adopt_native.require_dead(session, found, begun, nova_is_dead=nova_is_dead)
+    return adopt_native.adopted(session, found, begun)

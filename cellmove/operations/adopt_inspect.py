@@ -21,14 +21,14 @@ from cellmove.core.ownership import OwnershipMark
 from cellmove.core.reference import means
 from cellmove.core.request import Destination, MoveRequest
 from cellmove.core.shell import quote
-from cellmove.db import history, look, state, traces
+from cellmove.db import history, look, move_records, state
 from cellmove.db.shapes import make_flavor
 from cellmove.hosts import compute
 from cellmove.steps import plan, rebuild
 from cellmove.steps.action_types import MarkedTransfer, ServerBefore
 from cellmove.steps.duplicates import distinct
 from cellmove.steps.endpoints import NOVA
-from cellmove.steps.rebuild import End, Line, Traces
+from cellmove.steps.rebuild import CellState, Line, ObservedState
 
 if TYPE_CHECKING:
     import datetime
@@ -40,9 +40,13 @@ if TYPE_CHECKING:
     from cellmove.operations.context import Session
 
 METHODS = (
-    compute.PREP_AT_DEST, compute.PREP_AT_SOURCE, compute.FINISH_AT_DEST, compute.REVERT_AT_DEST,
-    compute.FINISH_REVERT_AT_SOURCE, compute.CONFIRM_AT_SOURCE,
-)  # fmt: skip
+    compute.PREP_AT_DEST,
+    compute.PREP_AT_SOURCE,
+    compute.FINISH_AT_DEST,
+    compute.REVERT_AT_DEST,
+    compute.FINISH_REVERT_AT_SOURCE,
+    compute.CONFIRM_AT_SOURCE,
+)
 SETTLED = ("active", "stopped")
 ENDED = ("error", "reverted", "confirmed", "failed", "completed", "done", "cancelled")
 OURS = (None, "resize_prep", "resize_migrating", "resize_migrated", "resize_reverting")
@@ -50,7 +54,7 @@ OURS = (None, "resize_prep", "resize_migrating", "resize_migrated", "resize_reve
 
 
 @dataclass(frozen=True)
-class Ends:
+class CellPair:
     """The cells that know a server, as they stand to its move.
 
     :param home: the cell that the server's mapping points at
@@ -92,7 +96,7 @@ class Adopted:
 def contradiction(name: str, what: str) -> Refused:
     """Traces that do not fit together."""
     return Refused(
-        f"the traces of the move of {name} contradict each other: {what}",
+        f"the records of the move of {name} contradict each other: {what}",
         state="nothing was written; no journal is better than a wrong one",
         next_command=f"openstack server migration list --server {quote(name)}  # and look at its rows in both cells",
     )
@@ -108,11 +112,11 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
     :param by_nova: nova's conductor began it
     """
     gateway, server_id = session.gateway, found.server_id
-    read = traces.cold_migrations if by_nova else traces.cross_cell_migrations
+    read = move_records.cold_migrations if by_nova else move_records.cross_cell_migrations
     known = {cell: read(gateway.database(cell), server_id) for cell in found.rows}
     ends = ends_of(session, found, known)
     source, target = gateway.database(ends.source), gateway.database(ends.target) if ends.target else None
-    began = [a for a in traces.move_actions(source, server_id) if a["request_id"] == mark.request_id]
+    began = [a for a in move_records.move_actions(source, server_id) if a["request_id"] == mark.request_id]
     if not mark.request_id or not began:
         raise contradiction(found.name, f"{source.name} has no action with the mark's request id")
     kind = "resize" if began[0]["action"] == "resize" else "migration"
@@ -138,7 +142,7 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
     streamed = bool(mark.transfer) and not by_nova and not image_id
     if streamed:
         plan = _with_transfer(plan, mark)
-    everything = Traces(
+    everything = ObservedState(
         before=_before(mark, origin),
         source=source_end,
         target=target_end,
@@ -173,13 +177,13 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
     return Adopted(move, lines)
 
 
-def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> Ends:
+def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> CellPair:
     """Which cell is the source and which the target."""
     if len(found.rows) > 2:
         names = ", ".join(cell.label for cell in found.rows)
         raise contradiction(found.name, f"it has rows in {names}")
     if len(found.rows) == 1 and found.home in found.rows:
-        return Ends(found.home, None, found.home)
+        return CellPair(found.home, None, found.home)
     shared = [
         {migration["uuid"]: migration["source_compute"] for migration in migrations} for migrations in known.values()
     ]
@@ -192,7 +196,7 @@ def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> 
     copies = [cell for cell in found.rows if cell is not found.home]
     if fresh and copies and all(found.rows[cell]["hidden"] for cell in copies):
         # nova copies its migrations last: this copy was not made to its end.
-        return Ends(found.home, copies[0], found.home)
+        return CellPair(found.home, copies[0], found.home)
     if newest is None:
         raise contradiction(found.name, "two cells have its row, and no migration record is in both")
     source = cell_of_host(session, newest["source_compute"])
@@ -201,7 +205,7 @@ def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> 
         raise contradiction(
             found.name, f"{newest['source_compute']}, where it comes from, is in none of the cells that know it"
         )
-    return Ends(source, target, found.home)
+    return CellPair(source, target, found.home)
 
 
 def _age(migration: Row) -> tuple[datetime.datetime, int]:
@@ -216,9 +220,14 @@ def cell_of_host(session: Session, host: str | None) -> Cell | None:
 
 
 def _migration(
-    session: Session, found: Found, ends: Ends, known: Mapping[Cell, list[Row]], began: datetime.datetime,
-    *, by_nova: bool,
-) -> Row | None:  # fmt: skip
+    session: Session,
+    found: Found,
+    ends: CellPair,
+    known: Mapping[Cell, list[Row]],
+    began: datetime.datetime,
+    *,
+    by_nova: bool,
+) -> Row | None:
     """The move's record: the newest since it was begun, unless an attempt that was rolled back left it."""
     here = known.get(ends.source, [])
     there = {migration["uuid"]: migration for migration in (known.get(ends.target, []) if ends.target else [])}
@@ -249,9 +258,13 @@ def _within_its_cell(found: Found, migration: Row) -> Refused:
 
 
 def _wish_of_nova(
-    session: Session, found: Found, ends: Ends, mark: OwnershipMark, migration: Row | None,
+    session: Session,
+    found: Found,
+    ends: CellPair,
+    mark: OwnershipMark,
+    migration: Row | None,
     arrival: ChosenHost | None,
-) -> OwnershipMark:  # fmt: skip
+) -> OwnershipMark:
     """The new flavor and, when nova's scheduler had chosen, the host that it claimed."""
     flavor_id = ""
     if migration is not None:
@@ -262,16 +275,18 @@ def _wish_of_nova(
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
         others = session.gateway.reachable(each for each in session.gateway.cells if each is not ends.source)[0]
         for other in distinct(session.gateway, others):
-            claimed = traces.node_of(session.gateway.database(other), list(held))
+            claimed = move_records.node_of(session.gateway.database(other), list(held))
             if claimed is not None:
                 host, cell = claimed[0], other.uuid
     return dataclasses.replace(mark, flavor_id=flavor_id, cell=cell, host=host)
 
 
-def end_of(database: CellDatabase, row: Row | None, server_id: str, migration_uuid: str, request_id: str) -> End | None:
+def end_of(
+    database: CellDatabase, row: Row | None, server_id: str, migration_uuid: str, request_id: str
+) -> CellState | None:
     if row is None:
         return None
-    return End(
+    return CellState(
         instance=row,
         metadata=state.read_system_metadata(database, server_id),
         extra=state.read_extra(database, server_id),
@@ -281,7 +296,7 @@ def end_of(database: CellDatabase, row: Row | None, server_id: str, migration_uu
     )
 
 
-def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -> ChosenHost | None:
+def arrival_of(session: Session, found: Found, ends: CellPair, target: CellState | None) -> ChosenHost | None:
     """What the scheduler had chosen, from the claim's record or else from placement."""
     if target is None or ends.target is None:
         return None
@@ -292,7 +307,7 @@ def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -
     unnamed = not record or (changes and record["status"] == "pre-migrating")
     if not host:
         held = placement.allocations_of(session.gateway.admin, found.server_id)["allocations"]
-        claimed = traces.node_of(session.gateway.database(ends.target), list(held))
+        claimed = move_records.node_of(session.gateway.database(ends.target), list(held))
         if claimed is None:
             raise contradiction(found.name, f"placement holds nothing for it on any host of {ends.target.label}")
         host, node = claimed
@@ -306,7 +321,7 @@ def arrival_of(session: Session, found: Found, ends: Ends, target: End | None) -
     )
 
 
-def _before(mark: OwnershipMark, origin: End) -> ServerBefore:
+def _before(mark: OwnershipMark, origin: CellState) -> ServerBefore:
     """The columns that taking the server changed; nova's own defaults where the mark has no room for them."""
     guess = ServerBefore(
         progress=0,
@@ -326,12 +341,12 @@ def _image(session: Session, found: Found, volume_backed: bool) -> str:
     return str(images[0]["id"]) if images else ""
 
 
-def _require_sense(found: Found, everything: Traces) -> None:
+def _require_sense(found: Found, everything: ObservedState) -> None:
     source, target = everything.source, everything.target
     if source is not None and source.instance["task_state"] not in OURS:
         raise Refused(
             f"{found.name} is busy: task state {source.instance['task_state']}",
-            state="nothing was written; when that has ended its traces can be read",
+            state="nothing was written; when that has ended, its records can be read",
             next_command=f"cellmove adopt {found.server_id}",
         )
     record = target.migration if target is not None else None
@@ -348,9 +363,17 @@ def _require_sense(found: Found, everything: Traces) -> None:
 
 
 def plan_from(
-    session: Session, found: Found, ends: Ends, mark: OwnershipMark, kind: str, origin: End, target: End | None,
-    arrival: ChosenHost | None, *, going_back: bool = False,
-) -> tuple[MovePlan, bool]:  # fmt: skip
+    session: Session,
+    found: Found,
+    ends: CellPair,
+    mark: OwnershipMark,
+    kind: str,
+    origin: CellState,
+    target: CellState | None,
+    arrival: ChosenHost | None,
+    *,
+    going_back: bool = False,
+) -> tuple[MovePlan, bool]:
     """The plan that the move was made with, and whether the server has a NUMA topology.
 
     :param going_back: where to is not known, and does not matter any more
@@ -393,9 +416,11 @@ def plan_from(
         wanted_host=mark.host,
     )
     request = MoveRequest(
-        found.server_id, flavor.name if flavor else "",
-        Destination(cell=snapshot.wanted_cell_uuid or mark.cell, host=mark.host), is_stepwise=True,
-    )  # fmt: skip
+        found.server_id,
+        flavor.name if flavor else "",
+        Destination(cell=snapshot.wanted_cell_uuid or mark.cell, host=mark.host),
+        is_stepwise=True,
+    )
     made = plan.make_plan(snapshot, ends.source, request)
     if made is None:
         raise contradiction(found.name, f"its row in {database.name} holds no readable flavor")
@@ -410,12 +435,15 @@ def _with_transfer(plan: MovePlan, mark: OwnershipMark) -> MovePlan:
     """The plan of a move whose disks are streamed, as the mark says."""
     told = structure(MarkedTransfer, mark.transfer, "the mark")
     return dataclasses.replace(
-        plan, transfer=told.transfer, transfer_wish=told.transfer_wish, only_streamed=told.only_streamed,
+        plan,
+        transfer=told.transfer,
+        transfer_wish=told.transfer_wish,
+        only_streamed=told.only_streamed,
         bwlimit=told.bwlimit,
-    )  # fmt: skip
+    )
 
 
-def _vm_state(found: Found, origin: End, target: End | None) -> str:
+def _vm_state(found: Found, origin: CellState, target: CellState | None) -> str:
     """What the server was before: an error on the way, or "resized", says nothing about that."""
     seen = (
         None if origin.stashed else origin.instance["vm_state"],
@@ -445,7 +473,7 @@ def _marked_cells(session: Session, mark: OwnershipMark) -> list[Cell]:
 
 
 def _target_cells(
-    session: Session, ends: Ends, mark: OwnershipMark, wanted: Sequence[Cell]
+    session: Session, ends: CellPair, mark: OwnershipMark, wanted: Sequence[Cell]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The cells where the scheduler may send it, by UUID and by name: where it is on its way to, or what the operator wanted."""
     others = (cell for cell in session.gateway.cells if cell is not ends.source and not cell.disabled)

@@ -17,18 +17,18 @@ from cellmove.core.errors import CallError, CellmoveError, Refused
 from cellmove.core.move import Move, State
 from cellmove.core.move_plan import ChosenHost, plan_document
 from cellmove.core.ownership import OwnershipMark
-from cellmove.db import look, state, traces
+from cellmove.db import look, move_records, state
 from cellmove.db.look import CONDUCTOR
 from cellmove.hosts import bus as bus_module
-from cellmove.operations import adopt_inspect as evidence
-from cellmove.operations.adopt_inspect import Adopted, Ends, Found
+from cellmove.operations import adopt_inspect
+from cellmove.operations.adopt_inspect import Adopted, CellPair, Found
 from cellmove.steps import rebuild
-from cellmove.steps.rebuild_ending import Ending, confirm_lines, revert_lines
+from cellmove.steps.rebuild_end_steps import Ending, confirm_lines, revert_lines
 
 if TYPE_CHECKING:
     from cellmove.core.documents import Row
     from cellmove.db.cells import Cell
-    from cellmove.db.traces import Conducted
+    from cellmove.db.move_records import Conducted
     from cellmove.operations.context import Session
 
 CONDUCTOR_TOPIC = "conductor"
@@ -40,10 +40,10 @@ def unended(session: Session, found: Found) -> Conducted | None:
 
     An end in any cell counts: nova closes the events of a move in the source cell alone.
     """
-    known = {cell: traces.last_conducted(session.gateway.database(cell), found.server_id) for cell in found.rows}
+    known = {cell: move_records.last_conducted(session.gateway.database(cell), found.server_id) for cell in found.rows}
     newest = max(
         (each for each in known.values() if each is not None),
-        key=lambda each: (each.at, each.action not in traces.MOVES, bool(each.how)),
+        key=lambda each: (each.at, each.action not in move_records.MOVES, bool(each.how)),
         default=None,
     )
     if newest is None:
@@ -60,17 +60,15 @@ def _has_traces(session: Session, found: Found, begun: Conducted) -> bool:
     database, row = session.gateway.database(found.home), found.rows.get(found.home)
     if row is None:
         return False
-    if begun.action in traces.MOVES and not begun.how:
+    if begun.action in move_records.MOVES and not begun.how:
         return bool(row["task_state"] == "resize_prep")
-    migrations = traces.cold_migrations(database, found.server_id)
-    if begun.action in traces.MOVES:
+    migrations = move_records.cold_migrations(database, found.server_id)
+    if begun.action in move_records.MOVES:
         return row["task_state"] is not None or any(each["status"] in UNDER_WAY for each in migrations)
     return _ended_one(row, migrations, begun) is not None
 
 
-def _ended_one(
-    row: Row, migrations: list[Row], begun: Conducted
-) -> Row | None:  # fmt: skip
+def _ended_one(row: Row, migrations: list[Row], begun: Conducted) -> Row | None:
     """The cross-cell migration that is being confirmed or reverted, if one is."""
     newest = max(migrations, key=lambda each: (each["created_at"], each["status"] in UNDER_WAY), default=None)
     if newest is None or not newest["cross_cell_move"]:
@@ -133,29 +131,29 @@ def adopted(session: Session, found: Found, begun: Conducted, move_id: str = "")
 
     :param move_id: that the mark of a confirm or a revert names; empty without a mark
     """
-    if begun.action in traces.MOVES:
+    if begun.action in move_records.MOVES:
         mark = OwnershipMark(move_id=f"move-{session.clock.new_token()}", request_id=begun.request_id)
-        return evidence.half_made(session, found, mark, by_nova=True)
+        return adopt_inspect.half_made(session, found, mark, by_nova=True)
     return _ending(session, found, begun, move_id or f"move-{session.clock.new_token()}")
 
 
 def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> Adopted:
     gateway, server_id = session.gateway, found.server_id
     home = gateway.database(found.home)
-    migration = _ended_one(found.rows[found.home], traces.cold_migrations(home, server_id), begun)
-    source = evidence.cell_of_host(session, migration["source_compute"]) if migration is not None else None
-    target = evidence.cell_of_host(session, migration["dest_compute"]) if migration is not None else None
+    migration = _ended_one(found.rows[found.home], move_records.cold_migrations(home, server_id), begun)
+    source = adopt_inspect.cell_of_host(session, migration["source_compute"]) if migration is not None else None
+    target = adopt_inspect.cell_of_host(session, migration["dest_compute"]) if migration is not None else None
     if migration is None or source is None or target is None or source is target or found.home not in (source, target):
-        raise evidence.contradiction(
+        raise adopt_inspect.contradiction(
             found.name, f"{begun.action} was begun, and its migration does not say between which cells"
         )
-    ends, kind = Ends(source, target, found.home), str(migration["migration_type"])
-    action = next(reversed(traces.move_actions(home, server_id)), None)
+    ends, kind = CellPair(source, target, found.home), str(migration["migration_type"])
+    action = next(reversed(move_records.move_actions(home, server_id)), None)
     mark = OwnershipMark(move_id, request_id=action["request_id"] if action is not None else "")
     both = {cell: _end(session, found, cell, str(migration["uuid"]), begun.request_id) for cell in (source, target)}
     origin = both[source] or both[target]
     if origin is None or (begun.action == "revertResize" and both[source] is None):
-        raise evidence.contradiction(found.name, f"{source.label} has no row of it any more")
+        raise adopt_inspect.contradiction(found.name, f"{source.label} has no row of it any more")
     flavors = (both[target] or origin).flavors
     arrival = ChosenHost(
         target_cell=target.label,
@@ -164,12 +162,15 @@ def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> A
         target_node=migration["dest_node"],
         new_flavor=flavors.get("new") or flavors["cur"],
     )
-    plan, _numa = evidence.plan_from(session, found, ends, mark, kind, origin, both[target], arrival)
+    plan, _numa = adopt_inspect.plan_from(session, found, ends, mark, kind, origin, both[target], arrival)
     plan = replace(plan, source_host=migration["source_compute"], source_node=migration["source_node"])
     ending = Ending(
-        begun.request_id, both[source], both[target], found.home is target,
+        begun.request_id,
+        both[source],
+        both[target],
+        found.home is target,
         tuple(volume.attachments_of(gateway.admin, server_id)),
-    )  # fmt: skip
+    )
     lines = confirm_lines(ending) if begun.action == "confirmResize" else revert_lines(ending)
     finished = rebuild.finished_lines(plan, arrival, str(migration["uuid"]))
     now = session.clock.text()
@@ -177,7 +178,7 @@ def _ending(session: Session, found: Found, begun: Conducted, move_id: str) -> A
     return Adopted(move, (*finished, *lines))
 
 
-def _end(session: Session, found: Found, cell: Cell, migration_uuid: str, request_id: str) -> rebuild.End | None:
-    return evidence.end_of(
+def _end(session: Session, found: Found, cell: Cell, migration_uuid: str, request_id: str) -> rebuild.CellState | None:
+    return adopt_inspect.end_of(
         session.gateway.database(cell), found.rows.get(cell), found.server_id, migration_uuid, request_id
     )

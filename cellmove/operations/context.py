@@ -54,9 +54,14 @@ class Session:
 
 
 def open_session(
-    settings: Settings, observer: Observer, *, interrupted: Callable[[], int] = lambda: 0,
-    consent: Consent | None = None, only_reads: bool = False, in_front: GlobalOptions | None = None,
-) -> Session:  # fmt: skip
+    settings: Settings,
+    observer: Observer,
+    *,
+    interrupted: Callable[[], int] = lambda: 0,
+    consent: Consent | None = None,
+    only_reads: bool = False,
+    in_front: GlobalOptions | None = None,
+) -> Session:
     """Open the journal. Clients of the cloud are opened on first use.
 
     :param only_reads: the command writes nothing, so a read-only journal suffices, and a missing one is empty
@@ -132,9 +137,16 @@ def make_runner(session: Session, move: Move | None = None) -> Runner:
     from cellmove.steps.look_home import look_home
 
     return Runner(
-        session.journal, session.gateway, session.clock, session.observer, ACTIONS, session.interrupted,
-        session.host_restarted, Fence(move.generations) if move is not None else None, look_home,
-    )  # fmt: skip
+        session.journal,
+        session.gateway,
+        session.clock,
+        session.observer,
+        ACTIONS,
+        session.interrupted,
+        session.host_restarted,
+        Fence(move.generations) if move is not None else None,
+        look_home,
+    )
 
 
 @contextmanager

@@ -43,9 +43,13 @@ def call(arguments: tuple[str, ...], document: Mapping[str, Any], timeout: float
             given.write(json.dumps(document).encode() + b"\n")
             given.seek(0)
             process = subprocess.Popen(  # noqa: S603 - the operator's own command
-                arguments, stdin=given, stdout=subprocess.DEVNULL, stderr=complaints, env=environment,
+                arguments,
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                env=environment,
                 start_new_session=True,
-            )  # fmt: skip
+            )
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:

@@ -121,9 +121,14 @@ def check_rules(session: Session, move: Move) -> None:
         return
     plan = plan_of(move)
     values = rules.values_of(
-        session.gateway, given, plan.source_cell_uuid, move.server_id, plan.project_id,
-        (plan.flavor_from, plan.flavor_name), plan.source_host,
-    )  # fmt: skip
+        session.gateway,
+        given,
+        plan.source_cell_uuid,
+        move.server_id,
+        plan.project_id,
+        (plan.flavor_from, plan.flavor_name),
+        plan.source_host,
+    )
     found = policy.violations(given, policy.Subject(values, begun_today(session)))
     if found:
         raise Refused(

@@ -68,9 +68,12 @@ def plan(
         raise _has_another_goal(session, there)
     with before_anything_is_written():
         planned = gather(
-            session.gateway, session.clock, request,
-            shown=None if is_uuid(request.server) else server, begun_today=permission.begun_today(session),
-        )  # fmt: skip
+            session.gateway,
+            session.clock,
+            request,
+            shown=None if is_uuid(request.server) else server,
+            begun_today=permission.begun_today(session),
+        )
         report = PlanReport(None, planned.summary, (*planned.checks, *permission.unwatched(session, runs_to)), request)
         found = planned.plan
         if not report.refused and found is not None:

@@ -14,7 +14,7 @@ from cellmove.cloud.identity import caller
 from cellmove.core import ownership
 from cellmove.core.documents import NOTHING, Nothing
 from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
-from cellmove.db import history, records, state, survey, traces
+from cellmove.db import history, move_records, records, state, survey
 from cellmove.engine.action import Action, Context, Pivot, ProbeOutcome, ProbeResult
 from cellmove.hosts import compute
 from cellmove.steps import announce, endpoints, undo_checks
@@ -54,9 +54,15 @@ def _begin(context: Context, intent: ConfirmRequest) -> ConfirmRequest:
             uuid = endpoints.migration_uuid(context.record)
             state.swap_migration(database, uuid, expected, values, now, connection, content=False)
         history.ensure_action(
-            connection, database, server, action="confirmResize", request_id=request_id,
-            user_id=us["user_id"], project_id=us["project_id"], now=now,
-        )  # fmt: skip
+            connection,
+            database,
+            server,
+            action="confirmResize",
+            request_id=request_id,
+            user_id=us["user_id"],
+            project_id=us["project_id"],
+            now=now,
+        )
         for event, host in ((EVENT, endpoints.here()), (compute.CONFIRM_AT_SOURCE.event, context.plan.source_host)):
             history.start_event(
                 database, server, request_id=request_id, event=event, host=host, now=now, connection=connection
@@ -68,9 +74,15 @@ def _begin(context: Context, intent: ConfirmRequest) -> ConfirmRequest:
     database = endpoints.source(context)
     with state.transaction(database.engine, database.name) as connection:
         history.ensure_action(
-            connection, database, server, action="confirmResize", request_id=request_id,
-            user_id=us["user_id"], project_id=us["project_id"], now=now,
-        )  # fmt: skip
+            connection,
+            database,
+            server,
+            action="confirmResize",
+            request_id=request_id,
+            user_id=us["user_id"],
+            project_id=us["project_id"],
+            now=now,
+        )
     return ConfirmRequest(request_id)
 
 
@@ -104,9 +116,14 @@ def _stop(context: Context, intent: ConfirmRequest, _result: object) -> None:
             )
         for event in (EVENT, compute.CONFIRM_AT_SOURCE.event):
             history.finish_event(
-                database, server, request_id=intent.confirm_request_id, event=event, now=now,
-                error="the confirm was rolled back", connection=connection,
-            )  # fmt: skip
+                database,
+                server,
+                request_id=intent.confirm_request_id,
+                event=event,
+                now=now,
+                error="the confirm was rolled back",
+                connection=connection,
+            )
 
 
 def _clean_source(context: Context, _intent: Nothing) -> Nothing:
@@ -199,7 +216,7 @@ def _is_half_settled(context: Context) -> bool:
     """
     database, server = endpoints.target(context), endpoints.server_id(context)
     instance = state.read_instance(database, server) or {"vm_state": ""}
-    newest = traces.cold_migrations(database, server)[-1]
+    newest = move_records.cold_migrations(database, server)[-1]
     return bool(instance["vm_state"] == "resized" and newest["uuid"] == endpoints.migration_uuid(context.record))
 
 

@@ -11,7 +11,7 @@ from cellmove.cloud import network
 from cellmove.core import ownership
 from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
 from cellmove.core.move import State
-from cellmove.db import history, look, state, traces
+from cellmove.db import history, look, move_records, state
 from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
 from cellmove.hosts import bus as bus_module
 from cellmove.hosts import compute, conductor
@@ -166,7 +166,7 @@ def is_marked(context: Context, database: CellDatabase) -> bool:
     marked = ownership.move_id_of(state.read_system_metadata(database, server).get(ownership.KEY))
     if marked or context.plan.begun_by != NOVA:
         return marked == context.move.id
-    request_id, event = context.plan.request_id, traces.CONDUCTED["migrate"]
+    request_id, event = context.plan.request_id, move_records.CONDUCTED["migrate"]
     return history.event_state(database, server, request_id, event) in ("", "running")
 
 
@@ -244,10 +244,13 @@ def how_it_stands(context: Context, database: CellDatabase, method: Method, requ
         return how
     # Ended when it began, by the host's own clock: a second call of the same second must count as later.
     history.finish_event(
-        database, server, request_id=request_id, event=method.event,
+        database,
+        server,
+        request_id=request_id,
+        event=method.event,
         now=history.event_begun(database, server, request_id, method.event) or now(context),
         error="nova-compute was restarted during the call",
-    )  # fmt: skip
+    )
     return history.ERROR
 
 

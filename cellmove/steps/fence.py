@@ -80,9 +80,13 @@ class Fence:
             database = _row(context, step)
             try:
                 generation.raise_generation(
-                    database, context.move.server_id, str(self._current), self.wanted, endpoints.now(context),
+                    database,
+                    context.move.server_id,
+                    str(self._current),
+                    self.wanted,
+                    endpoints.now(context),
                     owner=self._owner,
-                )  # fmt: skip
+                )
             except CallFailed as error:
                 if error.kind != "conflict":
                     raise

@@ -46,9 +46,13 @@ def _hand_over(context: Context, _intent: Nothing) -> CarriedOver:
         state.carry_over(connection, target, server, instance, now)
         records.copy_labels(source, target, server, connection)
     history.start_event(
-        endpoints.source(context), server, request_id=plan.request_id, event=compute.FINISH_AT_DEST.event,
-        host=endpoints.target_host(context), now=now,
-    )  # fmt: skip
+        endpoints.source(context),
+        server,
+        request_id=plan.request_id,
+        event=compute.FINISH_AT_DEST.event,
+        host=endpoints.target_host(context),
+        now=now,
+    )
     return CarriedOver(state.owners_part(instance))
 
 
@@ -61,9 +65,13 @@ def _take_over(context: Context, _intent: object, _result: object) -> None:
         expected = {"task_state": "resize_migrated"}
         state.swap_instance(database, server, expected, {"task_state": "resize_prep"}, now)
     history.finish_event(
-        endpoints.source(context), server, request_id=plan.request_id, event=compute.FINISH_AT_DEST.event,
-        now=now, error="the step was rolled back",
-    )  # fmt: skip
+        endpoints.source(context),
+        server,
+        request_id=plan.request_id,
+        event=compute.FINISH_AT_DEST.event,
+        now=now,
+        error="the step was rolled back",
+    )
 
 
 def require_server(context: Context) -> None:

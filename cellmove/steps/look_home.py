@@ -32,8 +32,11 @@ def look_home(context: Context) -> HomeReport:
     wrong: list[str] = []
     unseen: list[str] = []
     looks: tuple[tuple[str, Callable[[Context, list[str]], Iterator[str]]], ...] = (
-        ("its row", _row), ("nova's API", _shown), ("its ports", _ports), ("its volumes", _volumes),
-    )  # fmt: skip
+        ("its row", _row),
+        ("nova's API", _shown),
+        ("its ports", _ports),
+        ("its volumes", _volumes),
+    )
     try:
         if _is_deleted(context):
             return HomeReport(

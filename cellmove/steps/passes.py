@@ -64,9 +64,15 @@ def run(
     from cellmove.hosts.disk_pass import run_pass
 
     return run_pass(
-        source(context), target(context), transfers, clock=context.clock, cache=cache, still=is_off,
-        bwlimit=0 if is_off else context.plan.bwlimit or 0, observer=watch(context, what, may_end=not is_off),
-    )  # fmt: skip
+        source(context),
+        target(context),
+        transfers,
+        clock=context.clock,
+        cache=cache,
+        still=is_off,
+        bwlimit=0 if is_off else context.plan.bwlimit or 0,
+        observer=watch(context, what, may_end=not is_off),
+    )
 
 
 def read_back(context: Context, transfers: Sequence[Transfer], what: str) -> list[str] | None:

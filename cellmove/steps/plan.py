@@ -391,9 +391,14 @@ def _with_policy(gateway: Gateway, snapshot: ServerSnapshot, begun: int) -> Serv
         return snapshot
     flavors = (snapshot.flavor.name, snapshot.new_flavor.name if snapshot.new_flavor else "")
     values = rules.values_of(
-        gateway, policy, snapshot.mapping.cell_uuid, snapshot.server_id, snapshot.instance.project_id, flavors,
+        gateway,
+        policy,
+        snapshot.mapping.cell_uuid,
+        snapshot.server_id,
+        snapshot.instance.project_id,
+        flavors,
         snapshot.instance.host,
-    )  # fmt: skip
+    )
     return dataclasses.replace(snapshot, subject=Subject(values, begun))
 
 

@@ -96,9 +96,14 @@ def _begin(context: Context, intent: ServerBefore) -> Nothing:
         )
         for event in EVENTS:
             history.start_event(
-                database, server, request_id=plan.request_id, event=event, host=endpoints.here(), now=now,
+                database,
+                server,
+                request_id=plan.request_id,
+                event=event,
+                host=endpoints.here(),
+                now=now,
                 connection=connection,
-            )  # fmt: skip
+            )
     return NOTHING
 
 
@@ -156,14 +161,24 @@ def _give_back(context: Context, intent: ServerBefore, _result: object) -> None:
         if plan.begun_by == endpoints.NOVA:
             # Ended below, it tells that this was rolled back; a conductor that never began has left none.
             history.start_event(
-                database, server, request_id=plan.request_id, event=EVENTS[0], host=endpoints.here(), now=now,
+                database,
+                server,
+                request_id=plan.request_id,
+                event=EVENTS[0],
+                host=endpoints.here(),
+                now=now,
                 connection=connection,
-            )  # fmt: skip
+            )
         for event in EVENTS:
             history.finish_event(
-                database, server, request_id=plan.request_id, event=event, now=now,
-                error="the move was rolled back", connection=connection,
-            )  # fmt: skip
+                database,
+                server,
+                request_id=plan.request_id,
+                event=event,
+                now=now,
+                error="the move was rolled back",
+                connection=connection,
+            )
 
 
 # the migration record

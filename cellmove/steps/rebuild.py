@@ -69,7 +69,7 @@ REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
-class End:
+class CellState:
     """What one cell knows of the server.
 
     :param instance: its row
@@ -98,7 +98,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Traces:
+class ObservedState:
     """Everything that a move has left so far.
 
     :param before: the columns that taking the server changes, as they were
@@ -113,8 +113,8 @@ class Traces:
     """
 
     before: ServerBefore
-    source: End | None
-    target: End | None
+    source: CellState | None
+    target: CellState | None
     migration_uuid: str
     mapped_to_target: bool
     holds: bool
@@ -155,16 +155,16 @@ def line_of(step: Step, action: ActionType[I, R], phase: Phase, intent: I, resul
     return Line(step, action.name, phase, to_document(intent), to_document(result))
 
 
-def rebuild(traces: Traces) -> tuple[State, tuple[Line, ...]]:
+def rebuild(observed: ObservedState) -> tuple[State, tuple[Line, ...]]:
     """How far the move has come, and a line for every action that happened or may have happened."""
-    lines = tuple(_lines(traces))
-    if is_going_back(traces):
+    lines = tuple(_lines(observed))
+    if is_going_back(observed):
         return State.ROLLING_BACK, lines
     done = {line.action for line in lines if line.phase is Phase.DONE}
     reached = State.PLANNED
-    if (COPY_RUNNING if traces.streamed else MIRROR).name in done:
+    if (COPY_RUNNING if observed.streamed else MIRROR).name in done:
         reached = State.DEST_PREPARED
-    if (PLACE_DISKS if traces.streamed else STOP_SOURCE).name in done:
+    if (PLACE_DISKS if observed.streamed else STOP_SOURCE).name in done:
         reached = State.SOURCE_PREPARED
     return reached, lines
 
@@ -182,18 +182,18 @@ def finished_lines(plan: MovePlan, chosen: ChosenHost, migration_uuid: str) -> t
     )
 
 
-def is_going_back(traces: Traces) -> bool:
+def is_going_back(observed: ObservedState) -> bool:
     """Whether it was being rolled back, or can only be rolled back."""
-    if traces.mapped_to_target:
+    if observed.mapped_to_target:
         return False
-    source, target = traces.source, traces.target
+    source, target = observed.source, observed.target
     if source is None:
         return True  # its owner deleted it meanwhile
-    if traces.undecided:
+    if observed.undecided:
         return True  # where to is not written down anywhere
-    task_state, stopped = source.instance["task_state"], traces.event(compute.PREP_AT_SOURCE)
+    task_state, stopped = source.instance["task_state"], observed.event(compute.PREP_AT_SOURCE)
     statuses = {end.migration["status"] for end in (source, target) if end is not None and end.migration is not None}
-    if "reverted" in statuses or traces.event(compute.FINISH_REVERT_AT_SOURCE):
+    if "reverted" in statuses or observed.event(compute.FINISH_REVERT_AT_SOURCE):
         return True
     if target is not None and target.instance["task_state"] == "resize_reverting":
         return True
@@ -203,146 +203,146 @@ def is_going_back(traces: Traces) -> bool:
         return False  # the pipeline looks what became of it
     if task_state != "resize_migrated":
         return True  # somebody reset it: the target would refuse to start
-    lost = not traces.volume_backed and not traces.image_id and not traces.streamed
-    return lost and not traces.event(compute.FINISH_AT_DEST)  # a start that was begun says itself what became of it
+    lost = not observed.volume_backed and not observed.image_id and not observed.streamed
+    return lost and not observed.event(compute.FINISH_AT_DEST)  # a start that was begun says itself what became of it
 
 
-def _lines(traces: Traces) -> Iterator[Line]:
-    yield from _taken(traces)
-    if traces.target is None:
+def _lines(observed: ObservedState) -> Iterator[Line]:
+    yield from _taken(observed)
+    if observed.target is None:
         return
-    yield from _prepared(traces)
-    if traces.streamed and _is_mirrored(traces):
-        yield from _streamed(traces)
-    stopped = traces.event(compute.PREP_AT_SOURCE)
-    if traces.image_id:
-        image = ImageId(traces.image_id)
+    yield from _prepared(observed)
+    if observed.streamed and _is_mirrored(observed):
+        yield from _streamed(observed)
+    stopped = observed.event(compute.PREP_AT_SOURCE)
+    if observed.image_id:
+        image = ImageId(observed.image_id)
         yield line_of(Step.PREP_SOURCE, CREATE_IMAGE, Phase.DONE, image, image)
-    if not stopped and not (traces.source is not None and traces.source.stashed):
+    if not stopped and not (observed.source is not None and observed.source.stashed):
         return
-    if not stopped and traces.source is not None and traces.source.instance["task_state"] == "resize_prep":
+    if not stopped and observed.source is not None and observed.source.instance["task_state"] == "resize_prep":
         yield line_of(Step.PREP_SOURCE, STASH, Phase.INTENT, NOTHING)  # nova saves the flavors before the task state
         return
     yield line_of(Step.PREP_SOURCE, STASH, Phase.DONE, NOTHING)
     phase = Phase.DONE if stopped == SUCCESS else Phase.INTENT
-    yield line_of(Step.PREP_SOURCE, STOP_SOURCE, phase, SourceAttachments(_source_attachments(traces)))
-    if traces.streamed and _is_handed_over(traces):
+    yield line_of(Step.PREP_SOURCE, STOP_SOURCE, phase, SourceAttachments(_source_attachments(observed)))
+    if observed.streamed and _is_handed_over(observed):
         for action in (*stream_off.WHILE_IT_IS_OFF, *stream_off.BEFORE_THE_START):
             step = Step.FINISH if action in stream_off.BEFORE_THE_START else Step.PREP_SOURCE
             yield Line(step, action.name, Phase.DONE, {}, {})
     if stopped == SUCCESS:
-        yield from _finished(traces)
+        yield from _finished(observed)
 
 
-def _taken(traces: Traces) -> Iterator[Line]:
+def _taken(observed: ObservedState) -> Iterator[Line]:
     """Up to the scheduler: what the source cell and placement show."""
-    if traces.by_nova:
-        yield line_of(Step.PREP_DEST, TAKE_SERVER, Phase.INTENT, dataclasses.replace(traces.before, begun_by=NOVA))
+    if observed.by_nova:
+        yield line_of(Step.PREP_DEST, TAKE_SERVER, Phase.INTENT, dataclasses.replace(observed.before, begun_by=NOVA))
     else:
-        yield line_of(Step.PREP_DEST, TAKE_SERVER, Phase.DONE, traces.before)
-    if traces.migration_uuid:
-        uuid = MigrationId(traces.migration_uuid)
+        yield line_of(Step.PREP_DEST, TAKE_SERVER, Phase.DONE, observed.before)
+    if observed.migration_uuid:
+        uuid = MigrationId(observed.migration_uuid)
         yield line_of(Step.PREP_DEST, RECORD_MIGRATION, Phase.DONE, uuid, uuid)
-        if traces.holds or traces.target is not None:
+        if observed.holds or observed.target is not None:
             yield line_of(Step.PREP_DEST, MOVE_ALLOCATIONS, Phase.DONE, NOTHING)
 
 
-def _prepared(traces: Traces) -> Iterator[Line]:
+def _prepared(observed: ObservedState) -> Iterator[Line]:
     """From the copy to the claim and what both cells are told of it."""
-    target = traces.target
+    target = observed.target
     if target is None:
         return
-    claimed = traces.event(compute.PREP_AT_DEST)
+    claimed = observed.event(compute.PREP_AT_DEST)
     # Asked again for the very same host, the scheduler gives the same answer, limits and all.
-    unsaid = (traces.needs_limits and not claimed) or traces.arrival is None or not traces.arrival.new_flavor
+    unsaid = (observed.needs_limits and not claimed) or observed.arrival is None or not observed.arrival.new_flavor
     asked = Phase.INTENT if unsaid else Phase.DONE
-    chosen = traces.arrival if asked is Phase.DONE else None
+    chosen = observed.arrival if asked is Phase.DONE else None
     yield line_of(Step.PREP_DEST, SCHEDULE, asked, OfferedHosts(), chosen)
-    if traces.streamed:
-        yield from (_of_disks(traces, action.name) for action in stream.BEFORE_THE_CLAIM)
+    if observed.streamed:
+        yield from (_of_disks(observed, action.name) for action in stream.BEFORE_THE_CLAIM)
     phase = Phase.DONE if claimed else Phase.INTENT
-    anew = traces.by_nova and not claimed
+    anew = observed.by_nova and not claimed
     yield line_of(Step.PREP_DEST, COPY_RECORDS, Phase.INTENT if anew else Phase.DONE, CopyRequest(anew=anew))
-    ports = tuple(PortBefore(port.id, port.vnic_type, dict(port.profile)) for port in traces.ports)
+    ports = tuple(PortBefore(port.id, port.vnic_type, dict(port.profile)) for port in observed.ports)
     yield line_of(Step.PREP_DEST, BIND_PORTS, phase, PortsBefore(ports))
-    yield line_of(Step.PREP_DEST, RESERVE_VOLUMES, phase, KnownAttachments(tuple(_known_attachments(traces))))
-    ready = all(port.id in traces.bound for port in traces.ports)
-    ready = ready and len(_target_attachments(traces)) == len(target.volumes)
+    yield line_of(Step.PREP_DEST, RESERVE_VOLUMES, phase, KnownAttachments(tuple(_known_attachments(observed))))
+    ready = all(port.id in observed.bound for port in observed.ports)
+    ready = ready and len(_target_attachments(observed)) == len(target.volumes)
     if not claimed and not ready:
         return
     yield line_of(Step.PREP_DEST, CLAIM, Phase.DONE if claimed == SUCCESS else Phase.INTENT, NOTHING)
     if claimed != SUCCESS:
         return
-    mirrored = _is_mirrored(traces)
+    mirrored = _is_mirrored(observed)
     yield line_of(Step.PREP_DEST, NOTE_TARGET, Phase.DONE if mirrored else Phase.INTENT, NOTHING)
     if mirrored:
         yield line_of(Step.PREP_DEST, MIRROR, Phase.DONE, NOTHING)
-    elif traces.source is not None and traces.source.extra.get("migration_context"):
+    elif observed.source is not None and observed.source.extra.get("migration_context"):
         yield line_of(Step.PREP_DEST, MIRROR, Phase.INTENT, NOTHING)  # nova saves it in two parts
 
 
-def _is_mirrored(traces: Traces) -> bool:
+def _is_mirrored(observed: ObservedState) -> bool:
     """Whether the source cell knows of the claim. Rolling back drops the context first, the host last."""
-    source = traces.source
+    source = observed.source
     if source is None or source.migration is None:
         return True
-    later = source.stashed or bool(traces.event(compute.PREP_AT_SOURCE))
+    later = source.stashed or bool(observed.event(compute.PREP_AT_SOURCE))
     return later or bool(source.migration["dest_compute"] and source.extra.get("migration_context"))
 
 
-def _finished(traces: Traces) -> Iterator[Line]:
+def _finished(observed: ObservedState) -> Iterator[Line]:
     """From handing the server over to the end."""
-    source, target = traces.source, traces.target
-    if target is None or not _is_handed_over(traces):
+    source, target = observed.source, observed.target
+    if target is None or not _is_handed_over(observed):
         return
-    started = traces.event(compute.FINISH_AT_DEST)
+    started = observed.event(compute.FINISH_AT_DEST)
     yield line_of(Step.FINISH, HAND_OVER, Phase.DONE if started else Phase.INTENT, NOTHING)
     yield line_of(Step.FINISH, START_TARGET, Phase.DONE if started == SUCCESS else Phase.INTENT, NOTHING)
     if started != SUCCESS:
         return
     if not target.instance["hidden"]:
         yield line_of(Step.FINISH, SHOW_TARGET, Phase.DONE, NOTHING)
-    if traces.mapped_to_target:
+    if observed.mapped_to_target:
         yield line_of(Step.FINISH, SWITCH_MAPPING, Phase.DONE, NOTHING)
         if source is not None and source.instance["hidden"]:
             yield line_of(Step.FINISH, HIDE_SOURCE, Phase.DONE, NOTHING)
 
 
-def _is_handed_over(traces: Traces) -> bool:
+def _is_handed_over(observed: ObservedState) -> bool:
     """Whether finish has begun to hand the server over to the target cell."""
-    source, target = traces.source, traces.target
+    source, target = observed.source, observed.target
     announced = source is not None and bool(source.events.get(compute.FINISH_AT_DEST.event))
     resized = target is not None and target.instance["task_state"] == "resize_migrated"
-    return bool(traces.event(compute.FINISH_AT_DEST)) or announced or resized
+    return bool(observed.event(compute.FINISH_AT_DEST)) or announced or resized
 
 
-def _is_stopping(traces: Traces) -> bool:
+def _is_stopping(observed: ObservedState) -> bool:
     """Whether prep-source has begun with what cannot be done at will."""
-    return bool(traces.event(compute.PREP_AT_SOURCE)) or (traces.source is not None and traces.source.stashed)
+    return bool(observed.event(compute.PREP_AT_SOURCE)) or (observed.source is not None and observed.source.stashed)
 
 
-def _of_disks(traces: Traces, action: str) -> Line:
-    return Line(Step.PREP_DEST, action, Phase.DONE if _is_stopping(traces) else Phase.INTENT, {}, {})
+def _of_disks(observed: ObservedState, action: str) -> Line:
+    return Line(Step.PREP_DEST, action, Phase.DONE if _is_stopping(observed) else Phase.INTENT, {}, {})
 
 
-def _streamed(traces: Traces) -> Iterator[Line]:
+def _streamed(observed: ObservedState) -> Iterator[Line]:
     """The disks' part before the stop. It leaves nothing in the cloud, and all of it may be done again.
 
     What the disks are is not known any more; copying once more before the stop, or after it, says so.
     """
-    yield from (_of_disks(traces, action.name) for action in stream.WHILE_IT_RUNS)
-    if _is_stopping(traces):
-        phase = Phase.DONE if _is_handed_over(traces) else Phase.INTENT
+    yield from (_of_disks(observed, action.name) for action in stream.WHILE_IT_RUNS)
+    if _is_stopping(observed):
+        phase = Phase.DONE if _is_handed_over(observed) else Phase.INTENT
         yield from (Line(Step.PREP_SOURCE, action.name, phase, {}, {}) for action in stream.BEFORE_THE_STOP)
 
 
-def _known_attachments(traces: Traces) -> list[str]:
+def _known_attachments(observed: ObservedState) -> list[str]:
     """The attachments that are none of this move's: all but the target's, and empty ones that nobody names."""
-    theirs = _target_attachments(traces)
-    return [each for each in all_but_nameless(traces.attachments, traces.source, None) if each not in theirs]
+    theirs = _target_attachments(observed)
+    return [each for each in all_but_nameless(observed.attachments, observed.source, None) if each not in theirs]
 
 
-def _target_attachments(traces: Traces) -> set[str]:
+def _target_attachments(observed: ObservedState) -> set[str]:
     """The attachments that were made for the target host.
 
     Nova copies block devices with the source's attachment in them, and gives them their own one after the
@@ -350,24 +350,24 @@ def _target_attachments(traces: Traces) -> set[str]:
     """
     target, source = (
         {mapping["attachment_id"] for mapping in (end.volumes if end is not None else ())} - {None}
-        for end in (traces.target, traces.source)
+        for end in (observed.target, observed.source)
     )
     return target - source
 
 
-def all_but_nameless(attachments: Iterable[Attachment], *ends: End | None) -> list[str]:
+def all_but_nameless(attachments: Iterable[Attachment], *ends: CellState | None) -> list[str]:
     """All attachments but empty ones that none of these records name: one of those was made just before a crash."""
     named = {mapping["attachment_id"] for end in ends if end is not None for mapping in end.volumes}
     return [each.id for each in attachments if each.id in named or each.status != RESERVED]
 
 
-def _source_attachments(traces: Traces) -> dict[str, str | None]:
+def _source_attachments(observed: ObservedState) -> dict[str, str | None]:
     """The source's attachments by BDM id as they were before the guest was stopped.
 
     An empty one there was put in the place of another by prep_at_source, which deleted that one.
     """
-    empty = {attachment.id for attachment in traces.attachments if attachment.status == RESERVED}
+    empty = {attachment.id for attachment in observed.attachments if attachment.status == RESERVED}
     return {
         str(mapping["id"]): REPLACED if mapping["attachment_id"] in empty else mapping["attachment_id"]
-        for mapping in (traces.source.volumes if traces.source is not None else ())
+        for mapping in (observed.source.volumes if observed.source is not None else ())
     }

@@ -171,9 +171,12 @@ def find_out_source(context: Context, request_id: str) -> ProbeResult[StoppedSou
     if instance is not None and instance["task_state"] == "resize_migrated":
         # Its last save was made; the host died before it ended the event, which nobody else would do.
         history.finish_event(
-            endpoints.source(context), endpoints.server_id(context), request_id=request_id,
-            event=compute.PREP_AT_SOURCE.event, now=endpoints.now(context),
-        )  # fmt: skip
+            endpoints.source(context),
+            endpoints.server_id(context),
+            request_id=request_id,
+            event=compute.PREP_AT_SOURCE.event,
+            now=endpoints.now(context),
+        )
         return ProbeResult(ProbeOutcome.HAPPENED)
     return finding
 

@@ -73,7 +73,11 @@ def make_plan(leftovers: Sequence[Leftover], ours: Ours) -> RepairPlan:
     return RepairPlan(
         findings=tuple(
             RecordedLeftover(
-                leftover.kind.value, leftover.server_id, leftover.subject, leftover.cell_uuid, leftover.host,
+                leftover.kind.value,
+                leftover.server_id,
+                leftover.subject,
+                leftover.cell_uuid,
+                leftover.host,
                 str(leftover.cell or ""),
             )
             for leftover in leftovers
@@ -82,7 +86,7 @@ def make_plan(leftovers: Sequence[Leftover], ours: Ours) -> RepairPlan:
         generations={move_id: move.generation for move_id, move in ours.moves.items() if move_id in marks},
         here=ours.here,
         patience=ours.patience,
-    )  # fmt: skip
+    )
 
 
 def actions_for(move: Move) -> tuple[AnyAction, ...]:

@@ -108,13 +108,24 @@ def _begin(context: Context, intent: RevertBefore) -> RevertRequest:
             content=False,
         )
         history.ensure_action(
-            connection, database, server, action="revertResize", request_id=intent.revert_request_id,
-            user_id=us["user_id"], project_id=us["project_id"], now=now,
-        )  # fmt: skip
+            connection,
+            database,
+            server,
+            action="revertResize",
+            request_id=intent.revert_request_id,
+            user_id=us["user_id"],
+            project_id=us["project_id"],
+            now=now,
+        )
         history.start_event(
-            database, server, request_id=intent.revert_request_id, event=EVENT, host=endpoints.here(), now=now,
+            database,
+            server,
+            request_id=intent.revert_request_id,
+            event=EVENT,
+            host=endpoints.here(),
+            now=now,
             connection=connection,
-        )  # fmt: skip
+        )
     return result
 
 
@@ -145,9 +156,14 @@ def _stop(context: Context, intent: RevertBefore, _result: object) -> None:
                 database, endpoints.migration_uuid(context.record), expected, {"status": "finished"}, now, connection
             )
         history.finish_event(
-            database, server, request_id=intent.revert_request_id, event=EVENT, now=now,
-            error="the revert was rolled back", connection=connection,
-        )  # fmt: skip
+            database,
+            server,
+            request_id=intent.revert_request_id,
+            event=EVENT,
+            now=now,
+            error="the revert was rolled back",
+            connection=connection,
+        )
 
 
 def _prepare_source(context: Context, _intent: Nothing) -> CarriedOver:
@@ -183,9 +199,14 @@ def _unprepare_source(context: Context, _intent: object, _result: object) -> Non
             state.swap_migration(database, endpoints.migration_uuid(context.record), expected, values, now, connection)
         # The action came over from the target with its event still open.
         history.finish_event(
-            database, server, request_id=context[BEGIN_REVERT].revert_request_id, event=EVENT, now=now,
-            error="the revert was rolled back", connection=connection,
-        )  # fmt: skip
+            database,
+            server,
+            request_id=context[BEGIN_REVERT].revert_request_id,
+            event=EVENT,
+            now=now,
+            error="the revert was rolled back",
+            connection=connection,
+        )
 
 
 def _show_source(context: Context, _intent: Nothing) -> Nothing:
@@ -232,9 +253,13 @@ def _hide_target(context: Context, _intent: Nothing) -> Nothing:
 def _clean_target(context: Context, _intent: Nothing) -> Nothing:
     server = endpoints.server_id(context)
     history.start_event(
-        endpoints.source(context), server, request_id=context[BEGIN_REVERT].revert_request_id, event=compute.REVERT_AT_DEST.event,
-        host=endpoints.target_host(context), now=endpoints.now(context),
-    )  # fmt: skip
+        endpoints.source(context),
+        server,
+        request_id=context[BEGIN_REVERT].revert_request_id,
+        event=compute.REVERT_AT_DEST.event,
+        host=endpoints.target_host(context),
+        now=endpoints.now(context),
+    )
     # A failed call leaves no task state behind, and the next one would not be taken without it.
     state.swap_instance(
         endpoints.target(context),
@@ -262,9 +287,12 @@ def _probe_target(context: Context, _intent: object) -> ProbeResult[Nothing]:
 def _delete_target(context: Context, _intent: Nothing) -> Nothing:
     server = endpoints.server_id(context)
     history.finish_event(
-        endpoints.source(context), server, request_id=context[BEGIN_REVERT].revert_request_id, event=compute.REVERT_AT_DEST.event,
+        endpoints.source(context),
+        server,
+        request_id=context[BEGIN_REVERT].revert_request_id,
+        event=compute.REVERT_AT_DEST.event,
         now=endpoints.now(context),
-    )  # fmt: skip
+    )
     records.delete_server(endpoints.target(context), server)
     return NOTHING
 
@@ -286,9 +314,12 @@ def _restore_request_spec(context: Context, _intent: Nothing) -> Nothing:
 
 def _close(context: Context, _intent: Nothing) -> Nothing:
     history.finish_event(
-        endpoints.source(context), endpoints.server_id(context), request_id=context[BEGIN_REVERT].revert_request_id,
-        event=EVENT, now=endpoints.now(context),
-    )  # fmt: skip
+        endpoints.source(context),
+        endpoints.server_id(context),
+        request_id=context[BEGIN_REVERT].revert_request_id,
+        event=EVENT,
+        now=endpoints.now(context),
+    )
     _clear_mark(context)
     announce.announce(
         context, endpoints.source_cell(context), "resize_revert", "end", context[BEGIN_REVERT].revert_request_id

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 
 def values_of(
-    gateway: Gateway, policy: Policy, cell_uuid: str, server_id: str, project_id: str, flavors: tuple[str, ...],
+    gateway: Gateway,
+    policy: Policy,
+    cell_uuid: str,
+    server_id: str,
+    project_id: str,
+    flavors: tuple[str, ...],
     host: str,
-) -> dict[str, tuple[str, ...]]:  # fmt: skip
+) -> dict[str, tuple[str, ...]]:
     """What rules are held against; the project's name and the tags are looked up only where a rule wants them.
 
     :param cell_uuid: the cell where the server is

@@ -349,16 +349,25 @@ WHILE_IT_RUNS = (
         undo=_unseed,
         applies=is_streamed,
         retry_from=SCHEDULE,
-    requires=(SCHEDULE,),),
-    Action(MAKE_DIRECTORY, "make the server's directory on {target_host}", _make_directory, undo=_clear, applies=is_streamed, requires=(SCHEDULE,),),
+        requires=(SCHEDULE,),
+    ),
+    Action(
+        MAKE_DIRECTORY,
+        "make the server's directory on {target_host}",
+        _make_directory,
+        undo=_clear,
+        applies=is_streamed,
+        requires=(SCHEDULE,),
+    ),
     Action(
         COPY_RUNNING,
         "copy the disks to {target_host} while the guest runs",
         _copy_running,
         applies=is_streamed,
         retry_from=SCHEDULE,
-    requires=(SCHEDULE,),),
-)  # fmt: skip
+        requires=(SCHEDULE,),
+    ),
+)
 """For the end of prep-dest."""
 
 BEFORE_THE_STOP = (

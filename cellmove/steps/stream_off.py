@@ -117,9 +117,12 @@ def _place(context: Context, intent: UnfinishedFiles) -> PlacedDisks:
             disks.sync(target, unfinished)
         file, over = intent.files[disk.name], intent.over.get(disk.name)
         disks.rename(
-            target, unfinished, disk.name, file=disks.Identity(file.device, file.inode),
+            target,
+            unfinished,
+            disk.name,
+            file=disks.Identity(file.device, file.inode),
             over=disks.Identity(over.device, over.inode) if over else None,
-        )  # fmt: skip
+        )
         for base in passes.bases(context, [disk]):
             disks.remove(target, base.unfinished(target.move_id))
     return PlacedDisks(passes.stamps(target, context, stream.disks_of(context)))
@@ -174,13 +177,25 @@ WHILE_IT_IS_OFF = (
 
 BEFORE_THE_START = (
     Action(
-        CHECK_DISKS, "see that nobody has touched the disks since", _check_placed, applies=stream.is_streamed,
+        CHECK_DISKS,
+        "see that nobody has touched the disks since",
+        _check_placed,
+        applies=stream.is_streamed,
         rolls_back_move=True,
-    requires=(SCHEDULE, COPY_REST, PLACE_DISKS,),),
-)  # fmt: skip
+        requires=(
+            SCHEDULE,
+            COPY_REST,
+            PLACE_DISKS,
+        ),
+    ),
+)
 """For the beginning of finish."""
 
 ACTIONS = (
-    *stream.BEFORE_THE_CLAIM, *stream.WHILE_IT_RUNS, *stream.BEFORE_THE_STOP, *WHILE_IT_IS_OFF, *BEFORE_THE_START,
-)  # fmt: skip
+    *stream.BEFORE_THE_CLAIM,
+    *stream.WHILE_IT_RUNS,
+    *stream.BEFORE_THE_STOP,
+    *WHILE_IT_IS_OFF,
+    *BEFORE_THE_START,
+)
 """All that is done for a streamed move and for no other."""

@@ -264,12 +264,15 @@ def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], obje
     refs = {cell.id: cell.ref for cell in gateway.cells}
     servers = {
         server_id: Server(
-            server_id, refs.get(cells.counting(mapped.get(server_id)) or 0), server_id in mapped,
-            tuple(rows.get(server_id, ())), ours.open_moves.get(server_id),
+            server_id,
+            refs.get(cells.counting(mapped.get(server_id)) or 0),
+            server_id in mapped,
+            tuple(rows.get(server_id, ())),
+            ours.open_moves.get(server_id),
         )
         for server_id in sorted(ids)
         if server_id in mapped or server_id in rows
-    }  # fmt: skip
+    }
     owners = [
         (row.user_id, row.key_name)
         for server in servers.values()
@@ -279,12 +282,21 @@ def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], obje
     _ask_for_users(gateway, servers, objects)
     hosts, providers = _hosts(gateway, cells.read)
     return Cloud(
-        now=clock.database_time(), patience=ours.patience, servers=servers, hosts=hosts, providers=providers,
-        bindings=objects.bindings, attachments=objects.attachments, allocations=objects.allocations,
+        now=clock.database_time(),
+        patience=ours.patience,
+        servers=servers,
+        hosts=hosts,
+        providers=providers,
+        bindings=objects.bindings,
+        attachments=objects.attachments,
+        allocations=objects.allocations,
         attached=objects.attached,
-        images=objects.images, keys=survey.api_keypairs(gateway.api_engine, owners), moves=ours.moves, here=ours.here,
+        images=objects.images,
+        keys=survey.api_keypairs(gateway.api_engine, owners),
+        moves=ours.moves,
+        here=ours.here,
         duplicates=cells.duplicates,
-    )  # fmt: skip
+    )
 
 
 def _ask_for_users(gateway: Gateway, servers: Mapping[str, Server], objects: _Objects) -> None:

@@ -16,7 +16,7 @@ from cellmove.core.move_plan import ChosenHost
 from cellmove.hosts import compute
 from cellmove.steps import ACTIONS
 from cellmove.steps.action_types import ServerBefore
-from cellmove.steps.rebuild import REPLACED, End, Traces, finished_lines, rebuild
+from cellmove.steps.rebuild import REPLACED, CellState, ObservedState, finished_lines, rebuild
 from tests.support.plans import a_plan
 
 PORT = Port("port-1", "c1-host1", "ACTIVE", "normal", "ovs", "compute:nova")
@@ -24,10 +24,12 @@ ARRIVAL = ChosenHost("cell2", "uuid-2", "c2-host1", "c2-node1", new_flavor={"a":
 ORDER = [action.name for actions in ACTIONS.values() for action in actions]
 
 
-def end(*, stashed: bool = False, context: str | None = None, events: dict[str, str] | None = None, **row: Any) -> End:
+def end(
+    *, stashed: bool = False, context: str | None = None, events: dict[str, str] | None = None, **row: Any
+) -> CellState:
     flavors = {"cur": {"a": 1}, "old": {"a": 1} if stashed else None, "new": None}
     migration = {"status": row.pop("status", "pre-migrating"), "dest_compute": row.pop("dest_compute", None)}
-    return End(
+    return CellState(
         instance={"task_state": "resize_prep", "hidden": 0, "vm_state": "active"} | row,
         metadata={},
         extra={"flavor": json.dumps(flavors), "migration_context": context},
@@ -37,7 +39,7 @@ def end(*, stashed: bool = False, context: str | None = None, events: dict[str, 
     )
 
 
-def traces(**changes: Any) -> Traces:
+def observed(**changes: Any) -> ObservedState:
     """Taken, recorded, allocations moved; nothing in the target yet."""
     values: dict[str, Any] = {
         "before": ServerBefore(3, 0, None), "source": end(), "target": None, "migration_uuid": "migration-1",
@@ -45,18 +47,18 @@ def traces(**changes: Any) -> Traces:
         "bound": frozenset(), "attachments": (Attachment("attachment-1", "volume-1", "server-1", "attached"),),
         "image_id": "",
     }  # fmt: skip
-    return Traces(**values | changes)
+    return ObservedState(**values | changes)
 
 
-def copied(**changes: Any) -> Traces:
+def copied(**changes: Any) -> ObservedState:
     """And copied to the target, ports and volumes made ready, nothing claimed."""
     target = dataclasses.replace(
         end(hidden=1), volumes=({"id": 9, "volume_id": "volume-1", "attachment_id": "theirs"},)
     )
-    return traces(target=target, arrival=ARRIVAL, bound=frozenset({"port-1"}), **changes)
+    return observed(target=target, arrival=ARRIVAL, bound=frozenset({"port-1"}), **changes)
 
 
-def told(of: Traces) -> tuple[State, dict[str, str]]:
+def told(of: ObservedState) -> tuple[State, dict[str, str]]:
     state, lines = rebuild(of)
     names = [line.action for line in lines]
     assert names == sorted(names, key=ORDER.index), "lines stand in the order in which actions are done"
@@ -64,9 +66,9 @@ def told(of: Traces) -> tuple[State, dict[str, str]]:
 
 
 def test_a_server_just_taken() -> None:
-    state, lines = told(traces(migration_uuid="", holds=False))
+    state, lines = told(observed(migration_uuid="", holds=False))
     assert (state, lines) == (State.PLANNED, {"take_server": "done"})
-    assert rebuild(traces())[1][0].intent == to_document(ServerBefore(3, 0, None))
+    assert rebuild(observed())[1][0].intent == to_document(ServerBefore(3, 0, None))
 
 
 def test_what_is_not_certain_is_an_intent() -> None:
@@ -98,7 +100,7 @@ def test_only_attachments_that_are_not_the_moves_own_are_known() -> None:
     foreign = Attachment("old-1", "volume-2", "server-1", "attached")
     target = dataclasses.replace(end(hidden=1), volumes=({"id": 1, "volume_id": "v", "attachment_id": "theirs"},))
     theirs = Attachment("theirs", "volume-1", "server-1", "reserved")
-    of = dataclasses.replace(copied(), target=target, attachments=(*traces().attachments, loose, foreign, theirs))
+    of = dataclasses.replace(copied(), target=target, attachments=(*observed().attachments, loose, foreign, theirs))
     (line,) = [line for line in rebuild(of)[1] if line.action == "reserve_volumes"]
     assert line.intent == {"known": ["attachment-1", "old-1"]}
 
@@ -173,7 +175,9 @@ def test_a_finished_move_has_a_line_for_every_action_that_applies(volume_backed:
 # disks that are streamed
 
 
-def streamed(*, events: dict[str, str] | None = None, there: dict[str, str] | None = None, **source: Any) -> Traces:
+def streamed(
+    *, events: dict[str, str] | None = None, there: dict[str, str] | None = None, **source: Any
+) -> ObservedState:
     """Claimed and mirrored; the source's row and the computes' parts as a case wants them."""
     claimed = {compute.PREP_AT_DEST.event: "Success"} | (there or {})
     return dataclasses.replace(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cellmove.cloud.volume import Attachment
     from cellmove.core.documents import Nothing
     from cellmove.engine.record import ActionType
-    from cellmove.steps.rebuild import End
+    from cellmove.steps.rebuild import CellState
 
 
 R = TypeVar("R")
@@ -52,8 +52,8 @@ class Ending:
     """
 
     request_id: str
-    source: End | None
-    target: End | None
+    source: CellState | None
+    target: CellState | None
     mapped_to_target: bool
     attachments: tuple[Attachment, ...]
 
