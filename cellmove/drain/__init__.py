@@ -1,1 +1,1 @@
-"""Many moves under limits: a cell emptied over several nights."""
+"""Drains of cells: census, queue, workers, limits, time window and report. Nothing here is presentation."""

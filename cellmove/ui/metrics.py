@@ -1,6 +1,6 @@
-"""Figures about moves and drains, from the journal alone, for Prometheus.
+"""Metrics of moves and drains for Prometheus, computed from the journal.
 
-The values are computed anew from the whole journal each time, so no process has to run. Histograms grow only: a step
+The values are computed from the whole journal each time, so no process has to run. Histograms grow only: a step
 counts when it can no longer be rolled back, and its time does not change after that. docs/metrics.md describes each
 metric.
 """
@@ -54,10 +54,10 @@ PAGE_MOVES = 200
 
 
 @dataclass(frozen=True)
-class DrainFigures:
-    """Where one drain stands.
+class DrainMetrics:
+    """The metrics of one drain.
 
-    :param runs: how many runs are at work on it
+    :param runs: number of runs at work
     :param servers: number of servers by stage, every stage
     :param trouble: number of servers that failed or stay, by stage and code
     :param servers_per_hour: while runs were at work; None when nothing was done
@@ -76,8 +76,8 @@ class DrainFigures:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All figures of a journal. Times are seconds.
+class JournalMetrics:
+    """All metrics of a journal. Times are seconds.
 
     :param moves: number of moves by kind and state
     :param repairs: number of repairs by state
@@ -98,73 +98,75 @@ class Figures:
     )
     failures: Counter[Labels] = field(default_factory=Counter)
     guest_down: dict[Labels, float] = field(default_factory=lambda: {(): 0.0})
-    drains: tuple[DrainFigures, ...] = ()
+    drains: tuple[DrainMetrics, ...] = ()
 
 
-def gather(session: Session) -> Figures:
-    """Read the journal. Nothing is written, and the cloud is not asked.
+def gather(session: Session) -> JournalMetrics:
+    """Read the journal. Nothing is written, and no API is called.
 
     :raises Unreachable: the journal cannot be read, or is damaged
     """
     journal, now = session.journal, session.clock.utc_now().timestamp()
-    found = Figures(drains=tuple(_drains(session, now)))
+    metrics = JournalMetrics(drains=tuple(_drains(session, now)))
     moves = journal.all_moves()
-    _count_states(found, moves, now)
+    _count_states(metrics, moves, now)
     own = [move for move in moves if not move.is_repair]
     for at in range(0, len(own), PAGE_MOVES):
         page = own[at : at + PAGE_MOVES]
         lines = journal.entries_of_moves([move.id for move in page])
         for move in page:
-            _count_lines(found, move, lines.get(move.id, []))
-            _count_guest_down(found, move, lines.get(move.id, []), now)
-    return found
+            _count_lines(metrics, move, lines.get(move.id, []))
+            _count_guest_down(metrics, move, lines.get(move.id, []), now)
+    return metrics
 
 
-def _count_states(found: Figures, moves: Sequence[Move], now: float) -> None:
+def _count_states(metrics: JournalMetrics, moves: Sequence[Move], now: float) -> None:
     for state in State:
         if state not in {*CLOSED, State.CORDONING, State.DRAINING}:
-            found.oldest[state.value,] = found.longest[state.value,] = 0.0
+            metrics.oldest[state.value,] = metrics.longest[state.value,] = 0.0
     for move in moves:
         if move.is_repair:
-            found.repairs[move.state.value,] += 1
+            metrics.repairs[move.state.value,] += 1
         else:
-            found.moves[move.kind, move.state.value] += 1
+            metrics.moves[move.kind, move.state.value] += 1
         if move.is_open:
             key = (move.state.value,)
-            found.oldest[key] = max(found.oldest[key], now - seconds_of(move.created_at))
-            found.longest[key] = max(found.longest[key], now - seconds_of(move.updated_at))
+            metrics.oldest[key] = max(metrics.oldest[key], now - seconds_of(move.created_at))
+            metrics.longest[key] = max(metrics.longest[key], now - seconds_of(move.updated_at))
 
 
-def _count_lines(found: Figures, move: Move, entries: Sequence[Entry]) -> None:
+def _count_lines(metrics: JournalMetrics, move: Move, entries: Sequence[Entry]) -> None:
     done = {entry.action for entry in entries if entry.phase is Phase.DONE}
     # adopt writes lines whose start and end are the moment of writing: they tell no duration.
     is_told = any(entry.started_at != entry.finished_at for entry in entries)
     for bar in step_bars(entries) if is_told else ():
         if LAST_ACTIONS[Step(bar.step)] in done and bar.ended is not None and not bar.failed:
-            found.steps[bar.step,].append(bar.ended - bar.began)
+            metrics.steps[bar.step,].append(bar.ended - bar.began)
     if outline_of(move).active:
-        _count_downtimes(found, move, entries, done)
+        _count_downtimes(metrics, move, entries, done)
     failed = {(entry.step, entry.action) for entry in entries if entry.error}
-    found.failures.update(failed)
+    metrics.failures.update(failed)
 
 
-def _count_guest_down(found: Figures, move: Move, entries: Sequence[Entry], now: float) -> None:
+def _count_guest_down(metrics: JournalMetrics, move: Move, entries: Sequence[Entry], now: float) -> None:
     since = down_since(entries) if move.is_open and outline_of(move).active else None
     if since is not None:
-        found.guest_down[()] = max(found.guest_down[()], now - since)
+        metrics.guest_down[()] = max(metrics.guest_down[()], now - since)
 
 
-def _count_downtimes(found: Figures, move: Move, entries: Sequence[Entry], done: Collection[str]) -> None:
+def _count_downtimes(metrics: JournalMetrics, move: Move, entries: Sequence[Entry], done: Collection[str]) -> None:
     """Count the downtimes that do not change any more, because a histogram must not shrink."""
     outline = outline_of(move)
     transfer = outline.transfer or ("volumes" if outline.volume_backed else "image")
     last_steps = (Step.FINISH, Step.REVERT)
     for direction, last_step, known in zip(DIRECTIONS, last_steps, outages(entries), strict=True):
         if LAST_ACTIONS[last_step] in done or not move.is_open:
-            found.downtimes.setdefault((direction, transfer), []).extend(each for each in known if each is not None)
+            metrics.downtimes.setdefault((direction, transfer), []).extend(
+                seconds for seconds in known if seconds is not None
+            )
 
 
-def _drains(session: Session, now: float) -> Iterator[DrainFigures]:
+def _drains(session: Session, now: float) -> Iterator[DrainMetrics]:
     """The newest drain of each cell, if it is open or ended a short time ago."""
     newest = {record.server_id: record for record in session.journal.drains()}
     for record in newest.values():
@@ -172,7 +174,7 @@ def _drains(session: Session, now: float) -> Iterator[DrainFigures]:
             report = build_report(session, record)
             pace = figures.pace(report)
             stages = figures.by_stage(report.servers)
-            yield DrainFigures(
+            yield DrainMetrics(
                 recorded_ref(record.server_id, record.server_name).label,
                 record.server_id,
                 record.is_open,
@@ -196,11 +198,11 @@ def _remaining_seconds(report: DrainReport, pace: figures.Pace) -> float | None:
     return figures.by_share(report.servers)["left"] / pace.servers_an_hour * 3600
 
 
-# as Prometheus reads them
+# the text for Prometheus
 
 
-def exposition(found: Figures, version: str, *, is_for_file: bool) -> bytes:
-    """Return the figures as text.
+def exposition(metrics: JournalMetrics, version: str, *, is_for_file: bool) -> bytes:
+    """Return the metrics as text.
 
     :param version: of cellmove
     :param is_for_file: in the text format of Prometheus, which is all that node_exporter reads from files; otherwise
@@ -215,7 +217,7 @@ def exposition(found: Figures, version: str, *, is_for_file: bool) -> bytes:
 
         def collect(self) -> Iterable[Metric]:
             """Return the metrics."""
-            return families(found, version)
+            return families(metrics, version)
 
     registry = CollectorRegistry()
     registry.register(Collected())
@@ -225,50 +227,50 @@ def exposition(found: Figures, version: str, *, is_for_file: bool) -> bytes:
     return text
 
 
-def families(found: Figures, version: str) -> list[Metric]:
+def families(metrics: JournalMetrics, version: str) -> list[Metric]:
     """Return the metrics."""
     return [
         _gauge("cellmove_build_info", "Version of cellmove; always 1.", ("version",), {(version,): 1}),
-        _gauge("cellmove_moves", "Moves in the journal.", ("kind", "state"), found.moves),
-        _gauge("cellmove_repairs", "Repairs of audit in the journal.", ("state",), found.repairs),
+        _gauge("cellmove_moves", "Moves in the journal.", ("kind", "state"), metrics.moves),
+        _gauge("cellmove_repairs", "Repairs of audit in the journal.", ("state",), metrics.repairs),
         _gauge(
             "cellmove_open_move_oldest_age_seconds",
             "Age of the oldest open move; 0 without any.",
             ("state",),
-            found.oldest,
+            metrics.oldest,
         ),
         _gauge(
             "cellmove_open_move_longest_in_state_seconds",
             "Longest time since the last change of state of an open move; 0 without any.",
             ("state",),
-            found.longest,
+            metrics.longest,
         ),
         _gauge(
             "cellmove_guest_down_seconds",
             "Longest time for which a guest has been down because of its open move; 0 without any.",
             (),
-            found.guest_down,
+            metrics.guest_down,
         ),
         _histogram(
             "cellmove_step_duration_seconds",
             "Duration of complete steps, from their first action to their last.",
             ("step",),
-            found.steps,
+            metrics.steps,
             STEP_BUCKETS_SECONDS,
         ),
         _histogram(
             "cellmove_guest_downtime_seconds",
             "Time for which a guest did not run because of its move.",
             ("direction", "transfer"),
-            found.downtimes,
+            metrics.downtimes,
             DOWNTIME_BUCKETS_SECONDS,
         ),
-        _gauge("cellmove_failures", "Moves in which this action failed.", ("step", "action"), found.failures),
-        *_drain_families(found.drains),
+        _gauge("cellmove_failures", "Moves in which this action failed.", ("step", "action"), metrics.failures),
+        *_drain_families(metrics.drains),
     ]
 
 
-def _drain_families(drains: Sequence[DrainFigures]) -> list[Metric]:
+def _drain_families(drains: Sequence[DrainMetrics]) -> list[Metric]:
     cell = ("cell", "cell_uuid")
     keys = [(drain, (clean(drain.cell), drain.cell_uuid)) for drain in drains]
     return [

@@ -12,7 +12,7 @@ import yaml
 
 from cellmove.core.move import State
 from cellmove.drain.item import Stage
-from cellmove.ui.metrics import DrainFigures, Figures, families
+from cellmove.ui.metrics import DrainMetrics, JournalMetrics, families
 
 ROOT = Path(__file__).parents[3]
 RULES = yaml.safe_load((ROOT / "contrib/prometheus/cellmove.rules.yml").read_text())["groups"][0]["rules"]
@@ -23,7 +23,9 @@ FOREIGN = {"node_textfile_mtime_seconds"}
 
 def known() -> dict[str, set[str]]:
     """Every series that metrics can give, with its labels."""
-    found = Figures(drains=(DrainFigures("c", "u", True, 1, {Stage.MOVED: 1}, {("failed", "x"): 1}, 1, 1.0, 1.0),))
+    found = JournalMetrics(
+        drains=(DrainMetrics("c", "u", True, 1, {Stage.MOVED: 1}, {("failed", "x"): 1}, 1, 1.0, 1.0),)
+    )
     found.moves["migration", "planned"] = found.repairs["repaired",] = found.failures["finish", "close"] = 1
     found.oldest["planned",] = found.longest["planned",] = 1.0
     series: dict[str, set[str]] = {}
