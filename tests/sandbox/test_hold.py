@@ -67,7 +67,7 @@ def test_a_time_ends_it(sandbox: Sandbox):
 def test_a_time_that_is_none(sandbox: Sandbox):
     server = sandbox.boot()
     refused = sandbox.cellmove("migrate", server.id, "--host", TARGET, "--cutover-at", "25:00", expect=2)
-    assert "--cutover-at: '25:00' is no time of day" in refused.stderr
+    assert "--cutover-at: '25:00' is not a time of day" in refused.stderr
     assert state_of(sandbox, server.id) == ""
 
 
