@@ -11,12 +11,12 @@ MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
 
 
 def open_closed_streams() -> None:
-    """Let a stream that the caller closed (``>&-``) lead to /dev/null.
+    """Connect a stream that the caller closed (``>&-``) to /dev/null.
 
-    Its descriptor is taken as well: otherwise the journal, or a connection, would get it, and whatever writes to
-    descriptor 2 would write into that.
+    Its descriptor is reserved as well. Otherwise the journal, or a connection, would get descriptor 2, and error
+    messages would be written into it.
     """
-    for number in range(len(MODES)):  # all of them first, or one would be taken for another
+    for number in range(len(MODES)):  # before any stream is opened, which would get the lowest free descriptor
         with contextlib.suppress(OSError):
             _reserve(number)
     for name, mode in MODES.items():
@@ -29,11 +29,11 @@ def open_closed_streams() -> None:
 
 
 def _reserve(number: int) -> None:
-    """Open /dev/null as this descriptor where nothing is open."""
+    """Open /dev/null as this descriptor, unless the descriptor is open."""
     try:
         os.fstat(number)
     except OSError:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        if nowhere != number:
-            os.dup2(nowhere, number)
-            os.close(nowhere)
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
