@@ -18,24 +18,25 @@ FILES = (
     ("nova.conf", "databases, message buses and neutron's credential; see --nova-conf"),
     (
         "config.toml",
-        "cellmove's own settings, what may be moved and whether unattended ([policy]), which cells keep their disks "
-        "apart (disk_stores), and commands that run after a move ([hooks]); see --config. By default ~/.config/cellmove/config.toml",
+        "settings of cellmove, rules for what may be moved ([policy]), whether cells have separate disk stores "
+        "(disk_stores), and commands that run after a move ([hooks]); see --config. Default: "
+        "~/.config/cellmove/config.toml",
     ),
-    ("clouds.yaml", "the operator's admin rights; see --os-cloud, --os-region-name and OS_CLOUD"),
+    ("clouds.yaml", "the operator's administrator rights; see --os-cloud, --os-region-name and OS_CLOUD"),
 )
 RELATED = {"cellmove-drain-cell": ("cellmove-drain",), "cellmove-drain": ("cellmove-drain-cell",)}
-"""Pages that belong together although neither is above the other."""
+"""Further pages that a page refers to."""
 
 ENVIRONMENT = (
-    ("CELLMOVE_CONFIG", "as --config"),
+    ("CELLMOVE_CONFIG", "the same as --config"),
     *((variable, f"the setting {name}") for name, variable in settings.ENVIRONMENT.items()),
-    ("NO_COLOR", "set to anything: no colours and no other escape sequences on a terminal"),
-    ("CELLMOVE_DEBUG", "set to anything: show a fault in cellmove itself in full"),
+    ("NO_COLOR", "if set: no colours and no other escape sequences on a terminal"),
+    ("CELLMOVE_DEBUG", "if set: show the traceback of a fault in cellmove"),
 )
 
 
 def man_pages() -> Mapping[str, str]:
-    """Every page by its file name."""
+    """Return the text of every page by its file name."""
     pages = {"cellmove.1": _page(cli, ("cellmove",))}
     for words, command in commands():
         pages[f"{'-'.join(('cellmove', *words))}.1"] = _page(command, ("cellmove", *words))
@@ -65,7 +66,7 @@ def completions() -> Mapping[str, str]:
 
 
 def commands(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command, and those of groups after their group, each with the words that name it."""
+    """Yield every command with the words that name it. The commands of a group follow their group."""
     for name, command in subcommands(group).items():
         yield (*above, name), command
         if isinstance(command, click.Group):
@@ -89,15 +90,15 @@ def _page(command: click.Command, words: tuple[str, ...]) -> str:
     top = click.Context(cli, info_name="cellmove", help_option_names=cli.context_settings["help_option_names"])
     context = top if command is cli else click.Context(command, info_name=" ".join(words), parent=top)
     title = "-".join(words)
-    what = command.short_help or (command.help or "").split("\n", 1)[0]
+    summary = command.short_help or (command.help or "").split("\n", 1)[0]
     lines = [f'.TH {title.upper()} 1 "" "cellmove" "Moving servers between cells"', ".SH NAME"]
-    lines.append(f"{_roff(title)} \\- {_roff(what.rstrip('.')[:1].lower() + what.rstrip('.')[1:])}")
+    lines.append(f"{_roff(title)} \\- {_roff(summary.rstrip('.')[:1].lower() + summary.rstrip('.')[1:])}")
     pieces = " ".join(command.collect_usage_pieces(context))
     lines += [".SH SYNOPSIS", f".B {_roff(' '.join(words))}", _roff(pieces)]
     lines += [".SH DESCRIPTION", *_paragraphs(command.help or ""), *_options(command, context)]
     if isinstance(command, click.Group):
-        own = ((f"{title}-{name}(1)", one.short_help) for name, one in subcommands(command).items())
-        lines += [".SH COMMANDS", *_listed(own)]
+        pages = ((f"{title}-{name}(1)", child.short_help) for name, child in subcommands(command).items())
+        lines += [".SH COMMANDS", *_listed(pages)]
     if command is cli:
         lines += [".SH ENVIRONMENT", *_listed(ENVIRONMENT), ".SH FILES", *_listed(FILES)]
     lines += [".SH EXIT STATUS", *_listed(EXIT_CODES.items()), ".SH SEE ALSO"]
@@ -112,21 +113,21 @@ def _options(command: click.Command, context: click.Context) -> list[str]:
             lines.append(f".SS {_roff(heading)}")
         elif len(lines) > 1:
             lines.append(".SS Other options")
-        lines += _listed(record for each in options if (record := each.get_help_record(context)))
+        lines += _listed(record for option in options if (record := option.get_help_record(context)))
     return lines
 
 
 def _related(command: click.Command, words: tuple[str, ...]) -> list[str]:
-    """The pages that one page names: of a group its commands', of all but the first the one above."""
+    """The pages that a page refers to: those of a group's commands, and the one above it."""
     title, above = "-".join(words), ["-".join(words[:-1])] if len(words) > 1 else []
     others = [f"{title}-{name}" for name in subcommands(command)] if isinstance(command, click.Group) else []
-    return [*above, *others, *(each for each in RELATED.get(title, ()) if each not in above)]
+    return [*above, *others, *(page for page in RELATED.get(title, ()) if page not in above)]
 
 
 def _listed(pairs: Iterable[tuple[str, str | None]]) -> list[str]:
     lines: list[str] = []
-    for term, words in pairs:
-        lines += [".TP", f"\\fB{_roff(term)}\\fR", _roff(words or "")]
+    for term, text in pairs:
+        lines += [".TP", f"\\fB{_roff(term)}\\fR", _roff(text or "")]
     return lines
 
 
@@ -143,7 +144,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _roff(text: str) -> str:
-    """Text that roff prints as it stands: no line begins a request, hyphens can be copied."""
+    """Escape text for roff: no line starts a request, and hyphens can be copied."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{text}" if text.startswith((".", "'")) else text
 

@@ -86,9 +86,9 @@ def audit(
 ) -> None:
     """Find the leftovers of moves in the whole cloud, those of cellmove and those of nova.
 
-    For each leftover audit shows its kind, its age, its owner and its repair. A record that belongs to a move
+    For each leftover, audit shows its kind, its age, its owner and its repair. A record that belongs to a move
     in progress, or to one that is not confirmed yet, is listed as owned and not changed. --repair repairs what
-    is safe, and reads the state again before each repair. For the rest audit shows the command to type. Exit
+    is safe, and reads the state again before each repair. For the rest, audit shows the command to type. Exit
     code 10 means that leftovers remain, 4 that a cell could not be read.
 
     \b
