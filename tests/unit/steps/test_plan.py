@@ -38,7 +38,7 @@ CELLS = tuple(
 )
 HOSTS = {"c1-host1": "uuid-1", "c2-host1": "uuid-2", "c2-host2": "uuid-2", "c3-host1": "uuid-3"}
 
-FACTS = {
+PLAN_KEYS = {
     "server_id", "server_name", "project_id", "user_id", "kind", "source_cell", "source_cell_uuid", "source_host",
     "source_node", "source_compute_version", "wanted_cell", "wanted_host", "target_cells", "wanted_cell_uuid", "target_cell_uuids", "flavor_name",
     "new_flavor_id", "old_instance_type_id", "new_instance_type_id", "volume_backed", "vm_state", "active",
@@ -187,10 +187,10 @@ def refusals(planned: Planned) -> list[str]:
     return [check.code for check in planned.checks if check.level is Level.REFUSAL]
 
 
-def test_facts_of_a_migration(world: World) -> None:
+def test_the_plan_of_a_migration(world: World) -> None:
     planned = plan(world)
     assert refusals(planned) == []
-    assert stored(planned).keys() == FACTS
+    assert stored(planned).keys() == PLAN_KEYS
     assert structure(MovePlan, stored(planned), "the plan") == planned.plan
     assert stored(planned) == {
         "server_id": SERVER, "server_name": "web-1", "project_id": "project", "user_id": "user",
@@ -204,18 +204,18 @@ def test_facts_of_a_migration(world: World) -> None:
     }  # fmt: skip
 
 
-def test_facts_of_a_resize(world: World) -> None:
-    facts = stored(plan(world, flavor="m1.large", cell="cell2"))
-    assert facts["kind"] == "resize"
-    assert (facts["flavor_from"], facts["flavor_name"], facts["new_flavor_id"]) == ("m1.small", "m1.large", "two")
-    assert (facts["old_instance_type_id"], facts["new_instance_type_id"]) == (1, 12)
-    assert (facts["wanted_cell"], facts["target_cells"]) == ("cell2", ["cell2"])
-    assert (facts["wanted_cell_uuid"], facts["target_cell_uuids"]) == ("uuid-2", ["uuid-2"])
-    assert facts["command"] == "cellmove resize web-1 m1.large --cell cell2"
+def test_the_plan_of_a_resize(world: World) -> None:
+    made = stored(plan(world, flavor="m1.large", cell="cell2"))
+    assert made["kind"] == "resize"
+    assert (made["flavor_from"], made["flavor_name"], made["new_flavor_id"]) == ("m1.small", "m1.large", "two")
+    assert (made["old_instance_type_id"], made["new_instance_type_id"]) == (1, 12)
+    assert (made["wanted_cell"], made["target_cells"]) == ("cell2", ["cell2"])
+    assert (made["wanted_cell_uuid"], made["target_cell_uuids"]) == ("uuid-2", ["uuid-2"])
+    assert made["command"] == "cellmove resize web-1 m1.large --cell cell2"
     assert [asked["flavor"] for asked in world.asked] == ["m1.large"]
 
 
-def test_facts_of_a_volume_backed_server(world: World) -> None:
+def test_the_plan_of_a_volume_backed_server(world: World) -> None:
     world.devices = [
         BlockDevice("bdm-1", "volume", "volume", 0, volume_id="volume-1", attachment_id="attachment-1"),
     ]

@@ -57,8 +57,10 @@ def _xterm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_move(state: State = State.PLANNED, **plan: Any) -> Move:
-    facts = {"source_cell": "cell1", "source_host": "compute-1"} | plan
-    return Move("m1", "uuid-1", "web-1", "resize", state, "2026-01-01T10:00:00.000Z", "2026-01-01T10:05:00.000Z", facts)
+    document = {"source_cell": "cell1", "source_host": "compute-1"} | plan
+    return Move(
+        "m1", "uuid-1", "web-1", "resize", state, "2026-01-01T10:00:00.000Z", "2026-01-01T10:05:00.000Z", document
+    )
 
 
 def entry(sequence: int, step: Step, action: str, phase: Phase, **more: Any) -> Entry:
