@@ -38,7 +38,7 @@ class Session:
     :param lock_directory: directory of the lock files, one for each server
     :param host_restarted: the operator states that the compute host of a pending call was restarted after the call
     :param consent: whether the operator agreed, or can be asked; by default neither
-    :param in_front: the options before the command's name, which every printed command repeats
+    :param global_options: the options before the command's name, which every printed command repeats
     """
 
     settings: Settings
@@ -50,7 +50,7 @@ class Session:
     lock_directory: Path
     host_restarted: bool = False
     consent: Consent = field(default_factory=Consent)
-    in_front: GlobalOptions = field(default_factory=GlobalOptions)
+    global_options: GlobalOptions = field(default_factory=GlobalOptions)
 
 
 def open_session(
@@ -60,7 +60,7 @@ def open_session(
     interrupted: Callable[[], int] = lambda: 0,
     consent: Consent | None = None,
     only_reads: bool = False,
-    in_front: GlobalOptions | None = None,
+    global_options: GlobalOptions | None = None,
 ) -> Session:
     """Open the journal. Clients of the cloud are opened on first use.
 
@@ -80,13 +80,13 @@ def open_session(
         interrupted,
         where / "locks",
         consent=consent or Consent(),
-        in_front=in_front or GlobalOptions(),
+        global_options=global_options or GlobalOptions(),
     )
 
 
 def hook_run(session: Session) -> HookRun:
     """Return the part of a session that calls of hooks need."""
-    return HookRun(session.settings.hooks, session.journal, session.observer, session.in_front)
+    return HookRun(session.settings.hooks, session.journal, session.observer, session.global_options)
 
 
 @contextmanager

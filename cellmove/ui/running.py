@@ -59,7 +59,7 @@ def running(
             interrupted=signals,
             consent=Consent(options.yes, progress.ask if is_interactive() else None),
             only_reads=only_reads,
-            in_front=global_options,
+            global_options=global_options,
         )
         yield options.session
 

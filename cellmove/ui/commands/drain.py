@@ -180,7 +180,7 @@ def report(options: Options, cell: str | None, page: str | None) -> None:
 
 
 def _with_global_options(options: Options, report: DrainReport) -> DrainReport:
-    """Insert the options in front of the verb into the commands of a report."""
+    """Insert the global options into the commands of a report."""
     insert = options.global_options.inserted
     servers = tuple(replace(server, next_command=insert(server.next_command)) for server in report.servers)
     return replace(report, servers=servers)

@@ -157,7 +157,7 @@ def _write_error_line(options: Options, cell: str, error: CellmoveError) -> None
 
 
 def _with_global_options(options: Options, event: DrainEvent) -> DrainEvent:
-    """Insert the options in front of the verb into the commands of an event."""
+    """Insert the global options into the commands of an event."""
     insert = options.global_options.inserted
     return replace(event, reason=insert(event.reason), next_command=insert(event.next_command))
 
