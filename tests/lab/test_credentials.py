@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import yaml
+from keystoneauth1.identity import V3Password
+from keystoneauth1.session import Session
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from lab import cloud, oracle
+from lab.layout import PASSWORD
 from tests.lab.conftest import Cellmove, Started
 from tests.scenarios.environment import Server
 
@@ -118,3 +122,62 @@ def test_a_region_that_keystone_does_not_have_is_named(cellmove: Cellmove, boot:
     assert "Region Elsewhere is not a valid region name" in unknown.stderr
     known = cellmove("--os-region-name", "RegionOne", "plan", server.id, "--dry-run", "--cell", "cell2")
     assert "--os-region-name RegionOne" in known.stdout + known.stderr
+
+
+def opened(lab_environment: dict[str, str], **scope: str) -> Session:
+    """A session of the lab's administrator."""
+    auth_url, cacert = cloud.layout().auth_url, str(cloud.layout().ca)
+    login = V3Password(auth_url, username="admin", password=PASSWORD, user_domain_name="Default", **scope)
+    return Session(auth=login, verify=cacert)
+
+
+def status(session: Session, service: str, method: str, path: str, **more: Any) -> int:
+    """What an API answers."""
+    filters = {"service_type": service, "interface": "internal", "region_name": "RegionOne"}
+    return int(session.request(path, method, endpoint_filter=filters, raise_exc=False, **more).status_code)
+
+
+@pytest.mark.lab
+def test_the_apis_hold_new_policy_defaults_and_check_the_scope_of_a_token(
+    cellmove: Cellmove, boot: Callable[..., Server], lab_environment: dict[str, str]
+) -> None:
+    """So every move of the lab's tests is one under these policies."""
+    server = boot("policy")
+    project = opened(lab_environment, project_name="admin", project_domain_name="Default")
+    system = opened(lab_environment, system_scope="all")
+    (port,) = cloud.connect().network.ports(device_id=server.id)
+    questions = (
+        ("compute", f"/servers/{server.id}", 403), ("network", f"/v2.0/ports/{port.id}", 404),
+        ("image", "/v2/images", 403), ("placement", "/resource_providers", 403),
+    )  # fmt: skip
+    for service, path, refusal in questions:
+        assert (status(project, service, "GET", path), status(system, service, "GET", path)) == (200, refusal), service
+    binding = {"binding": {"host": "c2-host1"}}
+    refused = status(project, "network", "POST", f"/v2.0/ports/{port.id}/bindings", json=binding)
+    assert refused == 403, "neutron's bindings are for the role service alone"
+    told = cellmove("plan", server.id, "--dry-run", expect=2, env={"OS_SYSTEM_SCOPE": "all"})
+    assert "OS_SYSTEM_SCOPE asks for a token of the system" in told.stderr
+
+
+@pytest.mark.lab
+def test_variables_of_openstackclient_beside_a_cloud_and_instead_of_one(
+    cellmove: Cellmove, boot: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, layout = boot("variables"), cloud.layout()
+    command = ("plan", server.id, "--dry-run", "--cell", "cell2")
+    ca = str(layout.ca)
+    beside = {"OS_REGION_NAME": "RegionOne", "OS_INTERFACE": "internal", "OS_CACERT": ca}
+    cellmove(*command, env=beside)
+    other = cellmove(*command, env={"OS_CACERT": certifi.where()}, expect=4)
+    assert "certificate" in other.stderr
+    unknown = cellmove(*command, env={"OS_REGION_NAME": "Elsewhere"}, expect=2)
+    assert "Region Elsewhere is not a valid region name" in unknown.stderr
+    variables = {
+        "OS_AUTH_URL": layout.auth_url, "OS_USERNAME": "admin", "OS_PASSWORD": PASSWORD, "OS_PROJECT_NAME": "admin",
+        "OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_DOMAIN_NAME": "Default", "OS_IDENTITY_API_VERSION": "3",
+    }  # fmt: skip
+    alone = {"OS_CLOUD": "", "OS_CLIENT_CONFIG_FILE": "", "HOME": str(tmp_path), **variables}
+    cellmove(*command, env={**alone, **beside})
+    wrong = cellmove(*command, env={**alone, **beside, "OS_PASSWORD": "wrong"}, expect=4)
+    assert "keystone" in wrong.stderr
+    assert "wrong" not in wrong.stderr

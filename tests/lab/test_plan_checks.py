@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 
 from lab import cloud, oracle
-from lab.layout import PASSWORD
+from lab.layout import CELL_UUIDS, PASSWORD
 from lab.rows import connect_database
 
 pytestmark = pytest.mark.lab
@@ -130,6 +130,25 @@ def test_a_bus_that_does_not_let_us_in_is_found_before_anything_is_written(cellm
         assert "nothing was written" in ended.stderr
     assert oracle.snapshot(server.id) == before
     assert cellmove("list", "--all", "-f", "json").json["moves"] == []
+
+
+def test_a_second_mapping_of_a_cells_database_is_found_by_asking_the_server(cellmove, boot, api):
+    """nova bug 1923899: create_cell with templates makes a second row; other words in the URL, the same database."""
+    server, second = boot("mapped-twice"), str(uuid.uuid4())
+    url = cloud.layout().database_url("nova_cell2").replace("127.0.0.1", "localhost")
+    api.execute(
+        "INSERT INTO cell_mappings (id, uuid, name, transport_url, database_connection, disabled) "
+        "SELECT 99, %s, name, transport_url, %s, 0 FROM cell_mappings WHERE name = 'cell2'",
+        second,
+        url,
+    )
+    planned = cellmove("plan", server.id, "--dry-run", "-f", "json", env=api.environment).json
+    (found,) = [check for check in planned["checks"] if check["code"] == "duplicate-cell"]
+    assert (found["level"], second in found["remedy"]) == ("warning", True)
+    assert {host["cell_uuid"] for host in planned["summary"]["target_hosts"]} == {CELL_UUIDS["cell2"]}
+    audited = cellmove("audit", "-f", "json", expect=10, env=api.environment).json["findings"]
+    assert [each["cell_uuid"] for each in audited if each["kind"] == "duplicate-cell"] == [second]
+    assert [each for each in audited if "visible" in each["kind"]] == []
 
 
 def test_a_database_user_who_may_not_write_is_told_what_to_grant(cellmove, boot, api, lab_environment):
