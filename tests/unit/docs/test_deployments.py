@@ -76,4 +76,6 @@ def test_the_container_installs_the_wheel_that_is_built() -> None:
     volume = re.search(r"^VOLUME (\S+)$", CONTAINER, re.MULTILINE)
     assert volume is not None
     assert f"CELLMOVE_JOURNAL={volume[1]}/" in CONTAINER
+    assert "XDG_CONFIG_HOME=/etc " in CONTAINER, "a file that CELLMOVE_CONFIG named would have to be there"
+    assert settings.config_path({"XDG_CONFIG_HOME": "/etc"}) == Path("/etc/cellmove/config.toml")
     assert f"--volume {volume[1]}:{volume[1]}" in PAGE
