@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud import identity
 from cellmove.core.errors import CannotConnect, Misconfigured
@@ -25,6 +25,7 @@ from cellmove.hosts.compute import SentCalls
 from cellmove.hosts.disk_links import DiskLinks
 
 if TYPE_CHECKING:
+    from openstack.connection import Connection
     from sqlalchemy import Engine
 
     from cellmove.core.settings import Settings
@@ -177,14 +178,14 @@ class Gateway:
         return bus if bus.name == name else replace(bus, name=name, transport=bus.transport.named(name))
 
     @cached_property
-    def admin(self) -> Any:
+    def admin(self) -> Connection:
         """The operator's own openstack connection."""
         connection = identity.connect(self.settings)
         identity.probe(connection)
         return connection
 
     @cached_property
-    def service(self) -> Any:
+    def service(self) -> Connection:
         """An openstack connection with role ``service``: neutron wants it for port bindings."""
         connection = identity.connect_service(self.settings)
         identity.probe(connection)

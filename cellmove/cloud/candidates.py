@@ -8,10 +8,11 @@ there; the other way round is not sure.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.failures import parsed
 from cellmove.cloud.identity import request
+from cellmove.cloud.types import Body, Resource
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -60,21 +61,26 @@ def offered(connection: Connection, flavor: Flavor, *, volume_backed: bool, only
     resources = wanted_resources(flavor, volume_backed=volume_backed)
     if not resources:
         return None
-    parameters: dict[str, Any] = {"resources": ",".join(f"{name}:{n}" for name, n in sorted(resources.items()))}
+    parameters: Resource = {"resources": ",".join(f"{name}:{n}" for name, n in sorted(resources.items()))}
     if traits := wanted_traits(flavor):
         parameters["required"] = ",".join(traits)
     if only:
         parameters["in_tree"] = only
     response = request(
-        connection, "placement", "GET", "/allocation_candidates",
-        params=parameters, microversion=MICROVERSION, accept={400},
-    )  # fmt: skip
+        connection,
+        "placement",
+        "GET",
+        "/allocation_candidates",
+        params=parameters,
+        microversion=MICROVERSION,
+        accept={400},
+    )
     if response.status_code == 400:
         return frozenset()
     return parsed(response, "placement", _roots)
 
 
-def _roots(answer: Any) -> frozenset[str]:
+def _roots(answer: Body) -> frozenset[str]:
     summaries = answer["provider_summaries"]
     return frozenset(
         str(summaries[provider]["root_provider_uuid"])

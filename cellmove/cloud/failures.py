@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from cellmove.cloud.types import Body
 from cellmove.core.errors import CallError, CallFailed, CallUncertain, CannotConnect, Misconfigured, NotFound
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def call_name(service: str, method: str, path: str) -> str:
     return f"{API.get(service, service)}, {method} {path}"
 
 
-def parsed(response: Response, service: str, read: Callable[[Any], T]) -> T:
+def parsed(response: Response, service: str, read: Callable[[Body], T]) -> T:
     """What an answer says.
 
     :param service: see :func:`request`
@@ -106,7 +107,7 @@ def words_of(response: Response) -> str:
     return f"HTTP {response.status_code}: {(telling[0] if telling else response.reason or 'no reason given')[:300]}"
 
 
-def _message_in(body: Any) -> str:
+def _message_in(body: Body) -> str:
     """The error text in a JSON body: nova, cinder and keystone wrap it in one key, neutron in
     ``NeutronError`` with a type, placement in a list ``errors``, glance not at all."""
     if isinstance(body, str):

@@ -24,8 +24,11 @@ from cellmove.cloud.failures import (
     parsed,
     translate_errors,
 )
+from cellmove.cloud.types import AuthPlugin, Body, Caller, Fields, OpenStackSdk, Resource
 from cellmove.core import nova_conf
+from cellmove.core.clock import Clock
 from cellmove.core.errors import BadSetting, CallError, CallUncertain, CannotConnect, Misconfigured, Usage
+from cellmove.core.retry import NO_WAIT, RetryPolicy, with_retry
 from cellmove.core.settings import Settings, not_configured
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ def connect(settings: Settings) -> Connection:
         return connection
 
 
-def _from_clouds_yaml(openstack: Any, cloud: str, settings: Settings) -> Connection:
+def _from_clouds_yaml(openstack: OpenStackSdk, cloud: str, settings: Settings) -> Connection:
     """Open a cloud of clouds.yaml, with the variables that openstackclient lets go before its entry (osc_lib/shell.py)."""
     given = {
         "region_name": settings.os_region_name,
@@ -106,7 +109,7 @@ def connect_service(settings: Settings) -> Connection:
         return connection
 
 
-def _from_nova_conf(openstack: Any, login: nova_conf.ServiceLogin) -> Connection:
+def _from_nova_conf(openstack: OpenStackSdk, login: nova_conf.ServiceLogin) -> Connection:
     extra = {}
     if login.endpoint_override:
         # nova may give it with and without the version, which openstacksdk expects to find in it.
@@ -157,7 +160,7 @@ def _words_of(error: Exception) -> str:
     return first_line(error)
 
 
-def _openstack() -> Any:
+def _openstack() -> OpenStackSdk:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optional parts that are not installed
         import openstack
@@ -219,7 +222,7 @@ def _place(connection: Connection) -> str:
     return f"{words}, interface {interface}" if isinstance(interface, str) else words
 
 
-def rpc_credentials(connection: Connection) -> tuple[str, list[dict[str, Any]]]:
+def rpc_credentials(connection: Connection) -> tuple[str, list[Resource]]:
     """What an RPC context has to carry, always both: a fresh token, and the service catalog.
 
     The token is renewed when it is older than five minutes or half of its life, since the call it
@@ -236,7 +239,7 @@ def rpc_credentials(connection: Connection) -> tuple[str, list[dict[str, Any]]]:
         raise CannotConnect(f"{_keystone(connection)}: its catalog is not understood") from None
 
 
-def caller(connection: Connection) -> dict[str, Any]:
+def caller(connection: Connection) -> Caller:
     """Who we are, for an RPC context.
 
     :returns: ``user_id``, ``project_id``, ``user_name``, ``project_name``, ``user_domain``,
@@ -261,7 +264,7 @@ def caller(connection: Connection) -> dict[str, Any]:
 def _access(connection: Connection, *, fresh: bool) -> AccessInfo:
     with _no_access(), translate_errors(_keystone(connection), library=True), _token_lock:
         session = connection.session
-        auth: Any = session.auth
+        auth: AuthPlugin = session.auth
         if not hasattr(auth, "get_access"):
             raise CannotConnect(f"a credential of type {type(auth).__name__} cannot give a token and a catalog")
         access: AccessInfo = auth.get_access(session)
@@ -292,7 +295,7 @@ def _check_token(connection: Connection, access: AccessInfo, now: datetime) -> N
     with suppress(CallError):
         response = request(connection, "identity", "GET", "/auth/tokens", headers=headers, accept={404})
         session = connection.session
-        auth: Any = session.auth
+        auth: AuthPlugin = session.auth
         if response.status_code == 404 and auth.get_access(session).auth_token == access.auth_token:
             _log_in_later(connection)
 
@@ -321,7 +324,7 @@ def is_old(issued: datetime | None, expires: datetime | None, now: datetime) -> 
     return age > min(TOKEN_AGE, (expires - issued).total_seconds() / 2)
 
 
-def to_v2_catalog(catalog: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def to_v2_catalog(catalog: Iterable[Fields]) -> list[Resource]:
     """A keystone catalog in v2 form, cut down to :data:`RPC_SERVICES`.
 
     Like keystonemiddleware's ``_v3_to_v2_catalog``, which made the catalog in the contexts that
@@ -330,11 +333,11 @@ def to_v2_catalog(catalog: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     :param catalog: entries with ``endpoints`` of ``{region, interface, url}``
     :returns: entries with ``endpoints`` of ``{region, publicURL, internalURL, adminURL}``
     """
-    converted: list[dict[str, Any]] = []
+    converted: list[Resource] = []
     for service in catalog:
         if service.get("type") not in RPC_SERVICES:
             continue
-        regions: dict[Any, dict[str, Any]] = {}
+        regions: dict[Any, Resource] = {}
         for endpoint in service.get("endpoints") or ():
             if "interface" not in endpoint:
                 regions[len(regions)] = dict(endpoint)
@@ -360,9 +363,9 @@ def read(
     connection: Connection,
     service: str,
     path: str,
-    read: Callable[[Any], T],
+    read: Callable[[Body], T],
     *,
-    params: Mapping[str, Any] | None = None,
+    params: Fields | None = None,
     microversion: str | None = None,
 ) -> T:
     """Look something up: a GET, and :func:`parsed` of its answer."""
@@ -375,8 +378,8 @@ def request(
     method: str,
     path: str,
     *,
-    json: Any = None,
-    params: Mapping[str, Any] | None = None,
+    json: Body = None,
+    params: Fields | None = None,
     microversion: str | None = None,
     headers: Mapping[str, str] | None = None,
     accept: Iterable[int] = (),
@@ -394,7 +397,7 @@ def request(
     :raises CannotConnect: nothing was sent, or we are not let in
     :raises CallUncertain: no answer; the call may have been carried out. Never for a GET
     """
-    options: dict[str, Any] = {"skip_cache": True}  # clouds.yaml may switch on a cache
+    options: Resource = {"skip_cache": True}  # clouds.yaml may switch on a cache
     if json is not None:
         options["json"] = json
     if params:
@@ -405,16 +408,14 @@ def request(
         options["headers"] = dict(headers)
     if method != "GET":
         return _request(connection, service, method, path, options, accept)
+    # A read is repeated once: the service may just have closed the connection that was kept open.
+    policy = RetryPolicy(lambda error: isinstance(error, CallUncertain), attempts=2, waits=NO_WAIT)
     with _nothing_sent():
-        try:
-            return _request(connection, service, method, path, options, accept)
-        except CallUncertain:
-            # A kept-alive connection that the other side had just closed; reading twice does no harm.
-            return _request(connection, service, method, path, options, accept)
+        return with_retry(lambda: _request(connection, service, method, path, options, accept), policy, Clock())
 
 
 def _request(
-    connection: Connection, service: str, method: str, path: str, options: dict[str, Any], accept: Iterable[int]
+    connection: Connection, service: str, method: str, path: str, options: Resource, accept: Iterable[int]
 ) -> Response:
     what = call_name(service, method, path)
     with translate_errors(what, library=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.identity import caller, read, request
+from cellmove.cloud.types import Body, Resource
 from cellmove.core.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def image_body(
     shared: bool,
     system_metadata: Mapping[str, str],
     not_inherited: Iterable[str],
-) -> dict[str, Any]:
+) -> Resource:
     """What is sent to make the image.
 
     Follows ``get_image_from_system_metadata`` (nova/utils.py), which takes *every* key of
@@ -105,7 +106,7 @@ def image_body(
     :returns: the body of ``POST /v2/images``
     """
     unwanted = SKIPPED | NOT_INHERITED | FORMATS | READ_ONLY | frozenset(not_inherited)
-    body: dict[str, Any] = {}
+    body: Resource = {}
     for stored, value in system_metadata.items():
         key = stored.removeprefix(PREFIX)
         if value is None or key in unwanted or key.startswith(NOT_INHERITED_NAMESPACE):
@@ -128,7 +129,7 @@ def image_body(
     }
 
 
-def get_image(connection: Connection, image_id: str) -> dict[str, Any]:
+def get_image(connection: Connection, image_id: str) -> Resource:
     """One image as glance gives it: properties stand beside ``status``, ``size`` (bytes), ``visibility``.
 
     :raises NotFound: there is none, or we may not see it
@@ -136,17 +137,17 @@ def get_image(connection: Connection, image_id: str) -> dict[str, Any]:
     return read(connection, "image", f"/images/{image_id}", _image)
 
 
-def _image(body: Any) -> dict[str, Any]:
-    image: dict[str, Any] = dict(body)
+def _image(body: Body) -> Resource:
+    image: Resource = dict(body)
     image["id"]  # what is no image has none
     return image
 
 
-def _images(body: Any) -> list[dict[str, Any]]:
+def _images(body: Body) -> list[Resource]:
     return [_image(image) for image in body["images"]]
 
 
-def temporary_images(connection: Connection, server_id: str) -> list[dict[str, Any]]:
+def temporary_images(connection: Connection, server_id: str) -> list[Resource]:
     """The images by which a cross-cell move of this server lets its root disk travel, ours or nova's own."""
     params = {"instance_uuid": server_id, "image_type": "snapshot", "sort": "created_at:asc"}
     return [
@@ -156,7 +157,7 @@ def temporary_images(connection: Connection, server_id: str) -> list[dict[str, A
     ]
 
 
-def all_temporary_images(connection: Connection) -> Iterator[dict[str, Any]]:
+def all_temporary_images(connection: Connection) -> Iterator[Resource]:
     """The temporary images of all servers' moves, of all projects, a page a call."""
     params: dict[str, str] = {"image_type": "snapshot", "visibility": "all", "limit": str(PAGE)}
     while True:

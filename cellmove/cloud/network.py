@@ -6,13 +6,14 @@ create, activate or delete a binding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.failures import parsed
 from cellmove.cloud.identity import read, request
+from cellmove.cloud.types import Body, Fields
 from cellmove.core.errors import CallFailed, NotFound
 
 if TYPE_CHECKING:
@@ -23,9 +24,15 @@ PAGE = 1000  # ports of one answer; the cloud may give fewer
 WORKERS = 4  # calls at once: other people use neutron, too
 SERVERS = 100  # in one query, whose length is limited
 FIELDS = (
-    "id", "device_id", "device_owner", "status", "binding:host_id", "binding:vnic_type", "binding:vif_type",
+    "id",
+    "device_id",
+    "device_owner",
+    "status",
+    "binding:host_id",
+    "binding:vnic_type",
+    "binding:vif_type",
     "resource_request",
-)  # fmt: skip
+)
 UNBOUND = frozenset({"unbound", "binding_failed"})  # FAILED_VIF_TYPES in nova/network/neutron.py
 
 
@@ -39,8 +46,8 @@ class Port:
     vnic_type: str
     vif_type: str
     device_owner: str
-    profile: Mapping[str, Any] = field(default_factory=dict)
-    resource_request: Mapping[str, Any] | None = None  # minimum bandwidth or packet rate
+    profile: Fields = field(default_factory=dict)
+    resource_request: Fields | None = None  # minimum bandwidth or packet rate
     mac_address: str = ""
     network_id: str = ""
     project_id: str = ""
@@ -56,7 +63,7 @@ class Binding:
     status: str
     vif_type: str
     vnic_type: str
-    profile: Mapping[str, Any] = field(default_factory=dict)
+    profile: Fields = field(default_factory=dict)
 
 
 def has_extended_binding(connection: Connection) -> bool:
@@ -70,7 +77,7 @@ def ports_of(connection: Connection, server_id: str) -> list[Port]:
     return read(connection, "network", "/ports", _ports, params={"device_id": server_id})
 
 
-def _ports(body: Any) -> list[Port]:
+def _ports(body: Body) -> list[Port]:
     return [_port(port) for port in body["ports"]]
 
 
@@ -91,7 +98,7 @@ def ports_of_servers(connection: Connection, server_ids: Iterable[str]) -> Itera
             yield port.device_id, port
 
 
-def _port(body: Any) -> Port:
+def _port(body: Body) -> Port:
     return Port(
         id=str(body["id"]),
         device_id=body.get("device_id") or "",
@@ -124,11 +131,11 @@ def ports_also_bound(connection: Connection, host: str) -> Iterator[tuple[str, s
             yield port.id, port.device_id, port.host
 
 
-def _listed(connection: Connection, wanted: Mapping[str, Any]) -> Iterator[Port]:
+def _listed(connection: Connection, wanted: Fields) -> Iterator[Port]:
     """Ports page by page, in the order of their ids."""
     params = {**wanted, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
 
-    def page(body: Any) -> tuple[list[Port], bool]:
+    def page(body: Body) -> tuple[list[Port], bool]:
         return _ports(body), any(link["rel"] == "next" for link in body.get("ports_links") or ())
 
     while True:
@@ -159,7 +166,7 @@ def bindings_of_ports(connection: Connection, port_ids: Sequence[str]) -> dict[s
         return dict(zip(port_ids, pool.map(lambda port_id: bindings(connection, port_id), port_ids), strict=True))
 
 
-def _binding(body: Any, vnic_type: str = "normal") -> Binding:
+def _binding(body: Body, vnic_type: str = "normal") -> Binding:
     return Binding(
         host=str(body["host"]),
         status=str(body["status"]),
@@ -177,9 +184,7 @@ def binding_for(connection: Connection, port_id: str, host: str) -> Binding | No
     return next((binding for binding in bindings(connection, port_id) if binding.host == host), None)
 
 
-def create_binding(
-    connection: Connection, port_id: str, host: str, vnic_type: str, profile: Mapping[str, Any]
-) -> Binding:
+def create_binding(connection: Connection, port_id: str, host: str, vnic_type: str, profile: Fields) -> Binding:
     """Bind the port to one more host; the new binding is INACTIVE (``bind_ports_to_host``, nova/network/neutron.py).
 
     Doing it again is fine: neutron answers 409 when there is a binding for the host, and then that

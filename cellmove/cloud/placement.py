@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.failures import NOT_UNDERSTOOD, call_name, failure_of, parsed
 from cellmove.cloud.identity import read, request
+from cellmove.cloud.types import Body, Fields, Resource
+from cellmove.core.clock import Clock
 from cellmove.core.errors import CallFailed
+from cellmove.core.retry import RetryPolicy, with_retry
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -22,8 +26,8 @@ MICROVERSION = "1.28"
 ATTEMPTS = 4
 
 
-def allocations_of(connection: Connection, consumer: str) -> dict[str, Any]:
-    """What a consumer (an instance or a migration) holds.
+def allocations_of(connection: Connection, consumer: str) -> Resource:
+    """Return the allocations of a consumer (an instance or a migration).
 
     :returns: ``allocations`` by resource provider; unless that is empty, also
         ``consumer_generation``, ``project_id`` and ``user_id``
@@ -31,8 +35,8 @@ def allocations_of(connection: Connection, consumer: str) -> dict[str, Any]:
     return read(connection, "placement", f"/allocations/{consumer}", _allocations, microversion=MICROVERSION)
 
 
-def _allocations(body: Any) -> dict[str, Any]:
-    found: dict[str, Any] = dict(body)
+def _allocations(body: Body) -> Resource:
+    found: Resource = dict(body)
     if found.get("allocations"):
         resources_of(found["allocations"])
         found["consumer_generation"], found["project_id"], found["user_id"]
@@ -40,7 +44,7 @@ def _allocations(body: Any) -> dict[str, Any]:
 
 
 def consumers_of(connection: Connection, provider: str) -> list[str]:
-    """Whoever holds something of a resource provider; nobody when there is no such provider."""
+    """Return the consumers of a resource provider; none when there is no such provider."""
     path = f"/resource_providers/{provider}/allocations"
     response = request(connection, "placement", "GET", path, microversion=MICROVERSION, accept={404})
     return parsed(response, "placement", lambda body: list(body["allocations"])) if response.status_code == 200 else []
@@ -55,7 +59,6 @@ def move_allocations(
     before (nova assumes the same). Retries when only a provider's generation had changed; a
     changed *consumer* is somebody else's doing and is not retried.
 
-    :param sleep: for tests
     :returns: True when it moved something, False when it had been moved before
     :raises CallFailed: ``kind`` is ``empty`` when neither holds anything, ``conflict`` when somebody
         else changed one of the consumers, otherwise the HTTP status
@@ -81,53 +84,57 @@ def move_allocations(
     return _retried(attempt, sleep) is not None
 
 
-def claim(
-    connection: Connection,
-    consumer: str,
-    allocation_request: Mapping[str, Any],
-    version: str,
-    project_id: str,
-    user_id: str,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Claim a host for a consumer that holds nothing yet (``claim_resources``).
+@dataclass(frozen=True)
+class Claim:
+    """The resources of a host for a consumer.
 
-    nova would add to what the consumer holds ("doubled-up"), which is never wanted here: then this
-    refuses, except that holding exactly what is asked for counts as done.
-
-    :param allocation_request: a scheduler Selection's, parsed: ``{"allocations": …, "mappings": …}``
-    :param version: that Selection's ``allocation_request_version``
-    :raises CallFailed: ``kind`` is ``held`` when the consumer holds something else, ``conflict`` when
-        somebody else was first, otherwise the HTTP status (409: does not fit any more)
+    :param allocation_request: of the scheduler's selection: ``{"allocations": …, "mappings": …}``
+    :param version: the selection's ``allocation_request_version``
     """
-    wanted = allocation_request["allocations"]
+
+    consumer: str
+    allocation_request: Fields
+    version: str
+    project_id: str
+    user_id: str
+
+
+def claim(connection: Connection, wanted: Claim, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Claim a host for a consumer without allocations (``claim_resources``).
+
+    nova would add to the consumer's allocations ("doubled-up"), which a move never needs. So this function refuses a consumer
+    with other allocations. Equal ones mean that the claim was made before.
+
+    :raises CallFailed: ``kind`` is ``held`` when the consumer has other allocations, ``conflict`` when another process was
+        first, otherwise the HTTP status (409: does not fit any more)
+    """
+    allocations = wanted.allocation_request["allocations"]
 
     def attempt() -> Response | None:
-        held = allocations_of(connection, consumer)["allocations"]
-        if held and resources_of(held) == resources_of(wanted):
+        held = allocations_of(connection, wanted.consumer)["allocations"]
+        if held and resources_of(held) == resources_of(allocations):
             return None
         if held:
-            raise CallFailed(f"{consumer} holds other allocations already", kind="held")
+            raise CallFailed(f"{wanted.consumer} holds other allocations already", kind="held")
         body = {
-            **copy.deepcopy(dict(allocation_request)),
-            "project_id": project_id,
-            "user_id": user_id,
+            **copy.deepcopy(dict(wanted.allocation_request)),
+            "project_id": wanted.project_id,
+            "user_id": wanted.user_id,
             "consumer_generation": None,
         }
-        return _send(connection, "PUT", f"/allocations/{consumer}", body, version)
+        return _send(connection, "PUT", f"/allocations/{wanted.consumer}", body, wanted.version)
 
     _retried(attempt, sleep)
 
 
 def delete_allocations(connection: Connection, consumer: str, *, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Take away all that a consumer holds; fine when it holds nothing.
+    """Remove all allocations of a consumer, if there are any.
 
-    As ``delete_allocation_for_instance`` without force: a PUT of nothing with the consumer's
-    generation, so that a change made meanwhile by somebody else is not lost.
+    As ``delete_allocation_for_instance`` without force: a PUT of no allocations with the consumer's generation, so that a
+    concurrent change is not lost.
 
-    :returns: whether there was something
-    :raises CallFailed: ``kind`` is ``conflict`` when somebody else changed it meanwhile
+    :returns: whether there were any
+    :raises CallFailed: ``kind`` is ``conflict`` when another process changed them meanwhile
     """
 
     def attempt() -> Response | None:
@@ -141,7 +148,7 @@ def delete_allocations(connection: Connection, consumer: str, *, sleep: Callable
 
 
 def provider_names(connection: Connection, uuids: Iterable[str]) -> dict[str, str]:
-    """The names of resource providers (for a compute node, its hypervisor's host name).
+    """Return the names of resource providers (for a compute node, its hypervisor's host name).
 
     :returns: name by UUID; those that do not exist are left out
     """
@@ -178,12 +185,12 @@ def room_of(connection: Connection, provider: str) -> dict[str, tuple[float, flo
     )
 
 
-def resources_of(allocations: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def resources_of(allocations: Fields) -> dict[str, dict[str, int]]:
     """Only the amounts by provider and resource class, for comparing."""
     return {provider: dict(held["resources"]) for provider, held in allocations.items()}
 
 
-def _send(connection: Connection, method: str, path: str, body: Any, version: str) -> Response:
+def _send(connection: Connection, method: str, path: str, body: Body, version: str) -> Response:
     """Send an update; a concurrent update comes back as the response, other refusals are raised."""
     response = request(connection, "placement", method, path, json=body, microversion=version, accept={409})
     if response.status_code == 409 and not _is_conflict(response):
@@ -192,30 +199,37 @@ def _send(connection: Connection, method: str, path: str, body: Any, version: st
 
 
 def _is_conflict(response: Response) -> bool:
-    """Whether it is a 409 because of somebody else's update, and not for want of room."""
+    """Whether it is a 409 because of a concurrent update, and not for lack of resources."""
     return response.status_code == 409 and _error(response).get("code") == "placement.concurrent_update"
 
 
-def _error(response: Response) -> dict[str, Any]:
+def _error(response: Response) -> Resource:
     try:
         return dict(response.json()["errors"][0])
     except NOT_UNDERSTOOD:
         return {}
 
 
-def _retried(attempt: Callable[[], Response | None], sleep: Callable[[float], None]) -> Response | None:
-    """Try again after a concurrent update of a provider, as often and as patiently as nova does.
+class _ProviderChanged(CallFailed):
+    """Another process changed a resource provider meanwhile."""
 
-    :returns: what the attempt that went through returned
-    :raises CallFailed: ``kind`` is ``conflict``: a consumer was changed, or all attempts are used up
+
+def _retried(attempt: Callable[[], Response | None], sleep: Callable[[float], None]) -> Response | None:
+    """Repeat an attempt after a concurrent update of a provider, as often as nova does.
+
+    :returns: the response of the attempt that succeeded
+    :raises CallFailed: ``kind`` is ``conflict``: a consumer was changed, or all attempts failed
     """
-    for number in range(ATTEMPTS):
-        if number:
-            sleep(random.uniform(0, number * 2))  # noqa: S311 - jitter, not a secret
+
+    def checked() -> Response | None:
         response = attempt()
         if response is None or response.status_code < 400:
             return response
-        # placement has one code for both, nova compares these words too.
+        # placement has one code for both, so nova compares these words, too.
         if "consumer generation conflict" in str(_error(response).get("detail", "")):
-            raise CallFailed("somebody else changed the allocations meanwhile", kind="conflict")
-    raise CallFailed("placement's providers kept changing; try again later", kind="conflict")
+            raise CallFailed("another process changed the allocations meanwhile", kind="conflict")
+        raise _ProviderChanged("placement's providers kept changing; try again later", kind="conflict")
+
+    waits = [random.uniform(0, number * 2) for number in range(1, ATTEMPTS)]  # noqa: S311 - jitter, not a secret
+    policy = RetryPolicy(lambda error: isinstance(error, _ProviderChanged), attempts=ATTEMPTS, waits=waits)
+    return with_retry(checked, policy, Clock(sleep=sleep))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.identity import read
+from cellmove.cloud.types import Body
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -52,6 +53,6 @@ def quotas(connection: Connection, project_id: str, user_id: str) -> tuple[Quota
     return tuple(found)
 
 
-def _made(whose: str, body: Any) -> list[Quota]:
+def _made(whose: str, body: Body) -> list[Quota]:
     answer = body["quota_set"]
     return [Quota(whose, what, int(answer[what]["limit"]), int(answer[what]["in_use"])) for what in ("cores", "ram")]

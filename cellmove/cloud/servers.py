@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.identity import read, request
+from cellmove.cloud.types import Body, Resource
 from cellmove.core.errors import NotFound, Usage
 from cellmove.core.reference import is_uuid
 
@@ -18,17 +19,33 @@ SERVER_MICROVERSION = "2.79"  # Train; every release that cellmove works with ha
 FLAVOR_MICROVERSION = "2.61"  # extra specs within the flavor
 
 STATUSES = {
-    "active": "ACTIVE", "building": "BUILD", "deleted": "DELETED", "error": "ERROR", "paused": "PAUSED",
-    "rescued": "RESCUE", "resized": "VERIFY_RESIZE", "shelved": "SHELVED", "shelved_offloaded": "SHELVED_OFFLOADED",
-    "soft-delete": "SOFT_DELETED", "stopped": "SHUTOFF", "suspended": "SUSPENDED",
-}  # fmt: skip
+    "active": "ACTIVE",
+    "building": "BUILD",
+    "deleted": "DELETED",
+    "error": "ERROR",
+    "paused": "PAUSED",
+    "rescued": "RESCUE",
+    "resized": "VERIFY_RESIZE",
+    "shelved": "SHELVED",
+    "shelved_offloaded": "SHELVED_OFFLOADED",
+    "soft-delete": "SOFT_DELETED",
+    "stopped": "SHUTOFF",
+    "suspended": "SUSPENDED",
+}
 """What nova's API calls the states of servers (nova/api/openstack/common.py)."""
 
 BUSY = (
-    ("rebooting_hard", "HARD_REBOOT"), ("reboot_pending_hard", "HARD_REBOOT"), ("reboot_started_hard", "HARD_REBOOT"),
-    ("reboot", "REBOOT"), ("updating_password", "PASSWORD"), ("rebuild", "REBUILD"), ("migrating", "MIGRATING"),
-    ("resize_reverting", "REVERT_RESIZE"), ("resize_confirming", "VERIFY_RESIZE"), ("resize_", "RESIZE"),
-)  # fmt: skip
+    ("rebooting_hard", "HARD_REBOOT"),
+    ("reboot_pending_hard", "HARD_REBOOT"),
+    ("reboot_started_hard", "HARD_REBOOT"),
+    ("reboot", "REBOOT"),
+    ("updating_password", "PASSWORD"),
+    ("rebuild", "REBUILD"),
+    ("migrating", "MIGRATING"),
+    ("resize_reverting", "REVERT_RESIZE"),
+    ("resize_confirming", "VERIFY_RESIZE"),
+    ("resize_", "RESIZE"),
+)
 """Beginnings of task states that have a word of their own there, and the word."""
 
 
@@ -54,7 +71,7 @@ def show_server(connection: Connection, name_or_id: str) -> ShownServer:
     return ShownServer(str(found["id"]), str(found.get("name") or ""), str(found.get("status") or ""))
 
 
-def find_server(connection: Connection, name_or_id: str) -> dict[str, Any]:
+def find_server(connection: Connection, name_or_id: str) -> Resource:
     """A server of any project, by its UUID, or by its exact name where that is no UUID.
 
     :returns: as :func:`get_server`
@@ -90,7 +107,7 @@ def _deleted_name(connection: Connection, server_id: str) -> str:
     return next((str(server.get("name") or "without a name") for server in found if server["id"] == server_id), "")
 
 
-def get_server(connection: Connection, server_id: str) -> dict[str, Any]:
+def get_server(connection: Connection, server_id: str) -> Resource:
     """A server as nova's API gives it (microversion 2.79), ``OS-EXT-*`` included.
 
     Its ``flavor`` is what the server was made with (``original_name``, ``vcpus``, …), without an id.
@@ -101,13 +118,13 @@ def get_server(connection: Connection, server_id: str) -> dict[str, Any]:
     return read(connection, "compute", path, lambda body: _server(body["server"]), microversion=SERVER_MICROVERSION)
 
 
-def _server(body: Any) -> dict[str, Any]:
-    server: dict[str, Any] = dict(body)
+def _server(body: Body) -> Resource:
+    server: Resource = dict(body)
     # One in a cell that is down has little more.
     return server | {"id": str(server["id"]), "tenant_id": server.get("tenant_id"), "status": server.get("status")}
 
 
-def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
+def servers_named(connection: Connection, name: str) -> list[Resource]:
     """All servers of exactly this name, of all projects, in the order of their UUIDs.
 
     A server that is in two cells' databases just while it moves is listed once.
@@ -116,7 +133,7 @@ def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
     # that means itself, and compare here.
     plain = re.match(r"[\w @:,-]*", name)
     params = {"all_tenants": "1"} | ({"name": plain[0]} if plain and plain[0] else {})
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Resource] = {}
     for server in _listed(connection, "servers", params, SERVER_MICROVERSION, _server):
         if server.get("name") == name:  # one in a cell that is down has no name
             found.setdefault(server["id"], server)
@@ -124,14 +141,14 @@ def servers_named(connection: Connection, name: str) -> list[dict[str, Any]]:
 
 
 def _listed(
-    connection: Connection, what: str, params: dict[str, str], microversion: str, make: Callable[[Any], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+    connection: Connection, what: str, params: dict[str, str], microversion: str, make: Callable[[Body], Resource]
+) -> Iterator[Resource]:
     """All items of a list, page by page (the cloud sets the size of a page: ``[api]max_limit``).
 
     :param make: makes an item of its body, with its id
     """
 
-    def page(body: Any) -> tuple[list[dict[str, Any]], bool]:
+    def page(body: Body) -> tuple[list[Resource], bool]:
         more = any(link["rel"] == "next" for link in body.get(f"{what}_links") or ())
         return [make(item) for item in body[what]], more
 
@@ -143,7 +160,7 @@ def _listed(
         params = params | {"marker": items[-1]["id"]}
 
 
-def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
+def find_flavor(connection: Connection, name_or_id: str) -> Resource:
     """A flavor, public or not, by its id (``flavorid``) or, failing that, its exact name.
 
     :returns: ``id`` (the flavorid), ``name``, ``vcpus``, ``ram`` (MiB), ``disk`` and ``ephemeral``
@@ -161,7 +178,7 @@ def find_flavor(connection: Connection, name_or_id: str) -> dict[str, Any]:
     return found[0]
 
 
-def flavor_of(body: Any) -> dict[str, Any]:
+def flavor_of(body: Body) -> Resource:
     """A flavor as nova's API gives it, under plain names; see :func:`find_flavor`."""
     return {
         "id": body["id"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.identity import read, request
+from cellmove.cloud.types import Body, Resource
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -57,7 +58,7 @@ def _services(connection: Connection, params: dict[str, str]) -> list[ComputeSer
     return read(connection, "compute", "/os-services", _made, params=params, microversion=MICROVERSION)
 
 
-def _made(body: Any) -> list[ComputeService]:
+def _made(body: Body) -> list[ComputeService]:
     return [
         ComputeService(
             str(each["id"]), str(each["host"]), each["status"] == "disabled", str(each.get("disabled_reason") or "")
@@ -67,6 +68,6 @@ def _made(body: Any) -> list[ComputeService]:
     ]
 
 
-def _put(connection: Connection, service: ComputeService, body: dict[str, Any]) -> None:
+def _put(connection: Connection, service: ComputeService, body: Resource) -> None:
     path = f"/os-services/{service.id}"
     request(connection, "compute", "PUT", path, json=body, microversion=MICROVERSION)

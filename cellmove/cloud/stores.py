@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.cloud.failures import parsed
 from cellmove.cloud.identity import read, request
+from cellmove.cloud.types import Body
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -54,9 +55,14 @@ def nodes_with(connection: Connection, traits: Iterable[str]) -> frozenset[str] 
     :param traits: as :func:`cellmove.cloud.candidates.wanted_traits` gives them
     """
     response = request(
-        connection, "placement", "GET", "/resource_providers", params={"required": ",".join(traits)},
-        microversion=MICROVERSION, accept={400},
-    )  # fmt: skip
+        connection,
+        "placement",
+        "GET",
+        "/resource_providers",
+        params={"required": ",".join(traits)},
+        microversion=MICROVERSION,
+        accept={400},
+    )
     if response.status_code == 400:
         return None
     return frozenset(each["uuid"] for each in parsed(response, "placement", _made))
@@ -66,5 +72,5 @@ def _providers(connection: Connection, params: Mapping[str, str]) -> list[Mappin
     return read(connection, "placement", "/resource_providers", _made, params=params, microversion=MICROVERSION)
 
 
-def _made(body: Any) -> list[Mapping[str, str]]:
+def _made(body: Body) -> list[Mapping[str, str]]:
     return [{name: str(each[name]) for name in ("uuid", "name")} for each in body["resource_providers"]]

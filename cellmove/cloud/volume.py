@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cellmove.cloud.failures import parsed
 from cellmove.cloud.identity import read, request, rpc_credentials
+from cellmove.cloud.types import Body, Fields
 from cellmove.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -79,15 +80,15 @@ def volumes_in_use(connection: Connection, volume_ids: Collection[str], project_
     return found
 
 
-def _volume(body: Any) -> Volume:
+def _volume(body: Body) -> Volume:
     return _volume_of(body["volume"])
 
 
-def _volumes(body: Any) -> list[Volume]:
+def _volumes(body: Body) -> list[Volume]:
     return [_volume_of(each) for each in body["volumes"]]
 
 
-def _volume_of(volume: Any) -> Volume:
+def _volume_of(volume: Body) -> Volume:
     return Volume(
         id=volume["id"],
         status=volume["status"],
@@ -133,7 +134,7 @@ def all_states(connection: Connection) -> Iterator[tuple[str, str, str]]:
     return _listed(connection, "/volumes/detail", "volumes", {}, _state)
 
 
-def _state(body: Mapping[str, Any]) -> tuple[str, str, str]:
+def _state(body: Fields) -> tuple[str, str, str]:
     return body["id"], body["status"], body.get("availability_zone") or ""
 
 
@@ -153,7 +154,7 @@ def reserved_attachments(connection: Connection) -> Iterator[Attachment]:
 
 
 def _listed(
-    connection: Connection, path: str, what: str, wanted: Mapping[str, str], make: Callable[[Any], T]
+    connection: Connection, path: str, what: str, wanted: Mapping[str, str], make: Callable[[Body], T]
 ) -> Iterator[T]:
     """All items of a list, page by page.
 
@@ -186,11 +187,11 @@ def get_attachment(connection: Connection, attachment_id: str) -> Attachment:
     )
 
 
-def _attachments(body: Any) -> list[Attachment]:
+def _attachments(body: Body) -> list[Attachment]:
     return [_attachment(each) for each in body["attachments"]]
 
 
-def _attachment(body: Any) -> Attachment:
+def _attachment(body: Body) -> Attachment:
     return Attachment(
         id=body["id"],
         volume_id=body["volume_id"],

@@ -13,6 +13,7 @@ from cellmove.core import bus_login, database_url
 from cellmove.core.cell_names import CELL0_UUID, CellRef, display_names
 from cellmove.core.errors import BadSetting, CallFailed, CallUncertain, CannotConnect, Misconfigured, Usage
 from cellmove.core.reference import means
+from cellmove.db.types import AnyRow, Record
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -104,9 +105,9 @@ def resolve_url(template: str, default: str | None) -> str:
         return template
 
 
-def _template_values(default: str) -> dict[str, Any]:
+def _template_values(default: str) -> Record:
     url = parse.urlparse(default)
-    values: dict[str, Any] = {
+    values: Record = {
         "username": url.username,
         "password": url.password,
         "hostname": url.hostname,
@@ -122,7 +123,7 @@ def _template_values(default: str) -> dict[str, Any]:
     return values
 
 
-def _parse_location(location: str) -> dict[str, Any]:
+def _parse_location(location: str) -> Record:
     """Take ``user:password@host:port`` apart as nova does (which splits at the first ``@``)."""
     from oslo_utils import netutils
 
@@ -157,7 +158,7 @@ def _read_all(api_engine: Engine, settings: Settings) -> list[Cell]:
     return [_cell(row, settings, names[row.uuid]) for row in rows]
 
 
-def _mappings(api_engine: Engine) -> Sequence[Any]:
+def _mappings(api_engine: Engine) -> Sequence[AnyRow]:
     from sqlalchemy import text
 
     statement = text(
@@ -167,7 +168,7 @@ def _mappings(api_engine: Engine) -> Sequence[Any]:
         return connection.execute(statement).all()
 
 
-def _cell(row: Any, settings: Settings, display_name: str) -> Cell:
+def _cell(row: AnyRow, settings: Settings, display_name: str) -> Cell:
     transport, database = row.transport_url or "", row.database_connection or ""
     # nova opens each cell with the options of [database]: nova/db/main/api.py, create_context_manager.
     opened = database_url.with_parameters(
@@ -278,7 +279,7 @@ def open_database(url: str, *, connect_timeout: float, name: str = "the database
         parsed = database_url.parse(url)
     except BadSetting as error:
         raise Misconfigured(f"{name}: the URL{f' in {setting}' if setting else ''} cannot be used: {error}") from None
-    options: dict[str, Any] = {"hide_parameters": True, "execution_options": {NAME_OPTION: name}}
+    options: Record = {"hide_parameters": True, "execution_options": {NAME_OPTION: name}}
     if parsed.is_sqlite:
         arguments = {"timeout": connect_timeout} | parsed.options
         options |= {"pool_size": 0}

@@ -14,9 +14,10 @@ from cellmove.db import look, queries, records, survey
 from cellmove.db.shapes import IMAGE, VTPM_SECRET, Group, MigrationRow, make_migration, object_fields, parse_json
 from cellmove.db.state import transaction
 from cellmove.db.survey import in_batches
+from cellmove.db.types import AnyColumn, AnyRow, Query, Record
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Engine, FromClause, Select
+    from sqlalchemy import Engine, FromClause
 
     from cellmove.db.shapes import BlockDevice
     from cellmove.db.tables import CellDatabase
@@ -25,9 +26,16 @@ PAGE = survey.BATCH
 """Servers of one page: few enough that their extras, which hold long JSON, do not matter."""
 
 PROPERTIES = (
-    "min_ram", "min_disk", "hw_tpm_version", "hw_firmware_type", "hw_firmware_stateless", "hw_architecture", "architecture",
-    "hw_emulation_architecture", "os_secure_boot",
-)  # fmt: skip
+    "min_ram",
+    "min_disk",
+    "hw_tpm_version",
+    "hw_firmware_type",
+    "hw_firmware_stateless",
+    "hw_architecture",
+    "architecture",
+    "hw_emulation_architecture",
+    "os_secure_boot",
+)
 """The properties of an image that the checks look at. All that a server has of them are ten times as many rows."""
 
 SPEC = ("availability_zone", "is_bfv", "numa_topology")
@@ -64,7 +72,7 @@ def mapped(api_engine: Engine, cell_id: int, ids: Collection[str] | None = None)
         last = page[-1].id
 
 
-def pages(database: CellDatabase) -> Iterator[dict[str, Any]]:
+def pages(database: CellDatabase) -> Iterator[Record]:
     """Every live row of ``instances``, hidden ones too, with its extra: a page of rows by server, in their order."""
     table = database["instances"]
     query = queries.instances(database["instances"], database["instance_extra"]).order_by(table.c.uuid).limit(PAGE)
@@ -79,7 +87,7 @@ def pages(database: CellDatabase) -> Iterator[dict[str, Any]]:
         last = page[-1].uuid
 
 
-def rows_of(database: CellDatabase, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+def rows_of(database: CellDatabase, ids: Collection[str]) -> Iterator[Record]:
     """As :func:`pages`, of these servers alone."""
     query, table = queries.instances(database["instances"], database["instance_extra"]), database["instances"]
     for batch in survey.batches(ids):
@@ -126,10 +134,12 @@ def migrations(
 ) -> dict[str, list[MigrationRow]]:
     """The migration records of some statuses by server, oldest first."""
     rows = in_batches(
-        database.engine, database.name, ids, queries.migrations(database["migrations"]).where(
-            database["migrations"].c.status.in_(sorted(statuses))
-        ), database["migrations"].c.instance_uuid,
-    )  # fmt: skip
+        database.engine,
+        database.name,
+        ids,
+        queries.migrations(database["migrations"]).where(database["migrations"].c.status.in_(sorted(statuses))),
+        database["migrations"].c.instance_uuid,
+    )
     found = _by_server(rows, "instance_uuid")
     return {server_id: [make_migration(row) for row in own] for server_id, own in found.items()}
 
@@ -145,7 +155,7 @@ def shares(database: CellDatabase, ids: Collection[str]) -> dict[str, int]:
     return {row.server: row.rows for row in in_batches(database.engine, database.name, ids, query, key)}
 
 
-def _rows_of_servers(database: CellDatabase, name: str) -> tuple[FromClause, Column[Any]]:
+def _rows_of_servers(database: CellDatabase, name: str) -> tuple[FromClause, AnyColumn]:
     """A table whose rows belong to servers, and the column that says to whom."""
     table = database[name]
     if name != look.EVENTS:
@@ -154,8 +164,8 @@ def _rows_of_servers(database: CellDatabase, name: str) -> tuple[FromClause, Col
     return table.join(actions, actions.c.id == table.c.action_id), actions.c.instance_uuid
 
 
-def _by_server(rows: Iterable[Any], key: str) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+def _by_server(rows: Iterable[AnyRow], key: str) -> dict[str, list[AnyRow]]:
+    found: dict[str, list[AnyRow]] = {}
     for row in rows:
         found.setdefault(getattr(row, key), []).append(row)
     return found
@@ -172,7 +182,7 @@ def building(api_engine: Engine, ids: Collection[str]) -> set[str]:
     return {row.instance_uuid for row in in_batches(api_engine, API, ids, select(requests), requests.c.instance_uuid)}
 
 
-def request_specs(api_engine: Engine, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+def request_specs(api_engine: Engine, ids: Collection[str]) -> dict[str, Record]:
     """Of each server's stored request spec the fields :data:`SPEC`, in its own shape; those that cannot be read are left out.
 
     They are taken out here: MariaDB's JSON functions take twice as long as reading whole specs does.
@@ -268,7 +278,7 @@ def leftovers(
     return found
 
 
-def _rows_there(target: CellDatabase, ids: Collection[str]) -> Iterator[Any]:
+def _rows_there(target: CellDatabase, ids: Collection[str]) -> Iterator[AnyRow]:
     """How many rows each table has of each server, deleted ones too.
 
     One statement for all tables: what it costs is to name the servers, who nearly always have none.
@@ -305,7 +315,7 @@ def missing_columns(
         rows, key = _rows_of_servers(source, name)
         table = source[name]
         held = [func.max(case((_holds(table.c[column]), 1), else_=0)).label(column) for column in columns]
-        query: Select[Any] = select(key.label("server"), *held).select_from(rows).group_by(key)
+        query: Query = select(key.label("server"), *held).select_from(rows).group_by(key)
         if "deleted" in table.c:
             query = query.where(table.c.deleted == 0)
         for row in in_batches(source.engine, source.name, ids, query, key):
@@ -318,7 +328,7 @@ def missing_columns(
     return missing
 
 
-def _holds(column: Column[Any]) -> Any:
+def _holds(column: AnyColumn) -> Any:
     """Whether a column of a row holds anything: neither NULL nor empty nor zero."""
     from sqlalchemy import types
 

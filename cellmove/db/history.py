@@ -15,9 +15,10 @@ from cellmove.core.errors import CallFailed
 from cellmove.db import statements
 from cellmove.db.state import present, transaction
 from cellmove.db.tables import CellDatabase
+from cellmove.db.types import AnyResult, Query, Record, Values
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Row, Select, Table, Update
+    from sqlalchemy import Connection, Row, Table, Update
 
 SUCCESS = "Success"
 ERROR = "Error"
@@ -27,17 +28,31 @@ ROWS_A_STATEMENT = 1000
 
 
 def ensure_action(
-    connection: Connection, database: CellDatabase, server_id: str, *, action: str, request_id: str,
-    user_id: str, project_id: str, now: datetime.datetime,
-) -> int:  # fmt: skip
+    connection: Connection,
+    database: CellDatabase,
+    server_id: str,
+    *,
+    action: str,
+    request_id: str,
+    user_id: str,
+    project_id: str,
+    now: datetime.datetime,
+) -> int:
     """Record that an action was started, unless it is recorded; returns its row's id."""
     known = _action_id(connection, database, server_id, request_id)
     if known is not None:
         return known
     values = {
-        "instance_uuid": server_id, "action": action, "request_id": request_id, "user_id": user_id,
-        "project_id": project_id, "start_time": now, "created_at": now, "updated_at": now, "deleted": 0,
-    }  # fmt: skip
+        "instance_uuid": server_id,
+        "action": action,
+        "request_id": request_id,
+        "user_id": user_id,
+        "project_id": project_id,
+        "start_time": now,
+        "created_at": now,
+        "updated_at": now,
+        "deleted": 0,
+    }
     return inserted_id(connection.execute(statements.insertion(database["instance_actions"]), values))
 
 
@@ -53,9 +68,15 @@ def is_recorded(database: CellDatabase, server_id: str, request_id: str) -> bool
 
 
 def start_event(
-    database: CellDatabase, server_id: str, *, request_id: str, event: str, host: str, now: datetime.datetime,
+    database: CellDatabase,
+    server_id: str,
+    *,
+    request_id: str,
+    event: str,
+    host: str,
+    now: datetime.datetime,
     connection: Connection | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Record that a part of an action began, unless it is recorded. Without the action: nothing."""
     if connection is None:
         with transaction(database.engine, database.name) as own:
@@ -68,17 +89,27 @@ def start_event(
     mine = {"action_id": action_id, "event": event}
     if connection.execute(statements.rows(events, *mine, columns=("id",)), mine).first() is not None:
         return
-    values: dict[str, Any] = {
-        **mine, "start_time": now, "created_at": now, "deleted": 0, "host": host,
-    }  # fmt: skip
+    values: Record = {
+        **mine,
+        "start_time": now,
+        "created_at": now,
+        "deleted": 0,
+        "host": host,
+    }
     connection.execute(statements.insertion(events), present(events, values))
     connection.execute(statements.change(actions, "id"), {"updated_at": now, **statements.keyed(id=action_id)})
 
 
 def finish_event(
-    database: CellDatabase, server_id: str, *, request_id: str, event: str, now: datetime.datetime,
-    error: str = "", connection: Connection | None = None,
-) -> None:  # fmt: skip
+    database: CellDatabase,
+    server_id: str,
+    *,
+    request_id: str,
+    event: str,
+    now: datetime.datetime,
+    error: str = "",
+    connection: Connection | None = None,
+) -> None:
     """Record how a part of an action ended, if it is recorded and has not ended.
 
     :param error: what went wrong; empty for success. The action is then marked as failed too
@@ -91,11 +122,11 @@ def finish_event(
     if action_id is None:
         return
     events, actions = database["instance_actions_events"], database["instance_actions"]
-    values: dict[str, Any] = {"finish_time": now, "result": ERROR if error else SUCCESS, "updated_at": now}
+    values: Record = {"finish_time": now, "result": ERROR if error else SUCCESS, "updated_at": now}
     if error:
         values |= {"details": error[:255]} if "details" in events.c else {}
     connection.execute(_ending(events), {**values, **statements.keyed(action_id=action_id, event=event)})
-    mark: dict[str, Any] = {"updated_at": now}
+    mark: Record = {"updated_at": now}
     if error:
         mark["message"] = ERROR
     connection.execute(statements.change(actions, "id"), {**mark, **statements.keyed(id=action_id)})
@@ -176,7 +207,7 @@ def copy_news(source: CellDatabase, target: CellDatabase, server_id: str, *, but
 
 
 def _copy_actions(
-    source: CellDatabase, connection: Connection, target: CellDatabase, mine: Mapping[str, Any], but: str
+    source: CellDatabase, connection: Connection, target: CellDatabase, mine: Values, but: str
 ) -> dict[int, int]:
     """Copy the actions that the other cell lacks.
 
@@ -196,9 +227,12 @@ def _copy_actions(
 
 
 def _copy_events(
-    source: CellDatabase, connection: Connection, target: CellDatabase, mine: Mapping[str, Any],
+    source: CellDatabase,
+    connection: Connection,
+    target: CellDatabase,
+    mine: Values,
     new_ids: Mapping[int, int],
-) -> None:  # fmt: skip
+) -> None:
     """Copy the events that actions lack in the other cell.
 
     :param new_ids: see :func:`_copy_actions`
@@ -216,7 +250,7 @@ def _copy_events(
     insert_rows(connection, target["instance_actions_events"], moved)
 
 
-def _copy_faults(source: CellDatabase, connection: Connection, target: CellDatabase, mine: Mapping[str, Any]) -> None:
+def _copy_faults(source: CellDatabase, connection: Connection, target: CellDatabase, mine: Values) -> None:
     wrong = _read(source, statements.rows(source["instance_faults"], *mine, order=("id",)), mine)
     table = target["instance_faults"]
     query = statements.rows(table, "instance_uuid", columns=("created_at", "code", "message"))
@@ -225,47 +259,47 @@ def _copy_faults(source: CellDatabase, connection: Connection, target: CellDatab
     insert_rows(connection, table, rows)
 
 
-def _read(database: CellDatabase, query: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+def _read(database: CellDatabase, query: Query, values: Values) -> Sequence[Row[Any]]:
     """Rows in a transaction of its own, so that an error names this database."""
     with transaction(database.engine, database.name) as connection:
         return connection.execute(query, values).all()
 
 
-def _ids_by_key(connection: Connection, database: CellDatabase, mine: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+def _ids_by_key(connection: Connection, database: CellDatabase, mine: Values) -> dict[tuple[str, str], int]:
     """The live actions of a server by request and name; of several with one key the newest."""
     query = _oldest_first(database["instance_actions"], *mine)
     return {(row.request_id, row.action): row.id for row in connection.execute(query, mine)}
 
 
-def _rows_by_id(database: CellDatabase, table: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
+def _rows_by_id(database: CellDatabase, table: str, numbers: Sequence[int]) -> list[Record]:
     """Rows with these ids, in the order of their ids."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Record] = []
     for at in range(0, len(numbers), ROWS_A_STATEMENT):
         part = _read(database, _with_ids(database[table]), {"numbers": numbers[at : at + ROWS_A_STATEMENT]})
         rows += [dict(row._mapping) for row in part]
     return sorted(rows, key=lambda row: int(row["id"]))
 
 
-def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
     """Insert rows of another cell with ids of this one; columns that this cell lacks are left out."""
     if rows:
         connection.execute(statements.insertion(table), [_fitting(row, table) for row in rows])
 
 
 @functools.cache
-def _with_ids(table: Table) -> Select[Any]:
+def _with_ids(table: Table) -> Query:
     from sqlalchemy import bindparam
 
     return statements.rows(table).where(table.c.id.in_(bindparam("numbers", expanding=True)))
 
 
 @functools.cache
-def _oldest_first(actions: Table, *key: str) -> Select[Any]:
+def _oldest_first(actions: Table, *key: str) -> Query:
     return statements.rows(actions, *key, columns=("id", "request_id", "action"), order=("created_at", "id"))
 
 
 @functools.cache
-def _keys_of_events(actions: Table, events: Table, *key: str) -> Select[Any]:
+def _keys_of_events(actions: Table, events: Table, *key: str) -> Query:
     """What tells a live action's events apart."""
     from sqlalchemy import bindparam
 
@@ -277,13 +311,13 @@ def _keys_of_events(actions: Table, events: Table, *key: str) -> Select[Any]:
 
 
 @functools.cache
-def events_of_server(actions: Table, events: Table) -> Select[Any]:
+def events_of_server(actions: Table, events: Table) -> Query:
     """The live events of a server's live actions: sent with its id as ``instance_uuid``, and 0 as ``deleted``."""
     mine = statements.rows(actions, "instance_uuid", "deleted", columns=("id",))
     return statements.rows(events, "deleted").where(events.c.action_id.in_(mine)).order_by(events.c.id)
 
 
-def inserted_id(result: CursorResult[Any]) -> int:
+def inserted_id(result: AnyResult) -> int:
     """The id that the database gave a row just inserted."""
     key = result.inserted_primary_key
     if key is None:
@@ -291,7 +325,7 @@ def inserted_id(result: CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def _fitting(row: Mapping[str, Any], table: Any) -> dict[str, Any]:
+def _fitting(row: Values, table: Any) -> Record:
     return {name: value for name, value in row.items() if name in table.c and name != "id"}
 
 
@@ -302,6 +336,6 @@ def _action_id(connection: Connection, database: CellDatabase, server_id: str, r
 
 
 @functools.cache
-def _newest_first(actions: Table, *key: str) -> Select[Any]:
+def _newest_first(actions: Table, *key: str) -> Query:
     query = statements.rows(actions, *key, columns=("id",))
     return query.order_by(actions.c.created_at.desc(), actions.c.id.desc())

@@ -7,7 +7,7 @@ Two rules: every column is named, and columns that may hold secrets (``connectio
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from cellmove.core.errors import CannotConnect
@@ -31,6 +31,7 @@ from cellmove.db.shapes import (
     make_node,
     parse_json,
 )
+from cellmove.db.types import AnyRow, Values
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable
@@ -56,7 +57,7 @@ CONDUCTOR = "nova-conductor"
 # --- the API database ---
 
 
-def _rows(engine: Engine, query: Executable, **bound: Any) -> list[Any]:
+def _rows(engine: Engine, query: Executable, **bound: Any) -> list[AnyRow]:
     with translate_errors(engine), engine.connect() as connection:
         return list(connection.execute(query, bound))
 
@@ -212,9 +213,11 @@ def group_hosts(gateway: Databases, member_uuids: Collection[str], excluding: Co
                 continue  # its hosts are none that the server may go to
             instances = database["instances"]
             live = select(instances.c.host).where(
-                instances.c.uuid.in_(by_cell[cell.uuid]), instances.c.deleted == 0,
-                instances.c.hidden == false(), instances.c.host.is_not(None),
-            )  # fmt: skip
+                instances.c.uuid.in_(by_cell[cell.uuid]),
+                instances.c.deleted == 0,
+                instances.c.hidden == false(),
+                instances.c.host.is_not(None),
+            )
             hosts.update(row.host for row in _rows(database.engine, live))
     return sorted(hosts)
 
@@ -254,7 +257,7 @@ def attachment_users(database: CellDatabase, attachment_id: str, volume_id: str)
     return [row.instance_uuid for row in rows]
 
 
-def in_order(rows: Iterable[Any]) -> list[BlockDevice]:
+def in_order(rows: Iterable[AnyRow]) -> list[BlockDevice]:
     """The devices of one server, the boot disk first."""
     return [make_device(row) for row in sorted(rows, key=lambda row: (row.boot_index != 0, row.id))]
 
@@ -278,13 +281,13 @@ def services_of(database: CellDatabase, now: datetime.datetime, service_down_tim
             binary=row.binary,
             version=row.version or 0,
             disabled=bool(row.disabled),
-            up=is_up(row._mapping, now, service_down_time),
+            up=is_up(dict(row._mapping), now, service_down_time),
         )
         for row in _rows(database.engine, query)
     ]
 
 
-def is_up(service_row: Mapping[str, Any], now: datetime.datetime, service_down_time: float) -> bool:
+def is_up(service_row: Values, now: datetime.datetime, service_down_time: float) -> bool:
     """Whether a service counts as alive.
 
     nova/servicegroup/api.py and drivers/db.py: not forced down, and the last heartbeat (or else the
@@ -368,8 +371,12 @@ def missing_columns(source: CellDatabase, target: CellDatabase, server_id: str) 
     missing: list[str] = []
     for name, columns in unknown_columns(source, target).items():
         query = queries.rows_of(
-            source[name], records.KEYS.get(name, ""), source["instance_actions"], with_deleted=False, columns=tuple(columns)
-        )  # fmt: skip
+            source[name],
+            records.KEYS.get(name, ""),
+            source["instance_actions"],
+            with_deleted=False,
+            columns=tuple(columns),
+        )
         rows = _rows(source.engine, query, server_id=server_id)
         if name not in target.tables:
             missing += [name] if rows else []

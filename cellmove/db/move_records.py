@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
+from cellmove.db.types import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -67,7 +68,7 @@ def last_conducted(database: CellDatabase, server_id: str) -> Conducted | None:
     return Conducted(newest.action, newest.request_id, newest.start_time, how, host)
 
 
-def cross_cell_migrations(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
+def cross_cell_migrations(database: CellDatabase, server_id: str) -> list[Record]:
     """The server's cross-cell migration records in this cell, oldest first."""
     from sqlalchemy import select, true
 
@@ -81,7 +82,7 @@ def cross_cell_migrations(database: CellDatabase, server_id: str) -> list[dict[s
         return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def cold_migrations(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
+def cold_migrations(database: CellDatabase, server_id: str) -> list[Record]:
     """Like :func:`cross_cell_migrations`, with those that nova has not decided where to send yet."""
     from sqlalchemy import select
 
@@ -99,7 +100,7 @@ def cold_migrations(database: CellDatabase, server_id: str) -> list[dict[str, An
         return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def move_actions(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
+def move_actions(database: CellDatabase, server_id: str) -> list[Record]:
     """What began moves of this server, oldest first: ``action``, ``request_id``, ``start_time``."""
     from sqlalchemy import select
 

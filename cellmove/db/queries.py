@@ -6,20 +6,21 @@ Every column is named, see there. What is bound is called ``server_id``, if noth
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core import ownership
 from cellmove.db.shapes import IMAGE, VTPM_SECRET
+from cellmove.db.types import CompoundQuery, Query
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, CompoundSelect, Select, Table
+    from sqlalchemy import BindParameter, Table
 
 
 # --- the API database ---
 
 
 @functools.cache
-def mapping() -> Select[Any]:
+def mapping() -> Query:
     """A server's instance mapping and its cell."""
     from sqlalchemy import column, select, table
 
@@ -33,7 +34,7 @@ def mapping() -> Select[Any]:
 
 
 @functools.cache
-def build_request() -> Select[Any]:
+def build_request() -> Query:
     """A server's build request."""
     from sqlalchemy import column, select, table
 
@@ -42,7 +43,7 @@ def build_request() -> Select[Any]:
 
 
 @functools.cache
-def zones() -> Select[Any]:
+def zones() -> Query:
     """The availability zones of ``hosts`` (several), the aggregate's that counts last."""
     from sqlalchemy import bindparam, column, select, table
 
@@ -57,7 +58,7 @@ def zones() -> Select[Any]:
 
 
 @functools.cache
-def group() -> Select[Any]:
+def group() -> Query:
     """The server group that a server is in, and its policy."""
     from sqlalchemy import column, select, table
 
@@ -79,31 +80,46 @@ def group() -> Select[Any]:
 
 
 @functools.cache
-def instances(table: Table, extra: Table) -> Select[Any]:
+def instances(table: Table, extra: Table) -> Query:
     """What :func:`cellmove.db.shapes.make_instance` needs of the live instances and their extras."""
     from sqlalchemy import select
 
     return (
         select(
-            table.c.uuid, table.c.display_name, table.c.project_id, table.c.user_id, table.c.vm_state,
-            table.c.task_state, table.c.host, table.c.node, table.c.availability_zone, table.c.image_ref,
-            table.c.root_gb, table.c.locked, table.c.locked_by, table.c.hidden, table.c.config_drive,
-            table.c.ephemeral_key_uuid, table.c.created_at, extra.c.flavor, extra.c.numa_topology,
+            table.c.uuid,
+            table.c.display_name,
+            table.c.project_id,
+            table.c.user_id,
+            table.c.vm_state,
+            table.c.task_state,
+            table.c.host,
+            table.c.node,
+            table.c.availability_zone,
+            table.c.image_ref,
+            table.c.root_gb,
+            table.c.locked,
+            table.c.locked_by,
+            table.c.hidden,
+            table.c.config_drive,
+            table.c.ephemeral_key_uuid,
+            table.c.created_at,
+            extra.c.flavor,
+            extra.c.numa_topology,
             extra.c.pci_requests,
         )
         .select_from(table.outerjoin(extra, extra.c.instance_uuid == table.c.uuid))
         .where(table.c.deleted == 0)
-    )  # fmt: skip
+    )
 
 
 @functools.cache
-def instance(table: Table, extra: Table) -> Select[Any]:
+def instance(table: Table, extra: Table) -> Query:
     """The same of one server."""
     return instances(table, extra).where(table.c.uuid == _server_id())
 
 
 @functools.cache
-def telling_metadata(table: Table) -> Select[Any]:
+def telling_metadata(table: Table) -> Query:
     """What a server's system metadata says of its image, of a virtual TPM and of a move of ours."""
     from sqlalchemy import or_, select
 
@@ -113,7 +129,7 @@ def telling_metadata(table: Table) -> Select[Any]:
 
 
 @functools.cache
-def network_info(table: Table) -> Select[Any]:
+def network_info(table: Table) -> Query:
     """What nova keeps of a server's network interfaces."""
     from sqlalchemy import select
 
@@ -121,22 +137,31 @@ def network_info(table: Table) -> Select[Any]:
 
 
 @functools.cache
-def devices(table: Table) -> Select[Any]:
+def devices(table: Table) -> Query:
     """What :func:`cellmove.db.shapes.make_device` needs of the live block device mappings."""
     from sqlalchemy import false, literal, select
 
     encrypted = table.c.encrypted if "encrypted" in table.c else literal(value=False).label("encrypted")
     query = select(
-        table.c.id, table.c.instance_uuid, table.c.uuid, table.c.source_type, table.c.destination_type,
-        table.c.boot_index, table.c.guest_format, table.c.device_name, table.c.volume_id, table.c.attachment_id, encrypted,
-    ).where(table.c.deleted == 0)  # fmt: skip
+        table.c.id,
+        table.c.instance_uuid,
+        table.c.uuid,
+        table.c.source_type,
+        table.c.destination_type,
+        table.c.boot_index,
+        table.c.guest_format,
+        table.c.device_name,
+        table.c.volume_id,
+        table.c.attachment_id,
+        encrypted,
+    ).where(table.c.deleted == 0)
     if "no_device" in table.c:
         query = query.where((table.c.no_device == false()) | table.c.no_device.is_(None))
     return query
 
 
 @functools.cache
-def attachment_users(table: Table) -> Select[Any]:
+def attachment_users(table: Table) -> Query:
     """The servers whose live records of a volume (``volume_id``) name an attachment (``attachment_id``).
 
     The connection is only searched for the id (``pattern``): it may hold a secret, and is not read.
@@ -152,52 +177,81 @@ def attachment_users(table: Table) -> Select[Any]:
 
 
 @functools.cache
-def devices_of(table: Table) -> Select[Any]:
+def devices_of(table: Table) -> Query:
     """The same of one server."""
     return devices(table).where(table.c.instance_uuid == _server_id())
 
 
 @functools.cache
-def services(table: Table, *binaries: str) -> Select[Any]:
+def services(table: Table, *binaries: str) -> Query:
     """The live services of these kinds, by host; nothing is bound."""
     from sqlalchemy import select
 
-    return select(
-        table.c.host, table.c.binary, table.c.version, table.c.disabled, table.c.forced_down,
-        table.c.last_seen_up, table.c.created_at,
-    ).where(table.c.deleted == 0, table.c.binary.in_(binaries)).order_by(table.c.host)  # fmt: skip
+    return (
+        select(
+            table.c.host,
+            table.c.binary,
+            table.c.version,
+            table.c.disabled,
+            table.c.forced_down,
+            table.c.last_seen_up,
+            table.c.created_at,
+        )
+        .where(table.c.deleted == 0, table.c.binary.in_(binaries))
+        .order_by(table.c.host)
+    )
 
 
 @functools.cache
-def nodes(table: Table) -> Select[Any]:
+def nodes(table: Table) -> Query:
     """The live compute nodes, by host; nothing is bound."""
     from sqlalchemy import select
 
-    return select(
-        table.c.uuid, table.c.host, table.c.hypervisor_hostname, table.c.vcpus, table.c.vcpus_used,
-        table.c.memory_mb, table.c.memory_mb_used, table.c.hypervisor_type, table.c.cpu_info, table.c.supported_instances,
-    ).where(table.c.deleted == 0).order_by(table.c.host, table.c.hypervisor_hostname)  # fmt: skip
+    return (
+        select(
+            table.c.uuid,
+            table.c.host,
+            table.c.hypervisor_hostname,
+            table.c.vcpus,
+            table.c.vcpus_used,
+            table.c.memory_mb,
+            table.c.memory_mb_used,
+            table.c.hypervisor_type,
+            table.c.cpu_info,
+            table.c.supported_instances,
+        )
+        .where(table.c.deleted == 0)
+        .order_by(table.c.host, table.c.hypervisor_hostname)
+    )
 
 
 @functools.cache
-def migrations(table: Table) -> Select[Any]:
+def migrations(table: Table) -> Query:
     """What :func:`cellmove.db.shapes.make_migration` needs of the migration records, oldest first."""
     from sqlalchemy import select
 
-    return select(
-        table.c.instance_uuid, table.c.uuid, table.c.status, table.c.migration_type, table.c.source_compute,
-        table.c.dest_compute,
-    ).where(table.c.deleted == 0).order_by(table.c.id)  # fmt: skip
+    return (
+        select(
+            table.c.instance_uuid,
+            table.c.uuid,
+            table.c.status,
+            table.c.migration_type,
+            table.c.source_compute,
+            table.c.dest_compute,
+        )
+        .where(table.c.deleted == 0)
+        .order_by(table.c.id)
+    )
 
 
 @functools.cache
-def migrations_of(table: Table) -> Select[Any]:
+def migrations_of(table: Table) -> Query:
     """The same of one server."""
     return migrations(table).where(table.c.instance_uuid == _server_id())
 
 
 @functools.cache
-def counts(tables: tuple[tuple[Table, str], ...], actions: Table, *, with_deleted: bool) -> CompoundSelect[Any]:
+def counts(tables: tuple[tuple[Table, str], ...], actions: Table, *, with_deleted: bool) -> CompoundQuery:
     """How many rows each of these tables has of a server.
 
     :param tables: each with the column that names the server, see :func:`rows_of`
@@ -212,9 +266,7 @@ def counts(tables: tuple[tuple[Table, str], ...], actions: Table, *, with_delete
 
 
 @functools.cache
-def rows_of(
-    table: Table, key: str, actions: Table, *, with_deleted: bool, columns: tuple[str, ...] = ()
-) -> Select[Any]:
+def rows_of(table: Table, key: str, actions: Table, *, with_deleted: bool, columns: tuple[str, ...] = ()) -> Query:
     """The rows of a table that belong to a server.
 
     :param key: the column that names the server; empty: the rows belong to its actions
@@ -231,7 +283,7 @@ def rows_of(
 
 
 @functools.cache
-def count_with(table: Table, key: str, *, with_deleted: bool) -> Select[Any]:
+def count_with(table: Table, key: str, *, with_deleted: bool) -> Query:
     """How many rows of a table have one of ``values`` (several) in a column."""
     from sqlalchemy import bindparam, func, select
 

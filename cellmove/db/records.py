@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallFailed
 from cellmove.db import statements
@@ -18,9 +18,10 @@ from cellmove.db.history import ROWS_A_STATEMENT, events_of_server
 from cellmove.db.shapes import read_object
 from cellmove.db.state import transaction
 from cellmove.db.tables import CellDatabase
+from cellmove.db.types import Query, Record, Values
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Delete, Select, Table
+    from sqlalchemy import Connection, Delete, Table
 
 KEYS: Mapping[str, str] = {
     "instances": "uuid",
@@ -59,7 +60,7 @@ DELETED_FIRST: Mapping[str, str] = {
 }
 """What goes, soft-deleted rows included, before actions and at last the instance itself."""
 
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, list[Record]]
 
 
 def read_rows(database: CellDatabase, server_id: str) -> Rows:
@@ -75,7 +76,7 @@ def read_rows(database: CellDatabase, server_id: str) -> Rows:
     return rows
 
 
-def _live_rows(connection: Connection, table: Table, key: str, server_id: str) -> list[dict[str, Any]]:
+def _live_rows(connection: Connection, table: Table, key: str, server_id: str) -> list[Record]:
     mine = {key: server_id, **({"deleted": 0} if "deleted" in table.c else {})}
     query = statements.rows(table, *mine, order=("id" if "id" in table.c else key,))
     return [dict(row._mapping) for row in connection.execute(query, mine)]
@@ -91,9 +92,13 @@ def removed_devices(database: CellDatabase, server_id: str) -> list[str]:
 
 
 def copy_server(
-    source: CellDatabase, target: CellDatabase, server_id: str, *, migration_uuid: str,
-    new_flavor: Mapping[str, Any],
-) -> dict[str, int]:  # fmt: skip
+    source: CellDatabase,
+    target: CellDatabase,
+    server_id: str,
+    *,
+    migration_uuid: str,
+    new_flavor: Values,
+) -> dict[str, int]:
     """Copy a server's rows, hidden, into the target cell in one transaction.
 
     What differs from the source's rows, and why:
@@ -133,7 +138,7 @@ def _migration_of(connection: Connection, database: CellDatabase, server_id: str
     return connection.execute(query, mine).first() is not None
 
 
-def _adapted(name: str, row: Mapping[str, Any], new_flavor: Mapping[str, Any]) -> dict[str, Any]:
+def _adapted(name: str, row: Values, new_flavor: Values) -> Record:
     values = dict(row)
     if name == "instances":
         values |= {"hidden": 1, "compute_id": None}
@@ -147,12 +152,12 @@ def _adapted(name: str, row: Mapping[str, Any], new_flavor: Mapping[str, Any]) -
     return values
 
 
-def _insert(connection: Connection, database: CellDatabase, name: str, rows: list[dict[str, Any]]) -> None:
+def _insert(connection: Connection, database: CellDatabase, name: str, rows: list[Record]) -> None:
     fitting = [_fit(database, name, row) for row in rows]
     connection.execute(statements.insertion(database[name]), fitting)
 
 
-def _fit(database: CellDatabase, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _fit(database: CellDatabase, name: str, row: Values) -> Record:
     """The row without its id, in the target's columns.
 
     :raises CallFailed: when a value would be lost because the target's schema has no column for it
@@ -180,7 +185,7 @@ def _insert_actions(connection: Connection, database: CellDatabase, rows: Rows) 
         _insert(connection, database, "instance_actions_events", events)
 
 
-def _insert_id_mappings(connection: Connection, database: CellDatabase, rows: list[dict[str, Any]]) -> None:
+def _insert_id_mappings(connection: Connection, database: CellDatabase, rows: list[Record]) -> None:
     """Keep the EC2 id (the metadata service shows it as instance-id) where it is free in the target."""
     if "instance_id_mappings" not in database.tables:
         return
@@ -244,7 +249,7 @@ def delete_server(database: CellDatabase, server_id: str) -> bool:
 
 
 @functools.cache
-def _locking(instances: Table) -> Select[Any]:
+def _locking(instances: Table) -> Query:
     return statements.rows(instances, "uuid", columns=("id", "hidden")).with_for_update()
 
 

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 
 INSERT, UPDATE, DELETE = "INSERT", "UPDATE", "DELETE"
 
-UPDATED = frozenset({
-    "instances", "instance_extra", "instance_system_metadata", "block_device_mapping", "migrations", "instance_actions", EVENTS,
-})  # fmt: skip
+UPDATED = frozenset(
+    {
+        "instances",
+        "instance_extra",
+        "instance_system_metadata",
+        "block_device_mapping",
+        "migrations",
+        "instance_actions",
+        EVENTS,
+    }
+)
 """The tables of a cell of which a move changes rows."""
 
 API_WRITES: Mapping[str, tuple[str, ...]] = {"instance_mappings": (UPDATE,), "request_specs": (UPDATE,)}

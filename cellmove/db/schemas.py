@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from cellmove.db import queries, records
 from cellmove.db.cells import translate_errors
 from cellmove.db.look import EVENTS, MADE_ANEW
+from cellmove.db.types import AnyColumn, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Column, ColumnElement
+    from sqlalchemy import ColumnElement
 
     from cellmove.db.tables import CellDatabase
 
@@ -80,13 +81,13 @@ def _without_default(database: CellDatabase) -> set[tuple[str, str]]:
         return {(str(table), str(column)) for table, column in connection.execute(query)}
 
 
-def _tables(source: CellDatabase, target: CellDatabase) -> Iterator[tuple[str, list[Column[Any]]]]:
+def _tables(source: CellDatabase, target: CellDatabase) -> Iterator[tuple[str, list[AnyColumn]]]:
     for name in (*records.KEYS, EVENTS):
         if name in source.tables and name in target.tables:
             yield name, list(target[name].c)
 
 
-def _wants_a_value(column: Column[Any]) -> bool:
+def _wants_a_value(column: AnyColumn) -> bool:
     given = column.server_default is not None or column.computed is not None or column.autoincrement is True
     return not column.nullable and not given
 
@@ -103,10 +104,10 @@ def narrower_columns(source: CellDatabase, target: CellDatabase) -> dict[str, li
     return found
 
 
-def limit_of(here: Column[Any], there: Column[Any]) -> Limit:
+def limit_of(here: AnyColumn, there: AnyColumn) -> Limit:
     """What the target's column takes and the source's does not keep to."""
     required = bool(here.nullable) and not there.nullable
-    limit: dict[str, Any] = {}
+    limit: Record = {}
     mine, theirs = _size(here), _size(there)
     if "numbers" in mine and "numbers" in theirs:
         (low, high), (lowest, highest) = theirs["numbers"], mine["numbers"]
@@ -121,7 +122,7 @@ def limit_of(here: Column[Any], there: Column[Any]) -> Limit:
     return Limit(there.name, required, **limit)
 
 
-def _size(column: Column[Any]) -> dict[str, Any]:
+def _size(column: AnyColumn) -> Record:
     """How much a column takes, by what that is counted in; empty when it is not counted."""
     kind = type(column.type).__name__.upper()
     if choices := getattr(column.type, "enums", None):

@@ -10,6 +10,7 @@ from typing import Any
 
 from cellmove.core import ownership
 from cellmove.core.errors import CallFailed
+from cellmove.db.types import AnyRow, Json, NamedRow, Record, Values
 
 IMAGE, VTPM_SECRET = "image_", "vtpm_secret_uuid"
 """What system metadata begins the keys of the image's properties with, and the key of a virtual TPM's secret."""
@@ -76,7 +77,7 @@ class Instance:
     ephemeral_key: bool = False
     flavor: Flavor | None = None
     has_numa_topology: bool = False
-    pci_requests: tuple[Mapping[str, Any], ...] = ()
+    pci_requests: tuple[Values, ...] = ()
     image: Mapping[str, str] = field(default_factory=dict)
     vtpm_secret: bool = False
     mark: str = ""
@@ -149,7 +150,7 @@ class MigrationRow:
     dest_compute: str
 
 
-def parse_json(text: str | None) -> Any:
+def parse_json(text: str | None) -> Json:
     """What a JSON column holds; None when it is empty or no JSON."""
     try:
         return json.loads(text) if text else None
@@ -157,7 +158,7 @@ def parse_json(text: str | None) -> Any:
         return None
 
 
-def read_object(text: str | None, column: str) -> dict[str, Any]:
+def read_object(text: str | None, column: str) -> Record:
     """What a column holds that nova keeps an object in.
 
     :param column: the table and the column, for the message
@@ -174,13 +175,13 @@ def unreadable(column: str) -> CallFailed:
     return CallFailed(f"the value of {column} is not what nova writes there, and cannot be read", kind="unreadable")
 
 
-def object_fields(stored: Any) -> dict[str, Any]:
+def object_fields(stored: Any) -> Record:
     """The fields of an object as nova keeps it, parsed; none when it is not one."""
     fields = stored.get("nova_object.data") if isinstance(stored, dict) else None
     return fields if isinstance(fields, dict) else {}
 
 
-def make_flavor(values: Mapping[str, Any]) -> Flavor:
+def make_flavor(values: Values) -> Flavor:
     """A flavor from a row or from the data of a Flavor object."""
     return Flavor(
         id=int(values["id"]),
@@ -209,7 +210,7 @@ def current_flavor(text: str | None, which: str = "cur") -> Flavor | None:
         return None
 
 
-def _requests(text: str | None) -> tuple[Mapping[str, Any], ...]:
+def _requests(text: str | None) -> tuple[Values, ...]:
     """The PCI requests in ``instance_extra.pci_requests``; a value that cannot be read counts as one request."""
     if (text or "null").strip() == "null":
         return ()
@@ -218,7 +219,7 @@ def _requests(text: str | None) -> tuple[Mapping[str, Any], ...]:
     return tuple(each if isinstance(each, dict) else {} for each in listed)
 
 
-def make_instance(row: Any, metadata: Mapping[str, str]) -> Instance:
+def make_instance(row: NamedRow, metadata: Mapping[str, str]) -> Instance:
     """An instance from its row, joined with its extra.
 
     :param metadata: its system metadata, or what is needed of it
@@ -258,7 +259,7 @@ def canonical(architecture: object) -> str:
     return ALIASES.get(name, name)
 
 
-def make_node(row: Any) -> Node:
+def make_node(row: NamedRow) -> Node:
     """A compute node from its row.
 
     Where ``cpu_info`` names no architecture (nova's fake driver), it is the one of the guests, if there is only one.
@@ -280,7 +281,7 @@ def make_node(row: Any) -> Node:
     )
 
 
-def make_device(row: Any) -> BlockDevice:
+def make_device(row: NamedRow) -> BlockDevice:
     """A block device mapping from its row."""
     return BlockDevice(
         uuid=row.uuid or "",
@@ -295,6 +296,6 @@ def make_device(row: Any) -> BlockDevice:
     )
 
 
-def make_migration(row: Any) -> MigrationRow:
+def make_migration(row: AnyRow) -> MigrationRow:
     """A migration record from its row, which begins with the server's id."""
     return MigrationRow(*(value or "" for value in row[1:]))

@@ -9,15 +9,16 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallFailed, NotFound
 from cellmove.db import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.shapes import object_fields, read_object, unreadable
 from cellmove.db.tables import CellDatabase
+from cellmove.db.types import Record, Values
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Delete, Engine, Table, TableClause, Update
@@ -34,7 +35,7 @@ def transaction(engine: Engine, whose: str) -> Iterator[Connection]:
         yield connection
 
 
-def present(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+def present(table: Table, values: Values) -> Record:
     """The values whose columns this schema has (older releases lack some, such as compute_id)."""
     return {name: value for name, value in values.items() if name in table.c}
 
@@ -42,7 +43,7 @@ def present(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
 # instances
 
 
-def read_instance(database: CellDatabase, server_id: str) -> dict[str, Any] | None:
+def read_instance(database: CellDatabase, server_id: str) -> Record | None:
     """The live row of a server in this cell, or None."""
     query = statements.rows(database["instances"], "uuid", "deleted")
     with transaction(database.engine, database.name) as connection:
@@ -51,9 +52,15 @@ def read_instance(database: CellDatabase, server_id: str) -> dict[str, Any] | No
 
 
 def swap_instance(
-    database: CellDatabase, server_id: str, expected: Mapping[str, Any], values: Mapping[str, Any],
-    now: datetime.datetime, connection: Connection | None = None, *, content: bool = True,
-) -> None:  # fmt: skip
+    database: CellDatabase,
+    server_id: str,
+    expected: Values,
+    values: Values,
+    now: datetime.datetime,
+    connection: Connection | None = None,
+    *,
+    content: bool = True,
+) -> None:
     """Change an instance's row if it is as expected, or already changed.
 
     :param content: whether finding the new values there already will do
@@ -88,17 +95,25 @@ def _swap_statement(table: Table, key: tuple[str, ...], expected: tuple[str, ...
 
 
 def _swap(
-    connection: Connection, whose: str, table: Table, key: Mapping[str, Any], expected: Mapping[str, Any],
-    values: Mapping[str, Any], now: datetime.datetime, what: str, content: bool,
-) -> None:  # fmt: skip
+    connection: Connection,
+    whose: str,
+    table: Table,
+    key: Values,
+    expected: Values,
+    values: Values,
+    now: datetime.datetime,
+    what: str,
+    content: bool,
+) -> None:
     values = present(table, values)
     choices = {name: value if isinstance(value, tuple) else (value,) for name, value in expected.items()}
     known = {name: [each for each in wanted if each is not None] for name, wanted in choices.items()}
     nullable = tuple(name for name, wanted in choices.items() if None in wanted)
     swap = _swap_statement(table, tuple(key), tuple(known), nullable)
     changed = connection.execute(
-        swap, {**values, "updated_at": now, **statements.keyed(**key), **{WAS + name: each for name, each in known.items()}}
-    ).rowcount  # fmt: skip
+        swap,
+        {**values, "updated_at": now, **statements.keyed(**key), **{WAS + name: each for name, each in known.items()}},
+    ).rowcount
     if changed == 1:
         return
     names = tuple(sorted(set(expected) | set(values)))
@@ -117,7 +132,7 @@ CARRIED_OVER = ("display_name", "display_description", "hostname", "locked", "lo
 
 
 def carry_over(
-    connection: Connection, database: CellDatabase, server_id: str, instance: Mapping[str, Any], now: datetime.datetime
+    connection: Connection, database: CellDatabase, server_id: str, instance: Values, now: datetime.datetime
 ) -> None:
     """Give a cell's row what its owner changed in the other cell's since it was copied.
 
@@ -126,7 +141,7 @@ def carry_over(
     swap_instance(database, server_id, {}, owners_part(instance), now, connection)
 
 
-def owners_part(instance: Mapping[str, Any]) -> dict[str, Any]:
+def owners_part(instance: Values) -> Record:
     """Those columns of a row, of :data:`CARRIED_OVER`, that this schema has."""
     return {name: instance[name] for name in CARRIED_OVER if name in instance}
 
@@ -144,9 +159,13 @@ def read_system_metadata(database: CellDatabase, server_id: str) -> dict[str, st
 
 
 def set_system_metadata(
-    connection: Connection, database: CellDatabase, server_id: str, key: str, value: str | None,
+    connection: Connection,
+    database: CellDatabase,
+    server_id: str,
+    key: str,
+    value: str | None,
     now: datetime.datetime,
-) -> None:  # fmt: skip
+) -> None:
     """Set one key, or remove it (None).
 
     Removing is a hard delete, as nova does it (_instance_metadata_update_in_place): soft-deleted
@@ -184,7 +203,7 @@ def _keys_removal(system_metadata: Table) -> Delete:
     return mine.where(system_metadata.c.key.in_(bindparam("keys", expanding=True)))
 
 
-def read_extra(database: CellDatabase, server_id: str) -> dict[str, Any]:
+def read_extra(database: CellDatabase, server_id: str) -> Record:
     """The live instance_extra row of a server; empty when there is none."""
     query = statements.rows(database["instance_extra"], "instance_uuid", "deleted", order=("id",))
     with transaction(database.engine, database.name) as connection:
@@ -193,7 +212,7 @@ def read_extra(database: CellDatabase, server_id: str) -> dict[str, Any]:
 
 
 def set_extra(
-    connection: Connection, database: CellDatabase, server_id: str, values: Mapping[str, Any], now: datetime.datetime
+    connection: Connection, database: CellDatabase, server_id: str, values: Values, now: datetime.datetime
 ) -> None:
     """Change columns of a server's instance_extra row. There must never be a second row."""
     table, key = database["instance_extra"], {"instance_uuid": server_id, "deleted": 0}
@@ -202,9 +221,14 @@ def set_extra(
 
 
 def set_flavors(
-    connection: Connection, database: CellDatabase, server_id: str, *, old: Mapping[str, Any] | None,
-    new: Mapping[str, Any] | None, now: datetime.datetime,
-) -> None:  # fmt: skip
+    connection: Connection,
+    database: CellDatabase,
+    server_id: str,
+    *,
+    old: Values | None,
+    new: Values | None,
+    now: datetime.datetime,
+) -> None:
     """Set the stashed old and new flavor beside the current one (nova/objects/instance.py, _save_flavor)."""
     query = statements.rows(database["instance_extra"], "instance_uuid", "deleted", columns=("flavor",))
     text = connection.execute(query, {"instance_uuid": server_id, "deleted": 0}).scalar()
@@ -215,7 +239,7 @@ def set_flavors(
     set_extra(connection, database, server_id, {"flavor": json.dumps(flavors)}, now)
 
 
-def current_flavor(extra: Mapping[str, Any]) -> dict[str, Any]:
+def current_flavor(extra: Values) -> Record:
     """The primitive of the flavor that an instance_extra row says the server has.
 
     :raises NotFound: there is no row: the server was deleted
@@ -231,7 +255,7 @@ def current_flavor(extra: Mapping[str, Any]) -> dict[str, Any]:
 # migrations
 
 
-def read_migration(database: CellDatabase, migration_uuid: str) -> dict[str, Any] | None:
+def read_migration(database: CellDatabase, migration_uuid: str) -> Record | None:
     """One migration record of this cell, or None."""
     query = statements.rows(database["migrations"], "uuid", "deleted")
     with transaction(database.engine, database.name) as connection:
@@ -239,7 +263,7 @@ def read_migration(database: CellDatabase, migration_uuid: str) -> dict[str, Any
     return None if row is None else dict(row._mapping)
 
 
-def insert_migration(database: CellDatabase, values: Mapping[str, Any], now: datetime.datetime) -> None:
+def insert_migration(database: CellDatabase, values: Values, now: datetime.datetime) -> None:
     """Insert a migration record unless one with its uuid is there already."""
     table = database["migrations"]
     query = statements.rows(table, "uuid", columns=("id",))
@@ -250,9 +274,15 @@ def insert_migration(database: CellDatabase, values: Mapping[str, Any], now: dat
 
 
 def swap_migration(
-    database: CellDatabase, migration_uuid: str, expected: Mapping[str, Any], values: Mapping[str, Any],
-    now: datetime.datetime, connection: Connection | None = None, *, content: bool = True,
-) -> None:  # fmt: skip
+    database: CellDatabase,
+    migration_uuid: str,
+    expected: Values,
+    values: Values,
+    now: datetime.datetime,
+    connection: Connection | None = None,
+    *,
+    content: bool = True,
+) -> None:
     """Change a migration record if it is as expected, or already changed (see :func:`swap_instance`)."""
     if connection is None:
         with transaction(database.engine, database.name) as own:
@@ -265,7 +295,7 @@ def swap_migration(
 # block device mappings
 
 
-def volume_mappings(database: CellDatabase, server_id: str) -> list[dict[str, Any]]:
+def volume_mappings(database: CellDatabase, server_id: str) -> list[Record]:
     """The live volume BDMs of a server: id, uuid, volume_id, attachment_id, device_name, delete_on_termination."""
     key = {"instance_uuid": server_id, "deleted": 0, "destination_type": "volume"}
     names = ("id", "uuid", "volume_id", "attachment_id", "device_name", "delete_on_termination")
@@ -285,7 +315,7 @@ def set_attachment(database: CellDatabase, mapping_id: int, attachment_id: str |
 # services
 
 
-def read_service(database: CellDatabase, host: str, binary: str = "nova-compute") -> dict[str, Any] | None:
+def read_service(database: CellDatabase, host: str, binary: str = "nova-compute") -> Record | None:
     """The services row of a host in this cell, or None."""
     query = statements.rows(database["services"], "host", "binary", "deleted")
     with transaction(database.engine, database.name) as connection:
@@ -342,7 +372,7 @@ def swap_mapping(engine: Engine, server_id: str, source: int, target: int, now: 
         )
 
 
-def read_request_spec(engine: Engine, server_id: str) -> dict[str, Any]:
+def read_request_spec(engine: Engine, server_id: str) -> Record:
     """The stored request spec of a server, as an object primitive.
 
     :raises NotFound: it has none
@@ -359,7 +389,7 @@ def read_request_spec(engine: Engine, server_id: str) -> dict[str, Any]:
     return spec
 
 
-def write_request_spec(engine: Engine, server_id: str, spec: Mapping[str, Any], now: datetime.datetime) -> None:
+def write_request_spec(engine: Engine, server_id: str, spec: Values, now: datetime.datetime) -> None:
     """Store a request spec; what belongs to a single request must have been taken out."""
     values = {"spec": json.dumps(spec), "updated_at": now, **statements.keyed(instance_uuid=server_id)}
     with transaction(engine, "the API") as connection:

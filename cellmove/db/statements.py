@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from cellmove.db.types import Query, Record
+
 if TYPE_CHECKING:
-    from sqlalchemy import Delete, Insert, Select, TableClause, Update
+    from sqlalchemy import Delete, Insert, TableClause, Update
     from sqlalchemy.sql.elements import ColumnElement
 
 KEY = "key_"
@@ -18,7 +20,7 @@ KEY = "key_"
 
 
 @functools.cache
-def rows(table: TableClause, *key: str, columns: tuple[str, ...] = (), order: tuple[str, ...] = ()) -> Select[Any]:
+def rows(table: TableClause, *key: str, columns: tuple[str, ...] = (), order: tuple[str, ...] = ()) -> Query:
     """The rows with a key.
 
     :param key: names of columns; the values that they have to have are sent under these names, none of them NULL
@@ -46,7 +48,7 @@ def change(table: TableClause, *key: str) -> Update:
     return update(table).where(*_having(table, key, KEY))
 
 
-def keyed(**key: Any) -> dict[str, Any]:
+def keyed(**key: Any) -> Record:
     """The values of a key for :func:`change`, which new values of the same columns do not hide."""
     return {KEY + name: value for name, value in key.items()}
 

@@ -16,9 +16,10 @@ from cellmove.core import ownership
 from cellmove.db import statements
 from cellmove.db.cells import translate_errors
 from cellmove.db.state import transaction
+from cellmove.db.types import AnyRow, Query, Record, Values
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine, Select
+    from sqlalchemy import Engine
 
     from cellmove.db.tables import CellDatabase
 
@@ -32,8 +33,13 @@ SCAN = 200_000
 """Ids of a table without an index for what is looked for, that one statement runs over."""
 
 MOVE_TASKS = (
-    "resize_prep", "resize_migrating", "resize_migrated", "resize_finish", "resize_reverting", "resize_confirming",
-)  # fmt: skip
+    "resize_prep",
+    "resize_migrating",
+    "resize_migrated",
+    "resize_finish",
+    "resize_reverting",
+    "resize_confirming",
+)
 UNDER_WAY = ("pre-migrating", "migrating", "post-migrating", "confirming", "reverting")
 """Statuses of a migration on which somebody has to be at work (but for the source's copy of a finished one)."""
 
@@ -119,12 +125,15 @@ def keyless(database: CellDatabase) -> Iterator[str]:
         select(table.c.uuid)
         .select_from(joined)
         .where(
-            table.c.deleted == 0, table.c.hidden == 0, table.c.key_name.is_not(None), table.c.key_name != "",
+            table.c.deleted == 0,
+            table.c.hidden == 0,
+            table.c.key_name.is_not(None),
+            table.c.key_name != "",
             or_(extra.c.keypairs.is_(None), extra.c.keypairs.like(EMPTY_KEYPAIRS)),
         )
         .order_by(table.c.uuid)
         .limit(PAGE)
-    )  # fmt: skip
+    )
     last = ""
     while True:
         with transaction(database.engine, database.name) as connection:
@@ -190,16 +199,37 @@ def moving(database: CellDatabase) -> list[str]:
 # batches: what is known of servers that are looked at closely
 
 INSTANCE = (
-    "uuid", "display_name", "project_id", "user_id", "host", "vm_state", "task_state", "hidden", "deleted",
-    "image_ref", "key_name", "key_data", "created_at", "updated_at",
-)  # fmt: skip
+    "uuid",
+    "display_name",
+    "project_id",
+    "user_id",
+    "host",
+    "vm_state",
+    "task_state",
+    "hidden",
+    "deleted",
+    "image_ref",
+    "key_name",
+    "key_data",
+    "created_at",
+    "updated_at",
+)
 MIGRATION = (
-    "id", "uuid", "instance_uuid", "status", "migration_type", "cross_cell_move", "source_compute", "dest_compute",
-    "created_at", "updated_at", "deleted",
-)  # fmt: skip
+    "id",
+    "uuid",
+    "instance_uuid",
+    "status",
+    "migration_type",
+    "cross_cell_move",
+    "source_compute",
+    "dest_compute",
+    "created_at",
+    "updated_at",
+    "deleted",
+)
 
 
-def in_batches(engine: Engine, whose: str, ids: Iterable[str], query: Select[Any], key: Any) -> Iterator[Any]:
+def in_batches(engine: Engine, whose: str, ids: Iterable[str], query: Query, key: Any) -> Iterator[AnyRow]:
     """The rows of a query whose key is one of many.
 
     :param whose: the database's name in messages
@@ -210,11 +240,11 @@ def in_batches(engine: Engine, whose: str, ids: Iterable[str], query: Select[Any
         yield from page
 
 
-def _each(database: CellDatabase, ids: Collection[str], query: Select[Any], key: Any) -> Iterator[dict[str, Any]]:
+def _each(database: CellDatabase, ids: Collection[str], query: Query, key: Any) -> Iterator[Record]:
     return (dict(row._mapping) for row in in_batches(database.engine, database.name, ids, query, key))
 
 
-def instances(database: CellDatabase, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+def instances(database: CellDatabase, ids: Collection[str]) -> Iterator[Record]:
     """The rows of servers in this cell, deleted ones too: :data:`INSTANCE`."""
     from sqlalchemy import select
 
@@ -222,7 +252,7 @@ def instances(database: CellDatabase, ids: Collection[str]) -> Iterator[dict[str
     return _each(database, ids, select(*(table.c[name] for name in INSTANCE)), table.c.uuid)
 
 
-def migrations_of(database: CellDatabase, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+def migrations_of(database: CellDatabase, ids: Collection[str]) -> Iterator[Record]:
     """The migrations of servers in this cell, but deleted ones: :data:`MIGRATION`."""
     from sqlalchemy import select
 
@@ -231,7 +261,7 @@ def migrations_of(database: CellDatabase, ids: Collection[str]) -> Iterator[dict
     return _each(database, ids, query, table.c.instance_uuid)
 
 
-def migrations_named(database: CellDatabase, uuids: Collection[str]) -> Iterator[dict[str, Any]]:
+def migrations_named(database: CellDatabase, uuids: Collection[str]) -> Iterator[Record]:
     """The migrations of these UUIDs in this cell, deleted ones too: :data:`MIGRATION`."""
     from sqlalchemy import select
 
@@ -273,9 +303,12 @@ def all_volumes(database: CellDatabase) -> Iterator[tuple[str, str, str]]:
 
     table, instances_ = database["block_device_mapping"], database["instances"]
     at_rest = and_(
-        instances_.c.uuid == table.c.instance_uuid, instances_.c.deleted == 0, instances_.c.hidden == 0,
-        instances_.c.vm_state.in_(("active", "stopped")), instances_.c.task_state.is_(None),
-    )  # fmt: skip
+        instances_.c.uuid == table.c.instance_uuid,
+        instances_.c.deleted == 0,
+        instances_.c.hidden == 0,
+        instances_.c.vm_state.in_(("active", "stopped")),
+        instances_.c.task_state.is_(None),
+    )
     query = (
         select(table.c.id, table.c.instance_uuid, table.c.volume_id, table.c.attachment_id)
         .select_from(table.join(instances_, at_rest))
@@ -294,7 +327,7 @@ def all_volumes(database: CellDatabase) -> Iterator[tuple[str, str, str]]:
         last = page[-1].id
 
 
-def last_events(database: CellDatabase, ids: Collection[str]) -> dict[str, Any]:
+def last_events(database: CellDatabase, ids: Collection[str]) -> Record:
     """When anything last began or ended in servers' histories in this cell, by server."""
     from sqlalchemy import func, select
 
@@ -378,13 +411,13 @@ def mapped_cells(api_engine: Engine, ids: Collection[str]) -> dict[str, int | No
 KEYPAIR = ("id", "name", "user_id", "fingerprint", "public_key", "type", "created_at", "updated_at")
 
 
-def api_keypairs(api_engine: Engine, owners: Collection[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+def api_keypairs(api_engine: Engine, owners: Collection[tuple[str, str]]) -> dict[tuple[str, str], Record]:
     """Keypairs by user and name: :data:`KEYPAIR`."""
     from sqlalchemy import column, select, table
 
     found = table("key_pairs", *map(column, KEYPAIR))
     wanted = set(owners)
-    known: dict[tuple[str, str], dict[str, Any]] = {}
+    known: dict[tuple[str, str], Record] = {}
     for batch in batches(user for user, _name in wanted):
         with translate_errors("database of the API"), api_engine.connect() as connection:
             for row in connection.execute(select(found).where(found.c.user_id.in_(batch))):
@@ -405,17 +438,16 @@ def set_keypairs(database: CellDatabase, server_id: str, keypairs: str, now: Any
         changed = connection.execute(
             update(table)
             .where(
-                table.c.instance_uuid == server_id, table.c.deleted == 0,
+                table.c.instance_uuid == server_id,
+                table.c.deleted == 0,
                 or_(table.c.keypairs.is_(None), table.c.keypairs.like(EMPTY_KEYPAIRS)),
             )
             .values(keypairs=keypairs, updated_at=now)
-        )  # fmt: skip
+        )
         return bool(changed.rowcount == 1)
 
 
-def settle_migration(
-    database: CellDatabase, server_id: str, at_rest: Mapping[str, Any], number: int, status: str
-) -> bool:
+def settle_migration(database: CellDatabase, server_id: str, at_rest: Values, number: int, status: str) -> bool:
     """Set the status of a migration's record to error, while its server stays as it was seen.
 
     The record's times stay: they tell when nova touched it last.

@@ -14,17 +14,41 @@ if TYPE_CHECKING:
     from cellmove.db.cells import Cell
 
 CELL_TABLES = (
-    "instances", "instance_extra", "instance_info_caches", "instance_metadata", "instance_system_metadata",
-    "block_device_mapping", "virtual_interfaces", "tags", "instance_actions", "instance_actions_events",
-    "migrations", "instance_faults", "instance_id_mappings", "security_group_instance_association",
-    "console_auth_tokens", "share_mapping", "services", "compute_nodes", "pci_devices", "consoles",
-)  # fmt: skip
+    "instances",
+    "instance_extra",
+    "instance_info_caches",
+    "instance_metadata",
+    "instance_system_metadata",
+    "block_device_mapping",
+    "virtual_interfaces",
+    "tags",
+    "instance_actions",
+    "instance_actions_events",
+    "migrations",
+    "instance_faults",
+    "instance_id_mappings",
+    "security_group_instance_association",
+    "console_auth_tokens",
+    "share_mapping",
+    "services",
+    "compute_nodes",
+    "pci_devices",
+    "consoles",
+)
 """The tables that a move may read or write; those that a release does not have are simply not there."""
 
 REQUIRED = (
-    "instances", "instance_extra", "instance_info_caches", "instance_system_metadata", "block_device_mapping",
-    "instance_actions", "instance_actions_events", "migrations", "services", "compute_nodes",
-)  # fmt: skip
+    "instances",
+    "instance_extra",
+    "instance_info_caches",
+    "instance_system_metadata",
+    "block_device_mapping",
+    "instance_actions",
+    "instance_actions_events",
+    "migrations",
+    "services",
+    "compute_nodes",
+)
 """Those of them that every release has and every command reads."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, Misconfigured
+from cellmove.core.retry import RetryPolicy, with_retry
 
 if TYPE_CHECKING:
     from cellmove.core.clock import Clock
@@ -32,22 +33,11 @@ def patiently(runner: Patient, call: Callable[[], T], *, insists: bool = False) 
     :param insists: what is rolled back has to be, so that one answer of "internal error" or "somebody else was
         quicker" is not the last word either
     """
-    from tenacity import RetryCallState, Retrying, retry_if_exception
-
-    waits = runner.clock.waits()
-    deadline = runner.clock.monotonic() + runner.gateway.settings.patience
-
-    def is_over(retry: RetryCallState) -> bool:
-        return runner.clock.monotonic() + retry.upcoming_sleep > deadline
-
-    policy = Retrying(
-        retry=retry_if_exception(lambda error: _transient(error) or (insists and _may_pass(error))),
-        wait=lambda _retry: next(waits),
-        stop=is_over,
-        sleep=runner.clock.sleep,
-        reraise=True,
+    policy = RetryPolicy(
+        is_transient=lambda error: _transient(error) or (insists and _may_pass(error)),
+        timeout=runner.gateway.settings.patience,
     )
-    return policy(call)
+    return with_retry(call, policy, runner.clock)
 
 
 def _transient(error: BaseException) -> bool:

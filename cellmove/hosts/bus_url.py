@@ -6,12 +6,13 @@ as the first call, without saying where that is set. Everything is therefore loo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.core import tls_files
 from cellmove.core.bus_login import is_cut
 from cellmove.core.errors import BadSetting
 from cellmove.core.host_names import is_host_name
+from cellmove.hosts.oslo_types import Conf, Opt, OptionValue, TransportHost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ SSL_VERSIONS = ("tlsv1", "tlsv1_1", "tlsv1_2", "sslv23")
 ENCODE = "in a user name or password, / : @ # ? % , have to be written %2F %3A %40 %23 %3F %25 %2C"
 
 
-def check(conf: Any, url: str) -> None:
+def check(conf: Conf, url: str) -> None:
     """Make sure that a bus can be opened, as far as that can be seen without its broker.
 
     :param conf: oslo.config's, which has read nova.conf
@@ -55,7 +56,7 @@ def check(conf: Any, url: str) -> None:
         _check_tls(chosen, parsed.query)
 
 
-def _check_hosts(hosts: list[Any]) -> None:
+def _check_hosts(hosts: list[TransportHost]) -> None:
     if not hosts:
         raise BadSetting(
             "it names no broker: rabbit:// is followed by the user name and password, the host and the port"
@@ -68,16 +69,16 @@ def _check_hosts(hosts: list[Any]) -> None:
             raise BadSetting(f"{host.port} is no port of {which}: it has to be between 1 and 65535")
 
 
-def _options(conf: Any) -> list[Any]:
+def _options(conf: Conf) -> list[Opt]:
     """The options of oslo.messaging's driver, registered."""
     from oslo_messaging import opts
 
-    options: list[Any] = next(known for group, known in opts.list_opts() if group == GROUP)
+    options: list[Opt] = next(known for group, known in opts.list_opts() if group == GROUP)
     conf.register_opts(options, group=GROUP)
     return options
 
 
-def _configured(conf: Any, option: Any) -> Any:
+def _configured(conf: Conf, option: Opt) -> OptionValue:
     """The value that nova.conf has, or the default."""
     try:
         return conf[GROUP][option.dest]
@@ -88,14 +89,14 @@ def _configured(conf: Any, option: Any) -> Any:
         ) from None
 
 
-def _converted(name: str, value: str, option: Any) -> Any:
+def _converted(name: str, value: str, option: Opt) -> OptionValue:
     try:
         return option.type(value)
     except ValueError as error:
         raise BadSetting(f"{name}={value} in its query: {error}") from None
 
 
-def _check_tls(chosen: Mapping[str, Any], query: Mapping[str, str]) -> None:
+def _check_tls(chosen: Mapping[str, OptionValue], query: Mapping[str, str]) -> None:
     def named(option: str) -> str:
         return option if option in query else f"[{GROUP}]{option}"
 

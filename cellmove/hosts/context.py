@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cellmove.cloud import identity
 
 if TYPE_CHECKING:
+    from openstack.connection import Connection
+
     from cellmove.core.clock import Clock
     from cellmove.hosts.transport import Primitive
 
@@ -15,7 +17,7 @@ class Administrator(Protocol):
     """Holds a connection with an administrator's credential: the gateway."""
 
     @property
-    def admin(self) -> Any: ...
+    def admin(self) -> Connection: ...
 
 
 def request_context(gateway: Administrator, clock: Clock, request_id: str) -> Primitive:

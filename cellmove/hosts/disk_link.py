@@ -64,18 +64,25 @@ def connect(
     try:
         process = subprocess.Popen(  # noqa: S603 - ssh, as the operator configured it
             list(command if command is not None else ssh_command(destination)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
             env=os.environ | {"LC_ALL": "C"},  # for messages in English
             start_new_session=True,  # a Ctrl-C must not reach ssh: cellmove finishes its current action first
-        )  # fmt: skip
+        )
     except OSError as error:
         raise CannotConnect(f"ssh cannot be started: {error.strerror}; install the OpenSSH client") from None
     link = Link(destination, move_id, process, silence)
     try:
         link.greet()
         link.request(
-            "hello", move=move_id, instances_path=destination.instances_path, block=destination.block, threads=destination.threads,
-        )  # fmt: skip
+            "hello",
+            move=move_id,
+            instances_path=destination.instances_path,
+            block=destination.block,
+            threads=destination.threads,
+        )
         yield link
     finally:
         link.close()

@@ -210,8 +210,13 @@ def run_pass(
 
 
 def read_back(
-    source: Link, target: Link, files: Sequence[Transfer], *, observer: Observer | None = None, clock: Clock | None = None
-) -> tuple[str, ...] | None:  # fmt: skip
+    source: Link,
+    target: Link,
+    files: Sequence[Transfer],
+    *,
+    observer: Observer | None = None,
+    clock: Clock | None = None,
+) -> tuple[str, ...] | None:
     """Read from the target's disk what was written since it was last read, and compare it with what was sent.
 
     Whatever somebody else has written to counts as a whole. What a file's unfinished copy has once nothing differs has
@@ -248,9 +253,15 @@ def read_back(
 
 
 def compare(
-    source: Link, target: Link, transfer: Transfer, *, path: str = "", cache: Cache = "direct",
-    observer: Observer | None = None, clock: Clock | None = None,
-) -> Comparison:  # fmt: skip
+    source: Link,
+    target: Link,
+    transfer: Transfer,
+    *,
+    path: str = "",
+    cache: Cache = "direct",
+    observer: Observer | None = None,
+    clock: Clock | None = None,
+) -> Comparison:
     """Read a file at both ends, at the same time, from the disks, and compare their hashes.
 
     :param path: at the target; empty: where :func:`run_pass` left it

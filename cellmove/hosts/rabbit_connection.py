@@ -9,12 +9,12 @@ Three faults of oslo_messaging/_drivers/impl_rabbit.py (18.3) are avoided here:
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 from oslo_messaging._drivers import impl_rabbit
 
 from cellmove.hosts import rabbit_login
+from cellmove.hosts.oslo_types import Conf, OptionValue, OsloTransport, TransportHost, TransportUrl
 
 ATTEMPTS_PER_BROKER = 2
 """How often each broker is tried when a connection is opened. The broker was probed just before."""
@@ -40,19 +40,21 @@ All others are nova's own, since a queue or exchange that is declared with other
 class Connection(impl_rabbit.Connection):  # type: ignore[misc]  # has no types
     """A connection that is opened within a limit of attempts and from then on renewed without a limit."""
 
-    def __init__(self, conf: Any, url: Any, purpose: Any, retry: int | None = None) -> None:
+    def __init__(self, conf: Conf, url: TransportUrl, purpose: str, retry: int | None = None) -> None:
         self._broker_url = url
         self._driver_conf = conf
         super().__init__(conf, url, purpose, retry=ATTEMPTS_PER_BROKER * len(url.hosts) - 1)
         self.max_retries = retry
 
-    def _transform_transport_url(self, url: Any, host: Any, *_defaults: str, **_named_defaults: str) -> str:
+    def _transform_transport_url(
+        self, url: TransportUrl, host: TransportHost, *_defaults: str, **_named_defaults: str
+    ) -> str:
         """The URL of one broker for kombu."""
         login = f"{quote(host.username or '', safe='')}:{quote(host.password or '', safe='')}"
         name = f"[{host.hostname}]" if ":" in host.hostname else host.hostname
         return f"amqp://{login}@{name}:{host.port or rabbit_login.PORT}/{quote(url.virtual_host or '')}"
 
-    def _fetch_ssl_params(self) -> Any:
+    def _fetch_ssl_params(self) -> OptionValue:
         """How TLS is spoken; of several brokers kombu puts in the name of the one that it connects to."""
         hosts = self._broker_url.hosts
         name = hosts[0].hostname if len(hosts) == 1 else None  # kombu would put 127.0.0.1 in the place of localhost
@@ -72,7 +74,7 @@ class Connection(impl_rabbit.Connection):  # type: ignore[misc]  # has no types
         super().ensure_connection()
 
 
-def prepare(transport: Any) -> None:
+def prepare(transport: OsloTransport) -> None:
     """Make a transport of oslo.messaging open its connections with :class:`Connection`."""
     driver = getattr(transport, "_driver", None)
     if isinstance(driver, impl_rabbit.RabbitDriver):

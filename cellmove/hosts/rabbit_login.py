@@ -11,9 +11,9 @@ import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cellmove.core.errors import CannotConnect
+from cellmove.hosts.oslo_types import AmqpConnection, Conf, OptionValue, TransportHost, TransportUrl
 
 PORT = 5672
 GROUP = "oslo_messaging_rabbit"
@@ -41,9 +41,9 @@ class Login:
     :param exchange: checked as well if it is there
     """
 
-    host: Any
+    host: TransportHost
     virtual_host: str
-    tls: Mapping[str, Any] | None
+    tls: Mapping[str, OptionValue] | None
     method: str
     timeout: float
     exchange: Exchange | None
@@ -55,7 +55,9 @@ class Login:
         return f"{f'[{name}]' if ':' in name else name}:{self.host.port or PORT}"
 
 
-def log_in(url: Any, conf: Any, timeout: float, *, preferred: str = "", exchange: Exchange | None = None) -> str:
+def log_in(
+    url: TransportUrl, conf: Conf, timeout: float, *, preferred: str = "", exchange: Exchange | None = None
+) -> str:
     """Log in to a broker of a URL.
 
     :param url: an ``oslo_messaging.TransportURL``
@@ -113,7 +115,7 @@ def _first_accepted(logins: Sequence[Login], refusals: dict[str, str]) -> str:
     return ""
 
 
-def option(url: Any, conf: Any, name: str) -> Any:
+def option(url: TransportUrl, conf: Conf, name: str) -> OptionValue:
     """An option of the driver: the URL's query goes before ``[oslo_messaging_rabbit]``.
 
     Follows oslo_messaging/_drivers/common.py, ``ConfigOptsProxy``.
@@ -127,7 +129,7 @@ def option(url: Any, conf: Any, name: str) -> Any:
     return conf._get_opt_info(name, GROUP)["opt"].type(text)
 
 
-def tls_options(url: Any, conf: Any, hostname: str | None) -> Mapping[str, Any] | None:
+def tls_options(url: TransportUrl, conf: Conf, hostname: str | None) -> Mapping[str, OptionValue] | None:
     """How TLS is spoken with one broker, in amqp's words; None: it is not.
 
     Follows impl_rabbit.py, ``_fetch_ssl_params``, but names the broker also where the URL has several: there kombu fills in
@@ -135,7 +137,9 @@ def tls_options(url: Any, conf: Any, hostname: str | None) -> Mapping[str, Any] 
     """
     if not option(url, conf, "ssl"):
         return None
-    found: dict[str, Any] = {theirs: value for ours, theirs in FILES.items() if (value := option(url, conf, ours))}
+    found: dict[str, OptionValue] = {
+        theirs: value for ours, theirs in FILES.items() if (value := option(url, conf, ours))
+    }
     if version := option(url, conf, "ssl_version"):
         names = {"tlsv1": "PROTOCOL_TLSv1", "sslv23": "PROTOCOL_SSLv23"}
         names |= {"tlsv1_1": "PROTOCOL_TLSv1_1", "tlsv1_2": "PROTOCOL_TLSv1_2"}
@@ -189,7 +193,7 @@ def _login_problem(login: Login) -> str | None:
     return _exchange_problem(connection, login.exchange)
 
 
-def _exchange_problem(connection: Any, exchange: Exchange | None) -> str | None:
+def _exchange_problem(connection: AmqpConnection, exchange: Exchange | None) -> str | None:
     """Compare the broker's exchange with the one that oslo.messaging would declare, if the broker has it; and log out."""
     import amqp
 
@@ -216,7 +220,7 @@ def _exchange_problem(connection: Any, exchange: Exchange | None) -> str | None:
     return None
 
 
-def _close(connection: Any) -> None:
+def _close(connection: AmqpConnection) -> None:
     import amqp
 
     try:
@@ -225,7 +229,7 @@ def _close(connection: Any) -> None:
         connection.collect()
 
 
-def _words(error: Exception, tls: Mapping[str, Any] | None) -> str:
+def _words(error: Exception, tls: Mapping[str, OptionValue] | None) -> str:
     """What a broken connection means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         words = f"TLS: its certificate is not accepted: {error.verify_message}"

@@ -20,7 +20,7 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer,
 import bottle  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
-from cellmove.sandbox import buses, disks, rest, seed
+from cellmove.sandbox import buses, disks, rest, rest_identity, seed
 from cellmove.sandbox.fault_injection import CONNECTION, FaultInjector
 from cellmove.sandbox.instances import Instances
 from cellmove.sandbox.store import HOSTS, Cloud, Refusal, cell_of, files, make_databases
@@ -78,8 +78,14 @@ def write_configuration(
     :param instances: where the hosts' disks are, if they are files: cellmove is told that it reaches them by ssh
     """
     bus = base.replace("http://", "sandbox://", 1) + "/bus"
-    login = {"auth_url": f"{base}/identity/v3", "username": "admin", "password": rest.PASSWORD, "project_name": "admin",
-             "user_domain_name": "Default", "project_domain_name": "Default"}  # fmt: skip
+    login = {
+        "auth_url": f"{base}/identity/v3",
+        "username": "admin",
+        "password": rest_identity.PASSWORD,
+        "project_name": "admin",
+        "user_domain_name": "Default",
+        "project_domain_name": "Default",
+    }
     clouds = {"clouds": {"sandbox": {"auth": login, "region_name": "RegionOne", "identity_api_version": "3"}}}
     (folder / "clouds.yaml").write_text(json.dumps(clouds))
     neutron = login | {"auth_type": "password", "username": "nova", "region_name": "RegionOne"}
@@ -99,14 +105,33 @@ def write_configuration(
         config += [f'[ssh.hosts."{host}"]\ninstances_path = "{instances.seen(host)}"' for host in HOSTS]
     (folder / "config.toml").write_text("\n".join(config) + "\n")
     return {
-        "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"), "OS_CLOUD": "sandbox",
-        "CELLMOVE_NOVA_CONF": str(folder / "nova.conf"), "CELLMOVE_CONFIG": str(folder / "config.toml"),
+        "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"),
+        "OS_CLOUD": "sandbox",
+        "CELLMOVE_NOVA_CONF": str(folder / "nova.conf"),
+        "CELLMOVE_CONFIG": str(folder / "config.toml"),
         "CELLMOVE_DISK_STORES": "separate",
-    }  # fmt: skip
+    }
+
+
+CHANGES = (
+    seed.rename,
+    seed.lock,
+    seed.attach,
+    seed.detach,
+    seed.delete,
+    seed.hard_reboot,
+    seed.make_volume,
+    seed.make_flavor,
+    seed.name_cell,
+    seed.map_again,
+    disks.write,
+    disks.add_base,
+)
+"""The functions that a test may call by name, with the cloud as their first argument."""
 
 
 def add_control(app: Any, cloud: Cloud, pace: list[float], faults: FaultInjector) -> None:
-    """What tests and the demo do to the cloud: POST /sandbox/NAME with the arguments as JSON."""
+    """Add the control calls of tests and the demo: POST /sandbox/NAME with the arguments as JSON."""
 
     def state() -> Any:
         return vars(cloud.world)
@@ -134,12 +159,15 @@ def add_control(app: Any, cloud: Cloud, pace: list[float], faults: FaultInjector
         pace[:] = [seconds, call]
 
     known: dict[str, Callable[..., Any]] = {
-        "boot": lambda **how: seed.boot(cloud, **how), "state": state, "host": host, "fault": fault, "pace": slow,
-        "world": world, "fault_injection": faults.start,
-        **{each.__name__: lambda _do=each, **how: _do(cloud, **how)
-           for each in (seed.rename, seed.lock, seed.attach, seed.detach, seed.delete, seed.hard_reboot,
-                        seed.make_volume, seed.make_flavor, seed.name_cell, seed.map_again, disks.write, disks.add_base)},
-    }  # fmt: skip
+        "boot": lambda **how: seed.boot(cloud, **how),
+        "state": state,
+        "host": host,
+        "fault": fault,
+        "pace": slow,
+        "world": world,
+        "fault_injection": faults.start,
+        **{change.__name__: lambda _do=change, **how: _do(cloud, **how) for change in CHANGES},
+    }
 
     @app.post("/sandbox/<name>")  # type: ignore[untyped-decorator]
     def control(name: str) -> str:

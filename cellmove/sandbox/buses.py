@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cellmove.sandbox import compute, hosts, services
-from cellmove.sandbox.compute import Call, Work
+from cellmove.sandbox.compute_call import Call, Work
 from cellmove.sandbox.store import HOSTS, Cloud, Record, Refusal, cell_of, envelope
 
 CELL_UUIDS = {"cell1": "11111111-1111-4111-8111-111111111111", "cell2": "22222222-2222-4222-8222-222222222222"}
@@ -72,9 +72,14 @@ def call_of(cloud: Cloud, message: Mapping[str, Any]) -> Call:
     if message["method"] not in compute.METHODS:
         raise Refusal("NoSuchMethod", message["method"])
     return Call(
-        cloud, message["server"], message["method"], message["context"]["request_id"],
-        instance["nova_object.data"], migration["nova_object.data"], arguments,
-    )  # fmt: skip
+        cloud,
+        message["server"],
+        message["method"],
+        message["context"]["request_id"],
+        instance["nova_object.data"],
+        migration["nova_object.data"],
+        arguments,
+    )
 
 
 def finish(cloud: Cloud, work: Work, pace: float = 0.0, more: float = 0.0) -> Any:
@@ -172,9 +177,11 @@ def _select(cloud: Cloud, instance_uuids: list[str] | None, spec_obj: Record, **
     held = services.held(cloud, server)
     first = {chosen[0]: {"resources": wanted}}
     body = {
-        "allocations": _added(held["allocations"], first), "consumer_generation": held.get("generation"),
-        "project_id": spec["project_id"], "user_id": spec["user_id"],
-    }  # fmt: skip
+        "allocations": _added(held["allocations"], first),
+        "consumer_generation": held.get("generation"),
+        "project_id": spec["project_id"],
+        "user_id": spec["user_id"],
+    }
     services.put_allocations(cloud, {server: body})
     return [[_selection(cloud, uuid, wanted) for uuid in chosen[:3]]]
 
@@ -234,9 +241,13 @@ def _selection(cloud: Cloud, provider: str, wanted: Mapping[str, int]) -> Record
         "Selection",
         "1.1",
         {
-            "compute_node_uuid": provider, "service_host": host, "nodename": host,
-            "cell_uuid": CELL_UUIDS[cell_of(host)], "limits": None,
+            "compute_node_uuid": provider,
+            "service_host": host,
+            "nodename": host,
+            "cell_uuid": CELL_UUIDS[cell_of(host)],
+            "limits": None,
             "allocation_request": json.dumps({"allocations": {provider: {"resources": wanted}}}) if wanted else None,
-            "allocation_request_version": "1.36", "availability_zone": "nova",
+            "allocation_request_version": "1.36",
+            "availability_zone": "nova",
         },
-    )  # fmt: skip
+    )

@@ -8,105 +8,22 @@ migration in error, an event that ended with Error, and no task state.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from cellmove.sandbox import disks, services
-from cellmove.sandbox.store import Cloud, Record, Refusal, cell_of, envelope, filled
-
-Work = Generator[None, None, Any]
-
-RUNNING, SHUT_DOWN = 1, 4
-WALLABY = 56
-"""The service version of the first nova-compute that starts a moved guest from the snapshot."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call that a host has taken.
-
-    :param instance: fields of the Instance that was sent; ``migration`` likewise
-    :param more: snapshot_id, flavor, nodename, limits
-    """
-
-    cloud: Cloud
-    host: str
-    method: str
-    request_id: str
-    instance: Record
-    migration: Record
-    more: Mapping[str, Any]
-
-    @property
-    def cell(self) -> str:
-        """Whose database the host writes to."""
-        return cell_of(self.host)
-
-    @property
-    def server(self) -> str:
-        """The server's UUID."""
-        return str(self.instance["uuid"])
-
-    def row(self) -> Record:
-        """The server's live row."""
-        found = self.cloud.row(self.cell, "instances", uuid=self.server, deleted=0)
-        if found is None:
-            raise Refusal("InstanceNotFound", f"Instance {self.server} could not be found.")
-        return found
-
-    def save(self, values: Mapping[str, Any], *expected: str | None) -> None:
-        """Save the instance, if its task state is one of those expected (any when none is named)."""
-        match: Record = {"uuid": self.server, "deleted": 0} | ({"task_state": expected} if expected else {})
-        if not self.cloud.update(self.cell, "instances", values, **match):
-            seen = self.row()["task_state"]
-            raise Refusal("UnexpectedTaskStateError", f"Expected {list(expected)}. Actual: {{'task_state': {seen}}}")
-
-    def set_migration(self, **values: Any) -> None:
-        """Save the migration."""
-        self.cloud.update(self.cell, "migrations", values, uuid=self.migration["uuid"])
-
-    def set_extra(self, **values: Any) -> None:
-        """Save parts of the instance that lie in instance_extra."""
-        self.cloud.update(self.cell, "instance_extra", values, instance_uuid=self.server, deleted=0)
-
-    def flavors(self) -> Record:
-        """Current, old and new flavor."""
-        extra = self.cloud.row(self.cell, "instance_extra", instance_uuid=self.server, deleted=0) or {}
-        found: Record = json.loads(extra["flavor"])
-        return found
-
-    def set_flavors(self, **flavors: Any) -> None:
-        """Change some of the three."""
-        self.set_extra(flavor=json.dumps(self.flavors() | flavors))
-
-    def metadata(self, key: str) -> str | None:
-        """A value of the system metadata."""
-        match = {"instance_uuid": self.server, "key": key, "deleted": 0}
-        found = self.cloud.row(self.cell, "instance_system_metadata", **match)
-        return None if found is None else str(found["value"])
-
-    @property
-    def version(self) -> int:
-        """The service version of this nova-compute."""
-        service = self.cloud.row(self.cell, "services", host=self.host, binary="nova-compute") or {}
-        return int(service.get("version") or 0)
-
-    @property
-    def is_bare_metal(self) -> bool:
-        """Whether nova's ironic driver runs here."""
-        node = self.cloud.row(self.cell, "compute_nodes", host=self.host) or {}
-        return node.get("hypervisor_type") == "ironic"
-
-    def volumes(self) -> list[Record]:
-        """The volumes' block device mappings."""
-        rows = self.cloud.rows(self.cell, "block_device_mapping", instance_uuid=self.server, deleted=0)
-        return [row for row in rows if row["destination_type"] == "volume"]
-
-    def fail_if_asked(self, call: str) -> None:
-        """Raise what a test has asked for."""
-        if self.cloud.fault(self.host, call, self.server):
-            raise Refusal("NovaException", f"the sandbox was told to let {call} fail on {self.host}")
+from cellmove.sandbox.compute_call import RUNNING, SHUT_DOWN, WALLABY, Call, Work, record_fault
+from cellmove.sandbox.guests import (
+    activate,
+    bind_here,
+    complete_volumes,
+    connect_volumes,
+    delete_attachments,
+    delete_bindings,
+    destroy,
+    flavor_columns,
+    start_guest,
+    stop_guest,
+)
+from cellmove.sandbox.store import Record, Refusal, envelope
 
 
 def run(call: Call) -> Work:
@@ -117,9 +34,10 @@ def run(call: Call) -> Work:
         raise Refusal("InstanceActionNotFound", f"Action for request_id {call.request_id} not found")
     action, event = actions[-1]["id"], f"compute_{call.method}"
     cloud.insert(
-        call.cell, "instance_actions_events",
+        call.cell,
+        "instance_actions_events",
         {"action_id": action, "event": event, "start_time": cloud.now(), "host": call.host},
-    )  # fmt: skip
+    )
     cloud.tell("call begun", method=call.method, host=call.host, server=call.server, request=call.request_id)
     try:
         yield
@@ -137,16 +55,6 @@ def run(call: Call) -> Work:
     _end_event(call, action, event, "Success")
     cloud.tell("call done", method=call.method, host=call.host, server=call.server)
     return result
-
-
-CODES = {"InstancePowerOffFailure": 400, "ImageNotFound": 404, "InstanceNotFound": 404, "DiskNotFound": 404}
-"""The HTTP status of nova's exceptions; 500 for all others (nova/exception.py)."""
-
-
-def record_fault(call: Call, error: Refusal) -> None:
-    """Write the server's fault down, as nova shows it."""
-    values = {"instance_uuid": call.server, "message": str(error)[:255], "host": call.host, "details": ""}
-    call.cloud.insert(call.cell, "instance_faults", values | {"code": CODES.get(str(error.kind), 500)})
 
 
 def _end_event(call: Call, action: int, event: str, result: str, details: str | None = None) -> None:
@@ -183,19 +91,32 @@ def _prep_at_dest(call: Call) -> Work:
     yield
     node = cloud.row(call.cell, "compute_nodes", host=call.host)
     call.set_migration(
-        dest_compute=call.host, dest_node=call.more["nodename"], dest_host=services.ADDRESSES[call.host], status="pre-migrating",
+        dest_compute=call.host,
+        dest_node=call.more["nodename"],
+        dest_host=services.ADDRESSES[call.host],
+        status="pre-migrating",
         dest_compute_id=node["id"] if node else None,
-    )  # fmt: skip
+    )
     yield
     row = cloud.row(call.cell, "migrations", uuid=call.migration["uuid"]) or {}
     devices = envelope("PciDeviceList", "1.3", {"objects": []})
     requests = envelope("InstancePCIRequests", "1.1", {"instance_uuid": server, "requests": []})
     context = envelope(
-        "MigrationContext", "1.2",
-        {"instance_uuid": server, "migration_id": row.get("id"), "old_pci_devices": devices, "new_pci_devices": devices,
-         "old_pci_requests": requests, "new_pci_requests": requests, "old_numa_topology": None,
-         "new_numa_topology": None, "old_resources": None, "new_resources": None},
-    )  # fmt: skip
+        "MigrationContext",
+        "1.2",
+        {
+            "instance_uuid": server,
+            "migration_id": row.get("id"),
+            "old_pci_devices": devices,
+            "new_pci_devices": devices,
+            "old_pci_requests": requests,
+            "new_pci_requests": requests,
+            "old_numa_topology": None,
+            "new_numa_topology": None,
+            "old_resources": None,
+            "new_resources": None,
+        },
+    )
     call.set_extra(migration_context=json.dumps(context))
     yield
     return context
@@ -229,7 +150,7 @@ def _prep_at_source(call: Call) -> Work:
 
 def _take_apart(call: Call) -> Work:
     cloud = call.cloud
-    yield from _destroy(call, with_disks=False)
+    yield from destroy(call, with_disks=False)
     for row in call.volumes():
         fresh = services.create_attachment(cloud, row["volume_id"], call.server)["id"]
         yield
@@ -237,7 +158,7 @@ def _take_apart(call: Call) -> Work:
         yield
         cloud.update(call.cell, "block_device_mapping", {"attachment_id": fresh}, id=row["id"])
         yield
-    yield from _activate(call, call.migration["dest_compute"])
+    yield from activate(call, call.migration["dest_compute"])
     call.set_migration(status="post-migrating")
     yield
     call.save({"task_state": "resize_migrated", "power_state": SHUT_DOWN}, "resize_migrating")
@@ -249,7 +170,7 @@ def _finish_at_dest(call: Call) -> Work:
 
 
 def _finish(call: Call) -> Work:
-    cloud, server, snapshot = call.cloud, call.server, call.more.get("snapshot_id")
+    cloud, snapshot = call.cloud, call.more.get("snapshot_id")
     before = call.row()
     taken: Record | None = None
     if snapshot:
@@ -259,31 +180,22 @@ def _finish(call: Call) -> Work:
             raise Refusal("ImageNotFound", f"Image {snapshot} could not be found.") from None
     flavors = call.flavors()
     now_flavor = flavors["new"] if call.migration["migration_type"] == "resize" else flavors["cur"]
-    values = _flavor_columns(now_flavor) if call.migration["migration_type"] == "resize" else {}
+    values = flavor_columns(now_flavor) if call.migration["migration_type"] == "resize" else {}
     spawns_from_snapshot = call.version >= WALLABY
     if snapshot and spawns_from_snapshot:
         values["image_ref"] = snapshot
     call.save({"task_state": "resize_finish", **values}, "resize_migrated")
     call.set_flavors(cur=now_flavor, old=flavors["cur"])
     yield
-    yield from _connect_volumes(call)
-    _complete_volumes(call)
+    yield from connect_volumes(call)
+    complete_volumes(call)
     yield
-    _bind_here(call)
+    bind_here(call)
     yield
     power_on = call.metadata("old_vm_state") == "active"
-    try:
-        call.fail_if_asked("spawn")
-        # Before Wallaby the root disk is made from image_ref, whatever the snapshot holds (nova bug 1906428).
-        content = (
-            taken if spawns_from_snapshot or not taken else {"data": disks.fresh(before["image_ref"]), "token": ""}
-        )
-        disks.spawn(cloud, call.host, server, before["image_ref"], call.migration["source_compute"], content)
-        start_guest(call, running=power_on)
-    except Refusal:
-        yield from _undo_spawn(call)
-        raise
-    yield
+    # Before Wallaby the root disk is made from image_ref, whatever the snapshot holds (nova bug 1906428).
+    content = taken if spawns_from_snapshot or not taken else {"data": disks.fresh(before["image_ref"]), "token": ""}
+    yield from _spawn(call, before["image_ref"], content, running=power_on)
     if snapshot:
         services.delete_image(cloud, snapshot)
         yield
@@ -291,11 +203,28 @@ def _finish(call: Call) -> Work:
     yield
     node = cloud.row(call.cell, "compute_nodes", host=call.host) or {}
     values = {
-        "vm_state": "resized", "task_state": None, "power_state": RUNNING if power_on else SHUT_DOWN,
-        "image_ref": before["image_ref"], "host": call.host, "node": node.get("hypervisor_hostname"),
-        "compute_id": node.get("id"), "launched_at": cloud.now(), "progress": 0,
-    }  # fmt: skip
+        "vm_state": "resized",
+        "task_state": None,
+        "power_state": RUNNING if power_on else SHUT_DOWN,
+        "image_ref": before["image_ref"],
+        "host": call.host,
+        "node": node.get("hypervisor_hostname"),
+        "compute_id": node.get("id"),
+        "launched_at": cloud.now(),
+        "progress": 0,
+    }
     call.save(values, "resize_finish")
+    yield
+
+
+def _spawn(call: Call, image: str, content: Record | None, *, running: bool) -> Work:
+    try:
+        call.fail_if_asked("spawn")
+        disks.spawn(call.cloud, call.host, call.server, image, call.migration["source_compute"], content)
+        start_guest(call, running=running)
+    except Refusal:
+        yield from _undo_spawn(call)
+        raise
     yield
 
 
@@ -304,7 +233,7 @@ def _undo_spawn(call: Call) -> Work:
         call.cloud.world.attachments.pop(row["attachment_id"], None)
         call.cloud.tell("attachment deleted", attachment=row["attachment_id"], volume=row["volume_id"])
         yield
-    yield from _activate(call, call.migration["source_compute"])
+    yield from activate(call, call.migration["source_compute"])
 
 
 def _confirm_at_source(call: Call) -> Work:
@@ -324,8 +253,8 @@ def _confirm(call: Call) -> Work:
     if disks.destroy(cloud, call.host, server):
         cloud.tell("disks deleted", host=call.host, server=server)
     yield
-    yield from _delete_bindings(call)
-    yield from _delete_attachments(call)
+    yield from delete_bindings(call)
+    yield from delete_attachments(call)
     call.set_migration(status="confirmed")
     cloud.world.usage[call.host].pop(server, None)
     call.set_extra(migration_context=None)
@@ -339,10 +268,10 @@ def _revert_at_dest(call: Call) -> Work:
 def _revert(call: Call) -> Work:
     cloud, server = call.cloud, call.server
     call.row()
-    yield from _destroy(call, with_disks=True)
-    yield from _activate(call, call.migration["source_compute"])
-    yield from _delete_bindings(call)
-    yield from _delete_attachments(call)
+    yield from destroy(call, with_disks=True)
+    yield from activate(call, call.migration["source_compute"])
+    yield from delete_bindings(call)
+    yield from delete_attachments(call)
     call.set_migration(status="reverted")
     usage = cloud.world.usage[call.host]
     usage[server] = usage.get(server, 0) - 1
@@ -379,13 +308,13 @@ def _finish_revert(call: Call) -> Work:
         raise Refusal("AttributeError", "'NoneType' object has no attribute 'id'")
     node = cloud.row(call.cell, "compute_nodes", host=call.host) or {}
     place = {"host": call.host, "node": node.get("hypervisor_hostname"), "compute_id": node.get("id")}
-    call.save({**_flavor_columns(old), **place}, "resize_reverting")
+    call.save({**flavor_columns(old), **place}, "resize_reverting")
     call.set_flavors(cur=old)
     yield
     services.move_allocations(cloud, call.migration["uuid"], server)
     yield
-    yield from _connect_volumes(call, only_known=True)
-    _bind_here(call)
+    yield from connect_volumes(call, only_known=True)
+    bind_here(call)
     yield
     failure: Refusal | None = None
     try:
@@ -394,14 +323,19 @@ def _finish_revert(call: Call) -> Work:
         yield
         call.set_extra(migration_context=None)
         call.save(
-            {"vm_state": "active" if power_on else "stopped", "task_state": None, "launched_at": cloud.now(),
-             "power_state": RUNNING if power_on else SHUT_DOWN, "progress": 0},
+            {
+                "vm_state": "active" if power_on else "stopped",
+                "task_state": None,
+                "launched_at": cloud.now(),
+                "power_state": RUNNING if power_on else SHUT_DOWN,
+                "progress": 0,
+            },
             "resize_reverting",
-        )  # fmt: skip
+        )
         yield
     except Refusal as error:
         failure = error
-    _complete_volumes(call)
+    complete_volumes(call)
     yield
     if failure:
         raise failure
@@ -417,104 +351,3 @@ METHODS = {
     "revert_snapshot_based_resize_at_dest": _revert_at_dest,
     "finish_revert_snapshot_based_resize_at_source": _finish_revert_at_source,
 }
-
-
-# what the calls are made of
-
-
-def _flavor_columns(flavor: Record) -> Record:
-    data = flavor["nova_object.data"]
-    return {name: data[name] for name in ("memory_mb", "vcpus", "root_gb", "ephemeral_gb")} | {
-        "instance_type_id": data["id"]
-    }
-
-
-def start_guest(call: Call, *, running: bool) -> None:
-    """Define the guest, and start it; a root disk has to be there."""
-    cloud, server = call.cloud, call.server
-    if call.row()["image_ref"] and not disks.is_there(cloud, call.host, server):
-        raise Refusal("DiskNotFound", f"No disk at {call.host} for {server}")
-    plugged = [port["id"] for port in services.ports_of(cloud, server) if _active_host(port) == call.host]
-    cloud.world.guests[call.host][server] = {
-        "state": RUNNING if running else SHUT_DOWN,
-        "ports": sorted(plugged),
-        "volumes": sorted(row["volume_id"] for row in call.volumes() if row["connection_info"]),
-    }
-    if running:
-        cloud.tell("guest started", host=call.host, server=server)
-
-
-def stop_guest(call: Call, guest: Record) -> None:
-    """Take its power away, if it has any."""
-    if guest["state"] == RUNNING:
-        disks.write(call.cloud, call.host, call.server)  # a guest writes until its power is gone
-        guest["state"] = SHUT_DOWN
-        call.cloud.tell("guest stopped", host=call.host, server=call.server)
-
-
-def _destroy(call: Call, *, with_disks: bool) -> Work:
-    call.fail_if_asked("destroy")
-    guest = call.cloud.world.guests[call.host].get(call.server)
-    if guest is not None:
-        stop_guest(call, guest)
-        del call.cloud.world.guests[call.host][call.server]
-    yield
-    # The ironic driver takes no notice of destroy_disks (nova/virt/ironic/driver.py, destroy).
-    if (with_disks or call.is_bare_metal) and disks.destroy(call.cloud, call.host, call.server):
-        call.cloud.tell("disks deleted", host=call.host, server=call.server)
-        yield
-
-
-def _active_host(port: Record) -> str:
-    return services.active_binding(port)[0]
-
-
-def _activate(call: Call, host: str) -> Work:
-    """migrate_instance_start: a binding that is not there is passed over without a word."""
-    for port in services.ports_of(call.cloud, call.server):
-        if host in port["bindings"] and port["bindings"][host]["status"] != "ACTIVE":
-            services.activate_binding(call.cloud, port["id"], host)
-            yield
-
-
-def _bind_here(call: Call) -> None:
-    """migrate_instance_finish: ports that are elsewhere, or unbound, are bound to this host."""
-    for port in services.ports_of(call.cloud, call.server):
-        host, binding = services.active_binding(port)
-        if host != call.host or binding["vif_type"] == "unbound":
-            services.bind_port(call.cloud, port["id"], call.host)
-
-
-def _delete_bindings(call: Call) -> Work:
-    for port in services.ports_of(call.cloud, call.server):
-        if call.host in port["bindings"]:
-            services.delete_binding(call.cloud, port["id"], call.host)
-            yield
-
-
-def _delete_attachments(call: Call) -> Work:
-    """Errors are only logged."""
-    for row in call.volumes():
-        if row["attachment_id"] in call.cloud.world.attachments:
-            services.delete_attachment(call.cloud, row["attachment_id"], by_service=True)
-            yield
-
-
-def _connect_volumes(call: Call, *, only_known: bool = False) -> Work:
-    """_update_volume_attachments, and the connections that the driver is given.
-
-    :param only_known: as refresh_connection_info does it: a volume without a connection is left out
-    """
-    for row in call.volumes():
-        services.connect_attachment(call.cloud, row["attachment_id"] or "", call.host, row["device_name"])
-        if only_known and not row["connection_info"]:
-            continue
-        mapping = filled("volume_mapping", volume=row["volume_id"], server=call.server)
-        values = {"connection_info": json.dumps(mapping["connection_info"])}
-        call.cloud.update(call.cell, "block_device_mapping", values, id=row["id"])
-        yield
-
-
-def _complete_volumes(call: Call) -> None:
-    for row in call.volumes():
-        services.complete_attachment(call.cloud, row["attachment_id"])

@@ -91,8 +91,25 @@ def _write_overlay(path: Path, backing: str, server: str, token: str) -> None:
     extensions = struct.pack(">II8sII", 0xE2792ACA, 3, b"raw", 0, 0)
     head = struct.pack(
         ">4sIQIIQIIQQIIQQQQII",
-        b"QFI\xfb", 3, 104 + len(extensions), len(name), 16, 1 << 30, 0, 2, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, 104,
-    )  # fmt: skip
+        b"QFI\xfb",
+        3,
+        104 + len(extensions),
+        len(name),
+        16,
+        1 << 30,
+        0,
+        2,
+        3 << 16,
+        1 << 16,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        4,
+        104,
+    )
     pieces = _pieces(server, token) if token else []
     used = sorted({at // CLUSTER for place, part in pieces for at in range(place, place + len(part))})
     first = TABLES // CLUSTER

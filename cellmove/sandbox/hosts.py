@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cellmove.sandbox import compute
+from cellmove.sandbox import compute_call, guests
 from cellmove.sandbox.store import Cloud, Refusal, cell_of
 
 
-def unasked(cloud: Cloud, host: str, server: str) -> compute.Call:
+def unasked(cloud: Cloud, host: str, server: str) -> compute_call.Call:
     """What a host does with a server of itself, as if it were a call that nobody sent."""
-    return compute.Call(cloud, host, "", "", {"uuid": server}, {}, {})
+    return compute_call.Call(cloud, host, "", "", {"uuid": server}, {}, {})
 
 
 def start_host(cloud: Cloud, host: str) -> None:
@@ -20,9 +20,9 @@ def start_host(cloud: Cloud, host: str) -> None:
             call.save({"task_state": None})
         if row["task_state"] == "resize_migrating":
             guest = cloud.world.guests[host].get(row["uuid"])
-            if guest is None or guest["state"] != compute.RUNNING:
+            if guest is None or guest["state"] != compute_call.RUNNING:
                 try:
-                    compute.start_guest(call, running=call.metadata("old_vm_state") != "stopped")
+                    guests.start_guest(call, running=call.metadata("old_vm_state") != "stopped")
                 except Refusal as error:
                     cloud.tell("not started again", host=host, server=row["uuid"], why=str(error))
             call.save({"task_state": None})
@@ -50,10 +50,10 @@ def hard_reboot(cloud: Cloud, host: str, server: str) -> None:
         for row in call.volumes():
             if attached.get(row["attachment_id"], {}).get("host") != host:
                 raise Refusal("VolumeNotConnected", f"volume {row['volume_id']} is not connected to {host}")
-        compute.start_guest(call, running=True)
-        call.save({"task_state": None, "vm_state": "active", "power_state": compute.RUNNING})
+        guests.start_guest(call, running=True)
+        call.save({"task_state": None, "vm_state": "active", "power_state": compute_call.RUNNING})
     except Refusal as error:
-        compute.record_fault(call, error)
+        compute_call.record_fault(call, error)
         call.save({"task_state": None, "vm_state": "error"})
 
 
@@ -61,5 +61,5 @@ def stop(cloud: Cloud, host: str, server: str) -> None:
     """Power a guest off."""
     call = unasked(cloud, host, server)
     if server in cloud.world.guests[host]:
-        compute.stop_guest(call, cloud.world.guests[host][server])
-    call.save({"task_state": None, "vm_state": "stopped", "power_state": compute.SHUT_DOWN})
+        guests.stop_guest(call, cloud.world.guests[host][server])
+    call.save({"task_state": None, "vm_state": "stopped", "power_state": compute_call.SHUT_DOWN})

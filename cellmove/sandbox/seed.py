@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cellmove.sandbox import buses, compute, disks, hosts, services
+from cellmove.sandbox import buses, compute, compute_call, disks, guests, hosts, services
 from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, cell_of, filled, metadata, recorded
 
 PROJECT, USER = "5a" * 16, "5b" * 16
@@ -23,18 +23,28 @@ def make_cloud(cloud: Cloud, bus_url: str) -> None:
     cloud.insert("api", "cell_mappings", cell0 | {"database_connection": "none://", "disabled": 0})
     for number, cell in enumerate(CELLS, 2):
         values = {
-            "id": number, "uuid": buses.CELL_UUIDS[cell], "name": cell, "disabled": 0,
-            "transport_url": f"{bus_url}/{cell}", "database_connection": cloud.urls[cell],
-        }  # fmt: skip
+            "id": number,
+            "uuid": buses.CELL_UUIDS[cell],
+            "name": cell,
+            "disabled": 0,
+            "transport_url": f"{bus_url}/{cell}",
+            "database_connection": cloud.urls[cell],
+        }
         cloud.insert("api", "cell_mappings", values)
         _insert(cloud, cell, "services", "service", host="vm", binary="nova-conductor", topic="conductor")
     for host, cell in HOSTS.items():
         cloud.insert("api", "host_mappings", {"host": host, "cell_id": CELLS.index(cell) + 2})
         _insert(cloud, cell, "services", "service", host=host)
         _insert(
-            cloud, cell, "compute_nodes", "compute_node", host=host, hypervisor_hostname=host,
-            uuid=services.provider_of(host), service_id=None,
-        )  # fmt: skip
+            cloud,
+            cell,
+            "compute_nodes",
+            "compute_node",
+            host=host,
+            hypervisor_hostname=host,
+            uuid=services.provider_of(host),
+            service_id=None,
+        )
     for row in recorded()["rows"]["flavors"]:
         cloud.insert("api", "flavors", _dated(cloud, "flavors", row))
     heartbeat(cloud)
@@ -114,9 +124,14 @@ def boot(
 
     columns = {key: data[key] for key in ("memory_mb", "vcpus", "root_gb", "ephemeral_gb")}
     put(
-        "instances", rows["instance"], **columns, instance_type_id=data["id"], compute_id=node["id"],
-        image_ref="" if volume_backed else IMAGE, launched_on=host,
-    )  # fmt: skip
+        "instances",
+        rows["instance"],
+        **columns,
+        instance_type_id=data["id"],
+        compute_id=node["id"],
+        image_ref="" if volume_backed else IMAGE,
+        launched_on=host,
+    )
     put("instance_extra", rows["instance_extra"], flavor={"cur": chosen, "old": None, "new": None})
     for key, value in rows["volume_system_metadata" if volume_backed else "system_metadata"].items():
         put("instance_system_metadata", {"instance_uuid": server, "key": key, "value": value})
@@ -127,11 +142,7 @@ def boot(
     if not volume_backed:
         kind = None if volumes else "disk"  # nova's API says it only where the owner named no mappings
         put("block_device_mapping", rows["image_mapping"], uuid=cloud.new_id("mapping"), device_type=kind)
-    names = [f"{name}-root"] if volume_backed else []
-    for number, volume in enumerate([*names, *(f"{name}-data{each}" for each in range(volumes))]):
-        root = volume.endswith("-root")
-        device, tag = f"/dev/sd{'abcdefgh'[number + 1 - len(names)]}", None if root else f"data{number - len(names)}"
-        _attach(cloud, server, host, make_volume(cloud, volume), 0 if root else -1, device, tag)
+    _boot_volumes(cloud, server, host, name, ["root"] * volume_backed + [f"data{each}" for each in range(volumes)])
     vifs = [_plug(cloud, server, host, name, number) for number in range(ports)]
     put("instance_info_caches", {"instance_uuid": server, "network_info": vifs, "updated_at": "now"})
     where = {"id": None, "cell_id": CELLS.index(cell) + 2}
@@ -146,11 +157,20 @@ def boot(
     services.put_allocations(cloud, {server: held | {"project_id": PROJECT, "user_id": USER}})
     if not volume_backed:
         disks.boot(cloud, host, server, IMAGE, ephemeral=bool(data["ephemeral_gb"]))
-    compute.start_guest(hosts.unasked(cloud, host, server), running=True)
+    guests.start_guest(hosts.unasked(cloud, host, server), running=True)
     cloud.world.usage[host][server] = 1
     if not active:
         stop(cloud, server)
     return server
+
+
+def _boot_volumes(cloud: Cloud, server: str, host: str, name: str, tags: list[str]) -> None:
+    """Create and attach the volumes of a new server; the one with the tag ``root`` has its system."""
+    devices = iter("abcdefgh" if "root" in tags else "bcdefgh")
+    for tag in tags:
+        is_root = tag == "root"
+        volume = make_volume(cloud, f"{name}-{tag}")
+        _attach(cloud, server, host, volume, 0 if is_root else -1, f"/dev/sd{next(devices)}", None if is_root else tag)
 
 
 def make_volume(cloud: Cloud, name: str) -> str:
@@ -194,10 +214,16 @@ def _plug(cloud: Cloud, server: str, host: str, name: str, number: int) -> Recor
     }
     vif: Record = filled("vif", **words)
     cloud.world.ports[port] = {
-        "id": port, "name": f"{name}-port{number}", "device_id": server, "device_owner": "compute:nova",
-        "mac_address": mac, "network_id": vif["network"]["id"], "project_id": PROJECT, "ip": address,
+        "id": port,
+        "name": f"{name}-port{number}",
+        "device_id": server,
+        "device_owner": "compute:nova",
+        "mac_address": mac,
+        "network_id": vif["network"]["id"],
+        "project_id": PROJECT,
+        "ip": address,
         "bindings": {host: {"status": "ACTIVE", "vif_type": "ovs", "vnic_type": "normal", "profile": {}}},
-    }  # fmt: skip
+    }
     row = filled("virtual_interface", **words) | {"id": None, "tag": f"nic{number}"}
     cloud.insert(cell_of(host), "virtual_interfaces", _dated(cloud, "virtual_interfaces", row))
     return vif
@@ -301,8 +327,15 @@ def delete(cloud: Cloud, server: str) -> None:
     services.drop_allocations(cloud, server)
     ended = {"deleted": row["id"], "deleted_at": now, "vm_state": "deleted", "task_state": None}
     cloud.update(cell, "instances", ended, id=row["id"])
-    for table in ("instance_extra", "instance_system_metadata", "instance_info_caches", "instance_metadata",
-                  "instance_faults", "migrations", "virtual_interfaces"):  # fmt: skip
+    for table in (
+        "instance_extra",
+        "instance_system_metadata",
+        "instance_info_caches",
+        "instance_metadata",
+        "instance_faults",
+        "migrations",
+        "virtual_interfaces",
+    ):
         for each in cloud.rows(cell, table, instance_uuid=server, deleted=0):
             cloud.update(cell, table, {"deleted": each["id"], "deleted_at": now}, id=each["id"])
     cloud.delete(cell, "tags", resource_id=server)
@@ -313,8 +346,11 @@ def delete(cloud: Cloud, server: str) -> None:
 
 def _confirm_first(cloud: Cloud, cell: str, row: Record) -> None:
     """_confirm_resize_on_deleting: nothing happens unless a migration is finished or confirming."""
-    waiting = [each for each in cloud.rows(cell, "migrations", instance_uuid=row["uuid"], deleted=0)
-               if each["status"] in ("finished", "confirming")]  # fmt: skip
+    waiting = [
+        each
+        for each in cloud.rows(cell, "migrations", instance_uuid=row["uuid"], deleted=0)
+        if each["status"] in ("finished", "confirming")
+    ]
     if row["vm_state"] != "resized" or not waiting:
         return
     migration, request = waiting[0], f"req-{cloud.new_id('delete')}"
@@ -325,9 +361,19 @@ def _confirm_first(cloud: Cloud, cell: str, row: Record) -> None:
     cloud.insert(other, "instance_actions", action | {"start_time": cloud.now(), "created_at": cloud.now()})
     method = "confirm_snapshot_based_resize_at_source"
     host = migration["source_compute"]
-    buses.finish(cloud, compute.run(compute.Call(cloud, host, method, request, {"uuid": row["uuid"]}, migration, {})))
-    for table in ("instance_extra", "instance_system_metadata", "instance_info_caches", "instance_metadata",
-                  "instance_faults", "migrations", "virtual_interfaces", "block_device_mapping"):  # fmt: skip
+    buses.finish(
+        cloud, compute.run(compute_call.Call(cloud, host, method, request, {"uuid": row["uuid"]}, migration, {}))
+    )
+    for table in (
+        "instance_extra",
+        "instance_system_metadata",
+        "instance_info_caches",
+        "instance_metadata",
+        "instance_faults",
+        "migrations",
+        "virtual_interfaces",
+        "block_device_mapping",
+    ):
         cloud.delete(other, table, instance_uuid=row["uuid"])
     cloud.delete(other, "tags", resource_id=row["uuid"])
     cloud.delete(other, "instance_id_mappings", uuid=row["uuid"])

@@ -143,9 +143,13 @@ def create_attachment(cloud: Cloud, volume_id: str, server_id: str) -> Record:
     if any(each["instance"] != server_id for each in attachments_of_volume(cloud, volume_id)):
         raise Refusal(400, f"Invalid volume: Volume {volume_id} status must be available or downloading to reserve.")
     made: Record = {
-        "id": cloud.new_id("attachment"), "volume_id": volume_id, "instance": server_id, "status": "reserved",
-        "host": None, "mountpoint": None,
-    }  # fmt: skip
+        "id": cloud.new_id("attachment"),
+        "volume_id": volume_id,
+        "instance": server_id,
+        "status": "reserved",
+        "host": None,
+        "mountpoint": None,
+    }
     cloud.world.attachments[made["id"]] = made
     cloud.tell("attachment created", attachment=made["id"], volume=volume_id, server=server_id)
     return made

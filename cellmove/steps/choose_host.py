@@ -164,16 +164,9 @@ def _hold_only(context: Context, chosen: Selection) -> None:
     held = placement.allocations_of(admin, server)["allocations"]
     if wanted and placement.resources_of(held) != placement.resources_of(wanted):
         placement.delete_allocations(admin, server, sleep=context.clock.sleep)
-        project, user = context.plan.project_id, context.plan.user_id
-        placement.claim(
-            admin,
-            server,
-            chosen.allocation_request,
-            chosen.allocation_request_version,
-            project,
-            user,
-            sleep=context.clock.sleep,
-        )
+        request, version = chosen.allocation_request, chosen.allocation_request_version
+        claim = placement.Claim(server, request, version, context.plan.project_id, context.plan.user_id)
+        placement.claim(admin, claim, sleep=context.clock.sleep)
 
 
 def _selected(context: Context, cell: Cell, chosen: Sequence[Selection], flavor: NovaObject) -> ChosenHost:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cellmove.core.move import TRANSITIONS, State
 from cellmove.sandbox import buses, seed
-from cellmove.sandbox.compute import Call, Work
+from cellmove.sandbox.compute_call import Call, Work
 from cellmove.sandbox.store import Refusal
 from tests.support.sandbox import cloud_oracle
 from tests.support.sandbox.fixtures import SHAPES, STEPS, Fixtures

@@ -6,7 +6,7 @@ from typing import Any
 
 from cellmove.core.move import State
 from cellmove.sandbox import seed
-from cellmove.sandbox.compute import Call, Work
+from cellmove.sandbox.compute_call import Call, Work
 from tests.proof.cases import FIRST_HOST_FAILS, MAIN_SHAPE, MEDDLING, run_killed
 from tests.support.sandbox.fixtures import Fixtures
 from tests.support.sandbox.harness import Seen

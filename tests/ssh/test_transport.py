@@ -235,6 +235,6 @@ def test_an_image_gets_another_backing_file_or_none(tmp_path: Path) -> None:
         other.unlink()
         base.unlink()
         assert read(disk) == seen
-        with pytest.raises(CallFailed, match="_base/def, its backing file, is not there"):
+        with pytest.raises(CallFailed, match="_base/def, its backing file, does not exist"):
             disks.rebase(link, path, "_base/def", "raw")
     assert disk_archive.archive().count(b"qemu-img") > 1

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 from cellmove.sandbox.process import Process
-from cellmove.sandbox.rest import PASSWORD
+from cellmove.sandbox.rest_identity import PASSWORD
 from cellmove.sandbox.store import Cloud
 from tests.scenarios.environment import Outcome, Server, ServerSnapshot
 from tests.support import fork_server

@@ -40,7 +40,7 @@ from cellmove.operations.find import find_move
 from cellmove.operations.run import run_step, run_to_finish
 from cellmove.sandbox import __main__ as process
 from cellmove.sandbox import buses, rest, seed
-from cellmove.sandbox.compute import Call, Work
+from cellmove.sandbox.compute_call import Call, Work
 from cellmove.sandbox.instances import Instances
 from cellmove.sandbox.store import Cloud, Refusal, files
 from tests.support.folders import own_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellmove.sandbox import rest, services
+from cellmove.sandbox import rest_compute, services
 from cellmove.sandbox.store import CELLS, HOSTS, Cloud, Record, Refusal, metadata
 from lab.rows import plain
 from lab.snapshot import SHOWN, fields, known_ports, known_volumes
@@ -134,7 +134,7 @@ def disk_states(cloud: Cloud, server_id: str) -> dict[str, dict[str, str]]:
 def shown_server(cloud: Cloud, server_id: str, tables: dict[str, list[Record]]) -> Record | None:
     """The server as nova's API would give it: what the sandbox's own call says, and what nova makes of the rows."""
     try:
-        shown = rest.find_server(cloud, server_id)
+        shown = rest_compute.find_server(cloud, server_id)
     except Refusal:
         return None
     row, flavor = tables["instances"][0], fields(tables["instance_extra"][0]["flavor"])["cur"]

@@ -134,7 +134,7 @@ def test_a_consumer_that_somebody_else_changed_is_not_tried_again() -> None:
 
 def claim(cloud: Any) -> None:
     wanted = {"allocations": DEST_HOST, "mappings": {"": ["host-2"]}}
-    placement.claim(cloud, INSTANCE, wanted, "1.36", "p", "u", sleep=lambda _seconds: None)
+    placement.claim(cloud, placement.Claim(INSTANCE, wanted, "1.36", "p", "u"), sleep=lambda _seconds: None)
 
 
 def test_claiming_sends_the_schedulers_request_at_its_version() -> None:
