@@ -1,6 +1,6 @@
-"""The one way to the cloud: databases, buses and APIs, each opened when first asked for and kept.
+"""Opens databases, buses and APIs, each on its first use, and keeps them.
 
-A gateway is shared by everything a run does. It holds no state about moves.
+All parts of a run share one gateway. It holds every state of clients and no state about moves.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Choice:
     """What holds while a target host is chosen.
 
     :param full: hosts that may not be chosen now, because enough servers are on their way there
-    :param chosen: the host that was chosen; whoever counts reads it afterwards
+    :param chosen: the host that was chosen, for those who count moves a host
     :param rejected: set when none was found although there are some that are only full just now
     """
 

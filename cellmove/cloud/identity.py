@@ -1,4 +1,4 @@
-"""Who we are to the cloud, and the one way in which its REST APIs are called."""
+"""Credentials, and the one function that calls REST APIs."""
 
 from __future__ import annotations
 
@@ -240,11 +240,11 @@ def rpc_credentials(connection: Connection) -> tuple[str, list[Resource]]:
 
 
 def caller(connection: Connection) -> Caller:
-    """Who we are, for an RPC context.
+    """Return the user and project of a credential, for an RPC context.
 
     :returns: ``user_id``, ``project_id``, ``user_name``, ``project_name``, ``user_domain``,
         ``project_domain`` (both ids) and ``roles`` (names)
-    :raises CannotConnect: we are nobody, or the credential is not for a project: nova writes a
+    :raises CannotConnect: the login fails, or the credential is not for a project: nova writes a
         project into every action, and a temporary image has to belong to one
     """
     access = _access(connection, fresh=False)
@@ -285,7 +285,7 @@ def _check_token(connection: Connection, access: AccessInfo, now: datetime) -> N
     A call over the bus cannot do so: the other side would fail with it. Other faults are left to that call.
     keystone mostly answers 401 to a revoked token, and keystoneauth logs in anew. Its cache may still accept the token as
     the caller's, though (keystone/token/provider.py, ``check_revocation_v3``), while keystone no longer finds it: that is a
-    404, and nobody has logged in anew.
+    404, and keystoneauth has not logged in again.
     """
     checked: datetime | None = getattr(connection, "cellmove_token_checked", None) or access.issued
     if checked is not None and abs((now - checked).total_seconds()) <= CHECK_AGE:

@@ -1,6 +1,6 @@
 """Ports and their bindings in neutron.
 
-All functions take a connection with role ``service``: neutron's default policy lets nobody else
+All functions take a connection with role ``service``: neutron's default policy allows no other role
 create, activate or delete a binding.
 """
 
@@ -210,7 +210,7 @@ def activate_binding(connection: Connection, port_id: str, host: str) -> None:
 
     The binding that was active becomes INACTIVE, and neutron forgets how it was bound (``vif_type``
     becomes ``unbound``: ``Ml2Plugin.activate``). Activated again later, it stays unbound and the port
-    stays DOWN until somebody updates the port, which nova's own revert does at its end
+    stays DOWN until the next update of the port, which nova's own revert does at its end
     (``_update_port_binding_for_instance``, nova/network/neutron.py). So this does as well.
 
     Fine when it is active already (neutron answers 409). The request has no body; with one, even an

@@ -53,15 +53,14 @@ def consumers_of(connection: Connection, provider: str) -> list[str]:
 def move_allocations(
     connection: Connection, from_: str, to: str, *, sleep: Callable[[float], None] = time.sleep
 ) -> bool:
-    """Give everything that one consumer holds to another, replacing what that one held.
+    """Move all allocations of one consumer to another, whose own allocations are replaced.
 
-    Doing it again is fine: when ``from_`` holds nothing and ``to`` holds something, it was done
-    before (nova assumes the same). Retries when only a provider's generation had changed; a
-    changed *consumer* is somebody else's doing and is not retried.
+    The call is idempotent: if ``from_`` has no allocations and ``to`` has some, they were moved before (nova assumes the same).
+    It is repeated after a concurrent update of a provider, not after a change of a consumer by another process.
 
-    :returns: True when it moved something, False when it had been moved before
-    :raises CallFailed: ``kind`` is ``empty`` when neither holds anything, ``conflict`` when somebody
-        else changed one of the consumers, otherwise the HTTP status
+    :returns: True when allocations were moved, False when they had been moved before
+    :raises CallFailed: ``kind`` is ``empty`` when neither has allocations, ``conflict`` when another process changed one of the
+        consumers, otherwise the HTTP status
     """
 
     def attempt() -> Response | None:

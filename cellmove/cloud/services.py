@@ -21,7 +21,7 @@ LONGEST_REASON = 255
 class ComputeService:
     """A nova-compute.
 
-    :param reason: why it is disabled; empty when it is not, or nobody said
+    :param reason: why it is disabled; empty when it is not, or no reason was given
     """
 
     id: str

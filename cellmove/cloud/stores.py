@@ -22,7 +22,7 @@ SHARES = "MISC_SHARES_VIA_AGGREGATE"
 def sharing(connection: Connection) -> Mapping[str, frozenset[str]]:
     """The providers whose disk others use: the providers that do, by the sharing one's name.
 
-    One call where nobody shares anything, three more for each that does.
+    It needs one call, and three more for each provider that shares resources.
     """
     found: dict[str, frozenset[str]] = {}
     for provider in _providers(connection, {"required": SHARES}):

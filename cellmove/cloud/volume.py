@@ -145,7 +145,7 @@ def all_attachments(connection: Connection) -> Iterator[Attachment]:
 
 
 def reserved_attachments(connection: Connection) -> Iterator[Attachment]:
-    """All empty attachments of servers, of all projects, a page a call. Those of nobody's servers are left out.
+    """Yield all empty attachments of servers, of all projects, a page a call. Those without a server are left out.
 
     The filter is ``attach_status``: for ``status``, which the answers call it, cinder finds nothing. Not the detailed list: that one shows what a host is given to connect with.
     """

@@ -370,7 +370,7 @@ def translate_errors(source: Engine | str) -> Iterator[None]:
     A connection lost during a statement is a plain failure, because the server rolls back what was
     not committed. Lost during the commit, it is uncertain; so is every error there but those of :data:`KINDS`:
     behind a proxy (MaxScale, ProxySQL) even "cannot connect" may mean that the server died while it
-    committed, and of 1180, 1047 or 3024 nobody knows either.
+    committed, and 1180, 1047 and 3024 leave that open, too.
 
     :param source: an engine that :func:`open_database` opened, or the name of its database, for the message
     :raises CannotConnect: not reachable, not let in, or no connection free in the pool

@@ -38,7 +38,7 @@ def raise_generation(
 
 
 def _read(connection: Connection, database: CellDatabase, server_id: str, now: datetime.datetime) -> str:
-    """The generation; from here to the transaction's end nobody else gives the mark one."""
+    """Return the generation and lock it until the transaction ends."""
     table = database["instance_system_metadata"]
     mine = {"instance_uuid": server_id, "key": ownership.KEY, "deleted": 0}
     # A write, not a locking read: SQLite has none.

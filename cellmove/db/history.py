@@ -254,8 +254,8 @@ def _copy_faults(source: CellDatabase, connection: Connection, target: CellDatab
     wrong = _read(source, statements.rows(source["instance_faults"], *mine, order=("id",)), mine)
     table = target["instance_faults"]
     query = statements.rows(table, "instance_uuid", columns=("created_at", "code", "message"))
-    told = {tuple(row) for row in connection.execute(query, {"instance_uuid": mine["instance_uuid"]})}
-    rows = [dict(row._mapping) for row in wrong if (row.created_at, row.code, row.message) not in told]
+    recorded = {tuple(row) for row in connection.execute(query, {"instance_uuid": mine["instance_uuid"]})}
+    rows = [dict(row._mapping) for row in wrong if (row.created_at, row.code, row.message) not in recorded]
     insert_rows(connection, table, rows)
 
 

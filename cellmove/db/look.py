@@ -42,7 +42,7 @@ EVENTS = "instance_actions_events"
 """Belongs to a server by way of instance_actions."""
 
 HARMLESS = ("instance_id_mappings",)
-"""Rows of a server that no one minds to find in the target cell: neither unique nor looked up twice."""
+"""Rows of a server that do no harm in the target cell: they have no unique key and are not read by it."""
 
 UNIQUE = (("block_device_mapping", "uuid"), ("migrations", "uuid"), ("virtual_interfaces", "address"))
 """Columns by which a server's rows can meet another server's."""

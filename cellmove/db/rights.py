@@ -1,6 +1,6 @@
 """What our database user may not do: found by writes that can have no effect, in a transaction that is rolled back.
 
-``SHOW GRANTS`` is not parsed. Roles, wildcards, revoked parts and proxies that log in as somebody else are for the server to
+``SHOW GRANTS`` is not parsed. Roles, wildcards, revoked parts and proxies that log in as another user are for the server to
 judge: it checks the rights of a statement before it looks for rows, and here there are none to find. ``WHERE 1 = 0``
 locks no row and reads none; the tables' definitions are held until the rollback, as by any write.
 """

@@ -64,7 +64,7 @@ def swap_instance(
     """Change an instance's row if it is as expected, or already changed.
 
     :param content: whether finding the new values there already will do
-    :raises CallFailed: ``kind`` conflict when somebody else changed it meanwhile
+    :raises CallFailed: ``kind`` conflict when another process changed it meanwhile
     """
     if connection is None:
         with transaction(database.engine, database.name) as own:
@@ -124,7 +124,7 @@ def _swap(
     if content and values and all(found[name] == value for name, value in values.items()):
         return
     seen = ", ".join(f"{name}={found[name]!r}" for name in sorted(expected) if name in found)
-    raise CallFailed(f"{what} was changed by somebody else in {whose}: found {seen}", kind="conflict")
+    raise CallFailed(f"{what} was changed by another process in {whose}: found {seen}", kind="conflict")
 
 
 CARRIED_OVER = ("display_name", "display_description", "hostname", "locked", "locked_by")

@@ -1,7 +1,7 @@
-"""SQL statements, built once for each table and sent with other values every time: building one costs more than sending it.
+"""SQL statements, built once for each table: building a statement costs more than sending it.
 
-What is bound is named after its column, so that a statement is sent with a plain mapping of values. Statements of
-other shapes are built by functions of their own, with ``functools.cache``, beside whoever sends them.
+Each bound parameter has the name of its column, so that a statement is sent with a plain mapping of values. Statements of other
+forms are built in the modules that send them, with ``functools.cache``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import ColumnElement
 
 KEY = "key_"
-"""What the names of a key begin with where new values are sent beside it."""
+"""The prefix of the parameters of a key in a statement that also sets values."""
 
 
 @functools.cache
 def rows(table: TableClause, *key: str, columns: tuple[str, ...] = (), order: tuple[str, ...] = ()) -> Query:
-    """The rows with a key.
+    """Return a SELECT of the rows with a key.
 
-    :param key: names of columns; the values that they have to have are sent under these names, none of them NULL
-    :param columns: which to read; all of them when none are named
+    :param key: names of columns, also of the parameters for their values. No value may be NULL
+    :param columns: to read; empty: all
     """
     from sqlalchemy import select
 
@@ -34,7 +34,7 @@ def rows(table: TableClause, *key: str, columns: tuple[str, ...] = (), order: tu
 
 @functools.cache
 def insertion(table: TableClause) -> Insert:
-    """A new row, or several; the columns are those of the values that it is sent with."""
+    """Return an INSERT of one or several rows. The values that are sent name the columns."""
     from sqlalchemy import insert
 
     return insert(table)
@@ -42,20 +42,20 @@ def insertion(table: TableClause) -> Insert:
 
 @functools.cache
 def change(table: TableClause, *key: str) -> Update:
-    """New values for the rows with a key, sent together with :func:`keyed`."""
+    """Return an UPDATE of the rows with a key. It is sent with the new values and :func:`keyed`."""
     from sqlalchemy import update
 
     return update(table).where(*_having(table, key, KEY))
 
 
 def keyed(**key: Any) -> Record:
-    """The values of a key for :func:`change`, which new values of the same columns do not hide."""
+    """Return the values of a key as parameters of :func:`change`, distinct from new values of the same columns."""
     return {KEY + name: value for name, value in key.items()}
 
 
 @functools.cache
 def removal(table: TableClause, *key: str) -> Delete:
-    """The end of the rows with a key."""
+    """Return a DELETE of the rows with a key."""
     from sqlalchemy import delete
 
     return delete(table).where(*_having(table, key))

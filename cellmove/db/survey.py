@@ -41,7 +41,7 @@ MOVE_TASKS = (
     "resize_confirming",
 )
 UNDER_WAY = ("pre-migrating", "migrating", "post-migrating", "confirming", "reverting")
-"""Statuses of a migration on which somebody has to be at work (but for the source's copy of a finished one)."""
+"""Statuses of a running migration. The source's copy of a finished one may have them, too."""
 
 UNSETTLED = (*UNDER_WAY, "finished", "accepted", "queued", "preparing", "running")
 """Statuses of a migration that has not ended, or waits to be confirmed."""

@@ -23,7 +23,7 @@ from cellmove.hosts.disks import File, look, marked, prepare, sync
 
 Cache = Literal["keep", "drop", "direct"]
 """How a file is read: as it comes; after its pages in the host's cache were dropped; past the cache (O_DIRECT, where there is such a
-thing, else as ``drop``). While a guest writes past the cache nobody promises that what is cached is true: not ``keep`` for the last pass."""
+thing, else as ``drop``). While a guest writes past the cache, the cached pages may be stale: do not use ``keep`` for the last pass."""
 
 PORTION = 4 << 20  # bytes asked of the source at a time
 WRITES = 3  # portions that the target may be behind
@@ -58,7 +58,7 @@ class Transfer:
 class Progress:
     """How far a pass is.
 
-    :param path: of the file in hand, at the source
+    :param path: of the current file, at the source
     :param done: bytes of data read so far, of all files; holes do not count
     :param total: bytes of data to read, of all files
     :param sent: bytes sent so far
@@ -189,7 +189,7 @@ def run_pass(
     :param bwlimit: bytes a second, at most; 0: as fast as it goes
     :param cache: how the source reads
     :param still: the guest is off: it is an error if a file changes meanwhile
-    :param observer: told how far it is, a few times a second
+    :param observer: called with the progress, a few times a second
     :returns: what was done; all of it is on the target's disk
     :raises NotFound: a file is not there
     :raises CallFailed: ``no-space``, ``changed``, ``damaged``, ``denied``, ``path``, ``nonsense``. What was copied stays
@@ -219,11 +219,11 @@ def read_back(
 ) -> tuple[str, ...] | None:
     """Read from the target's disk what was written since it was last read, and compare it with what was sent.
 
-    Whatever somebody else has written to counts as a whole. What a file's unfinished copy has once nothing differs has
-    the digest of :class:`FileResult`.
+    A file that another process has written to is read whole. If nothing differs, the unfinished copy has the digest of
+    :class:`FileResult`.
 
     :returns: the files, by their paths at the source, in which something differs: the next pass sends that again; None
-        when this source was not told yet what the target has, by a pass
+        when this source does not know yet what the target has: no pass was made
     :raises CallFailed: a file cannot be read
     :raises CallUncertain: a connection broke
     """
@@ -238,12 +238,12 @@ def read_back(
     for each in files:
         start, done, differ = 0, False, 0
         while not done:
-            told = target.request("reread", path=each.unfinished(target.move_id), start=start)
-            ranges, size = expect(target, told, "ranges", list), expect(target, told, "size", int)
-            answer = source.request("matches", told.payload, path=each.path, ranges=ranges, size=size)
-            start, done = expect(target, told, "next", int), expect(target, told, "done", bool)
+            reply = target.request("reread", path=each.unfinished(target.move_id), start=start)
+            ranges, size = expect(target, reply, "ranges", list), expect(target, reply, "size", int)
+            answer = source.request("matches", reply.payload, path=each.path, ranges=ranges, size=size)
+            start, done = expect(target, reply, "next", int), expect(target, reply, "done", bool)
             differ += expect(source, answer, "differ", int)
-            run.done += expect(target, told, "read", int)
+            run.done += expect(target, reply, "read", int)
             run.total = max(run.total, run.done)
             run.tell(each.path)
         if differ:
@@ -364,7 +364,7 @@ class _Run:
     def __init__(self, source: Link, target: Link, clock: Clock, bwlimit: float, observer: Observer | None) -> None:
         self.source, self.target, self.clock, self.bwlimit, self.observer = source, target, clock, bwlimit, observer
         self.began = self.free_at = clock.monotonic()
-        self.told_at = self.began - SEEN
+        self.reported_at = self.began - SEEN
         self.done = self.total = self.sent = 0
         # Small portions where little may be sent, so that it does not come in bursts of many seconds.
         self.portion = min(PORTION, max(65536, int(bwlimit / 4))) if bwlimit else PORTION
@@ -383,8 +383,8 @@ class _Run:
 
     def tell(self, path: str, *, last: bool = False) -> None:
         now = self.clock.monotonic()
-        if self.observer is not None and (last or now - self.told_at >= SEEN):
-            self.told_at = now
+        if self.observer is not None and (last or now - self.reported_at >= SEEN):
+            self.reported_at = now
             self.observer(Progress(path, self.done, self.total, self.sent, now - self.began))
 
 
@@ -400,9 +400,9 @@ def _begin(run: _Run, transfer: Transfer, cache: Cache) -> _Begun:
     rescan = existed and not certain
     start, done = 0, not rescan
     while not done:
-        told = target.request("hashes", path=unfinished, start=start, cache="drop")
-        source.request("known", told.payload, path=transfer.path, start=start)
-        start, done = expect(target, told, "next", int), expect(target, told, "done", bool)
+        reply = target.request("hashes", path=unfinished, start=start, cache="drop")
+        source.request("known", reply.payload, path=transfer.path, start=start)
+        start, done = expect(target, reply, "next", int), expect(target, reply, "done", bool)
     prepare(target, unfinished, size)
     return _Begun(transfer, unfinished, expect(source, answer, "data", int), rescan, size)
 
@@ -413,15 +413,15 @@ def _bring(run: _Run, begun: _Begun, *, still: bool) -> FileResult:
     read = blocks = sent = emptied = 0
     with _pulled(run.source, path, run.portion) as portions:
         for answer in portions:
-            told, holes = expect(run.source, answer, "blocks", list), expect(run.source, answer, "holes", list)
+            changed, holes = expect(run.source, answer, "blocks", list), expect(run.source, answer, "holes", list)
             length = len(answer.payload)
-            if told or holes:
+            if changed or holes:
                 run.pace(length)
-                run.target.ask("write", answer.payload, path=begun.unfinished, blocks=told, holes=holes)
+                run.target.ask("write", answer.payload, path=begun.unfinished, blocks=changed, holes=holes)
             while run.target.outstanding > WRITES:
                 run.target.take()
             here = expect(run.source, answer, "read", int)
-            read, blocks, sent = read + here, blocks + len(told), sent + length
+            read, blocks, sent = read + here, blocks + len(changed), sent + length
             emptied += sum(hole[1] for hole in holes)
             run.done, run.sent = run.done + here, run.sent + length
             run.tell(path)

@@ -98,8 +98,8 @@ def survey_source(link: Link, server_id: str, image_ref: str) -> Survey:
         if base is None:
             hindrances.append(f"{entry.name} on {link.host}: it stands on {entry.image.backing}, outside of _base")  # type: ignore[union-attr]
             continue
-        told = entry.image.backing_format if entry.image and base else ""
-        disks.append(Disk(entry.name, entry.file.allocated, base, told))
+        base_format = entry.image.backing_format if entry.image and base else ""
+        disks.append(Disk(entry.name, entry.file.allocated, base, base_format))
     hindrances += _of_root(disks, image_ref, link.host) if not hindrances else []
     return Survey(tuple(disks), tuple(hindrances))
 
@@ -108,10 +108,10 @@ def _formats(entries: Sequence[Entry]) -> dict[str, str]:
     """What nova believes each disk to be, by its file's name (``disk.info``)."""
     text = next((entry.text for entry in entries if entry.name == "disk.info"), "")
     try:
-        told = json.loads(text) if text else {}
+        formats = json.loads(text) if text else {}
     except ValueError:
         return {}
-    return {posixpath.basename(path): str(form) for path, form in told.items()} if isinstance(told, dict) else {}
+    return {posixpath.basename(path): str(name) for path, name in formats.items()} if isinstance(formats, dict) else {}
 
 
 def _hindrance(entry: Entry, formats: Mapping[str, str]) -> str:
@@ -130,7 +130,7 @@ def _hindrance(entry: Entry, formats: Mapping[str, str]) -> str:
     if image.snapshots or image.bitmaps:
         return "it has snapshots or bitmaps inside; a backup may be using them"
     if image.backing and not image.backing_format:
-        return "nobody wrote down in which format its base is"
+        return "the format of its base is not recorded"
     return ""
 
 

@@ -91,7 +91,7 @@ class Image:
     :param format: ``qcow2``, ``luks``, ``vmdk``, ``vhdx``, ``qed``; ``raw`` where nothing is known
     :param virtual_size: bytes
     :param backing: the backing file's name as written there; empty without one
-    :param backing_format: empty where nobody wrote it down
+    :param backing_format: empty where it is not recorded
     :param data_file: whether the data is in another file
     """
 
@@ -153,7 +153,7 @@ def prepare(link: Link, path: str, size: int | None = None) -> tuple[bool, str]:
 
     :param path: a marked one
     :param size: bytes that it shall have; None leaves them
-    :returns: whether it was there, and a token: while it is the same, nobody but passes has changed the file
+    :returns: whether it existed, and a token: while it stays the same, only passes have changed the file
     """
     answer = link.request("prepare", path=path, size=size)
     return expect(link, answer, "existed", bool), expect(link, answer, "token", str)
@@ -172,7 +172,7 @@ def rename(link: Link, path: str, to: str, *, file: Identity, over: Identity | N
 
     :param path: a marked one
     :param to: the name alone
-    :param file: which file it is, as :func:`sync` told
+    :param file: which file it is, as :func:`sync` returned it
     :param over: the file that may be replaced; without it nothing is
     :raises CallFailed: ``exists``, ``identity``
     """
@@ -278,12 +278,12 @@ def share_storage(source: Link, target: Link) -> bool:
     return (made.file.inode, made.file.size) == (seen.file.inode, seen.file.size)
 
 
-def _typed(link: Link, kind: type[T], told: Mapping[str, Any]) -> T:
+def _typed(link: Link, kind: type[T], answer_fields: Mapping[str, Any]) -> T:
     """A dataclass from an answer's fields."""
     kinds = {"str": str, "int": int, "bool": bool}
     values = {}
     for each in fields(kind):  # type: ignore[arg-type]
-        value = told.get(each.name)
+        value = answer_fields.get(each.name)
         if type(value) is not kinds[str(each.type)]:
             raise CallFailed(
                 f"{link.host} answered without a proper {each.name!r}: is it of this version?", kind="nonsense"
@@ -292,16 +292,18 @@ def _typed(link: Link, kind: type[T], told: Mapping[str, Any]) -> T:
     return kind(**values)
 
 
-def _file(link: Link, told: Mapping[str, Any]) -> File:
-    inner = told.get("file")
+def _file(link: Link, answer_fields: Mapping[str, Any]) -> File:
+    inner = answer_fields.get("file")
     return _typed(link, File, inner if isinstance(inner, dict) else {})
 
 
-def _entry(link: Link, told: Any) -> Entry:
-    if not isinstance(told, dict):
+def _entry(link: Link, answer_fields: Any) -> Entry:
+    if not isinstance(answer_fields, dict):
         raise CallFailed(f"{link.host} answered with no proper entry: is it of this version?", kind="nonsense")
-    image = _typed(link, Image, told["image"]) if isinstance(told.get("image"), dict) else None
-    return Entry(str(told.get("name")), _typed(link, File, told), image, str(told.get("text") or ""))
+    image = _typed(link, Image, answer_fields["image"]) if isinstance(answer_fields.get("image"), dict) else None
+    return Entry(
+        str(answer_fields.get("name")), _typed(link, File, answer_fields), image, str(answer_fields.get("text") or "")
+    )
 
 
 def _identity(file: Identity) -> dict[str, int]:

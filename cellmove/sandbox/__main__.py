@@ -40,8 +40,8 @@ class _Quiet(WSGIRequestHandler):
     wbufsize = 2**16
 
     def handle(self) -> None:
-        """One call after the other, as long as whoever calls keeps the connection."""
-        with contextlib.suppress(ConnectionError):  # whoever called was killed
+        """Answer one call after the other until the client closes the connection."""
+        with contextlib.suppress(ConnectionError):  # the client was killed
             self.close_connection = False
             while not self.close_connection:
                 self._handle_next()
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--database", default="", help="URL in front of api, cell1 and cell2 (default: SQLite)")
     parser.add_argument("--disks", action="store_true", help="local disks are files in FOLDER/disks/HOST")
-    parser.add_argument("--with-parent", action="store_true", help="end when whoever started it ends")
+    parser.add_argument("--with-parent", action="store_true", help="end when the parent process ends")
     chosen = parser.parse_args()
     parent = os.getppid()
     chosen.folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def main() -> None:
                 seed.heartbeat(cloud)
 
     threading.Thread(target=beat, daemon=True).start()
-    print(json.dumps({"url": base, "environment": environment, "databases": urls}), flush=True)  # noqa: T201 - whoever started it reads this
+    print(json.dumps({"url": base, "environment": environment, "databases": urls}), flush=True)  # noqa: T201 - the parent process reads it
     server.serve_forever()
 
 

@@ -18,7 +18,7 @@ Hold = Callable[[Call, Work], Any]
 
 
 class NoAnswer(Exception):
-    """Nobody takes the message, or nobody answers it."""
+    """No service receives the message, or none answers it."""
 
 
 def deliver(cloud: Cloud, bus: str, message: Mapping[str, Any], hold: Hold | None = None) -> Any:
@@ -28,7 +28,7 @@ def deliver(cloud: Cloud, bus: str, message: Mapping[str, Any], hold: Hold | Non
     :param message: topic, server, namespace, method, context and arguments
     :param hold: runs a compute's call instead of :func:`finish`, in tests
     :raises Refusal: the other side raised
-    :raises NoAnswer: there is nobody
+    :raises NoAnswer: there is no such service
     """
     if "notification" in message:
         payload = {name: message[name] for name in ("topics", "publisher", "payload")}

@@ -7,7 +7,7 @@ from cellmove.sandbox.store import Cloud, Refusal, cell_of
 
 
 def unasked(cloud: Cloud, host: str, server: str) -> compute_call.Call:
-    """What a host does with a server of itself, as if it were a call that nobody sent."""
+    """Return a call that no conductor sent, for what a host does with a server by itself."""
     return compute_call.Call(cloud, host, "", "", {"uuid": server}, {}, {})
 
 

@@ -21,7 +21,7 @@ from cellmove.sandbox.store import Cloud, World
 class Process:
     """A ``python -m cellmove.sandbox`` that answers.
 
-    :param databases: their URLs, for somebody who looks into them from outside
+    :param databases: their URLs, for tests that read them directly
     :param instances: where its hosts' disks are, if they are files
     """
 

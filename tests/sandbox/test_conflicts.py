@@ -69,6 +69,6 @@ def test_a_row_that_another_changed_is_left_as_it_is(
     outcome = harness.run(step, checkpoint.move)
     assert changed, f"never came to {action}"
     assert outcome.code in (1, 3, 7), outcome.text
-    assert "changed by somebody else" in outcome.message, outcome.text
+    assert "changed by another process" in outcome.message, outcome.text
     row = harness.cloud.row(cell, table, **{key: server})
     assert row == changed

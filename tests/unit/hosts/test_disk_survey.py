@@ -120,7 +120,7 @@ def test_no_directory(hosts) -> None:
         ([entry(data_file=True)], "its data is in another file"),
         ([entry(snapshots=1)], "it has snapshots or bitmaps inside"),
         ([entry(bitmaps=1)], "it has snapshots or bitmaps inside"),
-        ([entry(backing_format="")], "nobody wrote down in which format its base is"),
+        ([entry(backing_format="")], "the format of its base is not recorded"),
         ([entry(backing="/etc/shadow")], "it stands on /etc/shadow, outside of _base"),
         ([entry(backing=f"{PATH}/other-server/disk")], "outside of _base"),
         ([entry(backing=f"{PATH}/_base/../secret")], "outside of _base"),
