@@ -21,7 +21,9 @@ def check_buses(snapshot: ServerSnapshot) -> CheckResults:
     """The buses that every move of the server needs: the API level's and the source cell's."""
     for whose, error in snapshot.bus_errors.items():
         if whose == API:
-            remedy = "make it reachable, or correct [DEFAULT]transport_url in nova.conf (or CELLMOVE_TRANSPORT_URL)"
+            remedy = (
+                "make the bus reachable, or correct [DEFAULT]transport_url in nova.conf (or CELLMOVE_TRANSPORT_URL)"
+            )
         else:
             remedy = correct_bus(f"of {snapshot.source_cell}", whose)
         yield refusal("bus", error, remedy)
@@ -38,14 +40,14 @@ def rights_words(name: str, rights: Rights) -> tuple[str, str]:
     """What lacks in a database, and what to type."""
     if rights.read_only:
         return f"{name}: {rights.read_only}", f"name the writable server in the URL of {name}"
-    text = f"our user {rights.account} may not write all that a move writes to {name}: it lacks {rights.in_words}"
+    text = f"the user {rights.account} lacks rights for a move in {name}: it lacks {rights.in_words}"
     return text, f"at that database: {rights.grants}"
 
 
 def correct_bus(whose: str, cell_uuid: str) -> str:
     """How the setting of a cell's bus is corrected."""
     return (
-        f"make it reachable, or correct transport_url {whose}: nova-manage cell_v2 update_cell --cell_uuid {cell_uuid} "
+        f"make the bus reachable, or correct transport_url {whose}: nova-manage cell_v2 update_cell --cell_uuid {cell_uuid} "
         "--transport-url URL (where it is a template: [DEFAULT]transport_url in nova.conf); "
         "for TLS see [oslo_messaging_rabbit] in nova.conf"
     )

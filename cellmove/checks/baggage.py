@@ -1,4 +1,4 @@
-"""What the server takes along: ports, volumes, and what is on its local disks."""
+"""Check what moves with the server: ports, volumes, shares and local disks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SRIOV = frozenset({"direct", "direct-physical", "macvtap", "virtio-forwarder", "
 
 
 def check_neutron(snapshot: ServerSnapshot) -> CheckResults:
-    """Whether ports can be bound to two hosts at all."""
+    """Check that neutron can bind a port to two hosts."""
     if not snapshot.extended_binding:
         yield refusal(
             "no-binding-extended",
             "neutron lacks the extension binding-extended: a port cannot be bound to two hosts",
-            "neutron has to be able to (Rocky or later with the ML2 plugin)",
+            "use neutron Rocky or later with the ML2 plugin",
         )
 
 
 def check_ports(snapshot: ServerSnapshot) -> CheckResults:
-    """Kinds of port that cannot go, and ports in a state from which no way leads back."""
+    """Check for ports that cannot be moved, or could not be returned to the source."""
     host = snapshot.instance.host
     for port in snapshot.ports:
         if port.resource_request:
@@ -38,43 +38,43 @@ def check_ports(snapshot: ServerSnapshot) -> CheckResults:
                 "port-resources",
                 f"port {port.id} asks for resources (QoS minimum bandwidth or packet rate); "
                 "nova cannot move those between cells",
-                f"let its owner take the QoS policy off the port: openstack port unset --qos-policy {port.id}",
+                f"ask the owner to remove the QoS policy from the port: openstack port unset --qos-policy {port.id}",
             )
         if port.vnic_type.startswith("accelerator-direct"):
             yield refusal(
                 "port-accelerator",
                 f"port {port.id} is an accelerator ({port.vnic_type})",
-                "nova cannot move accelerators: the server stays as long as its owner needs that port",
+                "nova cannot move accelerators: the server can move once its owner has removed that port",
             )
         elif port.vnic_type in SRIOV:
             yield warning(
                 "port-pci",
                 f"port {port.id} is a PCI device ({port.vnic_type}): the destination needs a free one on the same "
-                "physical network, and nova has known bugs in giving it back",
+                "physical network, and nova has known bugs in returning it",
                 "compare the port's binding profile with the guest's device after the move",
             )
         if port.host and port.host != host:
             yield refusal(
                 "port-elsewhere",
                 f"port {port.id} is bound to {port.host}, but the server is on {host}: "
-                "an earlier move was left half done",
+                "an earlier move was not completed",
                 f"find out on which of the two its guest runs (virsh list --all) before anything else; cellmove audit --server "
-                f"{snapshot.server_id} tells what else is left of that move",
+                f"{snapshot.server_id} lists the other leftovers of that move",
             )
         elif port.vif_type in ("unbound", "binding_failed"):
             yield warning("port-unbound", f"port {port.id} is not bound ({port.vif_type})", "look at its neutron agent")
         for other in snapshot.other_bindings.get(port.id, ()):
             yield refusal(
                 "port-binding-left",
-                f"port {port.id} has a binding for {other} left over from an earlier move",
+                f"port {port.id} has a binding for {other} from an earlier move",
                 f"cellmove audit --server {snapshot.server_id}; with --repair it deletes a binding that nothing uses",
             )
 
 
 def check_interfaces(snapshot: ServerSnapshot) -> CheckResults:
-    """Ports that carry the server's id and nova does not know, and interfaces that are no ports.
+    """Check for ports of the server that nova does not list, and interfaces that are no ports.
 
-    A move goes by nova's info cache, natively too (nova/network/neutron.py, ``bind_ports_to_host``).
+    A move, also one by nova itself, uses nova's info cache (nova/network/neutron.py, ``bind_ports_to_host``).
     """
     host = snapshot.instance.host
     for port in snapshot.stray_ports:
@@ -90,7 +90,7 @@ def check_interfaces(snapshot: ServerSnapshot) -> CheckResults:
             yield warning(
                 "port-stray",
                 f"port {port.id} carries the server's id, but is none of its interfaces: it is left as it is",
-                f"nothing has to be done; to see whose it is: openstack port show {port.id}",
+                f"nothing has to be done; to see its owner: openstack port show {port.id}",
             )
     if snapshot.interfaces is not None:
         for missing in sorted(snapshot.interfaces - {port.id for port in snapshot.ports}):
@@ -102,16 +102,16 @@ def check_interfaces(snapshot: ServerSnapshot) -> CheckResults:
 
 
 def network_ok(snapshot: ServerSnapshot) -> str:
-    """When all ports can go."""
+    """Describe ports that can be moved."""
     count = len(snapshot.ports)
-    return f"{_count(count, 'port')} can be bound to another host" if count else "it has no ports"
+    return f"{_count(count, 'port')} can be bound to another host" if count else "the server has no ports"
 
 
 # --- volumes and shares ---
 
 
 def check_volumes(snapshot: ServerSnapshot) -> CheckResults:
-    """Volumes that cinder and nova see differently, or that are busy."""
+    """Check for volumes that are busy, or that cinder and nova record differently."""
     attachments = {attachment.id for attachment in snapshot.attachments}
     for device in snapshot.devices:
         if not device.uuid:
@@ -127,7 +127,7 @@ def check_volumes(snapshot: ServerSnapshot) -> CheckResults:
             yield refusal(
                 "volume-missing",
                 f"volume {volume or '(none)'} of {device.device_name or 'a disk'} does not exist in cinder",
-                "find out what became of it: nova cannot detach a volume that cinder does not know, and the guest may be using it",
+                "find out what happened to the volume: nova cannot detach a volume that cinder does not know, and the guest may be using it",
             )
             continue
         if state != "in-use":
@@ -154,38 +154,38 @@ def check_volumes(snapshot: ServerSnapshot) -> CheckResults:
 
 
 def unnamed_attachments(snapshot: ServerSnapshot) -> list[Attachment]:
-    """The attachments to the server that cinder knows and the server's record does not name."""
+    """Return the attachments to the server that cinder has and the server's record does not name."""
     named = {device.attachment_id for device in snapshot.volumes}
     return [attachment for attachment in snapshot.attachments if attachment.id not in named]
 
 
 def _unnamed(snapshot: ServerSnapshot, attachment: Attachment) -> CheckResult:
-    """An attachment that nova's record of the server does not name: left over only where nothing can use it.
+    """Return a warning for an attachment that is certainly unused, and a refusal for every other.
 
-    Nothing uses one that is empty (``reserved``: no host has connected by it), that no record of a volume in any cell
-    names, and whose volume the server does not have in a record without an attachment id.
+    An attachment is unused if it is empty (``reserved``: no host has connected through it), no record of a volume in any
+    cell names it, and no record of the server has its volume without an attachment id.
     """
     volume = attachment.volume_id
-    users = snapshot.attachment_users.get(attachment.id, ("nobody has looked",))
+    users = snapshot.attachment_users.get(attachment.id, ("its other users are unknown",))
     text = f"volume {volume} has an attachment {attachment.id} ({attachment.status}) to this server that its record does not name"
     old = any(device.volume_id == volume and not device.attachment_id for device in snapshot.volumes)
     if attachment.status == "reserved" and not users and not old:
         return warning(
             "attachment-left",
             f"{text}; it is empty, and no record in any cell names it: an earlier move left it",
-            f"cellmove audit --server {snapshot.server_id}; with --repair it deletes it, once it has looked again",
+            f"cellmove audit --server {snapshot.server_id}; with --repair it deletes it, after it has looked again",
         )
     why = f"in use: {', '.join(users)}" if users else "the guest may be connected by it"
     return refusal(
         "attachment-unnamed",
         f"{text}; {why}",
-        f"leave it as it is until it is clear which attachment the guest uses (openstack volume show {volume}; virsh domblklist "
-        f"on {snapshot.instance.host}); nova's record has to name that one",
+        f"change nothing until you know which attachment the guest uses (openstack volume show {volume}; virsh domblklist "
+        f"on {snapshot.instance.host}); nova's record has to name that attachment",
     )
 
 
 def _renewal(snapshot: ServerSnapshot, volume: str) -> str:
-    """How a volume's record gets an attachment that cinder knows, without a moment in which the volume is free."""
+    """Return the commands that give a volume's record an attachment that cinder has, while the volume stays reserved."""
     return (
         f"stop the server, then nova-manage volume_attachment refresh {snapshot.server_id} {volume} CONNECTOR (nova 24 and later; "
         "nova-manage volume_attachment get_connector prints it on the host)"
@@ -193,17 +193,17 @@ def _renewal(snapshot: ServerSnapshot, volume: str) -> str:
 
 
 def check_shares(snapshot: ServerSnapshot) -> CheckResults:
-    """Manila shares, whose records do not travel."""
+    """Check for manila shares, whose records are not moved."""
     if snapshot.shares:
         yield refusal(
             "shares",
-            f"it has {_count(snapshot.shares, 'manila share')}, whose records nova does not move between cells",
+            f"the server has {_count(snapshot.shares, 'manila share')}, whose records nova does not move between cells",
             f"detach them first (openstack server share list {snapshot.server_id}; the server has to be stopped)",
         )
 
 
 def volumes_ok(snapshot: ServerSnapshot) -> str:
-    """When all volumes can go."""
+    """Describe volumes that can be moved."""
     count = len(snapshot.volumes)
     return f"{_count(count, 'volume')} can be attached to another host" if count else ""
 
@@ -213,28 +213,32 @@ def volumes_ok(snapshot: ServerSnapshot) -> str:
 
 @dataclass(frozen=True)
 class DataLoss:
-    """Something on the source host that does not travel. Its name is what an operator accepts it by."""
+    """Data on the source host that is not moved.
+
+    :param name: the value of ``--accept-loss`` that accepts it
+    """
 
     name: str
     text: str
 
 
 def losses(snapshot: ServerSnapshot) -> list[DataLoss]:
-    """What this move would lose. Streamed, all local disks travel; through an image only the root disk does."""
+    """Return what this move would lose: a stream copies all local disks, a temporary image only the root disk."""
     found = _losses(snapshot)
     return [loss for loss in found if loss.name not in CARRIED] if snapshot.transfer == STREAM else found
 
 
 def carried(snapshot: ServerSnapshot) -> list[str]:
-    """The names of losses that nobody accepted and that there are none only because the disks are streamed."""
+    """Return the names of losses that only the stream avoids and that the operator has not accepted."""
     kept = {loss.name for loss in losses(snapshot)} | set(snapshot.accepted_losses)
     return sorted({loss.name for loss in _losses(snapshot)} - kept)
 
 
 def _losses(snapshot: ServerSnapshot) -> list[DataLoss]:
-    """What nova's own way loses: its snapshot holds the root disk alone; everything else local is made anew and empty at the
-    destination, and the source's is destroyed on confirm (nova/virt/libvirt/driver.py, snapshot,
-    spawn and cleanup).
+    """Return what a move through a temporary image loses.
+
+    The image holds the root disk only. nova creates the other local disks empty at the destination and deletes those of
+    the source on confirm (nova/virt/libvirt/driver.py, snapshot, spawn and cleanup).
     """
     found: list[DataLoss] = []
     for device in snapshot.devices:
@@ -290,7 +294,7 @@ def _nvram(snapshot: ServerSnapshot) -> list[DataLoss]:
 
 
 def check_losses(snapshot: ServerSnapshot) -> CheckResults:
-    """Refuses each loss, by name, unless the operator accepts it."""
+    """Refuse each loss that the operator has not accepted by name."""
     for loss in losses(snapshot):
         if loss.name in snapshot.accepted_losses:
             yield warning(f"loses-{loss.name}", f"the move loses the {loss.text}; accepted (--accept-loss)")
@@ -298,13 +302,12 @@ def check_losses(snapshot: ServerSnapshot) -> CheckResults:
         yield refusal(
             f"loses-{loss.name}",
             f"the move would lose the {loss.text}",
-            "save what is needed first, from inside the guest; there is no way to take it along. "
-            f"Then --accept-loss={loss.name}",
+            f"save what is needed first, from inside the guest; it cannot be moved. Then --accept-loss={loss.name}",
         )
 
 
 def losable(snapshot: ServerSnapshot) -> list[str]:
-    """The names that ``--accept-loss`` has for this server."""
+    """Return the values of ``--accept-loss`` that this server has."""
     return sorted(
         {loss.name for loss in losses(snapshot)} | ({"config-drive"} if snapshot.instance.config_drive else set())
     )
@@ -320,8 +323,8 @@ def check_transfer(snapshot: ServerSnapshot) -> CheckResults:
         for hindrance in snapshot.survey.hindrances if not snapshot.survey.dangers else ():
             yield refusal(
                 "cannot-stream",
-                f"its disks cannot be streamed: {hindrance}",
-                "mend that, or let them go through a temporary image: --transfer image",
+                f"the disks cannot be streamed: {hindrance}",
+                "repair that, or move the disks through a temporary image: --transfer image",
             )
 
 
@@ -332,7 +335,7 @@ def check_encryption(snapshot: ServerSnapshot) -> CheckResults:
     ):
         yield refusal(
             "encrypted-disk",
-            "its local disks are encrypted by nova, and cannot be carried over",
+            "nova encrypts the local disks, so they cannot be copied to another cell",
             "only servers without local disk encryption can be moved",
         )
 
@@ -340,13 +343,11 @@ def check_encryption(snapshot: ServerSnapshot) -> CheckResults:
 def disks_ok(snapshot: ServerSnapshot) -> str:
     """When no local disk is lost."""
     if snapshot.is_volume_backed:
-        return "its root disk is a volume, and it has no local disk to lose"
+        return "the root disk is a volume, and there is no local disk to lose"
     survey = snapshot.survey
     if snapshot.transfer == STREAM and survey is not None:
-        return (
-            f"its disks ({_count(len(survey.disks), 'file')}, {survey.allocated >> 20} MiB) are streamed while it runs"
-        )
-    text = "its root disk travels through a temporary image, and it has no other local disk to lose"
+        return f"the disks ({_count(len(survey.disks), 'file')}, {survey.allocated >> 20} MiB) are streamed while the server runs"
+    text = "the root disk travels through a temporary image, and there is no other local disk to lose"
     return f"{text}; it is not streamed because {'; '.join(survey.hindrances)}" if survey is not None else text
 
 

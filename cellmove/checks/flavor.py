@@ -7,9 +7,15 @@ from cellmove.checks.snapshot import ServerSnapshot
 from cellmove.db.shapes import Flavor
 
 TOPOLOGY_SPECS = (
-    "hw:numa", "hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:cpu_realtime",
-    "hw:emulator_threads_policy", "hw:mem_page_size", "resources:PCPU",
-)  # fmt: skip
+    "hw:numa",
+    "hw:cpu_policy",
+    "hw:cpu_thread_policy",
+    "hw:cpu_dedicated_mask",
+    "hw:cpu_realtime",
+    "hw:emulator_threads_policy",
+    "hw:mem_page_size",
+    "resources:PCPU",
+)
 """What a NUMA topology is made from (nova/virt/hardware.py, numa_get_constraints); beginnings of names."""
 
 PCI_SPECS = ("pci_passthrough:", "hw:pci_numa_affinity_policy")
@@ -29,7 +35,11 @@ def check_flavor(snapshot: ServerSnapshot) -> CheckResults:
     if new is None:
         return
     if new.id == old.id:
-        yield refusal("same-flavor", f"it has the flavor {new.name} already", "use cellmove migrate, which keeps it")
+        yield refusal(
+            "same-flavor",
+            f"the server has the flavor {new.name} already",
+            "use cellmove migrate, which keeps the flavor",
+        )
     elif new.disabled:
         yield refusal("flavor-disabled", f"flavor {new.name} is disabled", "choose another flavor")
     minimum = _number(snapshot.instance.image.get("min_ram"))
@@ -94,13 +104,11 @@ def check_topology(snapshot: ServerSnapshot) -> CheckResults:
     has_topology = snapshot.instance.has_numa_topology or bool(snapshot.spec.get("numa_topology"))
     if specs:
         names = ", ".join(sorted({name for name, _value in specs}))
-        yield refusal(
-            "numa", f"the flavors differ in {names}, and {why.format('NUMA topology')}", remedy
-        )  # fmt: skip
+        yield refusal("numa", f"the flavors differ in {names}, and {why.format('NUMA topology')}", remedy)
     elif (has_topology or _starting(new, TOPOLOGY_SPECS)) and (old.vcpus, old.memory_mb) != (new.vcpus, new.memory_mb):
         yield refusal(
             "numa",
-            f"it has a NUMA topology, which has to change with vCPUs and memory, and {why.format('NUMA topology')}",
+            f"the server has a NUMA topology, which has to change with vCPUs and memory, and {why.format('NUMA topology')}",
             remedy,
         )
     specs = sorted(_starting(old, PCI_SPECS).items() ^ _starting(new, PCI_SPECS).items())
@@ -112,7 +120,9 @@ def check_topology(snapshot: ServerSnapshot) -> CheckResults:
 def flavor_ok(snapshot: ServerSnapshot) -> str:
     """When the flavor fits."""
     old, new = snapshot.flavor, snapshot.new_flavor
-    return f"it keeps its flavor {old.name}" if new is None else f"flavor {new.name} fits in place of {old.name}"
+    return (
+        f"the server keeps its flavor {old.name}" if new is None else f"flavor {new.name} fits in place of {old.name}"
+    )
 
 
 def _starting(flavor: Flavor, beginnings: tuple[str, ...]) -> dict[str, str]:

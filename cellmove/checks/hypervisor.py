@@ -16,15 +16,15 @@ def check_hypervisor(snapshot: ServerSnapshot) -> CheckResults:
     if node.hypervisor.startswith(BARE_METAL):
         yield refusal(
             "bare-metal",
-            f"it is a bare-metal server: {node.host} {why}, and its data would be lost",
-            "it cannot be moved: build it anew on a node of the other cell. "
+            f"this is a bare-metal server: {node.host} {why}, and its data would be lost",
+            "the server cannot be moved: build it anew on a node of the other cell. "
             f"A drain leaves it out with --exclude host={node.host}",
         )
     elif why:
         yield refusal(
             "hypervisor-unable",
             f"{node.host} {why}",
-            "it cannot be moved between cells: build it anew in the other cell, from a snapshot or a backup",
+            "the server cannot be moved between cells: build it anew in the other cell, from a snapshot or a backup",
         )
     elif is_unknown(node.hypervisor):
         yield warning(

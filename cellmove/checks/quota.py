@@ -1,4 +1,4 @@
-"""The project's quota, which a resize may not exceed."""
+"""Check the quotas of a resize."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ UNITS = {"cores": "vCPUs", "ram": "MiB of memory"}
 
 
 def exceeded(quotas: Iterable[Quota], deltas: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Each quota that does not leave room for more: what is wrong, and what to do.
+    """Yield the text and the remedy of each quota that is too small.
 
-    A user's is not told beside the project's for the same thing: nova shows the project's limit where the user has none.
+    A user's quota is left out beside the project's quota of the same resource: nova shows the project's limit where the
+    user has none.
+
+    :param deltas: the additional usage by resource
     """
-    told: set[str] = set()
+    seen: set[str] = set()
     for quota in quotas:
         more = deltas.get(quota.what, 0)
-        if more and quota.exceeded_by(more) and quota.what not in told:
-            told.add(quota.what)
+        if more and quota.exceeded_by(more) and quota.what not in seen:
+            seen.add(quota.what)
             unit = UNITS[quota.what]
             yield (
-                f"the {quota.whose}'s quota has no room for {more} more {unit}: {quota.in_use} of {quota.limit} are in use",
+                f"the {quota.whose}'s quota does not allow {more} more {unit}: {quota.in_use} of {quota.limit} are in use",
                 f"openstack quota set --{quota.what} {quota.in_use + more} PROJECT"
                 if quota.whose == "project"
                 else f"raise the user's own limit to {quota.in_use + more} {unit}",
@@ -31,7 +34,7 @@ def exceeded(quotas: Iterable[Quota], deltas: Mapping[str, int]) -> Iterator[tup
 
 
 def check_quota(snapshot: ServerSnapshot) -> CheckResults:
-    """An up-size, as nova-api checks it. A migration changes nothing, and is not checked there either."""
+    """Check a resize to a larger flavor, as nova-api does. A migration changes no usage and is not checked."""
     old, new = snapshot.flavor, snapshot.new_flavor
     if new is not None:
         deltas = upsize((old.vcpus, old.memory_mb), (new.vcpus, new.memory_mb))

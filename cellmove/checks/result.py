@@ -1,4 +1,4 @@
-"""What a check comes to."""
+"""Results of checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Level(enum.StrEnum):
-    """How much a result weighs."""
+    """The consequence of a result."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,8 +20,8 @@ class CheckResult:
     """One result of a check.
 
     :param code: for scripts
-    :param text: what was found
-    :param remedy: what to do about it; empty when there is nothing to do
+    :param text: what the check found
+    :param remedy: what to do; empty when there is nothing to do
     """
 
     code: str
@@ -34,10 +34,10 @@ CheckResults = Iterator[CheckResult]
 
 
 def refusal(code: str, text: str, remedy: str) -> CheckResult:
-    """A result that forbids the move."""
+    """Return a result that forbids the move."""
     return CheckResult(code, Level.REFUSAL, text, remedy)
 
 
 def warning(code: str, text: str, remedy: str = "") -> CheckResult:
-    """A result to know about."""
+    """Return a result that does not forbid the move."""
     return CheckResult(code, Level.WARNING, text, remedy)

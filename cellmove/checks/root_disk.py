@@ -5,33 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cellmove.checks.arrival import Arrival, RootDisk
 from cellmove.checks.result import CheckResults, refusal, warning
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT, too_old
 from cellmove.core.transfer import STREAM, VOLUMES
 
 if TYPE_CHECKING:
-    from cellmove.checks.arrival import Arrival
     from cellmove.db.records import Rows
 
 LEAST_SAMPLES = 4
 """Fewer places say nothing of a disk."""
-
-
-@dataclass(frozen=True)
-class RootDisk:
-    """How a root disk compares with the one that the source keeps.
-
-    :param samples: at how many places they were compared; 0: they were not
-    :param same: at how many of them the guest reads the same
-    :param source_size: bytes; ``target_size`` likewise
-    :param why: why they were not compared
-    """
-
-    samples: int = 0
-    same: int = 0
-    source_size: int = 0
-    target_size: int = 0
-    why: str = ""
 
 
 def _is_compared(arrival: Arrival) -> bool:
@@ -42,8 +25,8 @@ def disk_words(arrival: Arrival) -> str:
     disk = arrival.disk
     if disk is not None and _is_compared(arrival):
         since = " (its guest has been running since)" if disk.same < disk.samples else ""
-        return f"{disk.same} of {disk.samples} samples of its root disk are as at the source{since}"
-    return "its disks were streamed, and read back before the guest started" if arrival.transfer == STREAM else ""
+        return f"{disk.same} of {disk.samples} samples of the root disk equal those of the source{since}"
+    return "the disks were streamed, and read back before the guest started" if arrival.transfer == STREAM else ""
 
 
 def check_disk(arrival: Arrival) -> CheckResults:
@@ -67,7 +50,7 @@ def check_disk(arrival: Arrival) -> CheckResults:
     else:
         yield warning(
             "disk-not-compared",
-            f"its root disk came through an image. Compared: {_recorded_words(arrival)}. "
+            f"the root disk came through an image. Compared: {_recorded_words(arrival)}. "
             f"Not compared: its content, its backing file and its size in bytes ({_why_not(disk)})",
         )
 
@@ -79,14 +62,14 @@ BASE_IMAGE = "image_base_image_ref"
 def _compare_recorded_disk(arrival: Arrival) -> CheckResults:
     """What both cells' records say of the root disk: no API shows its content, its backing file or its size in bytes.
 
-    That ``image_ref`` and the base image are as before, :func:`cellmove.checks.arrival.check_records` finds: a nova-compute
+    That ``image_ref`` and the base image are as before, :func:`cellmove.checks.arrival_checks.check_records` finds: a nova-compute
     that fails in finish_snapshot_based_resize_at_dest leaves the id of the temporary image in ``image_ref``.
     """
     before, after = _recorded(arrival.before), _recorded(arrival.after)
     if after.gigabytes < before.gigabytes:
         yield refusal(
             "disk-smaller",
-            f"its root disk has {after.gigabytes} GB by its record, and had {before.gigabytes} GB",
+            f"the root disk has {after.gigabytes} GB by its record, and had {before.gigabytes} GB",
             "cellmove revert: the source still has its disk",
         )
 
@@ -123,17 +106,17 @@ def _recorded_words(arrival: Arrival) -> str:
 
 
 def _why_not(disk: RootDisk) -> str:
-    return disk.why or "its guest had written too little to tell"
+    return disk.why or "the guest had written too little to compare"
 
 
 def _compare_disk(arrival: Arrival, disk: RootDisk) -> CheckResults:
     """A guest that runs overwrites a little within minutes; a disk that was made anew shares next to nothing."""
-    found = f"{disk.same} of {disk.samples} samples of its root disk are as at the source"
+    found = f"{disk.same} of {disk.samples} samples of the root disk equal those of the source"
     if disk.same * 2 < disk.samples:
         bug = " (nova bug 1906428)" if arrival.target_version < STARTS_FROM_SNAPSHOT else ""
         yield refusal(
             "root-disk-lost",
-            f"only {found}: it is not the disk that it had{bug}",
+            f"only {found}: this is not the server's disk{bug}",
             "cellmove revert: the source still has its disk",
         )
     elif not arrival.active and disk.same < disk.samples:
@@ -143,6 +126,6 @@ def _compare_disk(arrival: Arrival, disk: RootDisk) -> CheckResults:
     if disk.target_size < disk.source_size:
         yield refusal(
             "disk-smaller",
-            f"its root disk has {disk.target_size} bytes, and had {disk.source_size}",
+            f"the root disk has {disk.target_size} bytes, and had {disk.source_size}",
             "cellmove revert: the source still has its disk",
         )

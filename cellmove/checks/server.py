@@ -1,4 +1,4 @@
-"""What the server is, does and where it is now."""
+"""Check the records, the state and the host of the server."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ from cellmove.core.ownership import KEY, mark_of
 from cellmove.core.shell import resume_elsewhere
 from cellmove.core.transfer import STREAM
 
-UNFINISHED = frozenset({
-    "accepted", "queued", "preparing", "running",  # live migration and evacuation
-    "pre-migrating", "migrating", "post-migrating", "finished", "confirming", "reverting",
-})  # fmt: skip
+UNFINISHED = frozenset(
+    {
+        "accepted",
+        "queued",
+        "preparing",
+        "running",  # live migration and evacuation
+        "pre-migrating",
+        "migrating",
+        "post-migrating",
+        "finished",
+        "confirming",
+        "reverting",
+    }
+)
 """Migration statuses of something that has not ended yet."""
 
 UNSETTLED = ("resized", "building")
-"""Values of vm_state in which a server waits for somebody."""
+"""Values of vm_state in which a build or a resize of a server is not finished."""
 
 
 # --- the server's records ---
 
 
 def check_records(snapshot: ServerSnapshot) -> CheckResults:
-    """The rows without which nothing can be planned."""
+    """Check the rows that a plan needs."""
     name = snapshot.server_name
     if snapshot.build_request:
         yield refusal(
@@ -51,8 +61,8 @@ def check_records(snapshot: ServerSnapshot) -> CheckResults:
     elif snapshot.server.hidden:
         yield refusal(
             "hidden",
-            f"the record of {name} in {snapshot.source_cell} is hidden, and yet it is mapped to there: "
-            "a move was left half done",
+            f"the record of {name} in {snapshot.source_cell} is hidden, although the instance mapping points there: "
+            "a move was not completed",
             "finish or roll back that move (cellmove list; openstack server migration list)",
         )
     if not snapshot.request_spec:
@@ -80,21 +90,21 @@ BACK_TO_WORK = {
 
 
 def check_mark(snapshot: ServerSnapshot) -> CheckResults:
-    """A move of ours that this journal knows nothing of: begun elsewhere, or its journal is lost."""
+    """Check for the ownership mark of a move that this journal does not record."""
     found = mark_of({KEY: snapshot.instance.mark})
     if found is not None:
         yield refusal(
             "being-moved",
             f"cellmove is moving it already: {found.move_id}, recorded in {found.owner or 'a journal unknown here'}",
-            f"go on there with {resume_elsewhere(found.owner, found.move_id)}; "
+            f"continue there with {resume_elsewhere(found.owner, found.move_id)}; "
             f"if that journal is lost, cellmove adopt {snapshot.server_id} rebuilds it",
         )
 
 
 def is_busy(snapshot: ServerSnapshot) -> bool:
-    """Whether the server is being built, moved, deleted or worked on: nothing else about it can be judged then.
+    """Return whether the server is being built, moved, deleted or changed.
 
-    Its records, attachments, bindings and allocations are those of something half done.
+    No other check applies then, because its records, attachments, bindings and allocations are incomplete.
     """
     server, mapping = snapshot.instance, snapshot.mapping
     return (
@@ -108,27 +118,27 @@ def is_busy(snapshot: ServerSnapshot) -> bool:
 
 
 def check_busy(snapshot: ServerSnapshot) -> CheckResults:
-    """What is being done to a busy server."""
+    """Check a busy server for the states in which it is busy."""
     if snapshot.instance.vm_state in UNSETTLED:
         yield from _check_vm_state(snapshot)
     yield from _check_task(snapshot)
 
 
 def check_state(snapshot: ServerSnapshot) -> CheckResults:
-    """What the server is and does."""
+    """Check the state, the task and the lock of the server."""
     server = snapshot.instance
     yield from _check_vm_state(snapshot)
     yield from _check_task(snapshot)
     if server.locked and not snapshot.force_locked:
         yield refusal(
             "locked",
-            f"it is locked by its {server.locked_by or 'owner'}",
+            f"the server is locked by its {server.locked_by or 'owner'}",
             f"openstack server unlock {server.uuid}, or add --force-locked",
         )
 
 
 def _is_closed(snapshot: ServerSnapshot) -> bool:
-    """Whether the source cell takes no server: nova can unshelve an offloaded server only in its own cell."""
+    """Return whether all hosts of the source cell are disabled. nova unshelves an offloaded server only in its cell."""
     computes = [service for service in snapshot.source_services if service.binary == "nova-compute" and service.up]
     return all(service.disabled for service in computes)
 
@@ -143,7 +153,9 @@ def _check_vm_state(snapshot: ServerSnapshot) -> CheckResults:
                 "there. With a host of that cell open (openstack compute service set --enable HOST nova-compute) it can "
                 f"be unshelved (openstack server unshelve {server.uuid}) and moved"
             )
-        yield refusal("vm-state", f"it is {server.vm_state}; only active and stopped servers can be moved", remedy)
+        yield refusal(
+            "vm-state", f"the server is {server.vm_state}; only active and stopped servers can be moved", remedy
+        )
 
 
 def _check_task(snapshot: ServerSnapshot) -> CheckResults:
@@ -151,13 +163,13 @@ def _check_task(snapshot: ServerSnapshot) -> CheckResults:
     if server.task_state:
         yield refusal(
             "task-state",
-            f"it is busy: task state {server.task_state}",
+            f"the server is busy: task state {server.task_state}",
             f"wait until that has ended (openstack server show {server.uuid})",
         )
 
 
 def check_migrations(snapshot: ServerSnapshot) -> CheckResults:
-    """An earlier migration that did not end."""
+    """Check for an earlier migration that has not ended."""
     for migration in snapshot.migrations:
         if migration.status in UNFINISHED:
             source, target = (
@@ -174,7 +186,7 @@ def check_migrations(snapshot: ServerSnapshot) -> CheckResults:
 
 
 def check_group(snapshot: ServerSnapshot) -> CheckResults:
-    """A server group's policy, which the scheduler keeps and which may leave no host."""
+    """Warn of a server group, whose policy may leave the scheduler no host."""
     group = snapshot.group
     if group is None:
         return
@@ -182,14 +194,14 @@ def check_group(snapshot: ServerSnapshot) -> CheckResults:
     if group.policy in ("affinity", "soft-affinity") and snapshot.group_hosts:
         yield warning(
             "server-group",
-            f"it is in the server group {group.name} ({group.policy}) whose other members are on {elsewhere}; "
-            + ("no other host will be accepted" if group.policy == "affinity" else "the group will be torn apart"),
+            f"the server is in the server group {group.name} ({group.policy}) whose other members are on {elsewhere}; "
+            + ("no other host will be accepted" if group.policy == "affinity" else "the group will be split"),
             "move the whole group",
         )
     elif snapshot.group_hosts:
         yield warning(
             "server-group",
-            f"it is in the server group {group.name} ({group.policy}); "
+            f"the server is in the server group {group.name} ({group.policy}); "
             + (
                 f"the scheduler refuses the hosts of its other members: {elsewhere}"
                 if group.policy == "anti-affinity"
@@ -199,11 +211,11 @@ def check_group(snapshot: ServerSnapshot) -> CheckResults:
 
 
 def check_config_drive(snapshot: ServerSnapshot) -> CheckResults:
-    """The config drive, which is made anew at the destination unless it is streamed: a warning, accepted or not."""
+    """Warn of a config drive that nova builds anew at the destination. A stream copies it instead."""
     if snapshot.instance.config_drive and snapshot.transfer != STREAM:
         text = (
-            "its config drive is made anew in the other cell, from its metadata as it is now; "
-            "files injected when it was built (personality) will not be on it"
+            "nova builds a new config drive in the other cell from the server's present metadata; "
+            "files injected when the server was built (personality) are not on it"
         )
         if "config-drive" in snapshot.accepted_losses:
             yield warning("config-drive", f"{text}; accepted (--accept-loss)")
@@ -223,10 +235,10 @@ def state_ok(snapshot: ServerSnapshot) -> str:
 
 
 def check_source(snapshot: ServerSnapshot) -> CheckResults:
-    """The compute and the conductor that have to work for it."""
+    """Check nova-compute and nova-conductor of the source."""
     host, cell, compute = snapshot.instance.host, snapshot.source_cell, snapshot.source_compute
     if not host:
-        yield refusal("no-host", "it is on no host", "it has to be on one: start or unshelve it first")
+        yield refusal("no-host", "the server is on no host", "start or unshelve the server first")
     elif compute is None:
         yield refusal("source-unknown", f"{cell} has no nova-compute on {host}", f"start nova-compute on {host}")
     else:
@@ -247,20 +259,20 @@ def check_source(snapshot: ServerSnapshot) -> CheckResults:
 
 
 def check_allocations(snapshot: ServerSnapshot) -> CheckResults:
-    """What placement holds for it."""
+    """Check the allocations of the server."""
     nodes = {node.uuid for node in snapshot.source_nodes if node.host == snapshot.instance.host}
     heal = f"nova-manage placement heal_allocations --instance {snapshot.server_id}"
     if not snapshot.allocations:
         yield refusal(
             "no-allocations",
-            "placement holds nothing for it, so nothing can be handed over",
-            f"cellmove audit --server {snapshot.server_id} tells whether a migration that has ended holds it; if none does: {heal}",
+            "placement has no allocations of the server, so none can be moved",
+            f"cellmove audit --server {snapshot.server_id} tells whether an ended migration holds them; if none does: {heal}",
         )
     elif snapshot.instance.host and nodes.isdisjoint(snapshot.allocations):
         yield warning(
             "allocations",
-            "placement has no allocation of it on its host: it has some elsewhere",
-            f"{heal} --force (nova 22 and later) makes it what its host holds",
+            "placement has allocations of the server, but none on its host",
+            f"{heal} --force (nova 22 and later) corrects them",
         )
 
 

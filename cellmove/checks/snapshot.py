@@ -98,7 +98,7 @@ class ServerSnapshot:
     :param new_flavor: of a resize; None for a migration
     :param source_cell: the display name of the cell where the server is; empty when it is in cell0 or in none
     :param bus_errors: why the API-level bus and the source cell's cannot be used, by API or the cell's UUID
-    :param rights: what our user may not write to the API database and the source cell's, by API or the cell's UUID
+    :param rights: what the user may not write to the API database and the source cell's, by API or the cell's UUID
     :param rows: how many rows of the server the source cell has, by table
     :param wanted_cell: the display name of the cell that the operator named; empty: none was named
     :param wanted_cell_uuid: its UUID

@@ -32,8 +32,12 @@ UNSUITABLE = (
 """Codes of hosts that are ruled out: in short, and what to do. See :mod:`cellmove.checks.suitability`."""
 
 
-def obstacles(target: Target, snapshot: ServerSnapshot) -> list[tuple[str, str, str]]:
-    """Why the server cannot go to a cell: code, text and remedy of each reason."""
+Obstacle = tuple[str, str, str]
+"""Code, text and remedy of a reason against a cell."""
+
+
+def obstacles(target: Target, snapshot: ServerSnapshot) -> list[Obstacle]:
+    """Return the reasons for which the server cannot go to a cell."""
     cell = target.cell
     if target.unreachable:
         return [("target-unreachable", target.unreachable, f"make the database of {cell} reachable from here")]
@@ -41,52 +45,60 @@ def obstacles(target: Target, snapshot: ServerSnapshot) -> list[tuple[str, str, 
         return [("duplicate-cell", f"{target.duplicate.text}; the server is in it already", target.duplicate.remedy)]
     if target.disabled and not snapshot.wanted_cell:
         enable = f"nova-manage cell_v2 update_cell --enable --cell_uuid {target.uuid}"
-        return [
-            (
-                "target-disabled",
-                f"{cell} is disabled for scheduling",
-                f"name it (--cell {target.uuid}; --to {target.uuid} when a cell is drained), or {enable}",
-            )
-        ]
-    found: list[tuple[str, str, str]] = []
+        remedy = f"name it (--cell {target.uuid}; --to {target.uuid} when a cell is drained), or {enable}"
+        return [("target-disabled", f"{cell} is disabled for scheduling", remedy)]
+    return [
+        *_access_obstacles(target, snapshot),
+        *_host_obstacles(target, snapshot),
+        *_row_obstacles(target, snapshot),
+        *_scheduler_obstacles(target, snapshot),
+        *_store_obstacles(target, snapshot),
+        *_schema_obstacles(target, snapshot),
+    ]
+
+
+def _access_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[Obstacle]:
+    """Yield what keeps cellmove out of the cell's database or bus, and missing conductors."""
+    cell = target.cell
     if target.duplicate and not snapshot.wanted_cell:
-        found.append(("duplicate-cell", target.duplicate.text, target.duplicate.remedy))
+        yield "duplicate-cell", target.duplicate.text, target.duplicate.remedy
     if target.bus_error:
-        found.append(("target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)))
+        yield "target-bus", target.bus_error, access.correct_bus(f"of {cell}", target.uuid)
     if target.rights is not None:
         text, remedy = access.rights_words(f"the database of {cell}", target.rights)
-        found.append(("target-rights", text, remedy))
+        yield "target-rights", text, remedy
     if not conductors_up(target.services):
-        found.append((
-            "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"
-        ))  # fmt: skip
-    found += _host_obstacles(target, snapshot)
-    if target.leftovers and not snapshot.instance.mark:  # with a mark they are a move's own copy
+        yield "target-conductor-down", f"no nova-conductor of {cell} is up", f"start nova-conductor in {cell}"
+
+
+def _row_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[Obstacle]:
+    """Yield rows of the server that are in the cell already. With an ownership mark they are the copy of a move."""
+    if target.leftovers and not snapshot.instance.mark:
         rows = ", ".join(f"{count} in {table}" for table, count in sorted(target.leftovers.items()))
-        found.append((
-            "leftovers", f"{cell} has rows of this server already, deleted ones included: {rows}",
-            f"cellmove audit --server {snapshot.server_id} tells whose they are; nova-manage db archive_deleted_rows in {cell} "
-            "takes away deleted ones, and no others",
-        ))  # fmt: skip
-    found += _scheduler_obstacles(target, snapshot)
-    found += _store_obstacles(target, snapshot)
+        yield (
+            "leftovers",
+            f"{target.cell} has rows of this server already, deleted ones included: {rows}",
+            f"cellmove audit --server {snapshot.server_id} tells whose they are; nova-manage db archive_deleted_rows in "
+            f"{target.cell} removes the deleted ones only",
+        )
+
+
+def _schema_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[Obstacle]:
+    """Yield columns of the cell that cannot hold the server's data."""
+    cell = target.cell
     if target.needed:
-        found.append((
-            "schema-needs", f"the schema of {cell} wants values that records of {snapshot.source_cell} do not have, and has no "
+        yield (
+            "schema-needs",
+            f"the schema of {cell} requires values that records of {snapshot.source_cell} do not have, and has no "
             f"default for them: {', '.join(target.needed)}",
             f"upgrade the database schema of {snapshot.source_cell} (nova-manage db sync), or give these columns a default",
-        ))  # fmt: skip
+        )
+    upgrade = f"upgrade the database schema of {cell} (nova-manage db sync)"
     if target.unfit:
-        found.append((
-            "schema-narrow", f"data of this server does not fit into the schema of {cell}: {', '.join(target.unfit)}",
-            f"upgrade the database schema of {cell} (nova-manage db sync)",
-        ))  # fmt: skip
+        text = f"data of this server does not fit into the schema of {cell}: {', '.join(target.unfit)}"
+        yield "schema-narrow", text, upgrade
     if target.missing:
-        found.append((
-            "schema", f"{cell} has no place for data of this server: {', '.join(target.missing)}",
-            f"upgrade the database schema of {cell} (nova-manage db sync)",
-        ))  # fmt: skip
-    return found
+        yield "schema", f"{cell} has no columns for data of this server: {', '.join(target.missing)}", upgrade
 
 
 def _scheduler_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[tuple[str, str, str]]:
@@ -134,9 +146,9 @@ def _store_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[tuple
         yield (
             "disk-store-unknown",
             f"if computes of {snapshot.source_cell} and {cell} keep their disks in one store (the same ceph pool, the same "
-            "NFS export), confirming would delete the disk that the server runs from; that cannot be seen from here",
-            "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes; if they are "
-            'apart, say so: disk_stores = "separate" in config.toml, or CELLMOVE_DISK_STORES=separate',
+            "NFS export), confirming would delete the disk that the server runs from; no API shows it",
+            "compare [libvirt]images_type, images_rbd_pool and instances_path of both cells' computes; if they "
+            'differ, set disk_stores = "separate" in config.toml, or CELLMOVE_DISK_STORES=separate',
         )
 
 
@@ -163,7 +175,7 @@ def _host_obstacles(target: Target, snapshot: ServerSnapshot) -> Iterator[tuple[
     if not in_zone:
         yield (
             "availability-zone",
-            f"it was built for the availability zone {zone}, "
+            f"the server was built for the availability zone {zone}, "
             + (f"which {host} is not in" if host else f"in which {cell} has no live host"),
             f"put a host of {cell} in that zone; or unpin the server by shelving it, which loses ephemeral disks and swap "
             "(openstack server unshelve --no-availability-zone)",
@@ -201,9 +213,9 @@ def _or_stream(code: str, remedy: str, snapshot: ServerSnapshot) -> str:
     if code != "root-disk-lost":
         return remedy
     if snapshot.transfer_wish == IMAGE:
-        return f"let its disks be streamed: --transfer stream (docs/stream.md); or {remedy}"
+        return f"stream the disks: --transfer stream (docs/stream.md); or {remedy}"
     why = "; ".join(snapshot.survey.hindrances) if snapshot.survey is not None else ""
-    return f"let its disks be streamed (docs/stream.md), which is not possible yet: {why}; or {remedy}"
+    return f"stream the disks (docs/stream.md), which the hosts do not allow yet: {why}; or {remedy}"
 
 
 def check_left_out(snapshot: ServerSnapshot) -> CheckResults:
@@ -233,7 +245,7 @@ def check_targets(snapshot: ServerSnapshot) -> CheckResults:
     if snapshot.target_is_source:
         yield refusal(
             "same-cell",
-            f"it is in {snapshot.source_cell} already",
+            f"the server is in {snapshot.source_cell} already",
             f"name another cell; within one nova does it: {_within(snapshot)}",
         )
         return
@@ -249,10 +261,12 @@ def check_targets(snapshot: ServerSnapshot) -> CheckResults:
                 yield warning(code, f"{target.cell} is left out: {text}", remedy)
         if target.duplicate and snapshot.wanted_cell and not target.is_source_database:
             yield warning(
-                "duplicate-cell", f"{target.duplicate.text}; you named it, so it is used", target.duplicate.remedy
+                "duplicate-cell", f"{target.duplicate.text}; it is used because it was named", target.duplicate.remedy
             )
         if target.disabled and snapshot.wanted_cell:
-            yield warning("target-disabled", f"{target.cell} is disabled for scheduling; you named it, so it is used")
+            yield warning(
+                "target-disabled", f"{target.cell} is disabled for scheduling; it is used because it was named"
+            )
 
 
 def check_scheduler(snapshot: ServerSnapshot) -> CheckResults:
@@ -262,7 +276,7 @@ def check_scheduler(snapshot: ServerSnapshot) -> CheckResults:
         if answer is not None and not answer.is_certain:
             yield warning(
                 "scheduler-failed",
-                f"whether nova-scheduler will accept a host of {target.cell} could not be found out: {answer.words}",
+                f"it is unknown whether nova-scheduler will accept a host of {target.cell}: {answer.words}",
                 f"look in its log for {answer.request_id}",
             )
 
@@ -279,7 +293,7 @@ def check_few_hosts(snapshot: ServerSnapshot) -> CheckResults:
                     "few-hosts",
                     f"the flavor asks for {what}, which {len(hosts)} of {len(nodes)} hosts of {target.cell} "
                     f"{'has' if len(hosts) == 1 else 'have'}" + (f": {', '.join(hosts)}" if hosts else ""),
-                    "see to it that they have room for whatever else needs them, a later resize of this server too"
+                    "make sure that they have capacity for other servers that need them, and for a later resize of this server"
                     if hosts
                     else "expect the scheduler to find no valid host, unless its filter for that is switched off",
                 )
@@ -295,5 +309,5 @@ def targets_ok(snapshot: ServerSnapshot) -> str:
     for target in allowed_targets(snapshot):
         hosts = [node.host for node in likely_nodes(target, snapshot)]
         more = f" and {len(hosts) - 5} more" if len(hosts) > 5 else ""
-        parts.append(f"{target.cell} can take it: {', '.join(hosts[:5])}{more}")
+        parts.append(f"{target.cell} can host it: {', '.join(hosts[:5])}{more}")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""How a cell is identified, and what it is called for people.
+"""The identity of a cell, and its display name.
 
 A cell's UUID is its identity. Its name may be missing, blank, or equal to another cell's
 (``cell_mappings.name`` has no constraint; nova/db/api/models.py, ``CellMapping``), so nothing is compared or
@@ -17,12 +17,12 @@ CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 """The UUID of cell0 in every cloud (nova/objects/cell_mapping.py, ``CELL0_UUID``). Its name can be anything."""
 
 DIGITS = 8
-"""How many digits of a UUID stand for a cell without a usable name."""
+"""The number of digits of a UUID that name a cell without a usable name."""
 
 
 @dataclass(frozen=True)
 class CellRef:
-    """One cell, for data that travels without its URLs. Two of them are equal if their UUIDs are.
+    """A cell without its URLs. Two references are equal if their UUIDs are.
 
     :param uuid: the cell's identity
     :param label: its display name (:func:`display_names`), which is also its text
@@ -36,7 +36,7 @@ class CellRef:
 
 
 def display_names(cells: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    """Give each cell a name for people: never blank, on one line, and different from every other cell's.
+    """Return the display name of each cell: not blank, on one line, and unique.
 
     :param cells: UUID and stored name of every cell of the cloud, cell0 included
     :returns: by UUID: the stored name where it is unique; the name and the first digits of the UUID where it is not,
@@ -59,7 +59,7 @@ def display_names(cells: Iterable[tuple[str, str | None]]) -> dict[str, str]:
 
 
 def _one_line(name: str | None) -> str:
-    """A stored name without control characters and without spaces around it."""
+    """Return a stored name without control characters and without spaces around it."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in name or "").split())
 
 

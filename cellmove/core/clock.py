@@ -15,12 +15,12 @@ def _utc_now() -> datetime.datetime:
 
 
 def text_of(moment: datetime.datetime) -> str:
-    """A moment in UTC as the journal writes it: ISO 8601, milliseconds."""
+    """Return a time in UTC as the journal writes it: ISO 8601, milliseconds."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds_of(text: str) -> float:
-    """A moment that :func:`text_of` wrote, in seconds since 1970; one without a zone is in UTC."""
+    """Return a time of :func:`text_of` in seconds since 1970; a time without a zone is in UTC."""
     moment = datetime.datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
 
@@ -34,7 +34,7 @@ def _growing_waits() -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Clock:
-    """Where time and identifiers come from."""
+    """The source of time and identifiers."""
 
     utc_now: Callable[[], datetime.datetime] = _utc_now
     monotonic: Callable[[], float] = time.monotonic
@@ -48,9 +48,9 @@ class Clock:
         return text_of(self.utc_now())
 
     def heartbeat_time(self) -> datetime.datetime:
-        """The current time to hold a service's heartbeat against, to the microsecond: nova compares so, too.
+        """Return the current time to the microsecond, with which nova compares heartbeats of services.
 
-        By whole seconds a service would count as up for up to a second after nova calls it down.
+        With whole seconds a service would count as up for up to a second longer than for nova.
         """
         return self.utc_now().replace(tzinfo=None)
 

@@ -1,10 +1,8 @@
-"""What can go wrong, sorted by consequence.
+"""Errors, by their consequence.
 
-Two families. The first is for people: a :class:`CellmoveError` ends a command, carries the exit
-code of its consequence and says what happened, in what state the server is and what to type next.
-The second is for the pipeline: a :class:`CallError` is what one call to the cloud came to; the
-pipeline turns it into a consequence. Neither ever carries a secret: whoever raises one passes only
-text that may be shown.
+There are two families. A :class:`CellmoveError` ends a command: it carries an exit code and says what happened, what state
+the server is in, and which command to type next. A :class:`CallError` is the failure of one call to the cloud; the executor
+turns it into a :class:`CellmoveError`. The text of an error never contains a secret.
 """
 
 from __future__ import annotations
@@ -24,21 +22,21 @@ SECRETS = (
         r"\1***",
     ),
 )
-"""What a secret looks like in another program's words, and what is put in its place."""
+"""Patterns of secrets in messages of other programs, and their replacements."""
 
 
 def scrub(text: str) -> str:
-    """Other programs' words without the passwords and tokens that they may hold."""
+    """Return a message of another program without the passwords and tokens in it."""
     for pattern, instead in SECRETS:
         text = pattern.sub(instead, text)
     return text
 
 
 class CellmoveError(Exception):
-    """Ends a command. ``exit_code`` is the consequence; see the README's table of exit codes.
+    """An error that ends a command. ``exit_code`` is explained in the README.
 
-    :param message: what happened, one or a few plain lines without secrets
-    :param state: in what state the server (or the cloud) is now; may be empty
+    :param message: what failed and why, in one or a few lines without secrets
+    :param state: the state of the server or the cloud; may be empty
     :param next_command: the command to type next; may be empty
     """
 
@@ -52,45 +50,45 @@ class CellmoveError(Exception):
 
 
 class RolledBack(CellmoveError):
-    """The move or step failed and was rolled back completely; trying again is safe."""
+    """The move or step failed and was rolled back completely; it is safe to repeat the command."""
 
     exit_code = 1
 
 
 class Usage(CellmoveError):
-    """The command line (or the configuration) asks for something that makes no sense."""
+    """The command line or the configuration cannot be used."""
 
     exit_code = 2
 
 
 class Stopped(CellmoveError):
-    """Stopped part-way; the journal records where. ``next_command`` goes on or rolls it back."""
+    """The move stopped part-way, and the journal records where. ``next_command`` resumes it or rolls it back."""
 
     exit_code = 3
 
 
 class Unreachable(CellmoveError):
-    """A database, a bus or an API cannot be reached or does not let us in; nothing was written."""
+    """A database, a bus or an API cannot be reached, or refuses the login; nothing was written."""
 
     exit_code = 4
 
 
 class JournalUnreachable(Unreachable):
-    """It is the journal: without it nothing more may be begun."""
+    """The journal cannot be reached; no action is started without it."""
 
 
 class JournalLost(Stopped):
-    """The journal was lost in the middle of a move."""
+    """The journal became unreachable during a move."""
 
 
 class Refused(CellmoveError):
-    """A check said no before anything was written."""
+    """A check refused the command before anything was written."""
 
     exit_code = 5
 
 
 class OlderJournal(Refused):
-    """The journal is older than the move: another copy of it has gone on."""
+    """The journal is older than the move: another copy of it has continued the move."""
 
 
 class Unverified(Refused):
@@ -104,31 +102,31 @@ class Locked(CellmoveError):
 
 
 class RollbackFailed(CellmoveError):
-    """Rolling back failed as well; the message lists what is left to do by hand."""
+    """The rollback failed, too; the message lists the steps to do by hand."""
 
     exit_code = 7
 
 
 class SomeFailed(CellmoveError):
-    """A drain is through, and some servers failed or were left where they are."""
+    """A drain has ended, and some servers failed or were skipped."""
 
     exit_code = 8
 
 
 class ServersRemain(CellmoveError):
-    """A drain was stopped by its window or a stop rule; servers remain that wait for the next run."""
+    """A window or a stop rule ended a drain; the next run continues with the remaining servers."""
 
     exit_code = 9
 
 
 class LeftoversRemain(CellmoveError):
-    """An audit found leftovers that are still there."""
+    """An audit found leftovers that it has not repaired."""
 
     exit_code = 10
 
 
 class Interrupted(CellmoveError):
-    """A signal ended the run after the action in hand was journalled (130 SIGINT, 143 SIGTERM)."""
+    """A signal ended the run after the current action was journalled (130 SIGINT, 143 SIGTERM)."""
 
     exit_code = 130
 
@@ -138,17 +136,17 @@ class Interrupted(CellmoveError):
 
 
 class CallError(Exception):
-    """One call to the cloud did not go well. ``str()`` of it is safe to show: it is scrubbed here."""
+    """The failure of one call to the cloud. Its text is free of secrets."""
 
     def __init__(self, message: str) -> None:
         super().__init__(scrub(message))
 
 
 class CallFailed(CallError):
-    """The other side answered no (an HTTP 4xx or 5xx, a remote exception, a lost compare-and-swap).
+    """A call that failed for certain: an HTTP 4xx or 5xx, a remote exception, a lost compare-and-swap.
 
-    :param message: what it said, first line only
-    :param kind: a short machine word: the HTTP status, the remote exception's class, ``conflict``
+    :param message: the first line of the answer
+    :param kind: the HTTP status, the class of the remote exception, or ``conflict``
     """
 
     def __init__(self, message: str, *, kind: str = "") -> None:
@@ -157,50 +155,50 @@ class CallFailed(CallError):
 
 
 class NotFound(CallFailed):
-    """The thing asked for is not there (HTTP 404, no such row)."""
+    """The object of the call does not exist (HTTP 404, no such row)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="404")
 
 
 class Unexpected(CallFailed):
-    """What is to be undone is not as the journal says; nothing was changed."""
+    """The state of the cloud differs from the journal, so an undo changed nothing."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="unexpected")
 
 
 class MovedElsewhere(CallFailed):
-    """Another journal's move has the server: trying again is of no use before that move is over."""
+    """A move of another journal owns the server; a retry cannot succeed before that move has ended."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, kind="moved-elsewhere")
 
 
 class CallUncertain(CallError):
-    """The call may or may not have had its effect: a timeout, a connection lost after sending."""
+    """A call that may have had its effect: a timeout, or a connection lost after sending."""
 
 
 class CannotConnect(CallError):
-    """Nothing was sent: the other side cannot be reached, or does not accept our credentials."""
+    """A call that was not sent: the service cannot be reached, or refuses the credentials."""
 
 
 class Misconfigured(CannotConnect):
-    """Nothing was sent: a setting, or a file that it names, cannot be used as it is. Trying again does not help."""
+    """A call that was not sent: a setting, or a file that it names, cannot be used. A retry cannot succeed."""
 
 
 class BadSetting(ValueError):
-    """A value cannot be used; the text says why and holds no secret. Where it is set the caller adds."""
+    """A value that cannot be used. The text gives the reason without secrets; the caller adds the setting."""
 
 
 def consequence_of_call(error: CallError, *, state: str = "", next_command: str = "cellmove list") -> CellmoveError:
-    """Return what ends a command whose call failed outside of every action."""
+    """Return the error that ends a command after a call outside of any action failed."""
     if isinstance(error, CannotConnect):
         return before_writing(error, state="")
     return Stopped(str(error), state=state, next_command=next_command)
 
 
 def before_writing(error: CallError, *, state: str = "nothing was written", next_command: str = "") -> CellmoveError:
-    """Return what ends a command whose call failed before anything was written."""
+    """Return the error that ends a command after a call failed and before anything was written."""
     kind = Usage if isinstance(error, Misconfigured) else Unreachable
     return kind(str(error), state=state, next_command=next_command)

@@ -1,4 +1,4 @@
-"""Files and directories with a mode of their own, whatever the umask: this user's alone, but for :func:`publish`."""
+"""Files and directories that only this user can read, whatever the umask; :func:`publish` is the exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory and those above it that are missing, with mode 0700.
+    """Make a directory and its missing parents with mode 0700.
 
     :raises OSError: it cannot be made
     """
@@ -26,7 +26,7 @@ def make_directories(path: Path) -> None:
 
 
 def open_or_make(path: Path) -> int:
-    """A descriptor for reading and writing of a file; one that is new gets the mode 0600.
+    """Open a file for reading and writing; a new file has mode 0600.
 
     :raises OSError: it cannot be opened
     """
@@ -37,7 +37,7 @@ def open_or_make(path: Path) -> int:
 
 
 def make_file(path: Path) -> int:
-    """A descriptor of a new file with mode 0600.
+    """Make a new file with mode 0600, and return its descriptor.
 
     :raises FileExistsError: there is one
     """
@@ -47,7 +47,7 @@ def make_file(path: Path) -> int:
 
 
 def publish(path: Path, content: bytes) -> None:
-    """Replace a file by another one that every user may read; a reader sees the old one or the new one as a whole.
+    """Replace a file atomically by another one that every user may read.
 
     :raises OSError: it cannot be written, or is no regular file. The old file is unchanged then
     """

@@ -1,4 +1,4 @@
-"""What a move is: plain data, and the table of states it may walk through."""
+"""Moves, their states and steps: plain data."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SCHEMA_VERSION = 1
 
 
 AUDIT = "audit"
-"""The kind of a record that is no move: leftovers that an audit mends."""
+"""The kind of a record of leftovers that an audit repairs; it is no move."""
 
 DRAIN = "drain"
-"""The kind of a record that is no move: a cell that is being emptied. Its actions cordon the cell."""
+"""The kind of a record of a cell that is being drained; it is no move. Its actions cordon the cell."""
 
 LOSSES = ("ephemeral", "swap", "local-disk", "config-drive", "vtpm", "nvram", "pmem")
-"""What of a server does not travel, by the names under which an operator accepts that."""
+"""Data of a server that is not moved, by the values of ``--accept-loss``."""
 
 
 class State(enum.StrEnum):
-    """How far a move has come: the last step that was completed."""
+    """The states of a move: each names the last step that was completed."""
 
     PLANNED = "planned"
     DEST_PREPARED = "dest-prepared"
@@ -34,20 +34,20 @@ class State(enum.StrEnum):
     REVERTED = "reverted"
     ROLLING_BACK = "rolling-back"
     ROLLED_BACK = "rolled-back"
-    SWEEPING = "sweeping"  # its owner deleted the server; what is left of it is being removed
+    SWEEPING = "sweeping"  # its owner deleted the server; its leftovers are being removed
     SERVER_GONE = "server-gone"
-    SUPERSEDED = "superseded"  # another journal went on with it; this one's record was given up
-    REPAIRING = "repairing"  # leftovers that an audit found are being mended
+    SUPERSEDED = "superseded"  # another journal continued the move; this record is no longer used
+    REPAIRING = "repairing"  # leftovers that an audit found are being repaired
     REPAIRED = "repaired"
-    CORDONING = "cordoning"  # a cell is closed to new servers
-    DRAINING = "draining"  # it is closed, and its servers are being moved
+    CORDONING = "cordoning"  # a cell is being closed to new servers
+    DRAINING = "draining"  # the cell is closed, and its servers are being moved
     DRAINED = "drained"
 
 
 class Step(enum.StrEnum):
-    """What a person runs. ``plan`` makes the move and so has no transition.
+    """The steps of moves, repairs and drains. ``plan`` creates the move and has no transition.
 
-    ``sweep`` is run by ``resume`` and ``rollback`` alone, ``repair`` by ``audit`` and ``resume``, ``cordon`` by ``drain-cell``.
+    ``resume`` and ``rollback`` run ``sweep``; ``audit`` and ``resume`` run ``repair``; ``drain-cell`` runs ``cordon``.
     """
 
     PREP_DEST = "prep-dest"
@@ -70,7 +70,7 @@ TRANSITIONS: Mapping[Step, tuple[State, State]] = {
     Step.REPAIR: (State.REPAIRING, State.REPAIRED),
     Step.CORDON: (State.CORDONING, State.DRAINING),
 }
-"""Which step leads from which state to which; the only place that knows the order."""
+"""The states before and after each step. This table is the only definition of their order."""
 
 TO_FINISH = (Step.PREP_DEST, Step.PREP_SOURCE, Step.FINISH)
 """The steps that ``resize`` and ``migrate`` run."""
@@ -98,35 +98,35 @@ CLOSED = frozenset(
         State.DRAINED,
     }
 )
-"""A move in one of these states is over; a server has at most one move that is not."""
+"""The states of moves that have ended. A server has at most one move in another state."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One server's journey from its source cell to a target cell.
+    """The move of one server from its source cell to a target cell, or the record of a repair or a drain.
 
-    ``plan`` holds what was decided when the move was planned and never changes: names and ids of
-    the cells, hosts, flavors, the request id, the shape of the server. Nothing secret stands in it.
+    :param kind: nova's migration_type ``resize`` or ``migration``; :data:`AUDIT` or :data:`DRAIN` for other records
+    :param created_at: UTC, ISO 8601
+    :param plan: the decisions of the plan: cells, hosts, flavors, request id, the server's properties. No secrets
+    :param goal_state: the state that ``resize`` or ``migrate`` leads to; empty: the operator runs single steps
+    :param generations: the values that the generation of the server's ownership mark may have
+        (:mod:`cellmove.core.ownership`)
     """
 
     id: str
     server_id: str
     server_name: str
-    kind: str  # nova's migration_type: "resize" or "migration"; "audit" or "drain" for what moves nothing itself
+    kind: str
     state: State
-    created_at: str  # UTC, ISO 8601
+    created_at: str
     updated_at: str
     plan: Document = field(default_factory=dict)
-    goal_state: str = (
-        ""  # the state that a whole run ("resize", "migrate") leads to; empty: the steps are typed one by one
-    )
-    generations: tuple[
-        str, ...
-    ] = ()  # of the server's mark: those that the cloud may have; see cellmove.core.ownership
+    goal_state: str = ""
+    generations: tuple[str, ...] = ()
 
     @property
     def is_running_to_goal(self) -> bool:
-        """Whether a whole run was begun and has not come to the end it was after."""
+        """Whether a ``resize`` or ``migrate`` was started and has not reached its goal."""
         return (
             bool(self.goal_state)
             and self.state is not State.ROLLING_BACK
@@ -136,22 +136,22 @@ class Move:
 
     @property
     def is_repair(self) -> bool:
-        """Whether it mends leftovers and moves nothing."""
+        """Whether this is the record of a repair."""
         return self.kind == AUDIT
 
     @property
     def is_drain(self) -> bool:
-        """Whether it is the record of a cell that is being emptied; its server is the cell."""
+        """Whether this is the record of a drain; ``server_id`` is the cell then."""
         return self.kind == DRAIN
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is left to do or undo."""
+        """Whether the move has not ended."""
         return self.state not in CLOSED
 
 
 class Phase(enum.StrEnum):
-    """Where one action of a move stands in the journal."""
+    """The phases of an action in the journal."""
 
     INTENT = "intent"
     DONE = "done"
@@ -162,7 +162,11 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One action's line in the journal."""
+    """The line of one action in the journal.
+
+    :param intent: the ids and values that were recorded before the effect
+    :param result: the ids and values that the effect gave
+    """
 
     move_id: str
     sequence: int
@@ -177,19 +181,19 @@ class Entry:
 
 
 def standing(move: Move, busy: Step | None) -> str:
-    """Where a move stands, for a person.
+    """Return the state of a move as text for an operator.
 
-    :param busy: the step that started and is not complete, if any: what it has done so far is in the cloud
+    :param busy: the step that has started and is not complete, if any
     """
     return f"{move.state}, in {busy}" if busy is not None and move.state is not State.ROLLING_BACK else move.state.value
 
 
 def next_commands(move: Move, busy: Step | None, wanted: Step | None = None) -> tuple[str, ...]:
-    """What an operator can type next, the natural one first.
+    """Return the commands that the operator can type next, the most likely one first.
 
-    :param busy: the step that started and is not complete, if any
-    :param wanted: the step that somebody asked for and that could not begin: who wants a server back is never told
-        to confirm it
+    :param busy: the step that has started and is not complete, if any
+    :param wanted: the step that the operator asked for and that could not start; after ``revert`` the first command is
+        never ``confirm``
     """
     if move.is_drain:
         again = () if not move.is_open else (command_line("drain-cell", move.server_id),)

@@ -1,24 +1,24 @@
-"""What a move leaves in the cloud itself while it is under way: who moves the server, and what cannot be seen later.
+"""The ownership mark: the rows by which a move in progress claims its server in the cloud.
 
-The rows stand in ``instance_system_metadata`` of the source cell from ``take_server`` on, travel to the
-target with the other rows, and go when the move is finished or rolled back. With them another machine
-can name the one that holds the journal, and a lost journal can be rebuilt (``cellmove adopt``).
+The rows are in ``instance_system_metadata`` of the source cell from ``take_server`` on. They are copied to the target with
+the other rows, and removed when the move has finished or is rolled back. With the mark another machine can name the owner
+of the journal, and ``cellmove adopt`` can rebuild a lost journal.
 
-The mark carries a generation, which keeps an older copy of the journal from acting on the move. cellmove raises
-it by compare-and-swap before the first effect of every run of a step or an undo, and before every action that a
-journal has to know of (see :attr:`cellmove.engine.action.Action.is_fenced`). The journal records each value together
-with the line that announces the effect, so before the value is written. A journal that does not know the value in
-the cloud is refused (:mod:`cellmove.steps.fence`). A crash between the two locks nobody out: the value that the
-cloud still has is known, and so is the one that was announced.
+The mark has a generation, which keeps an older copy of the journal from acting on the move. cellmove raises it by
+compare-and-swap before the first effect of every run of a step or an undo, and before every action that a journal has to
+know of (see :attr:`cellmove.engine.action.Action.is_fenced`). The journal records each value with the line that announces
+the effect, which is before the value is written. A journal that does not know the value in the cloud is refused
+(:mod:`cellmove.steps.fence`). A crash between the two writes locks no journal out: it knows both the value that the cloud
+still has and the announced one.
 
-One row is authoritative at each stage, and only that one is raised:
+One row is authoritative at each stage, and only its generation is raised:
 
-* prep-dest, prep-source, finish: the source's, before the pivot and after it. The target's row has the value
-  that was copied, which counts for nothing;
+* prep-dest, prep-source, finish: the source's, before the pivot and after it. The target's row has the copied value,
+  which is ignored;
 * confirm: the target's, because the source's records are deleted on the way;
 * revert: the source's, before the pivot and after it, because the target's records are deleted on the way;
-* between finish and confirm or revert, and after the end of a move: none. The server carries no mark then, so that
-  nova and any other tool may go on with it.
+* between finish and confirm or revert, and after the end of a move: none. The server has no mark then, so that nova and
+  any other tool can act on it.
 
 Marks of earlier versions have no generation; it is read as :data:`UNNUMBERED`.
 """
@@ -34,19 +34,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KEY = "cellmove"
-"""The key whose value begins with the move's id; a server without it is not being moved by us."""
+"""The key whose value begins with the id of the move. A server without it is not in a move of cellmove."""
 
 REQUEST, FLAVOR, CELL, HOST, BEFORE, TRANSFER, GENERATION = (
     f"{KEY}_{name}" for name in ("request", "flavor", "cell", "host", "before", "transfer", "generation")
 )
 KEYS = (KEY, REQUEST, FLAVOR, CELL, HOST, BEFORE, TRANSFER, GENERATION)
-"""Every key that a move may have set."""
+"""Every key of a mark."""
 
 LENGTH = 255
-"""How long a value may be in nova's tables."""
+"""The length of a value in nova's tables."""
 
 ABSENT = ""
-"""In the place of a generation: the server carries no mark of the move."""
+"""Instead of a generation: the server has no mark of the move."""
 
 UNNUMBERED = "0"
 """The generation of a mark that has none: an earlier version of cellmove wrote it."""
@@ -54,16 +54,16 @@ UNNUMBERED = "0"
 
 @dataclass(frozen=True)
 class OwnershipMark:
-    """One server's mark.
+    """The ownership mark of one server.
 
-    :param owner: who holds the journal: ``user@machine:path``, or the address of a shared one
+    :param owner: the owner of the journal: ``user@machine:path``, or the address of a shared journal
     :param request_id: of the action that nova's history shows
     :param flavor_id: the new flavor of a resize; empty for a migration
     :param cell: UUID of the cell that the operator named, if any; its name in a mark of an earlier version
     :param host: the host that the operator named, if any
-    :param before: the columns that taking the server changes, as they were
-    :param transfer: of disks that are streamed: how; empty for all others
-    :param generation: see the module; empty: none is written
+    :param before: the columns that ``take_server`` changes, with their previous values
+    :param transfer: how the disks are streamed; empty when they are not
+    :param generation: see the module; empty: no row is written for it
     """
 
     move_id: str
@@ -83,7 +83,7 @@ def move_id_of(value: str | None) -> str:
 
 
 def rows_of(mark: OwnershipMark) -> dict[str, str]:
-    """A mark as system metadata: key to value. What is not known is left out."""
+    """Return the rows of a mark in the system metadata, key to value. Unknown values are omitted."""
     values = {
         KEY: f"{mark.move_id} {mark.owner}".strip(),
         REQUEST: mark.request_id,
@@ -98,12 +98,12 @@ def rows_of(mark: OwnershipMark) -> dict[str, str]:
 
 
 def text_of(values: Mapping[str, Any]) -> str:
-    """Values as one value of the system metadata holds them; empty without any."""
+    """Return values as one value of the system metadata; empty when there are none."""
     return json.dumps(dict(values)) if values else ""
 
 
 def mark_of(metadata: Mapping[str, str]) -> OwnershipMark | None:
-    """The mark in a server's system metadata, or None."""
+    """Return the mark in a server's system metadata, or None."""
     value = metadata.get(KEY)
     if not move_id_of(value):
         return None
@@ -121,29 +121,29 @@ def mark_of(metadata: Mapping[str, str]) -> OwnershipMark | None:
 
 
 def generation_of(metadata: Mapping[str, str], move_id: str) -> str:
-    """The generation of a move's mark in a server's system metadata; :data:`ABSENT` without such a mark."""
+    """Return the generation of a move's mark; :data:`ABSENT` without such a mark."""
     if move_id_of(metadata.get(KEY)) != move_id:
         return ABSENT
     return metadata.get(GENERATION) or UNNUMBERED
 
 
 def number_of(generation: str) -> int:
-    """The number of a generation; -1 of none."""
+    """Return the number of a generation; -1 when there is none."""
     digits = generation.partition(" ")[0]
     return int(digits) if digits.isdecimal() else -1
 
 
 def next_generation(known: Iterable[str], token: str) -> str:
-    """A generation that comes after all known ones.
+    """Return the generation after all known ones.
 
-    :param token: tells two journals apart that announce the same number
+    :param token: distinguishes two journals that announce the same number
     """
     highest = max((number_of(each) for each in known), default=0)
     return f"{max(highest, 0) + 1} {token}"
 
 
 def _values(text: str | None) -> dict[str, Any]:
-    """A value that is JSON; nothing when it was too long for its column."""
+    """Return the values of a JSON text; none when the text was cut off by its column."""
     try:
         found = json.loads(text or "{}")
     except ValueError:
@@ -152,10 +152,10 @@ def _values(text: str | None) -> dict[str, Any]:
 
 
 def owner_of_journal(journal: str) -> str:
-    """Who holds a journal, so that a person on another machine can go there.
+    """Return the owner of a journal, by which an operator finds it from another machine.
 
-    :param journal: its path or URL, as the settings have it; no password is kept
-    :returns: plain ASCII, which every nova schema can hold
+    :param journal: its path or URL, as the settings have it
+    :returns: ASCII text without any password, which every nova schema can hold
     """
     if "://" in journal:
         from sqlalchemy.engine import make_url
@@ -168,13 +168,13 @@ def owner_of_journal(journal: str) -> str:
 
 
 def local_path(owner: str) -> str:
-    """The path of a journal that an owner names, if it is a file of this user on this machine; else empty."""
+    """Return the path of an owner's journal if it is a file of this user on this machine; else an empty text."""
     own = f"{_user()}@{socket.gethostname()}:"
     return owner.removeprefix(own) if owner.startswith(own) else ""
 
 
 def is_same_owner(one: str, other: str, move_id: str) -> bool:
-    """Whether two owners are one, as far as a mark has room for them."""
+    """Return whether two owners are equal in the length that a mark can hold."""
     return rows_of(OwnershipMark(move_id, one)) == rows_of(OwnershipMark(move_id, other))
 
 

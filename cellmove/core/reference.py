@@ -1,6 +1,6 @@
-"""What an operator's word for a move, a server or a cell can mean: an id first, a name only where it is no id.
+"""The meaning of an operator's word for a move, a server or a cell: an id, or else a name.
 
-A name is other people's input: anybody may call a server like another server's UUID, or like a move's id.
+Users choose the names of servers, and a name may look like the UUID of another server or the id of a move.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _MOVE_ID = re.compile(r"(?:move|audit|drain)-[0-9a-f]{6}")
 
 
 class Kind(enum.Enum):
-    """What a word is by its form."""
+    """The form of a word."""
 
     UUID = "uuid"
     MOVE_ID = "move id"
@@ -21,14 +21,14 @@ class Kind(enum.Enum):
 
 
 def kind_of(word: str) -> Kind:
-    """What a word is by its form. What has the form of an id never stands for a name."""
+    """Return the form of a word. A word with the form of an id is never a name."""
     if is_uuid(word):
         return Kind.UUID
     return Kind.MOVE_ID if _MOVE_ID.fullmatch(word) else Kind.NAME
 
 
 def is_uuid(word: str) -> bool:
-    """Whether it is a UUID in the form that nova uses; the case does not count."""
+    """Return whether a word is a UUID in the form that nova uses, in either case."""
     try:
         return str(uuid.UUID(word)) == word.lower()
     except ValueError:
@@ -36,5 +36,5 @@ def is_uuid(word: str) -> bool:
 
 
 def means(word: str, identity: str, name: str) -> bool:
-    """Whether a word means the server or cell with this UUID and this name."""
+    """Return whether a word means the server or cell with this UUID and this name."""
     return word.lower() == identity.lower() if kind_of(word) is Kind.UUID else word in (identity, name)

@@ -1,6 +1,6 @@
-"""What an operator asked for, and the command lines that say it: plain data, kept in the journal.
+"""Requests of operators, and the command lines that express them: plain data, kept in the journal.
 
-A :class:`MoveRequest` travels from the command line to the journal and into every command that is printed.
+A :class:`MoveRequest` is read from the command line, stored in the journal, and used for every command that is printed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KEY = "request"
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a server is to go. Without any of these: to any other cell.
+    """The target of a move. Without any value: any other cell.
 
     :param cell: name or UUID of the cell
     :param host: name of the compute host
@@ -33,16 +33,16 @@ class Destination:
 
 @dataclass(frozen=True)
 class MoveRequest:
-    """What ``plan``, ``resize`` or ``migrate`` was asked for. Empty, 0 and False mean: the option was not given.
+    """The arguments of ``plan``, ``resize`` or ``migrate``. Empty, 0 and False mean: the option was not given.
 
     :param server: name or UUID, as it was typed
     :param flavor: name or id of the new flavor; empty for a migration
-    :param is_stepwise: it was ``plan``: the operator runs the steps one by one
-    :param confirm: go on to confirm when the guest runs at the target
+    :param is_stepwise: the command was ``plan``, and the operator runs the steps one by one
+    :param confirm: confirm the move when the guest runs at the target
     :param hold: wait before the guest is stopped
     :param cutover_at: HH:MM of the local clock, at which the wait ends
-    :param probes: what the guest has to answer before the move is confirmed
-    :param accept_loss: names of losses that are no reason against the move
+    :param probes: probes of the guest that have to succeed before the move is confirmed
+    :param accept_loss: names of losses that the operator accepts
     :param max_hosts: how many of the scheduler's hosts are tried
     :param transfer: how local disks travel (:data:`cellmove.core.transfer.TRANSFERS`)
     :param bwlimit: bytes a second that are sent at most while the guest runs
@@ -74,24 +74,33 @@ class MoveRequest:
         """The command line that asks for it again."""
         destination = self.destination
         return command_line(
-            self.verb, self.server, self.flavor,
-            cell=destination.cell or next(iter(destination.cells), ""), host=destination.host,
-            force_locked=self.force_locked, accept_loss=",".join(self.accept_loss), max_hosts=self.max_hosts or None,
-            transfer=self.transfer, bwlimit=self.bwlimit or None, hold=self.hold, cutover_at=self.cutover_at,
-            confirm=self.confirm, probe=self.probes,
-        )  # fmt: skip
+            self.verb,
+            self.server,
+            self.flavor,
+            cell=destination.cell or next(iter(destination.cells), ""),
+            host=destination.host,
+            force_locked=self.force_locked,
+            accept_loss=",".join(self.accept_loss),
+            max_hosts=self.max_hosts or None,
+            transfer=self.transfer,
+            bwlimit=self.bwlimit or None,
+            hold=self.hold,
+            cutover_at=self.cutover_at,
+            confirm=self.confirm,
+            probe=self.probes,
+        )
 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What ``audit`` was asked for.
+    """The arguments of ``audit``.
 
     :param cells: names or UUIDs of the cells to look at; none for all
     :param servers: names or UUIDs of the servers that are meant; none for all
     :param repair: repair what is safe
-    :param dry_run: only say what ``repair`` would do
-    :param older_than: minutes; what changed within them may be somebody's at work. None: as long as one call to a
-        compute may take (``[DEFAULT]long_rpc_timeout``)
+    :param dry_run: only print what ``repair`` would do
+    :param older_than: minutes; a record that changed within them may belong to a move in progress. None: the longest time of
+        a call to a compute (``[DEFAULT]long_rpc_timeout``)
     """
 
     cells: tuple[str, ...] = ()
@@ -107,9 +116,9 @@ class AuditRequest:
 
 
 def continued_by(earlier: MoveRequest, later: MoveRequest) -> MoveRequest:
-    """What a move is asked for when a later command continues it.
+    """Return the request of a move that a later command continues.
 
-    The later command decides how far the move goes and where it waits; what shaped the plan stays.
+    The later command decides how far the move goes and where it waits. Options that shaped the plan stay.
     """
     return dataclasses.replace(
         later,
@@ -123,12 +132,12 @@ def continued_by(earlier: MoveRequest, later: MoveRequest) -> MoveRequest:
 
 
 def plan_values(request: MoveRequest) -> dict[str, object]:
-    """What a move's plan holds of the request. ``command`` is there for older versions that share the journal."""
+    """Return the values of a request in a plan. ``command`` is for older versions that share the journal."""
     return {KEY: to_document(request), "command": request.command}
 
 
 def request_of(move: Move) -> MoveRequest | None:
-    """The request that a move was made or continued with; None when its journal is older than requests."""
+    """Return the last request of a move; None when its journal is older than requests."""
     document = move.plan.get(KEY)
     return (
         structure(MoveRequest, document, f"the request of {move.id}")
@@ -138,7 +147,7 @@ def request_of(move: Move) -> MoveRequest | None:
 
 
 def command_of(move: Move) -> str:
-    """The command line that asks for a move again; empty when the journal does not say it."""
+    """Return the command line that requests a move again; empty when the journal does not have it."""
     request = request_of(move)
     if request is not None:
         return request.command

@@ -16,9 +16,28 @@ from typing import Any
 from cellmove.core.errors import scrub
 
 VERBS = (
-    "plan", "prep-dest", "prep-source", "finish", "verify", "confirm", "revert", "resize", "migrate", "resume",
-    "rollback", "adopt", "audit", "list", "show", "drain-cell", "drain", "journal", "metrics", "schema", "demo",
-)  # fmt: skip
+    "plan",
+    "prep-dest",
+    "prep-source",
+    "finish",
+    "verify",
+    "confirm",
+    "revert",
+    "resize",
+    "migrate",
+    "resume",
+    "rollback",
+    "adopt",
+    "audit",
+    "list",
+    "show",
+    "drain-cell",
+    "drain",
+    "journal",
+    "metrics",
+    "schema",
+    "demo",
+)
 """Every command. A test holds this equal to the table of click."""
 
 OptionValue = str | bool | int | float | tuple[str, ...] | None
@@ -50,13 +69,15 @@ def _option(option: str, value: OptionValue) -> Iterator[str]:
 
 
 def quote(word: str) -> str:
-    """One word for the shell. What a terminal cannot show, or would obey, is written as bytes: ``$'\\xc2\\xa0'``."""
+    """Quote one word for the shell. Characters that a terminal cannot show, or would obey, are written as bytes: ``$'\\xc2\\xa0'``."""
     if word.isprintable():
         return shlex.quote(word)
     quoted = (
-        character if character.isprintable() and character not in "\\'" else "".join(f"\\x{byte:02x}" for byte in _bytes(character))
+        character
+        if character.isprintable() and character not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in _bytes(character))
         for character in word
-    )  # fmt: skip
+    )
     return f"$'{''.join(quoted)}'"
 
 
@@ -65,7 +86,7 @@ def _bytes(character: str) -> bytes:
 
 
 def resume_elsewhere(owner: str, move_id: str) -> str:
-    """What to type to go on with a move that another journal records.
+    """Return the command that resumes a move of another journal.
 
     :param owner: ``user@machine:path`` or the address of a shared journal, as a server's mark has it; may be empty
     """
@@ -75,7 +96,7 @@ def resume_elsewhere(owner: str, move_id: str) -> str:
     return f"cellmove --journal {quote(path)} resume {move_id}" if path else f"cellmove resume {move_id}"
 
 
-# what is shown in this shell
+# commands as they are shown in this shell
 
 
 _COMMAND = re.compile(
@@ -102,9 +123,12 @@ class GlobalOptions:
         A password in the URL of a journal is not shown: the operator types it again.
         """
         given = {
-            "--nova-conf": self.nova_conf, "--os-cloud": self.os_cloud, "--os-region-name": self.os_region_name,
-            "--journal": scrub(self.journal or "") if with_journal else "", "--config": self.config,
-        }  # fmt: skip
+            "--nova-conf": self.nova_conf,
+            "--os-cloud": self.os_cloud,
+            "--os-region-name": self.os_region_name,
+            "--journal": scrub(self.journal or "") if with_journal else "",
+            "--config": self.config,
+        }
         return "".join(f"{quote(word)} " for option, value in given.items() for word in _option(option, value))
 
     def inserted(self, text: str) -> str:
@@ -135,7 +159,7 @@ class GlobalOptions:
 
 
 def _is_quoted(command: str, position: int) -> bool:
-    """Whether a place of a command line is within quotes."""
+    """Return whether a position of a command line is within quotes."""
     quotes, place = "", 0
     while place < position:
         character = command[place]

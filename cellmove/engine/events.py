@@ -1,4 +1,4 @@
-"""What the pipeline tells whoever watches: plain values handed to one injected function."""
+"""Events of a run: plain values, given to one injected observer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class EventKind(enum.StrEnum):
-    """What happened."""
+    """The kinds of events."""
 
     STEP_STARTED = "step-started"
     STEP_FINISHED = "step-finished"
@@ -17,7 +17,7 @@ class EventKind(enum.StrEnum):
     ACTION_FINISHED = "action-finished"
     ACTION_FAILED = "action-failed"
     WAITING = "waiting"
-    PROGRESS = "progress"  # how far an action is; nothing new has happened
+    PROGRESS = "progress"  # the progress of an action; no state has changed
     UNDO_STARTED = "undo-started"
     UNDO_FINISHED = "undo-finished"
     NOTE = "note"
@@ -25,11 +25,11 @@ class EventKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One change worth showing.
+    """One event of a run.
 
-    :param title: what a person reads ("copy the records to cell2, hidden")
-    :param seconds: how long it took, for the kinds that end something
-    :param text: an error's or note's words
+    :param title: a description for the operator ("copy the records to cell2, hidden")
+    :param seconds: the duration, for kinds that end a step or an action
+    :param text: the message of an error or a note
     """
 
     kind: EventKind
@@ -46,4 +46,4 @@ Observer = Callable[[Event], None]
 
 
 def unobserved(_event: Event) -> None:
-    """An observer for callers that do not watch."""
+    """Ignore an event."""

@@ -1,9 +1,9 @@
-"""The journal's tables, and the checksums by which a damaged journal is known.
+"""The journal's tables, and the checksums that detect a damaged journal.
 
-SQLite's pages carry no checksum, and one bit turned in them can change a row, hide one or bring an old
-one back, all without an error. So every row carries the checksum of its own content. A move's row also carries
-the digest of its lines: the exclusive-or of their checksums. The table ``about`` has the digest of all moves and
-that of the open ones. A row that changed, vanished or came back does not pass.
+SQLite's pages have no checksum: one changed bit can change a row, hide it or restore an old one without an error. Every
+row therefore has a checksum of its content. The row of a move also has the digest of its lines, which is the exclusive-or
+of their checksums. The table ``about`` has the digest of all moves and that of the open moves. A row that was changed,
+removed or restored fails the check.
 
 A command checks what it reads: the open moves when the journal is opened (:func:`verify_open`), a move's lines when
 they are read (:func:`verified_lines`). ``cellmove journal check`` checks the rest, which takes seconds for a long
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData, Select, Table
 
 VERSION = 4
-"""Version of the journal's tables. :mod:`cellmove.engine.journal_upgrade` names what each earlier one lacked."""
+"""The version of the tables. :mod:`cellmove.engine.journal_upgrade` lists the differences of earlier versions."""
 
 EMPTY = "0" * 32
 """The digest of no rows."""
 
 PAGE_ROWS = 1000
-"""Rows that are fetched at a time when the whole journal is checked."""
+"""The number of rows that a check of the whole journal fetches at a time."""
 
 
 class Damaged(Exception):
-    """The journal's content is not what was written. Its text says how that was seen."""
+    """The content of the journal differs from what was written. The text says where."""
 
 
 @functools.cache
 def make_metadata() -> MetaData:
-    """The tables, as this version has them."""
+    """Return the tables of this version."""
     from sqlalchemy import Column, Integer, MetaData, String, Table, Text
 
     metadata = MetaData()
@@ -60,7 +60,7 @@ def make_metadata() -> MetaData:
         Column("server_name", String(255), nullable=False, index=True),
         Column("kind", String(16), nullable=False),
         Column("state", String(32), nullable=False),
-        # Holds the server's id while the move is open and NULL afterwards: at most one open move a server.
+        # The id of the server while the move is open, then NULL: a server has at most one open move.
         Column("open_server", String(36), unique=True),
         Column("created_at", String(32), nullable=False),
         Column("updated_at", String(32), nullable=False),
@@ -89,24 +89,24 @@ def make_metadata() -> MetaData:
 
 
 def checksum(table: str, row: Mapping[Any, Any]) -> str:
-    """The checksum of a row's content: every column but the checksum itself."""
+    """Return the checksum of a row: of every column but the checksum itself."""
     content = [table, sorted((name, value) for name, value in row.items() if name != "checksum")]
     return _hash(content)
 
 
 def verified(table: str, row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row as it was read, without its checksum.
+    """Return a row without its checksum.
 
-    :raises Damaged: it is not what was written
+    :raises Damaged: it differs from what was written
     """
     values = dict(row)
     if values.pop("checksum") != checksum(table, values):
-        raise Damaged(f"a row of {table} is not what was written")
+        raise Damaged(f"a row of {table} differs from what was written")
     return values
 
 
 def combined(digest: str, *checksums: str) -> str:
-    """A digest with checksums put in, or taken out again: that is the same."""
+    """Return a digest after checksums were added or removed, which is the same operation."""
     number = int(digest, 16)
     for one in checksums:
         number ^= int(one, 16)
@@ -121,14 +121,14 @@ def insert_move(connection: Connection, moves: Table, values: Mapping[str, Any])
     row = {**values, "digest": EMPTY}
     row["checksum"] = checksum(moves.name, row)
     connection.execute(statements.insertion(moves), row)
-    _turn(connection, moves, _Change(after=row))
+    _update_digests(connection, moves, _Change(after=row))
 
 
 def change_move(connection: Connection, moves: Table, move_id: str, values: Mapping[str, Any]) -> bool:
     """Change a move's row, its checksum with it. The caller holds the digest.
 
     :returns: whether there is such a move
-    :raises Damaged: the row is not what was written
+    :raises Damaged: the row differs from what was written
     """
     row = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one_or_none()
     if row is None:
@@ -138,14 +138,14 @@ def change_move(connection: Connection, moves: Table, move_id: str, values: Mapp
     after["checksum"] = checksum(moves.name, after)
     written = {**values, "checksum": after["checksum"], **statements.keyed(id=move_id)}
     connection.execute(statements.change(moves, "id"), written)
-    _turn(connection, moves, _Change(dict(row._mapping), after))
+    _update_digests(connection, moves, _Change(dict(row._mapping), after))
     return True
 
 
 def remove_move(connection: Connection, moves: Table, move_id: str) -> None:
     """Remove a move and its lines. The caller holds the digest.
 
-    :raises Damaged: a row is not what was written
+    :raises Damaged: a row differs from what was written
     """
     entries = moves.metadata.tables["entries"]
     lines(connection, moves.metadata, move_id)  # verifies them, and the move's row
@@ -153,7 +153,7 @@ def remove_move(connection: Connection, moves: Table, move_id: str) -> None:
     connection.execute(statements.removal(entries, "move_id"), {"move_id": move_id})
     if row is not None:
         connection.execute(statements.removal(moves, "id"), {"id": move_id})
-        _turn(connection, moves, _Change(before=dict(row._mapping)))
+        _update_digests(connection, moves, _Change(before=dict(row._mapping)))
 
 
 def insert_lines(
@@ -164,12 +164,12 @@ def insert_lines(
     :param rows: every column but the checksum
     :param more: new values for the move's row, written with its digest
     :returns: whether there is such a move; if not, the caller gives the transaction up
-    :raises Damaged: the move's row is not what was written
+    :raises Damaged: the move's row differs from what was written
     """
     summed = [{**row, "checksum": checksum(entries.name, row)} for row in rows]
     for row in summed:
         connection.execute(statements.insertion(entries), row)
-    return _turn_lines(connection, entries, move_id, [row["checksum"] for row in summed], more)
+    return _update_line_digest(connection, entries, move_id, [row["checksum"] for row in summed], more)
 
 
 def change_line(
@@ -180,7 +180,7 @@ def change_line(
     :param key: move_id and sequence
     :param more: new values for the move's row, written with its digest
     :returns: whether there is such a line, and its move
-    :raises Damaged: the line or the move's row is not what was written
+    :raises Damaged: the line or the move's row differs from what was written
     """
     row = connection.execute(statements.rows(entries, *key), key).one_or_none()
     if row is None:
@@ -188,13 +188,13 @@ def change_line(
     before = verified(entries.name, row._mapping)
     sum_ = checksum(entries.name, before | dict(values))
     connection.execute(statements.change(entries, *key), {**values, "checksum": sum_, **statements.keyed(**key)})
-    return _turn_lines(connection, entries, key["move_id"], [row._mapping["checksum"], sum_], more)
+    return _update_line_digest(connection, entries, key["move_id"], [row._mapping["checksum"], sum_], more)
 
 
 def lines(connection: Connection, metadata: MetaData, move_id: str) -> list[dict[str, Any]]:
-    """A move's lines in the order in which they were begun, without their checksums. The caller gives one view.
+    """Return the lines of a move in the order of their start, without checksums, from one consistent view.
 
-    :raises Damaged: they are not what was written, or the move's row is not
+    :raises Damaged: they differ from what was written, or the move's row is not
     """
     moves, entries = metadata.tables["moves"], metadata.tables["entries"]
     move = connection.execute(statements.rows(moves, "id"), {"id": move_id}).one_or_none()
@@ -206,7 +206,7 @@ def lines(connection: Connection, metadata: MetaData, move_id: str) -> list[dict
 def lines_of_moves(
     connection: Connection, metadata: MetaData, move_ids: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The lines of some moves, by move; those without any are left out. The caller gives one view.
+    """Return the lines of some moves, by move, from one consistent view; moves without lines are omitted.
 
     :raises Damaged: see :func:`lines`
     """
@@ -226,22 +226,22 @@ def lines_of_moves(
 
 
 def verified_lines(move_id: str, digest: str, rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
-    """A move's lines as they were read, without their checksums.
+    """Return the lines of a move without their checksums.
 
-    :param digest: as the move's row has it
-    :raises Damaged: they are not what was written
+    :param digest: the digest in the move's row
+    :raises Damaged: they differ from what was written
     """
     try:
         values = [verified("entries", row) for row in rows]
     except Damaged as error:
         raise Damaged(f"{error}, a line of {move_id}") from None
     if combined(EMPTY, *(row["checksum"] for row in rows)) != digest:
-        raise Damaged(f"lines of {move_id} are missing, or old ones came back")
+        raise Damaged(f"lines of {move_id} are missing, or old ones were restored")
     return values
 
 
 def lock_digest(connection: Connection, about: Table) -> None:
-    """From here to the transaction's end nobody else changes the digest. In SQLite nobody else writes at all, anyway."""
+    """Keep other transactions from changing the digest. In SQLite a transaction that writes excludes all others."""
     if connection.dialect.name != "sqlite":
         connection.execute(_locking(about))
 
@@ -254,7 +254,7 @@ def _locking(about: Table) -> Select[Any]:
 
 
 def make_about(connection: Connection, about: Table, digest: str, open_digest: str) -> None:
-    """Write the row of ``about`` anew."""
+    """Replace the row of ``about``."""
     from sqlalchemy import delete
     from sqlalchemy import insert as insert_row
 
@@ -265,14 +265,14 @@ def make_about(connection: Connection, about: Table, digest: str, open_digest: s
 
 
 def about_checksum(version: int, *digests: str) -> str:
-    """The checksum of the row of ``about``. Versions before 4 had one digest, of all rows."""
+    """Return the checksum of the row of ``about``. Versions before 4 had one digest, of all rows."""
     return _hash(["about", version, *digests])
 
 
 def verify_open(connection: Connection, metadata: MetaData) -> None:
     """Check the rows of the open moves, and that none is missing. The caller gives one consistent view.
 
-    :raises Damaged: something is not what was written
+    :raises Damaged: something differs from what was written
     """
     about, moves = metadata.tables["about"], metadata.tables["moves"]
     digests = _digests(connection, about)
@@ -281,7 +281,7 @@ def verify_open(connection: Connection, metadata: MetaData) -> None:
         verified(moves.name, row._mapping)
         found = combined(found, row._mapping["checksum"])
     if found != digests.open:
-        raise Damaged("open moves are missing, or old ones came back")
+        raise Damaged("open moves are missing, or old ones were restored")
 
 
 def verify_moves(connection: Connection, metadata: MetaData, rows: Sequence[Mapping[Any, Any]]) -> None:
@@ -291,14 +291,14 @@ def verify_moves(connection: Connection, metadata: MetaData, rows: Sequence[Mapp
     :raises Damaged: they are not
     """
     if combined(EMPTY, *(row["checksum"] for row in rows)) != _digests(connection, metadata.tables["about"]).all:
-        raise Damaged("moves are missing, or old ones came back")
+        raise Damaged("moves are missing, or old ones were restored")
 
 
 def verify(connection: Connection, metadata: MetaData) -> tuple[int, int]:
     """Check everything: pages, rows, and that no row is missing. The caller gives one consistent view.
 
     :returns: how many moves and how many lines there are
-    :raises Damaged: something is not what was written
+    :raises Damaged: something differs from what was written
     """
     require_sound_pages(connection)
     verify_open(connection, metadata)
@@ -326,7 +326,7 @@ def require_sound_pages(connection: Connection) -> None:
 
 
 def _by_move(connection: Connection, entries: Table) -> Iterator[tuple[str, list[Mapping[Any, Any]]]]:
-    """The lines of all moves, one move at a time: a long history does not fit into memory."""
+    """Yield the lines of all moves, one move at a time, because a long history does not fit into memory."""
     import itertools
 
     query = statements.rows(entries, order=("move_id", "sequence"))
@@ -342,7 +342,7 @@ def _open_rows(moves: Table) -> Select[Any]:
 
 @dataclass(frozen=True)
 class _Digests:
-    """What ``about`` says of the moves, and of the open ones."""
+    """The digests of ``about``: of all moves, and of the open moves."""
 
     all: str
     open: str
@@ -350,7 +350,7 @@ class _Digests:
 
 @dataclass(frozen=True)
 class _Change:
-    """A move's row before and after, with its checksum; empty: there is none."""
+    """The row of a move before and after a change, with its checksum; empty: there is no row."""
 
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
@@ -360,11 +360,11 @@ def _digests(connection: Connection, about: Table) -> _Digests:
     rows = connection.execute(statements.rows(about)).all()
     (row,) = rows if len(rows) == 1 else (None,)
     if row is None or row.seal != about_checksum(row.schema_version, row.digest, row.open_digest):
-        raise Damaged("the row of about is not what was written")
+        raise Damaged("the row of about differs from what was written")
     return _Digests(row.digest, row.open_digest)
 
 
-def _turn_lines(
+def _update_line_digest(
     connection: Connection, entries: Table, move_id: str, sums: Sequence[str], more: Mapping[str, Any]
 ) -> bool:
     moves = entries.metadata.tables["moves"]
@@ -379,7 +379,7 @@ def _digest_of(moves: Table) -> Select[Any]:
     return statements.rows(moves, "id", columns=("digest",))
 
 
-def _turn(connection: Connection, moves: Table, change: _Change) -> None:
+def _update_digests(connection: Connection, moves: Table, change: _Change) -> None:
     about = moves.metadata.tables["about"]
     digests = _digests(connection, about)
     rows = [row for row in (change.before, change.after) if row]

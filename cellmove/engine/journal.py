@@ -1,11 +1,10 @@
-"""The durable record of moves and their actions.
+"""The journal: the durable record of moves and their actions.
 
-Every ``intent`` is committed before the effect it announces and every ``done`` after it, so that a
-run which dies anywhere leaves a true account behind. SQLite by default: one file, mode 0600, with a
-rollback journal and ``synchronous=FULL``, so that a commit that returned survives a power cut. (Not with
-a write-ahead log: one bit turned in that and SQLite drops every commit behind it without a word.) MySQL
-or MariaDB for a journal that machines share. Checksums (:mod:`cellmove.engine.integrity`) tell a damaged journal, which is refused.
-Nothing secret is ever written: what actions record are ids, states and before-images.
+Every ``intent`` is committed before its effect and every ``done`` after it, so that the journal is true wherever a run
+dies. By default it is an SQLite file with mode 0600, a rollback journal and ``synchronous=FULL``, so that a commit that
+returned survives a power failure. A write-ahead log is not used: after one changed bit in it SQLite silently drops all
+later commits. A journal that machines share is in MySQL or MariaDB. Checksums (:mod:`cellmove.engine.integrity`) detect a
+damaged journal, which is refused. The journal contains no secrets: actions record ids, states and before-images.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ MOVES_PER_STATEMENT = 500
 
 @dataclass(frozen=True)
 class JournalCheck:
-    """What a journal holds that was found sound.
+    """The size of a journal that passed the check.
 
-    :param moves: moves, repairs and drains
-    :param lines: actions of all of them
+    :param moves: the number of moves, repairs and drains
+    :param lines: the number of their actions
     """
 
     moves: int
@@ -65,7 +64,7 @@ class Journal(JournalStore):
         self.adopt(move, ())
 
     def adopt(self, move: Move, entries: Sequence[Entry]) -> Move:
-        """Record a move together with what is known of its actions already.
+        """Record a move together with the entries that are known already.
 
         :returns: the move as it is recorded
         :raises Refused: when the server already has an open move
@@ -86,9 +85,9 @@ class Journal(JournalStore):
         return self._known(move.id)
 
     def replace(self, old: Move, move: Move, entries: Sequence[Entry]) -> Move:
-        """Record a move anew in the place of an older record of the same server, which goes.
+        """Replace an older record of the same server by a new one.
 
-        :param old: its lines are removed; it stays as :attr:`State.SUPERSEDED` when the new one has another id
+        :param old: its lines are removed; with another id it stays as :attr:`State.SUPERSEDED`
         :returns: the move as it is recorded
         """
         values = move_values(move)
@@ -108,17 +107,17 @@ class Journal(JournalStore):
             integrity.insert_lines(connection, self.entries, values["id"], rows, {})
 
     def move(self, move_id: str) -> Move | None:
-        """The move with this id, or None."""
+        """Return the move with this id, or None."""
         found = self._with(id=move_id)
         return found[0] if found else None
 
     def open_move_of(self, server_id: str) -> Move | None:
-        """The server's open move, or None."""
+        """Return the open move of a server, or None."""
         found = self._with(open_server=server_id)
         return found[0] if found else None
 
     def all_moves(self) -> list[Move]:
-        """Every move, oldest first; drains are none."""
+        """Return all moves and repairs, oldest first."""
         with self.one_view() as connection:
             rows = connection.execute(statements.rows(self.moves, order=("created_at", "id"))).all()
             moves = [move_of(row) for row in rows]
@@ -126,26 +125,26 @@ class Journal(JournalStore):
         return [move for move in moves if not move.is_drain]
 
     def open_moves(self) -> list[Move]:
-        """Every move that is not over, repairs too, oldest first; drains are none."""
+        """Return the open moves and repairs, oldest first."""
         return self._read(open_moves(self.moves))
 
     def drains(self) -> list[Move]:
-        """The records of cells that were or are being emptied, oldest first."""
+        """Return the records of drains, oldest first."""
         return self._with(kind=DRAIN)
 
     def begun_since(self, moment: str) -> int:
-        """How many moves had their first action begun since then; repairs and drains are no moves.
+        """Return the number of moves, without repairs and drains, whose first action started since then.
 
-        :param moment: as the journal writes times: UTC, ISO 8601
+        :param moment: UTC, ISO 8601
         """
         with self.transaction() as connection:
             found = connection.execute(moves_started_since(self.moves, self.entries), {"moment": moment})
             return int(found.scalar_one())
 
     def find(self, reference: str) -> list[Move]:
-        """Moves that a move id, a server UUID or a server name may mean; what has the form of an id is no name.
+        """Return the moves that a move id, a server UUID or a server name means; a word with the form of an id is no name.
 
-        Of a server the open moves, and if there is none its closed ones (repairs last).
+        For a server these are its open moves, or else its closed ones, repairs only if there are no others.
         """
         kind = kind_of(reference)
         exact = self.move(reference) if kind is not Kind.UUID else None
@@ -158,20 +157,20 @@ class Journal(JournalStore):
         return [move for move in found if move.is_open] or moves or found
 
     def require_no_move_id(self, word: str) -> None:
-        """Refuse the id of a move where a server is to be named, also when a server is called so.
+        """Refuse the id of a move where a server is expected, even if a server has that name.
 
-        :raises Usage: it is one
+        :raises Usage: the word is the id of a move
         """
         move = self.move(word) if kind_of(word) is Kind.MOVE_ID else None
         if move is not None:
             raise Usage(
-                f"{word} is a move of {move.server_name}; a server that is called so is named by its UUID here",
+                f"{word} is a move of {move.server_name}; use the UUID of a server with that name",
                 state="nothing was written",
                 next_command=f"cellmove show {word}",
             )
 
     def moves_named(self, server_name: str) -> list[Move]:
-        """Every move of a server that was called so when the move was planned, oldest first; drains are none."""
+        """Return the moves and repairs of servers that had this name when they were planned, oldest first."""
         return [
             move
             for move in self._with(server_name=server_name)
@@ -179,22 +178,22 @@ class Journal(JournalStore):
         ]
 
     def moves_of(self, server_id: str) -> list[Move]:
-        """Every move of a server, oldest first; drains are none."""
+        """Return the moves and repairs of a server, oldest first."""
         return [move for move in self._with(server_id=server_id) if not move.is_drain]
 
     def set_state(self, move_id: str, state: State) -> Move:
-        """Record how far a move has come; closing it frees the server for another move."""
+        """Record the state of a move. A closed move allows another move of the server."""
         values: dict[str, Any] = {"state": state.value, "updated_at": self.now()}
         if state in CLOSED:
             values["open_server"] = None
         return self._set(move_id, values)
 
     def set_plan(self, move_id: str, plan: Mapping[str, Any], state: State) -> Move:
-        """Record that more is meant to be done than a move's plan said so far, and where it stands with that."""
+        """Record a new plan and state of a move."""
         return self._set(move_id, {"plan": json.dumps(dict(plan)), "state": state.value, "updated_at": self.now()})
 
     def set_goal(self, move_id: str, goal_state: str) -> Move:
-        """Record to which state a whole run is to bring the move, so that ``resume`` goes on to it."""
+        """Record the state to which ``resize`` or ``migrate`` leads, so that ``resume`` continues to it."""
         return self._set(move_id, {GOAL_COLUMN: goal_state})
 
     def _set(self, move_id: str, values: Mapping[str, Any]) -> Move:
@@ -218,12 +217,12 @@ class Journal(JournalStore):
     # entries
 
     def entries_of(self, move_id: str) -> list[Entry]:
-        """All lines of a move, in the order in which they were begun."""
+        """Return all lines of a move in the order of their start."""
         with self.one_view() as connection:
             return [entry_of(values) for values in integrity.lines(connection, self.metadata, move_id)]
 
     def entries_of_moves(self, move_ids: Sequence[str]) -> dict[str, list[Entry]]:
-        """All lines of many moves, by move; those without any are left out."""
+        """Return the lines of many moves, by move; moves without lines are omitted."""
         found: dict[str, list[Entry]] = {}
         with self.one_view() as connection:
             for at in range(0, len(move_ids), MOVES_PER_STATEMENT):
@@ -234,9 +233,9 @@ class Journal(JournalStore):
     def intend(
         self, move_id: str, step: str, action: str, intent: Mapping[str, Any], generations: Generations = None
     ) -> Entry:
-        """Commit that an action is about to have its effect.
+        """Record the intent of an action, before its effect.
 
-        :param generations: those that the server's mark may have from now on; None: as before
+        :param generations: the values that the server's mark may have from now on; None: as before
         """
         with self.writing() as connection:
             last = connection.execute(last_sequence(self.entries), {"move_id": move_id}).scalar()
@@ -257,18 +256,21 @@ class Journal(JournalStore):
         return entry_of(values)
 
     def done(self, entry: Entry, result: Mapping[str, Any]) -> Entry:
-        """Commit that the effect happened, with the ids it gave.
+        """Record that the effect happened, with its result.
 
-        :returns: the line as it is now
+        :returns: the changed line
         """
         return self._mark(entry, phase=Phase.DONE, result=json.dumps(dict(result)), error="")
 
     def failed(self, entry: Entry, error: str) -> None:
-        """Commit that the action was tried and came back with an error, which may be another program's words."""
+        """Record that the action failed.
+
+        :param error: a message, perhaps of another program; secrets are removed
+        """
         self._mark(entry, phase=Phase.FAILED, error=scrub(error))
 
     def announce(self, move_id: str, generations: Generations) -> None:
-        """Commit which generations the server's mark may have from now on, for an action whose line is there already."""
+        """Record the values that the server's mark may have from now on, for an action that has a line already."""
         with self.writing() as connection:
             if generations is not None and not integrity.change_move(
                 connection, self.moves, move_id, generation_values(generations)
@@ -276,14 +278,14 @@ class Journal(JournalStore):
                 raise self._vanished(move_id)
 
     def undoing(self, entry: Entry, generations: Generations = None) -> None:
-        """Commit that the action is about to be rolled back.
+        """Record that the action is about to be undone.
 
         :param generations: see :meth:`intend`
         """
         self._mark(entry, phase=Phase.UNDOING, generations=generations)
 
     def undone(self, entry: Entry) -> None:
-        """Commit that nothing of the action is left."""
+        """Record that the action was undone."""
         self._mark(entry, phase=Phase.UNDONE)
 
     def _vanished(self, move_id: str) -> Stopped:

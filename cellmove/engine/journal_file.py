@@ -1,4 +1,4 @@
-"""The file that a journal lies in, and what is said of one that cannot be used. What is in it: :mod:`cellmove.engine.journal`."""
+"""The file of a journal, and the errors of a file that cannot be used. Its content: :mod:`cellmove.engine.journal`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DURABLE = ("PRAGMA busy_timeout=10000", "PRAGMA cell_size_check=ON", "PRAGMA syn
 
 
 def damaged(location: str, how: str) -> Unreachable:
-    """What is raised of a journal that is not what was written."""
+    """Return the error for a damaged journal."""
     return JournalUnreachable(
         f"the journal {location} is damaged: {how}",
-        state="it is not used, and nothing was written. Put it aside, then rebuild each move from the cloud",
+        state="it is not used, and nothing was written. Move it away, then rebuild each move from the cloud",
         next_command=(
             "cellmove --journal ANOTHER adopt SERVER"
             if "://" in location
@@ -39,12 +39,12 @@ def damaged(location: str, how: str) -> Unreachable:
 
 
 def is_corrupt(error: DBAPIError) -> bool:
-    """Whether SQLite cannot make sense of the file, rather than not get at it."""
+    """Return whether SQLite can open the file and cannot read its content."""
     import sqlite3
 
     if not isinstance(error.orig, sqlite3.Error):
         return False
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # text that is no text comes without a code
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # undecodable text comes without a code
     return code not in (
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_BUSY,
@@ -61,7 +61,7 @@ def is_corrupt(error: DBAPIError) -> bool:
 
 
 def make_durable(connection: Any, _record: Any) -> None:
-    """Set a new connection to a file so that a commit that returned survives a power cut."""
+    """Configure a new connection so that a commit that returned survives a power failure."""
     for statement in DURABLE:
         connection.execute(statement)
     # A file of the first version (or of a newer one) may be in WAL mode, which setting a mode would end.
@@ -70,9 +70,9 @@ def make_durable(connection: Any, _record: Any) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Make an empty journal unless there is a file, in one stroke: one that is half made is never seen.
+    """Make an empty journal atomically, unless there is a file.
 
-    An empty file is therefore none of ours, but what is left of a journal that was cut off.
+    An empty file is therefore no new journal, but one that was truncated.
 
     :raises Unreachable: it cannot be written, or is empty
     """
@@ -82,19 +82,19 @@ def make_file(path: Path) -> None:
         if is_there:
             os.close(os.open(path, os.O_RDWR))
             if path.stat().st_size == 0:
-                raise damaged(str(path), "it is empty, cut off at its beginning")
+                raise damaged(str(path), "it is empty: it was truncated")
             return
         fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
         os.close(files.make_file(fresh))
         try:
             _make_tables(fresh)
-            with suppress(FileExistsError):  # another first run was quicker
+            with suppress(FileExistsError):  # another first run made it
                 os.link(fresh, path)
         finally:
             fresh.unlink()
         directory = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(directory)  # a power cut must not take the file's name away
+            os.fsync(directory)  # the name of the file has to survive a power failure
         finally:
             os.close(directory)
     except OSError as error:
@@ -148,14 +148,14 @@ def _fill(engine: Engine) -> None:
 
 
 def can_be_written(path: Path) -> bool:
-    """Whether this user may write a journal that is there, and the file that SQLite makes beside it meanwhile."""
+    """Return whether this user may write the journal and the file that SQLite makes beside it."""
     return os.access(path, os.W_OK, effective_ids=True) and os.access(
         path.parent, os.W_OK | os.X_OK, effective_ids=True
     )
 
 
 def open_empty() -> Engine:
-    """A journal without moves, in memory: for a command that only reads where there is no journal."""
+    """Return an empty journal in memory, for a command that only reads when there is no journal."""
     import sqlite3
 
     engine = _kept_open(sqlite3.connect(":memory:", check_same_thread=False))
@@ -164,7 +164,7 @@ def open_empty() -> Engine:
 
 
 def open_copy(path: Path) -> Engine:
-    """What a journal's file holds, for a command that only reads it; brought up to date in memory where it is older.
+    """Open a journal for a command that only reads. An older one is copied into memory, to be upgraded there.
 
     :raises Unreachable: it cannot be read, or not without writing
     """
@@ -191,7 +191,7 @@ def open_copy(path: Path) -> Engine:
 
 
 def _kept_open(connection: Any) -> Engine:
-    """An engine whose only connection is this one; threads take turns."""
+    """Return an engine with this connection only, which threads use in turn."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import StaticPool
 
@@ -199,9 +199,9 @@ def _kept_open(connection: Any) -> Engine:
 
 
 def require_known(location: str, version: int) -> None:
-    """Refuse what a newer cellmove has written.
+    """Refuse a journal of a newer cellmove.
 
-    :raises Usage: it is of one
+    :raises Usage: it is one
     """
     if version > integrity.VERSION:
         raise Usage(
@@ -211,9 +211,9 @@ def require_known(location: str, version: int) -> None:
 
 
 def version_of(path: Path) -> int:
-    """The version of a journal's file, read without a lock or any write, since it may be a newer one's.
+    """Return the version of a journal's file, read without a lock or a write: a newer cellmove may have written it.
 
-    :returns: 0 when it cannot be told that way
+    :returns: 0 when it cannot be read that way
     """
     import sqlite3
     from urllib.parse import quote
@@ -224,14 +224,16 @@ def version_of(path: Path) -> int:
             with suppress(sqlite3.Error):
                 *digests, written = connection.execute("SELECT digest, open_digest, seal FROM about").fetchone()
                 if written == integrity.about_checksum(integrity.VERSION, *digests):
-                    return integrity.VERSION  # only the number is damaged, which is found out later
+                    return integrity.VERSION  # only the number is damaged, which the check finds later
             return int(version)
     except (sqlite3.Error, TypeError, ValueError):
         return 0
 
 
 def database_of(where: str) -> Database:
-    """How a journal is reached, of a path or a URL.
+    """Return the database of a journal.
+
+    :param where: a path or a URL
 
     :raises Usage: the URL cannot be used
     """
@@ -267,7 +269,7 @@ def _check_path(text: str) -> None:
 
 
 def words_of(error: DBAPIError) -> str:
-    """What the database said, first line."""
+    """Return the first line of the database's message."""
     arguments = getattr(error.orig, "args", ())
     words = str(arguments[-1]) if arguments else ""  # PyMySQL puts a number before them
     return next(iter(words.splitlines()), type(error).__name__)[:200]

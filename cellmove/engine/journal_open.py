@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def open_journal(where: str, now: Callable[[], str], *, only_reads: bool = False) -> Journal:
-    """Open the journal, making it if there is none.
+    """Open the journal, and make it if there is none.
 
     :param where: a path, or an SQLAlchemy URL
-    :param only_reads: nothing has to be written: where there is no journal an empty one stands for it, and one that
-        this user may not write is read
+    :param now: returns the current time as UTC, ISO 8601
+    :param only_reads: the command writes nothing: a missing journal is taken as an empty one, and a journal that this
+        user may not write is opened for reading
     :raises Usage: when it was written by a newer cellmove, or the URL cannot be used
     :raises Unreachable: when it cannot be opened for writing, or is damaged
     """
@@ -37,12 +38,12 @@ def open_journal(where: str, now: Callable[[], str], *, only_reads: bool = False
     if path is not None:
         journal_file.make_file(path)
         journal_file.require_known(location, journal_file.version_of(path))
-    # One view for all the reads of a transaction, whatever the server's default is; and a connection that the
-    # server has closed meanwhile is found out before it is used.
+    # A transaction reads one view whatever the server's default is, and a connection that the server has closed is
+    # detected before it is used.
     shared = {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
     options: dict[str, Any] = {} if path is not None else shared
-    # As many connections as threads want: each may hold a server's lock, and none may wait for another's.
-    # They are all kept (a pool of size 0), or else those beyond some number were opened anew each time.
+    # The pool is unlimited (size 0): each thread may hold a server's lock, and no thread may wait for another's
+    # connection. A limited pool would open the connections beyond its size anew each time.
     engine = create_engine(database.url, connect_args=database.options, pool_size=0, **options)
     database_url.guard(engine, lambda words: JournalUnreachable(f"the journal {location} cannot be opened: {words}"))
     if path is not None:
@@ -53,7 +54,7 @@ def open_journal(where: str, now: Callable[[], str], *, only_reads: bool = False
 
 
 def _without_writing(path: Path, now: Callable[[], str]) -> Journal | None:
-    """A journal that stands for a file which is not there, or may not be written; None for any other file."""
+    """Open a journal for reading whose file is missing or may not be written; None for any other file."""
     try:
         has_file = journal_file.is_file(path)
         is_there = has_file and path.stat().st_size > 0
@@ -62,7 +63,7 @@ def _without_writing(path: Path, now: Callable[[], str]) -> Journal | None:
     except OSError as error:
         raise Unreachable(f"the journal {path} cannot be read: {error.strerror}", state="nothing was written") from None
     if has_file and not is_there:
-        return None  # cut off at its beginning, which is told as ever
+        return None  # a truncated journal, which the caller refuses
     journal_file.require_known(str(path), journal_file.version_of(path) if is_there else integrity.VERSION)
     engine = journal_file.open_copy(path) if is_there else journal_file.open_empty()
     journal = Journal(engine, now, str(path), is_read_only=True)
@@ -71,7 +72,7 @@ def _without_writing(path: Path, now: Callable[[], str]) -> Journal | None:
 
 
 def _require_sound(journal: Journal, *, only_reads: bool) -> None:
-    """Bring a journal up to date, and see to it that it is what was written.
+    """Upgrade a journal, and check that it is what was written.
 
     :raises Usage: it was written by a newer cellmove
     :raises Unreachable: it cannot be used, or is damaged
@@ -102,9 +103,9 @@ def _require_sound(journal: Journal, *, only_reads: bool) -> None:
 
 
 def _version(journal: Journal, *, only_reads: bool) -> int:
-    """The version of the tables that are there; in a shared database they are made when there are none.
+    """Return the version of the journal's tables. In a shared database they are made when there are none.
 
-    :param only_reads: then an empty journal stands for one without tables
+    :param only_reads: without tables the journal is replaced by an empty one in memory
     :raises Damaged: there are tables, but not the one that says the version
     """
     from sqlalchemy import inspect, select

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class JournalStore:
     """Transactions and locks of an open journal.
 
-    :param engine: where it is kept
-    :param now: gives the current time as UTC ISO 8601 text
-    :param location: how to name the journal to a person; without any password
-    :param is_read_only: nothing is ever written to it
+    :param engine: its database
+    :param now: returns the current time as UTC, ISO 8601
+    :param location: its path or URL without a password, for messages
+    :param is_read_only: the journal was opened for reading
     """
 
     def __init__(self, engine: Engine, now: Callable[[], str], location: str, *, is_read_only: bool = False) -> None:
@@ -54,14 +54,14 @@ class JournalStore:
             raise JournalUnreachable(
                 f"the journal {self.location} cannot be written or read: {journal_file.words_of(error)}",
                 state="without the journal no further action is started",
-                next_command="cellmove resume --all  # when the journal is well again",
+                next_command="cellmove resume --all  # when the journal works again",
             ) from None
 
     @contextmanager
     def exclusive(self) -> Iterator[Connection]:
-        """One transaction that writes. In a file it is the only one; in a database its rows' locks say what it keeps out.
+        """One transaction that writes. In a file it excludes all others; in a database it locks the rows that it reads.
 
-        The threads of a process take turns here: SQLite lets one writer wait for another by sleeping.
+        The threads of a process wait for each other here, because SQLite makes writers wait by sleeping.
 
         :raises Unreachable: the journal is opened for reading only
         """
@@ -96,9 +96,9 @@ class JournalStore:
 
     @contextmanager
     def server_lock(self, server_id: str, server_name: str) -> Iterator[None]:
-        """Hold a server's lock in a journal that machines share; it goes with the connection.
+        """Hold a server's lock in a journal that machines share. It ends with the connection.
 
-        A journal in a file needs none: the lock file beside it does.
+        A journal in a file needs no such lock: a lock file beside it is used.
 
         :raises Locked: another machine holds it
         """
@@ -122,7 +122,7 @@ class JournalStore:
 
     @contextmanager
     def named_lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that the machines which share a journal have in common, waiting for it. A file is one machine's.
+        """Wait for a lock between the machines that share a journal, and hold it. A journal in a file needs none.
 
         :raises Stopped: another machine holds it for minutes
         """

@@ -108,14 +108,14 @@ def _upgrade(connection: Connection, metadata: MetaData) -> None:
 def _verify(connection: Connection, metadata: MetaData, version: int) -> None:
     """Check every row as the earlier version did.
 
-    :raises Damaged: something is not what was written
+    :raises Damaged: something differs from what was written
     """
     from sqlalchemy import select
 
     about = metadata.tables["about"]
     rows = connection.execute(select(about.c.schema_version, about.c.digest, about.c.seal)).all()
     if len(rows) != 1 or rows[0].seal != integrity.about_checksum(version, rows[0].digest):
-        raise Damaged("the row of about is not what was written")
+        raise Damaged("the row of about differs from what was written")
     digest = EMPTY
     for name, lacked in (("moves", LACKED_COLUMNS.get(version, ())), ("entries", ())):
         columns = [column for column in metadata.tables[name].c if column.name not in lacked]
@@ -123,7 +123,7 @@ def _verify(connection: Connection, metadata: MetaData, version: int) -> None:
             integrity.verified(name, row._mapping)
             digest = integrity.combined(digest, row._mapping["checksum"])
     if digest != rows[0].digest:
-        raise Damaged("rows are missing, or old ones came back")
+        raise Damaged("rows are missing, or old ones were restored")
 
 
 def _add_checksums(connection: Connection, entries: Table) -> None:

@@ -112,7 +112,7 @@ def _reading() -> Iterator[None]:
 
 def _ours(session: Session, patience: float) -> Ours:
     """Return what this journal records about moves, without repairs."""
-    from cellmove.checks.leftover import Known
+    from cellmove.checks.audit_snapshot import KnownMove
     from cellmove.steps.survey import Ours
 
     moves, open_moves = {}, {}
@@ -121,10 +121,10 @@ def _ours(session: Session, patience: float) -> Ours:
             continue
         if not move.is_open:
             generation = max(map(ownership.number_of, move.generations), default=-1)
-            moves[move.id] = Known(move.id, move.state.value, is_open=False, generation=generation)
+            moves[move.id] = KnownMove(move.id, move.state.value, is_open=False, generation=generation)
             continue
         commands = next_commands(move, busy_step(session.journal.entries_of(move.id), move))
-        known = Known(move.id, move.state.value, is_open=True, next_command=commands[0] if commands else "")
+        known = KnownMove(move.id, move.state.value, is_open=True, next_command=commands[0] if commands else "")
         moves[move.id] = open_moves[move.server_id] = known
     return Ours(open_moves, moves, ownership.owner_of_journal(session.settings.journal), patience)
 

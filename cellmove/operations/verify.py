@@ -1,7 +1,7 @@
 """Compare a moved server with its state before the move, for ``verify`` and ``confirm``.
 
 Nothing is written. The comparison uses nova's own records in the source cell, which remain until the move is confirmed
-or reverted (:mod:`cellmove.checks.arrival`).
+or reverted (:mod:`cellmove.checks.arrival_checks`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cellmove.checks.arrival import Arrival, examine
+from cellmove.checks.arrival import Arrival, RootDisk
+from cellmove.checks.arrival_checks import examine
 from cellmove.checks.result import CheckResult, Level, refusal
-from cellmove.checks.root_disk import RootDisk
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
 from cellmove.cloud import network, volume
 from cellmove.core.errors import CallError, Refused, Unreachable, Unverified, Usage, before_writing

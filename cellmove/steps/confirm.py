@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cellmove.checks.arrival import has_keypairs
+from cellmove.checks.arrival_checks import has_keypairs
 from cellmove.cloud import placement
 from cellmove.cloud.identity import caller
 from cellmove.core import ownership

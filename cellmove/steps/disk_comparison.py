@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cellmove.checks.root_disk import RootDisk
+from cellmove.checks.arrival import RootDisk
 from cellmove.core.errors import CallError, CallFailed
 from cellmove.hosts.disk_survey import ROOT
 from cellmove.steps.endpoints import chosen_host

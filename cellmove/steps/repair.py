@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cellmove.checks.audit_snapshot import AuditSnapshot, KnownMove
 from cellmove.checks.find_leftovers import classify
-from cellmove.checks.leftover import Cloud, Kind, Known, Leftover
+from cellmove.checks.leftover import Leftover, LeftoverKind
 from cellmove.cloud import image, network, placement, volume
 from cellmove.core.documents import IF_SET, Nothing, NovaObject, structure
 from cellmove.core.errors import CallFailed
@@ -69,7 +70,7 @@ class RepairOutcome:
 
 def make_plan(leftovers: Sequence[Leftover], ours: Ours) -> RepairPlan:
     """What is to be kept of a repair."""
-    marks = {leftover.subject for leftover in leftovers if leftover.kind is Kind.MARK}
+    marks = {leftover.subject for leftover in leftovers if leftover.kind is LeftoverKind.MARK}
     return RepairPlan(
         findings=tuple(
             RecordedLeftover(
@@ -96,7 +97,7 @@ def actions_for(move: Move) -> tuple[AnyAction, ...]:
 
 
 def _action(number: int, wanted: RecordedLeftover, plan: RepairPlan) -> AnyAction:
-    kind = Kind(wanted.kind)
+    kind = LeftoverKind(wanted.kind)
 
     def do(context: Context, _intent: Nothing) -> RepairOutcome:
         try:
@@ -132,10 +133,10 @@ def name_of(number: int, wanted: RecordedLeftover) -> str:
     return f"{number}/{wanted.kind}/{wanted.subject[:36]}"
 
 
-def _still(context: Context, wanted: RecordedLeftover, plan: RepairPlan) -> tuple[Cloud, Leftover | None]:
+def _still(context: Context, wanted: RecordedLeftover, plan: RepairPlan) -> tuple[AuditSnapshot, Leftover | None]:
     """The cloud around a leftover as it is now, and the leftover if it is still there."""
     closed = {
-        move_id: Known(move_id, state, is_open=False, generation=plan.generations.get(move_id, -1))
+        move_id: KnownMove(move_id, state, is_open=False, generation=plan.generations.get(move_id, -1))
         for move_id, state in plan.closed.items()
     }
     ours = Ours(moves=closed, here=plan.here, patience=plan.patience)
@@ -150,40 +151,40 @@ def _still(context: Context, wanted: RecordedLeftover, plan: RepairPlan) -> tupl
 # how each kind is mended; all return whether they did something
 
 
-def _binding(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+def _binding(context: Context, _cloud: AuditSnapshot, leftover: Leftover) -> bool:
     network.delete_binding(context.gateway.service, leftover.subject, leftover.host)
     return True
 
 
-def _attachment(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+def _attachment(context: Context, _cloud: AuditSnapshot, leftover: Leftover) -> bool:
     volume.delete_attachment(context.gateway.admin, leftover.subject)  # no service token: an empty one needs none
     return True
 
 
-def _allocation(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+def _allocation(context: Context, _cloud: AuditSnapshot, leftover: Leftover) -> bool:
     admin, sleep = context.gateway.admin, context.clock.sleep
     if leftover.details.allocation == "give-back":
         return placement.move_allocations(admin, leftover.subject, leftover.server_id, sleep=sleep)
     return placement.delete_allocations(admin, leftover.subject, sleep=sleep)
 
 
-def _image(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+def _image(context: Context, _cloud: AuditSnapshot, leftover: Leftover) -> bool:
     image.delete_image(context.gateway.admin, leftover.subject)
     return True
 
 
-def _hidden(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+def _hidden(context: Context, _cloud: AuditSnapshot, leftover: Leftover) -> bool:
     """Deletes a row only while it is hidden."""
     gateway = context.gateway
     return records.delete_server(gateway.database(gateway.cell(leftover.cell_uuid)), leftover.server_id)
 
 
-def _mark(context: Context, _cloud: Cloud, leftover: Leftover) -> bool:
+def _mark(context: Context, _cloud: AuditSnapshot, leftover: Leftover) -> bool:
     gateway = context.gateway
     return survey.drop_mark(gateway.database(gateway.cell(leftover.cell_uuid)), leftover.server_id, leftover.subject)
 
 
-def _stash(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
+def _stash(context: Context, cloud: AuditSnapshot, leftover: Leftover) -> bool:
     gateway, server, now = context.gateway, leftover.server_id, context.clock.database_time()
     database, home = gateway.database(gateway.cell(leftover.cell_uuid)), cloud.servers[leftover.server_id].home
     if home is None:
@@ -197,7 +198,7 @@ def _stash(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
     return True
 
 
-def _old_migration(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
+def _old_migration(context: Context, cloud: AuditSnapshot, leftover: Leftover) -> bool:
     """Settles the record while the server stays at rest on its host, and the record keeps its status."""
     gateway, home = context.gateway, cloud.servers[leftover.server_id].home
     if home is None:
@@ -208,7 +209,7 @@ def _old_migration(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
     return survey.settle_migration(database, leftover.server_id, at_rest, number, status)
 
 
-def _keypairs(context: Context, cloud: Cloud, leftover: Leftover) -> bool:
+def _keypairs(context: Context, cloud: AuditSnapshot, leftover: Leftover) -> bool:
     gateway, server = context.gateway, cloud.servers[leftover.server_id]
     home = server.home
     if home is None:
@@ -244,15 +245,15 @@ def _object(name: str, version: str, data: Mapping[str, object]) -> NovaObject:
     }
 
 
-MENDERS: Mapping[Kind, Callable[[Context, Cloud, Leftover], bool]] = {
-    Kind.BINDING: _binding,
-    Kind.ATTACHMENT: _attachment,
-    Kind.ALLOCATION: _allocation,
-    Kind.IMAGE: _image,
-    Kind.HIDDEN_ROW: _hidden,
-    Kind.MARK: _mark,
-    Kind.KEYPAIRS: _keypairs,
-    Kind.STASH: _stash,
-    Kind.OLD_MIGRATION: _old_migration,
+MENDERS: Mapping[LeftoverKind, Callable[[Context, AuditSnapshot, Leftover], bool]] = {
+    LeftoverKind.BINDING: _binding,
+    LeftoverKind.ATTACHMENT: _attachment,
+    LeftoverKind.ALLOCATION: _allocation,
+    LeftoverKind.IMAGE: _image,
+    LeftoverKind.HIDDEN_ROW: _hidden,
+    LeftoverKind.MARK: _mark,
+    LeftoverKind.KEYPAIRS: _keypairs,
+    LeftoverKind.STASH: _stash,
+    LeftoverKind.OLD_MIGRATION: _old_migration,
 }
 """Every kind that is ever safe to mend."""

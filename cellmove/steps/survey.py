@@ -12,8 +12,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from cellmove.checks.audit_snapshot import (
+    ENDED,
+    Allocation,
+    Attachment,
+    AuditSnapshot,
+    Binding,
+    Image,
+    KnownMove,
+    Migration,
+    Row,
+    Server,
+)
 from cellmove.checks.duplicate import Duplicate, described
-from cellmove.checks.leftover import ENDED, Allocation, Attachment, Binding, Cloud, Image, Known, Migration, Row, Server
 from cellmove.cloud import image, network, placement, volume
 from cellmove.core import ownership
 from cellmove.core.reference import is_uuid
@@ -48,8 +59,8 @@ class Ours:
     :param patience: seconds
     """
 
-    open_moves: Mapping[str, Known] = field(default_factory=dict)
-    moves: Mapping[str, Known] = field(default_factory=dict)
+    open_moves: Mapping[str, KnownMove] = field(default_factory=dict)
+    moves: Mapping[str, KnownMove] = field(default_factory=dict)
     here: str = ""
     patience: float = 1800.0
 
@@ -70,7 +81,9 @@ class _Objects:
         return named | {each.migration.server_id for each in self.allocations if each.migration} - {""}
 
 
-def gather(gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], reachable: Sequence[Cell]) -> Cloud:
+def gather(
+    gateway: Gateway, clock: Clock, ours: Ours, chosen: Sequence[Cell], reachable: Sequence[Cell]
+) -> AuditSnapshot:
     """Look at the whole cloud.
 
     :param chosen: the cells in which leftovers are looked for; the others are asked about what is found
@@ -151,7 +164,7 @@ def _attached(gateway: Gateway, server_id: str) -> dict[str, tuple[str, str]]:
     return {each.id: (each.volume_id, each.status) for each in volume.attachments_of(gateway.admin, server_id)}
 
 
-def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subject: str, host: str) -> Cloud:
+def look_again(gateway: Gateway, clock: Clock, ours: Ours, server_id: str, subject: str, host: str) -> AuditSnapshot:
     """Look once more at all that a leftover is about, and at nothing else.
 
     :param subject: the finding's; whatever it may be the id of is looked at
@@ -254,7 +267,9 @@ def _migration(row: TableRow, cell: CellRef) -> Migration:
     )
 
 
-def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects, cells: _Cells) -> Cloud:
+def _look(
+    gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], objects: _Objects, cells: _Cells
+) -> AuditSnapshot:
     """The databases' view of these servers, and everything together."""
     rows: dict[str, list[Row]] = {}
     for cell in cells.read:
@@ -281,7 +296,7 @@ def _look(gateway: Gateway, clock: Clock, ours: Ours, ids: Collection[str], obje
     ]
     _ask_for_users(gateway, servers, objects)
     hosts, providers = _hosts(gateway, cells.read)
-    return Cloud(
+    return AuditSnapshot(
         now=clock.database_time(),
         patience=ours.patience,
         servers=servers,
@@ -358,7 +373,7 @@ def _rows(gateway: Gateway, cell: Cell, ids: Collection[str], since: datetime.da
         )
 
 
-def _known_whole(cloud: Cloud, unseen: Collection[CellRef]) -> Cloud:
+def _known_whole(cloud: AuditSnapshot, unseen: Collection[CellRef]) -> AuditSnapshot:
     """What belongs to servers of which nothing can be in a cell that was not looked at.
 
     An allocation of a migration that no cell has may be of one there.
@@ -376,7 +391,7 @@ def _known_whole(cloud: Cloud, unseen: Collection[CellRef]) -> Cloud:
     )
 
 
-def _only(cloud: Cloud, cells: Collection[CellRef]) -> Cloud:
+def _only(cloud: AuditSnapshot, cells: Collection[CellRef]) -> AuditSnapshot:
     """What concerns these cells: objects of no host count when their server has a row there."""
     here = {server.id for server in cloud.servers.values() if any(row.cell in cells for row in server.rows)}
     return replace(

@@ -139,7 +139,7 @@ def test_an_up_size_and_a_revert_keep_to_the_quota_as_nova_does(cellmove, boot):
     for name, more in (("cores", 6), ("ram", 1920)):
         with quota(project, **{name: used(project)[name] + more - 1}):
             found = codes(cellmove, server.id, "m1.big", "--host", target)["quota"]
-            assert re.search(rf"the project's quota has no room for {more} more", found["text"])
+            assert re.search(rf"the project's quota does not allow {more} more", found["text"])
             assert project in found["remedy"]
             with pytest.raises(Exception, match=r"(?i)quota"):
                 cloud.act(server.id, "resize", {"flavorRef": big}, cloud="lab-demo")

@@ -80,11 +80,11 @@ def test_the_journal_in_mariadb_is_sealed_as_in_a_file(shared):
         connection.exec_driver_sql("UPDATE entries SET phase = 'intent'")
     damaged = open_journal(shared, lambda: "")  # lines are checked when they are read
     assert damaged.move("m1") == move
-    with pytest.raises(Unreachable, match="is damaged: a row of entries is not what was written, a line of m1"):
+    with pytest.raises(Unreachable, match="is damaged: a row of entries differs from what was written, a line of m1"):
         damaged.entries_of("m1")
-    with pytest.raises(Unreachable, match="is damaged: a row of entries is not what was written, a line of m1"):
+    with pytest.raises(Unreachable, match="is damaged: a row of entries differs from what was written, a line of m1"):
         damaged.check()
     with journal.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE moves SET state = 'finished'")
-    with pytest.raises(Unreachable, match="is damaged: a row of moves is not what was written"):
+    with pytest.raises(Unreachable, match="is damaged: a row of moves differs from what was written"):
         open_journal(shared, lambda: "")

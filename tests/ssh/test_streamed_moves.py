@@ -234,7 +234,7 @@ def test_a_disk_that_went_through_an_image_is_compared(streaming, active):
     server = streaming.boot(active=active)
     streaming.cellmove("migrate", server.id, *IMAGED)
     check = verified(streaming, server.id)["disk"]
-    assert (check["level"], check["text"]) == ("ok", "8 of 8 samples of its root disk are as at the source")
+    assert (check["level"], check["text"]) == ("ok", "8 of 8 samples of the root disk equal those of the source")
     if active:  # the guest wrote since
         flip(streaming.path(TARGET, f"{server.id}/disk"), disks.TABLES)
         assert "7 of 8" in verified(streaming, server.id)["disk"]["text"]
@@ -255,7 +255,7 @@ def test_a_disk_that_was_lost_is_seen_whatever_the_release(streaming, version):
     assert "revert" in found["remedy"]
     before = streaming.path(SOURCE, f"{server.id}/disk").read_bytes()
     refused = streaming.cellmove("confirm", server.id, expect=5)
-    assert "it is not the disk that it had" in refused.stderr
+    assert "this is not the server's disk" in refused.stderr
     assert streaming.path(SOURCE, f"{server.id}/disk").read_bytes() == before
     streaming.process.cloud().update("cell2", "services", {"version": 74}, host=TARGET, binary="nova-compute")
     streaming.cellmove("revert", server.id)

@@ -54,7 +54,7 @@ def test_a_disk_that_came_through_an_image_is_told_from_one_made_anew(boot_guest
     disk.rename(disk.with_name("disk.kept"))  # the guest has it open, and runs on
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, disk], check=True)
     lost = verified(cellmove, server, expect=5)["root-disk-lost"]
-    assert "it is not the disk that it had" in lost["text"]
+    assert "this is not the server's disk" in lost["text"]
     cellmove("confirm", server, expect=5)
     disk.with_name("disk.kept").rename(disk)
 

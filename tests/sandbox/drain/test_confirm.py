@@ -1,4 +1,4 @@
-"""When a moved server is confirmed, and what becomes of one that is not what it was."""
+"""When a moved server is confirmed, and what becomes of one that differs from its state before the move."""
 
 from __future__ import annotations
 

@@ -121,11 +121,11 @@ def test_cron_reads_of_a_failure_once_in_the_end(cell: Drained) -> None:
         command, env=cell.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     assert mailed.returncode == 8
-    assert mailed.stdout.count("it is locked by its owner") == 1, mailed.stdout
+    assert mailed.stdout.count("the server is locked by its owner") == 1, mailed.stdout
     assert "1 server was not moved from cell1" in mailed.stdout
     apart = cell.drain(expect=8)
-    assert "it is locked by its owner" in apart.stdout
-    assert "locked: refused: it is locked by its owner" in apart.stderr
+    assert "the server is locked by its owner" in apart.stdout
+    assert "locked: refused: the server is locked by its owner" in apart.stderr
 
 
 def test_looking_at_a_drain_writes_nothing(cell: Drained) -> None:

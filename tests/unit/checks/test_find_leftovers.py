@@ -9,22 +9,20 @@ from typing import Any
 
 import pytest
 
-from cellmove.checks.duplicate import Duplicate
-from cellmove.checks.find_leftovers import classify
-from cellmove.checks.leftover import (
+from cellmove.checks.audit_snapshot import (
     Allocation,
     Attachment,
+    AuditSnapshot,
     Binding,
-    Cloud,
     Image,
-    Kind,
-    Known,
-    Leftover,
+    KnownMove,
     Migration,
-    RepairDetails,
     Row,
     Server,
 )
+from cellmove.checks.duplicate import Duplicate
+from cellmove.checks.find_leftovers import classify
+from cellmove.checks.leftover import Leftover, LeftoverKind, RepairDetails
 from cellmove.core.cell_names import CellRef
 from cellmove.core.ownership import OwnershipMark
 from cellmove.db.survey import misplaced
@@ -49,12 +47,12 @@ def server(*rows: Row, mapped: str = "cell1", **more: Any) -> Server:
 
 
 def find(one: Server | None = None, **more: Any) -> list[Leftover]:
-    cloud = Cloud(NOW, 1800.0, {one.id: one} if one else {}, HOSTS, PROVIDERS, **more)
+    cloud = AuditSnapshot(NOW, 1800.0, {one.id: one} if one else {}, HOSTS, PROVIDERS, **more)
     return classify(cloud)
 
 
 def seen(found: list[Leftover]) -> list[tuple[str, bool, str]]:
-    """Kind, whether it is safe, and whose it is."""
+    """LeftoverKind, whether it is safe, and whose it is."""
     return [(each.kind.value, each.safe, each.owner.by if each.owner else "") for each in found]
 
 
@@ -78,24 +76,24 @@ def test_a_server_that_is_well_is_no_finding() -> None:
 @pytest.mark.parametrize(
     ("one", "kind", "safe"),
     [
-        (server(row(), row("cell2", hidden=True)), Kind.HIDDEN_ROW, True),
-        (server(row(), row("cell2", hidden=True, host="")), Kind.HIDDEN_ROW, True),
-        (server(row(), row("cell2", hidden=True, host="h2")), Kind.HIDDEN_ROW, False),
-        (server(row(task_state="rebooting"), row("cell2", hidden=True)), Kind.HIDDEN_ROW, False),
-        (server(row("cell2", hidden=True), mapped=""), Kind.HIDDEN_ROW, False),
-        (server(row(), row("cell2")), Kind.TWO_VISIBLE, False),
-        (server(row(hidden=True), row("cell2")), Kind.MAPPING_HIDDEN, False),
-        (server(row(hidden=True)), Kind.MAPPING_HIDDEN, False),
-        (server(row(), mapped="cell2"), Kind.MAPPING_ELSEWHERE, False),
-        (server(row(), mapped="", is_mapped=False), Kind.MAPPING_ELSEWHERE, False),
-        (server(row(), row("cell2", deleted=True)), Kind.DELETED_ROW, False),
-        (server(row(task_state="resize_prep")), Kind.STUCK, False),
-        (server(row(vm_state="resized")), Kind.STUCK, False),
-        (server(row(migrations=(migration("post-migrating"),))), Kind.STUCK, False),
-        (server(row(vm_state="resized", migrations=(migration("confirming"),))), Kind.STUCK, False),
+        (server(row(), row("cell2", hidden=True)), LeftoverKind.HIDDEN_ROW, True),
+        (server(row(), row("cell2", hidden=True, host="")), LeftoverKind.HIDDEN_ROW, True),
+        (server(row(), row("cell2", hidden=True, host="h2")), LeftoverKind.HIDDEN_ROW, False),
+        (server(row(task_state="rebooting"), row("cell2", hidden=True)), LeftoverKind.HIDDEN_ROW, False),
+        (server(row("cell2", hidden=True), mapped=""), LeftoverKind.HIDDEN_ROW, False),
+        (server(row(), row("cell2")), LeftoverKind.TWO_VISIBLE, False),
+        (server(row(hidden=True), row("cell2")), LeftoverKind.MAPPING_HIDDEN, False),
+        (server(row(hidden=True)), LeftoverKind.MAPPING_HIDDEN, False),
+        (server(row(), mapped="cell2"), LeftoverKind.MAPPING_ELSEWHERE, False),
+        (server(row(), mapped="", is_mapped=False), LeftoverKind.MAPPING_ELSEWHERE, False),
+        (server(row(), row("cell2", deleted=True)), LeftoverKind.DELETED_ROW, False),
+        (server(row(task_state="resize_prep")), LeftoverKind.STUCK, False),
+        (server(row(vm_state="resized")), LeftoverKind.STUCK, False),
+        (server(row(migrations=(migration("post-migrating"),))), LeftoverKind.STUCK, False),
+        (server(row(vm_state="resized", migrations=(migration("confirming"),))), LeftoverKind.STUCK, False),
     ],
 )
-def test_rows_and_mappings(one: Server, kind: Kind, safe: bool) -> None:
+def test_rows_and_mappings(one: Server, kind: LeftoverKind, safe: bool) -> None:
     (found,) = find(one)
     assert (found.kind, found.safe, found.owner) == (kind, safe, None)
     assert found.remedy
@@ -116,7 +114,7 @@ def test_a_same_cell_migration_under_way_is_not_stuck() -> None:
 def test_a_same_cell_resize_that_is_stuck_is_none_of_ours() -> None:
     stuck = server(row(task_state="resize_migrating", migrations=(migration("migrating", cross_cell=False),)))
     (found,) = find(stuck)
-    assert found.kind is Kind.STUCK
+    assert found.kind is LeftoverKind.STUCK
     assert "restart nova-compute on h1" in found.remedy
     assert "set --state" not in found.remedy, "a hard reboot after that would start it from a fresh disk"
     assert "adopt" not in found.remedy
@@ -132,7 +130,9 @@ def test_whose_it_is() -> None:
     half = server(row(task_state="resize_prep"), row("cell2", hidden=True))
     assert seen(find(half)) == [("stuck-migration", False, ""), ("hidden-row", False, "")]
     assert "cellmove adopt s" in find(half)[1].remedy
-    moved = replace(half, move=Known("move-1", "dest-prepared", is_open=True, next_command="cellmove resume move-1"))
+    moved = replace(
+        half, move=KnownMove("move-1", "dest-prepared", is_open=True, next_command="cellmove resume move-1")
+    )
     assert {(each.owner.move_id, each.remedy) for each in find(moved) if each.owner} == {
         ("move-1", "cellmove resume move-1")
     }
@@ -147,10 +147,10 @@ def test_whose_it_is() -> None:
 @pytest.mark.parametrize(
     ("moves", "owner", "expected"),
     [
-        ({"move-1": Known("move-1", "rolled-back", is_open=False)}, "me", ("stale-mark", True, "")),
-        ({"move-1": Known("move-1", "rolled-back", is_open=False, generation=4)}, "me", ("stale-mark", True, "")),
+        ({"move-1": KnownMove("move-1", "rolled-back", is_open=False)}, "me", ("stale-mark", True, "")),
+        ({"move-1": KnownMove("move-1", "rolled-back", is_open=False, generation=4)}, "me", ("stale-mark", True, "")),
         (
-            {"move-1": Known("move-1", "rolled-back", is_open=False, generation=2)},
+            {"move-1": KnownMove("move-1", "rolled-back", is_open=False, generation=2)},
             "me",
             ("stale-mark", False, "journal"),
         ),
@@ -158,7 +158,7 @@ def test_whose_it_is() -> None:
         ({}, "me", ("stale-mark", False, "journal")),
     ],
 )
-def test_marks(moves: dict[str, Known], owner: str, expected: tuple[str, bool, str]) -> None:
+def test_marks(moves: dict[str, KnownMove], owner: str, expected: tuple[str, bool, str]) -> None:
     generation = "3 token" if any(move.generation >= 0 for move in moves.values()) else ""
     found = find(server(row(mark=OwnershipMark("move-1", owner, generation=generation))), moves=moves, here="me")
     assert seen(found) == [expected]
@@ -213,7 +213,7 @@ def test_attachments() -> None:
 def test_allocations(held: str, of_server: str, where: str, how: str) -> None:
     dead = Allocation("m", frozenset([held]), migration(), frozenset([of_server] if of_server else []))
     (found,) = find(server(row(host=where)), allocations=[dead])
-    assert (found.kind, found.details.allocation, found.safe) == (Kind.ALLOCATION, how, bool(how))
+    assert (found.kind, found.details.allocation, found.safe) == (LeftoverKind.ALLOCATION, how, bool(how))
 
 
 def test_allocations_of_others() -> None:
@@ -245,16 +245,18 @@ def test_keypairs() -> None:
     key = {"public_key": "ssh-rsa one\n"}
     assert seen(find(server(lost))) == [("lost-keypairs", False, "")]
     (found,) = find(server(lost), keys={("u", "k"): key})
-    assert (found.safe, found.details.keypair_from) == (True, "api")
+    assert (found.safe, found.details) == (True, RepairDetails(keypair_from="api"))
     assert seen(find(server(lost), keys={("u", "k"): {"public_key": "ssh-rsa two"}})) == [("lost-keypairs", False, "")]
     kept = row("cell2", hidden=True, host="h2", keypairs="{}")
-    assert [each.details.keypair_from for each in find(server(lost, kept)) if each.kind is Kind.KEYPAIRS] == ["cell2"]
+    assert [each.details.keypair_from for each in find(server(lost, kept)) if each.kind is LeftoverKind.KEYPAIRS] == [
+        "cell2"
+    ]
 
 
 def test_contexts() -> None:
     assert seen(find(server(row(stashed=True)))) == [("stale-context", True, "")]
     running = server(row(stashed=True, migrations=(migration("running", cross_cell=False),)))
-    assert [each.kind for each in find(running)] == [Kind.OLD_MIGRATION]
+    assert [each.kind for each in find(running)] == [LeftoverKind.OLD_MIGRATION]
     assert find(server(row(stashed=True, task_state="migrating"))) == []
     busy = server(row(stashed=True, migrations=(migration("pre-migrating"),)))
     assert seen(find(busy)) == [("stuck-migration", False, "")]
@@ -269,7 +271,7 @@ def resize(status: str = "finished", **more: Any) -> Migration:
 @pytest.mark.parametrize("kind", ["resize", "migration", "live-migration", ""])
 def test_the_record_of_a_migration_that_never_ended_is_settled_when_nothing_works(status: str, kind: str) -> None:
     (found,) = find(server(row(migrations=(resize(status, kind=kind),))))
-    assert (found.kind, found.subject, found.safe, found.owner) == (Kind.OLD_MIGRATION, "m", True, None)
+    assert (found.kind, found.subject, found.safe, found.owner) == (LeftoverKind.OLD_MIGRATION, "m", True, None)
     assert found.text == (f"the record of its {kind or 'migration'} from h0 to h1 never ended: its status is {status}")
     assert found.details == RepairDetails(migration_number=7, migration_status=status)
 
@@ -294,7 +296,7 @@ def test_each_record_without_a_uuid_is_one_of_its_own() -> None:
 )
 def test_the_record_of_a_migration_is_a_persons_decision(one: Server, words: str) -> None:
     (found,) = find(one)
-    assert (found.kind, found.safe) == (Kind.OLD_MIGRATION, False)
+    assert (found.kind, found.safe) == (LeftoverKind.OLD_MIGRATION, False)
     assert words in found.remedy
 
 
@@ -308,7 +310,9 @@ def test_the_record_of_a_migration_is_left_while_something_may_work() -> None:
         ("stuck-migration", False, "")
     ]
     copy = row("cell2", hidden=True, host="h2")
-    of_record = [each for each in find(server(row(migrations=(resize(),)), copy)) if each.kind is Kind.OLD_MIGRATION]
+    of_record = [
+        each for each in find(server(row(migrations=(resize(),)), copy)) if each.kind is LeftoverKind.OLD_MIGRATION
+    ]
     assert [each.safe for each in of_record] == [False]
 
 
@@ -320,20 +324,20 @@ def test_the_streams_are_merged() -> None:
 
 
 def test_every_kind_that_is_ever_safe_has_a_mender() -> None:
-    assert set(MENDERS) == set(Kind) - {
-        Kind.STUCK, Kind.TWO_VISIBLE, Kind.MAPPING_HIDDEN, Kind.MAPPING_ELSEWHERE, Kind.DELETED_ROW, Kind.RESERVED,
-        Kind.UNATTACHED, Kind.DUPLICATE_CELL,
+    assert set(MENDERS) == set(LeftoverKind) - {
+        LeftoverKind.STUCK, LeftoverKind.TWO_VISIBLE, LeftoverKind.MAPPING_HIDDEN, LeftoverKind.MAPPING_ELSEWHERE, LeftoverKind.DELETED_ROW, LeftoverKind.RESERVED,
+        LeftoverKind.UNATTACHED, LeftoverKind.DUPLICATE_CELL,
     }  # fmt: skip
 
 
 def test_a_second_mapping_of_one_database_is_for_a_person() -> None:
     twice = Duplicate(CellRef("u3", "cell3"), CellRef("u1", "cell1"))
     (found,) = find(server(), duplicates=(twice,))
-    assert (found.kind, found.cell_uuid, found.subject, found.safe) == (Kind.DUPLICATE_CELL, "u3", "u3", False)
+    assert (found.kind, found.cell_uuid, found.subject, found.safe) == (LeftoverKind.DUPLICATE_CELL, "u3", "u3", False)
     assert found.text == "cell3 is a second mapping of the database of cell1 (nova bug 1923899)"
     assert found.remedy.endswith("nova-manage cell_v2 delete_cell --cell_uuid u3")
 
 
 def test_every_kind_is_in_the_documentation() -> None:
     text = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
-    assert [kind.value for kind in Kind if f"| `{kind}` |" not in text] == []
+    assert [kind.value for kind in LeftoverKind if f"| `{kind}` |" not in text] == []

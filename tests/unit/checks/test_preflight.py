@@ -172,11 +172,11 @@ def test_ok_texts_are_whole_sentences() -> None:
     assert texts == {
         "state": "web-1 is active, idle and not locked",
         "source": "c1-host1 in cell1 is up (nova-compute, service version 74)",
-        "target": "cell2 can take it: c2-host1, c2-host2",
+        "target": "cell2 can host it: c2-host1, c2-host2",
         "flavor": "flavor m1.large fits in place of m1.small",
         "network": "1 port can be bound to another host",
         "volumes": "1 volume can be attached to another host",
-        "disks": "its root disk is a volume, and it has no local disk to lose",
+        "disks": "the root disk is a volume, and there is no local disk to lose",
     }
 
 

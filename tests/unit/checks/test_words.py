@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cellmove.checks import server as checks
-from cellmove.checks.leftover import Kind
+from cellmove.checks.leftover import LeftoverKind
 from cellmove.core.errors import Usage
 from cellmove.core.move import Entry, Move, Phase, State, Step
 from cellmove.db.shapes import Group, MigrationRow
@@ -201,5 +201,5 @@ def test_the_demo_writes_no_escape_sequence_when_asked_for_none(
 
 
 def test_nothing_that_a_healthy_move_uses_is_called_left_over() -> None:
-    assert set(IN_USE) == {kind.value for kind in Kind}
+    assert set(IN_USE) == {kind.value for kind in LeftoverKind}
     assert not [words for words in IN_USE.values() if "stuck" in words or "stale" in words or "dead" in words]

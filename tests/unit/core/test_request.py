@@ -212,12 +212,12 @@ def test_options_are_inserted_into_all_that_names_a_command() -> None:
     front = "cellmove --os-cloud lab --journal 'my j.db'"
     document = {
         "next": ["cellmove resume move-1"], "server": {"name": "cellmove list"}, "count": 3, "none": None,
-        "checks": [{"remedy": "go on there with cellmove resume move-1; or cellmove list"}],
+        "checks": [{"remedy": "continue there with cellmove resume move-1; or cellmove list"}],
         "text": "a cellmove with another journal", "mend": "mv j j.damaged && cellmove adopt web-1",
     }  # fmt: skip
     assert options.inserted_everywhere(document) == {
         "next": [f"{front} resume move-1"], "server": {"name": "cellmove list"}, "count": 3, "none": None,
-        "checks": [{"remedy": f"go on there with {front} resume move-1; or {front} list"}],
+        "checks": [{"remedy": f"continue there with {front} resume move-1; or {front} list"}],
         "text": "a cellmove with another journal", "mend": f"mv j j.damaged && {front} adopt web-1",
     }  # fmt: skip
     assert options.inserted("cellmove verify m1  # it's then cellmove revert m1") == (

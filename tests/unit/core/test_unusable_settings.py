@@ -430,7 +430,7 @@ UNUSABLE_JOURNALS: dict[str, tuple[type[CellmoveError], str]] = {
 }  # fmt: skip
 
 DAMAGED_JOURNALS: dict[str, tuple[str | bytes, str]] = {
-    "empty": (b"", "it is empty, cut off at its beginning"),
+    "empty": (b"", "it is empty: it was truncated"),
     "text": (f"password={SECRET}\n" * 99, "file is not a database"),
     "cut": (b"SQLite format 3\0", "file is not a database"),
     "other": ("CREATE TABLE x (a)", "it does not say its version"),

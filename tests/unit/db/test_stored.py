@@ -12,7 +12,7 @@ import sqlalchemy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmove.checks import arrival, flavor
+from cellmove.checks import arrival_checks, flavor
 from cellmove.core.errors import CallFailed
 from cellmove.db import cells, shapes, state
 from cellmove.db.records import _adapted
@@ -133,8 +133,8 @@ def test_a_flavor_column_that_cannot_be_read_ends_an_action_and_not_a_command(
     "text", [*BROKEN, '{"cur": {"nova_object.data": {"flavorid": "f"}}}'], ids=lambda text: str(text)[:60]
 )
 def test_verification_reads_any_flavor_and_any_address_cache(text: str | None) -> None:
-    assert isinstance(arrival._flavors({"flavor": text}), dict) or len(str(text)) > 1000
-    assert arrival._addresses({"network_info": text}) == {}
+    assert isinstance(arrival_checks._flavors({"flavor": text}), dict) or len(str(text)) > 1000
+    assert arrival_checks._addresses({"network_info": text}) == {}
 
 
 CACHES = (
@@ -146,7 +146,7 @@ CACHES = (
 @pytest.mark.parametrize("text", CACHES)
 def test_an_address_cache_with_parts_missing_says_nothing_of_that_port(text: str) -> None:
     good = '{"id": "q", "network": {"subnets": [{"ips": [{"address": "10.0.0.1"}]}]}}'
-    assert arrival._addresses({"network_info": text[:-1] + f", {good}]"}) == {"q": {"10.0.0.1"}}
+    assert arrival_checks._addresses({"network_info": text[:-1] + f", {good}]"}) == {"q": {"10.0.0.1"}}
 
 
 @pytest.mark.parametrize("value", [None, "", "None", "x", "1.5", "\N{SUPERSCRIPT TWO}", "-", "0x10", "1e3", "inf"])

@@ -17,7 +17,7 @@ from cellmove.ui.drain_text import MAX_PLAN_SERVERS, draw_plan
 from tests.support.cell_refs import ref
 
 ONE = Item("id-1", "web-1", "p", "c1-host1", "m1.tiny", "active", False, 1, 64, 1, "2026-01-01T10:00:00Z")
-LOCKED = {"verdict": Verdict.REFUSED, "codes": ("locked",), "reasons": ("it is locked by its owner " * 6,)}
+LOCKED = {"verdict": Verdict.REFUSED, "codes": ("locked",), "reasons": ("the server is locked by its owner " * 6,)}
 CAPACITY = CellCapacity(ref("cell2"), ("c2-host1",), {"VCPU": 64.0}, {"VCPU": 1.0})
 
 
@@ -37,7 +37,7 @@ def test_a_narrow_terminal_shows_names_and_whole_reasons(number: int) -> None:
     text = shown(*many(number, **LOCKED), width=80)
     assert "web-0" in text
     assert "…\n" not in text
-    assert " ".join(text.split()).count("it is locked by its owner") % 6 == 0
+    assert " ".join(text.split()).count("the server is locked by its owner") % 6 == 0
 
 
 def test_the_command_that_moves_them_comes_last() -> None:

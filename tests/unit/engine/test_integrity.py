@@ -142,7 +142,7 @@ def test_what_was_written_passes(connection: Connection) -> None:
     [
         (
             "UPDATE entries SET phase = 'done' WHERE sequence = 1",
-            "a row of entries is not what was written, a line of m1",
+            "a row of entries differs from what was written, a line of m1",
         ),
         ("DELETE FROM entries WHERE sequence = 1", "lines of m1 are missing"),
         ("DELETE FROM entries WHERE move_id = 'm2'", "lines of m2 are missing"),
@@ -202,7 +202,7 @@ def test_an_old_line_that_came_back_does_not_pass(connection: Connection) -> Non
     connection.exec_driver_sql("DELETE FROM entries WHERE sequence = 3")
     connection.exec_driver_sql(f"INSERT INTO entries ({columns}) SELECT {columns} FROM old")  # noqa: S608
     for read in (check, lines):
-        with pytest.raises(integrity.Damaged, match="lines of m1 are missing, or old ones came back"):
+        with pytest.raises(integrity.Damaged, match="lines of m1 are missing, or old ones were restored"):
             read(connection)
 
 
@@ -250,7 +250,7 @@ def test_a_move_that_is_removed_is_gone_with_its_lines_and_the_others_pass(conne
 @pytest.mark.parametrize("statement", ["UPDATE entries SET error = 'x'", "UPDATE moves SET aim = 'x'"])
 def test_a_move_that_changed_is_not_removed(connection: Connection, statement: str) -> None:
     connection.exec_driver_sql(statement)
-    with pytest.raises(integrity.Damaged, match="is not what was written"):
+    with pytest.raises(integrity.Damaged, match="differs from what was written"):
         integrity.remove_move(connection, MOVES, "m1")
     assert connection.exec_driver_sql("SELECT count(*) FROM entries").scalar() == 4
 

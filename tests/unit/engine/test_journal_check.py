@@ -66,7 +66,7 @@ def test_a_changed_line_of_a_closed_move_is_found_when_that_move_is_read(path: P
     for words in (("show", CLOSED), ("list", "--all"), ("journal", "check")):
         result = run(path, *words)
         assert result.exit_code == 4, words
-        assert f"is damaged: a row of entries is not what was written, a line of {CLOSED}" in result.stderr
+        assert f"is damaged: a row of entries differs from what was written, a line of {CLOSED}" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_open_move_that_vanished_is_found_by_every_command(path: Path) -> Non
     for words in (("list",), ("show", "web-2"), ("journal", "check")):
         result = run(path, *words)
         assert result.exit_code == 4, words
-        assert "open moves are missing, or old ones came back" in result.stderr
+        assert "open moves are missing, or old ones were restored" in result.stderr
 
 
 def test_a_closed_move_that_vanished_is_found_when_all_are_listed(path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_closed_move_that_vanished_is_found_when_all_are_listed(path: Path) ->
     assert run(path, "list").exit_code == 0
     result = run(path, "list", "--all")
     assert result.exit_code == 4
-    assert "moves are missing, or old ones came back" in result.stderr
+    assert "moves are missing, or old ones were restored" in result.stderr

@@ -85,7 +85,7 @@ def test_a_definition_names_all_values(definition: str, values: type[enum.StrEnu
 @pytest.mark.parametrize(
     ("definition", "key", "values"),
     [
-        ("step", "step", Step), ("action", "phase", Phase), ("check", "level", Level), ("leftover", "kind", leftovers.Kind),
+        ("step", "step", Step), ("action", "phase", Phase), ("check", "level", Level), ("leftover", "kind", leftovers.LeftoverKind),
     ],
 )  # fmt: skip
 def test_a_key_names_all_values(definition: str, key: str, values: type[enum.StrEnum]) -> None:

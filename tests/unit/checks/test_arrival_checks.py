@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from cellmove.checks import arrival as checks
+from cellmove.checks import arrival_checks as checks
 from cellmove.checks import root_disk
-from cellmove.checks.arrival import Arrival, examine
+from cellmove.checks.arrival import Arrival, RootDisk
+from cellmove.checks.arrival_checks import examine
 from cellmove.checks.result import Level
-from cellmove.checks.root_disk import RootDisk
 from cellmove.cloud.network import Port
 from cellmove.cloud.volume import Attachment
 from cellmove.db.records import Rows
@@ -339,7 +339,7 @@ def test_a_disk_that_is_smaller_by_its_record_is_found_without_ssh() -> None:
     arrival = through_image(MIGRATED)
     arrival.before["instances"][0]["root_gb"] = 9
     found = {check.code: check for check in examine(arrival) if check.level is Level.REFUSAL}
-    assert found["disk-smaller"].text == "its root disk has 5 GB by its record, and had 9 GB"
+    assert found["disk-smaller"].text == "the root disk has 5 GB by its record, and had 9 GB"
 
 
 @pytest.mark.parametrize("image", ["snapshot-1", ""])
@@ -355,9 +355,9 @@ def test_the_image_that_a_failed_finish_leaves_in_the_record_is_found_without_ss
 @pytest.mark.parametrize(
     ("disk", "version", "words"),
     [
-        (RootDisk(64, 64, 1, 2), 74, "64 of 64 samples of its root disk are as at the source"),
-        (RootDisk(64, 33, 1, 1), 74, "33 of 64 samples of its root disk are as at the source (its guest has been running since)"),
-        (RootDisk(64, 60, 1, 1), 53, "60 of 64 samples of its root disk are as at the source (its guest has been running since)"),
+        (RootDisk(64, 64, 1, 2), 74, "64 of 64 samples of the root disk equal those of the source"),
+        (RootDisk(64, 33, 1, 1), 74, "33 of 64 samples of the root disk equal those of the source (its guest has been running since)"),
+        (RootDisk(64, 60, 1, 1), 53, "60 of 64 samples of the root disk equal those of the source (its guest has been running since)"),
     ],
 )  # fmt: skip
 def test_a_disk_that_was_compared(disk: RootDisk, version: int, words: str) -> None:
