@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
+from cellmove.core.documents import Row
 from cellmove.core.transfer import VOLUMES
 
 if TYPE_CHECKING:
@@ -69,6 +70,6 @@ class Arrival:
     target_version: int = STARTS_FROM_SNAPSHOT
     disk: RootDisk | None = None
 
-    def row(self, table: str) -> Mapping[str, Any]:
+    def row(self, table: str) -> Row:
         """The target's one row of a table."""
         return next(iter(self.after.get(table, ())), {})

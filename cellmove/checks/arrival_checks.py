@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.arrival import Arrival
 from cellmove.checks.result import CheckResult, CheckResults, Level, refusal, warning
 from cellmove.checks.root_disk import check_disk, disk_words
+from cellmove.core.documents import Row
 from cellmove.db.shapes import object_fields, parse_json
 
 if TYPE_CHECKING:
@@ -160,15 +161,15 @@ def check_records(arrival: Arrival) -> CheckResults:
 REVERT = "revert (data that the guest has written to local disks since then is lost), or restore the value by hand and use --force"
 
 
-def _is_moves_own(key: tuple[Any, ...]) -> bool:
+def _is_moves_own(key: tuple[object, ...]) -> bool:
     return key[0] in MOVES_OWN or str(key[0]).startswith("cellmove")
 
 
-def _by_key(rows: list[dict[str, Any]], identity: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _by_key(rows: list[dict[str, object]], identity: tuple[str, ...]) -> dict[tuple[object, ...], dict[str, object]]:
     return {tuple(row[column] for column in identity): row for row in rows}
 
 
-def _compare_row(table: str, named: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> CheckResults:
+def _compare_row(table: str, named: str, old: Mapping[str, object], new: Mapping[str, object]) -> CheckResults:
     otherwise = OTHERWISE.get(table, {})
     for column, value in old.items():
         if column in ROW or column not in new:
@@ -185,7 +186,7 @@ def _compare_row(table: str, named: str, old: Mapping[str, Any], new: Mapping[st
             yield refusal("value-changed", f"{named}: {column} differs from its value before the move", REVERT)
 
 
-def _compare_keypairs(named: str, old: Any, new: Any) -> CheckResults:
+def _compare_keypairs(named: str, old: object, new: object) -> CheckResults:
     """Keypairs as recorded with a server; an empty list and nothing at all are the same."""
     before, after = (_plain(value) if has_keypairs(value) else None for value in (old, new))
     if before is not None and after is None:
@@ -198,7 +199,7 @@ def _compare_keypairs(named: str, old: Any, new: Any) -> CheckResults:
         yield refusal("value-changed", f"{named}: keypairs differs from its value before the move", REVERT)
 
 
-def has_keypairs(value: Any) -> bool:
+def has_keypairs(value: object) -> bool:
     """Whether a column ``instance_extra.keypairs`` holds any keypair."""
     stored = _plain(value)
     if isinstance(stored, dict) and "nova_object.data" in stored:
@@ -206,7 +207,7 @@ def has_keypairs(value: Any) -> bool:
     return bool(stored)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """JSON by its meaning, empty as empty: two schemas may keep nothing in different ways."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
@@ -260,7 +261,7 @@ def check_flavor(arrival: Arrival) -> CheckResults:
             )
 
 
-def _flavors(extra: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _flavors(extra: Row) -> dict[str, dict[str, object]]:
     """The flavors that a row names; none when it cannot be read, and then the check finds another one than wanted."""
     stored = parse_json(extra.get("flavor"))
     if not isinstance(stored, dict):
@@ -302,7 +303,7 @@ def check_ports(arrival: Arrival) -> CheckResults:
             )
 
 
-def _addresses(cache: Mapping[str, Any]) -> dict[str, set[str]]:
+def _addresses(cache: Row) -> dict[str, set[str]]:
     """The fixed addresses of each port, as nova had them cached; none of what cannot be read."""
     found = {}
     stored = parse_json(cache.get("network_info"))

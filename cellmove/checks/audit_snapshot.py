@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from cellmove.checks.duplicate import Duplicate
 from cellmove.core.cell_names import CellRef
@@ -229,7 +228,7 @@ class AuditSnapshot:
     attached: Mapping[str, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
     allocations: Sequence[Allocation] = ()
     images: Sequence[Image] = ()
-    keys: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    keys: Mapping[tuple[str, str], Mapping[str, object]] = field(default_factory=dict)
     moves: Mapping[str, KnownMove] = field(default_factory=dict)
     here: str = ""
     duplicates: Sequence[Duplicate] = ()

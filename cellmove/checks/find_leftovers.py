@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from cellmove.checks.audit_snapshot import ENDED, AuditSnapshot, Migration, Row, Server
 from cellmove.checks.duplicate import Duplicate
@@ -303,6 +302,6 @@ def _why_not_settled(server: Server, home: Row, migration: Migration, cloud: Aud
     return ""
 
 
-def _same_key(key: Mapping[str, Any], row: Row) -> bool:
+def _same_key(key: Mapping[str, object], row: Row) -> bool:
     """Return whether two keypairs of one name have the same key."""
     return bool(row.key_data) and str(key["public_key"] or "").strip() == row.key_data.strip()

@@ -5,7 +5,7 @@ Which filters a cloud has switched on is not known here, so that these words onl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.snapshot import likely_nodes
 from cellmove.db.shapes import object_fields
@@ -113,7 +113,7 @@ def image_properties(snapshot: ServerSnapshot) -> Mapping[str, str]:
     return {**plain, **snapshot.instance.image}
 
 
-def _image(snapshot: ServerSnapshot) -> Mapping[str, Any]:
+def _image(snapshot: ServerSnapshot) -> Mapping[str, object]:
     """The ImageMetaProps of the request spec."""
     image = object_fields(snapshot.spec.get("image"))
     return object_fields(image.get("properties"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellmove.checks.suitability import Needs, Unsuitable, unsuitable_hosts
 from cellmove.core.policy import Policy, Subject
@@ -129,7 +129,7 @@ class ServerSnapshot:
     mapping: InstanceMapping | None
     server: Instance | None = None
     build_request: bool = False
-    request_spec: Mapping[str, Any] = field(default_factory=dict)
+    request_spec: Mapping[str, object] = field(default_factory=dict)
     force_locked: bool = False
     new_flavor: Flavor | None = None
     source_cell: str = ""
@@ -192,10 +192,10 @@ class ServerSnapshot:
         return self.server is not None and self.server.flavor is not None
 
     @property
-    def spec(self) -> Mapping[str, Any]:
+    def spec(self) -> Mapping[str, object]:
         """The fields of the request spec."""
-        fields: Mapping[str, Any] = self.request_spec.get("nova_object.data") or {}
-        return fields
+        fields = self.request_spec.get("nova_object.data")
+        return fields if isinstance(fields, dict) else {}
 
     @property
     def volumes(self) -> tuple[BlockDevice, ...]:
@@ -248,7 +248,7 @@ def guest_architecture(image: Mapping[str, str]) -> tuple[str, bool]:
     return named, bool(emulated)
 
 
-def is_volume_backed(devices: Iterable[BlockDevice], spec: Mapping[str, Any], image_ref: str) -> bool:
+def is_volume_backed(devices: Iterable[BlockDevice], spec: Mapping[str, object], image_ref: str) -> bool:
     """Whether the root disk of a server is a volume (nova/compute/utils.py, is_volume_backed_instance).
 
     :param spec: the fields of its request spec

@@ -31,7 +31,6 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 KEY = "cellmove"
 """The key whose value begins with the id of the move. A server without it is not in a move of cellmove."""
@@ -72,8 +71,8 @@ class OwnershipMark:
     flavor_id: str = ""
     cell: str = ""
     host: str = ""
-    before: Mapping[str, Any] = field(default_factory=dict)
-    transfer: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, object] = field(default_factory=dict)
+    transfer: Mapping[str, object] = field(default_factory=dict)
     generation: str = ""
 
 
@@ -97,7 +96,7 @@ def rows_of(mark: OwnershipMark) -> dict[str, str]:
     return {key: value[:LENGTH] for key, value in values.items() if value}
 
 
-def text_of(values: Mapping[str, Any]) -> str:
+def text_of(values: Mapping[str, object]) -> str:
     """Return values as one value of the system metadata; empty when there are none."""
     return json.dumps(dict(values)) if values else ""
 
@@ -142,7 +141,7 @@ def next_generation(known: Iterable[str], token: str) -> str:
     return f"{max(highest, 0) + 1} {token}"
 
 
-def _values(text: str | None) -> dict[str, Any]:
+def _values(text: str | None) -> dict[str, object]:
     """Return the values of a JSON text; none when the text was cut off by its column."""
     try:
         found = json.loads(text or "{}")

@@ -100,11 +100,11 @@ class Journal(JournalStore):
             self._insert(connection, values, entries)
         return self._known(move.id)
 
-    def _insert(self, connection: Connection, values: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+    def _insert(self, connection: Connection, values: Mapping[str, object], entries: Sequence[Entry]) -> None:
         integrity.insert_move(connection, self.moves, values)
         if entries:
             rows = [entry_values(entry) for entry in entries]
-            integrity.insert_lines(connection, self.entries, values["id"], rows, {})
+            integrity.insert_lines(connection, self.entries, str(values["id"]), rows, {})
 
     def move(self, move_id: str) -> Move | None:
         """Return the move with this id, or None."""
@@ -183,12 +183,12 @@ class Journal(JournalStore):
 
     def set_state(self, move_id: str, state: State) -> Move:
         """Record the state of a move. A closed move allows another move of the server."""
-        values: dict[str, Any] = {"state": state.value, "updated_at": self.now()}
+        values: dict[str, object] = {"state": state.value, "updated_at": self.now()}
         if state in CLOSED:
             values["open_server"] = None
         return self._set(move_id, values)
 
-    def set_plan(self, move_id: str, plan: Mapping[str, Any], state: State) -> Move:
+    def set_plan(self, move_id: str, plan: Mapping[str, object], state: State) -> Move:
         """Record a new plan and state of a move."""
         return self._set(move_id, {"plan": json.dumps(dict(plan)), "state": state.value, "updated_at": self.now()})
 
@@ -196,7 +196,7 @@ class Journal(JournalStore):
         """Record the state to which ``resize`` or ``migrate`` leads, so that ``resume`` continues to it."""
         return self._set(move_id, {GOAL_COLUMN: goal_state})
 
-    def _set(self, move_id: str, values: Mapping[str, Any]) -> Move:
+    def _set(self, move_id: str, values: Mapping[str, object]) -> Move:
         with self.writing() as connection:
             integrity.change_move(connection, self.moves, move_id, values)
         return self._known(move_id)
@@ -231,7 +231,7 @@ class Journal(JournalStore):
         return found
 
     def intend(
-        self, move_id: str, step: str, action: str, intent: Mapping[str, Any], generations: Generations = None
+        self, move_id: str, step: str, action: str, intent: Mapping[str, object], generations: Generations = None
     ) -> Entry:
         """Record the intent of an action, before its effect.
 
@@ -255,7 +255,7 @@ class Journal(JournalStore):
                 raise self._vanished(move_id)
         return entry_of(values)
 
-    def done(self, entry: Entry, result: Mapping[str, Any]) -> Entry:
+    def done(self, entry: Entry, result: Mapping[str, object]) -> Entry:
         """Record that the effect happened, with its result.
 
         :returns: the changed line
