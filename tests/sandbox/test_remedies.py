@@ -103,7 +103,7 @@ def test_the_attachment_of_a_running_guest_is_not_to_be_deleted(
     found = plan(cell, server)
     assert found.keys() == codes
     assert attachment in found["attachment-unnamed"]["text"]
-    assert "leave it as it is" in found["attachment-unnamed"]["remedy"]
+    assert "change nothing until you know" in found["attachment-unnamed"]["remedy"]
     words = ("audit", "--server", server.name, "--older-than", "0", "-f", "json")
     findings = cell.cellmove(*words, expect=10 if kinds else 0).json["findings"]
     assert attachment not in {each["subject"] for each in findings}
