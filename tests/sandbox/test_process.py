@@ -1,4 +1,4 @@
-"""The cloud as a process of its own: it never outlives whoever started it."""
+"""The cloud as a process of its own: it ends with the process that started it."""
 
 from __future__ import annotations
 

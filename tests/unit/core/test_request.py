@@ -250,15 +250,15 @@ def test_numbers_are_not_rounded_and_zero_is_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("aim", "command"),
+    ("goal_state", "command"),
     [
         ("finished", "cellmove migrate web-1 --cell cell2"),
         ("confirmed", "cellmove migrate web-1 --cell cell2 --confirm"),
     ],
 )
-def test_a_journal_without_requests_is_read(aim: str, command: str) -> None:
+def test_a_journal_without_requests_is_read(goal_state: str, command: str) -> None:
     plan = {"command": "cellmove migrate web-1 --cell cell2"}
-    move = Move("move-ab12cd", UUID, "web-1", "migration", State.ROLLED_BACK, "", "", plan, aim)
+    move = Move("move-ab12cd", UUID, "web-1", "migration", State.ROLLED_BACK, "", "", plan, goal_state)
     assert request_of(move) is None
     assert command_of(move) == command
     assert command_of(Move("move-ab12cd", UUID, "web-1", "migration", State.PLANNED, "", "")) == ""

@@ -213,7 +213,7 @@ def test_losses_are_named_one_by_one_or_together(fake: Fake) -> None:
     assert "cellmove plan web-1 --accept-loss swap,ephemeral\n" in result.stdout
 
 
-def test_yes_is_heard_and_off_a_terminal_nobody_can_be_asked(fake: Fake) -> None:
+def test_yes_is_kept_and_without_a_terminal_there_is_no_prompt(fake: Fake) -> None:
     for words in (("prep-dest", "web-1", "--yes"), ("migrate", "web-1", "-y")):
         assert run(*words).exit_code == 0
         assert fake.more["consent"].yes
@@ -391,7 +391,7 @@ def test_a_fault_of_ours_is_no_traceback_and_shows_no_foreign_text(fake: Fake) -
     assert result.stderr.endswith("state: m1 of web-1 is planned, in prep-dest\nnext: cellmove resume m1\n")
 
 
-def test_somebody_looking_for_a_fault_sees_it_without_secrets(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cellmove_debug_shows_a_fault_without_secrets(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLMOVE_DEBUG", "1")
     fake.error = ValueError("details of mysql://user:secret@host")
     result = typed("finish", "web-1")
@@ -515,7 +515,7 @@ def start(*arguments: str, stubborn: float = 0.0) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_lets_the_action_in_hand_finish(number: signal.Signals) -> None:
+def test_the_first_signal_lets_the_current_action_finish(number: signal.Signals) -> None:
     process = start("finish", "web-1")
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
@@ -558,7 +558,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.wait(timeout=20) == 0
 
 
-def test_no_room_for_the_result_is_said_and_is_no_fault_of_ours() -> None:
+def test_a_full_disk_is_reported_and_is_no_fault_of_cellmove() -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [sys.executable, "-c", SLOW.replace("STUBBORN", "0"), "list", "-f", "json"],

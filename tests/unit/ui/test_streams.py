@@ -1,4 +1,4 @@
-"""Streams that the caller closed, and files that nobody else may read."""
+"""Streams that the caller closed, and files that other users must not read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ sys.exit(own < 3 or sys.stdin.read() != "")
 
 
 @pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (1, 2), (0, 1, 2)], ids=str)
-def test_a_closed_stream_is_dev_null_and_its_descriptor_nobody_elses(tmp_path: Path, closed: tuple[int, ...]) -> None:
+def test_a_closed_stream_is_dev_null_and_keeps_its_descriptor(tmp_path: Path, closed: tuple[int, ...]) -> None:
     def close() -> None:
         for number in closed:
             os.close(number)
@@ -46,7 +46,7 @@ def test_a_closed_stream_is_dev_null_and_its_descriptor_nobody_elses(tmp_path: P
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277, 0o777])
-def test_whatever_the_umask_nobody_else_may_read_a_new_journal(tmp_path: Path, umask: int) -> None:
+def test_other_users_may_not_read_a_new_journal_under_any_umask(tmp_path: Path, umask: int) -> None:
     tmp_path.chmod(0o755)
     journal, old = tmp_path / "one" / "two" / "three" / "journal.db", os.umask(umask)
     try:
