@@ -16,7 +16,7 @@ from cellmove.cloud import identity
 from cellmove.core.errors import CannotConnect, Misconfigured
 from cellmove.core.settings import require
 from cellmove.db import cells as cells_module
-from cellmove.db import rights
+from cellmove.db import engines, rights
 from cellmove.db.identity import DatabaseIdentity, identity_of
 from cellmove.db.tables import CellDatabase, open_cell_database
 from cellmove.hosts.bus import probe_broker
@@ -75,13 +75,13 @@ class Gateway:
     @cached_property
     def api_engine(self) -> Engine:
         """The API database."""
-        engine = cells_module.open_database(
+        engine = engines.open_database(
             require(self.settings, "api_database_url"),
             connect_timeout=self.settings.connect_timeout,
             name=cells_module.API_DATABASE,
             setting="[api_database]connection, or CELLMOVE_API_DATABASE",
         )
-        cells_module.probe_database(engine)
+        engines.probe_database(engine)
         return engine
 
     @cached_property
@@ -119,10 +119,10 @@ class Gateway:
         name, setting = f"the database of {cell.label}", f"cell_mappings.database_connection of {cell.label}"
         if cell.database_problem:
             raise Misconfigured(f"{name}: the URL in {setting} cannot be used: {cell.database_problem}")
-        engine = cells_module.open_database(
+        engine = engines.open_database(
             cell.database_url, connect_timeout=self.settings.connect_timeout, name=name, setting=setting
         )
-        cells_module.probe_database(engine)
+        engines.probe_database(engine)
         self._databases[cell.uuid] = opened = open_cell_database(engine, cell.label)
         return opened
 
@@ -198,7 +198,7 @@ class Gateway:
         :param one_of: those of which one will be used; none: there are no such cells
         :raises CannotConnect: naming what is not
         """
-        cells_module.probe_database(self.api_engine)
+        engines.probe_database(self.api_engine)
         probe_broker(self.api_bus)
         for cell in cells:
             self.reach_cell(cell)
@@ -220,5 +220,5 @@ class Gateway:
 
         :raises CannotConnect: naming what is not
         """
-        cells_module.probe_database(self.database(cell).engine)
+        engines.probe_database(self.database(cell).engine)
         probe_broker(self.bus(cell))

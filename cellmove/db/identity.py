@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellmove.db.cells import translate_errors
+from cellmove.db.engines import translate_errors
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

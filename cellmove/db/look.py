@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.core.errors import CannotConnect
 from cellmove.db import queries, records, statements
-from cellmove.db.cells import translate_errors
+from cellmove.db.engines import translate_errors
 from cellmove.db.shapes import (
     Aggregate,
     BlockDevice,

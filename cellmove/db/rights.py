@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallFailed
-from cellmove.db.cells import translate_errors
+from cellmove.db.engines import translate_errors
 from cellmove.db.look import EVENTS
 from cellmove.db.records import DELETED_FIRST, KEYS
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellmove.db import queries, records
-from cellmove.db.cells import translate_errors
+from cellmove.db.engines import translate_errors
 from cellmove.db.look import EVENTS, MADE_ANEW
 from cellmove.db.types import AnyColumn, Record
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cellmove.core.errors import CallFailed, NotFound
 from cellmove.db import statements
-from cellmove.db.cells import translate_errors
+from cellmove.db.engines import translate_errors
 from cellmove.db.shapes import object_fields, read_object, unreadable
 from cellmove.db.tables import CellDatabase
 from cellmove.db.types import Record, Values

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellmove.core import ownership
 from cellmove.db import statements
-from cellmove.db.cells import translate_errors
+from cellmove.db.engines import translate_errors
 from cellmove.db.state import transaction
 from cellmove.db.types import AnyRow, Query, Record, Values
 

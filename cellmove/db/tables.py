@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cellmove.core.errors import CallFailed, Misconfigured
-from cellmove.db.cells import name_of, translate_errors
+from cellmove.db.engines import name_of, translate_errors
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table

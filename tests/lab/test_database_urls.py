@@ -12,7 +12,7 @@ import sqlalchemy
 from cellmove.core import database_url
 from cellmove.core.errors import CannotConnect
 from cellmove.core.login import Login
-from cellmove.db import cells
+from cellmove.db import engines
 from lab import cloud
 from tests.lab.conftest import Cellmove
 from tests.scenarios.environment import Server
@@ -36,9 +36,9 @@ def cipher(lab_environment: dict[str, str], driver: str, options: str) -> str:
     login = Login(lab_environment["CELLMOVE_DATABASE_USER"], lab_environment["CELLMOVE_DATABASE_PASSWORD"])
     plain = sqlalchemy.make_url(lab_environment["CELLMOVE_LAB_API_DB"]).set(drivername=driver, query={})
     url = database_url.with_login(f"{plain.render_as_string(hide_password=False)}?{options}", login)
-    engine = cells.open_database(url, connect_timeout=5)
+    engine = engines.open_database(url, connect_timeout=5)
     try:
-        with cells.translate_errors(engine), engine.connect() as connection:
+        with engines.translate_errors(engine), engine.connect() as connection:
             return str(connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1])
     finally:
         engine.dispose()

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 
 from cellmove.db import schemas
-from cellmove.db.cells import open_database
+from cellmove.db.engines import open_database
 from cellmove.db.tables import CELL_TABLES, CellDatabase, open_cell_database
 from lab import oracle
 from lab.rows import connect_database

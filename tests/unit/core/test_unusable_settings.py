@@ -22,7 +22,7 @@ from cellmove.cloud import identity
 from cellmove.core import database_url, settings, settings_files
 from cellmove.core.errors import BadSetting, CellmoveError, JournalUnreachable, Unreachable, Usage
 from cellmove.core.settings import Settings
-from cellmove.db import cells
+from cellmove.db import cells, engines
 from cellmove.engine.journal_open import open_journal
 from cellmove.hosts import bus_url
 from cellmove.hosts.bus_opener import BusOpener
@@ -126,7 +126,7 @@ def test_a_database_url_that_cannot_be_used(folder: Path, url: str) -> None:
     url = url.replace("FOLDER", str(folder))
 
     def probe() -> None:
-        cells.open_database(url, connect_timeout=1, name="the database of cell7", setting=SETTING)
+        engines.open_database(url, connect_timeout=1, name="the database of cell7", setting=SETTING)
 
     ended(probe, Usage, "the database of cell7: the URL in ", SETTING, said)
     if url.startswith("mysql"):
@@ -157,7 +157,9 @@ SILENT_DATABASES = (
 @pytest.mark.parametrize("url", SILENT_DATABASES)
 def test_a_database_that_does_not_answer(url: str) -> None:
     def probe() -> None:
-        cells.probe_database(cells.open_database(url, connect_timeout=1, name="the database of cell7", setting=SETTING))
+        engines.probe_database(
+            engines.open_database(url, connect_timeout=1, name="the database of cell7", setting=SETTING)
+        )
 
     ended(probe, Unreachable, "the database of cell7: ")
 

@@ -16,7 +16,7 @@ from cellmove.core import database_url
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, Usage
 from cellmove.core.login import Login
 from cellmove.core.settings import Settings
-from cellmove.db import cells
+from cellmove.db import cells, engines
 
 DATABASE = "mysql+pymysql://nova:p%40ss@DB.Example:3307/nova_api?charset=utf8mb4&a=b#f"
 TWO_HOSTS = "rabbit://u1:p1@H1:5671,u2:p2@H2:5672/"
@@ -73,7 +73,7 @@ def test_url_templates_are_filled_in_as_nova_does(template: str, default: str | 
 
 @pytest.fixture
 def api_engine(tmp_path: Path) -> sqlalchemy.Engine:
-    engine = cells.open_database(f"sqlite:///{tmp_path}/api.db", connect_timeout=1)
+    engine = engines.open_database(f"sqlite:///{tmp_path}/api.db", connect_timeout=1)
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -219,7 +219,7 @@ AT_COMMIT = (2002, 2003, 2005, 9001, 1180, 1047, 1040, 1317, 3024)
 
 
 def connecting(error: Exception) -> exc.DBAPIError:
-    """The error as :func:`cells.open_database` marks it when there was no connection yet."""
+    """The error as :func:`engines.open_database` marks it when there was no connection yet."""
     made = wrapped(error, None)
     made.add_detail("while connecting")
     return made
@@ -264,7 +264,7 @@ def wrapped(
     ],
 )
 def test_what_a_database_error_means(error: Exception, expected: type[Exception], kind: str | None) -> None:
-    with pytest.raises(expected) as caught, cells.translate_errors("cell one"):
+    with pytest.raises(expected) as caught, engines.translate_errors("cell one"):
         raise error
     assert str(caught.value).startswith("cell one: ")
     assert "UPDATE" not in str(caught.value)
@@ -272,27 +272,27 @@ def test_what_a_database_error_means(error: Exception, expected: type[Exception]
 
 
 def test_an_error_of_the_pool_names_the_database_of_its_engine(tmp_path: Path) -> None:
-    engine = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1, name="the database of cell7")
+    engine = engines.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1, name="the database of cell7")
     with (
         pytest.raises(CannotConnect, match=r"^the database of cell7: no database connection"),
-        cells.translate_errors(engine),
+        engines.translate_errors(engine),
     ):
         raise exc.TimeoutError("QueuePool limit")
 
 
 def test_a_pool_without_a_free_connection_is_told_with_its_database(tmp_path: Path) -> None:
     name = "the database of cell7"
-    opened = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1, name=name)
+    opened = engines.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1, name=name)
     options = opened.get_execution_options()
     engine = create_engine(
         opened.url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01, execution_options=dict(options)
     )
     with engine.connect(), pytest.raises(CannotConnect, match=f"^{name}: no database connection became free"):
-        cells.probe_database(engine)
+        engines.probe_database(engine)
 
 
 def test_other_exceptions_pass_as_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), cells.translate_errors("cell one"):
+    with pytest.raises(ZeroDivisionError), engines.translate_errors("cell one"):
         raise ZeroDivisionError
 
 
@@ -301,7 +301,7 @@ def test_a_server_that_hangs_up_while_logging_in_counts_as_not_connected() -> No
         url = f"mysql://user:s3cret@127.0.0.1:{server.getsockname()[1]}/nova"
         # Nobody accepts: the kernel takes the connection, and no greeting ever comes.
         with pytest.raises(CannotConnect) as caught:
-            cells.probe_database(cells.open_database(url, connect_timeout=1))
+            engines.probe_database(engines.open_database(url, connect_timeout=1))
     assert "2013" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
@@ -310,7 +310,7 @@ def test_a_server_that_hangs_up_while_logging_in_counts_as_not_connected() -> No
     "url", ["mysql://u@h/d", "mysql+mysqldb://u@h/d?plugin=dbcounter", "mariadb+mariadbconnector://u@h/d"]
 )
 def test_mysql_is_always_reached_with_pymysql(url: str) -> None:
-    engine = cells.open_database(url, connect_timeout=1)
+    engine = engines.open_database(url, connect_timeout=1)
     assert engine.url.drivername == "mysql+pymysql"
     assert dict(engine.url.query) == {}
 
@@ -318,11 +318,11 @@ def test_mysql_is_always_reached_with_pymysql(url: str) -> None:
 def test_every_transaction_of_a_mysql_server_begins_with_a_statement_that_proxies_send_to_the_writer(
     tmp_path: Path,
 ) -> None:
-    nova = cells.open_database("mysql://u:p@h/d", connect_timeout=1)
-    assert sqlalchemy.event.contains(nova, "begin", cells.begin_at_writer)
+    nova = engines.open_database("mysql://u:p@h/d", connect_timeout=1)
+    assert sqlalchemy.event.contains(nova, "begin", engines.begin_at_writer)
     # SQLite takes the same statement, so that the order can be seen without a server.
     engine = create_engine(f"sqlite:///{tmp_path}/cell.db")
-    sqlalchemy.event.listen(engine, "begin", cells.begin_at_writer)
+    sqlalchemy.event.listen(engine, "begin", engines.begin_at_writer)
     said: list[str] = []
     sqlalchemy.event.listen(
         engine, "before_cursor_execute", lambda _connection, _cursor, statement, *_: said.append(statement)
@@ -337,10 +337,10 @@ def test_every_transaction_of_a_mysql_server_begins_with_a_statement_that_proxie
 
 
 def test_sqlite_keeps_foreign_keys_as_innodb_does(tmp_path: Path) -> None:
-    engine = cells.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1)
+    engine = engines.open_database(f"sqlite:///{tmp_path}/c.db", connect_timeout=1)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
         connection.execute(text("CREATE TABLE child (parent INTEGER REFERENCES parent(id))"))
-    with pytest.raises(CallFailed) as caught, cells.translate_errors(engine), engine.begin() as connection:
+    with pytest.raises(CallFailed) as caught, engines.translate_errors(engine), engine.begin() as connection:
         connection.execute(text("INSERT INTO child VALUES (1)"))
     assert caught.value.kind == "foreign-key"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cellmove.checks import arrival_checks, flavor
 from cellmove.core.errors import CallFailed
-from cellmove.db import cells, shapes, state
+from cellmove.db import engines, shapes, state
 from cellmove.db.records import _adapted
 from cellmove.db.tables import CellDatabase
 from cellmove.hosts import conductor, scheduler
@@ -79,7 +79,7 @@ def test_pci_requests_that_cannot_be_read_are_not_overlooked(text: str | None, c
 
 @pytest.fixture
 def database(tmp_path: Path) -> CellDatabase:
-    engine = cells.open_database(f"sqlite:///{tmp_path}/cell.db", connect_timeout=1, name="the database of cell7")
+    engine = engines.open_database(f"sqlite:///{tmp_path}/cell.db", connect_timeout=1, name="the database of cell7")
     with engine.begin() as connection:
         connection.execute(
             sqlalchemy.text(
