@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cellmove.checks.suitability import STARTS_FROM_SNAPSHOT
-from cellmove.core.documents import Row
 from cellmove.core.transfer import VOLUMES
+from cellmove.db.types import Record
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
@@ -70,6 +70,6 @@ class Arrival:
     target_version: int = STARTS_FROM_SNAPSHOT
     disk: RootDisk | None = None
 
-    def row(self, table: str) -> Row:
+    def row(self, table: str) -> Record:
         """The target's one row of a table."""
         return next(iter(self.after.get(table, ())), {})

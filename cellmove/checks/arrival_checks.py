@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from cellmove.checks.arrival import Arrival
 from cellmove.checks.result import CheckResult, CheckResults, Level, refusal, warning
 from cellmove.checks.root_disk import check_disk, disk_words
-from cellmove.core.documents import Row
 from cellmove.db.shapes import object_fields, parse_json
+from cellmove.db.types import Record
 
 if TYPE_CHECKING:
     pass
@@ -261,7 +261,7 @@ def check_flavor(arrival: Arrival) -> CheckResults:
             )
 
 
-def _flavors(extra: Row) -> dict[str, dict[str, object]]:
+def _flavors(extra: Record) -> dict[str, dict[str, object]]:
     """The flavors that a row names; none when it cannot be read, and then the check finds another one than wanted."""
     stored = parse_json(extra.get("flavor"))
     if not isinstance(stored, dict):
@@ -303,7 +303,7 @@ def check_ports(arrival: Arrival) -> CheckResults:
             )
 
 
-def _addresses(cache: Row) -> dict[str, set[str]]:
+def _addresses(cache: Record) -> dict[str, set[str]]:
     """The fixed addresses of each port, as nova had them cached; none of what cannot be read."""
     found = {}
     stored = parse_json(cache.get("network_info"))

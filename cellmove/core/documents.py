@@ -26,8 +26,6 @@ NovaObject = dict[str, Any]
 Answer = Mapping[str, Any]
 """A JSON object that another service has answered, and gets back as it is."""
 
-Row = dict[str, Any]
-"""A row of one of nova's tables. Which columns it has depends on nova's release."""
 
 IF_SET: Mapping[str, bool] = {"omit_default": True}
 """Metadata of a field whose key is stored only while it differs from its default."""

@@ -41,7 +41,7 @@ from cellmove.steps import rebuild
 from cellmove.steps.duplicates import distinct
 
 if TYPE_CHECKING:
-    from cellmove.core.documents import Row
+    from cellmove.db.types import Record
     from cellmove.operations.context import Session
 
 
@@ -253,7 +253,7 @@ def _finished(session: Session, found: Found, move_id: str = "") -> Adopted:
     return Adopted(move, rebuild.finished_lines(plan, arrival, str(migration["uuid"])))
 
 
-def _nothing_to_adopt(found: Found, row: Row, migrations: list[Row]) -> Refused:
+def _nothing_to_adopt(found: Found, row: Record, migrations: list[Record]) -> Refused:
     under_way = [migration for migration in migrations if migration["status"] not in ENDED]
     if under_way:
         return _not_ours(found, under_way[-1])
@@ -268,7 +268,7 @@ def _nothing_to_adopt(found: Found, row: Row, migrations: list[Row]) -> Refused:
     )
 
 
-def _not_ours(found: Found, migration: Row) -> Refused:
+def _not_ours(found: Found, migration: Record) -> Refused:
     """Under way by its migration, and nobody's by the server's history."""
     ends = f"from {migration['source_compute'] or '?'} to {migration['dest_compute'] or 'a host not chosen yet'}"
     return Refused(

@@ -33,10 +33,10 @@ from cellmove.steps.rebuild import CellState, Line, ObservedState
 if TYPE_CHECKING:
     import datetime
 
-    from cellmove.core.documents import Row
     from cellmove.db.cells import Cell
     from cellmove.db.shapes import Flavor
     from cellmove.db.tables import CellDatabase
+    from cellmove.db.types import Record
     from cellmove.operations.context import Session
 
 METHODS = (
@@ -76,7 +76,7 @@ class Found:
     server_id: str
     name: str
     home: Cell
-    rows: Mapping[Cell, Row]
+    rows: Mapping[Cell, Record]
     marks: Mapping[Cell, OwnershipMark]
 
     @property
@@ -177,7 +177,7 @@ def half_made(session: Session, found: Found, mark: OwnershipMark, *, by_nova: b
     return Adopted(move, lines)
 
 
-def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> CellPair:
+def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Record]]) -> CellPair:
     """Which cell is the source and which the target."""
     if len(found.rows) > 2:
         names = ", ".join(cell.label for cell in found.rows)
@@ -208,7 +208,7 @@ def ends_of(session: Session, found: Found, known: Mapping[Cell, list[Row]]) -> 
     return CellPair(source, target, found.home)
 
 
-def _age(migration: Row) -> tuple[datetime.datetime, int]:
+def _age(migration: Record) -> tuple[datetime.datetime, int]:
     """What to sort records of one cell by, oldest first; of two of one second the live one is the newer."""
     return migration["created_at"], int(migration["status"] not in ENDED)
 
@@ -223,11 +223,11 @@ def _migration(
     session: Session,
     found: Found,
     ends: CellPair,
-    known: Mapping[Cell, list[Row]],
+    known: Mapping[Cell, list[Record]],
     began: datetime.datetime,
     *,
     by_nova: bool,
-) -> Row | None:
+) -> Record | None:
     """The move's record: the newest since it was begun, unless an attempt that was rolled back left it."""
     here = known.get(ends.source, [])
     there = {migration["uuid"]: migration for migration in (known.get(ends.target, []) if ends.target else [])}
@@ -249,7 +249,7 @@ def _migration(
     return newest
 
 
-def _within_its_cell(found: Found, migration: Row) -> Refused:
+def _within_its_cell(found: Found, migration: Record) -> Refused:
     return Refused(
         f"nova moves {found.name} to {migration['dest_compute']}, within its cell: the computes end that by themselves",
         state=f"its migration is {migration['status']}; nothing was written",
@@ -262,7 +262,7 @@ def _wish_of_nova(
     found: Found,
     ends: CellPair,
     mark: OwnershipMark,
-    migration: Row | None,
+    migration: Record | None,
     arrival: ChosenHost | None,
 ) -> OwnershipMark:
     """The new flavor and, when nova's scheduler had chosen, the host that it claimed."""
@@ -282,7 +282,7 @@ def _wish_of_nova(
 
 
 def end_of(
-    database: CellDatabase, row: Row | None, server_id: str, migration_uuid: str, request_id: str
+    database: CellDatabase, row: Record | None, server_id: str, migration_uuid: str, request_id: str
 ) -> CellState | None:
     if row is None:
         return None

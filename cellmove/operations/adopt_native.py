@@ -26,9 +26,9 @@ from cellmove.steps import rebuild
 from cellmove.steps.rebuild_end_steps import Ending, confirm_lines, revert_lines
 
 if TYPE_CHECKING:
-    from cellmove.core.documents import Row
     from cellmove.db.cells import Cell
     from cellmove.db.move_records import Conducted
+    from cellmove.db.types import Record
     from cellmove.operations.context import Session
 
 CONDUCTOR_TOPIC = "conductor"
@@ -68,7 +68,7 @@ def _has_traces(session: Session, found: Found, begun: Conducted) -> bool:
     return _ended_one(row, migrations, begun) is not None
 
 
-def _ended_one(row: Row, migrations: list[Row], begun: Conducted) -> Row | None:
+def _ended_one(row: Record, migrations: list[Record], begun: Conducted) -> Record | None:
     """The cross-cell migration that is being confirmed or reverted, if one is."""
     newest = max(migrations, key=lambda each: (each["created_at"], each["status"] in UNDER_WAY), default=None)
     if newest is None or not newest["cross_cell_move"]:

@@ -20,10 +20,11 @@ from cellmove.steps.action_types import CREATE_IMAGE, RECORD_MIGRATION, SCHEDULE
 
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
-    from cellmove.core.documents import NovaObject, Row
+    from cellmove.core.documents import NovaObject
     from cellmove.core.move_plan import ChosenHost
     from cellmove.db.cells import Cell
     from cellmove.db.tables import CellDatabase
+    from cellmove.db.types import Record
     from cellmove.engine.record import MoveRecord
     from cellmove.hosts.compute import Method
 
@@ -121,7 +122,7 @@ def ports(context: Context) -> list[Port]:
     return [port for port in network.ports_of(context.gateway.service, server) if port.id in known]
 
 
-def row(database: CellDatabase, server: str) -> Row:
+def row(database: CellDatabase, server: str) -> Record:
     """The server's live row in a cell.
 
     :raises CallFailed: when there is none
@@ -132,7 +133,7 @@ def row(database: CellDatabase, server: str) -> Row:
     return found
 
 
-def migration_row(context: Context, database: CellDatabase) -> Row:
+def migration_row(context: Context, database: CellDatabase) -> Record:
     """This move's migration record in a cell.
 
     :raises CallFailed: when there is none

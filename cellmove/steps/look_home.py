@@ -14,8 +14,8 @@ from cellmove.steps import endpoints
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cellmove.core.documents import Row
     from cellmove.core.move_plan import MovePlan
+    from cellmove.db.types import Record
 
 RUNNING, SHUT_DOWN = 1, 4  # nova/compute/power_state.py
 POWER = {RUNNING: "running", SHUT_DOWN: "shut down"}
@@ -75,7 +75,7 @@ def _row(context: Context, seen: list[str]) -> Iterator[str]:
         yield from _states(plan, row)
 
 
-def _states(plan: MovePlan, row: Row) -> Iterator[str]:
+def _states(plan: MovePlan, row: Record) -> Iterator[str]:
     if row["vm_state"] != plan.vm_state:
         yield f"it was {plan.vm_state} before and is {row['vm_state']}"
     if plan.active and row["power_state"] == SHUT_DOWN:

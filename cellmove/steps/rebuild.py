@@ -56,8 +56,9 @@ from cellmove.steps.endpoints import NOVA
 if TYPE_CHECKING:
     from cellmove.cloud.network import Port
     from cellmove.cloud.volume import Attachment
-    from cellmove.core.documents import Document, NovaObject, Row
+    from cellmove.core.documents import Document, NovaObject
     from cellmove.core.move_plan import ChosenHost, MovePlan
+    from cellmove.db.types import Record
     from cellmove.engine.record import ActionType
 
 I = TypeVar("I")  # noqa: E741 - the type of an intent
@@ -78,11 +79,11 @@ class CellState:
     :param events: how the computes' parts of the move stand, by event (``history.event_state``)
     """
 
-    instance: Row
+    instance: Record
     metadata: Mapping[str, str]
-    extra: Row
-    migration: Row | None
-    volumes: tuple[Row, ...]
+    extra: Record
+    migration: Record | None
+    volumes: tuple[Record, ...]
     events: Mapping[str, str]
 
     @property

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cellmove.cloud import network, servers, volume
-from cellmove.core.documents import Row
 from cellmove.core.errors import CallFailed, CallUncertain
 from cellmove.db import history, state
+from cellmove.db.types import Record
 from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
 from cellmove.hosts import compute
 from cellmove.steps import endpoints
@@ -261,7 +261,7 @@ def reboot_source(context: Context) -> None:
         _wait(context, lambda row: row["vm_state"] == "stopped")
 
 
-def _wait(context: Context, good: Callable[[Row], bool]) -> None:
+def _wait(context: Context, good: Callable[[Record], bool]) -> None:
     server, database = endpoints.server_id(context), endpoints.source(context)
     deadline = context.clock.monotonic() + context.gateway.settings.long_rpc_timeout
     for pause in context.clock.waits():

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from cellmove.core.cell_names import CellRef
     from cellmove.core.clock import Clock
     from cellmove.core.documents import Answer
-    from cellmove.core.documents import Row as TableRow
     from cellmove.db.cells import Cell
+    from cellmove.db.types import Record
     from cellmove.gateway import Gateway
 
 
@@ -251,7 +251,7 @@ def _image(body: Answer) -> Image:
     return Image(body["id"], str(body["name"]), str(body["instance_uuid"]), str(body.get("status") or ""), moment)
 
 
-def _migration(row: TableRow, cell: CellRef) -> Migration:
+def _migration(row: Record, cell: CellRef) -> Migration:
     return Migration(
         uuid=row["uuid"] or "",
         status=row["status"] or "",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellmove.core.documents import Row
 from cellmove.core.errors import Unexpected
 from cellmove.db import state
+from cellmove.db.types import Record
 from cellmove.engine.action import Context
 from cellmove.steps import endpoints
 
@@ -29,7 +29,7 @@ def is_deleted(context: Context) -> bool:
     return home is None or state.read_instance(gateway.database(home), server) is None
 
 
-def require_at_source(context: Context) -> Row | None:
+def require_at_source(context: Context) -> Record | None:
     """Make sure that the server belongs to the source cell and its host there.
 
     :returns: its row there; None when its owner deleted it
@@ -48,7 +48,7 @@ def require_at_source(context: Context) -> Row | None:
     return row
 
 
-def require_guest_at_source(context: Context) -> Row | None:
+def require_guest_at_source(context: Context) -> Record | None:
     """The same, and that its guest was not stopped for the move, or was started again since.
 
     :returns: see :func:`require_at_source`
