@@ -106,7 +106,7 @@ def _action(number: int, wanted: RecordedLeftover, plan: RepairPlan) -> AnyActio
                 return RepairOutcome(left="it is not there any more")
             if not leftover.safe:
                 return RepairOutcome(left=leftover.owner.text if leftover.owner else leftover.remedy)
-            done = MENDERS[kind](context, cloud, leftover)
+            done = REPAIRS[kind](context, cloud, leftover)
         except CallFailed as error:
             if error.kind in ("deadlock", "lost"):
                 raise  # to be tried again
@@ -245,7 +245,7 @@ def _object(name: str, version: str, data: Mapping[str, object]) -> NovaObject:
     }
 
 
-MENDERS: Mapping[LeftoverKind, Callable[[Context, AuditSnapshot, Leftover], bool]] = {
+REPAIRS: Mapping[LeftoverKind, Callable[[Context, AuditSnapshot, Leftover], bool]] = {
     LeftoverKind.BINDING: _binding,
     LeftoverKind.ATTACHMENT: _attachment,
     LeftoverKind.ALLOCATION: _allocation,

@@ -67,6 +67,7 @@ PROSE: Mapping[str, str] = {
 
 EXCEPTIONS: Mapping[str, tuple[str, ...]] = {
     "tests/support/word_list.py": ("*",),
+    "tests/unit/test_word_list.py": ("*",),
     "cellmove/engine/integrity.py": ("seal",),  # a column of the journal
     "cellmove/engine/journal_upgrade.py": ("seal",),
     "cellmove/drain/queue.py": ("wish",),  # a column of the queue
@@ -94,7 +95,14 @@ NOT_YET: tuple[str, ...] = (
     "tests/ssh/*",
     "tests/suites/*",
     "tests/support/*",
-    "tests/unit/*",
+    "tests/unit/cloud/*",
+    "tests/unit/db/*",
+    "tests/unit/engine/test_retry.py",
+    "tests/unit/hosts/*",
+    "tests/unit/lab/*",
+    "tests/unit/sandbox/*",
+    "tests/unit/steps/*",
+    "tests/unit/suites/*",
 )
 """Patterns of files that are still to be reworded."""
 

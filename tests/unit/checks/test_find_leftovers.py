@@ -26,7 +26,7 @@ from cellmove.checks.leftover import Leftover, LeftoverKind, RepairDetails
 from cellmove.core.cell_names import CellRef
 from cellmove.core.ownership import OwnershipMark
 from cellmove.db.survey import misplaced
-from cellmove.steps.repair import MENDERS
+from cellmove.steps.repair import REPAIRS
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC).replace(tzinfo=None)
 LONG_AGO = NOW - datetime.timedelta(hours=5)
@@ -324,7 +324,7 @@ def test_the_streams_are_merged() -> None:
 
 
 def test_every_kind_that_is_ever_safe_has_a_mender() -> None:
-    assert set(MENDERS) == set(LeftoverKind) - {
+    assert set(REPAIRS) == set(LeftoverKind) - {
         LeftoverKind.STUCK, LeftoverKind.TWO_VISIBLE, LeftoverKind.MAPPING_HIDDEN, LeftoverKind.MAPPING_ELSEWHERE, LeftoverKind.DELETED_ROW, LeftoverKind.RESERVED,
         LeftoverKind.UNATTACHED, LeftoverKind.DUPLICATE_CELL,
     }  # fmt: skip

@@ -306,8 +306,8 @@ REFUSALS: dict[str, list[ServerSnapshot]] = {
     "loses-pmem": [snapshot(server=instance(flavor=with_specs(SMALL, hw__pmem="6GB")))],
     "cannot-stream": [snapshot(transfer_wish="stream", survey=Survey(hindrances=("it is raw",)))],
     "disks-in-danger": [
-        snapshot(transfer_wish=wish, survey=Survey(hindrances=("shared",), dangers=("shared",)))
-        for wish in ("auto", "stream")
+        snapshot(transfer_wish=transfer, survey=Survey(hindrances=("shared",), dangers=("shared",)))
+        for transfer in ("auto", "stream")
     ],
     "encrypted-disk": [
         snapshot(devices=(dataclasses.replace(ROOT_IMAGE, encrypted=True),)),

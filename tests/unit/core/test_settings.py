@@ -87,8 +87,8 @@ def test_what_nova_conductor_reads_without_arguments_is_read_in_its_order(
     ]
     monkeypatch.undo()
     assert [str(path) for path in settings_files.DEFAULT_NOVA_CONF] == default
-    places = [home / "etc" / Path(path).name for path in default]
-    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", tuple(places))
+    paths = [home / "etc" / Path(path).name for path in default]
+    monkeypatch.setattr(settings_files, "DEFAULT_NOVA_CONF", tuple(paths))
     names = ("nova.conf", "nova-conductor.conf", "nova.conf.d/a.conf", "nova-conductor.conf.d/b.conf")
     monkeypatch.setattr(cfg, "_get_config_dirs", lambda _project: [str(home / "etc")])
     for number, name in enumerate(names):

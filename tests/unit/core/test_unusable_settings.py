@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -97,7 +97,7 @@ UNUSABLE_DATABASES = {
     f"{HERE}?ssl_cert=/nowhere/c.pem": "ssl_cert=/nowhere/c.pem: there is no such file",
     f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=/nowhere/k.pem": "ssl_key=/nowhere/k.pem: there is no such file",
     f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=FOLDER/text.pem": "ssl_cert=",
-    f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=FOLDER/key.pem": "ssl_cert=",  # nobody is asked for its password
+    f"{HERE}?ssl_cert=FOLDER/cert.pem&ssl_key=FOLDER/key.pem": "ssl_cert=",  # no password is asked for
     f"{HERE}?ssl_cipher=nosuch": "ssl_cipher=nosuch: there is no such cipher",
     f"{HERE}?ssl=maybe": "ssl=maybe is neither true nor false",
     f"{HERE}?ssl_check_hostname=perhaps": "ssl_check_hostname=perhaps is neither true nor false",
@@ -113,7 +113,7 @@ UNUSABLE_DATABASES = {
     f"{HERE}?read_default_file=FOLDER/text.cnf": "text.cnf: line 1 is not of the form",
     f"{HERE}?read_default_file=FOLDER/latin1.cnf": "latin1.cnf: it is not text",
     f"{HERE}?read_default_file=FOLDER/port.cnf": "port=x is no number",
-    f"{HERE}?read_default_file=~nobody-at-all/my.cnf": "read_default_file=",
+    f"{HERE}?read_default_file=~no-such-user/my.cnf": "read_default_file=",
     "sqlite:////somewhere.db?timeout=x": "timeout=x is no number",
 }  # fmt: skip
 
@@ -465,7 +465,7 @@ def test_a_file_that_is_no_journal(tmp_path: Path, name: str, only_reads: bool) 
     if isinstance(content, bytes) or not content.startswith("CREATE"):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     else:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
+        with closing(sqlite3.connect(path)) as connection:
             connection.executescript(content)
     before = path.read_bytes()
     error = ended(lambda: open_journal(str(path), lambda: "now", only_reads=only_reads), JournalUnreachable, said)
@@ -495,9 +495,9 @@ UNUSABLE_TOML = {
     "nova_cnf = 'x'": "did you mean 'nova_conf'",
     "nova_conf = [1]": "nova_conf",
     "nova_conf = ['/nowhere']": "/nowhere does not exist",
-    "nova_conf = '~nobody-at-all/x'": "nova_conf",
+    "nova_conf = '~no-such-user/x'": "nova_conf",
     'nova_conf = "x\\u0000y"': "nova_conf",
-    "journal = '~nobody-at-all/x'": "journal",
+    "journal = '~no-such-user/x'": "journal",
     "journal = \"x\\u0000y\"": "journal",
     "connect_timeout = nan": "connect_timeout",
     "connect_timeout = inf": "connect_timeout",
@@ -514,7 +514,7 @@ UNUSABLE_TOML = {
     "ssh = [1]": "ssh",
     "ssh = {config = 1}": "ssh.config",
     "ssh = {config = '/nowhere/config'}": "ssh.config=/nowhere/config: there is no such file on this machine",
-    "ssh = {config = '~nobody-at-all/x'}": "ssh.config",
+    "ssh = {config = '~no-such-user/x'}": "ssh.config",
     "ssh = {become = [1]}": "ssh.become",
     "ssh = {python = ''}": "python has to name",
     "ssh = {hosts = {a = 1}}": "ssh.hosts",
@@ -570,12 +570,12 @@ def test_a_nova_conf_that_cannot_be_used(tmp_path: Path, text: bytes) -> None:
     [
         ("CELLMOVE_CONFIG", "/nowhere/config.toml"),
         ("CELLMOVE_CONFIG", "/"),
-        ("CELLMOVE_CONFIG", "~nobody-at-all/x"),
+        ("CELLMOVE_CONFIG", "~no-such-user/x"),
         ("CELLMOVE_CONFIG", "x\0y"),
         ("XDG_CONFIG_HOME", "x\0y"),
         ("CELLMOVE_NOVA_CONF", "/nowhere/nova.conf"),
-        ("CELLMOVE_NOVA_CONF", "~nobody-at-all/x"),
-        ("CELLMOVE_JOURNAL", "~nobody-at-all/x"),
+        ("CELLMOVE_NOVA_CONF", "~no-such-user/x"),
+        ("CELLMOVE_JOURNAL", "~no-such-user/x"),
         ("CELLMOVE_CONNECT_TIMEOUT", "nan"),
         ("CELLMOVE_CONNECT_TIMEOUT", "soon"),
         ("CELLMOVE_BWLIMIT", "fast"),
@@ -797,10 +797,10 @@ def test_a_service_credential_that_cannot_be_used(
     assert lonely.is_dir()
 
 
-@pytest.mark.parametrize("ending", ["", "/", "/v2.0", "/v2.0/", "/v2", "//", "/v2.0//"])
-def test_an_endpoint_override_may_end_in_a_version(ending: str) -> None:
-    assert identity.unversioned(f"http://neutron:9696{ending}") == "http://neutron:9696"
-    assert identity.unversioned(f"http://api/network{ending}") == "http://api/network"
+@pytest.mark.parametrize("suffix", ["", "/", "/v2.0", "/v2.0/", "/v2", "//", "/v2.0//"])
+def test_an_endpoint_override_may_end_in_a_version(suffix: str) -> None:
+    assert identity.unversioned(f"http://neutron:9696{suffix}") == "http://neutron:9696"
+    assert identity.unversioned(f"http://api/network{suffix}") == "http://api/network"
 
 
 HUGE = "9" * 400

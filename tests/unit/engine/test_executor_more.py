@@ -137,8 +137,8 @@ def test_an_interrupt_ends_before_the_next_action_that_may_be_interrupted(
 # events
 
 
-def told(bench: Bench) -> list[tuple[Any, ...]]:
-    """What was told, without empty values and without the move, which is always the same."""
+def observed(bench: Bench) -> list[tuple[Any, ...]]:
+    """The events, without empty values and without the move, which is always the same."""
     assert {(event.move_id, event.server_name) for event in bench.events} == {("m1", "web-1")}
     return [tuple(value for value in _values(event) if value not in ("", 0.0)) for event in bench.events]
 
@@ -168,7 +168,7 @@ def test_every_action_is_told_with_its_title_and_how_long_it_took(tmp_path: Path
     bench = make_bench(tmp_path, {Step.PREP_DEST: [slow("a", 3.0), slow("b", 4.0)]}, world)
     bench.now[0] = 50.0
     bench.run()
-    assert told(bench) == [
+    assert observed(bench) == [
         ("step-started", "prep-dest"),
         ("action-started", "prep-dest", "a", "make a …"),
         ("progress", "half"),
@@ -185,7 +185,7 @@ def test_a_failure_and_each_undo_are_told(tmp_path: Path, world: World) -> None:
     bench.now[0] = 50.0
     with pytest.raises(RolledBack):
         bench.run()
-    assert told(bench)[5:] == [
+    assert observed(bench)[5:] == [
         ("progress", "half"),
         ("action-failed", "prep-dest", "b", "no"),
         ("undo-started", "prep-dest", "b", "make b its id"),
@@ -202,8 +202,8 @@ def test_a_watch_is_told(tmp_path: Path, world: World) -> None:
     world.faults["do b"] = [CallUncertain("no answer")]
     world.findings["b"] = [ProbeResult(ProbeOutcome.UNDER_WAY, text="at work"), ProbeResult(ProbeOutcome.HAPPENED, {})]
     bench.run()
-    assert ("note", "no answer; watching what becomes of it") in told(bench)
-    assert ("waiting", "prep-dest", "b", "at work") in told(bench)
+    assert ("note", "no answer; watching what becomes of it") in observed(bench)
+    assert ("waiting", "prep-dest", "b", "at work") in observed(bench)
 
 
 # a journal that is lost
@@ -298,7 +298,7 @@ def test_the_next_choice_is_tried_and_what_came_before_stays(tmp_path: Path, wor
     assert bench.run().state is State.DEST_PREPARED
     assert world.calls == ["do a", "do b", "use 1", "leave 1", "undo b", "do b", "use 2"]
     assert hosts.tried == [[], ["1"]]
-    assert ("action-failed", "prep-dest", "use", "no room") in told(bench)
+    assert ("action-failed", "prep-dest", "use", "no room") in observed(bench)
 
 
 def test_when_no_choice_is_left_all_of_them_are_named(tmp_path: Path, world: World) -> None:

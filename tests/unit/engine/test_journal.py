@@ -274,9 +274,9 @@ def test_a_wrong_url_is_a_usage_error_that_shows_no_password() -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://u:s3cret@h/d", "mssql+pyodbc://u:s3cret@h/d"])
 def test_a_database_without_the_locks_that_machines_need_is_refused(url: str) -> None:
-    with pytest.raises(Usage, match="MySQL or MariaDB") as told:
+    with pytest.raises(Usage, match="MySQL or MariaDB") as error:
         open_journal(url, str)
-    assert "s3cret" not in told.value.message
+    assert "s3cret" not in error.value.message
 
 
 def test_a_path_may_hold_any_character(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 import shutil
@@ -10,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,7 +77,7 @@ def hot(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The journal of a run that was killed while SQLite wrote a commit into the file."""
     folder = tmp_path_factory.mktemp("hot")
     shutil.copy(sound, folder / "live.db")
-    with contextlib.closing(sqlite3.connect(folder / "live.db", isolation_level=None)) as connection:
+    with closing(sqlite3.connect(folder / "live.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=TRUNCATE")
         connection.execute("PRAGMA cache_size=5")  # too small for the change: pages go to the file before the commit
         connection.execute("BEGIN IMMEDIATE")
@@ -182,7 +182,7 @@ def test_pages_of_an_older_journal_are_not_taken(sound: Path, tmp_path: Path) ->
 def test_damage_that_comes_while_it_is_open_is_seen(sound: Path, tmp_path: Path) -> None:
     path = next(copies(sound, tmp_path))
     journal = open_journal(str(path), now)
-    with contextlib.closing(sqlite3.connect(path)) as other:
+    with closing(sqlite3.connect(path)) as other:
         other.execute("UPDATE entries SET result = '{\"made\": \"up\"}' WHERE move_id = 'm0' AND sequence = 1")
         other.execute("UPDATE moves SET state = 'finished' WHERE id = 'm2'")
         other.commit()
@@ -194,7 +194,7 @@ def test_damage_that_comes_while_it_is_open_is_seen(sound: Path, tmp_path: Path)
     assert journal.move("m4") is not None
 
 
-# no room, no right to write
+# no bytes_free, no right to write
 
 
 def test_a_full_disk_stops_before_the_effect(sound: Path, tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ journal.intend("m0", "finish", "late", {"much": "z" * 90000})
 def test_no_room_for_a_byte_more_is_no_traceback_of_sqlite(sound: Path, tmp_path: Path) -> None:
     path = next(copies(sound, tmp_path))
     right = content(path)
-    for room in (0, 600, path.stat().st_size - 512):
+    for bytes_free in (0, 600, path.stat().st_size - 512):
         ended = subprocess.run(
-            [sys.executable, "-c", WRITE, str(path), str(room)], capture_output=True, text=True, check=False
+            [sys.executable, "-c", WRITE, str(path), str(bytes_free)], capture_output=True, text=True, check=False
         )
         assert "cellmove.core.errors.JournalUnreachable" in ended.stderr, ended.stderr
         assert content(path) == right

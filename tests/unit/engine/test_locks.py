@@ -38,15 +38,15 @@ def test_a_second_run_on_the_same_server_is_turned_away(tmp_path: Path) -> None:
 
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
         with pytest.raises(Locked), server_lock(tmp_path, "uuid-1", "web-1"):
             pass
     finally:
-        holder.kill()
-        holder.communicate()
+        other.kill()
+        other.communicate()
     with server_lock(tmp_path, "uuid-1", "web-1"):
         pass
 
