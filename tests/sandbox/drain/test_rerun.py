@@ -26,14 +26,14 @@ IN_THE_DRAIN = (
     "cellmove.engine.journal:Journal.open_move:after",
     "cellmove.drain.queue:Queue.prepare:before",
     "cellmove.drain.queue:Queue.prepare:after",
-    "cellmove.drain.queue:Queue.sync:before",
-    "cellmove.drain.queue:Queue.sync:after",
+    "cellmove.drain.queue:Queue.synchronise:before",
+    "cellmove.drain.queue:Queue.synchronise:after",
     "cellmove.drain.queue:Queue.take:after",
-    "cellmove.drain.queue:Queue.note:before",
+    "cellmove.drain.queue:Queue.set_move:before",
     "cellmove.engine.journal:Journal.set_goal:before",
     "cellmove.drain.queue:Queue.put:before",
     "cellmove.drain.queue:Queue.put:after",
-    "cellmove.drain.queue:Queue.leave:before",
+    "cellmove.drain.queue:Queue.release:before",
 )
 
 
