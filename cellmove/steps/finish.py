@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cellmove.core import ownership
 from cellmove.core.documents import NOTHING, Nothing, NovaObject
-from cellmove.core.errors import CallFailed, Unexpected
+from cellmove.core.errors import CallFailed, CallUncertain, Unexpected
 from cellmove.db import history, records, state
 from cellmove.db.shapes import object_fields
 from cellmove.engine.action import Action, Context, Pivot, ProbeResult
@@ -130,13 +130,20 @@ def _hide_target(context: Context, _intent: object, _result: object) -> None:
 
 
 def _switch_mapping(context: Context, _intent: Nothing) -> Nothing:
-    """The pivot. Repeated after a crash, it first looks whether the owner went on meanwhile."""
-    migration = endpoints.migration_row(context, endpoints.target(context))
-    if migration["status"] != "finished":
-        raise CallFailed(
-            f"somebody else went on with the move: its migration is {migration['status']}", kind="conflict"
-        )
-    if state.mapped_cell(context.gateway.api_engine, endpoints.server_id(context)) != endpoints.target_cell(context).id:
+    """The pivot. Repeated after a crash, it first looks whether the owner went on meanwhile.
+
+    :raises CallFailed: another actor went on with the move before the mapping was switched
+    :raises CallUncertain: the mapping was switched before, and the owner's confirm or revert has begun
+    """
+    is_switched = (
+        state.mapped_cell(context.gateway.api_engine, endpoints.server_id(context)) == endpoints.target_cell(context).id
+    )
+    status = endpoints.migration_row(context, endpoints.target(context))["status"]
+    if status != "finished":
+        text = f"another actor went on with the move: its migration is {status}"
+        # To roll back now would destroy the guest that nova keeps. The action ends soon, and the next look settles it.
+        raise CallUncertain(text) if is_switched else CallFailed(text, kind="conflict")
+    if not is_switched:
         require_server(context)
     endpoints.map_to_target(context)
     return NOTHING
@@ -145,14 +152,18 @@ def _switch_mapping(context: Context, _intent: Nothing) -> Nothing:
 def _switch_back(context: Context, _intent: object, _result: object) -> None:
     """Point the mapping at the source again, where the switch had its effect and its answer was lost.
 
-    Where the owner deleted the server before the switch, the mapping never pointed at the target.
+    Where the owner deleted the server before the switch, the mapping never pointed at the target. Where the owner's
+    confirm or revert began after the switch, nova destroys one of the two guests: the other one has to stay.
     """
-    server = endpoints.server_id(context)
+    server, target = endpoints.server_id(context), endpoints.target_cell(context)
+    is_switched = state.mapped_cell(context.gateway.api_engine, server) == target.id
     instance = state.read_instance(endpoints.source(context), server)
-    if instance is None and state.mapped_cell(context.gateway.api_engine, server) != endpoints.target_cell(context).id:
+    if instance is None and not is_switched:
         return
     if instance is None or instance["hidden"] or instance["task_state"] != "resize_migrated":
         raise Unexpected(f"its row in {endpoints.source_cell(context).label} is not the one that prep-source left")
+    if is_switched and (status := endpoints.migration_row(context, endpoints.target(context))["status"]) != "finished":
+        raise Unexpected(f"its migration in {target.label} is {status}: the owner's confirm or revert has begun")
     endpoints.map_to_source(context)
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from cellmove.core import ownership
 from cellmove.sandbox.store import Cloud
+from tests.proof.cases import run_killed
 from tests.support.sandbox.fixtures import Checkpoint, Fixtures
-from tests.support.sandbox.harness import Harness
+from tests.support.sandbox.harness import Harness, Seen
 from tests.support.sandbox.snapshot import snapshot
 
 SHAPE = "image-active-full"
@@ -129,6 +130,57 @@ def test_a_rollback_goes_on_when_the_server_is_where_it_should_be_again(fixtures
     assert harness.run("rollback", checkpoint.move).code == 3
     harness.cloud.update("cell1", "instances", {"host": "c1-host1"}, uuid=server)
     assert harness.run("rollback", checkpoint.move).code == 0
+
+
+def owner_goes_on(cloud: Cloud, server: str, status: str) -> None:
+    """The owner's confirm or revert has begun."""
+    cloud.update("cell2", "migrations", {"status": status}, instance_uuid=server)
+    cloud.update("cell2", "instances", {"task_state": {"reverting": "resize_reverting"}.get(status)}, uuid=server)
+
+
+@pytest.mark.parametrize("status", ["confirming", "reverting"])
+def test_a_finish_that_died_after_the_switch_waits_for_the_owners_own_action(fixtures: Fixtures, status: str) -> None:
+    checkpoint = fixtures.set(SHAPE, "finish")
+    harness, server = fixtures.harness, checkpoint.scene.server
+    run_killed(harness, [], "switch_mapping", "after-effect", "finish", checkpoint.move)
+    owner_goes_on(harness.cloud, server, status)
+    before = world(harness, checkpoint)
+    for command in ("resume", "rollback"):
+        outcome = harness.run(command, checkpoint.move)
+        assert outcome.code == 3, outcome.text
+        assert f"its migration is {status}" in outcome.message
+        assert outcome.next_command == f"cellmove resume {checkpoint.move}"
+        assert world(harness, checkpoint) == before
+    cloud = harness.cloud
+    gone, home, state = ("cell1", "cell2", "confirmed") if status == "confirming" else ("cell2", "cell1", "reverted")
+    for table, key in (("instances", "uuid"), ("migrations", "instance_uuid")):
+        cloud.update(gone, table, {"deleted": 1}, **{key: server})
+    cloud.update(home, "instances", {"vm_state": "active", "task_state": None, "hidden": 0}, uuid=server)
+    cloud.update(home, "migrations", {"status": state}, instance_uuid=server)
+    cloud.update("api", "instance_mappings", {"cell_id": {"cell1": 2, "cell2": 3}[home]}, instance_uuid=server)
+    assert harness.run("resume", checkpoint.move).code == 0
+    assert harness.state().value == state
+
+
+def test_the_mapping_is_not_switched_back_while_the_owners_own_action_runs(fixtures: Fixtures) -> None:
+    """The answer to the switch was lost, and the next try failed for good after the owner went on."""
+    checkpoint = fixtures.set(SHAPE, "finish")
+    harness, server = fixtures.harness, checkpoint.scene.server
+    faults = iter(("lost", "conflict"))
+
+    def on_call(seen: Seen) -> str:
+        if seen.text != "api.db UPDATE instance_mappings SET":
+            return ""
+        fault = next(faults)
+        if fault == "conflict":
+            owner_goes_on(harness.cloud, server, "confirming")
+        return fault
+
+    harness.taps.on_call = on_call
+    outcome = harness.run("finish", checkpoint.move)
+    assert outcome.code == 3, outcome.text
+    assert "its migration in cell2 is confirming" in outcome.message
+    assert snapshot(harness.cloud, server)["api"]["mapping"]["cell"] == "cell2"
 
 
 # what is said of a server after its move was rolled back
