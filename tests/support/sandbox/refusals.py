@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +18,24 @@ CELLS = {"cell1": 2, "cell2": 3}  # by their ids in the API database
 SECOND = "22222222-2222-4222-8222-333333333333"
 """The UUID of a second mapping of a database."""
 LONG_AGO = datetime.datetime(2020, 1, 1)  # noqa: DTZ001 - as nova's tables hold it
+
+DESTRUCTIVE = re.compile(
+    r"(attachment|binding|allocation|image|volume|server|port) delete|remove (volume|port)|DELETE|evacuate|server rebuild|--state"
+)
+"""What no remedy tells an operator to type: it may hit what a visible row, a guest or a mapping uses."""
+
+NOT_OF_A_SERVER = {"policy-day", "policy-unattended"}
+"""Rules that hold for whoever begins moves, and not for a server."""
+
+ASKED_BY_A_PLAN_ALONE = {
+    "no-valid-host",
+    "scheduler-failed",
+    "schema-narrow",
+    "port-stray",
+    "port-not-cached",
+    "port-gone",
+}
+"""What takes a call for each server; it is found when a drain comes to the server."""
 
 Change = Callable[[Cloud, str], Any]
 
@@ -46,6 +65,26 @@ class Case:
     options: tuple[str, ...] = ()
     config: str = ""
     by_id: bool = False
+
+
+def is_compared(code: str, case: Case) -> bool:
+    """Return whether a census of the server's cell says the same as its plan."""
+    return code not in NOT_OF_A_SERVER | ASKED_BY_A_PLAN_ALONE and "--host" not in case.where
+
+
+def require_found(code: str, case: Case, results: Iterable[Mapping[str, Any]]) -> None:
+    """Assert that a plan gives a case's code at its level, no code besides, and only remedies that are safe to type.
+
+    :param results: of all checks, as documents have them
+    """
+    found = [result for result in results if result["level"] != "ok"]
+    assert {result["code"] for result in found} == {code, *case.also}
+    (one, *_) = (result for result in found if result["code"] == code)
+    assert one["level"] == case.level
+    assert one["text"]
+    assert "None" not in one["text"] + one["remedy"]
+    assert one["remedy"] or case.level == "warning"
+    assert not DESTRUCTIVE.search(" ".join(result["remedy"] for result in found))
 
 
 def refusal(change: Change = lambda _cloud, _server: None, /, **more: Any) -> Case:
