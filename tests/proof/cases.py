@@ -12,8 +12,8 @@ from cellmove.sandbox import buses, seed
 from cellmove.sandbox.compute_call import Call, Work
 from cellmove.sandbox.store import Refusal
 from tests.support.sandbox import cloud_oracle
-from tests.support.sandbox.fixtures import SHAPES, STEPS, Fixtures
-from tests.support.sandbox.harness import Crash, Harness, Outcome
+from tests.support.sandbox.fixtures import SHAPES, STEPS, Checkpoint, Fixtures
+from tests.support.sandbox.harness import Crash, Harness, Outcome, Seen
 
 FAMILIES = {
     "real": "a real process ended by SIGKILL, at every point of every action",
@@ -36,6 +36,9 @@ UNDO_POINTS = ("before-undoing", "after-undoing", "after-undo", "after-undone")
 FAULTS = ("refused", "error", "lost", "timeout", "conflict", "slow")
 FAULTS_OF_READING = ("refused", "error", "timeout", "slow")
 """A call that only reads has no effect to be lost, and nothing to be in conflict with."""
+LOST_THEN_CONFLICT = "lost+conflict"
+"""The answer to a call that writes is lost, and the same call fails for good when it is made again: what it wrote is
+undone although the journal says that it failed."""
 RECOVERIES = ("on", "back")
 MEDDLING = ("delete", "attach", "detach", "rename", "lock", "hard_reboot")
 MAIN_SHAPE = "image-active-full"
@@ -257,11 +260,34 @@ def _call(
     fixtures: Fixtures, outcomes: list[Outcome], shape: str, step: str, number: str, fault: str, recovery: str
 ) -> Played:
     checkpoint = fixtures.set(shape, step)
-    fixtures.harness.taps.on_call = lambda seen: fault if seen.number == int(number) else ""
+    first, _, second = fault.partition("+")
+    lost: list[str] = []
+
+    def on_call(seen: Seen) -> str:
+        if seen.number == int(number):
+            lost.append(seen.text)
+            return first
+        if second and seen.text in lost:
+            lost.clear()
+            return second
+        return ""
+
+    fixtures.harness.taps.on_call = on_call
     outcomes.append(fixtures.harness.run(step, checkpoint.move))
     fixtures.harness.taps.on_call = lambda _seen: ""
+    undone = _after_undone_step(fixtures.harness, checkpoint, outcomes)
     recover(fixtures.harness, outcomes, recovery, GOALS.get(step, State.FINISHED))
-    return checkpoint, None
+    if not undone:
+        return checkpoint, None
+    return checkpoint, lambda: [*undone, *cloud_oracle.violations(fixtures.harness, checkpoint.scene, outcomes)]
+
+
+def _after_undone_step(harness: Harness, checkpoint: Checkpoint, outcomes: list[Outcome]) -> list[str]:
+    """What is wrong right after a confirm or revert that failed and was undone: the server awaits either as before."""
+    if outcomes[-1].code != 1 or harness.state() is not State.FINISHED:
+        return []
+    found = cloud_oracle.violations(harness, checkpoint.scene, outcomes, once_more=False)
+    return [f"after the step was undone: {problem}" for problem in found]
 
 
 def _restart(

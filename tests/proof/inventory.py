@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tests.proof import streamed_cases
-from tests.proof.cases import FAULTS, FAULTS_OF_READING, KEPT, MAIN_SHAPE, RECOVERIES
+from tests.proof.cases import FAULTS, FAULTS_OF_READING, KEPT, LOST_THEN_CONFLICT, MAIN_SHAPE, RECOVERIES
 from tests.proof.rehearsal import deeds, is_as_before, points_of_another_try, rehearse
 from tests.support.sandbox.fixtures import SHAPES, STEPS, STREAMED, Fixtures
 
@@ -44,7 +44,9 @@ def _undos(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
 def _calls(fixtures: Fixtures, step: str, *, long: bool) -> Iterator[str]:
     calls, points, writes = rehearse(fixtures, MAIN_SHAPE, step)
     for seen in calls:
-        for fault in FAULTS if seen.writes else FAULTS_OF_READING[: 3 if seen.kind == "sql" else 4]:
+        for fault in (
+            (*FAULTS, LOST_THEN_CONFLICT) if seen.writes else FAULTS_OF_READING[: 3 if seen.kind == "sql" else 4]
+        ):
             # Giving up after a call that only reads is giving up after the action before: that is killed elsewhere.
             for recovery in RECOVERIES if seen.writes or long else RECOVERIES[:1]:
                 yield f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}"
