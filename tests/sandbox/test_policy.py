@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cellmove.engine.journal_open import open_journal
-from cellmove.sandbox.seed import PROJECT
 from lab import oracle
 from tests.support.sandbox.environment import Sandbox
 from tests.support.sandbox.running import begin, slow, wait_for
@@ -54,12 +53,11 @@ def test_nothing_moves_unattended_before_it_is_switched_on(sandbox: Sandbox, con
     for _ in range(2):
         for verb in ("list", "show", "plan"):
             sandbox.cellmove(verb, *(() if verb == "list" else (server.name,)), env=off, expect=None)
+    refused = sandbox.cellmove("prep-dest", move, "--yes", expect=5, env=off)
+    assert "unattended = true" in refused.stderr
+    assert str(config.path) in refused.stderr
+    assert f"next: cellmove prep-dest {move}" in refused.stderr
     for step in STEPS:
-        for more in ((), ("--yes",)):
-            refused = sandbox.cellmove(step, move, *more, expect=5, env=off)
-            assert "unattended = true" in refused.stderr
-            assert str(config.path) in refused.stderr
-            assert f"next: cellmove {step} {move}" in refused.stderr
         sandbox.cellmove(step, move)
         again = sandbox.cellmove(step, move, env=off)
         assert again.stderr == "", "what is done already needs no consent"
@@ -90,74 +88,21 @@ def test_what_has_begun_is_ended_from_cron_whatever_the_rules_say_now(
         sandbox.cellmove("confirm", server.name, env=on)
 
 
-def test_a_person_is_asked_once_a_command(sandbox: Sandbox, config: Config) -> None:
+def test_a_person_is_asked_at_the_terminal(sandbox: Sandbox, config: Config) -> None:
+    """A signal at the prompt, the end of the input, and an answer; every other answer: tests/sandbox/test_consent.py."""
     server = sandbox.boot("asked", ports=1)
     off = config.write("")
     command = ("migrate", server.name, "--host", TARGET, "--confirm")
     code, shown = at_a_terminal(sandbox, off, INTERRUPT, *command)
     assert code == 130, shown
     assert "before any action started" in shown
-    for answer in ("n", "", "yellow", END):
-        code, shown = at_a_terminal(sandbox, off, answer, *command)
-        assert code == 5, shown
-        assert f"cellmove migrate {server.name} --host {TARGET} --confirm" in shown
-        assert f"{server.name} ({server.id}) moves from cell1 / c1-host1 to cell2 / {TARGET}" in shown.replace(
-            "\r\n", " "
-        )
-        assert "cancelled at the prompt" in shown
+    code, shown = at_a_terminal(sandbox, off, END, *command)
+    assert code == 5, shown
+    assert f"cellmove migrate {server.name} --host {TARGET} --confirm" in shown
     assert sandbox.cellmove("list", "--all", "-f", "json").json["moves"] == []
-
     code, shown = at_a_terminal(sandbox, off, "y", *command)
     assert code == 0, shown
     assert shown.count("[y/N]") == 1
-    code, shown = at_a_terminal(sandbox, off, "", "migrate", server.name, "--host", "c1-host2", "--yes")
-    assert code == 0, shown
-    assert "[y/N]" not in shown, "--yes has answered"
-    code, shown = at_a_terminal(sandbox, off, "no", "confirm", server.name)
-    assert code == 5
-    assert "deleted for good" in shown
-    code, shown = at_a_terminal(sandbox, off, "yes", "revert", server.name)
-    assert code == 0, shown
-    code, shown = at_a_terminal(sandbox, off, "", "revert", server.name)
-    assert (code, "[y/N]" in shown) == (0, False), "done already: nothing to ask"
-
-
-def test_with_the_switch_on_nobody_is_asked(sandbox: Sandbox, config: Config) -> None:
-    server = sandbox.boot("switched", ports=1)
-    on = config.write("[policy]\nunattended = true\n")
-    code, shown = at_a_terminal(sandbox, on, "", "migrate", server.name, "--host", TARGET)
-    assert (code, "[y/N]" in shown) == (0, False), shown
-
-
-RULES = {
-    'deny.projects = "5a5a*"': ("policy-denied", 'policy.deny.projects = "5a5a*"'),
-    'deny.projects = ["gold", "adm*"]': ("policy-denied", 'policy.deny.projects = "adm*"'),
-    'deny.flavors = "m1.small"': ("policy-denied", 'policy.deny.flavors = "m1.small"'),
-    'deny.tags = ["b*"]': ("policy-denied", 'policy.deny.tags = "b*"'),
-    'deny.hosts = "c1-*"': ("policy-denied", 'policy.deny.hosts = "c1-*"'),
-    'allow.projects = ["gold"]': ("policy-not-allowed", "policy.allow.projects"),
-    'allow.flavors = ["m1.tiny"]': ("policy-not-allowed", "policy.allow.flavors"),
-    'allow.tags = ["green"]': ("policy-not-allowed", "policy.allow.tags"),
-    'allow.hosts = ["c2-*"]': ("policy-not-allowed", "policy.allow.hosts"),
-    "moves_a_day = 0": ("policy-day", "policy.moves_a_day = 0"),
-}
-
-
-def test_each_rule_refuses_by_its_name_and_with_all_other_reasons(sandbox: Sandbox, config: Config) -> None:
-    server = sandbox.boot("ruled", ports=1)
-    sandbox.process.control("lock", server=server.id)
-    command = ("resize", server.name, "m1.small", "--host", TARGET, "-f", "json")
-    for rule, (code, words) in RULES.items():
-        env = config.write(f"[policy]\n{rule}\n")
-        found = {each["code"]: each for each in sandbox.cellmove(*command, expect=5, env=env).json["checks"]}
-        assert {code, "locked", "policy-unattended"} <= found.keys(), rule
-        assert words in found[code]["text"]
-        assert str(config.path) in found[code]["remedy"]
-    kind = "unattended = true\nmoves_a_day = 1\n[policy.allow]\n"
-    fits = f'{kind}projects = "admin"\nflavors = ["m1.*"]\ntags = "blue"\nhosts = "c1-host?"\n'
-    env = config.write(f'[policy]\n{fits}[policy.deny]\nprojects = ["gold"]\ntags = ["pin*"]\n')
-    assert sandbox.cellmove(*command, "--force-locked", env=env).json["state"] == "finished"
-    assert PROJECT.startswith("5a5a")
 
 
 def test_so_many_a_day_and_no_more(sandbox: Sandbox, config: Config) -> None:

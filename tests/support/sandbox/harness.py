@@ -29,6 +29,7 @@ from cellmove.core import settings as settings_module
 from cellmove.core.clock import Clock
 from cellmove.core.errors import CellmoveError
 from cellmove.core.move import Entry, Move, Phase, State, Step
+from cellmove.core.policy import Consent
 from cellmove.core.request import Destination, MoveRequest
 from cellmove.engine.journal_open import open_journal
 from cellmove.gateway import Gateway
@@ -202,6 +203,7 @@ class Harness:
             new_token=lambda: self._uuid()[:6],
         )  # fmt: skip
         self.said: list[Any] = []
+        self.consent: Consent | None = None
         _share_compiled_statements()
         calls_over_buses.PROBE_TTL_SECONDS = 0.0  # the harness has its own clock, so each call probes the broker
         requests.adapters.HTTPAdapter.send = self._http  # type: ignore[method-assign,assignment]
@@ -293,8 +295,9 @@ class Harness:
             self._tap_journal(journal, name, before, after)
         try:
             yield Session(
-                self.settings, journal, self.gateway, self.clock, self.said.append, lambda: 0, self.folder / "locks"
-            )
+                self.settings, journal, self.gateway, self.clock, self.said.append, lambda: 0, self.folder / "locks",
+                consent=self.consent or Consent(),
+            )  # fmt: skip
         finally:
             self._stop_reading()
             journal.engine.dispose()
