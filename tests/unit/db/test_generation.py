@@ -98,6 +98,58 @@ def test_the_owner_is_corrected_with_it(database: CellDatabase) -> None:
     assert (found.owner, found.generation) == ("me@there:/k", "2 b")
 
 
+OTHER = "99999999-2222-4333-8444-555555555555"
+LATER = NOW + datetime.timedelta(hours=1)
+
+
+def insert(database: CellDatabase, key: str, value: str, *, server: str = SERVER, deleted: int = 0) -> None:
+    """Add a row of system metadata as it is."""
+    row = {"instance_uuid": server, "key": key, "value": value, "deleted": deleted, "updated_at": NOW}
+    with database.engine.begin() as connection:
+        connection.execute(database["instance_system_metadata"].insert(), row)
+
+
+def rows(database: CellDatabase) -> list[tuple[str, str, str, int, datetime.datetime]]:
+    """Every row of system metadata, deleted ones too."""
+    columns = ("instance_uuid", "key", "value", "deleted", "updated_at")
+    with database.engine.connect() as connection:
+        found = connection.execute(database["instance_system_metadata"].select()).mappings().all()
+    return [tuple(row[column] for column in columns) for row in found]  # type: ignore[misc]
+
+
+def test_only_the_live_generation_of_the_server_is_raised(database: CellDatabase) -> None:
+    insert(database, ownership.GENERATION, "1 a", server=OTHER)
+    insert(database, ownership.GENERATION, "1 a", deleted=9)
+    insert(database, "another", "1 a")
+    others = rows(database)
+    put_mark(database, "1 a")
+    raise_generation(database, SERVER, "1 a", "2 b", LATER)
+    *untouched, mark, generation = rows(database)
+    assert untouched == others
+    assert mark[4] is None
+    assert generation == (SERVER, ownership.GENERATION, "2 b", 0, LATER)
+
+
+def test_only_the_live_generation_of_the_server_is_read(database: CellDatabase) -> None:
+    insert(database, ownership.GENERATION, "9 z", server=OTHER)
+    insert(database, ownership.GENERATION, "9 z", deleted=9)
+    put_mark(database)
+    raise_generation(database, SERVER, ownership.UNNUMBERED, "1 a", NOW)
+    assert generation_of(database) == "1 a"
+    with pytest.raises(CallFailed, match="the mark in cell1 has generation 1 a"):
+        raise_generation(database, SERVER, "9 z", "10 b", NOW)
+
+
+def test_a_mark_of_another_server_or_a_deleted_one_is_none(database: CellDatabase) -> None:
+    insert(database, ownership.KEY, f"{MOVE} me@here:/j", server=OTHER)
+    insert(database, ownership.KEY, f"{MOVE} me@here:/j", deleted=9)
+    insert(database, "another", "value")
+    before = rows(database)
+    with pytest.raises(CallFailed, match="the mark in cell1 has generation none"):
+        raise_generation(database, SERVER, ownership.UNNUMBERED, "1 a", LATER)
+    assert rows(database) == before
+
+
 def entry(phase: Phase, step: str = "prep-dest", action: str = "take_server") -> Entry:
     return Entry(MOVE, 1, step, action, phase, {}, {}, "", "", "")
 
