@@ -25,7 +25,7 @@ def at_a_terminal(sandbox: Sandbox, env: dict[str, str], answer: str, *arguments
         stdin=below, stderr=below, stdout=subprocess.DEVNULL, env=environment, start_new_session=True,
     )  # fmt: skip
     os.close(below)
-    shown, answered, deadline = b"", False, time.monotonic() + 60
+    shown, answered, deadline = b"", False, time.monotonic() + 300
     while time.monotonic() < deadline:
         ready, _, _ = select.select([above], [], [], 0.2)
         if ready:
@@ -45,4 +45,4 @@ def at_a_terminal(sandbox: Sandbox, env: dict[str, str], answer: str, *arguments
                 os.write(above, f"{answer}\n".encode())
     with contextlib.suppress(OSError):
         os.close(above)
-    return command.wait(10), shown.decode(errors="replace")
+    return command.wait(60), shown.decode(errors="replace")
