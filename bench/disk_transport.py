@@ -17,8 +17,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cellmove.hosts.disk_comparison import compare
 from cellmove.hosts.disk_link import BLOCK, Destination, connect
-from cellmove.hosts.disk_pass import Transfer, compare, run_pass
+from cellmove.hosts.disk_pass import run_pass
+from cellmove.hosts.disk_transfer import Transfer
 from tests.support.ssh_server import running
 
 MIB = 1 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellmove.cloud.identity import caller, read, request
@@ -32,50 +33,45 @@ NOT_INHERITED_NAMESPACE = "os_glance"
 READ_ONLY = frozenset({"status", "updated_at", "created_at", "deleted_at"})  # nova/image/glance.py _remove_read_only
 
 
-def create_temporary_image(
-    connection: Connection,
-    image_id: str,
-    *,
-    server_id: str,
-    server_name: str,
-    project_id: str,
-    system_metadata: Mapping[str, str],
-    not_inherited: Iterable[str] = ("cache_in_nova", "bittorrent"),
-) -> None:
-    """Make the empty image that the source host will upload the root disk to.
+@dataclass(frozen=True)
+class TemporaryImage:
+    """The image that the source host uploads the root disk to.
 
-    The body is nova's (``create_image``, nova/compute/utils.py, called with
-    ``<name>-resize-temp``). If the server belongs to another project than we do, the image is
-    ``shared`` and that project becomes a member.
-
-    Doing it again is fine: an image of that id that belongs to this server is kept as it is, and a
-    membership that is missing is added.
-
-    :param image_id: the id that the image is to have
+    :param image_id: the id that the image will have
     :param server_name: ``instances.display_name``
     :param project_id: the server's
     :param system_metadata: ``instance_system_metadata`` of the server
     :param not_inherited: ``[DEFAULT]non_inheritable_image_properties`` of nova.conf
-    :raises CallFailed: refused; ``kind`` is ``foreign`` when the id belongs to an image of something else
     """
-    us = caller(connection)
-    foreign = us["project_id"] != project_id
-    body = image_body(
-        image_id,
-        server_id=server_id,
-        server_name=server_name,
-        user_id=us["user_id"],
-        shared=foreign,
-        system_metadata=system_metadata,
-        not_inherited=not_inherited,
-    )
+
+    image_id: str
+    server_id: str
+    server_name: str
+    project_id: str
+    system_metadata: Mapping[str, str]
+    not_inherited: Iterable[str] = ("cache_in_nova", "bittorrent")
+
+
+def create_temporary_image(connection: Connection, image: TemporaryImage) -> None:
+    """Create the empty image.
+
+    The body is nova's (``create_image``, nova/compute/utils.py, called with ``<name>-resize-temp``). If the server belongs to
+    another project than the credential, the image is ``shared`` and that project becomes a member.
+
+    The call is idempotent: an image with that id that belongs to this server is kept, and a missing membership is added.
+
+    :raises CallFailed: refused; ``kind`` is ``foreign`` when the id belongs to another image
+    """
+    own = caller(connection)
+    is_foreign = own["project_id"] != image.project_id
+    body = image_body(image, user_id=own["user_id"], shared=is_foreign)
     response = request(connection, "image", "POST", "/images", json=body, accept={409})
-    if response.status_code == 409 and _server_of(connection, image_id) != server_id:
-        raise CallFailed(f"the image id {image_id} is taken by something else", kind="foreign")
-    if foreign:
+    if response.status_code == 409 and _server_of(connection, image.image_id) != image.server_id:
+        raise CallFailed(f"the image id {image.image_id} belongs to another image", kind="foreign")
+    if is_foreign:
         # 409: is a member already.
-        path = f"/images/{image_id}/members"
-        request(connection, "image", "POST", path, json={"member": project_id}, accept={409})
+        path = f"/images/{image.image_id}/members"
+        request(connection, "image", "POST", path, json={"member": image.project_id}, accept={409})
 
 
 def _server_of(connection: Connection, image_id: str) -> str:
@@ -85,17 +81,8 @@ def _server_of(connection: Connection, image_id: str) -> str:
         return ""  # not ours to see, or deleted: glance never gives out an id twice
 
 
-def image_body(
-    image_id: str,
-    *,
-    server_id: str,
-    server_name: str,
-    user_id: str,
-    shared: bool,
-    system_metadata: Mapping[str, str],
-    not_inherited: Iterable[str],
-) -> Resource:
-    """What is sent to make the image.
+def image_body(image: TemporaryImage, *, user_id: str, shared: bool) -> Resource:
+    """Return the body that creates the image.
 
     Follows ``get_image_from_system_metadata`` (nova/utils.py), which takes *every* key of
     ``system_metadata`` and only strips the prefix ``image_``, then
@@ -105,9 +92,9 @@ def image_body(
     :param shared: whether the image is for another project than the caller's
     :returns: the body of ``POST /v2/images``
     """
-    unwanted = SKIPPED | NOT_INHERITED | FORMATS | READ_ONLY | frozenset(not_inherited)
+    unwanted = SKIPPED | NOT_INHERITED | FORMATS | READ_ONLY | frozenset(image.not_inherited)
     body: Resource = {}
-    for stored, value in system_metadata.items():
+    for stored, value in image.system_metadata.items():
         key = stored.removeprefix(PREFIX)
         if value is None or key in unwanted or key.startswith(NOT_INHERITED_NAMESPACE):
             continue
@@ -120,10 +107,10 @@ def image_body(
             body[key] = str(value)
     # These win over what the server's image had.
     return body | {
-        "id": image_id,
-        "name": f"{server_name}{SUFFIX}",
+        "id": image.image_id,
+        "name": f"{image.server_name}{SUFFIX}",
         "visibility": "shared" if shared else "private",
-        "instance_uuid": server_id,
+        "instance_uuid": image.server_id,
         "user_id": user_id,
         "image_type": "snapshot",
     }

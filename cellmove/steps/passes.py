@@ -13,8 +13,8 @@ from cellmove.steps.action_types import FinalPass, PassFigures, Stamp
 
 if TYPE_CHECKING:
     from cellmove.hosts.disk_link import Link
-    from cellmove.hosts.disk_pass import Cache, Observer, PassResult, Progress, Transfer
     from cellmove.hosts.disk_survey import Disk
+    from cellmove.hosts.disk_transfer import Cache, Observer, PassResult, Progress, Transfer
 
 MIB = 1 << 20
 BROKEN = 3
@@ -40,14 +40,14 @@ def path(context: Context, name: str) -> str:
 
 def own(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
     """The server's own files."""
-    from cellmove.hosts.disk_pass import Transfer
+    from cellmove.hosts.disk_transfer import Transfer
 
     return [Transfer(path(context, disk.name)) for disk in disks]
 
 
 def bases(context: Context, disks: Sequence[Disk]) -> list[Transfer]:
     """The bases that are taken into their overlays later: each has a copy of its own, beside the overlay."""
-    from cellmove.hosts.disk_pass import Transfer
+    from cellmove.hosts.disk_transfer import Transfer
 
     return [Transfer(disk.base, to=path(context, f"{disk.name}.base")) for disk in disks if disk.is_flattened]
 

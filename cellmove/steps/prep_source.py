@@ -36,8 +36,7 @@ def _create_image(context: Context, intent: ImageId) -> ImageId:
     metadata = {
         key: value for key, value in state.read_system_metadata(database, server).items() if key not in ownership.KEYS
     }
-    image.create_temporary_image(
-        context.gateway.admin,
+    wanted = image.TemporaryImage(
         intent.image_id,
         server_id=server,
         server_name=endpoints.row(database, server)["display_name"],
@@ -45,6 +44,7 @@ def _create_image(context: Context, intent: ImageId) -> ImageId:
         system_metadata=metadata,
         not_inherited=context.gateway.settings.non_inheritable_image_properties,
     )
+    image.create_temporary_image(context.gateway.admin, wanted)
     return intent
 
 

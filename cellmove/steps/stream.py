@@ -38,8 +38,8 @@ from cellmove.steps.action_types import (
 if TYPE_CHECKING:
     from cellmove.core.documents import Document
     from cellmove.engine.record import MoveRecord
-    from cellmove.hosts.disk_pass import PassResult, Transfer
     from cellmove.hosts.disk_survey import Disk
+    from cellmove.hosts.disk_transfer import PassResult, Transfer
 
 C = TypeVar("C", bound=TransferChoice)
 
@@ -195,18 +195,18 @@ def _seed(context: Context, base: str) -> bool:
     :returns: whether it was brought
     :raises CallFailed: another one is there
     """
-    from cellmove.hosts import disk_pass, disks
+    from cellmove.hosts import disk_comparison, disk_transfer, disks
 
     source, target = passes.source(context), passes.target(context)
     watch = passes.watch(context, "base image")
-    transfer = disk_pass.Transfer(base)
+    transfer = disk_transfer.Transfer(base)
     brought = False
     if not disks.find(target, base):
         disks.mkdir(target, "_base")
         # Not as of a guest that is off: nova's image cache touches what is in use (imagecache.py, _mark_in_use).
         made = passes.run(context, [transfer], "base image", cache="drop").files[0]
         unfinished = transfer.unfinished(target.move_id)
-        if disk_pass.digest_of(target, unfinished, observer=watch) != made.digest:
+        if disk_comparison.digest_of(target, unfinished, observer=watch) != made.digest:
             disks.remove(target, unfinished)
             raise CallFailed(f"{base} came over damaged", kind="damaged")
         try:
@@ -217,7 +217,7 @@ def _seed(context: Context, base: str) -> bool:
                 raise
             disks.remove(target, unfinished)  # somebody else made it meanwhile
     if not brought:
-        compared = disk_pass.compare(source, target, transfer, path=base, cache="drop", observer=watch)
+        compared = disk_comparison.compare(source, target, transfer, path=base, cache="drop", observer=watch)
         if not compared.same:
             raise CallFailed(
                 f"{base} is another file on {target.host} than on {source.host} (from byte {compared.differs_at} on):"
@@ -276,10 +276,10 @@ def _copy_running(context: Context, _intent: Nothing) -> CopiedDisks:
 
 def _passes(context: Context, files: Sequence[Transfer], what: str) -> tuple[list[PassResult], str]:
     """Passes while they are worth it, and why there is no other one."""
-    from cellmove.hosts import disk_pass
+    from cellmove.hosts import disk_transfer
 
     done: list[PassResult] = []
-    while (verdict := disk_pass.another_pass(done)).again:
+    while (verdict := disk_transfer.another_pass(done)).again:
         title = f"{what} {len(done) + 1}"
         done.append(passes.again(context, lambda title=title: passes.run(context, files, title)))  # type: ignore[misc]
     return done, verdict.why

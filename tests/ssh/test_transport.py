@@ -19,9 +19,11 @@ import pytest
 from cellmove.core.clock import Clock
 from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect
 from cellmove.hosts import disk_archive, disks
+from cellmove.hosts.disk_comparison import compare
 from cellmove.hosts.disk_link import connect
-from cellmove.hosts.disk_pass import Progress, Transfer, compare, run_pass
+from cellmove.hosts.disk_pass import run_pass
 from cellmove.hosts.disk_ssh import Destination
+from cellmove.hosts.disk_transfer import Progress, Transfer
 from tests.support.disk_harness import MIB, MOVE, Ends, dirty, host, sparse
 from tests.support.ssh_server import Server, free_port, program
 

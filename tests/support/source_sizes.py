@@ -23,7 +23,6 @@ EXCEPTIONS: Mapping[str, str] = {
     "cloud/identity.py": "not divided yet",
     "db/survey.py": "not divided yet",
     "engine/executor.py": "not divided yet",
-    "hosts/disk_pass.py": "not divided yet",
     "operations/adopt_inspect.py": "not divided yet",
     "operations/adopt_inspect.py:half_made": "not divided yet",
     "sandbox/rest_compute.py:add_nova": "one branch for each route of the API",

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from cellmove.hosts.disk_agent.extents import file_system
-from cellmove.hosts.disk_pass import Transfer, compare, read_back, run_pass
+from cellmove.hosts.disk_comparison import compare
+from cellmove.hosts.disk_pass import read_back, run_pass
+from cellmove.hosts.disk_transfer import Transfer
 from lab import kvm, kvm_store
 from tests.support.disk_harness import MIB, Ends, dirty, ends, sparse
 

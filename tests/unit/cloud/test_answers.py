@@ -212,9 +212,7 @@ def test_a_change_in_which_the_libraries_fail_may_have_happened(error: Exception
 
 def test_an_image_property_that_is_no_number_does_not_stop_the_snapshot() -> None:
     for value in ("None", "", "x", "1.5", "\N{SUPERSCRIPT TWO}"):
-        body = image.image_body(
-            ID, server_id=ID, server_name="x", user_id=ID, shared=False, not_inherited=(),
-            system_metadata={"image_min_ram": value, "image_min_disk": "3", "image_os_type": "linux"},
-        )  # fmt: skip
+        metadata = {"image_min_ram": value, "image_min_disk": "3", "image_os_type": "linux"}
+        body = image.image_body(image.TemporaryImage(ID, ID, "x", ID, metadata, ()), user_id=ID, shared=False)
         assert "min_ram" not in body
         assert (body["min_disk"], body["os_type"]) == (3, "linux")

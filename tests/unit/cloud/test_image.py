@@ -25,15 +25,8 @@ METADATA = {
 
 
 def body(shared: bool = False, **more: str) -> dict[str, object]:
-    return image.image_body(
-        "an-id",
-        server_id="server",
-        server_name="web",
-        user_id="us",
-        shared=shared,
-        system_metadata=METADATA | more,
-        not_inherited=("cache_in_nova", "bittorrent"),
-    )
+    wanted = image.TemporaryImage("an-id", "server", "web", "project", METADATA | more, ("cache_in_nova", "bittorrent"))
+    return image.image_body(wanted, user_id="us", shared=shared)
 
 
 def test_the_image_is_described_as_nova_describes_it() -> None:

@@ -18,15 +18,9 @@ from cellmove.core.clock import Clock
 from cellmove.core.errors import CallFailed, CallUncertain, NotFound
 from cellmove.hosts import disk_archive, disks
 from cellmove.hosts.disk_agent import protocol
-from cellmove.hosts.disk_pass import (
-    FileResult,
-    PassResult,
-    Progress,
-    Transfer,
-    another_pass,
-    compare,
-    run_pass,
-)
+from cellmove.hosts.disk_comparison import compare
+from cellmove.hosts.disk_pass import run_pass
+from cellmove.hosts.disk_transfer import FileResult, PassResult, Progress, Transfer, another_pass
 from tests.support.disk_harness import FLIP, LOCAL, MIB, MOVE, Ends, dirty, ends, host, sparse
 
 DISK = Transfer("server/disk")

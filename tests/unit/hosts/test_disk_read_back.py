@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from cellmove.core.errors import CallFailed
-from cellmove.hosts.disk_pass import Progress, Transfer, compare, read_back, run_pass
+from cellmove.hosts.disk_comparison import compare
+from cellmove.hosts.disk_pass import read_back, run_pass
+from cellmove.hosts.disk_transfer import Progress, Transfer
 from tests.support.disk_harness import MIB, Ends, dirty, ends, host, sparse
 
 DISK = Transfer("server/disk")
