@@ -80,6 +80,7 @@ class Context:
     :param leave_if_asked: for actions that take long and may be broken off: raises Interrupted after a signal
     :param host_restarted: the operator's word: see :class:`cellmove.engine.executor.Runner`
     :param tried: the earlier choices of this attempt at the step that failed, oldest first (see ``retry_from``)
+    :param was_begun: an earlier run recorded the intent of this action, and may have had its effect
     :param generation: of the server's mark, for an action that writes the mark
     """
 
@@ -92,6 +93,7 @@ class Context:
     leave_if_asked: Callable[[], None] = lambda: None
     host_restarted: bool = False
     tried: tuple[Entry, ...] = ()
+    was_begun: bool = False
     generation: str = ""
 
     @property

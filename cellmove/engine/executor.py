@@ -357,7 +357,7 @@ def _perform(
         announced = _announced(runner, context, entries, step, action)
         if announced is not None:
             runner.journal.announce(move.id, announced)
-        context = _raise(runner, context, step, announced)
+        context = replace(_raise(runner, context, step, announced), was_begun=True)
         result = _settle(runner, context, action, entry)
     if runner.fence is not None:
         runner.fence.settled(action)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cellmove.cloud import network
 from cellmove.core import ownership
-from cellmove.core.errors import CallFailed, CannotConnect, Unexpected
+from cellmove.core.errors import CallFailed, CallUncertain, CannotConnect, Unexpected
 from cellmove.core.move import State
 from cellmove.db import history, look, move_records, state
 from cellmove.engine.action import Context, ProbeOutcome, ProbeResult
@@ -315,3 +315,19 @@ def find_out(context: Context, cell: Cell, host: str, method: Method, request_id
     return ProbeResult(
         ProbeOutcome.UNKNOWN, text=f"nova-compute on {host} does not answer; {method.name} may still reach it"
     )
+
+
+def require_settled(
+    context: Context, cell: Cell, host: str, method: Method, request_id: str, *, was_sent: bool = False
+) -> None:
+    """Make sure, before a call is sent, that an earlier one is neither at work on the host nor in its queue.
+
+    :param was_sent: an earlier run may have sent the call. This process knows by itself what it sent
+    :raises CallUncertain: it is, or the host does not tell
+    """
+    begun = how_it_stands(context, context.gateway.database(cell), method, request_id)
+    if not begun and not was_sent and not context.gateway.sent_calls.has(request_id, method):
+        return
+    finding: ProbeResult[object] = find_out(context, cell, host, method, request_id)
+    if finding.outcome in (ProbeOutcome.UNDER_WAY, ProbeOutcome.UNKNOWN):
+        raise CallUncertain(finding.text)

@@ -34,10 +34,10 @@ def release_target(context: Context) -> None:
     """
     plan, server = context.plan, endpoints.server_id(context)
     database = endpoints.target(context)
-    if state.read_instance(database, server) is None:
+    instance = state.read_instance(database, server)
+    if instance is None:
         return
     _fence_target(context)
-    migration = endpoints.migration_row(context, database)
     request_id, host = plan.request_id, endpoints.target_host(context)
     finished = how_finish_stands(context)
     claimed = endpoints.how_it_stands(context, database, compute.PREP_AT_DEST, request_id)
@@ -45,10 +45,18 @@ def release_target(context: Context) -> None:
         raise CallUncertain(endpoints.still_at_work(context, host, compute.FINISH_AT_DEST))
     if claimed == "running" and not endpoints.is_overdue(context, database, compute.PREP_AT_DEST, request_id):
         raise CallUncertain(endpoints.still_at_work(context, host, compute.PREP_AT_DEST))
-    holds = bool(state.read_extra(database, server).get("migration_context"))
-    if claimed in ("", history.ERROR) or (not holds and (claimed == "running" or migration["status"] == "reverted")):
+    if claimed in ("", history.ERROR):
         return
-    if not endpoints.is_up(context, database, host) and not finished:
+    is_up = endpoints.is_up(context, database, host)
+    if is_up:
+        # The fence, which goes before the call, was there already: an earlier run may have sent the call.
+        was_sent, cell = instance["task_state"] == "resize_reverting", endpoints.target_cell(context)
+        endpoints.require_settled(context, cell, host, compute.REVERT_AT_DEST, request_id, was_sent=was_sent)
+    migration = endpoints.migration_row(context, database)
+    holds = bool(state.read_extra(database, server).get("migration_context"))
+    if not holds and (claimed == "running" or migration["status"] == "reverted"):
+        return
+    if not is_up and not finished:
         context.note(f"nova-compute on {host} is down: it frees its claim by itself when it comes back")
         return
     endpoints.call_target(context, compute.REVERT_AT_DEST, request_id)
@@ -129,8 +137,10 @@ def restart_source(context: Context, intent: SourceAttachments) -> None:
         return  # its owner deleted the server meanwhile
     if endpoints.migration_row(context, database)["status"] == "reverted":
         return  # its owner reverted the move meanwhile
-    if endpoints.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id):
-        finish_revert(context, request_id)
+    # Only finish_revert below leaves this task state here, just before its call.
+    was_sent = instance["task_state"] == "resize_reverting"
+    if was_sent or endpoints.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id):
+        finish_revert(context, request_id, was_sent=was_sent)
         return
     finding = find_out_source(context, request_id)
     if finding.outcome is ProbeOutcome.NOT_HAPPENED:
@@ -181,23 +191,24 @@ def find_out_source(context: Context, request_id: str) -> ProbeResult[StoppedSou
     return finding
 
 
-def finish_revert(context: Context, request_id: str) -> None:
+def finish_revert(context: Context, request_id: str, *, was_sent: bool = False) -> None:
     """Let the source host start the guest again from the disks that it kept, as a native revert does.
 
     It also gives the server its old flavor, allocation and attachments back. Sent again only when
     the first died with its host, which shows in the task state: a call that fails takes it away. A
     second call after a success would end in an error although the guest runs.
 
+    :param was_sent: an earlier run may have sent the call
+    :raises CallUncertain: the host is still at work on it, or it may still lie in the host's queue
     :raises CallFailed: the host could not; the server is in ERROR
     """
     server = endpoints.server_id(context)
     database = endpoints.source(context)
-    host = context.plan.source_host
+    cell, host = endpoints.source_cell(context), context.plan.source_host
+    endpoints.require_settled(context, cell, host, compute.FINISH_REVERT_AT_SOURCE, request_id, was_sent=was_sent)
     how = endpoints.how_it_stands(context, database, compute.FINISH_REVERT_AT_SOURCE, request_id)
     if how == history.SUCCESS:
         return
-    if how == "running":
-        raise CallUncertain(endpoints.still_at_work(context, host, compute.FINISH_REVERT_AT_SOURCE))
     instance = endpoints.row(database, server)
     if how == history.ERROR and instance["task_state"] is None:
         if instance["vm_state"] == "error":

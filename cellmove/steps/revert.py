@@ -298,7 +298,7 @@ def _delete_target(context: Context, _intent: Nothing) -> Nothing:
 
 
 def _start_source(context: Context, _intent: Nothing) -> Nothing:
-    recover.finish_revert(context, context[BEGIN_REVERT].revert_request_id)
+    recover.finish_revert(context, context[BEGIN_REVERT].revert_request_id, was_sent=context.was_begun)
     return NOTHING
 
 

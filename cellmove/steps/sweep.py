@@ -38,8 +38,10 @@ def _clear_source(context: Context, _intent: Nothing) -> Nothing:
     server, database = endpoints.server_id(context), endpoints.source(context)
     if state.read_instance(database, server) is None:
         return NOTHING
+    cell, host, request_id = endpoints.source_cell(context), context.plan.source_host, context.plan.request_id
+    endpoints.require_settled(context, cell, host, compute.CONFIRM_AT_SOURCE, request_id, was_sent=context.was_begun)
     state.swap_instance(database, server, {}, {"hidden": 1}, endpoints.now(context))
-    endpoints.call_source(context, compute.CONFIRM_AT_SOURCE, context.plan.request_id)
+    endpoints.call_source(context, compute.CONFIRM_AT_SOURCE, request_id)
     records.delete_server(database, server)
     return NOTHING
 
@@ -50,9 +52,11 @@ def _clear_target(context: Context, _intent: Nothing) -> Nothing:
     server, database = endpoints.server_id(context), endpoints.target(context)
     if state.read_instance(database, server) is None:
         return NOTHING
+    cell, host, request_id = endpoints.target_cell(context), endpoints.target_host(context), context.plan.request_id
+    endpoints.require_settled(context, cell, host, compute.REVERT_AT_DEST, request_id, was_sent=context.was_begun)
     values = {"hidden": 1, "task_state": "resize_reverting"}
     state.swap_instance(database, server, {}, values, endpoints.now(context))
-    endpoints.call_target(context, compute.REVERT_AT_DEST, context.plan.request_id)
+    endpoints.call_target(context, compute.REVERT_AT_DEST, request_id)
     records.delete_server(database, server)
     return NOTHING
 

@@ -22,6 +22,7 @@ FAMILIES = {
     "again": "killed while the next host is tried, at every point from the first one's failure on",
     "double": "killed, and killed again while recovering",
     "call": "one outgoing call goes wrong, for every call of a move",
+    "back": "one outgoing call goes wrong while a move is rolled back, for every call",
     "wire": "one connection or request to a host's disks goes wrong, for every kind of them in every action",
     "rot": "a bit of a disk flips, or somebody starts its guest, where nothing should change",
     "down": "rolled back while nova-compute at the target is down, so that nova removes no disks there",
@@ -39,6 +40,8 @@ FAULTS_OF_READING = ("refused", "error", "timeout", "slow")
 LOST_THEN_CONFLICT = "lost+conflict"
 """The answer to a call that writes is lost, and the same call fails for good when it is made again: what it wrote is
 undone although the journal says that it failed."""
+FAULTS_OF_HOSTS = (*FAULTS, "queued")
+"""A call to a host may also wait in the host's queue for a while, and nobody knows of it."""
 RECOVERIES = ("on", "back")
 MEDDLING = ("delete", "attach", "detach", "rename", "lock", "hard_reboot")
 MAIN_SHAPE = "image-active-full"
@@ -53,6 +56,7 @@ KEPT = (
     "meddle:image-active-full:prep-source:stash:delete:on",
     "meddle:image-active-full:finish:switch_mapping:rename:on",
     "meddle:image-active-full:finish:switch_mapping:delete:on",
+    "seed:1574",
 )
 """Cases that failed once, and would again if the reason came back."""
 
@@ -290,6 +294,16 @@ def _after_undone_step(harness: Harness, checkpoint: Checkpoint, outcomes: list[
     return [f"after the step was undone: {problem}" for problem in found]
 
 
+def _back(fixtures: Fixtures, outcomes: list[Outcome], shape: str, step: str, number: str, fault: str) -> Played:
+    """A move that stands before ``step`` is rolled back, and one call goes wrong."""
+    checkpoint = fixtures.set(shape, step)
+    fixtures.harness.taps.on_call = lambda seen: fault if seen.number == int(number) else ""
+    outcomes.append(fixtures.harness.run("rollback", checkpoint.move))
+    fixtures.harness.taps.on_call = lambda _seen: ""
+    recover(fixtures.harness, outcomes, "back", State.FINISHED)
+    return checkpoint, None
+
+
 def _restart(
     fixtures: Fixtures, outcomes: list[Outcome], shape: str, step: str, method: str, after: str, recovery: str
 ) -> Played:
@@ -413,7 +427,7 @@ def _older(fixtures: Fixtures, outcomes: list[Outcome], *parts: str) -> Played:
 
 
 PLAYERS: dict[str, Callable[..., Played]] = {
-    "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "restart": _restart, "meddle": _meddle,
+    "kill": _kill, "undo": _undo, "again": _again, "double": _double, "call": _call, "back": _back, "restart": _restart, "meddle": _meddle,
     "seed": _seed, "real": _real, "wire": _wire, "rot": _rot, "down": _down,
     "older": _older,
 }  # fmt: skip

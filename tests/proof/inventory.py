@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from cellmove.sandbox import compute
 from tests.proof import streamed_cases
-from tests.proof.cases import FAULTS, FAULTS_OF_READING, KEPT, LOST_THEN_CONFLICT, MAIN_SHAPE, RECOVERIES
+from tests.proof.cases import (
+    FAULTS,
+    FAULTS_OF_HOSTS,
+    FAULTS_OF_READING,
+    KEPT,
+    LOST_THEN_CONFLICT,
+    MAIN_SHAPE,
+    RECOVERIES,
+)
 from tests.proof.rehearsal import deeds, is_as_before, points_of_another_try, rehearse
 from tests.support.sandbox.fixtures import SHAPES, STEPS, STREAMED, Fixtures
+from tests.support.sandbox.harness import Seen
 
 SEEDS, MANY_SEEDS = 200, 5000
 
@@ -41,12 +51,26 @@ def _undos(fixtures: Fixtures, *, long: bool) -> Iterator[str]:
                     yield from (f"undo:{shape}:{step}:{action}:{point}:{recovery}" for recovery in RECOVERIES)
 
 
+def _faults(seen: Seen) -> tuple[str, ...]:
+    if not seen.writes:
+        return FAULTS_OF_READING[: 3 if seen.kind == "sql" else 4]
+    return FAULTS_OF_HOSTS if seen.text.split()[-1] in compute.METHODS else FAULTS
+
+
+def _backs(fixtures: Fixtures) -> Iterator[str]:
+    for step in ("prep-source", "finish"):
+        calls, _points, _writes = rehearse(fixtures, MAIN_SHAPE, step, "rollback")
+        for seen in calls:
+            # What a conductor or a host refuses to roll back is told of, and does not go away by itself.
+            refusals = ("error", "conflict") if seen.kind == "rpc" else ()
+            faults = (fault for fault in _faults(seen) if fault not in refusals)
+            yield from (f"back:{MAIN_SHAPE}:{step}:{seen.number}:{fault}" for fault in faults)
+
+
 def _calls(fixtures: Fixtures, step: str, *, long: bool) -> Iterator[str]:
     calls, points, writes = rehearse(fixtures, MAIN_SHAPE, step)
     for seen in calls:
-        for fault in (
-            (*FAULTS, LOST_THEN_CONFLICT) if seen.writes else FAULTS_OF_READING[: 3 if seen.kind == "sql" else 4]
-        ):
+        for fault in (*_faults(seen), *((LOST_THEN_CONFLICT,) if seen.writes else ())):
             # Giving up after a call that only reads is giving up after the action before: that is killed elsewhere.
             for recovery in RECOVERIES if seen.writes or long else RECOVERIES[:1]:
                 yield f"call:{MAIN_SHAPE}:{step}:{seen.number}:{fault}:{recovery}"
@@ -86,6 +110,7 @@ def names(fixtures: Fixtures, *, long: bool, disks: bool = True) -> Iterator[str
         yield from (f"again:{MAIN_SHAPE}:{number}:{recovery}" for recovery in RECOVERIES)
     for step in STEPS:
         yield from _calls(fixtures, step, long=long)
+    yield from _backs(fixtures)
     yield from _older(fixtures)
     if disks:
         yield from streamed_cases.names(fixtures, long=long)
@@ -111,7 +136,7 @@ def smoke(cases: Iterable[str]) -> list[str]:
     """The few hundred cases that stand for all, of those given.
 
     Every action of every step is killed once for each recovery, each time with another shape of server; every 8th call fails;
-    every kind of meddling happens once; every 16th of the other families; the cases that once failed; 20 seeds.
+    every kind of meddling happens once; every call to a host that waits in its queue; every 16th of the other families; the cases that once failed; 20 seeds.
     """
     families: dict[str, list[str]] = {}
     known = dict.fromkeys(cases)
@@ -120,7 +145,8 @@ def smoke(cases: Iterable[str]) -> list[str]:
     chosen = [*_killed_once(families.get("kill", ())), *_real_once(families.get("real", ())), *KEPT]
     chosen += _meddled_once(families.get("meddle", ()))
     chosen += families.get("call", [])[::8]
-    for family in ("undo", "again", "restart", "wire", "older"):
+    chosen += [name for family in ("call", "back") for name in families.get(family, []) if ":queued" in name]
+    for family in ("undo", "again", "back", "restart", "wire", "older"):
         chosen += families.get(family, [])[::16]
     chosen += families.get("rot", []) + families.get("down", []) + families.get("seed", [])[:20]
     return list(dict.fromkeys(name for name in chosen if name in known))

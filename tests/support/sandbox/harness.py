@@ -66,6 +66,8 @@ def _share_compiled_statements() -> None:
 
 BASE = "http://cloud.sandbox"
 BEGIN = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
+QUEUED_SECONDS = 5.0
+"""How long a call waits in a host's queue, for the fault ``queued``."""
 
 
 class Crash(BaseException):
@@ -185,6 +187,7 @@ class Harness:
         self.beaten = -100.0
         self.taps = Taps()
         self.working: list[tuple[Call, Work]] = []
+        self.queued: list[tuple[float, dict[str, Any]]] = []
         self.reader: sqlite3.Connection | None = None
         self.without_intent = ""
         self.cloud = Cloud(files(self.folder), lambda: self._utc().replace(tzinfo=None, microsecond=0))
@@ -230,6 +233,7 @@ class Harness:
         if self.seconds - self.beaten > 20:
             self.beaten = self.seconds
             seed.heartbeat(self.cloud)
+        self._take_queued(lambda _host, due: due <= self.seconds)
         for pair in list(self.working):
             with contextlib.suppress(StopIteration, Refusal):
                 for _ in range(steps):
@@ -239,6 +243,7 @@ class Harness:
 
     def work_to_the_end(self) -> None:
         """Whatever a host still does, it does now."""
+        self._take_queued(lambda _host, _due: True)
         while self.working:
             self.tick(steps=100)
 
@@ -256,7 +261,7 @@ class Harness:
     def restore(self, snapshot: Snapshot) -> None:
         """Put everything back."""
         self._stop_reading()
-        self.taps, self.working, self.hold, self.said = Taps(), [], None, []
+        self.taps, self.working, self.queued, self.hold, self.said = Taps(), [], [], None, []
         self.cloud.world = pickle.loads(snapshot.world)  # noqa: S301 - our own
         self.seconds, self.ids, self.beaten = snapshot.seconds, snapshot.ids, snapshot.seconds
         put_databases_back(self.folder, snapshot.databases)
@@ -473,12 +478,31 @@ class Harness:
             kind = "UnexpectedTaskStateError"
             failure = {"error": {"kind": kind, "message": "the proof's own"}} if is_call else {}
             return _response(request, 200 if is_call else 409, json.dumps(failure).encode())
+        if wrong == "queued":
+            self.queued.append((self.seconds + QUEUED_SECONDS, message))
+            raise requests.ReadTimeout("no answer", request=request)
         if wrong == "slow":
             self.sleep(8.0)
+        if is_call and message["method"] == "ping" and message.get("server") in self._hosts_with_queue():
+            raise requests.ReadTimeout("no answer", request=request)
+        if is_call:
+            self._take_queued(lambda host, _due: host == message.get("server"))
         answer = self._answer(request, path, raw)
         if wrong == "lost":
             raise requests.ReadTimeout("no answer", request=request)
         return answer
+
+    def _hosts_with_queue(self) -> set[str]:
+        return {message["server"] for _due, message in self.queued}
+
+    def _take_queued(self, is_taken: Callable[[str, float], bool]) -> None:
+        """Let hosts take calls that wait in their queues, the oldest first."""
+        waiting, self.queued = self.queued, []
+        for due, message in waiting:
+            if is_taken(message["server"], due):
+                self._begin(message)
+            else:
+                self.queued.append((due, message))
 
     def _begin(self, message: dict[str, Any]) -> None:
         """A host takes a call and is slow about it; it goes on when time passes."""
