@@ -114,7 +114,8 @@ def names(fixtures: Fixtures, *, long: bool, disks: bool = True) -> Iterator[str
     yield from _older(fixtures)
     if disks:
         yield from streamed_cases.names(fixtures, long=long)
-    yield from (f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS))
+    seeds = [f"seed:{number}" for number in range(MANY_SEEDS if long else SEEDS)]
+    yield from dict.fromkeys((*seeds, *(name for name in KEPT if name.startswith("seed:"))))
 
 
 def needs_disks(name: str) -> bool:
