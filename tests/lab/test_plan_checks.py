@@ -165,7 +165,7 @@ def test_a_database_user_who_may_not_write_is_told_what_to_grant(cellmove, boot,
             cellmove("plan", server.id, "--cell", "cell2", "--dry-run", "-f", "json", expect=5, env=own)
         )
         assert found["code"] == "target-rights"
-        assert f"the user {account} may not write" in found["text"]
+        assert f"the user {account} lacks rights for a move" in found["text"]
         assert found["remedy"].endswith(f"GRANT INSERT, UPDATE, DELETE ON nova_cell2.* TO {account};")
 
         api.execute("SELECT table_name AS t FROM information_schema.tables WHERE table_schema = 'nova_cell2'")

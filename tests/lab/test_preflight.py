@@ -152,7 +152,7 @@ def test_an_up_size_and_a_revert_keep_to_the_quota_as_nova_does(cellmove, boot):
         with pytest.raises(Exception, match="TooManyInstances"):  # nova-api answers its own refusal with a 500
             cloud.act(server.id, "revertResize", cloud="lab-demo")
         refused = cellmove("revert", server.id, expect=5)
-        assert "no room for 1 more vCPUs" in refused.stderr
+        assert "the project's quota does not allow 1 more vCPUs" in refused.stderr
         assert "next: cellmove rollback move-" in refused.stderr
         assert cloud.show(server.id)["status"] == "VERIFY_RESIZE"
         cellmove("rollback", server.id)
