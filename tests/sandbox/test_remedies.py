@@ -12,12 +12,12 @@ from cellmove.core.request import Destination, MoveRequest
 from cellmove.sandbox import services
 from cellmove.sandbox.store import Cloud, Record
 from cellmove.steps.plan import gather
-from tests.support.sandbox.refusals import DESTRUCTIVE
 from tests.scenarios.environment import Server
 from tests.support.sandbox.drained_cell import Drained
 from tests.support.sandbox.environment import change_cloud
 from tests.support.sandbox.fixtures import Fixtures
 from tests.support.sandbox.harness import Seen
+from tests.support.sandbox.refusals import DESTRUCTIVE
 
 WORDS = ("--cell", "cell2", "-f", "json")
 
