@@ -132,7 +132,7 @@ def test_what_is_said_in_the_end_takes_the_cell_away(cellmove, environment, thir
     server = cloud.boot("stays", host=LIKE_HOST)
     try:
         told = at_a_terminal(environment, "drain-cell", CELL, "--to", LIKE, "--no-cordon")
-        assert "the cell can be deleted; type, in this order:" in told
+        assert "the cell can be deleted. Type, in this order:" in told
         lines = re.sub(r"\x1b\[\d*m", "", told).partition("in this order:")[2].splitlines()
         commands = [line.strip() for line in lines if line.strip()]
         kinds = [" ".join(command.split()[:3]) for command in commands]

@@ -207,7 +207,7 @@ def test_what_only_reads_needs_no_journal(sandbox: Sandbox, path: tuple[str, ...
     env = {"CELLMOVE_JOURNAL": str(folder / "journal.db")}
     for words in (typed(path, server), ["plan", server.name, "--host", TARGET, "--dry-run"]):
         ended = sandbox.cellmove(*words, expect=None, env=env)
-        assert ended.code in (0, 2), ended
+        assert ended.code in (0, 2, 10), ended  # an audit may find what other tests left in the shared cloud
         assert "journal.db" not in ended.stderr
         assert not folder.parent.exists()
 
