@@ -37,6 +37,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "cellmove/db/records.py": ("tests/unit/db/test_records.py",),
     "cellmove/db/history.py": ("tests/unit/db/test_history.py",),
     "cellmove/db/mappings.py": ("tests/unit/db/test_mappings.py",),
+    "cellmove/db/generation.py": ("tests/unit/db/test_generation.py",),
     "cellmove/engine/integrity.py": (
         *JOURNAL,
         "tests/unit/engine/test_integrity.py",
